@@ -1,0 +1,38 @@
+# What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
+.DEFAULT_GOAL := test
+.PHONY: test tools fmt lint unit doc parity demo clean-tools
+
+CARGO ?= cargo
+# With these set, a test whose server is missing fails instead of being skipped.
+export USPX_REQUIRE_NATS := 1
+export USPX_REQUIRE_S3 := 1
+export USPX_REQUIRE_LLAMA_CPP := 1
+
+test: tools fmt lint unit doc ## everything that CI runs
+
+tools: ## nats-server and the independent readers
+	deploy/get-nats-server.sh
+	tests/tools/venv.sh
+	tests/tools/nextest.sh
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit:
+	$(CARGO) build --workspace --bins
+	$(CARGO) nextest run --workspace
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+parity: ## heavy comparisons with PyTorch and gptqmodel, in a venv of their own
+	tests/parity/run.sh
+
+demo:
+	$(CARGO) run --release -- demo
+
+clean-tools:
+	rm -rf .tools

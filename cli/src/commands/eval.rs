@@ -1,0 +1,193 @@
+//! `uspx eval` and `uspx probe ablate`: the loss of a model, whole or masked.
+
+use crate::args::{AblateArgs, EvalArgs, ProbeArgs};
+use crate::error::{CliError, Exit, Result};
+use crate::models::{self, Subject};
+use crate::output;
+use crate::progress::Bar;
+use serde::Serialize;
+use std::f64::consts::LN_2;
+use std::path::Path;
+use std::time::Instant;
+use uspx_domain::Prompt;
+use uspx_model::LoadedModel;
+use uspx_model::cuts::CutTaps;
+use uspx_model::generate::{Choice, generate};
+use uspx_model::taps::{NoTaps, Taps};
+use uspx_probe::evaluate::{Against, Evaluation, evaluate};
+use uspx_runtime::{Shutdown, memory};
+
+/// The JSON form of `eval` and `probe ablate`.
+#[derive(Serialize)]
+struct Report {
+    prompts: usize,
+    loss: f64,
+    loss_stderr: f64,
+    bits_per_byte: f64,
+    kl: Option<f64>,
+    exact_match: Option<f64>,
+    tokens_per_second: f64,
+    peak_rss_bytes: Option<u64>,
+    per_prompt: Vec<PromptReport>,
+}
+
+#[derive(Serialize)]
+struct PromptReport {
+    id: String,
+    loss: f64,
+    kl: Option<f64>,
+    tokens: u32,
+    bytes: u32,
+}
+
+/// `uspx eval`.
+pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
+    let subject = models::subject(&args.common, shutdown)?;
+    let other = args.against.as_deref().map(|path| comparable(path, args, &subject.model)).transpose()?;
+    let against = match (&other, &args.mask) {
+        (Some(other), _) => Against::Other(&other.transformer),
+        (None, Some(_)) => Against::Itself,
+        (None, None) => Against::Nothing,
+    };
+    let exact = args.exact_match.then_some(args.common.max_new_tokens);
+    measure(&subject, args.mask.as_deref(), &against, exact, &args.common, shutdown)
+}
+
+/// `uspx probe ablate`.
+pub fn ablate(args: &AblateArgs, shutdown: &Shutdown) -> Result<()> {
+    let subject = models::subject(&args.common, shutdown)?;
+    measure(&subject, Some(&args.mask), &Against::Itself, None, &args.common, shutdown)
+}
+
+/// KL compares token by token: both models must cut text alike.
+fn comparable(path: &Path, args: &EvalArgs, model: &LoadedModel) -> Result<LoadedModel> {
+    let other = models::model(path, &args.common.run)?;
+    if other.chat.tokens() != model.chat.tokens()
+        || other.transformer.config().vocab != model.transformer.config().vocab
+    {
+        let message = format!("{} has another tokenizer: token distributions cannot be compared", path.display());
+        return Err(CliError::new(Exit::BadInput, message).help("compare bits_per_byte of two evaluations instead"));
+    }
+    Ok(other)
+}
+
+fn measure(
+    subject: &Subject,
+    mask: Option<&Path>,
+    against: &Against<'_>,
+    exact: Option<usize>,
+    args: &ProbeArgs,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    let Subject { model, prompts } = subject;
+    let mut taps: Box<dyn Taps> = match mask {
+        None => Box::new(NoTaps),
+        Some(path) => {
+            let mask = models::mask(path, model)?;
+            Box::new(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?)
+        }
+    };
+    let bar = Bar::new("evaluating", shutdown);
+    let start = Instant::now();
+    let found = evaluate(model, prompts, args.run.batch_tokens, taps.as_mut(), against, &bar)?;
+    let seconds = start.elapsed().as_secs_f64();
+    bar.finish();
+    let exact = exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), shutdown)).transpose()?;
+    let report = report(&found, exact, seconds);
+    if args.run.json { output::json(&report) } else { print(&report) }
+}
+
+fn report(found: &Evaluation, exact_match: Option<f64>, seconds: f64) -> Report {
+    let row = &found.losses;
+    let kl_of = |at: usize| found.kl.as_ref().and_then(|kl| kl.get(at)).copied();
+    let per_prompt: Vec<PromptReport> = row
+        .prompts
+        .iter()
+        .zip(row.nats.iter().zip(&row.bytes))
+        .enumerate()
+        .map(|(at, (p, (nats, bytes)))| PromptReport {
+            id: p.id.clone(),
+            loss: f64::from(*nats) / f64::from(p.tokens.max(1)),
+            kl: kl_of(at).map(|kl| kl / f64::from(p.tokens.max(1))),
+            tokens: p.tokens,
+            bytes: *bytes,
+        })
+        .collect();
+    let nats: f64 = row.nats.iter().copied().map(f64::from).sum();
+    let tokens: f64 = row.prompts.iter().map(|p| f64::from(p.tokens)).sum();
+    let bytes: f64 = row.bytes.iter().copied().map(f64::from).sum();
+    Report {
+        prompts: per_prompt.len(),
+        loss: nats / tokens,
+        loss_stderr: pooled_stderr(&row.nats, &row.prompts.iter().map(|p| p.tokens).collect::<Vec<_>>()),
+        bits_per_byte: nats / LN_2 / bytes,
+        kl: found.kl.as_ref().map(|kl| kl.iter().sum::<f64>() / tokens),
+        exact_match,
+        tokens_per_second: found.tokens as f64 / seconds,
+        peak_rss_bytes: memory::peak_rss(),
+        per_prompt,
+    }
+}
+
+/// Standard error of Σ nats ÷ Σ tokens over prompts (delta method of a ratio of sums).
+fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
+    let n = nats.len() as f64;
+    let all: f64 = tokens.iter().copied().map(f64::from).sum();
+    let ratio = nats.iter().copied().map(f64::from).sum::<f64>() / all;
+    let squares: f64 = nats.iter().zip(tokens).map(|(x, t)| (f64::from(*x) - ratio * f64::from(*t)).powi(2)).sum();
+    if n < 2.0 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / all }
+}
+
+/// The share of prompts whose greedy answer is the reference.
+fn exact_match(
+    model: &LoadedModel,
+    prompts: &[Prompt],
+    bound: usize,
+    taps: &mut dyn Taps,
+    shutdown: &Shutdown,
+) -> Result<f64> {
+    use uspx_model::Pulse;
+    let bar = Bar::new("answering", shutdown);
+    let mut right = 0usize;
+    for (at, group) in prompts.chunks(32).enumerate() {
+        let asked = group.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;
+        let asked: Vec<_> = asked.iter().collect();
+        let answers = generate(model, &asked, bound, &mut Choice::Greedy, taps, &mut |_, _| {})?;
+        for (prompt, answer) in group.iter().zip(&answers) {
+            let text = model.chat.decode(&answer.ids)?;
+            right += usize::from(prompt.reference.as_deref().map(str::trim) == Some(text.trim()));
+        }
+        bar.beat((at * 32 + group.len()) as u64, prompts.len() as u64)?;
+    }
+    bar.finish();
+    Ok(right as f64 / prompts.len() as f64)
+}
+
+fn print(report: &Report) -> Result<()> {
+    let mut table = output::table(&["", "value", ""]);
+    table.add_row(["prompts", &report.prompts.to_string(), ""]);
+    table.add_row(["loss", &format!("{:.4} ± {:.4}", report.loss, report.loss_stderr), "nats per response token"]);
+    table.add_row(["bits per byte", &format!("{:.4}", report.bits_per_byte), ""]);
+    if let Some(kl) = report.kl {
+        table.add_row(["KL", &format!("{kl:.4}"), "nats per response token"]);
+    }
+    if let Some(exact) = report.exact_match {
+        table.add_row(["exact match", &format!("{:.1} %", exact * 100.0), ""]);
+    }
+    table.add_row(["speed", &format!("{:.0}", report.tokens_per_second), "tokens per second"]);
+    output::line(&table.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pooled_stderr;
+
+    #[test]
+    fn the_error_of_equal_lengths_is_that_of_a_mean() {
+        let nats = [1.0f32, 3.0, 2.0, 6.0];
+        let mean = 3.0;
+        let variance: f64 = nats.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 3.0;
+        let expected = (variance / 4.0).sqrt() / 5.0;
+        assert!((pooled_stderr(&nats, &[5, 5, 5, 5]) - expected).abs() < 1e-12);
+    }
+}

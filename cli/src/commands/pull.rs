@@ -1,0 +1,113 @@
+//! `uspx pull`: the newest student, every hash verified, switched to whole or not at all.
+
+use crate::args::PullArgs;
+use crate::error::{CliError, Exit, Result};
+use crate::{output, progress};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use uspx_artifact::{Progress, PullOptions, PullReport, Pulled, Store, pull};
+use uspx_runtime::Shutdown;
+
+/// Where students are kept when nothing else is said.
+pub fn students(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let home = std::env::var_os("HOME").ok_or_else(|| {
+        CliError::new(Exit::Usage, "there is no HOME to keep students in").help("name a folder: --into DIR")
+    })?;
+    Ok(PathBuf::from(home).join(".local/share/uspx/students"))
+}
+
+/// The file that remembers where was pulled from.
+const SOURCE: &str = "store-url";
+
+/// `uspx pull`.
+pub async fn run(args: &PullArgs, shutdown: &Shutdown) -> Result<()> {
+    let dest = students(args.into.as_deref())?;
+    let url = source(args, &dest)?;
+    let store = Store::open(&url)?;
+    let options = PullOptions { release: args.release, repair: args.repair, ..PullOptions::default() };
+    let report = fetch(&store, &dest, &options, shutdown).await?;
+    let remembered = dest.join(SOURCE);
+    std::fs::write(&remembered, &url).map_err(|e| CliError::file(&remembered, &e))?;
+    show(&report, args.json)
+}
+
+fn source(args: &PullArgs, dest: &Path) -> Result<String> {
+    match &args.store {
+        // A folder is remembered by its full path: the next pull may be made from elsewhere.
+        Some(url) if !url.contains("://") => {
+            // One that is not there is named by the store itself.
+            Ok(Path::new(url).canonicalize().map_or_else(|_| url.clone(), |full| full.display().to_string()))
+        }
+        Some(url) => Ok(url.clone()),
+        None => std::fs::read_to_string(dest.join(SOURCE)).map(|s| s.trim().to_owned()).map_err(|_| {
+            CliError::new(Exit::Usage, "nothing was pulled here before").help("name the store: uspx pull STORE-URL")
+        }),
+    }
+}
+
+/// Pulls with a progress bar; Ctrl-C leaves the student in use as it is.
+pub async fn fetch(store: &Store, dest: &Path, options: &PullOptions, shutdown: &Shutdown) -> Result<PullReport> {
+    let bar = progress::bytes("pulling");
+    let tell = |p: Progress| {
+        bar.set_length(p.total);
+        if p.done > bar.position() {
+            // What was here already is not part of the speed.
+            if bar.position() == 0 && p.resumed > 0 {
+                bar.reset_eta();
+            }
+            bar.set_position(p.done);
+        }
+    };
+    let report = tokio::select! {
+        report = pull(store, dest, options, &tell) => report?,
+        () = shutdown.asked() => {
+            return Err(CliError::new(Exit::Interrupted, "stopped; pulled again, it goes on from here"));
+        }
+    };
+    bar.finish();
+    Ok(report)
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    outcome: &'a str,
+    release: u64,
+    previous: Option<u64>,
+    folder: &'a Path,
+    files: usize,
+    bytes: u64,
+    fetched_bytes: u64,
+    resumed_bytes: u64,
+    seconds: f64,
+}
+
+fn show(report: &PullReport, json: bool) -> Result<()> {
+    let outcome = match report.outcome {
+        Pulled::Fetched => "fetched",
+        Pulled::Switched => "switched",
+        Pulled::UpToDate => "up to date",
+    };
+    if json {
+        return output::json(&Report {
+            outcome,
+            release: report.release,
+            previous: report.previous,
+            folder: &report.folder,
+            files: report.files,
+            bytes: report.bytes,
+            fetched_bytes: report.fetched,
+            resumed_bytes: report.resumed,
+            seconds: report.seconds,
+        });
+    }
+    let size = report.fetched as f64 / 1e6;
+    output::line(&format!(
+        "release {}: {outcome} ({size:.1} MB), verified, in {}",
+        report.release,
+        report.folder.display()
+    ))?;
+    output::line("chat with it: uspx run")
+}

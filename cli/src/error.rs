@@ -1,0 +1,181 @@
+//! What a person sees when something fails: what is wrong, where, what to do; and the exit code of the contract.
+
+use miette::Diagnostic;
+use std::fmt::Display;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use thiserror::Error;
+use uspx_model::ModelError;
+
+/// The documented exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that no other code describes.
+    Failed = 1,
+    /// The command line makes no sense (clap's own errors end so too).
+    Usage = 2,
+    /// A file or value given is not what it should be.
+    BadInput = 3,
+    /// A file or thing named does not exist.
+    NotFound = 4,
+    /// A server or store cannot be reached.
+    Unreachable = 5,
+    /// A check refused: a hash, a gate, a lock, a version.
+    Refused = 6,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// An error on its way to the person.
+#[derive(Debug, Error, Diagnostic)]
+#[error("{message}")]
+pub struct CliError {
+    exit: Exit,
+    message: String,
+    #[help]
+    help: Option<String>,
+}
+
+/// Lines wrapped for a screen cannot be searched or copied from a log: without a terminal they stay whole.
+pub fn plain_lines_without_a_terminal() {
+    if std::io::stderr().is_terminal() {
+        return;
+    }
+    let options = miette::MietteHandlerOpts::new().width(10_000).color(false);
+    let installed = miette::set_hook(Box::new(move |_| Box::new(options.clone().build())));
+    if installed.is_err() {
+        tracing::debug!("an error handler was installed before");
+    }
+}
+
+/// Results of commands.
+pub type Result<T> = std::result::Result<T, CliError>;
+
+impl CliError {
+    /// An error that ends with `exit`.
+    pub fn new(exit: Exit, message: impl Display) -> Self {
+        Self { exit, message: message.to_string(), help: None }
+    }
+
+    /// What the person can do about it.
+    pub fn help(mut self, help: impl Display) -> Self {
+        self.help = Some(help.to_string());
+        self
+    }
+
+    /// A file that could not be read or written.
+    pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return Self::new(Exit::NotFound, format!("{} does not exist", path.display()))
+                .help("check the path; relative paths count from where uspx is started");
+        }
+        Self::new(Exit::BadInput, format!("{}: {error}", path.display()))
+    }
+
+    /// Prints the error and gives its exit code.
+    pub fn report(self) -> ExitCode {
+        let exit = self.exit;
+        if exit == Exit::Interrupted {
+            eprintln!("{}", self.message);
+        } else {
+            eprintln!("{:?}", miette::Report::new(self));
+        }
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        let exit = match &error {
+            ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+            ModelError::Stopped => Exit::Interrupted,
+            ModelError::Candle(_) => Exit::Failed,
+            _ => Exit::BadInput,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<uspx_export::ExportError> for CliError {
+    fn from(error: uspx_export::ExportError) -> Self {
+        match error {
+            uspx_export::ExportError::Model(inner) => inner.into(),
+            other => Self::new(Exit::BadInput, other),
+        }
+    }
+}
+
+impl From<uspx_artifact::ArtifactError> for CliError {
+    fn from(error: uspx_artifact::ArtifactError) -> Self {
+        use uspx_artifact::ErrorKind;
+        let exit = match error.kind() {
+            ErrorKind::Usage => Exit::Usage,
+            ErrorKind::BadInput => Exit::BadInput,
+            ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Unreachable => Exit::Unreachable,
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Failed => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<uspx_bus::BusError> for CliError {
+    fn from(error: uspx_bus::BusError) -> Self {
+        use uspx_bus::BusError;
+        let exit = match &error {
+            BusError::ServerTooOld { .. } | BusError::Refused { .. } => Exit::Refused,
+            other if other.is_retryable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<uspx_bus::server::ServerError> for CliError {
+    fn from(error: uspx_bus::server::ServerError) -> Self {
+        use uspx_bus::server::ServerError;
+        let exit = match &error {
+            ServerError::TooOld { .. } => Exit::Refused,
+            ServerError::NotFound { .. } => Exit::NotFound,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<uspx_coordinator::ServiceError> for CliError {
+    fn from(error: uspx_coordinator::ServiceError) -> Self {
+        use uspx_coordinator::ServiceError;
+        match error {
+            ServiceError::Bus(inner) => inner.into(),
+            ServiceError::Artifact(inner) => inner.into(),
+            error @ ServiceError::Locked(_) => Self::new(Exit::Refused, error),
+            error @ (ServiceError::File { .. } | ServiceError::Encode(_) | ServiceError::Wire(_)) => {
+                Self::new(Exit::Failed, error)
+            }
+            error => Self::new(Exit::BadInput, error),
+        }
+    }
+}
+
+impl From<uspx_worker::WorkerError> for CliError {
+    fn from(error: uspx_worker::WorkerError) -> Self {
+        use uspx_worker::WorkerError;
+        match error {
+            WorkerError::Bus(inner) => inner.into(),
+            error @ WorkerError::Model { .. } => Self::new(Exit::BadInput, error),
+            error => Self::new(Exit::Failed, error),
+        }
+    }
+}
+
+impl From<uspx_runtime::config::ConfigError> for CliError {
+    fn from(error: uspx_runtime::config::ConfigError) -> Self {
+        let exit = match &error {
+            uspx_runtime::config::ConfigError::NotFound(_) => Exit::NotFound,
+            uspx_runtime::config::ConfigError::Value(_) => Exit::BadInput,
+        };
+        Self::new(exit, error)
+    }
+}

@@ -1,0 +1,89 @@
+//! Opening what the flags name: devices, models, prompts, masks.
+
+use crate::args::{ProbeArgs, RunArgs};
+use crate::error::{CliError, Exit, Result};
+use crate::progress::Bar;
+use candle_core::{DType, Device};
+use std::path::Path;
+use uspx_domain::{Mask, Prompt, parse_prompts};
+use uspx_model::LoadedModel;
+use uspx_model::generate::fill_references;
+use uspx_model::taps::NoTaps;
+use uspx_runtime::Shutdown;
+
+/// The device that `--device` names.
+pub fn device(name: &str) -> Result<Device> {
+    let unusable = |e: candle_core::Error| {
+        CliError::new(Exit::NotFound, format!("device {name}: {e}"))
+            .help("build with --features cuda or metal on a machine that has one, or use --device cpu")
+    };
+    match name.split_once(':').unwrap_or((name, "0")) {
+        ("cpu", _) => Ok(Device::Cpu),
+        (kind @ ("cuda" | "metal"), number) => {
+            let number = number.parse().map_err(|_| bad_device(name))?;
+            if kind == "cuda" { Device::new_cuda(number) } else { Device::new_metal(number) }.map_err(unusable)
+        }
+        _ => Err(bad_device(name)),
+    }
+}
+
+fn bad_device(name: &str) -> CliError {
+    CliError::new(Exit::Usage, format!("`{name}` is no device")).help("use cpu, cuda:0 or metal")
+}
+
+/// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in f32.
+pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
+    if !path.exists() {
+        return Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())));
+    }
+    let device = device(&run.device)?;
+    Ok(uspx_worker::open_any(path, DType::F32, &device)?)
+}
+
+/// Reads a prompt file.
+pub fn prompts(path: &Path, skip_bad: bool) -> Result<Vec<Prompt>> {
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let set = parse_prompts(&text, skip_bad).map_err(|e| {
+        CliError::new(Exit::BadInput, format!("{}: {e}", path.display()))
+            .help("each line is {\"id\": .., \"prompt\": .., \"reference\": ..}; --skip-bad goes on without bad lines")
+    })?;
+    for skipped in &set.skipped {
+        eprintln!("skipped: {}: {skipped}", path.display());
+    }
+    Ok(set.prompts)
+}
+
+/// A model and the prompts to measure it on, each with an answer.
+pub struct Subject {
+    /// The model.
+    pub model: LoadedModel,
+    /// The prompts; those without a reference have the model's own greedy answer.
+    pub prompts: Vec<Prompt>,
+}
+
+/// Opens what a probe needs.
+pub fn subject(args: &ProbeArgs, shutdown: &Shutdown) -> Result<Subject> {
+    let mut prompts = prompts(&args.prompts, args.skip_bad)?;
+    prompts.truncate(args.limit.unwrap_or(usize::MAX));
+    let model = model(&args.model, &args.run)?;
+    if prompts.iter().any(|p| p.reference.is_none()) {
+        let bar = Bar::new("answering", shutdown);
+        fill_references(&model, &mut prompts, args.max_new_tokens, &mut NoTaps, &bar)?;
+        bar.finish();
+    }
+    Ok(Subject { model, prompts })
+}
+
+/// Reads a mask and checks that it is of this model.
+pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let mask: Mask = serde_json::from_str(&text)
+        .map_err(|e| CliError::new(Exit::BadInput, format!("{}: this is no mask: {e}", path.display())))?;
+    if mask.model != model.fingerprint {
+        let message =
+            format!("{}: the mask was made for model {}, this is {}", path.display(), mask.model, model.fingerprint);
+        return Err(CliError::new(Exit::Refused, message).help("build a mask for this model: uspx mask build"));
+    }
+    mask.check(&model.shape()).map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
+    Ok(mask)
+}

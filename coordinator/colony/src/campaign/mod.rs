@@ -1,0 +1,171 @@
+//! What a campaign is founded on: models, prompts by id, budgets and bounds. All of it lies in the ledger's first record.
+
+mod settings;
+
+pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
+
+use crate::Share;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use uspx_domain::{Fingerprint, ModelShape, UnitKind};
+
+/// What a prompt may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Probes and distillation.
+    Train,
+    /// Early stopping and choices.
+    Validation,
+    /// Release decisions and reports only.
+    Gate,
+}
+
+/// A prompt as the ledger knows it: never its text (invariant 7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptEntry {
+    /// Its id.
+    pub id: String,
+    /// What it may be used for.
+    pub split: Split,
+    /// Free labels; the gate looks at each that is frequent enough.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// Everything that decisions depend on besides answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CampaignConfig {
+    /// Names the campaign; tasks' names derive from it, so no two campaigns of a colony share one.
+    pub name: String,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// The model that is measured.
+    pub teacher: Fingerprint,
+    /// The base student.
+    pub student: Fingerprint,
+    /// The teacher's dimensions.
+    pub shape: ModelShape,
+    /// The person's prompts.
+    pub prompts: Vec<PromptEntry>,
+    /// What is measured, and how much.
+    #[serde(default)]
+    pub probe: ProbePlan,
+    /// What is kept.
+    #[serde(default)]
+    pub mask: MaskPlan,
+    /// What masks are compared with.
+    #[serde(default)]
+    pub judge: JudgePlan,
+    /// How the student is made.
+    #[serde(default)]
+    pub distil: StudentPlan,
+    /// How far workers are trusted.
+    #[serde(default)]
+    pub trust: TrustPlan,
+}
+
+/// Why a campaign cannot be founded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A campaign is under way.
+    #[error("campaign `{0}` is still under way: end it first")]
+    UnderWay(String),
+    /// A prompt's id stands twice.
+    #[error("prompt `{0}` is named twice: give every prompt its own id")]
+    Twice(String),
+    /// A split has no prompt.
+    #[error("no {0} prompts: each of train, validation and gate needs some")]
+    NoPrompts(&'static str),
+    /// The teacher has no unit of the mask's kind.
+    #[error("the teacher has no {0}s to cut: choose another kind")]
+    NoUnits(UnitKind),
+    /// A number that must lie in a range does not.
+    #[error("`{0}` is out of range: {1}")]
+    Range(&'static str, &'static str),
+}
+
+impl CampaignConfig {
+    /// A campaign with the default budgets and bounds.
+    pub fn new(
+        name: impl Into<String>,
+        teacher: (Fingerprint, ModelShape),
+        student: Fingerprint,
+        prompts: Vec<PromptEntry>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            seed: 0,
+            teacher: teacher.0,
+            student,
+            shape: teacher.1,
+            prompts,
+            probe: ProbePlan::default(),
+            mask: MaskPlan::default(),
+            judge: JudgePlan::default(),
+            distil: StudentPlan::default(),
+            trust: TrustPlan::default(),
+        }
+    }
+
+    /// The prompts of a split, by their place in `prompts`, in that order.
+    pub fn split(&self, split: Split) -> Vec<u32> {
+        (0u32..).zip(&self.prompts).filter(|(_, p)| p.split == split).map(|(at, _)| at).collect()
+    }
+
+    /// Units that the mask chooses among.
+    pub fn units(&self) -> usize {
+        self.shape.layers as usize * self.shape.per_layer(self.mask.kind) as usize
+    }
+
+    /// Checks that a campaign can run on this.
+    ///
+    /// # Errors
+    /// The first thing that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.units() == 0 {
+            return Err(ConfigError::NoUnits(self.mask.kind));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = self.prompts.iter().find(|p| !seen.insert(p.id.as_str())) {
+            return Err(ConfigError::Twice(twice.id.clone()));
+        }
+        for (split, name) in [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Gate, "gate")] {
+            if !self.prompts.iter().any(|p| p.split == split) {
+                return Err(ConfigError::NoPrompts(name));
+            }
+        }
+        self.check_ranges()
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        let batches = [
+            self.probe.trace_batch,
+            self.probe.patch_batch,
+            self.probe.round_prompts,
+            self.probe.units_per_task,
+            self.judge.batch,
+            self.judge.masks_per_task,
+            self.distil.label_batch,
+            self.distil.judge_batch,
+        ];
+        let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
+        let rules: [(bool, &'static str, &'static str); 7] = [
+            (batches.iter().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
+            (small(self.mask.keep), "mask.keep", "more than 0, at most 1000000 millionths"),
+            (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1000000 millionths"),
+            (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1000000 millionths"),
+            (self.trust.duplicates <= Share::percent(10), "trust.duplicates", "at most 100000 millionths (10 %)"),
+            (self.trust.ahead > 0 && self.trust.attempts > 0, "trust", "`ahead` and `attempts` must be at least 1"),
+            (
+                !self.distil.recipes.is_empty() && self.distil.resamples > 0,
+                "distil",
+                "name a recipe and some resamples",
+            ),
+        ];
+        match rules.iter().find(|(fits, _, _)| !fits) {
+            Some((_, name, why)) => Err(ConfigError::Range(name, why)),
+            None => Ok(()),
+        }
+    }
+}

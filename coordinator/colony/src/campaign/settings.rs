@@ -1,0 +1,202 @@
+//! A campaign's budgets and bounds, with the defaults that suit a small teacher.
+
+use crate::{Rule, Share};
+use serde::{Deserialize, Serialize};
+use uspx_domain::{Baseline, DistilRecipe, UnitKind};
+
+/// What is measured, and how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbePlan {
+    /// Prompts per trace task.
+    pub trace_batch: u32,
+    /// Prompts that attribution patching looks at; 0 leaves it out.
+    pub patch_prompts: u32,
+    /// Prompts per patch task.
+    pub patch_batch: u32,
+    /// What replaces a unit in attribution patching.
+    pub baseline: Baseline,
+    /// Exact runs in all, counted in pairs of prompt and unit (or candidate mask).
+    pub exact_pairs: u64,
+    /// Exact runs before a stable mask may end the exploration.
+    pub exact_least: u64,
+    /// Pairs per round; a round is an epoch.
+    pub round_pairs: u32,
+    /// Share of a round spent on all units alike; the rest follows the pheromone.
+    pub uniform: Share,
+    /// Prompts that a round's pheromone-led part looks at.
+    pub round_prompts: u32,
+    /// Units per exact task.
+    pub units_per_task: u32,
+    /// Candidate masks per round.
+    pub candidates: u32,
+    /// Standard errors by which a candidate mask must beat the current one to replace it.
+    pub candidate_errors: f64,
+    /// λ: what one epoch leaves of earlier evidence.
+    pub evaporation: Share,
+}
+
+impl Default for ProbePlan {
+    fn default() -> Self {
+        Self {
+            trace_batch: 250,
+            patch_prompts: 256,
+            patch_batch: 64,
+            baseline: Baseline::Mean,
+            exact_pairs: 16_384,
+            exact_least: 8_192,
+            round_pairs: 2_048,
+            uniform: Share::percent(60),
+            round_prompts: 32,
+            units_per_task: 16,
+            candidates: 4,
+            candidate_errors: 2.0,
+            evaporation: Share::percent(98),
+        }
+    }
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MaskPlan {
+    /// The kind of unit that the mask cuts.
+    pub kind: UnitKind,
+    /// The share kept.
+    pub keep: Share,
+    /// How the budget is spread over layers.
+    pub rule: Rule,
+    /// Standard errors that an interval must clear the cut by before its unit swaps.
+    pub hysteresis: f64,
+    /// Jaccard overlap of consecutive versions that counts as stable.
+    pub stable: f64,
+    /// Consecutive stable versions that end the exploration.
+    pub stable_versions: u32,
+    /// Draws of the parametric bootstrap.
+    pub bootstrap: u32,
+}
+
+impl Default for MaskPlan {
+    fn default() -> Self {
+        Self {
+            kind: UnitKind::Expert,
+            keep: Share::percent(50),
+            rule: Rule::Global,
+            hysteresis: 1.0,
+            stable: 0.97,
+            stable_versions: 2,
+            bootstrap: 100,
+        }
+    }
+}
+
+/// What masks are compared with, and when one may label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JudgePlan {
+    /// Prompts per judging task.
+    pub batch: u32,
+    /// Masks per judging task.
+    pub masks_per_task: u32,
+    /// Random masks of the same size and rule.
+    pub random_masks: u32,
+    /// Shares pruned, for the curve.
+    pub curve: Vec<Share>,
+    /// Most that the labelling teacher's validation loss may rise, nats per response token.
+    pub label_rise: f64,
+}
+
+impl Default for JudgePlan {
+    fn default() -> Self {
+        Self {
+            batch: 125,
+            masks_per_task: 7,
+            random_masks: 20,
+            curve: [10, 25, 40, 50, 60, 75].map(Share::percent).to_vec(),
+            label_rise: 0.05,
+        }
+    }
+}
+
+/// How the student is made and judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StudentPlan {
+    /// Prompts per label task.
+    pub label_batch: u32,
+    /// Teacher probabilities kept per token.
+    pub top_k: u32,
+    /// Bound on a generated answer.
+    pub max_new_tokens: u32,
+    /// One training each; the best on validation goes on.
+    pub recipes: Vec<DistilRecipe>,
+    /// Train prompts that calibrate the quantiser.
+    pub calibration: u32,
+    /// Prompts per judging task.
+    pub judge_batch: u32,
+    /// Resamples of the gate's bootstrap.
+    pub resamples: u32,
+    /// Prompts that a tag needs before the gate looks at it.
+    pub tag_prompts: u32,
+    /// How much worse a tag may become, as a share.
+    pub tag_worse: f64,
+}
+
+impl Default for StudentPlan {
+    fn default() -> Self {
+        let recipe = DistilRecipe {
+            rank: 16,
+            alpha: 32.0,
+            epochs: 4,
+            learning_rate: 2e-3,
+            batch_tokens: 1024,
+            teacher_weight: 0.0,
+            seed: 0,
+        };
+        Self {
+            label_batch: 125,
+            top_k: 32,
+            max_new_tokens: 64,
+            recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
+            calibration: 128,
+            judge_batch: 250,
+            resamples: 2_000,
+            tag_prompts: 30,
+            tag_worse: 0.02,
+        }
+    }
+}
+
+/// How far workers are trusted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrustPlan {
+    /// Tasks ahead of a worker.
+    pub ahead: u32,
+    /// Failed attempts after which a task is given up.
+    pub attempts: u32,
+    /// Refused answers after which a worker is quarantined.
+    pub refusals: u32,
+    /// Share of tasks issued twice to compare; at most 10 %.
+    pub duplicates: Share,
+    /// What two machines may differ by: a share of the larger value ...
+    pub relative: f64,
+    /// ... plus this much.
+    pub absolute: f64,
+    /// Share of values that may differ by more (a router's tie falls either way).
+    pub outliers: Share,
+}
+
+impl Default for TrustPlan {
+    fn default() -> Self {
+        Self {
+            ahead: 2,
+            attempts: 3,
+            refusals: 3,
+            duplicates: Share::percent(5),
+            relative: 0.01,
+            absolute: 0.01,
+            outliers: Share::percent(2),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The colony's decisions, pure: (state, event) → (records, commands).
+//!
+//! Nothing here waits, reads a clock, opens a file or makes its own randomness (invariant 2), and nothing that decides
+//! uses a float operation beyond + − × ÷ and square root, so that a ledger replays to the same bytes on any machine
+//! (invariant 1). How it reads: a [`Colony`] takes an [`Event`], checks answers ([`check`]), folds [`Record`]s into a
+//! [`State`] (evidence → trails → scores → mask), asks [`plan`] what comes next and [`assign`] who does it.
+
+pub mod assign;
+pub mod campaign;
+pub mod check;
+pub mod combine;
+pub mod compare;
+mod dice;
+mod fixed;
+pub mod gate;
+pub mod mask;
+pub mod plan;
+mod record;
+pub mod report;
+pub mod state;
+mod step;
+pub mod trail;
+mod work;
+
+pub use campaign::{CampaignConfig, ConfigError, PromptEntry, Split};
+pub use dice::Dice;
+pub use fixed::{Fixed, Share};
+pub use gate::GateReport;
+pub use mask::{MaskVersion, Rule};
+pub use record::{Cause, Ending, Record, ReleaseOrder};
+pub use report::{Report, report};
+pub use state::{SnapshotError, Stage, State, Ticket};
+pub use step::{Colony, Command, Event, Step, Verdict};
+pub use work::{AttachError, Contender, CutRole, PlannedCut, PlannedTask, PlannedWork};

@@ -1,0 +1,118 @@
+//! The mask of the day: drawn anew after each probing epoch, with what it rests on and how steady it is.
+
+use super::{Budget, adopt, build, settle};
+use crate::combine::{Basis, Score, Scored, score};
+use crate::{CampaignConfig, Dice, State};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Mask, Unit};
+
+/// One version of the mask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaskVersion {
+    /// Its number, from 1.
+    pub version: u32,
+    /// The epoch whose close it was drawn at.
+    pub epoch: u32,
+    /// The mask.
+    pub mask: Mask,
+    /// What scores rest on.
+    pub basis: Basis,
+    /// θ: the score at the budget's cut.
+    pub cut: f64,
+    /// Score of every unit.
+    pub scores: BTreeMap<Unit, Score>,
+    /// Share of bootstrap masks that agree with this one about the unit.
+    pub confidence: BTreeMap<Unit, f64>,
+    /// Overlap with the version before, if there is one.
+    pub jaccard: Option<f64>,
+    /// Mean overlap with masks drawn from the scores' errors.
+    pub bootstrap_jaccard: f64,
+}
+
+impl MaskVersion {
+    #[cfg(test)]
+    pub(crate) fn blank() -> Self {
+        Self {
+            version: 1,
+            epoch: 1,
+            mask: Mask::everything(uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"))),
+            basis: Basis::Exact,
+            cut: 0.0,
+            scores: BTreeMap::new(),
+            confidence: BTreeMap::new(),
+            jaccard: None,
+            bootstrap_jaccard: 1.0,
+        }
+    }
+}
+
+/// Overlap of two sets: shared over all; 1 where both are empty.
+pub fn jaccard(a: &BTreeSet<Unit>, b: &BTreeSet<Unit>) -> f64 {
+    let shared = a.intersection(b).count();
+    let all = a.len() + b.len() - shared;
+    if all == 0 { 1.0 } else { shared as f64 / all as f64 }
+}
+
+/// Draws the next version from the evidence; none where there is no evidence or no campaign.
+pub fn redraw(state: &State) -> Option<MaskVersion> {
+    let campaign = state.campaign.as_ref()?;
+    let budget = Budget::of(campaign);
+    let Scored { basis, scores } = score(&state.trails, &campaign.shape, campaign.mask.kind)?;
+    let ideal = build(&budget, &scores);
+    let cut = cut(&scores, &ideal);
+    let before = state.mask.as_ref().map(|old| budget.kept(&old.mask));
+    // Scores of another basis have another scale: intervals of the two cannot be compared, so nothing is held back.
+    let held = state.mask.as_ref().filter(|old| old.basis == basis).and(before.as_ref()).filter(|b| budget.allows(b));
+    let kept = match held {
+        Some(before) => {
+            let start = adopt(state, &budget).unwrap_or_else(|| before.clone());
+            settle(&budget, &scores, &start, &ideal, (cut, campaign.mask.hysteresis))
+        }
+        None => ideal,
+    };
+    let (confidence, bootstrap_jaccard) = bootstrap(campaign, &budget, (state.epoch, &scores, &kept));
+    Some(MaskVersion {
+        version: state.mask.as_ref().map_or(1, |old| old.version + 1),
+        epoch: state.epoch,
+        mask: budget.mask(kept.iter().copied()),
+        basis,
+        cut,
+        scores,
+        confidence,
+        jaccard: before.as_ref().map(|b| jaccard(b, &kept)),
+        bootstrap_jaccard,
+    })
+}
+
+/// θ: halfway between the lowest score above the cut and the highest below, as if no layer had a floor.
+fn cut(scores: &BTreeMap<Unit, Score>, kept: &BTreeSet<Unit>) -> f64 {
+    let mut means: Vec<f64> = scores.values().map(|s| s.mean).collect();
+    means.sort_by(|a, b| b.total_cmp(a));
+    let above = kept.len().checked_sub(1).and_then(|at| means.get(at)).copied();
+    let below = means.get(kept.len()).copied();
+    match (above, below) {
+        (Some(a), Some(b)) => (a + b) / 2.0,
+        (a, b) => a.or(b).unwrap_or(0.0),
+    }
+}
+
+/// Masks from scores redrawn within their errors: how often each unit is on this mask's side, and the mean overlap.
+fn bootstrap(
+    campaign: &CampaignConfig,
+    budget: &Budget,
+    (epoch, scores, kept): (u32, &BTreeMap<Unit, Score>, &BTreeSet<Unit>),
+) -> (BTreeMap<Unit, f64>, f64) {
+    let mut dice = Dice::new(campaign.seed, "bootstrap", u64::from(epoch));
+    let draws = campaign.mask.bootstrap.max(1);
+    let mut agreed: BTreeMap<Unit, u32> = scores.keys().map(|u| (*u, 0)).collect();
+    let mut overlap = 0.0;
+    for _ in 0..draws {
+        let mut redrawn = |s: &Score| Score { mean: s.mean + s.error * dice.normal(), ..*s };
+        let other = build(budget, &scores.iter().map(|(u, s)| (*u, redrawn(s))).collect());
+        overlap += jaccard(&other, kept);
+        agreed.iter_mut().for_each(|(u, n)| *n += u32::from(other.contains(u) == kept.contains(u)));
+    }
+    let share = |n: u32| f64::from(n) / f64::from(draws);
+    (agreed.into_iter().map(|(u, n)| (u, share(n))).collect(), overlap / f64::from(draws))
+}

@@ -1,0 +1,112 @@
+//! Probing: one trace of everything, attribution patching on some, then rounds of exact bans and candidate masks.
+//!
+//! A round spends most of its budget on all units alike and the rest where the pheromone points; each part and the
+//! candidate masks look at fresh prompts. Tasks hold units of few layers, so that a worker can reuse what lies below them.
+
+use super::{Piece, Planner, batches};
+use crate::mask::{Budget, near};
+use crate::{CutRole, Dice, PlannedCut, PlannedWork, Split};
+use uspx_domain::{Cut, PatchMethod, Unit, UnitKind};
+
+impl Planner<'_> {
+    pub(super) fn trace(&self) -> Vec<Piece> {
+        let batches = batches(&self.campaign.split(Split::Train), self.campaign.probe.trace_batch);
+        batches.into_iter().map(|prompts| self.teacher(PlannedWork::Trace { prompts })).collect()
+    }
+
+    pub(super) fn patch(&self) -> Vec<Piece> {
+        let probe = &self.campaign.probe;
+        let mut prompts = self.campaign.split(Split::Train);
+        Dice::new(self.campaign.seed, "patch", 0).shuffle(&mut prompts);
+        prompts.truncate(probe.patch_prompts as usize);
+        let work = |prompts| PlannedWork::Patch {
+            prompts,
+            method: PatchMethod::Atp,
+            kinds: self.patched_kinds(),
+            baseline: probe.baseline,
+        };
+        batches(&prompts, probe.patch_batch).into_iter().map(|prompts| self.teacher(work(prompts))).collect()
+    }
+
+    fn patched_kinds(&self) -> Vec<UnitKind> {
+        let shape = &self.campaign.shape;
+        [UnitKind::Expert, UnitKind::Head].into_iter().filter(|k| shape.per_layer(*k) > 0).collect()
+    }
+
+    pub(super) fn explore(&self) -> Vec<Piece> {
+        let mut fresh = Fresh::new(self);
+        let mut works = self.uniform_part(&mut fresh);
+        works.extend(self.led_part(&mut fresh));
+        works.extend(self.candidates(&mut fresh));
+        works
+    }
+
+    /// Every unit, on as many prompts as its share of the round allows.
+    fn uniform_part(&self, fresh: &mut Fresh) -> Vec<Piece> {
+        let probe = &self.campaign.probe;
+        let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
+        let prompts = probe.uniform.of(probe.round_pairs as usize) / units.len().max(1);
+        self.bans(&fresh.take(prompts.max(1)), &units)
+    }
+
+    /// Units drawn by pheromone, on the round's number of prompts.
+    fn led_part(&self, fresh: &mut Fresh) -> Vec<Piece> {
+        let probe = &self.campaign.probe;
+        let count = probe.uniform.rest().of(probe.round_pairs as usize) / probe.round_prompts.max(1) as usize;
+        let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
+        let weights: Vec<f64> = units.iter().map(|u| self.state.pheromone.get(u).copied().unwrap_or(1.0)).collect();
+        let mut drawn = fresh.dice.draw(&weights, count);
+        drawn.sort_unstable();
+        let led: Vec<Unit> = drawn.into_iter().filter_map(|at| units.get(at).copied()).collect();
+        if led.is_empty() { Vec::new() } else { self.bans(&fresh.take(probe.round_prompts as usize), &led) }
+    }
+
+    fn bans(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
+        let cut = |unit: &Unit| PlannedCut { role: CutRole::Unit, cut: Cut::Unit(*unit) };
+        let work =
+            |units: Vec<Unit>| PlannedWork::Ablate { prompts: prompts.to_vec(), cuts: units.iter().map(cut).collect() };
+        batches(units, self.campaign.probe.units_per_task).into_iter().map(|units| self.teacher(work(units))).collect()
+    }
+
+    /// One task: the mask of the day and its candidates on the same prompts. Not before single units gave a first mask.
+    fn candidates(&self, fresh: &mut Fresh) -> Option<Piece> {
+        let round = self.state.explored.rounds;
+        let current = &self.state.mask.as_ref().filter(|_| round > 0)?.mask;
+        let budget = Budget::of(self.campaign);
+        let found = near(&mut fresh.dice, &budget, current, &self.state.pheromone, self.campaign.probe.candidates);
+        if found.is_empty() {
+            return None;
+        }
+        let candidate = |(at, mask)| PlannedCut { role: CutRole::Candidate(round, at), cut: Cut::Mask(mask) };
+        let mut cuts = vec![PlannedCut { role: CutRole::Current(round), cut: Cut::Mask(current.clone()) }];
+        cuts.extend((0..).zip(found).map(candidate));
+        let prompts = fresh.take(self.campaign.probe.round_prompts as usize);
+        Some(self.teacher(PlannedWork::Ablate { prompts, cuts }))
+    }
+}
+
+/// Train prompts in one fixed random order, each round going on where the last one stopped, and the round's dice.
+struct Fresh {
+    order: Vec<u32>,
+    next: usize,
+    dice: Dice,
+}
+
+impl Fresh {
+    fn new(planner: &Planner<'_>) -> Self {
+        let campaign = planner.campaign;
+        let mut order = campaign.split(Split::Train);
+        Dice::new(campaign.seed, "fresh prompts", 0).shuffle(&mut order);
+        let next = (planner.state.explored.prompts % order.len().max(1) as u64) as usize;
+        let dice = Dice::new(campaign.seed, "round", u64::from(planner.state.explored.rounds));
+        Self { order, next, dice }
+    }
+
+    /// The next prompts; never one twice in a batch, from the start again when all were used.
+    fn take(&mut self, count: usize) -> Vec<u32> {
+        let count = count.min(self.order.len());
+        let taken = self.order.iter().copied().cycle().skip(self.next).take(count).collect();
+        self.next = (self.next + count) % self.order.len().max(1);
+        taken
+    }
+}

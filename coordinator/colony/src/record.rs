@@ -1,0 +1,171 @@
+//! The ledger's records. Whatever the colony knows, it knows by folding these in order.
+//!
+//! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must not (invariant 1).
+
+use crate::{CampaignConfig, GateReport, PlannedTask, Stage};
+use serde::{Deserialize, Serialize};
+use uspx_domain::{Answer, BlobRef, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
+
+/// One record of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A campaign begins. Trails of the same teacher and the published student live on from the one before.
+    Founded(Box<CampaignConfig>),
+    /// A batch of work was planned.
+    EpochOpened {
+        /// Its number, from 1, never used twice.
+        epoch: u32,
+        /// What it is for.
+        stage: Stage,
+        /// The whole batch, in order.
+        tasks: Vec<PlannedTask>,
+    },
+    /// A task went to a worker.
+    Issued {
+        /// Which.
+        task: TaskId,
+        /// To whom.
+        worker: WorkerId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// Whether only to be compared.
+        duplicate: bool,
+    },
+    /// The first durable acceptance: it fixes the task's answer.
+    Accepted {
+        /// The answer.
+        answer: Box<Answer>,
+    },
+    /// A later answer was compared with the accepted one, and is never merged.
+    Compared {
+        /// To which task.
+        task: TaskId,
+        /// The later worker.
+        worker: WorkerId,
+        /// Whether within tolerance; none where the two cannot be compared.
+        agreed: Option<bool>,
+    },
+    /// An attempt came to nothing.
+    Lost {
+        /// Which task.
+        task: TaskId,
+        /// Whose attempt.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+    },
+    /// No more attempts will be made.
+    GivenUp {
+        /// Which task.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
+    /// A batch is answered or given up; evidence since the last close acts now.
+    EpochClosed {
+        /// Which.
+        epoch: u32,
+        /// Its tasks answered.
+        answered: u32,
+        /// Its tasks given up.
+        given_up: u32,
+    },
+    /// A worker gets no more work.
+    Quarantined {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// The release gate decided.
+    Gated {
+        /// On what grounds.
+        report: Box<GateReport>,
+        /// What is to be published, if the gate let it pass.
+        release: Option<Box<ReleaseOrder>>,
+    },
+    /// The release stands in the store.
+    Published {
+        /// Its number.
+        release: ReleaseNumber,
+    },
+    /// The campaign is over.
+    Ended {
+        /// How it ended.
+        ending: Ending,
+    },
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The worker is gone; the task is not to blame.
+    WorkerLost,
+    /// The worker was quarantined.
+    Quarantined,
+    /// No progress was heard of.
+    LeaseLost,
+    /// Delivered too often without an answer.
+    DeadLetter,
+    /// The worker says that it could not be done.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Whether another try may succeed.
+        retryable: bool,
+    },
+    /// The answer failed a check.
+    Refused {
+        /// Which.
+        reason: String,
+    },
+}
+
+impl Cause {
+    /// Whether the attempt counts against the task.
+    pub fn counts(&self) -> bool {
+        !matches!(self, Self::WorkerLost | Self::Quarantined)
+    }
+
+    /// Whether another attempt is pointless.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Failed { retryable: false, .. })
+    }
+}
+
+/// What a release is made of; the service builds, stores and names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseOrder {
+    /// Its number: one more than the last.
+    pub release: ReleaseNumber,
+    /// The release before it.
+    pub previous: Option<ReleaseNumber>,
+    /// The teacher.
+    pub teacher: Fingerprint,
+    /// The base student.
+    pub base: Fingerprint,
+    /// The adapter that was merged.
+    pub adapter: BlobRef,
+    /// The GPTQ folder.
+    pub gptq: Vec<StoredFile>,
+    /// The GGUF file or files; empty where that export was given up.
+    pub gguf: Vec<StoredFile>,
+    /// The teacher's mask.
+    pub mask: Mask,
+    /// The mask that the labels were made with.
+    pub label_mask: Option<Mask>,
+}
+
+/// How a campaign ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// With a release.
+    Published(ReleaseNumber),
+    /// The gate refused the student.
+    Refused(String),
+    /// Work that cannot be done without was given up.
+    Failed(String),
+}

@@ -1,0 +1,153 @@
+//! What a campaign found, as figures: for the last table, the release's report and the dashboard. Nothing rests on it.
+
+use crate::combine::Score;
+use crate::gate::{Difference, difference};
+use crate::{Contender, CutRole, Dice, GateReport, Split, State};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uspx_domain::{Mask, TrainingSummary, Unit, UnitKind};
+
+/// The figures of a campaign, as far as they are known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The campaign's name.
+    pub campaign: String,
+    /// The mask and its cost.
+    pub mask: Option<MaskReport>,
+    /// Bits per byte on the gate prompts, in the order of the table.
+    pub students: Vec<StudentReport>,
+    /// How each recipe's training went.
+    pub trainings: BTreeMap<u32, TrainingSummary>,
+    /// The recipe that was chosen on the validation prompts.
+    pub chosen_recipe: Option<u32>,
+    /// The gate's decision.
+    pub gate: Option<GateReport>,
+}
+
+/// What the mask cuts, and what that costs on the gate prompts in nats per response token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MaskReport {
+    /// The kind of unit.
+    pub kind: UnitKind,
+    /// Its version.
+    pub version: u32,
+    /// Units kept.
+    pub kept: u32,
+    /// Units in all.
+    pub units: u32,
+    /// Rise of the loss under it.
+    pub rise: Option<f64>,
+    /// Rises under the random masks of its size and rule.
+    pub random: Vec<f64>,
+    /// (share pruned, rise).
+    pub curve: Vec<(f64, f64)>,
+    /// Overlap with the version before.
+    pub jaccard: Option<f64>,
+    /// Mean overlap with masks drawn from the scores' errors.
+    pub bootstrap_jaccard: f64,
+    /// The mask that the labels were made with, if one was cheap enough.
+    pub label_mask: Option<Mask>,
+    /// Exact runs spent, in pairs of prompt and unit or candidate.
+    pub exact_pairs: u64,
+}
+
+impl MaskReport {
+    /// Mean rise under the random masks.
+    pub fn random_mean(&self) -> Option<f64> {
+        (!self.random.is_empty()).then(|| self.random.iter().sum::<f64>() / self.random.len() as f64)
+    }
+}
+
+/// One model on the gate prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudentReport {
+    /// Which.
+    pub contender: Contender,
+    /// Pooled bits per byte.
+    pub bits_per_byte: f64,
+    /// Less the base student's, with its intervals.
+    pub against_base: Option<Difference>,
+}
+
+/// One unit of the mask's kind, as `mask why` and the dashboard show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitReport {
+    /// Which.
+    pub unit: Unit,
+    /// Whether the mask keeps it.
+    pub kept: bool,
+    /// Its score and the score's standard error, per response token.
+    pub score: Score,
+    /// Share of bootstrap masks that agree.
+    pub confidence: f64,
+    /// How strongly the next round is drawn to it.
+    pub pheromone: f64,
+}
+
+/// Every unit of the mask of the day; empty before the first mask.
+pub fn units(state: &State) -> Vec<UnitReport> {
+    let Some(version) = &state.mask else { return Vec::new() };
+    let each = |(unit, score): (&Unit, &Score)| UnitReport {
+        unit: *unit,
+        kept: version.mask.keeps(*unit),
+        score: *score,
+        confidence: version.confidence.get(unit).copied().unwrap_or(0.0),
+        pheromone: state.pheromone.get(unit).copied().unwrap_or(1.0),
+    };
+    version.scores.iter().map(each).collect()
+}
+
+/// The figures of the state's campaign; none before one was founded.
+pub fn report(state: &State) -> Option<Report> {
+    let campaign = state.campaign.as_ref()?;
+    Some(Report {
+        campaign: campaign.name.clone(),
+        mask: mask_report(state),
+        students: state.results.judged.keys().filter_map(|who| student(state, *who)).collect(),
+        trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
+        chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
+        gate: state.gate.clone(),
+    })
+}
+
+fn mask_report(state: &State) -> Option<MaskReport> {
+    let (campaign, version) = (state.campaign.as_ref()?, state.mask.as_ref()?);
+    let gate = |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Gate);
+    let rises = || state.results.trials.iter().filter_map(|(role, trial)| Some((role, trial.rise(gate)?)));
+    let cut = version.mask.cut(&campaign.shape, campaign.mask.kind).len();
+    let pruned = |millionths: u32| crate::Share(millionths).to_f64();
+    Some(MaskReport {
+        kind: campaign.mask.kind,
+        version: version.version,
+        kept: (campaign.units() - cut) as u32,
+        units: campaign.units() as u32,
+        rise: rises().find(|(role, _)| **role == CutRole::Chosen).map(|(_, rise)| rise),
+        random: rises().filter(|(role, _)| matches!(role, CutRole::Random(_))).map(|(_, rise)| rise).collect(),
+        curve: rises()
+            .filter_map(|(r, rise)| if let CutRole::Curve(p) = r { Some((pruned(*p), rise)) } else { None })
+            .collect(),
+        jaccard: version.jaccard,
+        bootstrap_jaccard: version.bootstrap_jaccard,
+        label_mask: state.results.label_mask.clone(),
+        exact_pairs: state.explored.pairs,
+    })
+}
+
+fn student(state: &State, contender: Contender) -> Option<StudentReport> {
+    let campaign = state.campaign.as_ref()?;
+    let mut dice = Dice::new(campaign.seed, "report", 0);
+    let against_base = match (state.judged(contender), state.judged(Contender::Base)) {
+        (Some(rows), Some(base)) if contender != Contender::Base => {
+            difference(rows, base, &mut dice, campaign.distil.resamples)
+        }
+        _ => None,
+    };
+    Some(StudentReport { contender, bits_per_byte: state.bits_per_byte(contender)?, against_base })
+}
+
+/// The paired difference of any two contenders (first − second) in bits per byte, for the report's side remarks.
+pub fn between(state: &State, first: Contender, second: Contender) -> Option<Difference> {
+    let campaign = state.campaign.as_ref()?;
+    let mut dice = Dice::new(campaign.seed, "report", 0);
+    difference(state.judged(first)?, state.judged(second)?, &mut dice, campaign.distil.resamples)
+}

@@ -1,0 +1,166 @@
+//! Exact sums per unit and statistic, and their evaporation.
+//!
+//! Within an epoch every sum is of integers, so order cannot matter; between epochs N ← λN + n, W ← λ²W + n and each
+//! other sum S ← λS + Σ, in integers too (invariant 1).
+
+use crate::{CutRole, Fixed, PlannedTask, PlannedWork, Share};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uspx_domain::{Cut, Deposit, LossRow, Outcome, Statistic, Unit};
+
+/// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    /// N: prompts.
+    pub n: Fixed,
+    /// W: prompts, decayed by λ²; N²/W is the effective sample.
+    pub w: Fixed,
+    /// Σx.
+    pub x: Fixed,
+    /// Σx².
+    pub xx: Fixed,
+    /// Σt.
+    pub t: Fixed,
+    /// Σt².
+    pub tt: Fixed,
+    /// Σxt.
+    pub xt: Fixed,
+}
+
+impl Sums {
+    /// One prompt's value.
+    pub fn observe(&mut self, x: f64, tokens: u32) {
+        let t = f64::from(tokens);
+        let one = Fixed::whole(1);
+        self.add(&Self {
+            n: one,
+            w: one,
+            x: Fixed::of(x),
+            xx: Fixed::of(x * x),
+            t: Fixed::whole(tokens),
+            tt: Fixed::of(t * t),
+            xt: Fixed::of(x * t),
+        });
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.n += other.n;
+        self.w += other.w;
+        self.x += other.x;
+        self.xx += other.xx;
+        self.t += other.t;
+        self.tt += other.tt;
+        self.xt += other.xt;
+    }
+
+    fn evaporate(&mut self, lambda: Share) {
+        for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt] {
+            *sum = sum.times(lambda);
+        }
+        self.w = self.w.times(lambda).times(lambda);
+    }
+}
+
+/// The evidence on every unit, by statistic.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trails(BTreeMap<Statistic, BTreeMap<Unit, Sums>>);
+
+impl Trails {
+    /// The units that a statistic is known of.
+    pub fn of(&self, statistic: Statistic) -> impl Iterator<Item = (Unit, &Sums)> {
+        self.0.get(&statistic).into_iter().flatten().map(|(unit, sums)| (*unit, sums))
+    }
+
+    /// One unit's sums.
+    pub fn get(&self, statistic: Statistic, unit: Unit) -> Option<&Sums> {
+        self.0.get(&statistic)?.get(&unit)
+    }
+
+    /// Whether there is no evidence at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets an epoch act: what was decays once, what came is added.
+    pub(crate) fn close(&mut self, lambda: Share, gathered: Trails) {
+        self.0.values_mut().flat_map(|units| units.values_mut()).for_each(|sums| sums.evaporate(lambda));
+        for (statistic, units) in gathered.0 {
+            for (unit, sums) in units {
+                self.entry(statistic, unit).add(&sums);
+            }
+        }
+    }
+
+    fn entry(&mut self, statistic: Statistic, unit: Unit) -> &mut Sums {
+        self.0.entry(statistic).or_default().entry(unit).or_default()
+    }
+
+    /// Adds what an answer says about single units.
+    pub(crate) fn gather(&mut self, task: &PlannedTask, outcome: &Outcome) {
+        match (&task.work, outcome) {
+            (PlannedWork::Trace { .. } | PlannedWork::Patch { .. }, Outcome::Scores(deposit)) => {
+                self.gather_scores(deposit)
+            }
+            (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => {
+                let Some((clean, rows)) = rows.split_first() else { return };
+                for (planned, row) in cuts.iter().zip(rows) {
+                    if let (CutRole::Unit, Cut::Unit(unit)) = (planned.role, &planned.cut) {
+                        self.gather_rise(*unit, clean, row);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn gather_scores(&mut self, deposit: &Deposit) {
+        for column in &deposit.columns {
+            let sums = self.entry(column.statistic, column.unit);
+            for (value, prompt) in column.values.iter().zip(&deposit.prompts) {
+                sums.observe(f64::from(*value), prompt.tokens);
+            }
+        }
+    }
+
+    fn gather_rise(&mut self, unit: Unit, clean: &LossRow, cut: &LossRow) {
+        let sums = self.entry(Statistic::Exact, unit);
+        for ((cut, clean), prompt) in cut.nats.iter().zip(&clean.nats).zip(&clean.prompts) {
+            sums.observe(f64::from(*cut) - f64::from(*clean), prompt.tokens);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against the recurrences of the method, in floats.
+        #[test]
+        fn evaporation_follows_the_recurrences(
+            epochs in prop::collection::vec(prop::collection::vec((-50f32..50.0, 1u32..60), 0..20), 1..12),
+        ) {
+            let lambda = Share::percent(98);
+            let unit = Unit { kind: uspx_domain::UnitKind::Expert, layer: 0, index: 0 };
+            let mut trails = Trails::default();
+            let mut want = [0.0f64; 6];
+            for epoch in &epochs {
+                let mut gathered = Trails::default();
+                let decay = [0.98, 0.98 * 0.98, 0.98, 0.98, 0.98, 0.98];
+                want.iter_mut().zip(decay).for_each(|(w, d)| *w *= d);
+                for (x, t) in epoch {
+                    gathered.entry(Statistic::Exact, unit).observe(f64::from(*x), *t);
+                    let (x, t) = (f64::from(*x), f64::from(*t));
+                    want.iter_mut().zip([1.0, 1.0, x, x * x, t, x * t]).for_each(|(w, v)| *w += v);
+                }
+                trails.close(lambda, gathered);
+            }
+            let sums = trails.get(Statistic::Exact, unit).copied().unwrap_or_default();
+            let got = [sums.n, sums.w, sums.x, sums.xx, sums.t, sums.xt].map(Fixed::to_f64);
+            for (got, want) in got.iter().zip(want) {
+                prop_assert!((got - want).abs() < 1e-6 * (1.0 + want.abs()), "{} {}", got, want);
+            }
+        }
+    }
+}

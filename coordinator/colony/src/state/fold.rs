@@ -1,0 +1,154 @@
+//! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
+
+use crate::{Cause, Ending, PlannedTask, PlannedWork, Record, Stage, State, Ticket, mask, trail};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Answer, ReleaseNumber, TaskId, WorkerId};
+
+use super::{Attempt, Fate, PublishedStudent, Trails};
+
+impl State {
+    /// Takes one record in.
+    pub fn fold(&mut self, record: &Record) {
+        match record {
+            Record::Founded(campaign) => self.found(campaign),
+            Record::EpochOpened { epoch, stage, tasks } => self.open_epoch(*epoch, *stage, tasks),
+            Record::Issued { task, worker, attempt, duplicate } => self.issue(*task, worker, *attempt, *duplicate),
+            Record::Accepted { answer } => self.accept(answer),
+            Record::Compared { task, worker, agreed } => self.compare(*task, worker, *agreed),
+            Record::Lost { task, worker, cause } => self.lose(*task, worker, cause),
+            Record::GivenUp { task, reason } => self.give_up(*task, reason),
+            Record::EpochClosed { epoch, .. } => self.close_epoch(*epoch),
+            Record::Quarantined { worker, reason } => {
+                self.accounts.entry(worker.clone()).or_default().quarantined = Some(reason.clone());
+            }
+            Record::Gated { report, release } => {
+                self.gate = Some((**report).clone());
+                self.order = release.as_deref().cloned();
+            }
+            Record::Published { release } => self.publish(*release),
+            Record::Ended { ending } => self.ending = Some(ending.clone()),
+        }
+    }
+
+    /// A new campaign keeps what is known of workers, of the same teacher's units, and the published student.
+    fn found(&mut self, campaign: &crate::CampaignConfig) {
+        let old = std::mem::take(self);
+        let same = old.campaign.as_ref().is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
+        let kept = if same { old.trails } else { Trails::default() };
+        let student = old.campaign.is_some_and(|c| c.student == campaign.student);
+        *self = Self {
+            campaign: Some(campaign.clone()),
+            epoch: old.epoch,
+            trails: kept,
+            accounts: old.accounts,
+            published: old.published.filter(|_| student),
+            ..Self::default()
+        };
+    }
+
+    fn open_epoch(&mut self, epoch: u32, stage: Stage, tasks: &[PlannedTask]) {
+        (self.epoch, self.stage, self.open) = (epoch, Some(stage), true);
+        self.tickets.extend(tasks.iter().map(|t| (t.id, Ticket::new(t.clone()))));
+        self.planned += tasks.len() as u64;
+        if stage == Stage::Explore {
+            self.explored.rounds += 1;
+            self.explored.prompts += tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
+            self.explored.pairs += tasks.iter().map(pairs).sum::<u64>();
+        }
+    }
+
+    fn issue(&mut self, task: TaskId, worker: &WorkerId, number: u32, duplicate: bool) {
+        if let Some(ticket) = self.tickets.get_mut(&task) {
+            self.duplicates += u64::from(duplicate);
+            ticket.attempts.push(Attempt { worker: worker.clone(), number, duplicate, fate: Fate::Out });
+        }
+    }
+
+    /// Only the first acceptance of a task counts, whatever the ledger says later.
+    fn accept(&mut self, answer: &Answer) {
+        let Some(ticket) = self.tickets.get_mut(&answer.task).filter(|t| !t.is_answered()) else { return };
+        ticket.set_fate(&answer.worker, Fate::Answered);
+        ticket.answered_by = Some(answer.worker.clone());
+        self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
+        self.pending.insert(answer.task, answer.clone());
+    }
+
+    fn compare(&mut self, task: TaskId, worker: &WorkerId, agreed: Option<bool>) {
+        let Some(ticket) = self.tickets.get_mut(&task) else { return };
+        ticket.set_fate(worker, Fate::Answered);
+        let (Some(first), Some(agreed)) = (ticket.answered_by.clone(), agreed) else { return };
+        for (one, other) in [(&first, worker), (worker, &first)] {
+            let account = self.accounts.entry(one.clone()).or_default();
+            match agreed {
+                true => account.agreed += 1,
+                false => drop(account.disagreed.insert(other.clone())),
+            }
+        }
+    }
+
+    fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: &Cause) {
+        if let Some(ticket) = self.tickets.get_mut(&task) {
+            ticket.set_fate(worker, Fate::Lost { counts: cause.counts() });
+        }
+        self.accounts.entry(worker.clone()).or_default().charge(cause);
+    }
+
+    fn give_up(&mut self, task: TaskId, reason: &str) {
+        if let Some(ticket) = self.tickets.get_mut(&task) {
+            ticket.given_up = Some(reason.to_owned());
+        }
+    }
+
+    /// Everything accepted since the last close acts now, also late answers to earlier epochs.
+    fn close_epoch(&mut self, epoch: u32) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut gathered = Trails::default();
+        for (id, answer) in &pending {
+            if let Some(ticket) = self.tickets.get(id) {
+                gathered.gather(&ticket.task, &answer.outcome);
+                self.results.keep(&ticket.task, &answer.outcome);
+            }
+        }
+        if let Some(campaign) = &self.campaign {
+            self.trails.close(campaign.probe.evaporation, gathered);
+        }
+        self.open = false;
+        if self.stage.is_some_and(Stage::is_probe) {
+            self.redraw();
+        }
+        self.forget(epoch, pending);
+    }
+
+    /// Draws the mask anew and steers the next look at it.
+    fn redraw(&mut self) {
+        let Some(drawn) = mask::redraw(self) else { return };
+        let Some(campaign) = &self.campaign else { return };
+        let steady = drawn.jaccard.is_some_and(|j| j >= campaign.mask.stable);
+        self.stable_versions = if steady { self.stable_versions + 1 } else { 0 };
+        trail::deposit(&mut self.pheromone, &drawn);
+        self.mask = Some(drawn);
+        self.results.forget_candidates();
+    }
+
+    /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a comparison may come, and the
+    /// answers that those need.
+    fn forget(&mut self, epoch: u32, pending: BTreeMap<TaskId, Answer>) {
+        self.tickets.retain(|_, t| !t.is_answered() || t.task.epoch == epoch);
+        let due = |id: &TaskId| self.tickets.get(id).is_some_and(|t| t.out().next().is_some());
+        self.witnesses = pending.into_iter().filter(|(id, _)| due(id)).collect();
+    }
+
+    fn publish(&mut self, release: ReleaseNumber) {
+        let gptq = self.order.as_ref().map(|o| o.gptq.clone()).unwrap_or_default();
+        self.published = Some(PublishedStudent { release, gptq });
+        self.ending = Some(Ending::Published(release));
+    }
+}
+
+/// Runs that a task asks for: prompts times cuts.
+fn pairs(task: &PlannedTask) -> u64 {
+    match &task.work {
+        PlannedWork::Ablate { prompts, cuts } => prompts.len() as u64 * cuts.len() as u64,
+        _ => 0,
+    }
+}

@@ -1,0 +1,209 @@
+//! What the colony knows: a pure fold over the ledger's records.
+
+mod evidence;
+mod fold;
+mod results;
+mod snapshot;
+mod ticket;
+
+pub use evidence::{Sums, Trails};
+pub use results::{Judged, Pair, Results, Trial};
+pub use snapshot::SnapshotError;
+pub use ticket::{Account, Attempt, Fate, Ticket};
+
+use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, ReleaseOrder};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uspx_domain::{Answer, ReleaseNumber, StoredFile, TaskId, Unit, WorkerId};
+
+/// What a batch of work is for, in the order of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// One forward of every train prompt.
+    Trace,
+    /// Attribution patching.
+    Patch,
+    /// Rounds of exact bans and candidate masks.
+    Explore,
+    /// The mask against random ones, and the curve.
+    JudgeMasks,
+    /// The teacher's answers.
+    Label,
+    /// Training.
+    Distil,
+    /// 4-bit students.
+    Export,
+    /// All models on the gate prompts.
+    JudgeStudents,
+}
+
+impl Stage {
+    /// Whether its evidence bears on the mask.
+    pub fn is_probe(self) -> bool {
+        matches!(self, Self::Trace | Self::Patch | Self::Explore)
+    }
+
+    /// A short name for logs and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Patch => "patch",
+            Self::Explore => "explore",
+            Self::JudgeMasks => "judge masks",
+            Self::Label => "label",
+            Self::Distil => "distil",
+            Self::Export => "export",
+            Self::JudgeStudents => "judge students",
+        }
+    }
+}
+
+/// How far the exact rounds have come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explored {
+    /// Rounds opened.
+    pub rounds: u32,
+    /// Pairs of prompt and unit (or candidate mask) asked for.
+    pub pairs: u64,
+    /// Train prompts used, so that each round looks at fresh ones.
+    pub prompts: u64,
+}
+
+/// The student that `latest` names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedStudent {
+    /// Its number.
+    pub release: ReleaseNumber,
+    /// Its GPTQ folder, to judge it again on fresh gate prompts.
+    pub gptq: Vec<StoredFile>,
+}
+
+/// What the colony knows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub(crate) campaign: Option<CampaignConfig>,
+    pub(crate) epoch: u32,
+    pub(crate) stage: Option<Stage>,
+    pub(crate) open: bool,
+    pub(crate) tickets: BTreeMap<TaskId, Ticket>,
+    /// Accepted since the last close; their evidence has not acted yet.
+    pub(crate) pending: BTreeMap<TaskId, Answer>,
+    /// Accepted in the last epoch and still to be compared.
+    pub(crate) witnesses: BTreeMap<TaskId, Answer>,
+    pub(crate) trails: Trails,
+    pub(crate) pheromone: BTreeMap<Unit, f64>,
+    pub(crate) mask: Option<MaskVersion>,
+    pub(crate) stable_versions: u32,
+    pub(crate) explored: Explored,
+    pub(crate) results: Results,
+    pub(crate) accounts: BTreeMap<WorkerId, Account>,
+    pub(crate) planned: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) gate: Option<GateReport>,
+    pub(crate) order: Option<ReleaseOrder>,
+    pub(crate) published: Option<PublishedStudent>,
+    pub(crate) ending: Option<Ending>,
+}
+
+impl State {
+    /// The campaign, once one was founded.
+    pub fn campaign(&self) -> Option<&CampaignConfig> {
+        self.campaign.as_ref()
+    }
+
+    /// The latest epoch's number; 0 before the first.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// What the latest epoch is or was for.
+    pub fn stage(&self) -> Option<Stage> {
+        self.stage
+    }
+
+    /// Whether an epoch is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Tasks that may still be answered or compared, by name.
+    pub fn tickets(&self) -> &BTreeMap<TaskId, Ticket> {
+        &self.tickets
+    }
+
+    /// The latest epoch's tasks: (answered, given up, all).
+    pub fn progress(&self) -> (usize, usize, usize) {
+        let ours = || self.tickets.values().filter(|t| t.task.epoch == self.epoch);
+        let given_up = ours().filter(|t| !t.is_answered() && t.given_up.is_some()).count();
+        (ours().filter(|t| t.is_answered()).count(), given_up, ours().count())
+    }
+
+    /// The evidence.
+    pub fn trails(&self) -> &Trails {
+        &self.trails
+    }
+
+    /// Where to look next: 0.1 to 4 per unit.
+    pub fn pheromone(&self) -> &BTreeMap<Unit, f64> {
+        &self.pheromone
+    }
+
+    /// The mask of the day.
+    pub fn mask(&self) -> Option<&MaskVersion> {
+        self.mask.as_ref()
+    }
+
+    /// How far the exact rounds have come.
+    pub fn explored(&self) -> Explored {
+        self.explored
+    }
+
+    /// What later stages brought.
+    pub fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// The workers' records.
+    pub fn accounts(&self) -> &BTreeMap<WorkerId, Account> {
+        &self.accounts
+    }
+
+    /// The gate's decision, once made.
+    pub fn gate(&self) -> Option<&GateReport> {
+        self.gate.as_ref()
+    }
+
+    /// The release that the gate let pass in this campaign.
+    pub fn order(&self) -> Option<&ReleaseOrder> {
+        self.order.as_ref()
+    }
+
+    /// The student that stands published.
+    pub fn published(&self) -> Option<&PublishedStudent> {
+        self.published.as_ref()
+    }
+
+    /// How the campaign ended, once it has.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.as_ref()
+    }
+
+    /// A prompt's tags.
+    pub(crate) fn tags(&self, prompt: u32) -> &[String] {
+        self.campaign.as_ref().and_then(|c| c.prompts.get(prompt as usize)).map_or(&[], |p| p.tags.as_slice())
+    }
+
+    /// Losses of a contender, by prompt.
+    pub fn judged(&self, who: Contender) -> Option<&BTreeMap<u32, Judged>> {
+        self.results.judged.get(&who)
+    }
+
+    /// Pooled loss of a contender in bits per byte.
+    pub fn bits_per_byte(&self, who: Contender) -> Option<f64> {
+        let rows = self.judged(who)?;
+        let nats: Fixed = rows.values().map(|j| j.nats).sum();
+        let bytes: u64 = rows.values().map(|j| u64::from(j.bytes)).sum();
+        (bytes > 0).then(|| nats.to_f64() / std::f64::consts::LN_2 / bytes as f64)
+    }
+}

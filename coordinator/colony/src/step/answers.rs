@@ -1,0 +1,84 @@
+//! An answer comes in: checked, then accepted, compared or refused. The first acceptance fixes a task's answer.
+
+use super::{Command, Turn, Verdict};
+use crate::check::{Refusal, check};
+use crate::compare::compare;
+use crate::state::Fate;
+use crate::{Cause, Record};
+use uspx_domain::{Answer, Outcome, TaskId, WorkerId};
+
+impl Turn<'_> {
+    pub(super) fn answer(&mut self, sender: &WorkerId, answer: Answer) -> Verdict {
+        if self.state().accounts.get(sender).is_some_and(|a| a.quarantined.is_some()) {
+            return Verdict::Quarantined;
+        }
+        if *sender != answer.worker {
+            return Verdict::Refused(Refusal::NotAsked);
+        }
+        let Some(campaign) = &self.state().campaign else { return Verdict::Refused(Refusal::UnknownTask) };
+        let ticket = self.state().tickets.get(&answer.task);
+        if let Err(refusal) = check(campaign, ticket, &answer) {
+            return self.refuse(&answer, refusal);
+        }
+        if let Outcome::Failed { reason, retryable } = &answer.outcome {
+            return self.failed(&answer, reason.clone(), *retryable);
+        }
+        match ticket.and_then(|t| t.answered_by.clone()) {
+            None => self.accept(answer),
+            Some(first) if first == answer.worker => Verdict::Repeated,
+            Some(_) => self.compare(&answer),
+        }
+    }
+
+    fn refuse(&mut self, answer: &Answer, refusal: Refusal) -> Verdict {
+        // Late answers are nobody's fault, and strangers get no room in the ledger.
+        if refusal.is_fault() && refusal != Refusal::NotAsked {
+            let cause = Cause::Refused { reason: refusal.to_string() };
+            if self.has_answered(answer.task, &answer.worker) {
+                return Verdict::Repeated;
+            }
+            self.lose(answer.task, &answer.worker, cause);
+        }
+        Verdict::Refused(refusal)
+    }
+
+    fn failed(&mut self, answer: &Answer, reason: String, retryable: bool) -> Verdict {
+        if self.state().tickets.get(&answer.task).is_some_and(|t| t.is_out_at(&answer.worker)) {
+            self.lose(answer.task, &answer.worker, Cause::Failed { reason, retryable });
+        }
+        Verdict::Failed
+    }
+
+    fn accept(&mut self, answer: Answer) -> Verdict {
+        let (task, worker) = (answer.task, answer.worker.clone());
+        self.record(Record::Accepted { answer: Box::new(answer) });
+        let others = self.state().tickets.get(&task).into_iter().flat_map(|t| t.out());
+        let others: Vec<WorkerId> =
+            others.filter(|a| !a.duplicate && a.worker != worker).map(|a| a.worker.clone()).collect();
+        for worker in others {
+            self.command(Command::Withdraw { task, worker });
+        }
+        Verdict::Accepted
+    }
+
+    /// A later answer of another worker: recorded, never merged.
+    fn compare(&mut self, answer: &Answer) -> Verdict {
+        let (task, worker) = (answer.task, answer.worker.clone());
+        if self.has_answered(task, &worker) {
+            return Verdict::Repeated;
+        }
+        let Some(campaign) = &self.state().campaign else { return Verdict::Refused(Refusal::UnknownTask) };
+        let first = self.state().pending.get(&task).or_else(|| self.state().witnesses.get(&task));
+        let agreed = first.and_then(|first| compare(first, answer, &campaign.trust));
+        let other = first.map(|f| f.worker.clone());
+        self.record(Record::Compared { task, worker: worker.clone(), agreed });
+        self.suspect(&worker);
+        other.iter().for_each(|other| self.suspect(other));
+        Verdict::Compared(agreed)
+    }
+
+    fn has_answered(&self, task: TaskId, worker: &WorkerId) -> bool {
+        let ticket = self.state().tickets.get(&task);
+        ticket.is_some_and(|t| t.attempts.iter().any(|a| a.worker == *worker && a.fate == Fate::Answered))
+    }
+}

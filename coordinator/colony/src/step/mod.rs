@@ -1,0 +1,310 @@
+//! The driver: an event in, records and commands out.
+//!
+//! The service appends a [`Step`]'s records to the ledger *before* it carries out its commands. The records are folded
+//! here already, so where they cannot be appended the colony must be dropped and built again from the ledger.
+
+mod answers;
+mod progress;
+
+use crate::check::Refusal;
+use crate::compare::suspicion;
+use crate::{CampaignConfig, Cause, ConfigError, Ending, MaskVersion, PlannedTask, Record, ReleaseOrder, State};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Answer, Fingerprint, ReleaseNumber, TaskId, WorkerId};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The service has started, on a ledger that was replayed.
+    Started,
+    /// A worker was heard of, with the models that it holds.
+    WorkerSeen {
+        /// Who.
+        worker: WorkerId,
+        /// Fingerprints of the models on its disk.
+        holds: Vec<Fingerprint>,
+    },
+    /// A worker has not been heard of for too long, or said goodbye.
+    WorkerLost {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// An answer came in.
+    AnswerArrived {
+        /// The worker whose message it is, as the bus knows it.
+        worker: WorkerId,
+        /// The answer.
+        answer: Box<Answer>,
+    },
+    /// A task's lease ran out without progress.
+    LeaseLost {
+        /// Which task.
+        task: TaskId,
+        /// At whom.
+        worker: WorkerId,
+    },
+    /// A task was delivered too often.
+    DeadLetter {
+        /// Which task.
+        task: TaskId,
+        /// To whom.
+        worker: WorkerId,
+    },
+    /// The release stands in the store.
+    ReleasePublished {
+        /// Its number.
+        release: ReleaseNumber,
+    },
+    /// The release cannot be stored, and it is no use to try again.
+    ReleaseFailed {
+        /// Its number.
+        release: ReleaseNumber,
+        /// Why.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the service is to do, once the step's records are durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Send a task. The same task, worker and attempt may come again after a restart: name the message by them.
+    Issue {
+        /// The task, to be given its prompts' text.
+        task: Box<PlannedTask>,
+        /// To whom.
+        worker: WorkerId,
+        /// Which try, from 1.
+        attempt: u32,
+    },
+    /// Take a task back from a worker's queue, if it is still there.
+    Withdraw {
+        /// Which task.
+        task: TaskId,
+        /// From whom.
+        worker: WorkerId,
+    },
+    /// Show the new mask.
+    PublishMask(Box<MaskVersion>),
+    /// Build, store and name a release, then say [`Event::ReleasePublished`].
+    PublishRelease(Box<ReleaseOrder>),
+    /// The campaign is over.
+    Finish(Ending),
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the task's answer.
+    Accepted,
+    /// The task had one; this was compared.
+    Compared(Option<bool>),
+    /// The same worker's answer was taken before.
+    Repeated,
+    /// It says that the task could not be done.
+    Failed,
+    /// It was refused.
+    Refused(Refusal),
+    /// Its worker is quarantined.
+    Quarantined,
+}
+
+/// What follows from an event.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Step {
+    /// To be appended to the ledger first, in order.
+    pub records: Vec<Record>,
+    /// To be carried out then, in order.
+    pub commands: Vec<Command>,
+    /// What became of the answer, where the event was one.
+    pub verdict: Option<Verdict>,
+}
+
+/// The colony's state and the workers heard of. Only the state is in the ledger.
+#[derive(Debug, Clone, Default)]
+pub struct Colony {
+    state: State,
+    roster: BTreeMap<WorkerId, BTreeSet<Fingerprint>>,
+}
+
+impl Colony {
+    /// A colony that knows `state`, from a snapshot or a ledger; say [`Event::Started`] to it next.
+    pub fn resume(state: State) -> Self {
+        Self { state, roster: BTreeMap::new() }
+    }
+
+    /// What it knows.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The workers heard of.
+    pub fn roster(&self) -> &BTreeMap<WorkerId, BTreeSet<Fingerprint>> {
+        &self.roster
+    }
+
+    /// Workers that hold an unanswered task; after a restart, those never heard of again must be declared lost.
+    pub fn waiting_on(&self) -> BTreeSet<WorkerId> {
+        let unsettled = self.state.tickets.values().filter(|t| !t.is_settled());
+        unsettled.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
+    }
+
+    /// Begins a campaign.
+    ///
+    /// # Errors
+    /// Where one is under way, or the configuration cannot work.
+    pub fn found(&mut self, config: CampaignConfig) -> Result<Step, ConfigError> {
+        if let (Some(old), None) = (&self.state.campaign, &self.state.ending) {
+            return Err(ConfigError::UnderWay(old.name.clone()));
+        }
+        config.check()?;
+        let mut turn = Turn::new(self);
+        turn.record(Record::Founded(Box::new(config)));
+        turn.advance();
+        Ok(turn.step)
+    }
+
+    /// Takes an event.
+    pub fn step(&mut self, event: Event) -> Step {
+        let mut turn = Turn::new(self);
+        turn.take(event);
+        turn.advance();
+        turn.step
+    }
+}
+
+/// One event being worked through.
+struct Turn<'a> {
+    colony: &'a mut Colony,
+    step: Step,
+}
+
+impl<'a> Turn<'a> {
+    fn new(colony: &'a mut Colony) -> Self {
+        Self { colony, step: Step::default() }
+    }
+
+    fn state(&self) -> &State {
+        &self.colony.state
+    }
+
+    fn record(&mut self, record: Record) {
+        self.colony.state.fold(&record);
+        self.step.records.push(record);
+    }
+
+    fn command(&mut self, command: Command) {
+        self.step.commands.push(command);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Started => self.restart(),
+            Event::WorkerSeen { worker, holds } => {
+                self.colony.roster.insert(worker, holds.into_iter().collect());
+            }
+            Event::WorkerLost { worker } => {
+                self.colony.roster.remove(&worker);
+                self.lose_all(&worker, &Cause::WorkerLost);
+            }
+            Event::AnswerArrived { worker, answer } => self.step.verdict = Some(self.answer(&worker, *answer)),
+            Event::LeaseLost { task, worker } => self.lapse(task, &worker, Cause::LeaseLost),
+            Event::DeadLetter { task, worker } => self.lapse(task, &worker, Cause::DeadLetter),
+            Event::ReleasePublished { release } => self.published(release),
+            Event::ReleaseFailed { release, reason } => self.release_failed(release, reason),
+            Event::Tick => {}
+        }
+    }
+
+    /// Says again what a crash may have kept from being said. Everything said twice is named alike.
+    fn restart(&mut self) {
+        let waits = |t: &&crate::Ticket| !t.is_settled();
+        let again: Vec<Command> = self
+            .state()
+            .tickets
+            .values()
+            .filter(waits)
+            .flat_map(|t| t.out().map(|a| (t.task.clone(), a.worker.clone(), a.number)))
+            .map(|(task, worker, attempt)| Command::Issue { task: Box::new(task), worker, attempt })
+            .collect();
+        self.step.commands.extend(again);
+        let mask = self.state().mask.clone().map(|m| Command::PublishMask(Box::new(m)));
+        self.step.commands.extend(mask);
+        let last = match (&self.state().ending, &self.state().order) {
+            (Some(ending), _) => Some(Command::Finish(ending.clone())),
+            (None, Some(order)) => Some(Command::PublishRelease(Box::new(order.clone()))),
+            (None, None) => None,
+        };
+        self.step.commands.extend(last);
+    }
+
+    /// An attempt's lease or deliveries ran out.
+    fn lapse(&mut self, task: TaskId, worker: &WorkerId, cause: Cause) {
+        if self.state().tickets.get(&task).is_some_and(|t| t.is_out_at(worker)) {
+            self.lose(task, worker, cause);
+            self.command(Command::Withdraw { task, worker: worker.clone() });
+        }
+    }
+
+    /// Everything that is out at a worker comes to nothing.
+    fn lose_all(&mut self, worker: &WorkerId, cause: &Cause) {
+        let out = self.state().tickets.iter().filter(|(_, t)| t.is_out_at(worker)).map(|(id, _)| *id);
+        for task in out.collect::<Vec<_>>() {
+            self.lose(task, worker, cause.clone());
+            self.command(Command::Withdraw { task, worker: worker.clone() });
+        }
+    }
+
+    /// Records a lost attempt, and what follows for its task and its worker.
+    fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: Cause) {
+        self.record(Record::Lost { task, worker: worker.clone(), cause: cause.clone() });
+        if let Some(reason) = self.hopeless(task, worker, &cause) {
+            self.record(Record::GivenUp { task, reason });
+        }
+        self.suspect(worker);
+    }
+
+    /// Why no more attempts are to be made at a task.
+    fn hopeless(&self, task: TaskId, worker: &WorkerId, cause: &Cause) -> Option<String> {
+        let ticket = self.state().tickets.get(&task).filter(|t| !t.is_settled() && cause.counts())?;
+        let comparing = ticket.attempts.iter().any(|a| a.worker == *worker && a.duplicate);
+        let tries = self.state().campaign.as_ref()?.trust.attempts;
+        match cause {
+            Cause::Failed { reason, retryable: false } if !comparing => Some(reason.clone()),
+            _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause:?}")),
+            _ => None,
+        }
+    }
+
+    /// Quarantines a worker that has earned it.
+    fn suspect(&mut self, worker: &WorkerId) {
+        let Some(campaign) = &self.state().campaign else { return };
+        if let Some(reason) = suspicion(self.state(), worker, &campaign.trust) {
+            self.record(Record::Quarantined { worker: worker.clone(), reason });
+            self.lose_all(worker, &Cause::Quarantined);
+        }
+    }
+
+    fn is_due(&self, release: ReleaseNumber) -> bool {
+        self.state().ending.is_none() && self.state().order.as_ref().is_some_and(|o| o.release == release)
+    }
+
+    fn published(&mut self, release: ReleaseNumber) {
+        if self.is_due(release) {
+            self.record(Record::Published { release });
+            self.command(Command::Finish(Ending::Published(release)));
+        }
+    }
+
+    fn release_failed(&mut self, release: ReleaseNumber, reason: String) {
+        if self.is_due(release) {
+            self.end(Ending::Failed(reason));
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.record(Record::Ended { ending: ending.clone() });
+        self.command(Command::Finish(ending));
+    }
+}

@@ -1,0 +1,249 @@
+//! A small world to run whole campaigns in: known effects of every unit, and workers that answer from them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_colony::*;
+use uspx_domain::*;
+
+pub const SHAPE: ModelShape = ModelShape { layers: 4, experts: 16, top_k: 2, heads: 4, channels: 0 };
+
+pub fn fingerprint(name: &str) -> Fingerprint {
+    Fingerprint(Digest::of(name.as_bytes()))
+}
+
+pub fn worker(name: &str) -> WorkerId {
+    name.parse().unwrap()
+}
+
+/// A campaign small enough for many runs.
+pub fn campaign(name: &str) -> CampaignConfig {
+    let split = |at| match at {
+        0..300 => Split::Train,
+        300..340 => Split::Validation,
+        _ => Split::Gate,
+    };
+    let tags = |at: u32| vec!["all".to_owned(), if at.is_multiple_of(2) { "even" } else { "odd" }.to_owned()];
+    let prompts = (0..420).map(|at| PromptEntry { id: format!("p{at}"), split: split(at), tags: tags(at) });
+    let mut config =
+        CampaignConfig::new(name, (fingerprint("teacher"), SHAPE), fingerprint("student"), prompts.collect());
+    config.probe.trace_batch = 100;
+    config.probe.patch_prompts = 60;
+    config.probe.round_pairs = 1024;
+    config.probe.exact_least = 2048;
+    config.probe.exact_pairs = 5120;
+    config.judge.random_masks = 5;
+    config.distil.resamples = 200;
+    config
+}
+
+/// True effects in nats per token: a quarter of the units matter, some layers more than others.
+pub fn effects(seed: u64) -> BTreeMap<Unit, f64> {
+    let mut dice = Dice::new(seed, "effects", 0);
+    let mut effect = |unit: Unit| {
+        let size = 0.02 + dice.unit() * if unit.index % 4 == 1 { 1.0 } else { 0.02 };
+        (unit, size / f64::from(1 + unit.layer))
+    };
+    SHAPE.units(UnitKind::Expert).map(&mut effect).collect()
+}
+
+/// The units that a perfect judge would keep at a budget, as the builder does.
+pub fn truth(config: &CampaignConfig, effects: &BTreeMap<Unit, f64>) -> BTreeSet<Unit> {
+    let score = |e: &f64| combine::Score { mean: *e, error: 0.0, effective: 1.0 };
+    mask::build(&mask::Budget::of(config), &effects.iter().map(|(u, e)| (*u, score(e))).collect())
+}
+
+pub struct World {
+    pub config: CampaignConfig,
+    pub effects: BTreeMap<Unit, f64>,
+    /// Nats per token that the distilled student lies below the base.
+    pub gain: f64,
+}
+
+impl World {
+    pub fn new(config: CampaignConfig) -> Self {
+        let effects = effects(config.seed + 11);
+        Self { config, effects, gain: 0.3 }
+    }
+
+    fn tokens(&self, at: u32) -> u32 {
+        8 + (at * 7) % 13
+    }
+
+    fn prompts(&self, places: &[u32]) -> Vec<PromptTokens> {
+        let one =
+            |at: &u32| PromptTokens { id: self.config.prompts[*at as usize].id.clone(), tokens: self.tokens(*at) };
+        places.iter().map(one).collect()
+    }
+
+    /// Noise that belongs to a prompt and a thing, whoever looks.
+    fn noise(&self, at: u32, what: &str) -> f64 {
+        Dice::new(self.config.seed, what, u64::from(at)).normal()
+    }
+
+    fn row(&self, places: &[u32], loss: impl Fn(u32) -> f64) -> LossRow {
+        LossRow {
+            prompts: self.prompts(places),
+            nats: places.iter().map(|at| loss(*at).max(0.0) as f32).collect(),
+            bytes: places.iter().map(|at| 2 * self.tokens(*at)).collect(),
+        }
+    }
+
+    fn clean(&self, at: u32) -> f64 {
+        f64::from(self.tokens(at)) * (3.0 + 0.3 * self.noise(at, "clean"))
+    }
+
+    fn rise(&self, at: u32, unit: Unit) -> f64 {
+        let effect = self.effects.get(&unit).copied().unwrap_or(0.0);
+        f64::from(self.tokens(at)) * effect * (1.0 + 0.7 * self.noise(at, &unit.to_string()))
+    }
+
+    fn under(&self, at: u32, cut: &Cut) -> f64 {
+        match cut {
+            Cut::Unit(unit) => self.clean(at) + self.rise(at, *unit),
+            Cut::Mask(mask) => {
+                self.clean(at) + mask.cut(&SHAPE, UnitKind::Expert).iter().map(|u| self.rise(at, *u)).sum::<f64>()
+            }
+        }
+    }
+
+    /// A cheap score: the effect with much noise of its own.
+    fn column(&self, statistic: Statistic, unit: Unit, places: &[u32]) -> Column {
+        let bias = 1.0 + 0.5 * self.noise(unit.index * 31 + unit.layer, &format!("{statistic:?}"));
+        let value = |at: &u32| (self.rise(*at, unit).abs() * bias.abs() * 5.0) as f32;
+        Column { unit, statistic, values: places.iter().map(value).collect() }
+    }
+
+    fn scores(&self, places: &[u32], statistics: &[Statistic]) -> Outcome {
+        let columns =
+            |s: &Statistic| SHAPE.units(UnitKind::Expert).map(|u| self.column(*s, u, places)).collect::<Vec<_>>();
+        Outcome::Scores(Deposit {
+            prompts: self.prompts(places),
+            columns: statistics.iter().flat_map(columns).collect(),
+        })
+    }
+
+    fn judged(&self, at: u32, contender: Contender) -> f64 {
+        let below = match contender {
+            Contender::Base => 0.0,
+            Contender::Teacher => 2.0,
+            Contender::Distilled(n) => self.gain + 0.01 * f64::from(n),
+            _ => self.gain,
+        };
+        f64::from(self.tokens(at)) * (4.0 - below + 0.1 * self.noise(at, &format!("{contender:?}")))
+    }
+
+    /// The honest outcome of a task.
+    pub fn outcome(&self, task: &PlannedTask) -> Outcome {
+        let blob = |what: &str| BlobRef::to(format!("{what} {}", task.id).as_bytes());
+        match &task.work {
+            PlannedWork::Trace { prompts } => self.scores(prompts, &[Statistic::EasyEp, Statistic::Count]),
+            PlannedWork::Patch { prompts, .. } => self.scores(prompts, &[Statistic::AtpAbs]),
+            PlannedWork::Ablate { prompts, cuts } => {
+                let clean = self.row(prompts, |at| self.clean(at));
+                let cuts = cuts.iter().map(|c| self.row(prompts, |at| self.under(at, &c.cut)));
+                Outcome::Losses(std::iter::once(clean).chain(cuts).collect())
+            }
+            PlannedWork::Label { prompts, .. } => {
+                Outcome::Labels { blob: blob("labels"), prompts: prompts.len() as u32, tokens: 9 }
+            }
+            PlannedWork::Distil { number, .. } => {
+                let after = 3.0 - 0.1 * *number as f32;
+                Outcome::Adapter {
+                    blob: blob("adapter"),
+                    summary: TrainingSummary { steps: 9, before: 4.0, after, best_epoch: 2 },
+                }
+            }
+            PlannedWork::Export { .. } => {
+                Outcome::Exported { files: vec![StoredFile { path: "model.bin".into(), blob: blob("model") }] }
+            }
+            PlannedWork::Judge { prompts, contender, .. } => {
+                Outcome::Losses(vec![self.row(prompts, |at| self.judged(at, *contender))])
+            }
+        }
+    }
+
+    pub fn answer(&self, task: &PlannedTask, worker: &WorkerId) -> Answer {
+        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(task), millis: 5 }
+    }
+}
+
+/// Applies a step as the service would: records to the ledger first, then the commands into the workers' queues.
+#[derive(Default)]
+pub struct Service {
+    pub colony: Colony,
+    pub ledger: Vec<Record>,
+    pub queues: Vec<(WorkerId, PlannedTask)>,
+    pub ending: Option<Ending>,
+    pub masks: Vec<u32>,
+}
+
+impl Service {
+    pub fn take(&mut self, step: Step) -> Option<Verdict> {
+        self.ledger.extend(step.records);
+        for command in step.commands {
+            match command {
+                Command::Issue { task, worker, .. } => {
+                    let item = (worker, *task);
+                    if !self.queues.contains(&item) {
+                        self.queues.push(item);
+                    }
+                }
+                Command::Withdraw { task, worker } => self.queues.retain(|(w, t)| *w != worker || t.id != task),
+                Command::PublishMask(mask) => self.masks.push(mask.version),
+                Command::PublishRelease(order) => {
+                    let step = self.colony.step(Event::ReleasePublished { release: order.release });
+                    self.take(step);
+                }
+                Command::Finish(ending) => self.ending = Some(ending),
+            }
+        }
+        step.verdict
+    }
+
+    pub fn event(&mut self, event: Event) -> Option<Verdict> {
+        let step = self.colony.step(event);
+        self.take(step)
+    }
+
+    pub fn found(&mut self, config: &CampaignConfig) {
+        let step = self.colony.found(config.clone()).unwrap();
+        self.take(step);
+    }
+
+    pub fn see(&mut self, name: &str) {
+        self.event(Event::WorkerSeen {
+            worker: worker(name),
+            holds: vec![fingerprint("teacher"), fingerprint("student")],
+        });
+    }
+
+    pub fn answer(&mut self, answer: Answer) -> Option<Verdict> {
+        self.event(Event::AnswerArrived { worker: answer.worker.clone(), answer: Box::new(answer) })
+    }
+
+    /// Lets the workers answer everything, first come first served.
+    pub fn run(&mut self, world: &World) {
+        while self.ending.is_none() {
+            assert!(
+                !self.queues.is_empty(),
+                "stuck at {:?} {:?}",
+                self.colony.state().stage(),
+                self.colony.state().progress()
+            );
+            let (worker, task) = self.queues.remove(0);
+            self.answer(world.answer(&task, &worker));
+        }
+    }
+}
+
+/// A whole honest campaign with two workers.
+pub fn honest(config: CampaignConfig) -> (Service, World) {
+    let world = World::new(config);
+    let mut service = Service::default();
+    service.found(&world.config);
+    service.see("a");
+    service.see("b");
+    service.run(&world);
+    (service, world)
+}

@@ -1,0 +1,63 @@
+//! What ends a coordinator.
+
+use std::path::PathBuf;
+use uspx_artifact::ArtifactError;
+use uspx_bus::BusError;
+use uspx_colony::ConfigError;
+
+/// Every error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A file of the state folder cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another coordinator works on the same state.
+    #[error("{0} is in use by another coordinator: stop that one, or choose another state folder")]
+    Locked(PathBuf),
+    /// A record in the middle of the ledger is damaged.
+    #[error(
+        "{path}: the ledger is damaged at byte {at}: restore it from a copy, or begin anew in another state folder"
+    )]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// Where.
+        at: u64,
+    },
+    /// The file is no ledger, or one of a newer uspx.
+    #[error("{0} is no ledger that this version of uspx reads: update uspx, or choose another state folder")]
+    NotALedger(PathBuf),
+    /// A record cannot be written down.
+    #[error("a record cannot be encoded: {0}")]
+    Encode(#[from] rmp_serde::encode::Error),
+    /// The campaign cannot run.
+    #[error("the campaign cannot begin: {0}")]
+    Campaign(#[from] ConfigError),
+    /// A prompt that the ledger names is not in the prompt files.
+    #[error("{0}. The ledger was begun with other prompt files: give the same ones, or another state folder")]
+    Prompts(#[from] uspx_colony::AttachError),
+    /// It is not clear which model is the teacher or the student.
+    #[error("{0}")]
+    Models(String),
+    /// The bus failed for good.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A message cannot be encoded.
+    #[error(transparent)]
+    Wire(#[from] uspx_wire::WireError),
+    /// The store failed for good.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
+impl ServiceError {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}

@@ -1,0 +1,384 @@
+//! The service: one task that owns the colony's state. Records are durable before anything follows from them.
+
+use crate::dispatch::Dispatch;
+use crate::intake::{self, Incoming};
+use crate::ledger::Ledger;
+use crate::registry::{Registry, holdings};
+use crate::status::{self, Progress, write_file};
+use crate::{CoordinatorSettings, PromptBook, ServiceError, release};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use uspx_artifact::Store;
+use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
+use uspx_colony::{Colony, Command, Ending, Event, MaskVersion, ReleaseOrder, State, Step};
+use uspx_domain::{Answer, Fingerprint, ModelShape, ReleaseNumber, TaskId, WorkerId};
+use uspx_runtime::Shutdown;
+use uspx_wire::subjects::{MASK, RESULTS, STATUS, parse_task_message_id, worker_of_queue};
+use uspx_wire::{HelloMessage, MaskMessage, encode};
+
+/// How often silence is looked for, the outbox tried again and the status written.
+const TICK: Duration = Duration::from_millis(500);
+/// The pause between two ticks from which on the service was held up, and has heard nobody meanwhile.
+const HELD_UP: Duration = Duration::from_secs(2);
+/// How long sharing status or mask may take.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// Incoming messages that wait for the service.
+const WAITING: usize = 64;
+
+/// How a coordinator's run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finished {
+    /// The campaign is over.
+    Campaign(Ending),
+    /// Somebody asked it to stop; started again, it goes on.
+    Stopped,
+}
+
+/// A coordinator, ready to run.
+pub struct Coordinator {
+    settings: CoordinatorSettings,
+    bus: Arc<dyn Bus>,
+    store: Store,
+    book: PromptBook,
+    ledger: Ledger,
+    colony: Colony,
+    registry: Arc<Registry>,
+    dispatch: Dispatch,
+    progress: watch::Sender<Progress>,
+    releases: (mpsc::Sender<Released>, mpsc::Receiver<Released>),
+    /// Since when workers can be heard: their silence before that says nothing.
+    hearing: Instant,
+    ticked: Instant,
+}
+
+/// What became of publishing.
+struct Released {
+    wanted: ReleaseNumber,
+    outcome: Result<ReleaseNumber, ServiceError>,
+}
+
+impl Coordinator {
+    /// Opens the ledger in the state folder and replays it.
+    ///
+    /// # Errors
+    /// The state folder cannot be used, another coordinator holds it, or the ledger is damaged.
+    pub fn open(
+        settings: CoordinatorSettings,
+        bus: Arc<dyn Bus>,
+        store: Store,
+        book: PromptBook,
+    ) -> Result<Self, ServiceError> {
+        std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
+        let mut state = State::default();
+        let mut records = 0u64;
+        let ledger = Ledger::open(&settings.state.join("ledger"), |record| {
+            state.fold(&record);
+            records += 1;
+        })?;
+        tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
+        let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
+        Ok(Self {
+            dispatch,
+            settings,
+            bus,
+            store,
+            book,
+            ledger,
+            colony: Colony::resume(state),
+            registry: Arc::new(Registry::default()),
+            progress: watch::Sender::default(),
+            releases: mpsc::channel(1),
+            hearing: Instant::now(),
+            ticked: Instant::now(),
+        })
+    }
+
+    /// What the colony knows.
+    pub fn state(&self) -> &State {
+        self.colony.state()
+    }
+
+    /// Follows the campaign from outside.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Runs until the campaign is over or the end is asked for.
+    ///
+    /// # Errors
+    /// Whatever cannot be waited out. The ledger holds all that was accepted; a new start goes on from there.
+    pub async fn run(&mut self, shutdown: &Shutdown) -> Result<Finished, ServiceError> {
+        let readers = shutdown.child();
+        let outcome = self.serve(shutdown, &readers).await;
+        readers.ask();
+        if let Err(error) = self.show().await {
+            tracing::warn!(%error, "the last status could not be written");
+        }
+        outcome
+    }
+
+    async fn serve(&mut self, shutdown: &Shutdown, readers: &Shutdown) -> Result<Finished, ServiceError> {
+        let results = QueueSpec { lease: self.settings.lease, max_deliveries: 100, ..QueueSpec::new(RESULTS) };
+        self.bus.ensure(&results).await?;
+        let (sender, mut incoming) = mpsc::channel(WAITING);
+        intake::start(&self.bus, &self.store, &sender, readers).await?;
+        let mut clock = tokio::time::interval(TICK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ended = self.event(Event::Started).await?;
+        loop {
+            if let Some(ending) = ended {
+                return Ok(Finished::Campaign(ending));
+            }
+            ended = tokio::select! {
+                () = shutdown.asked() => return Ok(Finished::Stopped),
+                Some(message) = incoming.recv() => self.take(message).await?,
+                Some(released) = self.releases.1.recv() => self.released(released).await?,
+                _ = clock.tick() => self.tick().await?,
+            };
+        }
+    }
+
+    async fn take(&mut self, message: Incoming) -> Result<Option<Ending>, ServiceError> {
+        match message {
+            Incoming::Answer(answer, delivery) => self.answered(answer, &delivery).await,
+            Incoming::Hello(hello) => self.greet(hello).await,
+            Incoming::Dead(letter) => self.buried(&letter).await,
+            Incoming::Broken(error) => Err(error),
+        }
+    }
+
+    /// Invariant 3: the delivery is acknowledged only after the ledger has the answer.
+    async fn answered(&mut self, answer: Box<Answer>, delivery: &Delivery) -> Result<Option<Ending>, ServiceError> {
+        let (task, worker) = (answer.task, answer.worker.clone());
+        let step = self.colony.step(Event::AnswerArrived { worker: worker.clone(), answer });
+        tracing::debug!(%task, %worker, verdict = ?step.verdict, "an answer");
+        let ended = self.commit(step).await?;
+        if let Err(error) = delivery.ack().await {
+            tracing::warn!(%error, "an answer will come again, and be recognised");
+        }
+        Ok(ended)
+    }
+
+    async fn greet(&mut self, hello: HelloMessage) -> Result<Option<Ending>, ServiceError> {
+        let (worker, holds) = (hello.worker.clone(), holdings(&hello));
+        if !self.registry.greet(hello) {
+            return Ok(None);
+        }
+        tracing::info!(%worker, models = holds.len(), "a worker said hello");
+        if let Err(error) = self.dispatch.open_queue(&worker).await {
+            if !error.is_retryable() {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
+        }
+        let ended = self.event(Event::WorkerSeen { worker, holds }).await?;
+        if self.colony.state().campaign().is_none() {
+            return self.found().await;
+        }
+        Ok(ended)
+    }
+
+    /// Begins the campaign as soon as it is clear which models it is about.
+    async fn found(&mut self) -> Result<Option<Ending>, ServiceError> {
+        let models = self.registry.models();
+        let held = |wanted: Option<Fingerprint>,
+                    is_teacher: bool|
+         -> Result<Option<(Fingerprint, ModelShape)>, ServiceError> {
+            let fits = models.iter().filter(|(id, (_, shape))| match wanted {
+                Some(wanted) => **id == wanted,
+                None => (shape.experts > 0) == is_teacher,
+            });
+            let mut fits = fits.map(|(id, (_, shape))| (*id, *shape));
+            match (fits.next(), fits.next()) {
+                (Some(_), Some(_)) => {
+                    let which = if is_teacher { "teacher" } else { "student" };
+                    Err(ServiceError::Models(format!(
+                        "workers hold several models that could be the {which}: name one by its fingerprint"
+                    )))
+                }
+                (found, _) => Ok(found),
+            }
+        };
+        let (Some(teacher), Some(student)) =
+            (held(self.settings.plan.teacher, true)?, held(self.settings.plan.student, false)?)
+        else {
+            tracing::info!("waiting for workers that hold the teacher and the student");
+            return Ok(None);
+        };
+        let config = self.settings.plan.config(teacher, student.0, &self.book);
+        let step = self.colony.found(config)?;
+        self.commit(step).await
+    }
+
+    async fn buried(&mut self, letter: &DeadLetter) -> Result<Option<Ending>, ServiceError> {
+        tracing::warn!(
+            queue = letter.queue,
+            message = letter.message_id,
+            deliveries = letter.deliveries,
+            "a dead letter"
+        );
+        let named = parse_task_message_id(&letter.message_id).zip(worker_of_queue(&letter.queue));
+        let ended = match named {
+            Some(((task, _), worker)) => self.event(Event::DeadLetter { task, worker }).await?,
+            None => None,
+        };
+        if let Err(error) = letter.settle().await {
+            tracing::warn!(%error, "a dead letter will come again");
+        }
+        Ok(ended)
+    }
+
+    async fn tick(&mut self) -> Result<Option<Ending>, ServiceError> {
+        self.listen();
+        for worker in self.silent() {
+            tracing::warn!(%worker, "a worker has fallen silent: its tasks go to others");
+            if let Some(ending) = self.event(Event::WorkerLost { worker }).await? {
+                return Ok(Some(ending));
+            }
+        }
+        for (worker, current) in self.registry.take_hung(2 * self.settings.lease) {
+            if let Some(ending) = self.hung(worker, current).await? {
+                return Ok(Some(ending));
+            }
+        }
+        let ended = self.event(Event::Tick).await?;
+        self.show().await?;
+        Ok(ended)
+    }
+
+    /// Who cannot be heard is not silent, and who has nothing to do has no progress to show.
+    fn listen(&mut self) {
+        let now = Instant::now();
+        let deaf = !self.bus.is_connected() || now - self.ticked > HELD_UP;
+        self.ticked = now;
+        if deaf {
+            self.hearing = now;
+        }
+        let waiting_on = self.colony.waiting_on();
+        let excused = deaf || !self.dispatch.is_idle();
+        self.registry.excuse(|worker| excused || !waiting_on.contains(worker));
+    }
+
+    /// Workers that were heard of and are silent now; and, some time after a start, those that never were.
+    fn silent(&self) -> Vec<WorkerId> {
+        if self.hearing.elapsed() <= self.settings.silence {
+            return Vec::new();
+        }
+        let mut silent = self.registry.take_silent(self.settings.silence);
+        silent.extend(self.colony.waiting_on().into_iter().filter(|w| !self.registry.knows(w)));
+        silent.sort_unstable();
+        silent.dedup();
+        silent
+    }
+
+    /// Invariant 4: without progress the bus delivers a task to the same worker again after one lease, and after two the
+    /// ledger gives it to another.
+    async fn hung(&mut self, worker: WorkerId, current: Option<TaskId>) -> Result<Option<Ending>, ServiceError> {
+        tracing::warn!(%worker, task = ?current, "a worker makes no progress: its tasks go to others");
+        let out = self.colony.state().tickets().iter().filter(|(_, t)| !t.is_settled() && t.is_out_at(&worker));
+        let out: Vec<TaskId> = out.map(|(id, _)| *id).filter(|id| current.is_none_or(|c| c == *id)).collect();
+        for task in out {
+            let ended = self.event(Event::LeaseLost { task, worker: worker.clone() }).await?;
+            if ended.is_some() {
+                return Ok(ended);
+            }
+        }
+        // Stuck in the middle of one, it gets to none of the others either.
+        match current {
+            Some(_) => self.event(Event::WorkerLost { worker }).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn event(&mut self, event: Event) -> Result<Option<Ending>, ServiceError> {
+        let step = self.colony.step(event);
+        self.commit(step).await
+    }
+
+    /// Makes a step's records durable, then carries out its commands.
+    async fn commit(&mut self, step: Step) -> Result<Option<Ending>, ServiceError> {
+        self.ledger.append(&step.records)?;
+        let mut ended = None;
+        for command in step.commands {
+            match command {
+                Command::Issue { task, worker, attempt } => self.dispatch.issue(*task, worker, attempt),
+                Command::Withdraw { task, worker } => {
+                    self.dispatch.withdraw(task, &worker, self.colony.state()).await;
+                }
+                Command::PublishMask(mask) => self.share_mask(&mask).await?,
+                Command::PublishRelease(order) => self.publish(*order),
+                Command::Finish(ending) => ended = Some(ending),
+            }
+        }
+        self.dispatch.flush(self.colony.state(), &self.book).await?;
+        self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
+        Ok(ended)
+    }
+
+    async fn share_mask(&self, mask: &MaskVersion) -> Result<(), ServiceError> {
+        let Some(figures) = status::mask_status(self.colony.state()) else { return Ok(()) };
+        tracing::info!(version = mask.version, stability = figures.stability, "a new mask");
+        let path = self.settings.state.join("mask.json");
+        let text = serde_json::to_vec_pretty(&mask.mask).map_err(|e| ServiceError::file(&path)(e.into()))?;
+        write_file(&path, &text)?;
+        let message = encode(&MaskMessage { status: figures, mask: mask.mask.clone() })?;
+        self.tell(MASK, message).await;
+        Ok(())
+    }
+
+    /// Publishing can take minutes: it runs beside the service, which hears of its end.
+    fn publish(&self, order: ReleaseOrder) {
+        let Some(figures) = release::figures(self.colony.state()) else { return };
+        let (store, colony) = (self.store.clone(), self.settings.colony.clone());
+        let (scratch, done) = (self.settings.state.join("scratch"), self.releases.0.clone());
+        tokio::spawn(async move {
+            let outcome = release::publish(&store, &colony, &scratch, &order, &figures).await;
+            // A closed channel means that the service has ended; the next start publishes again.
+            let _ = done.send(Released { wanted: order.release, outcome }).await;
+        });
+    }
+
+    async fn released(&mut self, released: Released) -> Result<Option<Ending>, ServiceError> {
+        match released.outcome {
+            Ok(release) => {
+                tracing::info!(release, "published");
+                self.event(Event::ReleasePublished { release: released.wanted }).await
+            }
+            Err(ServiceError::Artifact(error)) if error.is_retryable() => {
+                tracing::warn!(%error, "publishing failed; trying again");
+                let order = self.colony.state().order().cloned();
+                tokio::time::sleep(TICK).await;
+                order.into_iter().for_each(|order| self.publish(order));
+                Ok(None)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                self.event(Event::ReleaseFailed { release: released.wanted, reason }).await
+            }
+        }
+    }
+
+    /// Writes the status where `uspx status` looks for it.
+    async fn show(&self) -> Result<(), ServiceError> {
+        let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
+        let path = self.settings.state.join("status.json");
+        write_file(&path, &serde_json::to_vec_pretty(&message).map_err(|e| ServiceError::file(&path)(e.into()))?)?;
+        self.tell(STATUS, encode(&message)?).await;
+        self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
+        Ok(())
+    }
+
+    /// Shares what is for people only: trouble with the bus must hold nothing up.
+    async fn tell(&self, key: &str, value: Bytes) {
+        if !self.bus.is_connected() {
+            return;
+        }
+        match tokio::time::timeout(TELL_WITHIN, self.bus.put(key, value)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, key, "not shared; the next one will be"),
+            Err(_) => tracing::warn!(key, "not shared in time; the next one will be"),
+        }
+    }
+}

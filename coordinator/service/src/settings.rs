@@ -1,0 +1,83 @@
+//! What a coordinator is started with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use uspx_colony::CampaignConfig;
+use uspx_colony::campaign::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
+use uspx_domain::{Fingerprint, ModelShape};
+
+use crate::PromptBook;
+use serde::{Deserialize, Serialize};
+
+/// A coordinator's settings.
+#[derive(Debug, Clone)]
+pub struct CoordinatorSettings {
+    /// The colony's name; it stands in releases.
+    pub colony: String,
+    /// Where ledger, mask and status are kept.
+    pub state: PathBuf,
+    /// How long a worker may be silent before its tasks go to others.
+    pub silence: Duration,
+    /// How long a task's holder may make no progress before the bus delivers it again.
+    pub lease: Duration,
+    /// The campaign to run.
+    pub plan: CampaignPlan,
+}
+
+impl CoordinatorSettings {
+    /// The usual times: 15 s of silence, a lease of 60 s.
+    pub fn new(colony: impl Into<String>, state: impl Into<PathBuf>) -> Self {
+        Self {
+            colony: colony.into(),
+            state: state.into(),
+            silence: Duration::from_secs(15),
+            lease: Duration::from_secs(60),
+            plan: CampaignPlan::default(),
+        }
+    }
+}
+
+/// A campaign as the operator configures it; models may be left to be found among the workers' own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CampaignPlan {
+    /// Its name.
+    pub name: Option<String>,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// The teacher; without it the only mixture of experts that a worker holds.
+    pub teacher: Option<Fingerprint>,
+    /// The base student; without it the only dense model that a worker holds.
+    pub student: Option<Fingerprint>,
+    /// What is measured, and how much.
+    pub probe: ProbePlan,
+    /// What is kept.
+    pub mask: MaskPlan,
+    /// What masks are compared with.
+    pub judge: JudgePlan,
+    /// How the student is made.
+    pub distil: StudentPlan,
+    /// How far workers are trusted.
+    pub trust: TrustPlan,
+}
+
+impl CampaignPlan {
+    /// The colony's configuration.
+    pub fn config(
+        &self,
+        teacher: (Fingerprint, ModelShape),
+        student: Fingerprint,
+        book: &PromptBook,
+    ) -> CampaignConfig {
+        let name = self.name.clone().unwrap_or_else(|| "campaign".to_owned());
+        CampaignConfig {
+            seed: self.seed,
+            probe: self.probe.clone(),
+            mask: self.mask.clone(),
+            judge: self.judge.clone(),
+            distil: self.distil.clone(),
+            trust: self.trust.clone(),
+            ..CampaignConfig::new(name, teacher, student, book.entries())
+        }
+    }
+}

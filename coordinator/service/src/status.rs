@@ -1,0 +1,128 @@
+//! How things stand: for `uspx status`, for progress bars, for the log.
+
+use crate::ServiceError;
+use crate::registry::Registry;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+use uspx_colony::{Ending, Stage, State};
+use uspx_domain::WorkerId;
+use uspx_wire::{MaskStatus, StatusMessage, WorkerStatus};
+
+/// A glance at a campaign, for progress bars.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// What the latest epoch is for.
+    pub stage: Option<Stage>,
+    /// Its number.
+    pub epoch: u32,
+    /// Its tasks answered or given up.
+    pub settled: usize,
+    /// Its tasks.
+    pub tasks: usize,
+    /// Exact pairs asked for so far, and the most that will be.
+    pub explored: (u64, u64),
+    /// The mask's version and its overlap with the one before.
+    pub mask: Option<(u32, Option<f64>)>,
+    /// The live workers.
+    pub workers: Vec<WorkerProgress>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+}
+
+/// What a worker is at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerProgress {
+    /// Who.
+    pub worker: WorkerId,
+    /// Steps of its current task done, and in all.
+    pub current: Option<(u64, u64)>,
+}
+
+/// The glance at `state`.
+pub fn progress(state: &State, registry: &Registry) -> Progress {
+    let (answered, given_up, tasks) = state.progress();
+    let workers = registry
+        .all()
+        .into_iter()
+        .map(|(worker, live)| WorkerProgress { worker, current: live.hello.current.map(|c| (c.done, c.total)) });
+    Progress {
+        stage: state.stage(),
+        epoch: state.epoch(),
+        settled: answered + given_up,
+        tasks,
+        explored: (state.explored().pairs, state.campaign().map_or(0, |c| c.probe.exact_pairs)),
+        mask: state.mask().map(|m| (m.version, m.jaccard)),
+        workers: workers.collect(),
+        ending: state.ending().cloned(),
+    }
+}
+
+/// The message that `uspx status` reads.
+pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessage {
+    let (_, _, tasks) = state.progress();
+    let (answered, given_up) = totals(state);
+    let (done, gone, _) = state.progress();
+    let stage = match (state.ending(), state.stage()) {
+        (Some(Ending::Published(n)), _) => format!("published release {n}"),
+        (Some(Ending::Refused(_)), _) => "ended: the gate refused the student".to_owned(),
+        (Some(Ending::Failed(_)), _) => "ended: failed".to_owned(),
+        (None, Some(stage)) => stage.name().to_owned(),
+        (None, None) => "waiting for workers".to_owned(),
+    };
+    StatusMessage {
+        colony: colony.to_owned(),
+        stage,
+        epoch: state.epoch(),
+        tasks_open: (tasks - done - gone) as u64,
+        tasks_answered: answered,
+        tasks_failed: given_up,
+        workers: workers(state, registry),
+        mask: mask_status(state),
+        release: state.published().map(|p| p.release),
+        written_unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+    }
+}
+
+fn totals(state: &State) -> (u64, u64) {
+    let answered = state.accounts().values().map(|a| u64::from(a.answered)).sum();
+    let given_up = state.tickets().values().filter(|t| t.given_up.is_some()).count() as u64;
+    (answered, given_up)
+}
+
+fn workers(state: &State, registry: &Registry) -> Vec<WorkerStatus> {
+    let account = |worker: &WorkerId| state.accounts().get(worker);
+    let of = |(worker, live): (WorkerId, crate::registry::Live)| {
+        let quarantined = account(&worker).is_some_and(|a| a.quarantined.is_some());
+        let doing = match (quarantined, &live.hello.current) {
+            (true, _) => "quarantined",
+            (false, Some(_)) => "working",
+            (false, None) => "idle",
+        };
+        WorkerStatus {
+            state: doing.to_owned(),
+            device: live.hello.device.clone(),
+            current: live.hello.current,
+            answered: account(&worker).map_or(0, |a| u64::from(a.answered)),
+            silent_millis: live.seen.elapsed().as_millis() as u64,
+            worker,
+        }
+    };
+    registry.all().into_iter().map(of).collect()
+}
+
+pub(crate) fn mask_status(state: &State) -> Option<MaskStatus> {
+    let (mask, campaign) = (state.mask()?, state.campaign()?);
+    let cut = mask.mask.cut(&campaign.shape, campaign.mask.kind).len();
+    Some(MaskStatus {
+        revision: u64::from(mask.version),
+        kept_fraction: 1.0 - cut as f64 / campaign.units().max(1) as f64,
+        stability: mask.jaccard.unwrap_or(0.0),
+    })
+}
+
+/// Replaces a file of the state folder whole, or not at all.
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), ServiceError> {
+    let part = path.with_extension("part");
+    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
+    written.map_err(ServiceError::file(path))
+}

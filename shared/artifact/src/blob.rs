@@ -1,0 +1,279 @@
+//! Blobs: bytes under the name of their own BLAKE3 hash. What is put is read back; what is got is verified.
+
+use crate::error::ArtifactError;
+use crate::keys;
+use crate::store::Store;
+use backon::{ExponentialBuilder, Retryable};
+use blake3::Hasher;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, FuturesUnordered, Stream, TryStreamExt};
+use object_store::path::Path as Key;
+use object_store::{GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt};
+use std::ops::Range;
+use std::pin::pin;
+use std::time::Duration;
+use uspx_domain::{BlobRef, Digest};
+
+/// Length of one part of a long transfer, in bytes. S3 wants at least 5 MiB; a 10,000-part upload reaches 78 GiB.
+pub(crate) const PART_BYTES: u64 = 8 << 20;
+/// Parts of one object under way at once: with [`PART_BYTES`], the memory of a transfer.
+const PARTS_AT_ONCE: usize = 3;
+
+impl Store {
+    /// Stores bytes as a blob and reads them back. Bytes that are there already, unharmed, are not sent again.
+    ///
+    /// # Errors
+    /// The store's; [`ArtifactError::Corrupt`] where what was stored reads back differently.
+    pub async fn put_blob(&self, content: Bytes) -> Result<BlobRef, ArtifactError> {
+        let blob = BlobRef::to(&content);
+        self.store_blob(blob, content).await?;
+        Ok(blob)
+    }
+
+    /// The same for bytes whose name is known. Whether they had to be sent.
+    pub(crate) async fn store_blob(&self, blob: BlobRef, content: Bytes) -> Result<bool, ArtifactError> {
+        if self.holds(&blob).await? {
+            return Ok(false);
+        }
+        let key = keys::blob(&blob);
+        if blob.bytes <= PART_BYTES {
+            self.put(&key, content.into()).await?;
+        } else {
+            let parts = ranges(blob.bytes).map(|part| Ok(slice(&content, part)));
+            self.upload(&key, stream::iter(parts)).await?;
+        }
+        self.verify_blob(&blob).await?;
+        Ok(true)
+    }
+
+    /// A blob's bytes, verified. All of them are in memory: see [`Store::get_file`] for large ones.
+    ///
+    /// # Errors
+    /// The store's; [`ArtifactError::NotFound`]; [`ArtifactError::Corrupt`] for other bytes than the name says.
+    pub async fn get_blob(&self, blob: &BlobRef) -> Result<Bytes, ArtifactError> {
+        let mut reader = self.read_blob(blob);
+        // Most blobs are one part, which is not copied.
+        let first = reader.next().await?.unwrap_or_default();
+        let Some(second) = reader.next().await? else { return Ok(first) };
+        let mut whole = BytesMut::from(first);
+        whole.extend_from_slice(&second);
+        while let Some(part) = reader.next().await? {
+            whole.extend_from_slice(&part);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Bytes of a range of a blob. Its length is checked, but a part cannot be verified by the whole's hash.
+    ///
+    /// # Errors
+    /// The store's, or a range that leaves the blob.
+    pub async fn get_blob_range(&self, blob: &BlobRef, range: Range<u64>) -> Result<Bytes, ArtifactError> {
+        let key = keys::blob(blob);
+        if range.end > blob.bytes || range.start > range.end {
+            let reason = format!("bytes {} to {} of {} were asked for", range.start, range.end, blob.bytes);
+            return Err(self.corrupt(&key, reason));
+        }
+        if range.is_empty() { Ok(Bytes::new()) } else { self.read_part(&key, range, blob.bytes).await }
+    }
+
+    /// Whether the store has a blob of that name and length. Its content is not read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_blob(&self, blob: &BlobRef) -> Result<bool, ArtifactError> {
+        Ok(self.size(&keys::blob(blob)).await? == Some(blob.bytes))
+    }
+
+    /// Reads a blob through, keeping a few parts of it in memory at a time.
+    ///
+    /// # Errors
+    /// As [`Store::get_blob`].
+    pub async fn verify_blob(&self, blob: &BlobRef) -> Result<(), ArtifactError> {
+        let mut reader = self.read_blob(blob);
+        while reader.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Removes a blob; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_blob(&self, blob: &BlobRef) -> Result<(), ArtifactError> {
+        let key = keys::blob(blob);
+        match self.inner.delete(&key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&key, error)),
+        }
+    }
+
+    /// Whether the blob is there and reads back right. A damaged one counts as missing, so that it is written anew.
+    pub(crate) async fn holds(&self, blob: &BlobRef) -> Result<bool, ArtifactError> {
+        if !self.has_blob(blob).await? {
+            return Ok(false);
+        }
+        match self.verify_blob(blob).await {
+            Ok(()) => Ok(true),
+            Err(ArtifactError::Corrupt { key, reason, .. }) => {
+                tracing::warn!(%key, %reason, "a damaged blob is written anew");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a blob part by part.
+    pub(crate) fn read_blob(&self, blob: &BlobRef) -> BlobReader<'_> {
+        BlobReader { store: self, key: keys::blob(blob), blob: *blob, hash: Hasher::new() }
+    }
+
+    /// A range of an object that is `whole` bytes long. Broken-off transfers are begun again a few times.
+    async fn read_part(&self, key: &Key, range: Range<u64>, whole: u64) -> Result<Bytes, ArtifactError> {
+        (|| self.read_part_once(key, range.clone(), whole))
+            .retry(ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_max_times(2).with_jitter())
+            .when(ArtifactError::is_retryable)
+            .notify(|error, after| tracing::warn!(%error, ?after, "reading again"))
+            .await
+    }
+
+    async fn read_part_once(&self, key: &Key, range: Range<u64>, whole: u64) -> Result<Bytes, ArtifactError> {
+        let want = range.end.saturating_sub(range.start);
+        let answer = match self.inner.get_opts(key, GetOptions::new().with_range(Some(range))).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.unreadable(key, whole, error).await),
+        };
+        if answer.meta.size != whole {
+            return Err(self.wrong_length(key, answer.meta.size, whole));
+        }
+        let part = answer.bytes().await.map_err(|e| self.failed(key, e))?;
+        let got = part.len() as u64;
+        if got == want {
+            return Ok(part);
+        }
+        Err(ArtifactError::Truncated { store: self.url().to_owned(), key: key.to_string(), got, want })
+    }
+
+    /// An object that is too short answers a range with some error of the backend's: this says what is wrong with it.
+    async fn unreadable(&self, key: &Key, whole: u64, error: object_store::Error) -> ArtifactError {
+        let error = self.failed(key, error);
+        if !matches!(error, ArtifactError::Backend { .. }) {
+            return error;
+        }
+        match self.size(key).await {
+            Ok(Some(size)) if size != whole => self.wrong_length(key, size, whole),
+            _ => error,
+        }
+    }
+
+    fn wrong_length(&self, key: &Key, got: u64, want: u64) -> ArtifactError {
+        self.corrupt(key, format!("it has {got} bytes instead of {want}"))
+    }
+
+    pub(crate) fn corrupt(&self, key: &Key, reason: String) -> ArtifactError {
+        ArtifactError::Corrupt { store: self.url().to_owned(), key: key.to_string(), reason }
+    }
+
+    /// Writes an object in parts. It appears when the last one is there; an error in `parts` leaves nothing behind.
+    pub(crate) async fn upload(
+        &self,
+        key: &Key,
+        parts: impl Stream<Item = Result<Bytes, ArtifactError>>,
+    ) -> Result<(), ArtifactError> {
+        let mut upload = self.inner.put_multipart(key).await.map_err(|e| self.write_failed(key, e))?;
+        let sent = match self.send_parts(key, upload.as_mut(), parts).await {
+            Ok(()) => upload.complete().await.map(drop).map_err(|e| self.write_failed(key, e)),
+            Err(error) => Err(error),
+        };
+        if sent.is_err()
+            && let Err(error) = upload.abort().await
+        {
+            tracing::debug!(%key, %error, "an unfinished upload could not be taken back");
+        }
+        sent
+    }
+
+    async fn send_parts(
+        &self,
+        key: &Key,
+        upload: &mut dyn MultipartUpload,
+        parts: impl Stream<Item = Result<Bytes, ArtifactError>>,
+    ) -> Result<(), ArtifactError> {
+        let mut parts = pin!(parts);
+        let mut sending = FuturesUnordered::new();
+        while let Some(part) = parts.try_next().await? {
+            if sending.len() >= PARTS_AT_ONCE {
+                sending.try_next().await.map_err(|e| self.write_failed(key, e))?;
+            }
+            sending.push(upload.put_part(part.into()));
+        }
+        sending.try_collect::<()>().await.map_err(|e| self.write_failed(key, e))
+    }
+}
+
+/// A blob on its way in. Its bytes are to be believed when the end was reached.
+pub(crate) struct BlobReader<'a> {
+    store: &'a Store,
+    key: Key,
+    blob: BlobRef,
+    hash: Hasher,
+}
+
+impl BlobReader<'_> {
+    /// The next part; at the end `None`, or an error if these were not the blob's bytes.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ArtifactError> {
+        let start = self.hash.count();
+        let end = start.saturating_add(PART_BYTES).min(self.blob.bytes);
+        if start == end {
+            return self.finish().await;
+        }
+        let part = self.store.read_part(&self.key, start..end, self.blob.bytes).await?;
+        self.hash.update(&part);
+        Ok(Some(part))
+    }
+
+    async fn finish(&self) -> Result<Option<Bytes>, ArtifactError> {
+        // Of an empty blob nothing was read yet: is it there, and empty?
+        if self.blob.bytes == 0 {
+            match self.store.size(&self.key).await? {
+                Some(0) => {}
+                Some(size) => return Err(self.store.wrong_length(&self.key, size, 0)),
+                None => {
+                    let store = self.store.url().to_owned();
+                    return Err(ArtifactError::NotFound { store, key: self.key.to_string() });
+                }
+            }
+        }
+        let found = Digest(*self.hash.finalize().as_bytes());
+        if found == self.blob.digest {
+            return Ok(None);
+        }
+        Err(self.store.corrupt(&self.key, format!("its hash is {found}")))
+    }
+}
+
+/// The ranges of the parts of `bytes` bytes.
+fn ranges(bytes: u64) -> impl Iterator<Item = Range<u64>> {
+    (0..bytes.div_ceil(PART_BYTES)).map(move |at| at * PART_BYTES..((at + 1) * PART_BYTES).min(bytes))
+}
+
+/// A part of bytes that are in memory, sharing them. The range lies within them, so both casts hold.
+fn slice(content: &Bytes, range: Range<u64>) -> Bytes {
+    content.slice(range.start as usize..range.end as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_cover_every_byte_once() {
+        for bytes in [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES] {
+            let mut next = 0;
+            for range in ranges(bytes) {
+                assert_eq!(range.start, next);
+                assert!(range.end - range.start <= PART_BYTES);
+                next = range.end;
+            }
+            assert_eq!(next, bytes);
+        }
+    }
+}

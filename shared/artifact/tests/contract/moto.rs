@@ -1,0 +1,81 @@
+//! A moto server: an S3 API in a process of its own, on this machine, gone when the test is.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Moto {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Moto {
+    /// Starts it; `None` where it is not installed and need not be.
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            let required = std::env::var("USPX_REQUIRE_S3").is_ok_and(|v| v == "1");
+            assert!(!required, "USPX_REQUIRE_S3=1, but there is no moto_server: run tests/tools/venv.sh");
+            return None;
+        };
+        // Another program may take the free port before moto does.
+        (0..3).find_map(|_| Self::try_start(&program)).or_else(|| panic!("{} does not answer", program.display()))
+    }
+
+    fn try_start(program: &PathBuf) -> Option<Self> {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut moto = Self { child, address };
+        let end = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < end && moto.child.try_wait().unwrap().is_none() {
+            if moto.make_bucket("colony").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return Some(moto);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
+    fn make_bucket(&self, name: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        write!(
+            stream,
+            "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.address
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The environment that a client of it needs.
+    pub fn env(&self) -> Vec<(String, String)> {
+        env_for(&format!("http://{}", self.address))
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// An environment with made-up credentials for an endpoint.
+pub fn env_for(endpoint: &str) -> Vec<(String, String)> {
+    [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_ENDPOINT_URL", endpoint)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// `USPX_MOTO_SERVER`, or the one of the venv in a folder above.
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("USPX_MOTO_SERVER") {
+        return Some(named.into());
+    }
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().map(|folder| folder.join(".tools/venv-test/bin/moto_server")).find(|program| program.is_file())
+}

@@ -1,0 +1,120 @@
+//! What concerns the folder on this machine only: damage and repair, clearing out, going back, other colonies, being dropped.
+
+use crate::faulty::Faulty;
+use crate::samples::{draft, large_chunks, publish, student};
+use object_store::ObjectStoreExt;
+use object_store::path::Path as Key;
+use std::fs;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use uspx_artifact::{
+    ArtifactError, CHUNK_BYTES, Draft, ErrorKind, PullOptions, Pulled, Store, current, local_releases, prune, pull,
+    silent, verify,
+};
+
+const PLAIN: PullOptions = PullOptions { release: None, repair: false, at_once: 4 };
+const REPAIR: PullOptions = PullOptions { repair: true, ..PLAIN };
+
+#[tokio::test]
+async fn damage_on_this_machine_is_found_and_mended() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    let dest = home.path();
+    assert_eq!(verify(dest).unwrap_err().kind(), ErrorKind::NotFound);
+    publish(&store, 1, None).await;
+    let report = pull(&store, dest, &PLAIN, &silent).await.unwrap();
+    assert_eq!(verify(dest).unwrap().damaged, []);
+
+    let file = report.folder.join("gptq/model.safetensors");
+    let mut content = fs::read(&file).unwrap();
+    content[CHUNK_BYTES + 5] ^= 1;
+    fs::write(&file, &content).unwrap();
+    let damaged = verify(dest).unwrap().damaged;
+    assert_eq!(damaged.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["gptq/model.safetensors"]);
+    assert_eq!(pull(&store, dest, &PLAIN, &silent).await.unwrap().outcome, Pulled::UpToDate, "lengths are right");
+    let mended = pull(&store, dest, &REPAIR, &silent).await.unwrap();
+    assert_eq!((mended.outcome, mended.fetched), (Pulled::Fetched, CHUNK_BYTES as u64), "one chunk was damaged");
+    assert_eq!(verify(dest).unwrap().damaged, []);
+
+    fs::remove_file(report.folder.join("README.md")).unwrap();
+    assert_eq!(pull(&store, dest, &PLAIN, &silent).await.unwrap().outcome, Pulled::Fetched);
+    assert_eq!(verify(dest).unwrap().damaged, []);
+    assert_eq!(pull(&store, dest, &REPAIR, &silent).await.unwrap().outcome, Pulled::UpToDate);
+}
+
+#[tokio::test]
+async fn old_releases_are_cleared_out_but_never_the_one_in_use() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    for release in 1..=4 {
+        publish(&store, release, (release > 1).then(|| release - 1)).await;
+        pull(&store, home.path(), &PLAIN, &silent).await.unwrap();
+    }
+    pull(&store, home.path(), &PullOptions { release: Some(2), ..PLAIN }, &silent).await.unwrap();
+    assert_eq!(prune(home.path(), 1).unwrap(), [3, 1]);
+    assert_eq!(local_releases(home.path()).unwrap(), [2, 4]);
+    assert_eq!(current(home.path()).unwrap().unwrap().manifest.release, 2);
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_is_not_followed() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    publish(&store, 1, None).await;
+    publish(&store, 2, Some(1)).await;
+    pull(&store, home.path(), &PLAIN, &silent).await.unwrap();
+    store.backend().delete(&Key::from("latest/2")).await.unwrap();
+    let error = pull(&store, home.path(), &PLAIN, &silent).await.unwrap_err();
+    assert!(matches!(error, ArtifactError::Backwards { latest: 1, current: 2 }), "{error:?}");
+    assert_eq!(current(home.path()).unwrap().unwrap().manifest.release, 2);
+}
+
+#[tokio::test]
+async fn another_colonys_release_is_not_mixed_in() {
+    let (ours, theirs, home) = (Store::memory(), Store::memory(), tempfile::tempdir().unwrap());
+    publish(&ours, 1, None).await;
+    let other = Draft { colony: "theirs".into(), ..draft(None) };
+    theirs.publish(student(9).path(), &other, &silent).await.unwrap();
+    pull(&theirs, home.path(), &PLAIN, &silent).await.unwrap();
+    let error = pull(&ours, home.path(), &PLAIN, &silent).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("theirs"), "{error}");
+    assert_eq!(current(home.path()).unwrap().unwrap().manifest.colony, "theirs");
+}
+
+#[tokio::test]
+async fn a_dropped_pull_frees_its_lock_and_is_resumed() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    let manifest = publish(&store, 1, None).await;
+    let (waiting, _) = Faulty { gate: Some(Semaphore::new(2)), ..Faulty::over(&store) }.store();
+    let stuck = tokio::time::timeout(Duration::from_secs(2), pull(&waiting, home.path(), &PLAIN, &silent)).await;
+    assert!(stuck.is_err());
+    let report = pull(&store, home.path(), &PLAIN, &silent).await.unwrap();
+    assert!(report.resumed > 0 && report.resumed < report.bytes, "{report:?}");
+    assert_eq!(verify(home.path()).unwrap().damaged, []);
+    assert_eq!(large_chunks(&manifest).len(), 3);
+}
+
+#[tokio::test]
+async fn rubbish_in_the_partial_folder_does_no_harm() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    publish(&store, 1, None).await;
+    let (broken, faulty) = Faulty::over(&store).store();
+    faulty.reads_left.store(2, std::sync::atomic::Ordering::SeqCst);
+    pull(&broken, home.path(), &PullOptions { at_once: 1, ..PLAIN }, &silent).await.unwrap_err();
+    let partial = home.path().join(".partial/1/gptq/model.safetensors");
+    fs::write(&partial, vec![7; 3 * CHUNK_BYTES]).unwrap();
+    pull(&store, home.path(), &PLAIN, &silent).await.unwrap();
+    assert_eq!(verify(home.path()).unwrap().damaged, []);
+}
+
+#[tokio::test]
+async fn transfers_can_be_spawned() {
+    // Futures that are not Send could not be: this would not compile.
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    let dest = home.path().to_owned();
+    let job = tokio::spawn(async move {
+        let manifest = store.publish(student(1).path(), &draft(None), &silent).await.unwrap();
+        let file = dest.join("file");
+        store.get_file(&large_chunks(&manifest)[0], &file).await.unwrap();
+        store.put_file(&file).await.unwrap();
+        pull(&store, &dest, &PLAIN, &silent).await.unwrap().outcome
+    });
+    assert_eq!(job.await.unwrap(), Pulled::Fetched);
+}

@@ -1,0 +1,58 @@
+//! One contract, two backends: `embedded::NAME` and `nats::NAME` run the same code.
+//!
+//! Every `nats::` test starts a nats-server of its own. Where none is found (or only one that is too old) they are
+//! listed as ignored, which says by name what was not tried; with `USPX_REQUIRE_NATS=1` they fail instead.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+/// Names and boxes async functions.
+macro_rules! clauses {
+    ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), (|bus| Box::pin($name(bus))) as $crate::Clause)),+] };
+}
+
+mod letters;
+mod outage;
+mod queues;
+mod support;
+mod topics;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use support::{Ground, Need};
+use uspx_bus::{Bus, EmbeddedBus};
+
+/// A test of the contract.
+pub type Clause = fn(Arc<dyn Bus>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(test);
+    Ok(())
+}
+
+fn on_embedded(name: &str, clause: Clause) -> Trial {
+    Trial::test(format!("embedded::{name}"), move || run(clause(Arc::new(EmbeddedBus::new()))))
+}
+
+fn on_nats(name: &str, clause: Clause) -> Trial {
+    let test = move || {
+        run(async move {
+            let ground = Ground::new();
+            clause(Arc::new(ground.connect().await)).await;
+        })
+    };
+    Trial::test(format!("nats::{name}"), test)
+}
+
+fn main() -> ExitCode {
+    if outage::is_child() {
+        return outage::child();
+    }
+    let clauses: Vec<_> = [queues::clauses(), letters::clauses(), topics::clauses()].concat();
+    let need = Need::look();
+    let embedded = clauses.iter().map(|(name, clause)| on_embedded(name, *clause));
+    let nats = clauses.iter().map(|(name, clause)| on_nats(name, *clause)).chain(outage::trials());
+    let nats = nats.map(|trial| need.apply(trial));
+    libtest_mimic::run(&Arguments::from_args(), embedded.chain(nats).collect()).exit_code()
+}

@@ -1,0 +1,202 @@
+//! A mask: the units kept at a budget.
+
+use crate::{Fingerprint, ModelShape, Unit, UnitKind};
+use serde::{Deserialize, Serialize};
+
+/// Kept indices per layer, for each kind; `None` keeps all of the kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeepLists {
+    /// Kept experts per layer.
+    pub expert: Option<Vec<Vec<u32>>>,
+    /// Kept query heads per layer.
+    pub head: Option<Vec<Vec<u32>>>,
+    /// Kept MLP channels per layer.
+    pub channel: Option<Vec<Vec<u32>>>,
+}
+
+/// Which units of which model stay. Its JSON form is the file format of `uspx mask`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mask {
+    /// The file format's version: 1.
+    pub version: u32,
+    /// The model it was made for.
+    pub model: Fingerprint,
+    /// What stays.
+    pub keep: KeepLists,
+}
+
+/// Why a mask does not fit a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MaskError {
+    /// The file was written by a newer uspx.
+    #[error("mask format version {0} is not known here (1 is)")]
+    Version(u32),
+    /// The lists cover another number of layers.
+    #[error("the mask's {kind} lists cover {got} layers, the model has {want}")]
+    Layers {
+        /// Which kind.
+        kind: UnitKind,
+        /// Lists in the mask.
+        got: usize,
+        /// Layers in the model.
+        want: u32,
+    },
+    /// A unit is named that the model has not, or one is named twice or out of order.
+    #[error("the mask's layer {layer} keeps {kind} {index}, which is out of range, repeated or out of order")]
+    Unit {
+        /// Which kind.
+        kind: UnitKind,
+        /// The layer.
+        layer: usize,
+        /// The offending index.
+        index: u32,
+    },
+    /// A layer keeps fewer experts than the router picks.
+    #[error("the mask keeps {got} experts in layer {layer}, but the router picks {top_k}: keep at least that many")]
+    BelowTopK {
+        /// The layer.
+        layer: usize,
+        /// Experts kept.
+        got: usize,
+        /// Experts picked per token.
+        top_k: u32,
+    },
+}
+
+impl Mask {
+    /// The mask that keeps everything.
+    pub fn everything(model: Fingerprint) -> Self {
+        Self { version: 1, model, keep: KeepLists::default() }
+    }
+
+    /// The mask that keeps `kept` of one kind (any order; units of other kinds are passed over) and all of the others.
+    pub fn keeping(
+        model: Fingerprint,
+        shape: &ModelShape,
+        kind: UnitKind,
+        kept: impl IntoIterator<Item = Unit>,
+    ) -> Self {
+        let mut lists = vec![Vec::new(); shape.layers as usize];
+        for unit in kept.into_iter().filter(|u| u.kind == kind) {
+            if let Some(list) = lists.get_mut(unit.layer as usize) {
+                list.push(unit.index);
+            }
+        }
+        for list in &mut lists {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let mut mask = Self::everything(model);
+        *mask.lists_mut(kind) = Some(lists);
+        mask
+    }
+
+    /// The lists of one kind.
+    pub fn lists(&self, kind: UnitKind) -> Option<&Vec<Vec<u32>>> {
+        match kind {
+            UnitKind::Expert => self.keep.expert.as_ref(),
+            UnitKind::Head => self.keep.head.as_ref(),
+            UnitKind::Channel => self.keep.channel.as_ref(),
+        }
+    }
+
+    fn lists_mut(&mut self, kind: UnitKind) -> &mut Option<Vec<Vec<u32>>> {
+        match kind {
+            UnitKind::Expert => &mut self.keep.expert,
+            UnitKind::Head => &mut self.keep.head,
+            UnitKind::Channel => &mut self.keep.channel,
+        }
+    }
+
+    /// Whether `unit` stays.
+    pub fn keeps(&self, unit: Unit) -> bool {
+        match self.lists(unit.kind) {
+            None => true,
+            Some(lists) => lists.get(unit.layer as usize).is_some_and(|l| l.binary_search(&unit.index).is_ok()),
+        }
+    }
+
+    /// The units of one kind that are cut.
+    pub fn cut(&self, shape: &ModelShape, kind: UnitKind) -> Vec<Unit> {
+        shape.units(kind).filter(|u| !self.keeps(*u)).collect()
+    }
+
+    /// Checks the mask against a model's dimensions.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn check(&self, shape: &ModelShape) -> Result<(), MaskError> {
+        if self.version != 1 {
+            return Err(MaskError::Version(self.version));
+        }
+        for kind in [UnitKind::Expert, UnitKind::Head, UnitKind::Channel] {
+            if let Some(lists) = self.lists(kind) {
+                check_lists(lists, kind, shape)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_lists(lists: &[Vec<u32>], kind: UnitKind, shape: &ModelShape) -> Result<(), MaskError> {
+    if lists.len() != shape.layers as usize {
+        return Err(MaskError::Layers { kind, got: lists.len(), want: shape.layers });
+    }
+    for (layer, list) in lists.iter().enumerate() {
+        let mut least = 0;
+        for &index in list {
+            if index < least || index >= shape.per_layer(kind) {
+                return Err(MaskError::Unit { kind, layer, index });
+            }
+            least = index + 1;
+        }
+        if kind == UnitKind::Expert && list.len() < shape.top_k as usize {
+            return Err(MaskError::BelowTopK { layer, got: list.len(), top_k: shape.top_k });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    const SHAPE: ModelShape = ModelShape { layers: 2, experts: 4, top_k: 2, heads: 2, channels: 0 };
+
+    fn model() -> Fingerprint {
+        Fingerprint(Digest::of(b"m"))
+    }
+
+    fn expert(layer: u32, index: u32) -> Unit {
+        Unit { kind: UnitKind::Expert, layer, index }
+    }
+
+    #[test]
+    fn keeps_what_it_was_given() {
+        let kept = [expert(0, 3), expert(0, 1), expert(1, 0), expert(1, 2)];
+        let mask = Mask::keeping(model(), &SHAPE, UnitKind::Expert, kept);
+        mask.check(&SHAPE).unwrap();
+        assert!(kept.iter().all(|u| mask.keeps(*u)));
+        assert_eq!(mask.cut(&SHAPE, UnitKind::Expert).len(), 4);
+        assert!(mask.keeps(Unit { kind: UnitKind::Head, layer: 1, index: 1 }));
+    }
+
+    #[test]
+    fn refuses_what_the_router_could_not_run() {
+        let mask = Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 3), expert(1, 0), expert(1, 2)]);
+        assert_eq!(mask.check(&SHAPE), Err(MaskError::BelowTopK { layer: 0, got: 1, top_k: 2 }));
+        let far = Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 3), expert(0, 9)]);
+        assert!(matches!(far.check(&SHAPE), Err(MaskError::Unit { index: 9, .. })));
+    }
+
+    #[test]
+    fn its_json_is_the_file_format() {
+        let mask =
+            Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 0), expert(0, 1), expert(1, 0), expert(1, 2)]);
+        let json = serde_json::to_value(&mask).unwrap();
+        assert_eq!(json["keep"]["expert"], serde_json::json!([[0, 1], [0, 2]]));
+        assert_eq!(json["keep"]["head"], serde_json::Value::Null);
+        assert_eq!(serde_json::from_value::<Mask>(json).unwrap(), mask);
+    }
+}

@@ -1,0 +1,76 @@
+//! Configuration: a TOML file, then the environment (`USPX_…`), then flags; later ones win.
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+
+/// The prefix of environment variables. `USPX_STORE=…` sets `store`, `USPX_NATS__URL=…` sets `nats.url`.
+pub const PREFIX: &str = "USPX_";
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was named is not there.
+    #[error("there is no configuration file {0}")]
+    NotFound(PathBuf),
+    /// A value is missing, unknown or of the wrong kind.
+    #[error("configuration: {0}")]
+    Value(Box<figment::Error>),
+}
+
+/// Reads a configuration. `flags` holds what was given on the command line; its `None`s are passed over.
+///
+/// # Errors
+/// The file is missing, or a value does not fit.
+pub fn load<T: DeserializeOwned>(file: Option<&Path>, flags: impl Serialize) -> Result<T, ConfigError> {
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        if !path.is_file() {
+            return Err(ConfigError::NotFound(path.to_owned()));
+        }
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    figment = figment.merge(Env::prefixed(PREFIX).ignore(&["log"]).split("__"));
+    figment.merge(Serialized::defaults(flags)).extract().map_err(|e| ConfigError::Value(Box::new(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Serialize)]
+    struct Flags {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        store: Option<String>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    struct Settings {
+        store: String,
+        workers: u32,
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("uspx.toml");
+        std::fs::write(&path, "store = 'a'\nworkers = 3\n").unwrap();
+        let of_file: Settings = load(Some(&path), Flags { store: None }).unwrap();
+        assert_eq!((of_file.store.as_str(), of_file.workers), ("a", 3));
+        let of_flag: Settings = load(Some(&path), Flags { store: Some("b".into()) }).unwrap();
+        assert_eq!(of_flag.store, "b");
+    }
+
+    #[test]
+    fn a_missing_file_and_a_wrong_value_are_named() {
+        let missing = load::<Settings>(Some(Path::new("/nowhere.toml")), Flags { store: None }).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere.toml"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("uspx.toml");
+        std::fs::write(&path, "store = 'a'\nworkers = 'many'\n").unwrap();
+        let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        assert!(wrong.contains("workers"), "{wrong}");
+    }
+}

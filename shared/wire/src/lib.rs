@@ -1,0 +1,19 @@
+//! What crosses the network: every subject, stream, consumer and bucket name, and the versioned MessagePack messages.
+//!
+//! A message that was ever released is frozen: its bytes stand in `fixtures/`, and old bytes decode for ever. New
+//! meaning is a new version. [`envelope`] has the layout and says what may be added to a known version; [`large`]
+//! has what is done with content that is too large for a message.
+
+pub mod envelope;
+mod error;
+pub mod large;
+mod message;
+pub mod subjects;
+
+pub use envelope::{MAX_MESSAGE, Message, decode, encode};
+pub use error::{Flaw, WireError};
+pub use large::{Content, INLINE_LIMIT, Packed, pack_answer, pack_task, unpack_answer, unpack_task};
+pub use message::{
+    AnswerMessage, CurrentTask, HeldModel, HelloMessage, MaskMessage, MaskStatus, SpokenVersion, StatusMessage,
+    TaskMessage, WorkerStatus,
+};

@@ -1,0 +1,173 @@
+//! Fixed values of every message, and of every kind of work and outcome: what the byte fixtures hold.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use uspx_domain::*;
+use uspx_wire::*;
+
+fn prompt() -> Prompt {
+    Prompt {
+        id: "p1".into(),
+        prompt: "list the open ports".into(),
+        reference: Some("ss -tlnp".into()),
+        system: None,
+        tags: vec!["net".into()],
+    }
+}
+
+fn model() -> Fingerprint {
+    Fingerprint(Digest::of(b"teacher"))
+}
+
+fn unit() -> Unit {
+    Unit { kind: UnitKind::Expert, layer: 1, index: 300 }
+}
+
+fn mask() -> Mask {
+    Mask {
+        version: 1,
+        model: model(),
+        keep: KeepLists { expert: Some(vec![vec![0, 3], vec![1]]), head: None, channel: None },
+    }
+}
+
+fn files() -> Vec<StoredFile> {
+    vec![StoredFile { path: "gguf/student.gguf".into(), blob: BlobRef::to(b"gguf") }]
+}
+
+fn tokens() -> Vec<PromptTokens> {
+    vec![PromptTokens { id: "p1".into(), tokens: 7 }]
+}
+
+fn works() -> Vec<(&'static str, Work)> {
+    let prompts = vec![prompt()];
+    let recipe = DistilRecipe {
+        rank: 16,
+        alpha: 32.0,
+        epochs: 3,
+        learning_rate: 2e-4,
+        batch_tokens: 4096,
+        teacher_weight: 0.5,
+        seed: 42,
+    };
+    vec![
+        ("trace", Work::Trace { prompts: prompts.clone() }),
+        (
+            "patch",
+            Work::Patch {
+                prompts: prompts.clone(),
+                method: PatchMethod::Atp,
+                kinds: vec![UnitKind::Expert, UnitKind::Head, UnitKind::Channel],
+                baseline: Baseline::Mean,
+            },
+        ),
+        ("ablate", Work::Ablate { prompts: prompts.clone(), cuts: vec![Cut::Unit(unit()), Cut::Mask(mask())] }),
+        ("label", Work::Label { prompts: prompts.clone(), mask: Some(mask()), top_k: 20, max_new_tokens: 64 }),
+        ("distil", Work::Distil { train: vec![BlobRef::to(b"l1")], validation: vec![BlobRef::to(b"l2")], recipe }),
+        (
+            "export",
+            Work::Export {
+                adapter: Some(BlobRef::to(b"adapter")),
+                calibration: prompts.clone(),
+                format: ExportFormat::Gptq,
+            },
+        ),
+        ("judge-model", Work::Judge { prompts: prompts.clone(), subject: Subject::Model }),
+        ("judge-adapted", Work::Judge { prompts: prompts.clone(), subject: Subject::Adapted(BlobRef::to(b"adapter")) }),
+        (
+            "judge-exported",
+            Work::Judge { prompts, subject: Subject::Exported { format: ExportFormat::Gguf, files: files() } },
+        ),
+    ]
+}
+
+fn outcomes() -> Vec<(&'static str, Outcome)> {
+    let column = |statistic| Column { unit: unit(), statistic, values: vec![0.5, -1.25] };
+    let statistics = [
+        Statistic::Count,
+        Statistic::GateMass,
+        Statistic::Saliency,
+        Statistic::EasyEp,
+        Statistic::HeadNorm,
+        Statistic::Atp,
+        Statistic::AtpAbs,
+        Statistic::Exact,
+    ];
+    let deposit = Deposit { prompts: tokens(), columns: statistics.into_iter().map(column).collect() };
+    let summary = TrainingSummary { steps: 120, before: 3.5, after: 2.25, best_epoch: 2 };
+    vec![
+        ("scores", Outcome::Scores(deposit)),
+        ("losses", Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }])),
+        ("labels", Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7 }),
+        ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
+        ("exported", Outcome::Exported { files: files() }),
+        ("failed", Outcome::Failed { reason: "out of memory".into(), retryable: true }),
+    ]
+}
+
+pub fn task(work: Work) -> Task {
+    Task { id: TaskId::derived(b"task"), epoch: 2, model: model(), work }
+}
+
+pub fn answer(outcome: Outcome) -> Answer {
+    Answer { task: TaskId::derived(b"task"), worker: "spare-box".parse().unwrap(), outcome, millis: 31_000 }
+}
+
+pub fn tasks() -> Vec<(String, TaskMessage)> {
+    let stored = ("task-stored".to_owned(), TaskMessage { task: Content::Stored(BlobRef::to(b"task")) });
+    let inline = |(name, work)| (format!("task-{name}"), TaskMessage { task: Content::Inline(task(work)) });
+    works().into_iter().map(inline).chain([stored]).collect()
+}
+
+pub fn answers() -> Vec<(String, AnswerMessage)> {
+    let stored = ("answer-stored".to_owned(), AnswerMessage { answer: Content::Stored(BlobRef::to(b"answer")) });
+    let inline = |(name, out)| (format!("answer-{name}"), AnswerMessage { answer: Content::Inline(answer(out)) });
+    outcomes().into_iter().map(inline).chain([stored]).collect()
+}
+
+fn current() -> Option<CurrentTask> {
+    Some(CurrentTask { task: TaskId::derived(b"task"), done: 17, total: 40 })
+}
+
+pub fn hello() -> HelloMessage {
+    let shape = ModelShape { layers: 6, experts: 32, top_k: 4, heads: 8, channels: 0 };
+    HelloMessage {
+        worker: "spare-box".parse().unwrap(),
+        uspx_version: "0.1.0".into(),
+        speaks: vec![SpokenVersion { kind: "task".into(), version: 1 }],
+        models: vec![HeldModel { fingerprint: model(), architecture: "GptOssForCausalLM".into(), shape }],
+        threads: 2,
+        memory_bytes: 4 << 30,
+        device: "cpu".into(),
+        current: current(),
+    }
+}
+
+pub fn status() -> StatusMessage {
+    StatusMessage {
+        colony: "home".into(),
+        stage: "probe".into(),
+        epoch: 2,
+        tasks_open: 3,
+        tasks_answered: 40,
+        tasks_failed: 1,
+        workers: vec![WorkerStatus {
+            worker: "spare-box".parse().unwrap(),
+            state: "working".into(),
+            device: "cpu".into(),
+            current: current(),
+            answered: 20,
+            silent_millis: 900,
+        }],
+        mask: Some(mask_status()),
+        release: Some(1),
+        written_unix_millis: 1_800_000_000_000,
+    }
+}
+
+fn mask_status() -> MaskStatus {
+    MaskStatus { revision: 5, kept_fraction: 0.5, stability: 0.98 }
+}
+
+pub fn mask_message() -> MaskMessage {
+    MaskMessage { status: mask_status(), mask: mask() }
+}

@@ -1,0 +1,7 @@
+//! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it refuses.
+
+mod forms;
+mod inputs;
+mod llama_cpp;
+mod students;
+mod support;

@@ -1,0 +1,61 @@
+//! The shipped models, prompts and reference values.
+
+use candle_core::{DType, Device};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use uspx_domain::{Prompt, parse_prompts};
+use uspx_model::LoadedModel;
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+pub fn nano(which: &str) -> LoadedModel {
+    LoadedModel::open(&root().join("cli/assets/nano").join(which), DType::F32, &Device::Cpu).unwrap()
+}
+
+pub fn prompts(file: &str, count: usize) -> Vec<Prompt> {
+    let text = std::fs::read_to_string(root().join("cli/assets/prompts").join(file)).unwrap();
+    let mut prompts = parse_prompts(&text, false).unwrap().prompts;
+    prompts.truncate(count);
+    prompts
+}
+
+#[derive(Deserialize)]
+pub struct Reference {
+    pub teacher: ModelReference,
+    pub student: ModelReference,
+    pub teacher_probe: ProbeReference,
+}
+
+#[derive(Deserialize)]
+pub struct ModelReference {
+    pub loss_per_token: f64,
+    pub bits_per_byte: f64,
+    pub per_prompt: Vec<PromptReference>,
+}
+
+#[derive(Deserialize)]
+pub struct PromptReference {
+    pub id: String,
+    pub prompt_tokens: usize,
+    pub response_tokens: usize,
+    pub loss_sum: f64,
+    pub first_ids: Vec<u32>,
+    pub last_logits_top5: Vec<(u32, f64)>,
+}
+
+#[derive(Deserialize)]
+pub struct ProbeReference {
+    pub prompts: Vec<String>,
+    pub clean_loss_per_token: f64,
+    pub expert_count: Vec<Vec<f64>>,
+    pub expert_gate_mass: Vec<Vec<f64>>,
+    pub expert_ban_reroute_effect_nats_per_token: Vec<Vec<f64>>,
+    pub head_zero_effect_nats_per_token: Vec<Vec<f64>>,
+}
+
+pub fn reference() -> Reference {
+    let text = std::fs::read_to_string(root().join("tests/data/nano.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}

@@ -1,0 +1,67 @@
+//! The whole loop over a real network: from prompts to a student that another machine pulled.
+
+use crate::ground::{CAMPAIGN_WITHIN, Ground, WORKERS, assert_published, lacks_nats};
+use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, records};
+use crate::moto::Moto;
+use crate::process::wait_for;
+use serde_json::Value;
+use std::path::Path;
+
+/// One undisturbed campaign, watched over the network while it runs, and its student pulled.
+fn publishes_a_student_that_pulls(ground: &Ground) {
+    let mut coordinator = ground.coordinator("only");
+    let _workers = ground.workers();
+    let seen = wait_for("both workers and a stage in `uspx status`", CAMPAIGN_WITHIN, || {
+        let status = ground.status();
+        let both = status["workers"].as_array().is_some_and(|w| w.len() == WORKERS.len());
+        (both && status["stage"] == "explore").then_some(status)
+    });
+    assert!(seen["epoch"].as_u64().is_some_and(|n| n > 0) && seen["tasks_answered"].as_u64().is_some_and(|n| n > 0));
+    assert_eq!(seen["workers"].as_array().unwrap().iter().map(|w| &w["worker"]).collect::<Vec<_>>(), WORKERS);
+
+    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
+    assert_eq!(ground.status()["release"], 1);
+    assert_exactly_once(&records(&ground.ledger()));
+    assert_replays_elsewhere(&ground.ledger(), &ground.path("state/mask.json"));
+    let (report, laptop) = ground.pull();
+    assert_eq!((&report["outcome"], &report["release"]), (&Value::from("fetched"), &Value::from(1)));
+    assert_is_a_release(&laptop);
+    let (again, _) = ground.pull();
+    assert_eq!((&again["outcome"], &again["fetched_bytes"]), (&Value::from("up to date"), &Value::from(0)));
+}
+
+/// Every file verified against the manifest, and all parts of a release there.
+fn assert_is_a_release(laptop: &Path) {
+    let verified = uspx_artifact::verify(laptop).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(verified.release, 1);
+    let current = uspx_artifact::current(laptop).unwrap().expect("a current release");
+    for part in
+        ["gptq/model.safetensors", "gptq/config.json", "adapter/adapter.safetensors", "mask.json", "report.json"]
+    {
+        assert!(current.folder.join(part).is_file(), "{part} is missing");
+    }
+    let gguf = std::fs::read_dir(current.folder.join("gguf")).unwrap().count();
+    assert_eq!(gguf, 1);
+    let student =
+        uspx_worker::open_any(&current.folder.join("gptq"), candle_core::DType::F32, &candle_core::Device::Cpu);
+    student.unwrap_or_else(|e| panic!("the pulled student does not open: {e}"));
+}
+
+#[test]
+fn a_colony_over_nats_publishes_a_student_that_pulls() {
+    if !lacks_nats("a_colony_over_nats_publishes_a_student_that_pulls") {
+        publishes_a_student_that_pulls(&Ground::new());
+    }
+}
+
+#[test]
+fn the_same_over_an_s3_api() {
+    if lacks_nats("the_same_over_an_s3_api") {
+        return;
+    }
+    let Some(moto) = Moto::start() else {
+        eprintln!("SKIPPED the_same_over_an_s3_api: no moto_server; tests/tools/venv.sh installs it");
+        return;
+    };
+    publishes_a_student_that_pulls(&Ground::over(Some("s3://colony/students/mine"), moto.env()));
+}

@@ -1,0 +1,1 @@
+//! Tests across crates; see the folders beside `src`.

@@ -1,0 +1,122 @@
+//! New prompts of the person's kind, from the teacher itself: more to learn from than the person has written.
+//!
+//! A chat model that is given the beginning of a user's turn goes on with a plausible one (Magpie, Xu et al. 2024). Here it
+//! begins with the first tokens of one of the person's own prompts, so that the new ones ask for the same kind of thing.
+
+use crate::Result;
+use crate::labels::{Piece, piece_of};
+use candle_transformers::generation::{LogitsProcessor, Sampling};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::collections::HashSet;
+use uspx_domain::{Mask, Prompt};
+use uspx_model::batch::{Sequence, pack};
+use uspx_model::chat::Chat;
+use uspx_model::cuts::CutTaps;
+use uspx_model::generate::{Choice, generate};
+use uspx_model::{LoadedModel, Pulse};
+
+/// Temperature of the sampling.
+const TEMPERATURE: f64 = 0.9;
+/// The most tokens of a person's prompt that a new one begins with.
+const SEED_TOKENS: usize = 3;
+/// Padded tokens per batch.
+const BATCH_TOKENS: usize = 16384;
+/// Ids of new prompts begin with this.
+pub const PREFIX: &str = "dream-";
+
+/// At most one new prompt for each of `prompts`, with the answer that the teacher (masked where `mask` is given) samples
+/// to it as `reference`; of those, the ones that end within `max_tokens` and that are neither among `prompts` nor repeated.
+///
+/// Ids are `dream-SEED-ORIGIN`. Equal `seed`, equal prompts. A template that ends a user's turn as it ends an answer gives
+/// prompts without a reference; labelling answers them. `pulse` counts prompts.
+///
+/// # Errors
+/// A mask that does not fit, or what the model and the pulse say.
+pub fn dream(
+    teacher: &LoadedModel,
+    prompts: &[Prompt],
+    mask: Option<&Mask>,
+    max_tokens: u32,
+    seed: u64,
+    pulse: &dyn Pulse,
+) -> Result<Vec<Prompt>> {
+    let mut taps = match mask {
+        Some(mask) => CutTaps::of_mask(mask, &teacher.shape(), teacher.transformer.device())?,
+        None => CutTaps::default(),
+    };
+    let openings = openings(&teacher.chat, prompts, seed)?;
+    let lengths: Vec<usize> = openings.iter().map(|o| o.turn.ids.len() + max_tokens as usize).collect();
+    let sampling = Sampling::All { temperature: TEMPERATURE };
+    let mut choice = Choice::Sample(Box::new(LogitsProcessor::from_sampling(seed, sampling)));
+    let mut seen: HashSet<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
+    let (mut dreams, mut done) = (Vec::new(), 0);
+    for group in pack(&lengths, BATCH_TOKENS) {
+        let members: Vec<&Opening> = group.iter().filter_map(|i| openings.get(*i)).collect();
+        let turns: Vec<&Sequence> = members.iter().map(|o| &o.turn).collect();
+        let answers = generate(teacher, &turns, max_tokens as usize, &mut choice, &mut taps, &mut |_, _| {})?;
+        for ((opening, answer), origin) in members.iter().zip(answers).zip(group.iter().filter_map(|i| prompts.get(*i)))
+        {
+            let dreamt = if answer.ended { opening.read(&teacher.chat, &answer.ids)? } else { None };
+            if let Some((prompt, reference)) = dreamt.filter(|(prompt, _)| seen.insert(prompt.clone())) {
+                let id = format!("{PREFIX}{seed:x}-{}", origin.id);
+                dreams.push(Prompt { id, prompt, reference, ..origin.clone() });
+            }
+        }
+        done += group.len() as u64;
+        pulse.beat(done, prompts.len() as u64)?;
+    }
+    Ok(dreams)
+}
+
+/// A user's turn just begun.
+struct Opening {
+    /// Its tokens; `response_start` is where the user's own words begin.
+    turn: Sequence,
+    /// What the template writes between the user's words and the answer's.
+    between: Vec<u32>,
+}
+
+/// The beginning of a user's turn for each prompt.
+fn openings(chat: &Chat, prompts: &[Prompt], seed: u64) -> Result<Vec<Opening>> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    prompts.iter().map(|prompt| opening(chat, prompt, random.random_range(1..=SEED_TOKENS))).collect()
+}
+
+fn opening(chat: &Chat, prompt: &Prompt, tokens: usize) -> Result<Opening> {
+    // Where two prompts under the same system message differ, the user's own words stand.
+    let other = |text: &str| chat.sequence(&Prompt { prompt: text.into(), ..prompt.clone() }, None);
+    let (one, two) = (other("A")?.ids, other("b")?.ids);
+    let same = |(a, b): &(&u32, &u32)| a == b;
+    let start = one.iter().zip(&two).take_while(same).count();
+    let tail = one.iter().rev().zip(two.iter().rev()).take_while(same).count().min(one.len() - start);
+    let between = one.get(one.len() - tail..).unwrap_or_default().to_vec();
+    let mut ids = chat.sequence(prompt, None)?.ids;
+    ids.truncate((start + tokens).min(ids.len().saturating_sub(tail)));
+    Ok(Opening { turn: Sequence { ids, response_start: start }, between })
+}
+
+impl Opening {
+    /// The user's words and the answer in what the teacher went on with; none if either is not whole text.
+    fn read(&self, chat: &Chat, further: &[u32]) -> Result<Option<(String, Option<String>)>> {
+        let control = |id: &u32| !matches!(piece_of(chat, *id), Piece::Text(_));
+        let end = further.iter().position(control).unwrap_or(further.len());
+        let (own, rest) = further.split_at(end);
+        let seed = self.turn.ids.get(self.turn.response_start..).unwrap_or_default();
+        let Some(prompt) = whole(chat, &[seed, own].concat())? else { return Ok(None) };
+        if rest.is_empty() {
+            return Ok(Some((prompt, None)));
+        }
+        let answer = rest.strip_prefix(self.between.as_slice()).filter(|a| !a.iter().any(control));
+        let Some(answer) = answer else { return Ok(None) };
+        Ok(whole(chat, answer)?.map(|answer| (prompt, Some(answer))))
+    }
+}
+
+/// The text of tokens, trimmed; none if it is empty or holds broken characters.
+fn whole(chat: &Chat, ids: &[u32]) -> Result<Option<String>> {
+    let text = chat.decode(ids)?;
+    let text = text.trim();
+    Ok((!text.is_empty() && !text.contains('\u{fffd}')).then(|| text.to_owned()))
+}

@@ -1,0 +1,34 @@
+//! The student's lessons: what the teacher says about the person's prompts, and how a student learns it.
+//!
+//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → [`teach`] (the teacher labels prompts) →
+//! [`labels`] and [`codec`] (what a label is, in
+//! memory and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] → [`lora`] and
+//! [`adapter_file`] (what is trained, and how it is kept) → `schedule` → [`train`] (the loop) with [`recipe`].
+//!
+//! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal hardware.
+
+pub mod adapter_file;
+pub mod align;
+pub mod codec;
+pub mod dream;
+mod error;
+pub mod labels;
+pub mod lora;
+pub mod loss;
+pub mod recipe;
+mod schedule;
+pub mod teach;
+pub mod train;
+
+pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
+pub use align::{Lesson, lesson};
+pub use dream::dream;
+pub use error::DistillError;
+pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
+pub use lora::merged_weights;
+pub use recipe::{recipe_references, recipe_teacher};
+pub use teach::make_labels;
+pub use train::distil;
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, DistillError>;

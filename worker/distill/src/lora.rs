@@ -1,0 +1,95 @@
+//! LoRA (Hu et al. 2021) on every dense linear map: attaching, detaching, merging.
+
+use crate::Result;
+use candle_core::{DType, Tensor, Var};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::collections::HashMap;
+use uspx_model::LoadedModel;
+use uspx_model::layers::linear::{Adapter, Linear};
+use uspx_model::taps::Projection;
+
+/// The trainable matrices of one linear map.
+pub struct Pair {
+    /// Its layer.
+    pub layer: usize,
+    /// Which map.
+    pub projection: Projection,
+    /// `[rank, in]`, f32.
+    pub a: Var,
+    /// `[out, rank]`, f32.
+    pub b: Var,
+}
+
+/// Puts a fresh adapter on every linear map: A uniform with variance 1 / (3·in) as in PEFT's default, B zero, so that the
+/// model starts as it was. The order of maps is fixed, so equal seeds give equal adapters.
+///
+/// # Errors
+/// A model whose layers are not dense.
+pub fn attach(model: &mut LoadedModel, rank: usize, alpha: f64, seed: u64) -> Result<Vec<Pair>> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut pairs = Vec::new();
+    for layer in 0..model.transformer.layers() {
+        for projection in Projection::DENSE {
+            let linear = model.transformer.linear_mut(layer, projection)?;
+            let (out, into) = linear.weight().dims2()?;
+            let device = linear.weight().device().clone();
+            let bound = 1.0 / (into as f32).sqrt();
+            let values: Vec<f32> = (0..rank * into).map(|_| random.random_range(-bound..bound)).collect();
+            let a = Var::from_vec(values, (rank, into), &device)?;
+            let b = Var::zeros((out, rank), DType::F32, &device)?;
+            // The adapter shares the variables' storage: an optimiser's step is seen by the next forward pass.
+            let adapter = Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: alpha / rank as f64 };
+            linear.adapter = Some(adapter);
+            pairs.push(Pair { layer, projection, a, b });
+        }
+    }
+    Ok(pairs)
+}
+
+/// Takes all adapters off: the model is its base again.
+///
+/// # Errors
+/// A model whose layers are not dense.
+pub fn detach(model: &mut LoadedModel) -> Result<()> {
+    for layer in 0..model.transformer.layers() {
+        for projection in Projection::DENSE {
+            model.transformer.linear_mut(layer, projection)?.adapter = None;
+        }
+    }
+    Ok(())
+}
+
+/// Every tensor of the model under its Hugging Face name, adapters merged into the weights.
+///
+/// `lm_head.weight` is there only where it is not the embedding. Weights keep the dtype that the model was loaded with.
+///
+/// # Errors
+/// A model whose layers are not dense.
+pub fn merged_weights(model: &LoadedModel) -> Result<HashMap<String, Tensor>> {
+    let transformer = &model.transformer;
+    let mut all = HashMap::new();
+    all.insert("model.embed_tokens.weight".to_owned(), transformer.embedding().clone());
+    all.insert("model.norm.weight".to_owned(), transformer.norm().gain().clone());
+    if !transformer.config().tied {
+        all.insert("lm_head.weight".to_owned(), transformer.head().clone());
+    }
+    for (layer, block) in transformer.blocks().iter().enumerate() {
+        let at = format!("model.layers.{layer}");
+        all.insert(format!("{at}.input_layernorm.weight"), block.attention_norm.gain().clone());
+        all.insert(format!("{at}.post_attention_layernorm.weight"), block.mlp_norm.gain().clone());
+        for projection in Projection::DENSE {
+            insert_linear(&mut all, &projection.path(layer), transformer.linear(layer, projection)?)?;
+        }
+    }
+    Ok(all)
+}
+
+fn insert_linear(all: &mut HashMap<String, Tensor>, path: &str, linear: &Linear) -> Result<()> {
+    all.insert(format!("{path}.weight"), linear.merged()?);
+    if let Some(bias) = linear.bias() {
+        all.insert(format!("{path}.bias"), bias.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What the parity scripts call: exports a student, and prints our own logits of a 4-bit student.
+//!
+//! ```text
+//! parity export BASE PROMPTS COUNT gptq|rtn|gguf OUT    prints the report
+//! parity ids BASE PROMPTS COUNT                         prints token ids: one list per prompt, without its answer
+//! parity sequences BASE PROMPTS COUNT                   prints the same with the answer: [ids, where the answer begins]
+//! parity logits FOLDER|FILE.gguf IDS.json               prints the logits after each list
+//! parity expand FILE.gguf BASE OUT.gguf                 the same weights as F32, which llama.cpp multiplies as floats
+//! ```
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use uspx_domain::{ExportFormat, Prompt, parse_prompts};
+use uspx_export::{Request, Settings, export, gguf, open_gguf, open_gptq};
+use uspx_model::batch::{Batch, Sequence};
+use uspx_model::taps::NoTaps;
+use uspx_model::{LoadedModel, NoPulse, batches};
+
+type Anything<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Anything<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["export", base, prompts, count, format, out] => run_export(base, &read_prompts(prompts, count)?, format, out),
+        ["sequences", base, prompts, count] => print_sequences(base, &read_prompts(prompts, count)?),
+        ["ids", base, prompts, count] => print_ids(base, &read_prompts(prompts, count)?),
+        ["logits", model, ids] => print_logits(Path::new(model), ids),
+        ["expand", model, base, out] => expand(Path::new(model), Path::new(base), Path::new(out)),
+        _ => Err("usage: parity export|ids|sequences|logits|expand …, see the head of examples/parity.rs".into()),
+    }
+}
+
+fn read_prompts(path: &str, count: &str) -> Anything<Vec<Prompt>> {
+    let mut prompts = parse_prompts(&std::fs::read_to_string(path)?, false)?.prompts;
+    prompts.truncate(count.parse()?);
+    Ok(prompts)
+}
+
+fn open(base: &str) -> Anything<LoadedModel> {
+    Ok(LoadedModel::open(Path::new(base), DType::F32, &Device::Cpu)?)
+}
+
+fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anything<()> {
+    let model = open(base)?;
+    let packed = batches(&model.with_references(prompts)?, 2048)?;
+    let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
+    let format: ExportFormat = serde_json::from_value(format.into())?;
+    let settings = Settings::shipped(format);
+    let request =
+        Request { student: &model.transformer, base: Path::new(base), calibration: &calibration, format, settings };
+    let report = export(&request, Path::new(out), &NoPulse)?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn print_ids(base: &str, prompts: &[Prompt]) -> Anything<()> {
+    let model = open(base)?;
+    let ids = prompts.iter().map(|p| Ok(model.chat.sequence(p, None)?.ids)).collect::<Anything<Vec<_>>>()?;
+    println!("{}", serde_json::to_string(&ids)?);
+    Ok(())
+}
+
+fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
+    let sequences = open(base)?.with_references(prompts)?;
+    let pairs: Vec<_> = sequences.iter().map(|s| (&s.ids, s.response_start)).collect();
+    println!("{}", serde_json::to_string(&pairs)?);
+    Ok(())
+}
+
+fn print_logits(model: &Path, ids: &str) -> Anything<()> {
+    let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
+    let model = match model.is_dir() {
+        true => open_gptq(model, DType::F32, &Device::Cpu)?,
+        false => open_gguf(model, DType::F32, &Device::Cpu)?,
+    };
+    let mut all = Vec::new();
+    for ids in ids {
+        let response_start = ids.len();
+        let batch = Batch::new(&[&Sequence { ids, response_start }])?;
+        all.push(last_logits(&model, batch)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    println!("{}", serde_json::to_string(&all)?);
+    Ok(())
+}
+
+fn last_logits(model: &LoadedModel, batch: Batch) -> Anything<Tensor> {
+    let frame = model.transformer.frame(&batch)?;
+    let x = model.transformer.forward(&batch, &frame, &mut NoTaps)?;
+    Ok(model.transformer.logits(&x, &batch.last_rows())?)
+}
+
+fn expand(model: &Path, base: &Path, out: &Path) -> Anything<()> {
+    let parts = gguf::read_gguf(model)?;
+    let heads = gguf::metadata::head_counts(&parts.config_json)?;
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in parts.tensors {
+        let tensor = gguf::in_gguf_order(&name, &tensor, heads)?;
+        tensors.insert(name, QTensor::quantize(&tensor, GgmlDType::F32)?);
+    }
+    Ok(gguf::write_gguf(out, base, &tensors)?)
+}

@@ -1,0 +1,95 @@
+//! What can go wrong while a student is written or read.
+
+use std::path::{Path, PathBuf};
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, ExportError>;
+
+/// Why an export or a reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// "read" or "write".
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is truncated, foreign or contradicts itself.
+    #[error("{} is not what it should be: {reason}", path.display())]
+    Format {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The student has a property that the format cannot carry or that is not known here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A tensor has another shape than its place asks for.
+    #[error("tensor `{name}` has shape {got:?}, {want} is needed")]
+    Shape {
+        /// Which tensor.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape that is needed, in words.
+        want: String,
+    },
+    /// A tensor that the student needs is absent.
+    #[error("tensor `{0}` is missing")]
+    MissingTensor(String),
+    /// A weight or an activation is infinite or not a number.
+    #[error("`{0}` holds values that are infinite, not a number or too large for 4-bit scales in f16")]
+    NotFinite(String),
+    /// The Hessian stayed indefinite whatever the damping.
+    #[error(
+        "the Hessian of {width} inputs is not positive definite even with damping {damping}: calibrate on more prompts"
+    )]
+    Indefinite {
+        /// Inputs of the linear.
+        width: usize,
+        /// The last damping tried, as a fraction of the mean diagonal.
+        damping: f64,
+    },
+    /// What was written does not read back as what was meant.
+    #[error("`{name}` reads back off by {error:e}, more than {bound:e}: the file is not to be used")]
+    Mismatch {
+        /// Which tensor.
+        name: String,
+        /// Largest absolute difference.
+        error: f64,
+        /// What is allowed.
+        bound: f64,
+    },
+    /// The model could not be read or run.
+    #[error(transparent)]
+    Model(#[from] uspx_model::ModelError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl ExportError {
+    /// Whether another try may succeed without anything having been changed: only where the file system said no.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
+    pub(crate) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { action: "read", path, source }
+    }
+
+    pub(crate) fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { action: "write", path, source }
+    }
+
+    pub(crate) fn format(path: &Path, reason: impl ToString) -> Self {
+        Self::Format { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,238 @@
+//! The bytes of a GGUF file, read without trust: every length is held against the file's before anything is allocated.
+//!
+//! (candle reads GGUF too, and divides by an alignment of 0.) Tensors are read one by one with positioned reads.
+
+use crate::{ExportError, Result};
+use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const MAGIC: u32 = 0x4655_4747;
+/// Arrays of arrays deeper than this are refused; `llama` files have none.
+const MAX_DEPTH: u32 = 4;
+const MAX_DIMS: u32 = 4;
+
+/// An open GGUF file.
+#[derive(Debug)]
+pub struct GgufFile {
+    path: PathBuf,
+    file: File,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, Place>,
+}
+
+/// Where a tensor lies, and what it is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Block type.
+    pub dtype: GgmlDType,
+    /// Shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Bytes in the file.
+    pub bytes: usize,
+    offset: u64,
+}
+
+impl GgufFile {
+    /// Reads the header of a file of version 2 or 3.
+    ///
+    /// # Errors
+    /// [`ExportError::Format`] for a file that is truncated, foreign or contradicts itself.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(ExportError::reading(path))?;
+        let length = file.metadata().map_err(ExportError::reading(path))?.len();
+        let input = BufReader::new(file.try_clone().map_err(ExportError::reading(path))?);
+        let mut cursor = Cursor { path, input, length, left: length };
+        let (metadata, tensors) = cursor.header()?;
+        Ok(Self { path: path.to_owned(), file, metadata, tensors })
+    }
+
+    /// Key-value pairs.
+    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+        &self.metadata
+    }
+
+    /// Tensors by GGUF name.
+    pub fn tensors(&self) -> &BTreeMap<String, Place> {
+        &self.tensors
+    }
+
+    /// Reads a tensor as stored.
+    ///
+    /// # Errors
+    /// [`ExportError::MissingTensor`], [`ExportError::File`], or a block type that candle cannot hold.
+    pub fn tensor(&self, name: &str) -> Result<QTensor> {
+        let place = self.tensors.get(name).ok_or_else(|| ExportError::MissingTensor(name.to_owned()))?;
+        let mut bytes = vec![0; place.bytes];
+        self.file.read_exact_at(&mut bytes, place.offset).map_err(ExportError::reading(&self.path))?;
+        Ok(ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu)?)
+    }
+
+    /// Reads a tensor as f32.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn floats(&self, name: &str) -> Result<Tensor> {
+        Ok(self.tensor(name)?.dequantize(&Device::Cpu)?)
+    }
+}
+
+/// Reads forward and knows how many bytes are left.
+struct Cursor<'a> {
+    path: &'a Path,
+    input: BufReader<File>,
+    length: u64,
+    left: u64,
+}
+
+type Header = (BTreeMap<String, Value>, BTreeMap<String, Place>);
+
+impl Cursor<'_> {
+    fn wrong<T>(&self, reason: impl ToString) -> Result<T> {
+        Err(ExportError::format(self.path, reason))
+    }
+
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
+        if count > self.left {
+            return self.wrong(format!("truncated: {count} bytes are announced where {} are left", self.left));
+        }
+        let mut bytes = vec![0; count as usize];
+        self.input.read_exact(&mut bytes).map_err(ExportError::reading(self.path))?;
+        self.left -= count;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.bytes(N as u64)?;
+        bytes.try_into().or_else(|_| self.wrong("truncated"))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn string(&mut self) -> Result<String> {
+        let length = self.u64()?;
+        let bytes = self.bytes(length)?;
+        String::from_utf8(bytes).or_else(|_| self.wrong("a string is not UTF-8"))
+    }
+
+    fn header(&mut self) -> Result<Header> {
+        if self.u32()? != MAGIC {
+            return self.wrong("this is no GGUF file");
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return self.wrong(format!("GGUF version {version} is not known here: 2 and 3 are"));
+        }
+        let (tensors, pairs) = (self.u64()?, self.u64()?);
+        let mut metadata = BTreeMap::new();
+        for _ in 0..pairs {
+            let (key, kind) = (self.string()?, self.u32()?);
+            metadata.insert(key, self.value(kind, 0)?);
+        }
+        let mut places = BTreeMap::new();
+        for _ in 0..tensors {
+            let (name, place) = self.tensor()?;
+            places.insert(name, place);
+        }
+        let start = self.data_start(&metadata)?;
+        for (name, place) in &mut places {
+            place.offset = place.offset.saturating_add(start);
+            if place.offset.saturating_add(place.bytes as u64) > self.length {
+                return self.wrong(format!("truncated: tensor `{name}` ends beyond the file"));
+            }
+        }
+        Ok((metadata, places))
+    }
+
+    fn data_start(&self, metadata: &BTreeMap<String, Value>) -> Result<u64> {
+        let alignment = match metadata.get("general.alignment") {
+            None => 32,
+            Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
+            Some(_) => return self.wrong("general.alignment is no power of two"),
+        };
+        Ok((self.length - self.left).next_multiple_of(alignment))
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value> {
+        Ok(match kind {
+            0 => Value::U8(u8::from_le_bytes(self.array()?)),
+            1 => Value::I8(i8::from_le_bytes(self.array()?)),
+            2 => Value::U16(u16::from_le_bytes(self.array()?)),
+            3 => Value::I16(i16::from_le_bytes(self.array()?)),
+            4 => Value::U32(self.u32()?),
+            5 => Value::I32(i32::from_le_bytes(self.array()?)),
+            6 => Value::F32(f32::from_le_bytes(self.array()?)),
+            7 => Value::Bool(u8::from_le_bytes(self.array()?) != 0),
+            8 => Value::String(self.string()?),
+            9 => self.list(depth)?,
+            10 => Value::U64(self.u64()?),
+            11 => Value::I64(i64::from_le_bytes(self.array()?)),
+            12 => Value::F64(f64::from_le_bytes(self.array()?)),
+            other => return self.wrong(format!("value type {other} is not known")),
+        })
+    }
+
+    fn list(&mut self, depth: u32) -> Result<Value> {
+        if depth >= MAX_DEPTH {
+            return self.wrong("arrays are nested too deeply");
+        }
+        let (kind, count) = (self.u32()?, self.u64()?);
+        // Every element takes a byte at least, so a count beyond the file is a lie; nothing is allocated for it.
+        if count > self.left {
+            return self.wrong(format!("truncated: an array of {count} elements where {} bytes are left", self.left));
+        }
+        Ok(Value::Array((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_>>()?))
+    }
+
+    fn tensor(&mut self) -> Result<(String, Place)> {
+        let name = self.string()?;
+        let dims = self.u32()?;
+        if dims == 0 || dims > MAX_DIMS {
+            return self.wrong(format!("tensor `{name}` has {dims} dimensions"));
+        }
+        let mut shape = (0..dims).map(|_| Ok(self.u64()? as usize)).collect::<Result<Vec<_>>>()?;
+        let row = shape.first().copied().unwrap_or(0);
+        shape.reverse();
+        let kind = self.u32()?;
+        let Some(dtype) = block_type(kind) else {
+            return self.wrong(format!("tensor `{name}` has block type {kind}, which is not known here"));
+        };
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n > 0);
+        let whole = elements.filter(|_| row.is_multiple_of(dtype.block_size()));
+        let bytes = whole.and_then(|n| (n / dtype.block_size()).checked_mul(dtype.type_size()));
+        let Some(bytes) = bytes else {
+            return self.wrong(format!("tensor `{name}` of {shape:?} cannot be stored as {dtype:?}"));
+        };
+        Ok((name, Place { dtype, shape, bytes, offset: self.u64()? }))
+    }
+}
+
+fn block_type(kind: u32) -> Option<GgmlDType> {
+    Some(match kind {
+        0 => GgmlDType::F32,
+        1 => GgmlDType::F16,
+        2 => GgmlDType::Q4_0,
+        3 => GgmlDType::Q4_1,
+        6 => GgmlDType::Q5_0,
+        7 => GgmlDType::Q5_1,
+        8 => GgmlDType::Q8_0,
+        10 => GgmlDType::Q2K,
+        11 => GgmlDType::Q3K,
+        12 => GgmlDType::Q4K,
+        13 => GgmlDType::Q5K,
+        14 => GgmlDType::Q6K,
+        30 => GgmlDType::BF16,
+        _ => return None,
+    })
+}

@@ -1,0 +1,253 @@
+//! The tokenizer inside a GGUF file: byte-level BPE in llama.cpp's terms, and back as a tokenizer.json.
+//!
+//! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows can be written.
+
+use crate::{ExportError, Result};
+use candle_core::quantized::gguf_file::Value as Gguf;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The name of Llama 3's splitting rule.
+const PRE: &str = "llama-bpe";
+/// Llama 3's splitting rule, as tokenizer.json files hold it.
+const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+// llama.cpp's token types.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
+    Err(ExportError::Unsupported(reason.into()))
+}
+
+/// Which tokens begin and end things.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends generation.
+    pub eos: Option<u32>,
+    /// Ends a turn.
+    pub eot: Option<u32>,
+    /// Pads.
+    pub pad: Option<u32>,
+}
+
+impl SpecialIds {
+    /// From tokenizer_config.json's tokens, looked up in tokenizer.json.
+    pub fn find(tokenizer: &Value, settings: &Value) -> Self {
+        let named = |key: &str| {
+            let token = settings.get(key)?;
+            id_of(tokenizer, token.as_str().or_else(|| token.get("content")?.as_str())?)
+        };
+        let eot = ["<|eot_id|>", "<|im_end|>"].into_iter().find_map(|t| id_of(tokenizer, t));
+        Self {
+            bos: named("bos_token"),
+            eos: named("eos_token"),
+            eot: eot.or(named("eos_token")),
+            pad: named("pad_token"),
+        }
+    }
+}
+
+fn added(tokenizer: &Value) -> impl Iterator<Item = (u32, &str, bool)> {
+    let tokens = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    tokens.filter_map(|t| {
+        let special = t.get("special").and_then(Value::as_bool).unwrap_or(false);
+        Some((u32::try_from(t.get("id")?.as_u64()?).ok()?, t.get("content")?.as_str()?, special))
+    })
+}
+
+fn vocabulary(tokenizer: &Value) -> Result<&Map<String, Value>> {
+    let vocab = tokenizer.pointer("/model/vocab").and_then(Value::as_object);
+    vocab.ok_or_else(|| ExportError::Unsupported("tokenizer.json has no model.vocab".into()))
+}
+
+fn id_of(tokenizer: &Value, token: &str) -> Option<u32> {
+    let apart = added(tokenizer).find(|(_, content, _)| *content == token).map(|(id, ..)| id);
+    apart.or_else(|| u32::try_from(vocabulary(tokenizer).ok()?.get(token)?.as_u64()?).ok())
+}
+
+/// The `tokenizer.ggml.*` pairs for a vocabulary of `size` rows. Rows without a token become unused ones.
+///
+/// # Errors
+/// [`ExportError::Unsupported`] for a tokenizer that is no byte-level BPE with Llama 3's splitting rule, or that has
+/// tokens beyond the embedding.
+pub fn to_gguf(tokenizer: &Value, ids: &SpecialIds, add_bos: bool, size: usize) -> Result<BTreeMap<String, Gguf>> {
+    check_kind(tokenizer)?;
+    let (tokens, types) = token_table(tokenizer, size)?;
+    let mut pairs = BTreeMap::from([
+        ("model", Gguf::String("gpt2".into())),
+        ("pre", Gguf::String(PRE.into())),
+        ("tokens", Gguf::Array(tokens.into_iter().map(Gguf::String).collect())),
+        ("token_type", Gguf::Array(types.into_iter().map(Gguf::I32).collect())),
+        ("merges", Gguf::Array(merges(tokenizer)?.into_iter().map(Gguf::String).collect())),
+        ("add_bos_token", Gguf::Bool(add_bos)),
+        ("add_eos_token", Gguf::Bool(false)),
+    ]);
+    for (key, id) in
+        [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("eot_token_id", ids.eot), ("padding_token_id", ids.pad)]
+    {
+        pairs.extend(id.map(|id| (key, Gguf::U32(id))));
+    }
+    Ok(pairs.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect())
+}
+
+fn check_kind(tokenizer: &Value) -> Result<()> {
+    if tokenizer.pointer("/model/type").and_then(Value::as_str) != Some("BPE") {
+        return unsupported("the tokenizer is no BPE: GGUF is written for byte-level BPE only");
+    }
+    if tokenizer.get("normalizer").is_some_and(|n| !n.is_null()) {
+        return unsupported("the tokenizer normalises its text, which GGUF's byte-level BPE does not");
+    }
+    let steps = tokenizer.pointer("/pre_tokenizer/pretokenizers").and_then(Value::as_array);
+    let split = steps.and_then(|s| s.first()).and_then(|s| s.pointer("/pattern/Regex")).and_then(Value::as_str);
+    let bytes = steps.and_then(|s| s.get(1)).and_then(|s| s.get("type")).and_then(Value::as_str);
+    if split != Some(PATTERN) || bytes != Some("ByteLevel") {
+        return unsupported("the tokenizer does not split by Llama 3's rule, the one that is written as `llama-bpe`");
+    }
+    Ok(())
+}
+
+fn token_table(tokenizer: &Value, size: usize) -> Result<(Vec<String>, Vec<i32>)> {
+    let mut tokens: Vec<String> = (0..size).map(|i| format!("[PAD{i}]")).collect();
+    let mut types = vec![UNUSED; size];
+    let mut put = |id: u64, token: &str, kind: i32| {
+        let slot = usize::try_from(id).ok().and_then(|i| Some((tokens.get_mut(i)?, types.get_mut(i)?)));
+        let Some((text, of)) = slot else {
+            return unsupported(format!("token {id} (`{token}`) is beyond the embedding's {size} rows"));
+        };
+        (*text, *of) = (token.to_owned(), kind);
+        Ok(())
+    };
+    for (token, id) in vocabulary(tokenizer)? {
+        put(id.as_u64().unwrap_or(u64::MAX), token, NORMAL)?;
+    }
+    for (id, token, special) in added(tokenizer) {
+        put(u64::from(id), token, if special { CONTROL } else { USER_DEFINED })?;
+    }
+    Ok((tokens, types))
+}
+
+/// Merges as "a b"; tokenizer.json has them so or as pairs.
+fn merges(tokenizer: &Value) -> Result<Vec<String>> {
+    let list = tokenizer.pointer("/model/merges").and_then(Value::as_array);
+    let list = list.ok_or_else(|| ExportError::Unsupported("tokenizer.json has no model.merges".into()))?;
+    let one = |merge: &Value| match merge {
+        Value::String(joined) => Some(joined.clone()),
+        Value::Array(pair) => Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?)),
+        _ => None,
+    };
+    list.iter()
+        .map(|m| one(m).ok_or_else(|| ExportError::Unsupported("a merge in tokenizer.json is no pair".into())))
+        .collect()
+}
+
+/// A tokenizer.json from `tokenizer.ggml.*`, or `None` where the splitting rule is not known here.
+///
+/// `ignore_merges` is what llama.cpp does under this rule: a word that is a token is taken as it is.
+pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Option<Value> {
+    let text = |key: &str| metadata.get(key)?.to_string().ok();
+    if (text("tokenizer.ggml.model")?.as_str(), text("tokenizer.ggml.pre")?.as_str()) != ("gpt2", PRE) {
+        return None;
+    }
+    let tokens = strings(metadata.get("tokenizer.ggml.tokens")?)?;
+    let types = metadata.get("tokenizer.ggml.token_type")?.to_vec().ok()?;
+    let (mut vocab, mut added) = (Map::new(), Vec::new());
+    for ((id, token), kind) in tokens.iter().enumerate().zip(types) {
+        match kind.to_i32().ok()? {
+            NORMAL => drop(vocab.insert((*token).to_owned(), id.into())),
+            UNUSED => {}
+            kind => added.push(json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": kind == CONTROL,
+            })),
+        }
+    }
+    let merges = strings(metadata.get("tokenizer.ggml.merges")?)?;
+    let merges: Option<Vec<Value>> = merges.iter().map(|m| m.split_once(' ').map(|(a, b)| json!([a, b]))).collect();
+    Some(tokenizer_json(vocab, added, merges?))
+}
+
+fn strings(value: &Gguf) -> Option<Vec<&str>> {
+    value.to_vec().ok()?.iter().map(|v| v.to_string().ok().map(String::as_str)).collect()
+}
+
+fn tokenizer_json(vocab: Map<String, Value>, added: Vec<Value>, merges: Vec<Value>) -> Value {
+    let byte_level =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let split = json!({"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": false});
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level(false)]},
+        "post_processor": null, "decoder": byte_level(true),
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
+            "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hf::read_json;
+    use std::path::Path;
+    use tokenizers::Tokenizer;
+
+    fn nano() -> Value {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+        read_json(&folder.join("tokenizer.json")).unwrap()
+    }
+
+    fn load(json: &Value) -> Tokenizer {
+        Tokenizer::from_bytes(json.to_string()).unwrap()
+    }
+
+    #[test]
+    fn comes_back_and_splits_every_prompt_alike() {
+        let pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let (before, after) = (load(&nano()), load(&from_gguf(&pairs).unwrap()));
+        let text = include_str!("../../../../cli/assets/prompts/cli-heldout.jsonl");
+        for line in text.lines().chain(["<|eot_id|>naïve\t 12345 's\r\n\r\n  x", "日本語 <|begin_of_text|>"]) {
+            let ids = |t: &Tokenizer| t.encode(line, false).unwrap().get_ids().to_vec();
+            assert_eq!(ids(&before), ids(&after), "{line}");
+            assert_eq!(after.decode(&ids(&after), false).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_control_and_missing_rows_unused() {
+        let pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let types = pairs["tokenizer.ggml.token_type"].to_vec().unwrap();
+        let types: Vec<i32> = types.iter().map(|t| t.to_i32().unwrap()).collect();
+        assert_eq!(
+            (types[0], &types[2042..]),
+            (NORMAL, &[CONTROL, CONTROL, CONTROL, CONTROL, CONTROL, CONTROL, UNUSED, UNUSED][..])
+        );
+        let settings = json!({"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|end_of_text|>"}});
+        let ids = SpecialIds::find(&nano(), &settings);
+        assert_eq!(ids, SpecialIds { bos: Some(2042), eos: Some(2043), eot: Some(2046), pad: None });
+    }
+
+    #[test]
+    fn what_gguf_cannot_say_is_refused() {
+        let spoil = |path: &str, value: Value| {
+            let mut t = nano();
+            *t.pointer_mut(path).unwrap() = value;
+            to_gguf(&t, &SpecialIds::default(), false, 2048)
+        };
+        for (path, value) in [
+            ("/model/type", json!("Unigram")),
+            ("/normalizer", json!({"type": "NFC"})),
+            ("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("\\s+")),
+            ("/model/merges", json!([["a"]])),
+            ("/model/vocab", json!({"a": 4000})),
+        ] {
+            assert!(matches!(spoil(path, value), Err(ExportError::Unsupported(_))), "{path}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Writes a GGUF file (version 2, by candle) from tensors already encoded.
+
+use crate::gguf::{metadata, names, rope_order, tokenizer};
+use crate::hf::{read_json, tokenizer_config};
+use crate::{ExportError, Result};
+use candle_core::quantized::gguf_file::{self, Value as Gguf};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// llama.cpp's numbers for "mostly Q4_0" and "mostly Q4_K (small)".
+const MOSTLY_Q4_0: u32 = 2;
+const MOSTLY_Q4_K: u32 = 14;
+
+/// Puts the rows of a float weight or bias into GGUF's order; other tensors pass as they are.
+///
+/// # Errors
+/// [`ExportError::Shape`] where the rows are not whole heads.
+pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Result<Tensor> {
+    let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else { return Ok(tensor.clone()) };
+    let order = rope_order::interleaved(tensor.dim(0)?, count)?;
+    let order: Vec<u32> = order.into_iter().map(|r| r as u32).collect();
+    Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
+}
+
+/// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order, and the configuration,
+/// tokenizer and template of the base folder `from`. The tokenizer adds no BOS where the template writes it.
+///
+/// # Errors
+/// A file that cannot be read or written; a configuration or tokenizer that GGUF cannot hold.
+pub fn write_gguf(path: &Path, from: &Path, tensors: &BTreeMap<String, QTensor>) -> Result<()> {
+    let config = read_json(&from.join("config.json"))?;
+    let mut pairs = metadata::to_gguf(&config, &model_name(path), file_type(tensors))?;
+    pairs.extend(chat_pairs(from, &config)?);
+    let factors = metadata::rope_factors(&config)?.map(frequencies).transpose()?;
+    let mut named = Vec::with_capacity(tensors.len() + 1);
+    for (name, tensor) in tensors {
+        let gguf = names::to_gguf(name);
+        named.push((
+            gguf.ok_or_else(|| ExportError::Unsupported(format!("tensor `{name}` has no name in GGUF")))?,
+            tensor,
+        ));
+    }
+    named.extend(factors.as_ref().map(|f| (names::ROPE_FREQS.to_owned(), f)));
+    let pairs: Vec<(&str, &Gguf)> = pairs.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    let tensors: Vec<(&str, &QTensor)> = named.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+    let mut out = BufWriter::new(File::create(path).map_err(ExportError::writing(path))?);
+    gguf_file::write(&mut out, &pairs, &tensors)?;
+    out.flush().map_err(ExportError::writing(path))
+}
+
+fn model_name(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "student".into(), |s| s.to_string_lossy().into_owned())
+}
+
+fn file_type(tensors: &BTreeMap<String, QTensor>) -> u32 {
+    if tensors.values().any(|t| t.dtype() == GgmlDType::Q4_0) { MOSTLY_Q4_0 } else { MOSTLY_Q4_K }
+}
+
+fn frequencies(factors: Vec<f32>) -> Result<QTensor> {
+    Ok(QTensor::quantize(&Tensor::new(factors, &Device::Cpu)?, GgmlDType::F32)?)
+}
+
+/// Tokenizer and chat template.
+fn chat_pairs(from: &Path, config: &Value) -> Result<BTreeMap<String, Gguf>> {
+    let json = read_json(&from.join("tokenizer.json"))?;
+    let settings = tokenizer_config(from)?;
+    let template = settings.get("chat_template").and_then(Value::as_str).unwrap_or_default();
+    let ids = tokenizer::SpecialIds::find(&json, &settings);
+    let size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
+    let mut pairs = tokenizer::to_gguf(&json, &ids, !writes_bos(template, &settings), size as usize)?;
+    pairs.insert("tokenizer.chat_template".into(), Gguf::String(template.into()));
+    Ok(pairs)
+}
+
+/// Whether the template itself writes the BOS token, by variable or as text. (No BOS token: nothing to add either.)
+fn writes_bos(template: &str, settings: &Value) -> bool {
+    let token = settings.get("bos_token");
+    match token.and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str())) {
+        Some(bos) => template.contains("bos_token") || template.contains(bos),
+        None => true,
+    }
+}

@@ -1,0 +1,10 @@
+//! GPTQ students as Hugging Face folders: written for transformers, vLLM and SGLang, and read back.
+
+mod config;
+mod read;
+mod write;
+
+pub(crate) use config::rope;
+pub use config::{copy_companions, read_json, student_config, tokenizer_config};
+pub use read::read_gptq;
+pub use write::{Weights, write_folder};

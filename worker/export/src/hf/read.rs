@@ -1,0 +1,107 @@
+//! Reads a GPTQ folder, ours or another's, as floats under the base model's tensor names.
+
+use crate::hf::config::read_json;
+use crate::pack::Packed;
+use crate::{ExportError, Result};
+use candle_core::{DType, Device, Tensor};
+use half::f16;
+use safetensors::tensor::Dtype;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+use uspx_model::checkpoint::Checkpoint;
+
+/// Reads a GPTQ folder: every tensor f32 on the CPU, under its original name (`model.layers.0.self_attn.q_proj.weight`
+/// `[outputs, inputs]` for what is stored as `.qweight` and its companions).
+///
+/// # Errors
+/// [`ExportError::Format`] or [`ExportError::Model`] for a folder that is truncated, foreign or contradicts itself;
+/// [`ExportError::Unsupported`] for other widths than 4 bits and other layouts than version 1.
+pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
+    check_layout(folder)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    let mut tensors = HashMap::new();
+    for name in checkpoint.names() {
+        if let Some(module) = name.strip_suffix(".qweight") {
+            tensors.insert(format!("{module}.weight"), linear(&checkpoint, module, folder)?);
+        } else if !is_part(name) {
+            tensors.insert(name.to_owned(), float(&checkpoint, name, folder)?);
+        }
+    }
+    Ok(tensors)
+}
+
+fn is_part(name: &str) -> bool {
+    [".qzeros", ".scales", ".g_idx"].iter().any(|part| name.ends_with(part))
+}
+
+fn check_layout(folder: &Path) -> Result<()> {
+    let path = folder.join("config.json");
+    let config = read_json(&path)?;
+    let apart = folder.join("quantize_config.json");
+    let quantisation = match config.get("quantization_config").filter(|q| !q.is_null()) {
+        Some(q) => q.clone(),
+        None if apart.exists() => read_json(&apart)?,
+        None => return Err(ExportError::format(&path, "no quantization_config: this is no GPTQ folder")),
+    };
+    let method = quantisation.get("quant_method").and_then(Value::as_str).unwrap_or("gptq");
+    let bits = quantisation.get("bits").and_then(Value::as_u64);
+    let layout = quantisation.get("checkpoint_format").and_then(Value::as_str).unwrap_or("gptq");
+    if (method, bits, layout) != ("gptq", Some(4), "gptq") {
+        let bits = bits.map_or("?".into(), |b| b.to_string());
+        return Err(ExportError::Unsupported(format!(
+            "quantised by {method}, {bits} bits, layout {layout}: gptq with 4 bits in layout gptq is read"
+        )));
+    }
+    Ok(())
+}
+
+fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor> {
+    let part = |part: &str, dtype: Dtype, rank: usize| {
+        let name = format!("{module}.{part}");
+        let (stored, shape, bytes) = checkpoint.stored(&name)?;
+        if stored != dtype || shape.len() != rank {
+            let reason = format!("tensor `{name}` is {stored:?} {shape:?}, {dtype:?} of rank {rank} was expected");
+            return Err(ExportError::format(folder, reason));
+        }
+        Ok((shape, bytes))
+    };
+    let (shape, qweight) = part("qweight", Dtype::I32, 2)?;
+    let (outputs, rows) = (shape.get(1).copied().unwrap_or(0), shape.first().copied().unwrap_or(0));
+    let scales = part("scales", Dtype::F16, 2)?.1;
+    let packed = Packed {
+        outputs,
+        inputs: rows.saturating_mul(8),
+        qweight: words(&qweight),
+        qzeros: words(&part("qzeros", Dtype::I32, 2)?.1),
+        scales: scales.chunks_exact(2).map(|b| f16::from_le_bytes([byte(b, 0), byte(b, 1)])).collect(),
+        g_idx: words(&part("g_idx", Dtype::I32, 1)?.1),
+    };
+    let named = |e| match e {
+        ExportError::Shape { got, want, .. } => ExportError::Shape { name: module.to_owned(), got, want },
+        other => other,
+    };
+    let weight = packed.dequantise().map_err(named)?;
+    Ok(Tensor::from_vec(weight, (packed.outputs, packed.inputs), &Device::Cpu)?)
+}
+
+fn byte(bytes: &[u8], at: usize) -> u8 {
+    bytes.get(at).copied().unwrap_or(0)
+}
+
+fn words(bytes: &[u8]) -> Vec<i32> {
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([byte(b, 0), byte(b, 1), byte(b, 2), byte(b, 3)])).collect()
+}
+
+fn float(checkpoint: &Checkpoint, name: &str, folder: &Path) -> Result<Tensor> {
+    let (stored, shape, bytes) = checkpoint.stored(name)?;
+    let dtype = match stored {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F32 => DType::F32,
+        other => {
+            return Err(ExportError::format(folder, format!("tensor `{name}` is {other:?}, a float was expected")));
+        }
+    };
+    Ok(Tensor::from_raw_buffer(&bytes, dtype, &shape, &Device::Cpu)?.to_dtype(DType::F32)?)
+}

@@ -1,0 +1,28 @@
+//! 4-bit writers of the dense student (Llama layout): GPTQ folders for transformers and vLLM, GGUF files for llama.cpp
+//! and its family. Each is read back and compared before it is called written.
+//!
+//! Begin at [`export()`]. In the order of the work: [`calibrate`] walks the layers and gathers each linear's [`hessian`];
+//! [`gptq`] or [`rtn`] choose codes and scales on the [`grid`]; [`pack`] and [`hf`], or [`gguf`], write files;
+//! [`compare`] reads them back. [`open_gptq`] and [`open_gguf`] make a running model of either.
+
+pub mod calibrate;
+pub mod compare;
+mod error;
+mod export;
+pub mod gguf;
+pub mod gptq;
+pub mod grid;
+pub mod hessian;
+pub mod hf;
+pub mod matrix;
+mod open;
+pub mod pack;
+pub mod quantised;
+mod report;
+pub mod rtn;
+pub mod weights;
+
+pub use error::{ExportError, Result};
+pub use export::{GGUF_FILE, Request, Settings, export};
+pub use open::{open_gguf, open_gptq};
+pub use report::{ExportReport, TensorReport};

@@ -1,0 +1,51 @@
+//! What an export says about itself.
+
+use crate::compare::Verification;
+use serde::{Deserialize, Serialize};
+use uspx_domain::ExportFormat;
+
+/// How one tensor fared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorReport {
+    /// Its checkpoint name.
+    pub name: String,
+    /// How it is stored: `int4 g128`, `Q4_0`, `F16` and so on.
+    pub stored: String,
+    /// Bytes it takes in the file.
+    pub bytes: u64,
+    /// Largest absolute difference between stored and original weight.
+    pub max_error: f64,
+    /// Linears: ‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ on the calibration's inputs.
+    pub output_error: Option<f64>,
+    /// GPTQ: the damping that its Hessian took.
+    pub damping: Option<f64>,
+}
+
+/// How an export went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// The format written.
+    pub format: ExportFormat,
+    /// Inputs that share a scale, one size for the whole model. GGUF's K-quants have groups of their own.
+    pub group: usize,
+    /// Calibration tokens.
+    pub calibration_tokens: usize,
+    /// Every tensor, in checkpoint order.
+    pub tensors: Vec<TensorReport>,
+    /// The reading back.
+    pub verification: Verification,
+    /// Files written, relative to the folder, sorted.
+    pub files: Vec<String>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+impl ExportReport {
+    /// Mean over the linears of the squared relative output error.
+    pub fn mean_output_error(&self) -> f64 {
+        let errors: Vec<f64> = self.tensors.iter().filter_map(|t| t.output_error).collect();
+        errors.iter().map(|e| e * e).sum::<f64>() / errors.len().max(1) as f64
+    }
+}

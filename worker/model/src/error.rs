@@ -1,0 +1,62 @@
+//! What can be wrong with a model folder, a template or a computation.
+
+use std::path::PathBuf;
+
+/// Every error of this crate. Messages say what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is there but is not what it should be.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The configuration asks for mathematics that is not implemented.
+    #[error("config.json: {0}")]
+    Config(String),
+    /// A tensor is missing or has another shape or type.
+    #[error("tensor `{name}`: {reason}")]
+    Tensor {
+        /// Its name in the checkpoint.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The tokenizer or the chat template failed.
+    #[error("{0}")]
+    Chat(String),
+    /// The caller asked for something that this model cannot do.
+    #[error("{0}")]
+    Request(String),
+    /// The keeper asked the work to end.
+    #[error("stopped before the work was done")]
+    Stopped,
+    /// The tensor library failed.
+    #[error("tensor operation failed: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Read { path, source }
+    }
+
+    pub(crate) fn malformed(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn tensor(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Tensor { name: name.into(), reason: reason.into() }
+    }
+}

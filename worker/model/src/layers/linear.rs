@@ -1,0 +1,179 @@
+//! A linear map with a frozen weight and, while training, a low-rank adapter.
+
+use crate::Result;
+use crate::link::link;
+use crate::link_many::link3;
+use candle_core::Tensor;
+
+/// A low-rank adapter (LoRA, Hu et al. 2021): y += scale · (x·Aᵀ)·Bᵀ.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// `[rank, in]`.
+    pub a: Tensor,
+    /// `[out, rank]`.
+    pub b: Tensor,
+    /// alpha / rank.
+    pub scale: f64,
+}
+
+impl Adapter {
+    /// What the adapter adds to the weight, `[out, in]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn delta(&self) -> Result<Tensor> {
+        Ok((self.b.matmul(&self.a)? * self.scale)?)
+    }
+
+    /// x·(W + scale·B·A)ᵀ by one product of the merged weight, with gradients for x, A and B but none for W.
+    ///
+    /// With G the gradient of y: dA = scale·(G·B)ᵀ·x and dB = scale·Gᵀ·(x·Aᵀ), or both through D = Gᵀ·x, which is
+    /// fewer operations from a certain rank up.
+    fn matmul(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let (a, b, scale) = (self.a.detach(), self.b.detach(), self.scale);
+        let merged = (weight + (b.matmul(&a)? * scale)?.to_dtype(weight.dtype())?)?;
+        let fixed = x.detach();
+        let y = fixed.matmul(&merged.t()?)?;
+        let wants_x = x.track_op();
+        let (out, into) = merged.dims2()?;
+        let through_weight = 2 * a.dim(0)? * (out + into) > out * into;
+        Ok(link3("adapted-matmul", [x, &self.a, &self.b], y, move |grad| {
+            let grad = grad.contiguous()?;
+            let dx = wants_x.then(|| grad.matmul(&merged)).transpose()?;
+            let (x, grad) = (fixed.to_dtype(a.dtype())?, grad.to_dtype(a.dtype())?);
+            let (da, db) = if through_weight {
+                let d = grad.t()?.matmul(&x)?;
+                (b.t()?.matmul(&d)?, d.matmul(&a.t()?)?)
+            } else {
+                (grad.matmul(&b)?.t()?.matmul(&x)?, grad.t()?.matmul(&x.matmul(&a.t()?)?)?)
+            };
+            Ok((dx, (da * scale)?, (db * scale)?))
+        })?)
+    }
+}
+
+/// y = x·Wᵀ + b.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    /// The adapter being trained.
+    pub adapter: Option<Adapter>,
+}
+
+impl Linear {
+    /// From `weight` `[out, in]` and `bias` `[out]`, both frozen.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias, adapter: None }
+    }
+
+    /// The weight, `[out, in]`, without the adapter.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias, `[out]`, if it has one.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// The weight with the adapter merged in.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn merged(&self) -> Result<Tensor> {
+        match &self.adapter {
+            Some(adapter) => Ok((&self.weight + adapter.delta()?)?),
+            None => Ok(self.weight.clone()),
+        }
+    }
+
+    /// Puts another frozen weight in place.
+    pub fn set_weight(&mut self, weight: Tensor) {
+        self.weight = weight;
+    }
+
+    /// Maps the rows of x, `[N, in]` to `[N, out]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = match &self.adapter {
+            Some(adapter) => adapter.matmul(x, &self.weight)?,
+            None => frozen_matmul(x, &self.weight)?,
+        };
+        match &self.bias {
+            Some(bias) => Ok(y.broadcast_add(bias)?),
+            None => Ok(y),
+        }
+    }
+}
+
+/// x·Wᵀ whose gradient reaches x but costs nothing for W.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn frozen_matmul(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let y = x.detach().matmul(&weight.t()?)?;
+    let weight = weight.clone();
+    Ok(link("frozen-matmul", x, y, move |_, _, grad| grad.contiguous()?.matmul(&weight))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn values(count: usize, seed: u32) -> Vec<f64> {
+        (0..count).map(|i| f64::from((i as u32 * 7919 + seed * 104_729) % 211) / 105.0 - 1.0).collect()
+    }
+
+    /// Σ y², by the plain formula on plain numbers.
+    fn plain(parts: &[Vec<f64>; 3], weight: &[f64], (n, into, out, rank): (usize, usize, usize, usize)) -> f64 {
+        let [x, a, b] = parts;
+        let mut total = 0.0;
+        for row in 0..n {
+            for o in 0..out {
+                let mut y = 0.0;
+                for i in 0..into {
+                    let delta: f64 = (0..rank).map(|r| b[o * rank + r] * a[r * into + i]).sum();
+                    y += x[row * into + i] * (weight[o * into + i] + 0.5 * delta);
+                }
+                total += y * y;
+            }
+        }
+        total
+    }
+
+    #[test]
+    fn adapters_agree_with_the_plain_formula_and_finite_differences() {
+        let (n, into, out) = (5, 4, 6);
+        // Either way of computing the gradients.
+        for rank in [1, 3] {
+            let sizes = (n, into, out, rank);
+            let parts = [values(n * into, 1), values(rank * into, 2), values(out * rank, 3)];
+            let weight = values(out * into, 4);
+            let shapes = [(n, into), (rank, into), (out, rank)];
+            let vars: Vec<Var> =
+                parts.iter().zip(shapes).map(|(v, s)| Var::from_slice(v, s, &Device::Cpu).unwrap()).collect();
+            let mut linear = Linear::new(Tensor::from_slice(&weight, (out, into), &Device::Cpu).unwrap(), None);
+            let (a, b) = (vars[1].as_tensor().clone(), vars[2].as_tensor().clone());
+            linear.adapter = Some(Adapter { a, b, scale: 0.5 });
+            let loss = linear.forward(&vars[0]).unwrap().sqr().unwrap().sum_all().unwrap();
+            assert!((loss.to_scalar::<f64>().unwrap() - plain(&parts, &weight, sizes)).abs() < 1e-9);
+            let gradients = loss.backward().unwrap();
+            for (which, var) in vars.iter().enumerate() {
+                let got: Vec<f64> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                for (i, got) in got.iter().enumerate() {
+                    let moved = |by: f64| {
+                        let mut parts = parts.clone();
+                        parts[which][i] += by;
+                        plain(&parts, &weight, sizes)
+                    };
+                    let want = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                    assert!((got - want).abs() < 1e-6, "rank {rank}, input {which}, {i}: {got} against {want}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! RMS normalisation (Zhang & Sennrich 2019) with a frozen gain.
+
+use crate::Result;
+use crate::link::link;
+use candle_core::{D, Tensor};
+
+/// y = x / sqrt(mean(x²) + ε) · gain.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    gain: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// From its gain, `[hidden]`.
+    pub fn new(gain: Tensor, eps: f64) -> Self {
+        Self { gain, eps }
+    }
+
+    /// The gain, `[hidden]`.
+    pub fn gain(&self) -> &Tensor {
+        &self.gain
+    }
+
+    /// Normalises the rows of x, `[N, hidden]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = candle_nn::ops::rms_norm(&x.detach().contiguous()?, &self.gain, self.eps as f32)?;
+        let (gain, eps) = (self.gain.clone(), self.eps);
+        Ok(link("rms-norm", x, y, move |x, _, grad| {
+            let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
+            let unit = x.broadcast_mul(&inverse)?;
+            let scaled = grad.broadcast_mul(&gain)?;
+            let along = (&scaled * &unit)?.mean_keepdim(D::Minus1)?;
+            (scaled - unit.broadcast_mul(&along)?)?.broadcast_mul(&inverse)
+        })?)
+    }
+}

@@ -1,0 +1,32 @@
+//! The instrumented model: one forward pass, parametrised by `config.json`, that serves every architecture.
+//!
+//! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its weights on disk) →
+//! [`transformer`] (the layers) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
+//! [`chat`] turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
+//!
+//! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N, hidden]`; only attention
+//! pads them to a rectangle. Everything is differentiable; see [`link`] for how frozen weights cost no gradient.
+
+pub mod batch;
+pub mod chat;
+pub mod checkpoint;
+pub mod config;
+pub mod cuts;
+mod error;
+pub mod generate;
+pub mod layers;
+pub mod link;
+mod link_many;
+mod loaded;
+pub mod loss;
+mod mxfp4;
+mod pulse;
+pub mod taps;
+pub mod transformer;
+
+pub use error::ModelError;
+pub use loaded::{LoadedModel, batches, fingerprint};
+pub use pulse::{NoPulse, Pulse};
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, ModelError>;

@@ -1,0 +1,153 @@
+//! Where a probe reads, replaces or differentiates a value inside the forward pass.
+//!
+//! A tap is called at every [`Site`] with the value there; what it returns takes the value's place. Masks are taps
+//! ([`crate::cuts`]), statistics are taps, gradients come from taps that multiply by a variable.
+
+use crate::Result;
+use candle_core::Tensor;
+
+/// A linear map of a layer, by its checkpoint name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Projection {
+    /// Query.
+    Q,
+    /// Key.
+    K,
+    /// Value.
+    V,
+    /// Attention output.
+    O,
+    /// MLP gate.
+    Gate,
+    /// MLP up.
+    Up,
+    /// MLP down.
+    Down,
+}
+
+impl Projection {
+    /// All of a dense layer, in forward order.
+    pub const DENSE: [Projection; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The checkpoint's name of its weight in `layer`, without `.weight`.
+    pub fn path(self, layer: usize) -> String {
+        let within = match self {
+            Self::Q => "self_attn.q_proj",
+            Self::K => "self_attn.k_proj",
+            Self::V => "self_attn.v_proj",
+            Self::O => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        };
+        format!("model.layers.{layer}.{within}")
+    }
+}
+
+/// Which expert each token went to, and with what weight.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// Expert ids, most wanted first, flat: token-major `[N × top_k]`.
+    pub chosen: Vec<u32>,
+    /// Softmax over the chosen logits, `[N, top_k]`.
+    pub gates: Tensor,
+    /// Experts per token.
+    pub top_k: usize,
+}
+
+/// A place in the forward pass. N counts the batch's tokens.
+#[derive(Debug, Clone, Copy)]
+pub enum Site<'a> {
+    /// The residual stream entering a layer, `[N, hidden]`.
+    Residual {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// The residual stream between attention and MLP, `[N, hidden]`.
+    Middle {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Attention probabilities, `[heads, B, T, keys (+1 for the sink, already dropped)]`.
+    Attention {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Outputs of the query heads before the output projection, `[N, heads, head_dim]`.
+    Heads {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Router logits, `[N, experts]`, before the choice.
+    Router {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Outputs of the chosen experts, not yet weighted, `[N, top_k, hidden]`.
+    Experts {
+        /// Layer, from 0.
+        layer: usize,
+        /// The choice.
+        routing: &'a Routing,
+    },
+    /// Hidden channels of a dense MLP, `[N, inner]`.
+    Channels {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// What the MLP adds to the residual stream, `[N, hidden]`.
+    MlpOut {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Input rows of a linear map, `[N, in]`.
+    LinearInput {
+        /// Layer, from 0.
+        layer: usize,
+        /// Which map.
+        projection: Projection,
+    },
+}
+
+/// A tap on the forward pass.
+pub trait Taps {
+    /// Sees `value` at `site`; `Some` takes its place.
+    ///
+    /// # Errors
+    /// Any; it ends the forward pass.
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>>;
+}
+
+/// No tap.
+pub struct NoTaps;
+
+impl Taps for NoTaps {
+    fn at(&mut self, _: Site<'_>, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
+
+/// Two taps, the first one first.
+impl<A: Taps + ?Sized, B: Taps + ?Sized> Taps for (&mut A, &mut B) {
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        match self.0.at(site, value)? {
+            Some(first) => Ok(Some(self.1.at(site, &first)?.unwrap_or(first))),
+            None => self.1.at(site, value),
+        }
+    }
+}
+
+/// A closure is a tap.
+impl<F> Taps for F
+where
+    F: FnMut(Site<'_>, &Tensor) -> Result<Option<Tensor>>,
+{
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        self(site, value)
+    }
+}
+
+/// The value after the tap.
+pub(crate) fn tap(taps: &mut dyn Taps, site: Site<'_>, value: Tensor) -> Result<Tensor> {
+    Ok(taps.at(site, &value)?.unwrap_or(value))
+}

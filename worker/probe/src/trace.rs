@@ -1,0 +1,162 @@
+//! Trace: what one forward pass shows of every expert and head, over the positions that hold response tokens.
+
+use crate::{Result, prompt_tokens};
+use candle_core::{D, DType, Tensor};
+use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
+use uspx_model::batch::Batch;
+use uspx_model::taps::{Site, Taps};
+use uspx_model::{LoadedModel, ModelError, Pulse, batches};
+
+/// The statistics of experts, in the order they are kept.
+const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic::Saliency, Statistic::EasyEp];
+
+/// Traces `prompts`: per prompt, sums of count, gate mass, saliency and EASY-EP of each expert, of output norms of
+/// each head (methods: REAP, Lasby et al. 2025; EASY-EP, Dong et al. 2025).
+///
+/// # Errors
+/// A prompt without a reference; those of the model; a stop by the keeper.
+pub fn trace(model: &LoadedModel, prompts: &[Prompt], batch_tokens: usize, pulse: &dyn Pulse) -> Result<Deposit> {
+    let sequences = model.with_references(prompts)?;
+    let shape = model.shape();
+    let mut sums = Sums::new(&shape, prompts.len());
+    let plan = batches(&sequences, batch_tokens)?;
+    let total = plan.len() as u64;
+    for (done, (members, batch)) in plan.iter().enumerate() {
+        let frame = model.transformer.frame(batch)?;
+        let mut taps = TraceTaps { batch, members, sums: &mut sums, before: None, saliency: Vec::new() };
+        model.transformer.forward(batch, &frame, &mut taps)?;
+        pulse.beat(done as u64 + 1, total)?;
+    }
+    Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: sums.columns(&shape) })
+}
+
+/// Sums per statistic and unit, one value per prompt.
+struct Sums {
+    prompts: usize,
+    experts: usize,
+    heads: usize,
+    /// `[layer][expert][statistic][prompt]`, flat.
+    expert: Vec<f64>,
+    /// `[layer][head][prompt]`, flat.
+    head: Vec<f64>,
+}
+
+impl Sums {
+    fn new(shape: &ModelShape, prompts: usize) -> Self {
+        let (layers, experts, heads) = (shape.layers as usize, shape.experts as usize, shape.heads as usize);
+        Self {
+            prompts,
+            experts,
+            heads,
+            expert: vec![0.0; layers * experts * EXPERT.len() * prompts],
+            head: vec![0.0; layers * heads * prompts],
+        }
+    }
+
+    fn add_expert(&mut self, layer: usize, expert: u32, statistic: usize, prompt: usize, value: f64) {
+        let at = ((layer * self.experts + expert as usize) * EXPERT.len() + statistic) * self.prompts + prompt;
+        if let Some(sum) = self.expert.get_mut(at) {
+            *sum += value;
+        }
+    }
+
+    fn add_head(&mut self, layer: usize, head: usize, prompt: usize, value: f64) {
+        if let Some(sum) = self.head.get_mut((layer * self.heads + head) * self.prompts + prompt) {
+            *sum += value;
+        }
+    }
+
+    fn columns(&self, shape: &ModelShape) -> Vec<Column> {
+        let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect();
+        let each = |unit: Unit| EXPERT.into_iter().map(move |statistic| (unit, statistic));
+        let experts = shape.units(UnitKind::Expert).flat_map(each);
+        let heads = shape.units(UnitKind::Head).map(|unit| (unit, Statistic::HeadNorm));
+        let column = |((unit, statistic), values): ((Unit, Statistic), &[f64])| Column {
+            unit,
+            statistic,
+            values: narrow(values),
+        };
+        let width = self.prompts.max(1);
+        let experts = experts.zip(self.expert.chunks_exact(width)).map(column);
+        experts.chain(heads.zip(self.head.chunks_exact(width)).map(column)).collect()
+    }
+}
+
+struct TraceTaps<'a> {
+    batch: &'a Batch,
+    members: &'a [usize],
+    sums: &'a mut Sums,
+    /// The residual stream before the MLP.
+    before: Option<Tensor>,
+    /// (row, expert, g‖f‖) of the layer's response tokens, until the layer's output is known.
+    saliency: Vec<(usize, u32, f64)>,
+}
+
+impl TraceTaps<'_> {
+    /// The prompt that a row belongs to, where the row holds a response token.
+    fn prompt(&self, row: usize) -> Option<usize> {
+        let (sequence, response) = self.batch.place.get(row)?;
+        if *response { self.members.get(*sequence as usize).copied() } else { None }
+    }
+
+    fn experts(&mut self, layer: usize, routing: &uspx_model::taps::Routing, outputs: &Tensor) -> Result<()> {
+        let norms: Vec<f32> = norms(outputs)?.flatten_all()?.to_vec1()?;
+        let gates: Vec<f32> = routing.gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        self.saliency.clear();
+        for (slot, ((expert, gate), norm)) in routing.chosen.iter().zip(&gates).zip(&norms).enumerate() {
+            let row = slot / routing.top_k;
+            let Some(prompt) = self.prompt(row) else { continue };
+            let saliency = f64::from(*gate) * f64::from(*norm);
+            for (statistic, value) in [1.0, f64::from(*gate), saliency].into_iter().enumerate() {
+                self.sums.add_expert(layer, *expert, statistic, prompt, value);
+            }
+            self.saliency.push((row, *expert, saliency));
+        }
+        Ok(())
+    }
+
+    /// EASY-EP weighs g‖f‖ by how far the layer turned the residual stream: max(0, 1 − cos(h, h + MoE(h))).
+    fn turn(&mut self, layer: usize, out: &Tensor) -> Result<()> {
+        let before = self.before.take().ok_or_else(|| ModelError::Request("an MLP without its input".into()))?;
+        if self.saliency.is_empty() {
+            return Ok(());
+        }
+        let after = (&before + out)?;
+        let dot = (&before * &after)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+        let cos: Vec<f32> = (dot / (norms(&before)? * norms(&after)?)?)?.to_vec1()?;
+        for (row, expert, saliency) in std::mem::take(&mut self.saliency) {
+            let turned = cos.get(row).map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
+            if let Some(prompt) = self.prompt(row) {
+                self.sums.add_expert(layer, expert, 3, prompt, saliency * turned);
+            }
+        }
+        Ok(())
+    }
+
+    fn heads(&mut self, layer: usize, outputs: &Tensor) -> Result<()> {
+        for (row, of_heads) in norms(outputs)?.to_vec2::<f32>()?.into_iter().enumerate() {
+            let Some(prompt) = self.prompt(row) else { continue };
+            for (head, norm) in of_heads.into_iter().enumerate() {
+                self.sums.add_head(layer, head, prompt, f64::from(norm));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn norms(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(DType::F32)?.sqr()?.sum(D::Minus1)?.sqrt()?)
+}
+
+impl Taps for TraceTaps<'_> {
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        match site {
+            Site::Middle { .. } => self.before = Some(value.clone()),
+            Site::Heads { layer } => self.heads(layer, value)?,
+            Site::Experts { layer, routing } => self.experts(layer, routing, value)?,
+            Site::MlpOut { layer } => self.turn(layer, value)?,
+            _ => {}
+        }
+        Ok(None)
+    }
+}

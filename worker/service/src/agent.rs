@@ -1,0 +1,253 @@
+//! The agent: says hello, pulls the worker's own tasks, keeps their leases by progress, and posts answers.
+
+use crate::compute::{Compute, Gauge};
+use crate::error::JobError;
+use crate::holdings::{Holdings, Opened};
+use crate::job::{self, Inputs, Product};
+use crate::{WorkerError, WorkerSettings};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use uspx_artifact::Store;
+use uspx_bus::{Bus, BusError, Delivery, Lease};
+use uspx_domain::{Answer, Outcome, Task, TaskId};
+use uspx_runtime::{Shutdown, memory};
+use uspx_wire::subjects::{HELLO, RESULTS, answer_message_id, task_queue};
+use uspx_wire::{
+    Content, CurrentTask, HelloMessage, SpokenVersion, TaskMessage, decode, encode, pack_answer, unpack_task,
+};
+
+/// How long one pull waits: a shutdown is noticed between two.
+const WAIT: Duration = Duration::from_millis(500);
+/// The pause after trouble that may pass.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A worker, ready to run.
+pub struct Agent {
+    settings: WorkerSettings,
+    bus: Arc<dyn Bus>,
+    store: Store,
+    compute: Compute,
+    hello: HelloMessage,
+    current: Current,
+}
+
+/// What is at work now.
+type Current = Arc<Mutex<Option<(TaskId, Arc<Gauge>)>>>;
+
+impl Agent {
+    /// Looks at the models and starts the compute thread.
+    ///
+    /// # Errors
+    /// A model folder that cannot be used.
+    pub fn new(settings: WorkerSettings, bus: Arc<dyn Bus>, store: Store) -> Result<Self, WorkerError> {
+        let holdings = Holdings::scan(&settings.models)?;
+        let hello = HelloMessage {
+            worker: settings.id.clone(),
+            uspx_version: env!("CARGO_PKG_VERSION").to_owned(),
+            speaks: SpokenVersion::all(),
+            models: holdings.report(),
+            threads: settings.threads,
+            memory_bytes: memory::of_machine().1,
+            device: settings.device_name.clone(),
+            current: None,
+        };
+        let compute = Compute::start(Opened::new(holdings, settings.device.clone()), settings.batch_tokens)?;
+        Ok(Self { settings, bus, store, compute, hello, current: Current::default() })
+    }
+
+    /// Works until the end is asked for. A task that is under way then goes back into the queue.
+    ///
+    /// # Errors
+    /// What cannot be waited out.
+    pub async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let hellos = shutdown.child();
+        let saying = tokio::spawn(say_hello(
+            self.bus.clone(),
+            self.hello.clone(),
+            self.current.clone(),
+            self.settings.hello_every,
+            hellos.clone(),
+        ));
+        let outcome = self.pull_tasks(shutdown).await;
+        hellos.ask();
+        if let Err(error) = saying.await {
+            tracing::warn!(%error, "the hellos ended badly");
+        }
+        outcome
+    }
+
+    async fn pull_tasks(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let queue = task_queue(&self.settings.id);
+        while !shutdown.is_asked() {
+            match self.bus.pull(&queue, WAIT).await {
+                Ok(None) => {}
+                Ok(Some(delivery)) => self.work(&delivery, shutdown).await?,
+                // The coordinator makes the queue when it first hears of this worker.
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, "no tasks just now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn work(&self, delivery: &Delivery, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let task = match self.read(delivery).await {
+            Ok(task) => task,
+            Err(error) if error.is_retryable() => return self.give_back(delivery, &error).await,
+            Err(error) => return Ok(delivery.term(&error.to_string()).await?),
+        };
+        let start = Instant::now();
+        let id = task.id;
+        tracing::info!(task = %id, work = task.work.name(), "at work");
+        let result = self.compute(task, delivery, shutdown).await?;
+        let product = match result {
+            Err(JobError::Stopped) => return self.give_back(delivery, &JobError::Stopped).await,
+            Err(error) => {
+                tracing::warn!(task = %id, %error, "a task failed");
+                Outcome::Failed { reason: error.to_string(), retryable: error.is_retryable() }.into()
+            }
+            Ok(product) => product,
+        };
+        self.post(id, product, start.elapsed(), delivery).await
+    }
+
+    /// The task in a delivery.
+    async fn read(&self, delivery: &Delivery) -> Result<Task, JobError> {
+        let unreadable = |e: uspx_wire::WireError| JobError::Task(e.to_string());
+        let message: TaskMessage = decode(&delivery.payload).map_err(unreadable)?;
+        match message.task {
+            Content::Inline(task) => Ok(task),
+            Content::Stored(blob) => unpack_task(&blob, &self.store.get_blob(&blob).await?).map_err(unreadable),
+        }
+    }
+
+    async fn give_back(&self, delivery: &Delivery, why: &JobError) -> Result<(), WorkerError> {
+        tracing::info!(message = delivery.message_id, %why, "a task goes back");
+        match delivery.nak(PAUSE).await {
+            Ok(Lease::Held | Lease::Lost) => Ok(()),
+            Err(error) if error.is_retryable() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the thread do it, and tells the bus of progress meanwhile.
+    async fn compute(
+        &self,
+        task: Task,
+        delivery: &Delivery,
+        shutdown: &Shutdown,
+    ) -> Result<Result<Product, JobError>, WorkerError> {
+        let inputs = match self.fetch(&task).await {
+            Ok(inputs) => inputs,
+            Err(error) => return Ok(Err(error)),
+        };
+        let gauge = Arc::new(Gauge::default());
+        self.set_current(Some((task.id, gauge.clone())));
+        let result = self.compute.give(task, inputs, gauge.clone()).await?;
+        let outcome = keep_lease(result, delivery, &gauge, shutdown).await;
+        self.set_current(None);
+        outcome
+    }
+
+    async fn fetch(&self, task: &Task) -> Result<Inputs, JobError> {
+        let mut inputs = Inputs::default();
+        for blob in job::needs(&task.work) {
+            if let std::collections::hash_map::Entry::Vacant(place) = inputs.0.entry(blob) {
+                place.insert(self.store.get_blob(&blob).await?);
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Blobs first, then the answer; the task is acknowledged when both are durable (invariant 3).
+    async fn post(
+        &self,
+        task: TaskId,
+        product: Product,
+        took: Duration,
+        delivery: &Delivery,
+    ) -> Result<(), WorkerError> {
+        let worker = self.settings.id.clone();
+        let answer = Answer { task, worker: worker.clone(), outcome: product.outcome, millis: took.as_millis() as u64 };
+        let packed = pack_answer(answer)?;
+        for content in product.blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
+            if let Err(error) = self.store.put_blob(content).await {
+                tracing::warn!(%task, %error, "an answer's blob cannot be stored");
+                return self.give_back(delivery, &error.into()).await;
+            }
+        }
+        let id = answer_message_id(&delivery.message_id, &worker);
+        match self.bus.publish(RESULTS, &id, packed.message).await {
+            Ok(_) => {}
+            Err(error) if error.is_retryable() || matches!(error, BusError::Full { .. }) => {
+                tracing::warn!(%task, %error, "an answer cannot be posted just now");
+                return self.give_back(delivery, &JobError::Task(error.to_string())).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Err(error) = delivery.ack().await {
+            tracing::warn!(%task, %error, "a task will come again although it is answered");
+        }
+        Ok(())
+    }
+
+    fn set_current(&self, current: Option<(TaskId, Arc<Gauge>)>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+/// Waits for the result. The lease is prolonged only when the work has moved since the last time (invariant 4).
+async fn keep_lease(
+    mut result: oneshot::Receiver<Result<Product, JobError>>,
+    delivery: &Delivery,
+    gauge: &Gauge,
+    shutdown: &Shutdown,
+) -> Result<Result<Product, JobError>, WorkerError> {
+    let mut clock = tokio::time::interval(delivery.lease() / 4);
+    let mut told = gauge.beats();
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            done = &mut result => return done.map_err(|_| WorkerError::ComputeGone),
+            () = shutdown.asked(), if !asked => {
+                asked = true;
+                gauge.stop();
+            }
+            _ = clock.tick() => {
+                let beats = gauge.beats();
+                if beats > told {
+                    told = beats;
+                    match delivery.progress().await {
+                        Ok(Lease::Held) => {}
+                        Ok(Lease::Lost) => tracing::warn!(message = delivery.message_id, "the lease ran out; going on"),
+                        Err(error) => tracing::debug!(%error, "progress was not told"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn say_hello(bus: Arc<dyn Bus>, hello: HelloMessage, current: Current, every: Duration, stop: Shutdown) {
+    let mut clock = tokio::time::interval(every);
+    loop {
+        tokio::select! { _ = clock.tick() => {}, () = stop.asked() => return }
+        let at_work = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = at_work.map(|(task, gauge)| {
+            let (done, total) = gauge.steps();
+            CurrentTask { task, done, total }
+        });
+        match encode(&HelloMessage { current, ..hello.clone() }) {
+            Ok(message) => {
+                if let Err(error) = bus.broadcast(HELLO, message).await {
+                    tracing::debug!(%error, "a hello was not said");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a hello cannot be encoded"),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What ends a worker, and what ends a job.
+
+use std::path::PathBuf;
+use uspx_artifact::ArtifactError;
+use uspx_bus::BusError;
+use uspx_distill::DistillError;
+use uspx_export::ExportError;
+use uspx_model::ModelError;
+
+/// Errors that end the worker.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A model folder that it was given cannot be used.
+    #[error("{folder}: {source}")]
+    Model {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: ModelError,
+    },
+    /// The bus failed for good.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A message cannot be encoded.
+    #[error(transparent)]
+    Wire(#[from] uspx_wire::WireError),
+    /// The thread that computes has ended.
+    #[error("the compute thread has ended: start the worker again")]
+    ComputeGone,
+    /// The thread that computes cannot be started.
+    #[error("the compute thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why a job came to nothing. Never quotes a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The end was asked for.
+    #[error("stopped")]
+    Stopped,
+    /// This worker does not hold the model.
+    #[error("model {0} is not on this worker")]
+    NoModel(uspx_domain::Fingerprint),
+    /// A blob that the task names is missing or damaged.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The model or a probe failed.
+    #[error(transparent)]
+    Model(ModelError),
+    /// Labels or training failed.
+    #[error(transparent)]
+    Distill(DistillError),
+    /// An export failed.
+    #[error(transparent)]
+    Export(ExportError),
+    /// Scratch files cannot be written.
+    #[error("scratch files: {0}")]
+    Scratch(#[from] std::io::Error),
+    /// The task makes no sense.
+    #[error("{0}")]
+    Task(String),
+    /// A bug: the work panicked.
+    #[error("the work panicked: {0}")]
+    Panic(String),
+}
+
+impl JobError {
+    /// Whether another try, here or elsewhere, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic(_) => true,
+            Self::Artifact(e) => e.is_retryable(),
+            Self::Model(e) => matches!(e, ModelError::Read { .. }),
+            Self::Distill(e) => e.is_retryable(),
+            Self::Export(e) => e.is_retryable(),
+            Self::Task(_) => false,
+        }
+    }
+}
+
+impl From<ModelError> for JobError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Stopped => Self::Stopped,
+            other => Self::Model(other),
+        }
+    }
+}
+
+impl From<DistillError> for JobError {
+    fn from(error: DistillError) -> Self {
+        match error {
+            DistillError::Model(inner) => inner.into(),
+            other => Self::Distill(other),
+        }
+    }
+}
+
+impl From<ExportError> for JobError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Model(inner) => inner.into(),
+            other => Self::Export(other),
+        }
+    }
+}

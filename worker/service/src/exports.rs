@@ -1,0 +1,87 @@
+//! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be judged.
+
+use crate::error::JobError;
+use crate::job::{Inputs, Product};
+use crate::open::open_any;
+use bytes::Bytes;
+use candle_core::{DType, Device};
+use std::path::{Component, Path, PathBuf};
+use uspx_domain::{BlobRef, ExportFormat, Outcome, Prompt, StoredFile};
+use uspx_export::{Request, Settings};
+use uspx_model::batch::Batch;
+use uspx_model::{LoadedModel, Pulse, batches};
+
+/// Tokens of a calibration batch.
+const CALIBRATION_TOKENS: usize = 4096;
+
+/// Exports `student` (its adapter is merged) and takes up the files.
+pub(crate) fn write(
+    student: &LoadedModel,
+    base: &Path,
+    calibration: &[Prompt],
+    format: ExportFormat,
+    pulse: &dyn Pulse,
+) -> Result<Product, JobError> {
+    let scratch = tempfile::tempdir()?;
+    let sequences = student.with_references(calibration)?;
+    let batches: Vec<Batch> = batches(&sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
+    let request = Request {
+        student: &student.transformer,
+        base,
+        calibration: &batches,
+        format,
+        settings: Settings::shipped(format),
+    };
+    let report = uspx_export::export(&request, scratch.path(), pulse)?;
+    tracing::info!(?format, bytes = report.bytes, error = report.mean_output_error(), "exported");
+    let (mut files, mut blobs) = (Vec::new(), Vec::new());
+    for path in report.files {
+        let content = Bytes::from(std::fs::read(scratch.path().join(&path))?);
+        files.push(StoredFile { path, blob: BlobRef::to(&content) });
+        blobs.push(content);
+    }
+    Ok(Product { outcome: Outcome::Exported { files }, blobs })
+}
+
+/// Opens an exported student from its files.
+pub(crate) fn open(
+    format: ExportFormat,
+    files: &[StoredFile],
+    inputs: &Inputs,
+    device: &Device,
+) -> Result<LoadedModel, JobError> {
+    let scratch = tempfile::tempdir()?;
+    for file in files {
+        let path = scratch.path().join(inside(&file.path)?);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, inputs.get(&file.blob)?)?;
+    }
+    let path = match format {
+        ExportFormat::Gptq | ExportFormat::Rtn => scratch.path().to_owned(),
+        ExportFormat::Gguf => {
+            let gguf = files.iter().find(|f| f.path.ends_with(".gguf"));
+            scratch.path().join(&gguf.ok_or_else(|| JobError::Task("a GGUF student without a .gguf file".into()))?.path)
+        }
+    };
+    Ok(open_any(&path, DType::F32, device)?)
+}
+
+/// A path that stays inside the folder it is joined to.
+fn inside(path: &str) -> Result<PathBuf, JobError> {
+    let parsed = PathBuf::from(path);
+    let plain = !path.is_empty() && parsed.components().all(|c| matches!(c, Component::Normal(_)));
+    if plain { Ok(parsed) } else { Err(JobError::Task(format!("`{path}` is no path within a student's folder"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn paths_that_leave_the_folder_are_refused() {
+        for bad in ["", "/etc/passwd", "../x", "a/../../x", "./x"] {
+            assert!(super::inside(bad).is_err(), "{bad}");
+        }
+        assert!(super::inside("gptq/model.safetensors").is_ok());
+    }
+}

@@ -1,0 +1,110 @@
+//! The models on this machine, by fingerprint: what is offered to the colony, and opened when a task asks.
+
+use crate::WorkerError;
+use crate::error::JobError;
+use candle_core::{DType, Device};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uspx_domain::Fingerprint;
+use uspx_model::config::ModelConfig;
+use uspx_model::{LoadedModel, ModelError, fingerprint};
+use uspx_wire::HeldModel;
+
+/// What is on the disk.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings {
+    models: BTreeMap<Fingerprint, (PathBuf, HeldModel)>,
+}
+
+impl Holdings {
+    /// Looks at every folder; weights are hashed but not kept.
+    ///
+    /// # Errors
+    /// A folder that holds no model, named.
+    pub fn scan(folders: &[PathBuf]) -> Result<Self, WorkerError> {
+        let mut models = BTreeMap::new();
+        for folder in folders {
+            let held = look(folder).map_err(|source| WorkerError::Model { folder: folder.clone(), source })?;
+            models.insert(held.fingerprint, (folder.clone(), held));
+        }
+        Ok(Self { models })
+    }
+
+    /// What the hello says.
+    pub fn report(&self) -> Vec<HeldModel> {
+        self.models.values().map(|(_, held)| held.clone()).collect()
+    }
+
+    /// The folder of a model.
+    ///
+    /// # Errors
+    /// It is not here.
+    pub fn folder(&self, model: Fingerprint) -> Result<&Path, JobError> {
+        self.models.get(&model).map(|(path, _)| path.as_path()).ok_or(JobError::NoModel(model))
+    }
+}
+
+fn look(folder: &Path) -> Result<HeldModel, ModelError> {
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path, source })?;
+    let config = ModelConfig::from_json(&text)?;
+    Ok(HeldModel { fingerprint: fingerprint(folder)?, shape: config.shape(), architecture: config.architecture })
+}
+
+/// The models in memory: at most as many as a campaign uses at once.
+pub struct Opened {
+    holdings: Holdings,
+    device: Device,
+    open: Vec<(Fingerprint, Arc<LoadedModel>)>,
+}
+
+/// Teacher and student.
+const KEPT_OPEN: usize = 2;
+
+impl Opened {
+    /// Nothing is open yet.
+    pub fn new(holdings: Holdings, device: Device) -> Self {
+        Self { holdings, device, open: Vec::new() }
+    }
+
+    /// The model, opened if it is not; the one longest unused is closed for it.
+    ///
+    /// # Errors
+    /// It is not here, or cannot be opened.
+    pub fn get(&mut self, model: Fingerprint) -> Result<Arc<LoadedModel>, JobError> {
+        if let Some(at) = self.open.iter().position(|(id, _)| *id == model) {
+            let entry = self.open.remove(at);
+            let found = entry.1.clone();
+            self.open.push(entry);
+            return Ok(found);
+        }
+        let opened = Arc::new(self.fresh(model)?);
+        if self.open.len() >= KEPT_OPEN {
+            self.open.remove(0);
+        }
+        self.open.push((model, opened.clone()));
+        Ok(opened)
+    }
+
+    /// A copy of the model for this job alone, to attach adapters to.
+    ///
+    /// # Errors
+    /// As [`Opened::get`].
+    pub fn fresh(&self, model: Fingerprint) -> Result<LoadedModel, JobError> {
+        Ok(LoadedModel::open(self.holdings.folder(model)?, DType::F32, &self.device)?)
+    }
+
+    /// The folder of a model.
+    ///
+    /// # Errors
+    /// It is not here.
+    pub fn folder(&self, model: Fingerprint) -> Result<&Path, JobError> {
+        self.holdings.folder(model)
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}

@@ -1,0 +1,40 @@
+//! What a worker is started with.
+
+use candle_core::Device;
+use std::path::PathBuf;
+use std::time::Duration;
+use uspx_domain::WorkerId;
+
+/// A worker's settings.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Its name in the colony.
+    pub id: WorkerId,
+    /// Model folders on this machine.
+    pub models: Vec<PathBuf>,
+    /// Where it computes.
+    pub device: Device,
+    /// How that is called, for people.
+    pub device_name: String,
+    /// Threads that it may use, for people and for planning.
+    pub threads: u32,
+    /// Tokens run together.
+    pub batch_tokens: usize,
+    /// How often it says hello.
+    pub hello_every: Duration,
+}
+
+impl WorkerSettings {
+    /// A worker on the CPU with the usual times.
+    pub fn on_cpu(id: WorkerId, models: Vec<PathBuf>) -> Self {
+        Self {
+            id,
+            models,
+            device: Device::Cpu,
+            device_name: "cpu".to_owned(),
+            threads: candle_core::utils::get_num_threads() as u32,
+            batch_tokens: 4096,
+            hello_every: Duration::from_secs(2),
+        }
+    }
+}
