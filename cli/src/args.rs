@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// Tokens run together, padding included.
     #[arg(long, default_value_t = 4096, value_parser = positive)]
     pub batch_tokens: usize,
+    /// Leave the weights in their file and read one layer at a time.
+    #[arg(long)]
+    pub stream: bool,
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,

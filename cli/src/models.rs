@@ -6,9 +6,9 @@ use crate::progress::Bar;
 use candle_core::{DType, Device};
 use std::path::Path;
 use uspx_domain::{Mask, Prompt, parse_prompts};
-use uspx_model::LoadedModel;
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
+use uspx_model::{Holding, LoadedModel, Placement};
 use uspx_runtime::Shutdown;
 
 /// The device that `--device` names.
@@ -37,7 +37,8 @@ pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
         return Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())));
     }
     let device = device(&run.device)?;
-    Ok(uspx_worker::open_any(path, DType::F32, &device)?)
+    let holding = if run.stream { Holding::Streamed } else { Holding::Stored };
+    Ok(uspx_worker::open_any(path, Placement { dtype: DType::F32, device, holding })?)
 }
 
 /// Reads a prompt file.

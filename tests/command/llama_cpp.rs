@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use uspx_domain::ExportFormat;
 use uspx_export::{GGUF_FILE, gguf, open_gguf};
+use uspx_model::Placement;
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::NoTaps;
 
@@ -61,7 +62,7 @@ fn theirs(python: &Path, file: &Path, ids: &Path) -> Vec<Vec<f32>> {
 
 /// Logits after each list of ids, in our own reading.
 fn ours(file: &Path, asked: &[Vec<u32>]) -> Vec<Vec<f32>> {
-    let model = open_gguf(file, DType::F32, &Device::Cpu).unwrap();
+    let model = open_gguf(file, Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let sequences: Vec<Sequence> =
         asked.iter().map(|ids| Sequence { response_start: ids.len(), ids: ids.clone() }).collect();
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();

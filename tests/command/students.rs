@@ -11,13 +11,13 @@ use uspx_artifact::{Draft, Store, silent};
 use uspx_domain::{Digest, ExportFormat, Fingerprint, Manifest};
 use uspx_export::{Request, Settings, export};
 use uspx_model::batch::Batch;
-use uspx_model::{LoadedModel, NoPulse, batches};
+use uspx_model::{LoadedModel, NoPulse, Placement, batches};
 
 /// Prompts that calibrate the exports: enough to run, not to be good.
 const CALIBRATION: usize = 16;
 
 pub fn student() -> LoadedModel {
-    LoadedModel::open(&model("student"), DType::F32, &Device::Cpu).unwrap()
+    LoadedModel::open(&model("student"), Placement::floats(DType::F32, &Device::Cpu)).unwrap()
 }
 
 /// Writes the shipped student into a folder as the colony would.

@@ -1,41 +1,40 @@
 //! Gradients against finite differences: candle loses or falsifies some without an error.
 
-use crate::support::{nano, prompts};
+use crate::support::{nano, opened, prompts};
 use candle_core::{Tensor, Var};
 use uspx_domain::{Baseline, Statistic, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, NoPulse, Result};
-use uspx_probe::evaluate::response_nll;
+use uspx_model::{Holding, LoadedModel, NoPulse, Result};
 use uspx_probe::patch::attribution;
 
 /// The batch's loss with one unit's output scaled by `factor`.
 fn loss_scaled(model: &LoadedModel, batch: &Batch, kind: UnitKind, layer: usize, index: u32, factor: f64) -> f64 {
     let frame = model.transformer.frame(batch).unwrap();
     let mut scale = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-        let (units, slots): (Vec<u32>, usize) = match (site, kind) {
-            (Site::Experts { layer: l, routing }, UnitKind::Expert) if l == layer => {
-                (routing.chosen.clone(), routing.top_k)
+        match (site, kind) {
+            (Site::ExpertOut(at), UnitKind::Expert) if at.layer == layer && at.expert == index => {
+                Ok(Some((value * factor)?))
             }
             (Site::Heads { layer: l }, UnitKind::Head) if l == layer => {
-                let (n, heads, _) = value.dims3()?;
-                ((0..n).flat_map(|_| 0..heads as u32).collect(), heads)
+                let heads = value.dim(1)?;
+                let factors: Vec<f32> =
+                    (0..heads).map(|h| if h == index as usize { factor as f32 } else { 1.0 }).collect();
+                Ok(Some(value.broadcast_mul(&Tensor::from_vec(factors, (1, heads, 1), value.device())?)?))
             }
-            _ => return Ok(None),
-        };
-        let factors: Vec<f32> = units.iter().map(|u| if *u == index { factor as f32 } else { 1.0 }).collect();
-        let factors = Tensor::from_vec(factors, (value.dim(0)?, slots, 1), value.device())?;
-        Ok(Some(value.broadcast_mul(&factors)?))
+            _ => Ok(None),
+        }
     };
     let x = model.transformer.forward(batch, &frame, &mut scale).unwrap();
-    let nll = response_nll(&model.transformer, &x, batch).unwrap().to_vec1::<f32>().unwrap();
+    let nll = model.transformer.response_nll(&x, batch).unwrap().to_vec1::<f32>().unwrap();
     nll.into_iter().map(f64::from).sum()
 }
 
 #[test]
 fn attribution_is_the_derivative_of_the_loss() {
     for (which, kinds) in [("teacher", vec![UnitKind::Expert, UnitKind::Head]), ("student", vec![UnitKind::Head])] {
-        let (model, some) = (nano(which), prompts("cli-heldout.jsonl", 6));
+        // As floats: the steps of activations cut to 16 bits would show in differences as small as these.
+        let (model, some) = (opened(which, Holding::Floats), prompts("cli-heldout.jsonl", 6));
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096, &NoPulse).unwrap();
         let sequences = model.with_references(&some).unwrap();
         let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
@@ -81,7 +80,7 @@ fn every_layer_passes_gradients_to_the_embedding() {
         let loss = |x: &Tensor| {
             let layers = 0..model.transformer.layers();
             let x = model.transformer.run(layers, x.clone(), &frame, None, &mut uspx_model::taps::NoTaps).unwrap();
-            response_nll(&model.transformer, &x, &batch).unwrap().sum_all().unwrap()
+            model.transformer.response_nll(&x, &batch).unwrap().sum_all().unwrap()
         };
         let var = Var::from_tensor(&start).unwrap();
         let gradient = loss(var.as_tensor()).backward().unwrap().get(&var).unwrap().clone();

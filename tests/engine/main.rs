@@ -1,6 +1,7 @@
 //! The engine against values computed with PyTorch and transformers (tests/data/nano.json), and against finite
 //! differences.
 
+mod architectures;
 mod gradients;
 mod reference;
 mod support;

@@ -4,14 +4,20 @@ use candle_core::{DType, Device};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use uspx_domain::{Prompt, parse_prompts};
-use uspx_model::LoadedModel;
+use uspx_model::{Holding, LoadedModel, Placement};
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// A shipped model with its weights as stored, as probes hold it.
 pub fn nano(which: &str) -> LoadedModel {
-    LoadedModel::open(&root().join("cli/assets/nano").join(which), DType::F32, &Device::Cpu).unwrap()
+    opened(which, Holding::Stored)
+}
+
+pub fn opened(which: &str, holding: Holding) -> LoadedModel {
+    let placement = Placement { dtype: DType::F32, device: Device::Cpu, holding };
+    LoadedModel::open(&root().join("cli/assets/nano").join(which), placement).unwrap()
 }
 
 pub fn prompts(file: &str, count: usize) -> Vec<Prompt> {

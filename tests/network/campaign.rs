@@ -42,8 +42,10 @@ fn assert_is_a_release(laptop: &Path) {
     }
     let gguf = std::fs::read_dir(current.folder.join("gguf")).unwrap().count();
     assert_eq!(gguf, 1);
-    let student =
-        uspx_worker::open_any(&current.folder.join("gptq"), candle_core::DType::F32, &candle_core::Device::Cpu);
+    let student = uspx_worker::open_any(
+        &current.folder.join("gptq"),
+        uspx_model::Placement::floats(candle_core::DType::F32, &candle_core::Device::Cpu),
+    );
     student.unwrap_or_else(|e| panic!("the pulled student does not open: {e}"));
 }
 

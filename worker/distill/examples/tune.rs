@@ -14,7 +14,7 @@ use std::time::Instant;
 use uspx_distill::{Labels, distil, dream, make_labels, recipe_references, recipe_teacher};
 use uspx_domain::{DistilRecipe, Prompt, parse_prompts};
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoPulse, batches, loss};
+use uspx_model::{LoadedModel, NoPulse, Placement, batches, loss};
 
 type Any<T> = Result<T, Box<dyn Error>>;
 
@@ -25,7 +25,7 @@ fn assets() -> PathBuf {
 }
 
 fn open(which: &str) -> Any<LoadedModel> {
-    Ok(LoadedModel::open(&assets().join("nano").join(which), DType::F32, &Device::Cpu)?)
+    Ok(LoadedModel::open(&assets().join("nano").join(which), Placement::floats(DType::F32, &Device::Cpu))?)
 }
 
 fn prompts(file: &str) -> Any<Vec<Prompt>> {

@@ -83,7 +83,7 @@ pub fn load_adapter(model: &mut LoadedModel, bytes: &[u8]) -> Result<AdapterInfo
     let file = SafeTensors::deserialize(bytes).map_err(bad)?;
     let mut read = Vec::new();
     for (layer, projection) in places(model) {
-        let (out, into) = model.transformer.linear(layer, projection)?.weight().dims2()?;
+        let (out, into) = model.transformer.linear(layer, projection)?.dims()?;
         let device = model.transformer.device();
         let rank = info.rank as usize;
         let a = matrix(&file, &name(layer, projection, "A"), (rank, into), device)?;

@@ -30,15 +30,15 @@ pub struct Pair {
 pub fn attach(model: &mut LoadedModel, rank: usize, alpha: f64, seed: u64) -> Result<Vec<Pair>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut pairs = Vec::new();
+    let on = model.transformer.device().clone();
     for layer in 0..model.transformer.layers() {
         for projection in Projection::DENSE {
             let linear = model.transformer.linear_mut(layer, projection)?;
-            let (out, into) = linear.weight().dims2()?;
-            let device = linear.weight().device().clone();
+            let (out, into) = linear.dims()?;
             let bound = 1.0 / (into as f32).sqrt();
             let values: Vec<f32> = (0..rank * into).map(|_| random.random_range(-bound..bound)).collect();
-            let a = Var::from_vec(values, (rank, into), &device)?;
-            let b = Var::zeros((out, rank), DType::F32, &device)?;
+            let a = Var::from_vec(values, (rank, into), &on)?;
+            let b = Var::zeros((out, rank), DType::F32, &on)?;
             // The adapter shares the variables' storage: an optimiser's step is seen by the next forward pass.
             let adapter = Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: alpha / rank as f64 };
             linear.adapter = Some(adapter);
@@ -70,12 +70,12 @@ pub fn detach(model: &mut LoadedModel) -> Result<()> {
 pub fn merged_weights(model: &LoadedModel) -> Result<HashMap<String, Tensor>> {
     let transformer = &model.transformer;
     let mut all = HashMap::new();
-    all.insert("model.embed_tokens.weight".to_owned(), transformer.embedding().clone());
+    all.insert("model.embed_tokens.weight".to_owned(), transformer.embedding()?.into_owned());
     all.insert("model.norm.weight".to_owned(), transformer.norm().gain().clone());
     if !transformer.config().tied {
-        all.insert("lm_head.weight".to_owned(), transformer.head().clone());
+        all.insert("lm_head.weight".to_owned(), transformer.head()?);
     }
-    for (layer, block) in transformer.blocks().iter().enumerate() {
+    for (layer, block) in transformer.blocks()?.iter().enumerate() {
         let at = format!("model.layers.{layer}");
         all.insert(format!("{at}.input_layernorm.weight"), block.attention_norm.gain().clone());
         all.insert(format!("{at}.post_attention_layernorm.weight"), block.mlp_norm.gain().clone());

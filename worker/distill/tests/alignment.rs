@@ -11,7 +11,7 @@ use uspx_distill::labels::{piece_of, vocabulary};
 use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, lesson, make_labels};
 use uspx_domain::{Digest, Fingerprint, Prompt};
 use uspx_model::chat::Chat;
-use uspx_model::{LoadedModel, NoPulse};
+use uspx_model::{LoadedModel, NoPulse, Placement};
 
 fn nano(which: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)
@@ -160,7 +160,7 @@ fn projection_agrees_with_enumeration() {
 
 #[test]
 fn equal_vocabularies_give_back_the_teachers_distribution() {
-    let teacher = LoadedModel::open(&nano("teacher"), DType::F32, &Device::Cpu).unwrap();
+    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let prompts = [prompt("ls -l /tmp"), prompt("grep -r 'naïve§' ./dir | wc -l")];
     let labels = make_labels(&teacher, &prompts, None, 16, 8, &NoPulse).unwrap();
     for prompt in &labels.prompts {
@@ -193,7 +193,7 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
 
 #[test]
 fn the_teachers_probabilities_add_up() {
-    let teacher = LoadedModel::open(&nano("teacher"), DType::F32, &Device::Cpu).unwrap();
+    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
@@ -212,7 +212,7 @@ fn the_teachers_probabilities_add_up() {
 
 #[test]
 fn an_answer_cut_short_teaches_no_end() {
-    let teacher = LoadedModel::open(&nano("teacher"), DType::F32, &Device::Cpu).unwrap();
+    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
@@ -250,7 +250,7 @@ proptest! {
 
 #[test]
 fn dreams_are_new_whole_and_repeatable() {
-    let teacher = LoadedModel::open(&nano("teacher"), DType::F32, &Device::Cpu).unwrap();
+    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let text = std::fs::read_to_string(nano("../prompts/cli-train.jsonl")).unwrap();
     let prompts = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
     let dreams = dream(&teacher, &prompts[..24], None, 80, 9, &NoPulse).unwrap();

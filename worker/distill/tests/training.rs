@@ -10,14 +10,14 @@ use uspx_domain::{DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, ModelError, NoPulse};
+use uspx_model::{LoadedModel, ModelError, NoPulse, Placement};
 
 fn assets(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets").join(path)
 }
 
 fn open(which: &str) -> LoadedModel {
-    LoadedModel::open(&assets("nano").join(which), DType::F32, &Device::Cpu).unwrap()
+    LoadedModel::open(&assets("nano").join(which), Placement::floats(DType::F32, &Device::Cpu)).unwrap()
 }
 
 fn prompts() -> Vec<Prompt> {
@@ -73,7 +73,9 @@ fn the_student_learns_and_its_adapter_survives_file_and_merge() {
 
     let merged = Checkpoint::in_memory(merged_weights(&student).unwrap());
     let folder = assets("nano/student");
-    let merged = LoadedModel::with_weights(&folder, &merged, DType::F32, &Device::Cpu, student.fingerprint).unwrap();
+    let merged =
+        LoadedModel::with_weights(&folder, merged, Placement::floats(DType::F32, &Device::Cpu), student.fingerprint)
+            .unwrap();
     assert!(close(&want, &logits(&merged)));
 
     lora::detach(&mut other).unwrap();

@@ -17,7 +17,7 @@ use uspx_domain::{ExportFormat, Prompt, parse_prompts};
 use uspx_export::{Request, Settings, export, gguf, open_gguf, open_gptq};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoPulse, batches};
+use uspx_model::{LoadedModel, NoPulse, Placement, batches};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
 
@@ -41,7 +41,7 @@ fn read_prompts(path: &str, count: &str) -> Anything<Vec<Prompt>> {
 }
 
 fn open(base: &str) -> Anything<LoadedModel> {
-    Ok(LoadedModel::open(Path::new(base), DType::F32, &Device::Cpu)?)
+    Ok(LoadedModel::open(Path::new(base), Placement::floats(DType::F32, &Device::Cpu))?)
 }
 
 fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anything<()> {
@@ -74,8 +74,8 @@ fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
 fn print_logits(model: &Path, ids: &str) -> Anything<()> {
     let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
     let model = match model.is_dir() {
-        true => open_gptq(model, DType::F32, &Device::Cpu)?,
-        false => open_gguf(model, DType::F32, &Device::Cpu)?,
+        true => open_gptq(model, Placement::floats(DType::F32, &Device::Cpu))?,
+        false => open_gguf(model, Placement::floats(DType::F32, &Device::Cpu))?,
     };
     let mut all = Vec::new();
     for ids in ids {

@@ -45,7 +45,7 @@ pub fn walk(
     for layer in 0..student.layers() {
         for shared in SHARED_INPUTS {
             let Some(first) = shared.first() else { continue };
-            let width = student.linear(layer, *first)?.weight().dim(1)?;
+            let width = student.linear(layer, *first)?.dims()?.1;
             let hessian = hessian_at(student, &streams, layer, *first, width)?;
             for &projection in shared {
                 let weight = student.linear(layer, projection)?.merged()?;

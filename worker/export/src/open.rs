@@ -3,38 +3,37 @@
 use crate::gguf::read_gguf;
 use crate::hf::read_gptq;
 use crate::{ExportError, Result};
-use candle_core::{DType, Device};
 use std::path::Path;
 use uspx_domain::{Digest, Fingerprint};
-use uspx_model::LoadedModel;
 use uspx_model::chat::Chat;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
+use uspx_model::{LoadedModel, Placement};
 
-/// Opens a GPTQ folder; the weights are expanded to `dtype`.
+/// Opens a GPTQ folder; the weights are expanded, wherever `placement` would have them.
 ///
 /// # Errors
 /// What [`read_gptq`] and the model report.
-pub fn open_gptq(folder: &Path, dtype: DType, device: &Device) -> Result<LoadedModel> {
+pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
     let checkpoint = Checkpoint::in_memory(read_gptq(folder)?);
     let fingerprint = uspx_model::fingerprint(folder)?;
-    Ok(LoadedModel::with_weights(folder, &checkpoint, dtype, device, fingerprint)?)
+    Ok(LoadedModel::with_weights(folder, checkpoint, placement, fingerprint)?)
 }
 
-/// Opens a GGUF file; the weights are expanded to `dtype`.
+/// Opens a GGUF file; the weights are expanded, wherever `placement` would have them.
 ///
 /// # Errors
 /// What [`read_gguf`] and the model report; [`ExportError::Format`] for a file without chat template or without a
 /// tokenizer known here.
-pub fn open_gguf(path: &Path, dtype: DType, device: &Device) -> Result<LoadedModel> {
+pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let parts = read_gguf(path)?;
     let lacks = |what: &str| ExportError::format(path, format!("the file has no {what}"));
     let tokenizer = parts.tokenizer_json.ok_or_else(|| lacks("tokenizer with Llama 3's splitting rule (llama-bpe)"))?;
     let template = parts.chat_template.ok_or_else(|| lacks("chat template"))?;
     let chat = Chat::new(&tokenizer.to_string(), &template, &parts.tokenizer_config, &parts.generation_config)?;
     let config = ModelConfig::from_json(&parts.config_json.to_string())?;
-    let transformer = Transformer::load(config, &Checkpoint::in_memory(parts.tensors), dtype, device)?;
+    let transformer = Transformer::load(config, Checkpoint::in_memory(parts.tensors), placement)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
 }
 

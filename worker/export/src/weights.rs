@@ -16,12 +16,12 @@ pub fn floats(student: &Transformer) -> Result<BTreeMap<String, Tensor>> {
         tensors.insert(name, plain(tensor)?);
         Ok(())
     };
-    put("model.embed_tokens.weight".into(), student.embedding())?;
+    put("model.embed_tokens.weight".into(), student.embedding()?.as_ref())?;
     put("model.norm.weight".into(), student.norm().gain())?;
     if !student.config().tied {
-        put("lm_head.weight".into(), student.head())?;
+        put("lm_head.weight".into(), &student.head()?)?;
     }
-    for (layer, block) in student.blocks().iter().enumerate() {
+    for (layer, block) in student.blocks()?.iter().enumerate() {
         put(format!("model.layers.{layer}.input_layernorm.weight"), block.attention_norm.gain())?;
         put(format!("model.layers.{layer}.post_attention_layernorm.weight"), block.mlp_norm.gain())?;
         for projection in Projection::DENSE {
@@ -39,7 +39,7 @@ pub fn floats(student: &Transformer) -> Result<BTreeMap<String, Tensor>> {
 /// A model that is not dense.
 pub fn input_widths(student: &Transformer) -> Result<Vec<usize>> {
     let places = (0..student.layers()).flat_map(|layer| Projection::DENSE.map(|p| (layer, p)));
-    places.map(|(layer, p)| Ok(student.linear(layer, p)?.weight().dim(1)?)).collect()
+    places.map(|(layer, p)| Ok(student.linear(layer, p)?.dims()?.1)).collect()
 }
 
 /// f32, on the CPU, contiguous, without history.

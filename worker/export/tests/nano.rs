@@ -9,14 +9,14 @@ use uspx_export::grid::ScaleRule;
 use uspx_export::{ExportReport, GGUF_FILE, Request, Settings, export, open_gguf, open_gptq};
 use uspx_model::batch::Batch;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, batches};
+use uspx_model::{LoadedModel, Placement, batches};
 
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets")
 }
 
 fn student() -> LoadedModel {
-    LoadedModel::open(&assets().join("nano/student"), DType::F32, &Device::Cpu).unwrap()
+    LoadedModel::open(&assets().join("nano/student"), Placement::floats(DType::F32, &Device::Cpu)).unwrap()
 }
 
 fn prompts(file: &str, count: usize) -> Vec<uspx_domain::Prompt> {
@@ -77,7 +77,7 @@ fn gptq_costs_less_than_rounding_and_under_a_percent_and_a_half() {
         let out = dir.path().join(format!("{format:?}"));
         let report = run(&model, &calibration, format, Settings::shipped(format), &out);
         assert_eq!(report.verification.max_error, 0.0);
-        (loss(&open_gptq(&out, DType::F32, &Device::Cpu).unwrap(), &heldout), report)
+        (loss(&open_gptq(&out, Placement::floats(DType::F32, &Device::Cpu)).unwrap(), &heldout), report)
     };
     let ((gptq, gptq_report), (rtn, rtn_report)) = (of(ExportFormat::Gptq), of(ExportFormat::Rtn));
     println!("full {full:.4} gptq {gptq:.4} rtn {rtn:.4}");
@@ -95,7 +95,7 @@ fn gguf_is_the_same_model_with_its_own_tokenizer() {
     let report = run(&model, &calibration, ExportFormat::Gguf, Settings::shipped(ExportFormat::Gguf), dir.path());
     assert_eq!((report.verification.max_error, report.verification.tensors), (0.0, 38));
     assert_eq!(report.files, [GGUF_FILE]);
-    let read = open_gguf(&dir.path().join(GGUF_FILE), DType::F32, &Device::Cpu).unwrap();
+    let read = open_gguf(&dir.path().join(GGUF_FILE), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     assert_eq!(read.transformer.config(), model.transformer.config());
     assert_eq!(read.chat.ends(), model.chat.ends());
     for prompt in prompts("cli-heldout.jsonl", 50) {
@@ -122,8 +122,10 @@ fn settings_compared() {
             let dir = tempfile::tempdir().unwrap();
             let report = run(&model, &calibration, format, settings, dir.path());
             let read = match format {
-                ExportFormat::Gguf => open_gguf(&dir.path().join(GGUF_FILE), DType::F32, &Device::Cpu),
-                _ => open_gptq(dir.path(), DType::F32, &Device::Cpu),
+                ExportFormat::Gguf => {
+                    open_gguf(&dir.path().join(GGUF_FILE), Placement::floats(DType::F32, &Device::Cpu))
+                }
+                _ => open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu)),
             };
             let loss = loss(&read.unwrap(), &validation);
             let error = report.mean_output_error();
@@ -150,7 +152,7 @@ fn damaged_files_are_refused_without_a_panic() {
     let whole = std::fs::read(&path).unwrap();
     for length in (0..whole.len() - 32).step_by(whole.len() / 100) {
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert!(open_gguf(&path, DType::F32, &Device::Cpu).is_err(), "cut to {length}");
+        assert!(open_gguf(&path, Placement::floats(DType::F32, &Device::Cpu)).is_err(), "cut to {length}");
     }
     // Any byte of the header changed: an error or a model, never a panic or a huge allocation.
     for at in (0..1000).chain((1000..90_000).step_by(391)) {
@@ -166,7 +168,8 @@ fn damaged_folders_are_refused_without_a_panic() {
     let (model, dir) = (student(), tempfile::tempdir().unwrap());
     let calibration = batched(&model, "cli-train.jsonl", 4);
     run(&model, &calibration, ExportFormat::Rtn, Settings::shipped(ExportFormat::Rtn), dir.path());
-    let open = || open_gptq(dir.path(), DType::F32, &Device::Cpu).map(|_| ()).map_err(|e| e.to_string());
+    let open =
+        || open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu)).map(|_| ()).map_err(|e| e.to_string());
     open().unwrap();
     let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
     for (from, to, word) in

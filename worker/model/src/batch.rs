@@ -3,7 +3,9 @@
 use crate::layers::rope::{Angles, Rotary};
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// A tokenised prompt and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +23,21 @@ impl Sequence {
     }
 }
 
+/// The rows of one sequence in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Rows of another sequence that begins with the same tokens: positions 0, 1, …
+    pub prefix: Vec<u32>,
+    /// Its own rows, at the positions after those.
+    pub queries: Range<u32>,
+    /// Position of the first of its own rows.
+    pub first: usize,
+}
+
 /// Sequences one after another.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// Token ids of all sequences, `[N]`.
+    /// Token ids of all rows, `[N]`.
     pub ids: Vec<u32>,
     /// Tokens of each sequence.
     pub lengths: Vec<usize>,
@@ -34,62 +47,113 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// Response tokens of each sequence.
     pub responses: Vec<usize>,
-    /// For each of the N tokens: which sequence, and whether it is a response token.
+    /// For each of the N rows: which sequence, and whether it is a response token. A shared row is of the first sequence
+    /// that has it.
     pub place: Vec<(u32, bool)>,
+    /// Where each sequence's rows are.
+    pub spans: Vec<Span>,
 }
 
+/// Rows of prompts met so far: (row before, token) to row.
+type Trie = HashMap<(Option<u32>, u32), u32>;
+
 impl Batch {
-    /// Packs `sequences`.
+    /// Packs `sequences`, every token a row of its own: for what is measured or differentiated row by row.
     ///
     /// # Errors
     /// An empty sequence, or an answer with no token before it.
     pub fn new(sequences: &[&Sequence]) -> Result<Self> {
-        let mut batch = Self {
-            ids: Vec::new(),
-            lengths: Vec::new(),
-            predicting: Vec::new(),
-            targets: Vec::new(),
-            responses: Vec::new(),
-            place: Vec::new(),
-        };
+        Self::pack(sequences, None)
+    }
+
+    /// Packs `sequences`, prompts that begin alike sharing the rows of their common beginning: under causal attention
+    /// these are the same in all of them. No response token shares its row.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn sharing(sequences: &[&Sequence]) -> Result<Self> {
+        Self::pack(sequences, Some(Trie::new()))
+    }
+
+    fn pack(sequences: &[&Sequence], mut trie: Option<Trie>) -> Result<Self> {
+        let mut batch = Self::default();
         for (at, sequence) in sequences.iter().enumerate() {
-            batch.push(at as u32, sequence)?;
+            batch.push(at as u32, sequence, trie.as_mut())?;
         }
         Ok(batch)
     }
 
-    fn push(&mut self, at: u32, sequence: &Sequence) -> Result<()> {
+    fn push(&mut self, at: u32, sequence: &Sequence, trie: Option<&mut Trie>) -> Result<()> {
         let start = sequence.response_start;
         if sequence.ids.is_empty() || (start == 0 && sequence.response_len() > 0) {
             return Err(ModelError::Request("a sequence needs at least one token before its answer".into()));
         }
-        let base = self.ids.len();
-        self.ids.extend(&sequence.ids);
+        let base = self.ids.len() as u32;
+        let prefix = trie.map(|trie| shared(trie, sequence, base)).unwrap_or_default();
+        let first = prefix.len();
+        self.ids.extend(sequence.ids.iter().skip(first));
         self.lengths.push(sequence.ids.len());
         self.responses.push(sequence.response_len());
-        self.place.extend((0..sequence.ids.len()).map(|i| (at, i >= start)));
+        self.place.extend((first..sequence.ids.len()).map(|i| (at, i >= start)));
+        let span = Span { prefix, queries: base..self.ids.len() as u32, first };
         for (i, &id) in sequence.ids.iter().enumerate().skip(start) {
-            self.predicting.push((base + i - 1) as u32);
+            self.predicting.extend(span.row(i - 1));
             self.targets.push(id);
         }
+        self.spans.push(span);
         Ok(())
     }
 
-    /// Tokens of all sequences.
+    /// Rows to run.
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
     /// Last row of each sequence.
     pub fn last_rows(&self) -> Vec<u32> {
-        let mut end = 0;
-        self.lengths
-            .iter()
-            .map(|l| {
-                end += l;
-                (end - 1) as u32
-            })
-            .collect()
+        self.spans.iter().filter_map(|s| s.row(s.len().checked_sub(1)?)).collect()
+    }
+}
+
+/// The rows that hold the beginning of `sequence` already; the rest of its prompt is entered, its rows from `base`.
+fn shared(trie: &mut Trie, sequence: &Sequence, base: u32) -> Vec<u32> {
+    let mut rows = Vec::new();
+    let mut last = None;
+    let mut next = base;
+    // The last token stays a row of its own, so that every sequence has one.
+    let may_share = sequence.response_start.min(sequence.ids.len() - 1);
+    for id in sequence.ids.iter().take(may_share) {
+        let known = trie.get(&(last, *id)).copied();
+        let row = known.unwrap_or(next);
+        match known {
+            Some(row) => rows.push(row),
+            None => {
+                trie.insert((last, *id), row);
+                next += 1;
+            }
+        }
+        last = Some(row);
+    }
+    rows
+}
+
+impl Span {
+    /// Tokens of the sequence.
+    pub fn len(&self) -> usize {
+        self.first + self.queries.len()
+    }
+
+    /// Whether it has no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row of a position.
+    pub fn row(&self, position: usize) -> Option<u32> {
+        match position.checked_sub(self.first) {
+            None => self.prefix.get(position).copied(),
+            Some(own) => self.queries.clone().nth(own),
+        }
     }
 }
 
@@ -111,10 +175,22 @@ pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     groups
 }
 
-/// How a batch's tokens stand in time: positions, padding and which key each query may see.
+/// How a batch's tokens stand in time: positions, and which key each query may see.
 #[derive(Debug)]
 pub struct Frame {
     angles: Angles,
+    spans: Vec<Span>,
+    /// Positions of the keys seen before, per sequence; `None` pads.
+    seen: Option<Vec<Vec<Option<u32>>>>,
+    windows: Vec<Option<usize>>,
+    dtype: DType,
+    device: Device,
+    rectangle: OnceCell<Rectangle>,
+}
+
+/// A batch padded to `[B, T]`, for the tensor library's products.
+#[derive(Debug)]
+pub struct Rectangle {
     pad: Tensor,
     unpad: Tensor,
     rows: usize,
@@ -133,11 +209,8 @@ impl Frame {
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn whole(lengths: &[usize], windows: &[Option<usize>], rotary: &Rotary, on: (DType, &Device)) -> Result<Self> {
-        let width = lengths.iter().copied().max().unwrap_or(0);
-        let row = |l: &usize| (0..width).map(|p| (p < *l).then_some(p as u32)).collect::<Vec<_>>();
-        let grid: Vec<_> = lengths.iter().map(row).collect();
-        Self::build(Grid { queries: grid.clone(), keys: grid }, windows, rotary, on)
+    pub fn whole(batch: &Batch, windows: &[Option<usize>], rotary: &Rotary, on: (DType, &Device)) -> Result<Self> {
+        Self::new(batch.spans.clone(), None, windows, rotary, on)
     }
 
     /// The frame of one new token per sequence, at `positions`, with the keys of `seen` before it (`None`: padding).
@@ -151,56 +224,96 @@ impl Frame {
         rotary: &Rotary,
         on: (DType, &Device),
     ) -> Result<Self> {
-        let queries = positions.iter().map(|p| vec![Some(*p)]).collect();
-        let with = |(keys, p): (&Vec<Option<u32>>, &u32)| keys.iter().copied().chain([Some(*p)]).collect();
-        let keys = seen.iter().zip(positions).map(with).collect();
-        Self::build(Grid { queries, keys }, windows, rotary, on)
+        let span = |(row, position): (u32, &u32)| Span {
+            prefix: Vec::new(),
+            queries: row..row + 1,
+            first: *position as usize,
+        };
+        let spans = (0..).zip(positions).map(span).collect();
+        Self::new(spans, Some(seen.to_vec()), windows, rotary, on)
     }
 
-    fn build(
-        grid: Grid,
+    fn new(
+        spans: Vec<Span>,
+        seen: Option<Vec<Vec<Option<u32>>>>,
         windows: &[Option<usize>],
         rotary: &Rotary,
         (dtype, device): (DType, &Device),
     ) -> Result<Self> {
-        let (rows, width) = (grid.queries.len(), grid.queries.first().map_or(0, Vec::len));
-        let flat: Vec<Option<u32>> = grid.queries.iter().flatten().copied().collect();
-        let mut next = 0;
-        let pad: Vec<u32> = flat
-            .iter()
-            .map(|p| {
-                if p.is_some() {
-                    next += 1;
-                    next - 1
-                } else {
-                    0
-                }
-            })
-            .collect();
-        let unpad: Vec<u32> = flat.iter().zip(0..).filter_map(|(p, at)| p.map(|_| at)).collect();
-        let positions: Vec<u32> = flat.iter().flatten().copied().collect();
+        // Rows come sequence by sequence, so these are the rows' positions in order.
+        let positions: Vec<u32> =
+            spans.iter().flat_map(|s| s.queries.clone().zip(s.first as u32..)).map(|(_, p)| p).collect();
+        Ok(Self {
+            angles: rotary.angles(&positions, dtype, device)?,
+            spans,
+            seen,
+            windows: windows.to_vec(),
+            dtype,
+            device: device.clone(),
+            rectangle: OnceCell::new(),
+        })
+    }
+
+    /// Rotary angles of the N rows.
+    pub fn angles(&self) -> &Angles {
+        &self.angles
+    }
+
+    /// Where each sequence's rows are.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The batch padded to a rectangle, made when it is first asked for.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn rectangle(&self) -> Result<&Rectangle> {
+        if let Some(made) = self.rectangle.get() {
+            return Ok(made);
+        }
+        let made = Rectangle::new(self)?;
+        Ok(self.rectangle.get_or_init(|| made))
+    }
+}
+
+impl Rectangle {
+    fn new(frame: &Frame) -> Result<Self> {
+        let (rows, dtype, device) = (frame.spans.len(), frame.dtype, &frame.device);
+        // Before a step stands what the cache holds; in a whole batch every position of a sequence is laid out.
+        let start = |span: &Span| if frame.seen.is_some() { span.first } else { 0 };
+        let width = frame.spans.iter().map(|s| s.len() - start(s)).max().unwrap_or(0);
+        let (mut pad, mut unpad, mut queries) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, span) in frame.spans.iter().enumerate() {
+            let positions = (start(span)..start(span) + width).map(|p| (p < span.len()).then_some(p));
+            let row = |p: Option<usize>| p.and_then(|p| span.row(p)).unwrap_or(0);
+            pad.extend(positions.clone().map(row));
+            let own = span.first - start(span)..span.len() - start(span);
+            unpad.extend(own.map(|t| (at * width + t) as u32));
+            queries.push(positions.map(|p| p.map(|p| p as u32)).collect::<Vec<_>>());
+        }
+        let keys = match &frame.seen {
+            None => queries.clone(),
+            Some(seen) => seen.iter().zip(&queries).map(|(s, q)| s.iter().chain(q).copied().collect()).collect(),
+        };
+        let grid = Grid { queries, keys };
         let mut bias = HashMap::new();
-        for window in windows {
+        for window in &frame.windows {
             if !bias.contains_key(window) {
                 bias.insert(*window, mask(&grid, *window, dtype, device)?);
             }
         }
+        let count = unpad.len();
         Ok(Self {
-            angles: rotary.angles(&positions, dtype, device)?,
             pad: Tensor::from_vec(pad, rows * width, device)?,
-            unpad: Tensor::from_vec(unpad, positions.len(), device)?,
+            unpad: Tensor::from_vec(unpad, count, device)?,
             rows,
             width,
             bias,
         })
     }
 
-    /// Rotary angles of the N tokens.
-    pub fn angles(&self) -> &Angles {
-        &self.angles
-    }
-
-    /// `[heads, N, d]` to `[heads, B, T, d]`; padding holds the first token's value, which no mask lets through.
+    /// `[heads, N, d]` to `[heads, B, T, d]`; padding holds the first row's value, which no mask lets through.
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -273,5 +386,22 @@ mod tests {
         assert_eq!(batch.responses, vec![2, 1]);
         assert_eq!(batch.last_rows(), vec![3, 5]);
         assert!(Batch::new(&[&Sequence { ids: vec![1], response_start: 0 }]).is_err());
+    }
+
+    #[test]
+    fn prompts_that_begin_alike_share_rows_and_answers_never_do() {
+        let of = |ids: &[u32], response_start| Sequence { ids: ids.to_vec(), response_start };
+        let all = [of(&[1, 2, 3, 9], 3), of(&[1, 2, 4, 9], 3), of(&[1, 2, 3, 9], 3), of(&[1, 2], 2)];
+        let batch = Batch::sharing(&all.each_ref()).unwrap();
+        assert_eq!(batch.ids, vec![1, 2, 3, 9, 4, 9, 9, 2]);
+        assert_eq!(batch.spans[1], Span { prefix: vec![0, 1], queries: 4..6, first: 2 });
+        assert_eq!(batch.spans[2], Span { prefix: vec![0, 1, 2], queries: 6..7, first: 3 });
+        assert_eq!(batch.spans[3], Span { prefix: vec![0], queries: 7..8, first: 1 });
+        assert_eq!(batch.predicting, vec![2, 4, 2]);
+        assert_eq!(batch.last_rows(), vec![3, 5, 6, 7]);
+        for (span, sequence) in batch.spans.iter().zip(&all) {
+            let ids: Vec<u32> = (0..span.len()).map(|p| batch.ids[span.row(p).unwrap() as usize]).collect();
+            assert_eq!(ids, sequence.ids);
+        }
     }
 }

@@ -2,27 +2,32 @@
 //!
 //! No memory map: mapped pages count as memory, and a file that shrinks under one ends the process.
 
-use crate::{ModelError, Result, mxfp4};
+use crate::layers::weight::Weight;
+use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use uspx_kernel::Matrix;
 
 /// The tensors of a model folder, by name; or tensors that another reader holds in memory.
+#[derive(Debug)]
 pub struct Checkpoint {
     shards: Vec<Shard>,
     place: HashMap<String, Place>,
     ready: HashMap<String, Tensor>,
 }
 
+#[derive(Debug)]
 struct Shard {
     path: PathBuf,
     file: File,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Place {
     shard: usize,
     dtype: Dtype,
@@ -101,55 +106,213 @@ impl Checkpoint {
     }
 
     fn bytes(&self, name: &str, place: &Place) -> Result<Vec<u8>> {
+        self.bytes_of(name, place, 0..place.bytes)
+    }
+
+    fn bytes_of(&self, name: &str, place: &Place, range: Range<usize>) -> Result<Vec<u8>> {
         let missing = || ModelError::tensor(name, "names a shard that is not open");
         let shard = self.shards.get(place.shard).ok_or_else(missing)?;
-        let mut bytes = vec![0; place.bytes];
-        shard.file.read_exact_at(&mut bytes, place.offset).map_err(ModelError::read(&shard.path))?;
+        let mut bytes = vec![0; range.len()];
+        shard.file.read_exact_at(&mut bytes, place.offset + range.start as u64).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                let reason = format!("became shorter while `{name}` was read: do not change a model that is in use");
+                ModelError::malformed(&shard.path, reason)
+            }
+            _ => ModelError::read(&shard.path)(e),
+        })?;
         Ok(bytes)
+    }
+
+    /// The bytes of entries `range` of a tensor's first dimension; the whole tensor must have shape `shape`.
+    fn part(&self, name: &str, shape: &[usize], range: Range<usize>) -> Result<(Dtype, Vec<u8>)> {
+        let place = self.find(name)?;
+        check_shape(name, &place.shape, shape)?;
+        let entries = shape.first().copied().unwrap_or(0);
+        if range.end > entries || range.start > range.end || entries == 0 {
+            return Err(ModelError::tensor(name, format!("has {entries} entries, {range:?} were asked for")));
+        }
+        let entry = place.bytes / entries;
+        Ok((place.dtype, self.bytes_of(name, place, range.start * entry..range.end * entry)?))
+    }
+
+    /// Tells the operating system that the tensors whose names begin with `prefix` will be read soon.
+    pub fn will_need(&self, prefix: &str) {
+        #[cfg(target_os = "linux")]
+        for (_, place) in self.place.iter().filter(|(name, _)| name.starts_with(prefix)) {
+            let length = std::num::NonZeroU64::new(place.bytes as u64);
+            if let Some(shard) = self.shards.get(place.shard) {
+                // Advice: where it is not taken, the read waits for the disk.
+                let _ = rustix::fs::fadvise(&shard.file, place.offset, length, rustix::fs::Advice::WillNeed);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = prefix;
+    }
+
+    /// Bytes of all tensors as they are stored.
+    pub fn stored_bytes(&self) -> u64 {
+        let ready = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
+        self.place.values().map(|p| p.bytes as u64).sum::<u64>() + self.ready.values().map(ready).sum::<u64>()
     }
 
     /// Reads a float tensor as `dtype`; its shape must be `shape`.
     ///
     /// # Errors
-    /// Missing, of another shape, or of a type that is no float.
+    /// Missing, of another shape, of a type that is no float, or with a value that is not a finite number.
     pub fn float(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        self.float_part(name, shape, 0..shape.first().copied().unwrap_or(0), dtype, device)
+    }
+
+    /// Entries `range` of a float tensor's first dimension.
+    ///
+    /// # Errors
+    /// As [`Self::float`].
+    pub fn float_part(
+        &self,
+        name: &str,
+        shape: &[usize],
+        range: Range<usize>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
         if let Some(tensor) = self.ready.get(name) {
             check_shape(name, tensor.dims(), shape)?;
-            return Ok(tensor.to_device(device)?.to_dtype(dtype)?);
+            return Ok(tensor.narrow(0, range.start, range.len())?.contiguous()?.to_device(device)?.to_dtype(dtype)?);
         }
-        let place = self.find(name)?;
-        check_shape(name, &place.shape, shape)?;
-        let stored = match place.dtype {
+        let (stored, bytes) = self.part(name, shape, range.clone())?;
+        let stored = match stored {
             Dtype::BF16 => DType::BF16,
             Dtype::F16 => DType::F16,
             Dtype::F32 => DType::F32,
             other => return Err(ModelError::tensor(name, format!("is stored as {other:?}, a float was expected"))),
         };
-        let bytes = self.bytes(name, place)?;
-        Ok(Tensor::from_raw_buffer(&bytes, stored, shape, device)?.to_dtype(dtype)?)
+        if !all_finite(&bytes, stored) {
+            return Err(not_finite(name));
+        }
+        let dims: Vec<usize> = std::iter::once(range.len()).chain(shape.iter().skip(1).copied()).collect();
+        let tensor = Tensor::from_raw_buffer(&bytes, stored, &dims, device)?;
+        Ok(tensor.to_dtype(dtype)?)
     }
 
-    /// Reads an MXFP4 pair `{name}_blocks`, `{name}_scales` and expands it: `[experts, rows, columns]`.
+    /// Rows `range` of a weight, `[out, in]`: as stored where this CPU has a kernel for it and `packed` asks for it, else
+    /// as floats.
     ///
     /// # Errors
-    /// Missing, of another shape, or not stored as bytes.
-    pub fn mxfp4(&self, name: &str, shape: (usize, usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
-        let (experts, rows, columns) = shape;
-        let blocks = self.raw(&format!("{name}_blocks"), &[experts, rows, columns / 32, 16])?;
-        let scales = self.raw(&format!("{name}_scales"), &[experts, rows, columns / 32])?;
-        let values = mxfp4::expand(&blocks, &scales)
-            .ok_or_else(|| ModelError::tensor(name, "blocks and scales disagree in length"))?;
-        Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
+    /// As [`Self::float`].
+    pub fn weight(
+        &self,
+        name: &str,
+        shape: &[usize; 2],
+        range: Range<usize>,
+        packed: bool,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Weight> {
+        let is_bf16 = self.place.get(name).is_some_and(|p| p.dtype == Dtype::BF16);
+        if !(packed && is_bf16) {
+            return Ok(Weight::Float(self.float_part(name, shape, range, dtype, device)?));
+        }
+        let [_, columns] = *shape;
+        let (_, bytes) = self.part(name, shape, range.clone())?;
+        Ok(Weight::Packed(finite(name, Matrix::bf16(range.len(), columns, bytes))?))
     }
 
-    fn raw(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
-        let place = self.find(name)?;
-        check_shape(name, &place.shape, shape)?;
-        if place.dtype != Dtype::U8 {
-            return Err(ModelError::tensor(name, format!("is stored as {:?}, bytes were expected", place.dtype)));
+    /// One expert's weight of a tensor `[experts, ..]` that holds all of them: see [`Stacked`].
+    ///
+    /// # Errors
+    /// Missing, of another shape or type, or with a value that is not a finite number.
+    pub fn expert(
+        &self,
+        stacked: &Stacked<'_>,
+        index: usize,
+        packed: bool,
+        (dtype, device): (DType, &Device),
+    ) -> Result<Weight> {
+        let Stacked { name, experts, out, into, .. } = *stacked;
+        if stacked.form == Form::Mxfp4 {
+            let of = |suffix: &str, shape: &[usize]| self.raw(&format!("{name}_{suffix}"), shape, index);
+            let blocks = of("blocks", &[experts, out, into / 32, 16])?;
+            let scales = of("scales", &[experts, out, into / 32])?;
+            let matrix = finite(name, Matrix::mxfp4(out, into, blocks, scales))?;
+            if packed {
+                return Ok(Weight::Packed(matrix));
+            }
+            return Ok(Weight::Float(Tensor::from_vec(matrix.expand(), (out, into), device)?.to_dtype(dtype)?));
         }
-        self.bytes(name, place)
+        let shape = if stacked.form == Form::InOut { [experts, into, out] } else { [experts, out, into] };
+        let is_bf16 = self.place.get(name).is_some_and(|p| p.dtype == Dtype::BF16);
+        if packed && is_bf16 {
+            let (_, bytes) = self.part(name, &shape, index..index + 1)?;
+            let bytes = if stacked.form == Form::InOut { transposed(&bytes, into, out) } else { bytes };
+            return Ok(Weight::Packed(finite(name, Matrix::bf16(out, into, bytes))?));
+        }
+        let float = self.float_part(name, &shape, index..index + 1, dtype, device)?.squeeze(0)?;
+        Ok(Weight::Float(if stacked.form == Form::InOut { float.t()?.contiguous()? } else { float }))
     }
+
+    fn raw(&self, name: &str, shape: &[usize], index: usize) -> Result<Vec<u8>> {
+        let (dtype, bytes) = self.part(name, shape, index..index + 1)?;
+        if dtype != Dtype::U8 {
+            return Err(ModelError::tensor(name, format!("is stored as {dtype:?}, bytes were expected")));
+        }
+        Ok(bytes)
+    }
+}
+
+/// A tensor that holds the weights of all experts of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Stacked<'a> {
+    /// Its name; MXFP4 appends `_blocks` and `_scales`.
+    pub name: &'a str,
+    /// Experts.
+    pub experts: usize,
+    /// Outputs of each.
+    pub out: usize,
+    /// Inputs of each.
+    pub into: usize,
+    /// How it is laid out.
+    pub form: Form,
+}
+
+/// Layouts of stacked experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// MXFP4 blocks and scales of `[experts, out, in]`.
+    Mxfp4,
+    /// Floats `[experts, in, out]` (gpt-oss in bf16).
+    InOut,
+    /// Floats `[experts, out, in]`.
+    OutIn,
+}
+
+fn not_finite(name: &str) -> ModelError {
+    ModelError::tensor(name, "holds a value that is not a finite number: the file is damaged, fetch it again")
+}
+
+fn finite(name: &str, matrix: std::result::Result<Matrix, uspx_kernel::KernelError>) -> Result<Matrix> {
+    let matrix = matrix.map_err(|e| ModelError::tensor(name, e.to_string()))?;
+    if matrix.has_nan() { Err(not_finite(name)) } else { Ok(matrix) }
+}
+
+/// Whether all little-endian floats have an exponent below the one of infinities and NaN.
+fn all_finite(bytes: &[u8], dtype: DType) -> bool {
+    let half = |mask: u16| bytes.as_chunks::<2>().0.iter().all(|b| u16::from_le_bytes(*b) & mask != mask);
+    match dtype {
+        DType::BF16 => half(0x7f80),
+        DType::F16 => half(0x7c00),
+        _ => bytes.as_chunks::<4>().0.iter().all(|b| u32::from_le_bytes(*b) & 0x7f80_0000 != 0x7f80_0000),
+    }
+}
+
+/// 16-bit values `[rows, columns]` as `[columns, rows]`.
+fn transposed(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    let (values, _) = bytes.as_chunks::<2>();
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            out.extend(values.get(row * columns + column).copied().unwrap_or_default());
+        }
+    }
+    out
 }
 
 fn check_shape(name: &str, got: &[usize], want: &[usize]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::batch::{Batch, Sequence};
-use crate::layers::attention::LayerCache;
+use crate::layers::cache::LayerCache;
 use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
@@ -46,7 +46,7 @@ pub fn generate(
 ) -> Result<Vec<Answer>> {
     let transformer = &model.transformer;
     let batch = Batch::new(prompts)?;
-    let mut caches: Vec<LayerCache> = vec![None; transformer.layers()];
+    let mut caches: Vec<LayerCache> = (0..transformer.layers()).map(|_| LayerCache::default()).collect();
     let frame = transformer.frame(&batch)?;
     let layers = 0..transformer.layers();
     let x = transformer.run(layers.clone(), transformer.embed(&batch.ids)?, &frame, Some(&mut caches), taps)?;

@@ -1,7 +1,7 @@
 //! The instrumented model: one forward pass, parametrised by `config.json`, that serves every architecture.
 //!
 //! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its weights on disk) →
-//! [`transformer`] (the layers) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
+//! `load` (which tensor goes where) → [`transformer`] (the layers) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
 //! [`chat`] turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
 //!
 //! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N, hidden]`; only attention
@@ -14,19 +14,23 @@ pub mod config;
 pub mod cuts;
 mod error;
 pub mod generate;
+mod head;
 pub mod layers;
 pub mod link;
 mod link_many;
+mod load;
 mod loaded;
 pub mod loss;
-mod mxfp4;
 mod pulse;
+mod spool;
 pub mod taps;
 pub mod transformer;
 
 pub use error::ModelError;
+pub use load::{Holding, Placement};
 pub use loaded::{LoadedModel, batches, fingerprint};
 pub use pulse::{NoPulse, Pulse};
+pub use spool::Spool;
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, ModelError>;

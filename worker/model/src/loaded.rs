@@ -4,9 +4,9 @@ use crate::batch::{Batch, Sequence, pack};
 use crate::chat::Chat;
 use crate::checkpoint::{Checkpoint, shard_paths};
 use crate::config::ModelConfig;
+use crate::load::Placement;
 use crate::transformer::Transformer;
 use crate::{ModelError, Result};
-use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt};
 
@@ -25,9 +25,9 @@ impl LoadedModel {
     ///
     /// # Errors
     /// Whatever is wrong with the folder, by file.
-    pub fn open(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn open(folder: &Path, placement: Placement) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        Self::with_weights(folder, &checkpoint, dtype, device, fingerprint(folder)?)
+        Self::with_weights(folder, checkpoint, placement, fingerprint(folder)?)
     }
 
     /// Opens a folder whose weights another reader has decoded (a 4-bit export, say).
@@ -36,9 +36,8 @@ impl LoadedModel {
     /// Whatever is wrong with the folder or the weights.
     pub fn with_weights(
         folder: &Path,
-        checkpoint: &Checkpoint,
-        dtype: DType,
-        device: &Device,
+        checkpoint: Checkpoint,
+        placement: Placement,
         fingerprint: Fingerprint,
     ) -> Result<Self> {
         let path = folder.join("config.json");
@@ -47,7 +46,7 @@ impl LoadedModel {
             ModelError::Config(reason) => ModelError::malformed(&path, reason),
             other => other,
         })?;
-        let transformer = Transformer::load(config, checkpoint, dtype, device)?;
+        let transformer = Transformer::load(config, checkpoint, placement)?;
         Ok(Self { transformer, chat: Chat::open(folder)?, fingerprint })
     }
 

@@ -44,18 +44,31 @@ impl Projection {
     }
 }
 
-/// Which expert each token went to, and with what weight.
+/// Which expert each token went to, and with what weight. A *slot* is one choice of one token: token · top_k + choice.
 #[derive(Debug, Clone)]
 pub struct Routing {
-    /// Expert ids, most wanted first, flat: token-major `[N × top_k]`.
+    /// Expert ids, most wanted first, flat: token-major `[N × top_k]`, one per slot.
     pub chosen: Vec<u32>,
-    /// Softmax over the chosen logits, `[N, top_k]`.
+    /// Weights of the chosen experts, `[N, top_k]`.
     pub gates: Tensor,
     /// Experts per token.
     pub top_k: usize,
 }
 
-/// A place in the forward pass. N counts the batch's tokens.
+/// Where one expert works on its tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct AtExpert<'a> {
+    /// Layer, from 0.
+    pub layer: usize,
+    /// The expert.
+    pub expert: u32,
+    /// The slots that went to it: row i of the value is of token `slots[i] / top_k`.
+    pub slots: &'a [u32],
+    /// The whole choice of the layer.
+    pub routing: &'a Routing,
+}
+
+/// A place in the forward pass. N counts the batch's tokens, S the tokens of one expert.
 #[derive(Debug, Clone, Copy)]
 pub enum Site<'a> {
     /// The residual stream entering a layer, `[N, hidden]`.
@@ -68,7 +81,33 @@ pub enum Site<'a> {
         /// Layer, from 0.
         layer: usize,
     },
-    /// Attention probabilities, `[heads, B, T, keys (+1 for the sink, already dropped)]`.
+    /// Output of the norm before attention, `[N, hidden]`.
+    AttentionNorm {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Output of the norm before the MLP, `[N, hidden]`: what the router and every expert see.
+    MlpNorm {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Queries as they enter the scores (normalised and rotated), `[N, heads, head_dim]`.
+    Queries {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Keys as they enter the scores, `[N, kv_heads, head_dim]`.
+    Keys {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Values, `[N, kv_heads, head_dim]`.
+    Values {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// Attention probabilities, `[heads, B, T, keys]`, the sink's share dropped. Only for taps that ask for it
+    /// ([`Taps::wants_attention`]).
     Attention {
         /// Layer, from 0.
         layer: usize,
@@ -78,18 +117,22 @@ pub enum Site<'a> {
         /// Layer, from 0.
         layer: usize,
     },
+    /// What attention adds to the residual stream, `[N, hidden]`.
+    AttentionOut {
+        /// Layer, from 0.
+        layer: usize,
+    },
     /// Router logits, `[N, experts]`, before the choice.
     Router {
         /// Layer, from 0.
         layer: usize,
     },
-    /// Outputs of the chosen experts, not yet weighted, `[N, top_k, hidden]`.
-    Experts {
-        /// Layer, from 0.
-        layer: usize,
-        /// The choice.
-        routing: &'a Routing,
-    },
+    /// Input of one expert, `[S, hidden]`.
+    ExpertIn(AtExpert<'a>),
+    /// Hidden channels of one expert, `[S, inner]`.
+    ExpertChannels(AtExpert<'a>),
+    /// Output of one expert, not yet weighted, `[S, hidden]`.
+    ExpertOut(AtExpert<'a>),
     /// Hidden channels of a dense MLP, `[N, inner]`.
     Channels {
         /// Layer, from 0.
@@ -116,6 +159,11 @@ pub trait Taps {
     /// # Errors
     /// Any; it ends the forward pass.
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>>;
+
+    /// Whether [`Site::Attention`] is of interest. Where it is not, attention probabilities are never laid out.
+    fn wants_attention(&self) -> bool {
+        false
+    }
 }
 
 /// No tap.
@@ -135,9 +183,26 @@ impl<A: Taps + ?Sized, B: Taps + ?Sized> Taps for (&mut A, &mut B) {
             None => self.1.at(site, value),
         }
     }
+
+    fn wants_attention(&self) -> bool {
+        self.0.wants_attention() || self.1.wants_attention()
+    }
 }
 
-/// A closure is a tap.
+/// A tap that asks for attention probabilities too.
+pub struct WithAttention<T>(pub T);
+
+impl<T: Taps> Taps for WithAttention<T> {
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        self.0.at(site, value)
+    }
+
+    fn wants_attention(&self) -> bool {
+        true
+    }
+}
+
+/// A closure is a tap, of every site but attention probabilities: see [`WithAttention`].
 impl<F> Taps for F
 where
     F: FnMut(Site<'_>, &Tensor) -> Result<Option<Tensor>>,

@@ -2,17 +2,24 @@
 
 use crate::batch::{Batch, Frame};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Mlp, ModelConfig, Quantisation};
-use crate::layers::attention::{Attention, LayerCache};
-use crate::layers::linear::{Linear, frozen_matmul};
+use crate::config::ModelConfig;
+use crate::head::{Embedding, Head};
+use crate::layers::attention::Attention;
+use crate::layers::cache::LayerCache;
+use crate::layers::linear::Linear;
 use crate::layers::mlp::DenseMlp;
 use crate::layers::moe::Experts;
 use crate::layers::norm::RmsNorm;
 use crate::layers::rope::Rotary;
+use crate::load::{Holding, Placement, Source};
+use crate::loss::token_nll;
 use crate::taps::{Projection, Site, Taps, tap};
-use crate::{ModelError, Result};
-use candle_core::{DType, Device, Tensor};
+use crate::{ModelError, Result, Spool};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One block: attention, then an MLP or experts, each on the normalised stream and added to it.
 #[derive(Debug, Clone)]
@@ -33,140 +40,60 @@ pub enum FeedForward {
     /// One MLP.
     Dense(DenseMlp),
     /// A mixture of experts.
-    Experts(Experts),
+    Experts(Arc<Experts>),
 }
 
-/// A transformer with its weights in memory.
+/// A transformer, its weights in memory or in their file.
 #[derive(Debug, Clone)]
 pub struct Transformer {
     config: ModelConfig,
-    embedding: Tensor,
-    blocks: Vec<Block>,
+    embedding: Embedding,
+    blocks: Blocks,
     norm: RmsNorm,
-    head: Tensor,
+    head: Head,
     rotary: Rotary,
     dtype: DType,
     device: Device,
 }
 
-/// Reads tensors of one prefix.
-struct Reader<'a> {
-    checkpoint: &'a Checkpoint,
-    config: &'a ModelConfig,
-    dtype: DType,
-    device: &'a Device,
+/// Where blocks come from.
+#[derive(Debug, Clone)]
+enum Blocks {
+    /// Memory.
+    Held(Vec<Block>),
+    /// Their file, one at a time.
+    InFile(Arc<Source>),
 }
 
-impl Reader<'_> {
-    fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.checkpoint.float(name, shape, self.dtype, self.device)
-    }
-
-    fn linear(&self, path: &str, out: usize, into: usize, bias: bool) -> Result<Linear> {
-        let weight = self.float(&format!("{path}.weight"), &[out, into])?;
-        let bias = bias.then(|| self.float(&format!("{path}.bias"), &[out])).transpose()?;
-        Ok(Linear::new(weight, bias))
-    }
-
-    fn norm(&self, path: &str) -> Result<RmsNorm> {
-        Ok(RmsNorm::new(self.float(&format!("{path}.weight"), &[self.config.hidden])?, self.config.norm_eps))
-    }
-
-    fn block(&self, layer: usize, window: Option<usize>) -> Result<Block> {
-        let at = format!("model.layers.{layer}");
-        let feed_forward = match self.config.mlp {
-            Mlp::Dense { inner } => FeedForward::Dense(self.dense(layer, inner)?),
-            Mlp::Experts { .. } => FeedForward::Experts(self.experts(&format!("{at}.mlp"))?),
-        };
-        Ok(Block {
-            attention_norm: self.norm(&format!("{at}.input_layernorm"))?,
-            attention: self.attention(layer, window)?,
-            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm"))?,
-            feed_forward,
-        })
-    }
-
-    fn attention(&self, layer: usize, window: Option<usize>) -> Result<Attention> {
-        let c = self.config;
-        let (query, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let map = |p: Projection, out, into| self.linear(&p.path(layer), out, into, c.attention_bias);
-        let sinks = || self.float(&format!("model.layers.{layer}.self_attn.sinks"), &[c.heads]);
-        Ok(Attention {
-            q: map(Projection::Q, query, c.hidden)?,
-            k: map(Projection::K, kv, c.hidden)?,
-            v: map(Projection::V, kv, c.hidden)?,
-            o: map(Projection::O, c.hidden, query)?,
-            sinks: c.sinks.then(sinks).transpose()?,
-            heads: c.heads,
-            kv_heads: c.kv_heads,
-            head_dim: c.head_dim,
-            window,
-        })
-    }
-
-    fn dense(&self, layer: usize, inner: usize) -> Result<DenseMlp> {
-        let hidden = self.config.hidden;
-        Ok(DenseMlp {
-            gate: self.linear(&Projection::Gate.path(layer), inner, hidden, false)?,
-            up: self.linear(&Projection::Up.path(layer), inner, hidden, false)?,
-            down: self.linear(&Projection::Down.path(layer), hidden, inner, false)?,
-        })
-    }
-
-    fn experts(&self, at: &str) -> Result<Experts> {
-        let Mlp::Experts { experts, top_k, inner, limit } = self.config.mlp else {
-            return Err(ModelError::Config("experts asked of a dense model".into()));
-        };
-        let hidden = self.config.hidden;
-        let gate_up = self.expert_weight(&format!("{at}.experts.gate_up_proj"), (experts, 2 * inner, hidden))?;
-        let gate_up_bias = self.float(&format!("{at}.experts.gate_up_proj_bias"), &[experts, 2 * inner])?;
-        let down = self.expert_weight(&format!("{at}.experts.down_proj"), (experts, hidden, inner))?;
-        let down_bias = self.float(&format!("{at}.experts.down_proj_bias"), &[experts, hidden])?;
-        let mut parts = (Vec::new(), Vec::new(), Vec::new());
-        for e in 0..experts {
-            // Gate and up rows alternate on disk; apart, each is one product.
-            let weight = gate_up.get(e)?.reshape((inner, 2, hidden))?;
-            let bias = gate_up_bias.get(e)?.reshape((inner, 2))?;
-            let half = |i: usize| -> Result<(Tensor, Tensor)> {
-                Ok((
-                    weight.narrow(1, i, 1)?.squeeze(1)?.force_contiguous()?,
-                    bias.narrow(1, i, 1)?.squeeze(1)?.force_contiguous()?,
-                ))
-            };
-            parts.0.push(half(0)?);
-            parts.1.push(half(1)?);
-            parts.2.push((down.get(e)?.force_contiguous()?, down_bias.get(e)?.force_contiguous()?));
-        }
-        let router = self.linear(&format!("{at}.router"), experts, hidden, true)?;
-        Ok(Experts { router, gate: parts.0, up: parts.1, down: parts.2, top_k, limit })
-    }
-
-    /// `[experts, out, in]`, from MXFP4 blocks or from floats stored `[experts, in, out]`.
-    fn expert_weight(&self, name: &str, (experts, out, into): (usize, usize, usize)) -> Result<Tensor> {
-        if self.config.quantisation == Quantisation::Mxfp4 {
-            return self.checkpoint.mxfp4(name, (experts, out, into), self.dtype, self.device);
-        }
-        Ok(self.float(name, &[experts, into, out])?.transpose(1, 2)?.contiguous()?)
-    }
-}
+/// Logits are made for at most this many values at a time, so that a large vocabulary does not fill the memory.
+const LOGIT_VALUES: usize = 1 << 25;
 
 impl Transformer {
-    /// Reads all weights.
+    /// Opens a model as `placement` says.
     ///
     /// # Errors
-    /// A tensor that is missing or has another shape than the configuration says.
-    pub fn load(config: ModelConfig, checkpoint: &Checkpoint, dtype: DType, device: &Device) -> Result<Self> {
-        let reader = Reader { checkpoint, config: &config, dtype, device };
-        let embedding = reader.float("model.embed_tokens.weight", &[config.vocab, config.hidden])?;
-        let head = match config.tied {
-            true => embedding.clone(),
-            false => reader.float("lm_head.weight", &[config.vocab, config.hidden])?,
+    /// A tensor that is missing, has another shape than the configuration says, or holds what is no finite number. What
+    /// is streamed is checked when it is read.
+    pub fn load(config: ModelConfig, checkpoint: Checkpoint, placement: Placement) -> Result<Self> {
+        let source = Arc::new(Source { checkpoint, config, placement });
+        let Placement { dtype, ref device, holding } = source.placement;
+        let config = source.config.clone();
+        let embedding = Embedding::load(&source)?;
+        let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
+        let blocks = match holding {
+            Holding::Streamed => Blocks::InFile(source.clone()),
+            _ => Blocks::Held((0..config.windows.len()).map(|layer| source.block(layer)).collect::<Result<_>>()?),
         };
-        let block = |(layer, window): (usize, &Option<usize>)| reader.block(layer, *window);
-        let blocks = config.windows.iter().enumerate().map(block).collect::<Result<_>>()?;
-        let norm = reader.norm("model.norm")?;
-        let rotary = Rotary::new(&config.rope, config.head_dim);
-        Ok(Self { embedding, blocks, norm, head, rotary, dtype, device: device.clone(), config })
+        Ok(Self {
+            head: Head::load(&source, floats)?,
+            norm: source.norm("model.norm", config.hidden)?,
+            rotary: Rotary::new(&config.rope, config.head_dim),
+            embedding,
+            blocks,
+            dtype,
+            device: device.clone(),
+            config,
+        })
     }
 
     /// What the model is.
@@ -181,12 +108,33 @@ impl Transformer {
 
     /// Layers.
     pub fn layers(&self) -> usize {
-        self.blocks.len()
+        self.config.windows.len()
     }
 
-    /// The blocks, to read or to change weights.
-    pub fn blocks(&self) -> &[Block] {
-        &self.blocks
+    /// A block: the one in memory, or read from the file, while the next one is asked for.
+    ///
+    /// # Errors
+    /// A layer that the model lacks or that cannot be read.
+    pub fn block(&self, layer: usize) -> Result<Cow<'_, Block>> {
+        match &self.blocks {
+            Blocks::Held(blocks) => blocks.get(layer).map(Cow::Borrowed).ok_or_else(|| no_layer(layer)),
+            Blocks::InFile(source) => {
+                let next = (layer + 1) % self.layers();
+                source.checkpoint.will_need(&format!("model.layers.{next}."));
+                source.block(layer).map(Cow::Owned)
+            }
+        }
+    }
+
+    /// The blocks in memory, to read weights.
+    ///
+    /// # Errors
+    /// A streamed model.
+    pub fn blocks(&self) -> Result<&[Block]> {
+        match &self.blocks {
+            Blocks::Held(blocks) => Ok(blocks),
+            Blocks::InFile(_) => Err(streamed()),
+        }
     }
 
     /// Frame of whole sequences.
@@ -194,7 +142,7 @@ impl Transformer {
     /// # Errors
     /// Those of the tensor library.
     pub fn frame(&self, batch: &Batch) -> Result<Frame> {
-        Frame::whole(&batch.lengths, &self.config.windows, &self.rotary, (self.dtype, &self.device))
+        Frame::whole(batch, &self.config.windows, &self.rotary, (self.dtype, &self.device))
     }
 
     /// Frame of a decoding step; see [`Frame::step`].
@@ -215,8 +163,7 @@ impl Transformer {
                 format!("token {id} is beyond the vocabulary of {}: tokenizer and model differ", self.config.vocab);
             return Err(ModelError::Request(reason));
         }
-        let ids = Tensor::from_slice(ids, ids.len(), &self.device)?;
-        Ok(self.embedding.index_select(&ids, 0)?)
+        self.embedding.rows(ids, &self.device)
     }
 
     /// Runs a range of layers on the residual stream x, `[N, hidden]`.
@@ -233,7 +180,8 @@ impl Transformer {
         mut caches: Option<&mut [LayerCache]>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
-        for (layer, block) in self.blocks.iter().enumerate().take(layers.end).skip(layers.start) {
+        for layer in layers {
+            let block = self.block(layer)?;
             let cache = caches.as_deref_mut().and_then(|c| c.get_mut(layer));
             x = block.attend(layer, x, frame, cache, taps)?;
             x = block.feed(layer, x, taps)?;
@@ -246,8 +194,7 @@ impl Transformer {
     /// # Errors
     /// Those of the tensor library and of the taps.
     pub fn run_from_middle(&self, layer: usize, x: Tensor, frame: &Frame, taps: &mut dyn Taps) -> Result<Tensor> {
-        let missing = || ModelError::Request(format!("the model has no layer {layer}"));
-        let x = self.blocks.get(layer).ok_or_else(missing)?.feed(layer, x, taps)?;
+        let x = self.block(layer)?.feed(layer, x, taps)?;
         self.run(layer + 1..self.layers(), x, frame, None, taps)
     }
 
@@ -259,13 +206,73 @@ impl Transformer {
         self.run(0..self.layers(), self.embed(&batch.ids)?, frame, None, taps)
     }
 
+    /// The backward pass layer by layer, from x, the residual stream after the last layer, down to the first.
+    ///
+    /// `loss` gives the loss of x. Each layer runs once more, from its input in `boundaries`, with the taps that `tapped`
+    /// makes for it; its gradients, those of the taps' variables among them, go to `found`. So at any time one layer's
+    /// activations are there, and of a streamed model one layer's weights (Chen et al. 2016, arXiv 1604.06174).
+    ///
+    /// # Errors
+    /// Those of the tensor library, the taps and the callbacks.
+    pub fn backward<T: Taps>(
+        &self,
+        (x, frame, boundaries): (&Tensor, &Frame, &Spool),
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+        mut tapped: impl FnMut() -> T,
+        mut found: impl FnMut(&T, &GradStore) -> Result<()>,
+    ) -> Result<()> {
+        let lost = || ModelError::Request("a gradient was lost between two layers: this is a bug in a layer".into());
+        let end = Var::from_tensor(&x.detach())?;
+        let mut gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
+        for layer in (0..self.layers()).rev() {
+            let input = Var::from_tensor(&boundaries.get(layer)?)?;
+            let mut taps = tapped();
+            let out = self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
+            let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;
+            found(&taps, &gradients)?;
+            gradient = gradients.remove(&input).ok_or_else(lost)?;
+        }
+        Ok(())
+    }
+
     /// Logits of some rows of the residual stream: `[rows, vocab]`.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        self.head.logits(&self.normed(x, rows)?)
+    }
+
+    fn normed(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        frozen_matmul(&self.norm.forward(&x.index_select(&rows, 0)?)?, &self.head)
+        self.norm.forward(&x.index_select(&rows, 0)?)
+    }
+
+    /// Negative log-likelihood of every response token from the last layer's residual stream x, in nats: `[rows]`,
+    /// differentiable.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn response_nll(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        if batch.targets.is_empty() {
+            return Ok(Tensor::zeros(0, DType::F32, &self.device)?);
+        }
+        if !matches!(self.head, Head::Whole(_)) {
+            return self.head.nll(&self.normed(x, &batch.predicting)?, &batch.targets);
+        }
+        let mut parts = Vec::new();
+        for rows in self.logit_chunks(batch) {
+            let targets = batch.targets.get(rows.clone()).unwrap_or_default();
+            let rows = batch.predicting.get(rows).unwrap_or_default();
+            parts.push(token_nll(&self.logits(x, rows)?, targets)?);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// The predicting rows of a batch in pieces whose logits fit in memory.
+    pub fn logit_chunks(&self, batch: &Batch) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, step) = (batch.predicting.len(), (LOGIT_VALUES / self.config.vocab).max(1));
+        (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 
     /// The linear map at a place, in a dense model (experts hold their own).
@@ -273,7 +280,7 @@ impl Transformer {
     /// # Errors
     /// The model has no such map.
     pub fn linear(&self, layer: usize, projection: Projection) -> Result<&Linear> {
-        let block = self.blocks.get(layer);
+        let block = self.blocks()?.get(layer);
         block.and_then(|b| b.linear(projection)).ok_or_else(|| no_linear(layer, projection))
     }
 
@@ -282,24 +289,39 @@ impl Transformer {
     /// # Errors
     /// The model has no such map.
     pub fn linear_mut(&mut self, layer: usize, projection: Projection) -> Result<&mut Linear> {
-        let block = self.blocks.get_mut(layer);
+        let Blocks::Held(blocks) = &mut self.blocks else { return Err(streamed()) };
+        let block = blocks.get_mut(layer);
         block.and_then(|b| b.linear_mut(projection)).ok_or_else(|| no_linear(layer, projection))
     }
 
-    /// Embedding `[vocab, hidden]`.
-    pub fn embedding(&self) -> &Tensor {
-        &self.embedding
+    /// Embedding `[vocab, hidden]`, as floats.
+    ///
+    /// # Errors
+    /// One that is in its file and cannot be read.
+    pub fn embedding(&self) -> Result<Cow<'_, Tensor>> {
+        self.embedding.float()
     }
 
-    /// Output head `[vocab, hidden]`; the embedding itself where they are tied.
-    pub fn head(&self) -> &Tensor {
-        &self.head
+    /// Output head `[vocab, hidden]`, as floats; the embedding itself where they are tied.
+    ///
+    /// # Errors
+    /// One that is in its file and cannot be read.
+    pub fn head(&self) -> Result<Tensor> {
+        self.head.float()
     }
 
     /// Final norm.
     pub fn norm(&self) -> &RmsNorm {
         &self.norm
     }
+}
+
+fn no_layer(layer: usize) -> ModelError {
+    ModelError::Request(format!("the model has no layer {layer}"))
+}
+
+fn streamed() -> ModelError {
+    ModelError::Request("a streamed model's weights can neither be listed nor changed: load it into memory".into())
 }
 
 fn no_linear(layer: usize, projection: Projection) -> ModelError {
@@ -316,13 +338,15 @@ impl Block {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::Residual { layer }, x)?;
-        let normed = self.attention_norm.forward(&x)?;
-        Ok((&x + self.attention.forward(layer, &normed, frame, cache, taps)?)?)
+        let normed = tap(taps, Site::AttentionNorm { layer }, self.attention_norm.forward(&x)?)?;
+        let out = self.attention.forward(layer, &normed, frame, cache, taps)?;
+        let out = tap(taps, Site::AttentionOut { layer }, out)?;
+        Ok((&x + out)?)
     }
 
     fn feed(&self, layer: usize, x: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let x = tap(taps, Site::Middle { layer }, x)?;
-        let normed = self.mlp_norm.forward(&x)?;
+        let normed = tap(taps, Site::MlpNorm { layer }, self.mlp_norm.forward(&x)?)?;
         let out = match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward(layer, &normed, taps)?,
             FeedForward::Experts(experts) => experts.forward(layer, &normed, taps)?,

@@ -1,7 +1,7 @@
 //! Losses under many cuts. The clean run is kept at every layer's boundary; a cut runs only from where it bites.
 
 use crate::Result;
-use crate::evaluate::{loss_row, response_nll, scatter};
+use crate::evaluate::{loss_row, scatter};
 use candle_core::Tensor;
 use uspx_domain::{Cut, LossRow, Prompt, UnitKind};
 use uspx_model::batch::{Batch, Frame, Sequence};
@@ -52,7 +52,7 @@ pub fn ablate_sequences(
                 None => clean.output.clone(),
                 Some(cut) => clean.with(model, cut)?,
             };
-            let values = response_nll(&model.transformer, &x, batch)?;
+            let values = model.transformer.response_nll(&x, batch)?;
             scatter(row, members, &loss::per_sequence(&values, batch)?);
             done += 1;
             pulse.beat(done, total)?;

@@ -8,43 +8,21 @@ use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
 use uspx_model::{LoadedModel, Pulse, batches, loss};
 
-/// Logits are made for at most this many values at a time, so that a large vocabulary does not fill the memory.
-const LOGIT_VALUES: usize = 1 << 25;
-
-/// (logits, targets, place of the first row) to one value per row.
-type OverRows<'a> = &'a mut dyn FnMut(&Tensor, &[u32], usize) -> Result<Tensor>;
-
-/// Calls `f(logits, targets)` for the predicting rows, piece by piece, and joins its `[rows]` results.
-fn over_rows(model: &Transformer, x: &Tensor, batch: &Batch, f: OverRows<'_>) -> Result<Tensor> {
-    let step = (LOGIT_VALUES / model.config().vocab).max(1);
-    let mut parts = Vec::new();
-    for (at, (rows, targets)) in batch.predicting.chunks(step).zip(batch.targets.chunks(step)).enumerate() {
-        parts.push(f(&model.logits(x, rows)?, targets, at * step)?);
-    }
-    Ok(Tensor::cat(&parts, 0)?)
-}
-
-/// Negative log-likelihood of every response token from the last layer's residual stream: `[rows]`.
-///
-/// # Errors
-/// Those of the model.
-pub fn response_nll(model: &Transformer, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-    if batch.targets.is_empty() {
-        return Ok(Tensor::zeros(0, candle_core::DType::F32, model.device())?);
-    }
-    over_rows(model, x, batch, &mut |logits, targets, _| loss::token_nll(logits, targets))
-}
-
 /// KL(full ‖ other) at every response token, `[rows]`, from the two runs' residual streams.
 ///
 /// # Errors
 /// Those of the models; both must share the vocabulary.
 pub fn response_kl(full: (&Transformer, &Tensor), other: (&Transformer, &Tensor), batch: &Batch) -> Result<Tensor> {
-    over_rows(full.0, full.1, batch, &mut |logits, targets, start| {
-        let rows = batch.predicting.get(start..start + targets.len()).unwrap_or_default();
-        let theirs = loss::log_softmax(&other.0.logits(other.1, rows)?)?;
-        loss::token_kl(&loss::log_softmax(logits)?, &theirs)
-    })
+    let mut parts = Vec::new();
+    for rows in full.0.logit_chunks(batch) {
+        let rows = batch.predicting.get(rows).unwrap_or_default();
+        let [ours, theirs] = [full, other].map(|(model, x)| loss::log_softmax(&model.logits(x, rows)?));
+        parts.push(loss::token_kl(&ours?, &theirs?)?);
+    }
+    if parts.is_empty() {
+        return Ok(Tensor::zeros(0, candle_core::DType::F32, full.0.device())?);
+    }
+    Ok(Tensor::cat(&parts, 0)?)
 }
 
 /// A reference model for divergence: the model itself without taps, or another one of the same tokenizer.
@@ -87,7 +65,7 @@ pub fn evaluate(
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;
         let x = model.transformer.forward(batch, &frame, taps)?;
-        let values = response_nll(&model.transformer, &x, batch)?;
+        let values = model.transformer.response_nll(&x, batch)?;
         scatter(&mut nats, members, &loss::per_sequence(&values, batch)?);
         if let Some(values) = divergence(&model.transformer, &x, batch, &frame, against)? {
             scatter(&mut kl, members, &loss::per_sequence(&values, batch)?);

@@ -3,7 +3,7 @@
 use crate::Result;
 use candle_core::{DType, Tensor};
 use uspx_model::batch::Sequence;
-use uspx_model::taps::{Routing, Site, Taps};
+use uspx_model::taps::{Site, Taps};
 use uspx_model::{LoadedModel, ModelError, batches};
 
 /// Mean outputs, per layer.
@@ -26,8 +26,13 @@ pub(crate) fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: u
         let frame = model.transformer.frame(&batch)?;
         model.transformer.forward(&batch, &frame, &mut taps)?;
     }
+    // A layer without experts has no mean, but keeps its place.
     let finish = |sums: Vec<Option<(Tensor, Tensor)>>| -> Result<Vec<Tensor>> {
-        sums.into_iter().flatten().map(|(sum, count)| Ok(sum.broadcast_div(&count.maximum(1.0)?)?)).collect()
+        let each = |sum: Option<(Tensor, Tensor)>| match sum {
+            Some((sum, count)) => Ok(sum.broadcast_div(&count.maximum(1.0)?)?),
+            None => Ok(Tensor::zeros((0, 0), DType::F32, model.transformer.device())?),
+        };
+        sums.into_iter().map(each).collect()
     };
     Ok(Means { experts: finish(taps.experts)?, heads: finish(taps.heads)? })
 }
@@ -48,22 +53,22 @@ fn add(place: Option<&mut Option<(Tensor, Tensor)>>, sum: Tensor, count: Tensor)
     Ok(())
 }
 
-fn by_expert(value: &Tensor, routing: &Routing, experts: usize) -> Result<(Tensor, Tensor)> {
-    let (n, k, hidden) = value.dims3()?;
-    let ids = Tensor::from_slice(&routing.chosen, n * k, value.device())?;
-    let zeros = Tensor::zeros((experts, hidden), value.dtype(), value.device())?;
-    let sum = zeros.index_add(&ids, &value.reshape((n * k, hidden))?, 0)?;
-    let ones = Tensor::ones((n * k, 1), value.dtype(), value.device())?;
-    let count = Tensor::zeros((experts, 1), value.dtype(), value.device())?.index_add(&ids, &ones, 0)?;
-    Ok((sum, count))
+/// The sum of one expert's outputs as row `expert` of `[experts, hidden]`, and its count as row of `[experts, 1]`.
+fn by_expert(value: &Tensor, expert: u32, experts: usize) -> Result<(Tensor, Tensor)> {
+    let (count, hidden) = value.dims2()?;
+    let id = Tensor::new(&[expert], value.device())?;
+    let zeros = |width| Tensor::zeros((experts, width), value.dtype(), value.device());
+    let sum = zeros(hidden)?.index_add(&id, &value.sum_keepdim(0)?, 0)?;
+    let count = Tensor::full(count as f32, (1, 1), value.device())?.to_dtype(value.dtype())?;
+    Ok((sum, zeros(1)?.index_add(&id, &count, 0)?))
 }
 
 impl Taps for MeanTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::Experts { layer, routing } => {
-                let (sum, count) = by_expert(value, routing, self.width)?;
-                add(self.experts.get_mut(layer), sum, count)?;
+            Site::ExpertOut(at) => {
+                let (sum, count) = by_expert(value, at.expert, self.width)?;
+                add(self.experts.get_mut(at.layer), sum, count)?;
             }
             Site::Heads { layer } => {
                 let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?.to_dtype(DType::F32)?;

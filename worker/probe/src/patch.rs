@@ -3,7 +3,6 @@
 //! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the loss's gradients with
 //! respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by token, without keeping n.
 
-use crate::evaluate::response_nll;
 use crate::means::{Means, means};
 use crate::{Result, prompt_tokens};
 use candle_core::backprop::GradStore;
@@ -11,7 +10,7 @@ use candle_core::{Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, batches};
+use uspx_model::{LoadedModel, ModelError, Pulse, Spool, batches};
 
 /// First-order effects of all experts and heads: columns [`Statistic::Atp`] (signed) and [`Statistic::AtpAbs`]
 /// (made positive per token), in nats summed over all positions of a prompt.
@@ -42,24 +41,34 @@ pub fn attribution(
     let total = plan.len() as u64;
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;
-        let mut taps = GradientTaps { means: means.as_ref(), kinds, handles: Vec::new() };
-        let x = model.transformer.forward(batch, &frame, &mut taps)?;
-        let gradients = response_nll(&model.transformer, &x, batch)?.sum_all()?.backward()?;
-        for handle in &taps.handles {
-            effects.add(handle, &gradients, batch, members)?;
-        }
+        let mut boundaries = Spool::new(BOUNDARIES);
+        let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+            if let Site::Residual { .. } = site {
+                boundaries.push(value)?;
+            }
+            Ok(None)
+        };
+        let x = model.transformer.forward(batch, &frame, &mut keep)?;
+        model.transformer.backward(
+            (&x, &frame, &boundaries),
+            |x| Ok(model.transformer.response_nll(x, batch)?.sum_all()?),
+            || GradientTaps { means: means.as_ref(), kinds, handles: Vec::new() },
+            |taps, gradients| taps.handles.iter().try_for_each(|h| effects.add(h, gradients, batch, members)),
+        )?;
         pulse.beat(done as u64 + 1, total)?;
     }
     Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: effects.columns(&shape, kinds) })
 }
 
-/// The multipliers of one layer's units.
+/// Bytes of residual streams kept in memory between forward and backward; what is beyond goes to a temporary file.
+const BOUNDARIES: usize = 1 << 30;
+
+/// The multipliers of some of a layer's units.
 struct Handle {
     kind: UnitKind,
     layer: usize,
-    /// Unit of each (token, slot).
-    units: Vec<u32>,
-    slots: usize,
+    /// Row of the batch and unit of each multiplier.
+    places: Vec<(u32, u32)>,
     alpha: Var,
     beta: Option<Var>,
 }
@@ -71,26 +80,28 @@ struct GradientTaps<'a> {
 }
 
 impl GradientTaps<'_> {
-    /// α·value + β·baseline; `base` has the value's shape or broadcasts to it.
+    /// α·value + β·baseline; `value` is `[.., width]`, and `base` broadcasts to it.
     fn hook(
         &mut self,
-        kind: UnitKind,
-        layer: usize,
-        units: Vec<u32>,
+        (kind, layer): (UnitKind, usize),
+        places: Vec<(u32, u32)>,
         value: &Tensor,
         base: Option<Tensor>,
     ) -> Result<Tensor> {
-        let (n, slots, _) = value.dims3()?;
-        let alpha = Var::ones((n, slots, 1), value.dtype(), value.device())?;
+        let mut dims = value.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = 1;
+        }
+        let alpha = Var::ones(dims.as_slice(), value.dtype(), value.device())?;
         let mut patched = value.broadcast_mul(alpha.as_tensor())?;
         let mut beta = None;
         if let Some(base) = base {
-            let var = Var::zeros((n, slots, 1), value.dtype(), value.device())?;
+            let var = Var::zeros(dims.as_slice(), value.dtype(), value.device())?;
             let base = base.broadcast_as(value.shape())?.contiguous()?;
             patched = (patched + base.broadcast_mul(var.as_tensor())?)?;
             beta = Some(var);
         }
-        self.handles.push(Handle { kind, layer, units, slots, alpha, beta });
+        self.handles.push(Handle { kind, layer, places, alpha, beta });
         Ok(patched)
     }
 }
@@ -102,22 +113,20 @@ fn layer_mean(list: &[Tensor], layer: usize) -> Result<&Tensor> {
 impl Taps for GradientTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::Experts { layer, routing } if self.kinds.contains(&UnitKind::Expert) => {
-                let base = match self.means {
-                    None => None,
-                    Some(means) => {
-                        let ids = Tensor::from_slice(&routing.chosen, routing.chosen.len(), value.device())?;
-                        Some(layer_mean(&means.experts, layer)?.index_select(&ids, 0)?.reshape(value.shape())?)
-                    }
-                };
-                self.hook(UnitKind::Expert, layer, routing.chosen.clone(), value, base).map(Some)
+            Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
+                let base = self
+                    .means
+                    .map(|m| layer_mean(&m.experts, at.layer)?.get(at.expert as usize).map_err(ModelError::from));
+                let base = base.transpose()?.map(|b| b.unsqueeze(0)).transpose()?;
+                let places = at.slots.iter().map(|slot| (slot / at.routing.top_k as u32, at.expert)).collect();
+                self.hook((UnitKind::Expert, at.layer), places, value, base).map(Some)
             }
             Site::Heads { layer } if self.kinds.contains(&UnitKind::Head) => {
                 let (n, heads, _) = value.dims3()?;
                 let base = self.means.map(|m| layer_mean(&m.heads, layer)).transpose()?;
                 let base = base.map(|b| b.unsqueeze(0)).transpose()?;
-                let units = (0..n).flat_map(|_| 0..heads as u32).collect();
-                self.hook(UnitKind::Head, layer, units, value, base).map(Some)
+                let places = (0..n as u32).flat_map(|row| (0..heads as u32).map(move |head| (row, head))).collect();
+                self.hook((UnitKind::Head, layer), places, value, base).map(Some)
             }
             _ => Ok(None),
         }
@@ -154,11 +163,10 @@ impl Effects {
         let beta = handle.beta.as_ref().map(read).transpose()?;
         let (prompts, width) = (self.prompts, self.shape.per_layer(handle.kind) as usize);
         let (signed, positive) = self.sums(handle.kind);
-        for (slot, (unit, a)) in handle.units.iter().zip(&alpha).enumerate() {
-            let b = beta.as_ref().and_then(|b| b.get(slot)).copied().unwrap_or(0.0);
+        for (i, ((row, unit), a)) in handle.places.iter().zip(&alpha).enumerate() {
+            let b = beta.as_ref().and_then(|b| b.get(i)).copied().unwrap_or(0.0);
             let effect = f64::from(b) - f64::from(*a);
-            let row = slot / handle.slots;
-            let prompt = batch.place.get(row).and_then(|(sequence, _)| members.get(*sequence as usize));
+            let prompt = batch.place.get(*row as usize).and_then(|(sequence, _)| members.get(*sequence as usize));
             let Some(prompt) = prompt else { continue };
             let at = (handle.layer * width + *unit as usize) * prompts + prompt;
             if let (Some(s), Some(p)) = (signed.get_mut(at), positive.get_mut(at)) {

@@ -4,7 +4,7 @@ use crate::{Result, prompt_tokens};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
-use uspx_model::taps::{Site, Taps};
+use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{LoadedModel, ModelError, Pulse, batches};
 
 /// The statistics of experts, in the order they are kept.
@@ -23,7 +23,8 @@ pub fn trace(model: &LoadedModel, prompts: &[Prompt], batch_tokens: usize, pulse
     let total = plan.len() as u64;
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;
-        let mut taps = TraceTaps { batch, members, sums: &mut sums, before: None, saliency: Vec::new() };
+        let mut taps =
+            TraceTaps { batch, members, sums: &mut sums, before: None, gates: Vec::new(), saliency: Vec::new() };
         model.transformer.forward(batch, &frame, &mut taps)?;
         pulse.beat(done as u64 + 1, total)?;
     }
@@ -88,6 +89,8 @@ struct TraceTaps<'a> {
     sums: &'a mut Sums,
     /// The residual stream before the MLP.
     before: Option<Tensor>,
+    /// The layer's gates, one per slot.
+    gates: Vec<f32>,
     /// (row, expert, g‖f‖) of the layer's response tokens, until the layer's output is known.
     saliency: Vec<(usize, u32, f64)>,
 }
@@ -99,18 +102,25 @@ impl TraceTaps<'_> {
         if *response { self.members.get(*sequence as usize).copied() } else { None }
     }
 
-    fn experts(&mut self, layer: usize, routing: &uspx_model::taps::Routing, outputs: &Tensor) -> Result<()> {
-        let norms: Vec<f32> = norms(outputs)?.flatten_all()?.to_vec1()?;
-        let gates: Vec<f32> = routing.gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    /// A layer's experts begin: nothing is known of them yet.
+    fn begin(&mut self) {
         self.saliency.clear();
-        for (slot, ((expert, gate), norm)) in routing.chosen.iter().zip(&gates).zip(&norms).enumerate() {
-            let row = slot / routing.top_k;
+        self.gates.clear();
+    }
+
+    fn expert(&mut self, at: AtExpert<'_>, output: &Tensor) -> Result<()> {
+        if self.gates.is_empty() {
+            self.gates = at.routing.gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        }
+        for (slot, norm) in at.slots.iter().zip(norms(output)?.to_vec1::<f32>()?) {
+            let row = *slot as usize / at.routing.top_k;
             let Some(prompt) = self.prompt(row) else { continue };
-            let saliency = f64::from(*gate) * f64::from(*norm);
-            for (statistic, value) in [1.0, f64::from(*gate), saliency].into_iter().enumerate() {
-                self.sums.add_expert(layer, *expert, statistic, prompt, value);
+            let gate = self.gates.get(*slot as usize).copied().map_or(0.0, f64::from);
+            let saliency = gate * f64::from(norm);
+            for (statistic, value) in [1.0, gate, saliency].into_iter().enumerate() {
+                self.sums.add_expert(at.layer, at.expert, statistic, prompt, value);
             }
-            self.saliency.push((row, *expert, saliency));
+            self.saliency.push((row, at.expert, saliency));
         }
         Ok(())
     }
@@ -153,7 +163,8 @@ impl Taps for TraceTaps<'_> {
         match site {
             Site::Middle { .. } => self.before = Some(value.clone()),
             Site::Heads { layer } => self.heads(layer, value)?,
-            Site::Experts { layer, routing } => self.experts(layer, routing, value)?,
+            Site::Router { .. } => self.begin(),
+            Site::ExpertOut(at) => self.expert(at, value)?,
             Site::MlpOut { layer } => self.turn(layer, value)?,
             _ => {}
         }

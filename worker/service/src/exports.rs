@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use uspx_domain::{BlobRef, ExportFormat, Outcome, Prompt, StoredFile};
 use uspx_export::{Request, Settings};
 use uspx_model::batch::Batch;
-use uspx_model::{LoadedModel, Pulse, batches};
+use uspx_model::{LoadedModel, Placement, Pulse, batches};
 
 /// Tokens of a calibration batch.
 const CALIBRATION_TOKENS: usize = 4096;
@@ -65,7 +65,7 @@ pub(crate) fn open(
             scratch.path().join(&gguf.ok_or_else(|| JobError::Task("a GGUF student without a .gguf file".into()))?.path)
         }
     };
-    Ok(open_any(&path, DType::F32, device)?)
+    Ok(open_any(&path, Placement::floats(DType::F32, device))?)
 }
 
 /// A path that stays inside the folder it is joined to.

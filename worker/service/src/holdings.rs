@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uspx_domain::Fingerprint;
 use uspx_model::config::ModelConfig;
-use uspx_model::{LoadedModel, ModelError, fingerprint};
+use uspx_model::{Holding, LoadedModel, ModelError, Placement, fingerprint};
 use uspx_wire::HeldModel;
 
 /// What is on the disk.
@@ -79,7 +79,7 @@ impl Opened {
             self.open.push(entry);
             return Ok(found);
         }
-        let opened = Arc::new(self.fresh(model)?);
+        let opened = Arc::new(self.load(model, Holding::Stored)?);
         if self.open.len() >= KEPT_OPEN {
             self.open.remove(0);
         }
@@ -92,7 +92,12 @@ impl Opened {
     /// # Errors
     /// As [`Opened::get`].
     pub fn fresh(&self, model: Fingerprint) -> Result<LoadedModel, JobError> {
-        Ok(LoadedModel::open(self.holdings.folder(model)?, DType::F32, &self.device)?)
+        self.load(model, Holding::Floats)
+    }
+
+    fn load(&self, model: Fingerprint, holding: Holding) -> Result<LoadedModel, JobError> {
+        let placement = Placement { dtype: DType::F32, device: self.device.clone(), holding };
+        Ok(LoadedModel::open(self.holdings.folder(model)?, placement)?)
     }
 
     /// The folder of a model.

@@ -103,7 +103,7 @@ fn answer(layout: &Layout, pulled: &PullReport) -> Result<Vec<Answered>> {
     let mut prompts = models::prompts(&layout.prompts("cli-heldout.jsonl"), false)?;
     prompts.truncate(ANSWERS);
     let ask = |path: &Path| -> Result<Vec<String>> {
-        let model = uspx_worker::open_any(path, DType::F32, &Device::Cpu)?;
+        let model = uspx_worker::open_any(path, uspx_model::Placement::floats(DType::F32, &Device::Cpu))?;
         chat::answers(&model, &prompts, ANSWER_TOKENS)
     };
     let gptq = ask(&pulled.folder.join("gptq"))?;

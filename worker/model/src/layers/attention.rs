@@ -1,13 +1,19 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
-//! Tokens come ragged, `[N, hidden]`; they are padded to `[B, T]` for the products only, by the batch's [`Frame`].
+//! Tokens come ragged, `[N, hidden]`. On the CPU each sequence is attended to by itself ([`fused`](super::fused)); where
+//! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to a
+//! rectangle.
 
 use crate::batch::Frame;
+use crate::layers::cache::LayerCache;
+use crate::layers::fused::{Heads, attend};
 use crate::layers::linear::Linear;
+use crate::layers::norm::RmsNorm;
+use crate::layers::slices::is_plain;
 use crate::link::link;
 use crate::taps::{Projection, Site, Taps, tap};
 use crate::{ModelError, Result};
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 
 /// One layer's attention.
 #[derive(Debug, Clone)]
@@ -20,6 +26,8 @@ pub struct Attention {
     pub v: Linear,
     /// Output projection.
     pub o: Linear,
+    /// Norms of every head's query and key, before rotation.
+    pub qk_norm: Option<(RmsNorm, RmsNorm)>,
     /// One logit per head that joins the softmax and is dropped after it, `[heads]`.
     pub sinks: Option<Tensor>,
     /// Query heads.
@@ -31,9 +39,6 @@ pub struct Attention {
     /// Sliding window, in tokens.
     pub window: Option<usize>,
 }
-
-/// Keys and values of the tokens seen so far, each `[kv_heads, B, T, head_dim]`.
-pub type LayerCache = Option<(Tensor, Tensor)>;
 
 impl Attention {
     /// The attention's contribution to the residual stream, `[N, hidden]`, from the normalised stream.
@@ -49,29 +54,62 @@ impl Attention {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Q }, x.clone())?;
-        let q = frame.angles().rotate(&self.split(&self.q.forward(&x)?, self.heads)?)?;
-        let k = frame.angles().rotate(&self.split(&self.k.forward(&x)?, self.kv_heads)?)?;
-        let v = self.split(&self.v.forward(&x)?, self.kv_heads)?;
-        let (q, mut k, mut v) = (frame.pad(&q)?, frame.pad(&k)?, frame.pad(&v)?);
-        if let Some(cache) = cache {
-            if let Some((old_k, old_v)) = cache.take() {
-                k = Tensor::cat(&[&old_k, &k], 2)?;
-                v = Tensor::cat(&[&old_v, &v], 2)?;
-            }
-            *cache = Some((k.clone(), v.clone()));
-        }
-        let weights = tap(taps, Site::Attention { layer }, self.weights(&q, &k, frame)?)?;
-        let mixed = weights.matmul(&self.spread(&v)?)?;
-        let heads = frame.unpad(&mixed)?.transpose(0, 1)?.contiguous()?;
-        let heads = tap(taps, Site::Heads { layer }, heads)?;
+        let norms = self.qk_norm.as_ref();
+        let q = self.turned(&self.q, &x, self.heads, norms.map(|n| &n.0), frame)?;
+        let k = self.turned(&self.k, &x, self.kv_heads, norms.map(|n| &n.1), frame)?;
+        let v = self.v.forward(&x)?.reshape(((), self.kv_heads, self.head_dim))?;
+        let q = tap(taps, Site::Queries { layer }, q)?;
+        let k = tap(taps, Site::Keys { layer }, k)?;
+        let v = tap(taps, Site::Values { layer }, v)?;
+        let mixed = if !taps.wants_attention() && [&q, &k, &v].into_iter().all(is_plain) {
+            self.each_sequence(&q, &k, &v, frame, cache)?
+        } else {
+            self.padded(layer, [&q, &k, &v], frame, cache, taps)?
+        };
+        let heads = tap(taps, Site::Heads { layer }, mixed)?;
         let flat = heads.reshape(((), self.heads * self.head_dim))?;
         let flat = tap(taps, Site::LinearInput { layer, projection: Projection::O }, flat)?;
         self.o.forward(&flat)
     }
 
-    /// `[N, heads · d]` to `[heads, N, d]`.
-    fn split(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
-        Ok(x.reshape(((), heads, self.head_dim))?.transpose(0, 1)?.contiguous()?)
+    /// Projected, normalised where the model does that, and rotated: `[N, heads, head_dim]`.
+    fn turned(&self, map: &Linear, x: &Tensor, heads: usize, norm: Option<&RmsNorm>, frame: &Frame) -> Result<Tensor> {
+        let y = map.forward(x)?.reshape(((), heads, self.head_dim))?;
+        let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
+        frame.angles().rotate(&y)
+    }
+
+    fn each_sequence(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        frame: &Frame,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
+        let shape = Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
+        let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
+        attend(shape, [q, k, v], sinks.as_deref(), frame.spans(), cache)
+    }
+
+    fn padded(
+        &self,
+        layer: usize,
+        [q, k, v]: [&Tensor; 3],
+        frame: &Frame,
+        cache: Option<&mut LayerCache>,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
+        let rectangle = frame.rectangle()?;
+        let by_head = |x: &Tensor| -> Result<Tensor> { rectangle.pad(&x.transpose(0, 1)?.contiguous()?) };
+        let (q, mut k, mut v) = (by_head(q)?, by_head(k)?, by_head(v)?);
+        if let Some(cache) = cache {
+            (k, v) = cache.extend_padded(k, v)?;
+        }
+        let weights = self.weights(&q, &k, rectangle.bias(self.window)?)?;
+        let weights = tap(taps, Site::Attention { layer }, weights)?;
+        let mixed = weights.matmul(&self.spread(&v)?)?;
+        Ok(rectangle.unpad(&mixed)?.transpose(0, 1)?.contiguous()?)
     }
 
     /// Every query head beside the KV head it shares: `[kv, B, T, d]` to `[heads, B, T, d]`.
@@ -85,10 +123,10 @@ impl Attention {
     }
 
     /// Attention probabilities, `[heads, B, T, keys]`.
-    fn weights(&self, q: &Tensor, k: &Tensor, frame: &Frame) -> Result<Tensor> {
+    fn weights(&self, q: &Tensor, k: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let scale = 1.0 / (self.head_dim as f64).sqrt();
         let scores = ((q * scale)?.matmul(&self.spread(k)?.transpose(2, 3)?.contiguous()?))?;
-        let scores = scores.broadcast_add(frame.bias(self.window)?)?;
+        let scores = scores.broadcast_add(bias)?;
         let Some(sinks) = &self.sinks else { return softmax(&scores) };
         let (heads, b, t, keys) = scores.dims4()?;
         if sinks.dims() != [heads] {

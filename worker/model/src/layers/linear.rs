@@ -1,7 +1,7 @@
 //! A linear map with a frozen weight and, while training, a low-rank adapter.
 
 use crate::Result;
-use crate::link::link;
+use crate::layers::weight::Weight;
 use crate::link_many::link3;
 use candle_core::Tensor;
 
@@ -55,7 +55,7 @@ impl Adapter {
 /// y = x·Wᵀ + b.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
     /// The adapter being trained.
     pub adapter: Option<Adapter>,
@@ -63,13 +63,24 @@ pub struct Linear {
 
 impl Linear {
     /// From `weight` `[out, in]` and `bias` `[out]`, both frozen.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+    pub fn new(weight: Weight, bias: Option<Tensor>) -> Self {
         Self { weight, bias, adapter: None }
     }
 
-    /// The weight, `[out, in]`, without the adapter.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    /// (out, in).
+    ///
+    /// # Errors
+    /// A weight that is no matrix.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        self.weight.dims()
+    }
+
+    /// The weight as floats, `[out, in]`, without the adapter.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn weight(&self) -> Result<Tensor> {
+        self.weight.float()
     }
 
     /// The bias, `[out]`, if it has one.
@@ -77,20 +88,20 @@ impl Linear {
         self.bias.as_ref()
     }
 
-    /// The weight with the adapter merged in.
+    /// The weight with the adapter merged in, as floats.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn merged(&self) -> Result<Tensor> {
         match &self.adapter {
-            Some(adapter) => Ok((&self.weight + adapter.delta()?)?),
-            None => Ok(self.weight.clone()),
+            Some(adapter) => Ok((self.weight()? + adapter.delta()?)?),
+            None => self.weight(),
         }
     }
 
     /// Puts another frozen weight in place.
     pub fn set_weight(&mut self, weight: Tensor) {
-        self.weight = weight;
+        self.weight = Weight::Float(weight);
     }
 
     /// Maps the rows of x, `[N, in]` to `[N, out]`.
@@ -98,25 +109,13 @@ impl Linear {
     /// # Errors
     /// Those of the tensor library.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.adapter {
-            Some(adapter) => adapter.matmul(x, &self.weight)?,
-            None => frozen_matmul(x, &self.weight)?,
-        };
+        let Some(adapter) = &self.adapter else { return self.weight.forward(x, self.bias.as_ref()) };
+        let y = adapter.matmul(x, &self.weight()?)?;
         match &self.bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
         }
     }
-}
-
-/// x·Wᵀ whose gradient reaches x but costs nothing for W.
-///
-/// # Errors
-/// Those of the tensor library.
-pub fn frozen_matmul(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let y = x.detach().matmul(&weight.t()?)?;
-    let weight = weight.clone();
-    Ok(link("frozen-matmul", x, y, move |_, _, grad| grad.contiguous()?.matmul(&weight))?)
 }
 
 #[cfg(test)]
@@ -156,7 +155,8 @@ mod tests {
             let shapes = [(n, into), (rank, into), (out, rank)];
             let vars: Vec<Var> =
                 parts.iter().zip(shapes).map(|(v, s)| Var::from_slice(v, s, &Device::Cpu).unwrap()).collect();
-            let mut linear = Linear::new(Tensor::from_slice(&weight, (out, into), &Device::Cpu).unwrap(), None);
+            let mut linear =
+                Linear::new(Weight::Float(Tensor::from_slice(&weight, (out, into), &Device::Cpu).unwrap()), None);
             let (a, b) = (vars[1].as_tensor().clone(), vars[2].as_tensor().clone());
             linear.adapter = Some(Adapter { a, b, scale: 0.5 });
             let loss = linear.forward(&vars[0]).unwrap().sqr().unwrap().sum_all().unwrap();

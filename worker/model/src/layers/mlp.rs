@@ -1,8 +1,8 @@
 //! The dense gated MLP: down(silu(gate(x)) · up(x)).
 
 use crate::Result;
+use crate::layers::gated::swiglu;
 use crate::layers::linear::Linear;
-use crate::layers::swiglu::swiglu;
 use crate::taps::{Projection, Site, Taps, tap};
 use candle_core::Tensor;
 

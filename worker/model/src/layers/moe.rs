@@ -1,38 +1,69 @@
 //! Mixture of experts: a router picks a few experts per token; each expert multiplies all of its tokens at once.
 
-use crate::layers::linear::{Linear, frozen_matmul};
-use crate::taps::{Routing, Site, Taps, tap};
-use crate::{ModelError, Result};
-use candle_core::{D, Device, Tensor};
+use crate::Result;
+use crate::config::{GatedUnit, Mixture};
+use crate::error::ModelError;
+use crate::layers::gated::{clamped_unit, swiglu};
+use crate::layers::linear::Linear;
+use crate::layers::slices::{is_plain, with_values};
+use crate::taps::{AtExpert, Routing, Site, Taps, tap};
+use candle_core::{D, DType, Tensor};
+use std::borrow::Cow;
+use std::fmt::Debug;
 
-/// One layer's experts.
+/// One expert's linear maps.
 #[derive(Debug, Clone)]
-pub struct Experts {
-    /// Router, `[experts, hidden]` with bias.
-    pub router: Linear,
-    /// Gate rows of every expert, `[inner, hidden]` and `[inner]`.
-    pub gate: Vec<(Tensor, Tensor)>,
-    /// Up rows of every expert, likewise.
-    pub up: Vec<(Tensor, Tensor)>,
-    /// Down rows of every expert, `[hidden, inner]` and `[hidden]`.
-    pub down: Vec<(Tensor, Tensor)>,
-    /// Experts per token.
-    pub top_k: usize,
-    /// Clamp of the gated unit.
-    pub limit: f64,
+pub struct Expert {
+    /// Into the hidden channels.
+    pub first: FirstMaps,
+    /// Back to the residual stream.
+    pub down: Linear,
 }
 
-/// gpt-oss's sigmoid slope.
-const SLOPE: f64 = 1.702;
+/// The gate and up maps of an expert.
+#[derive(Debug, Clone)]
+pub enum FirstMaps {
+    /// One map whose rows are gate and up in turns (gpt-oss).
+    InTurns(Linear),
+    /// One map, all gate rows before all up rows.
+    Halves(Linear),
+    /// Two maps.
+    Apart {
+        /// Gate.
+        gate: Linear,
+        /// Up.
+        up: Linear,
+    },
+}
 
-/// Tokens in expert order, and the way back.
-struct Grouping {
-    /// For each slot in expert order: its token.
-    tokens: Tensor,
-    /// For each (token, choice): its place in expert order.
-    back: Tensor,
-    /// Slots of each expert.
-    counts: Vec<usize>,
+/// Where a layer's experts come from: memory, or their file, one at a time.
+pub trait ExpertSource: Debug + Send + Sync {
+    /// An expert of the layer.
+    ///
+    /// # Errors
+    /// One that does not exist or cannot be read.
+    fn expert(&self, index: usize) -> Result<Cow<'_, Expert>>;
+}
+
+impl ExpertSource for Vec<Expert> {
+    fn expert(&self, index: usize) -> Result<Cow<'_, Expert>> {
+        self.get(index).map(Cow::Borrowed).ok_or_else(|| no_expert(index as u32))
+    }
+}
+
+fn no_expert(index: u32) -> ModelError {
+    ModelError::Request(format!("expert {index} does not exist"))
+}
+
+/// One layer's experts.
+#[derive(Debug)]
+pub struct Experts {
+    /// Router, `[experts, hidden]`.
+    pub router: Linear,
+    /// The experts.
+    pub source: Box<dyn ExpertSource>,
+    /// How they are chosen and what they compute.
+    pub mixture: Mixture,
 }
 
 impl Experts {
@@ -41,88 +72,156 @@ impl Experts {
     /// # Errors
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, layer: usize, x: &Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
-        let (n, hidden) = x.dims2()?;
         let logits = tap(taps, Site::Router { layer }, self.router.forward(x)?)?;
         let routing = self.route(&logits)?;
-        let grouping = group(&routing, self.gate.len(), x.device())?;
-        let outputs = self.run(x, &grouping)?.index_select(&grouping.back, 0)?;
-        let outputs = outputs.reshape((n, self.top_k, hidden))?;
-        let outputs = tap(taps, Site::Experts { layer, routing: &routing }, outputs)?;
-        let weighted = outputs.broadcast_mul(&routing.gates.unsqueeze(2)?)?;
-        Ok(weighted.sum(1)?)
+        let groups = slots_by_expert(&routing, self.mixture.experts)?;
+        let mut sum = WeightedSum::new(x, &routing)?;
+        for (index, slots) in groups.iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
+            let at = AtExpert { layer, expert: index as u32, slots, routing: &routing };
+            let out = self.source.expert(index)?.forward(x, at, self.mixture.unit, taps)?;
+            sum.add(slots, out)?;
+        }
+        sum.finish()
     }
 
-    /// The `top_k` largest logits of each token, and the softmax over them.
+    /// The `top_k` largest logits of each token, and the weights of those experts.
     ///
     /// # Errors
     /// A logit that is not a number; those of the tensor library.
     pub fn route(&self, logits: &Tensor) -> Result<Routing> {
         let (n, experts) = logits.dims2()?;
-        let values: Vec<f32> = logits.detach().to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+        let top_k = self.mixture.top_k;
+        let values: Vec<f32> = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         if values.iter().any(|v| v.is_nan()) {
             return Err(ModelError::Request("a router logit is not a number: the model or its input is broken".into()));
         }
-        let chosen: Vec<u32> = values.chunks_exact(experts).flat_map(|row| top(row, self.top_k)).collect();
-        let ids = Tensor::from_slice(&chosen, (n, self.top_k), logits.device())?;
-        let picked = logits.contiguous()?.gather(&ids, 1)?;
-        let gates = candle_nn::ops::softmax(&picked, D::Minus1)?;
-        Ok(Routing { chosen, gates, top_k: self.top_k })
-    }
-
-    /// Every expert on its tokens, rows in expert order.
-    fn run(&self, x: &Tensor, grouping: &Grouping) -> Result<Tensor> {
-        let sorted = x.index_select(&grouping.tokens, 0)?;
-        let mut outputs = Vec::with_capacity(grouping.counts.len());
-        let mut start = 0;
-        for ((gate, up), (down, &count)) in self.gate.iter().zip(&self.up).zip(self.down.iter().zip(&grouping.counts)) {
-            if count > 0 {
-                let rows = sorted.narrow(0, start, count)?;
-                outputs.push(self.expert(&rows, gate, up, down)?);
-                start += count;
-            }
+        let mut chosen = Vec::with_capacity(n * top_k);
+        let mut order = Vec::with_capacity(experts);
+        for row in values.chunks_exact(experts) {
+            top(row, top_k, &mut order);
+            chosen.extend(order.iter().map(|(_, expert)| *expert));
         }
-        Ok(Tensor::cat(&outputs, 0)?)
-    }
-
-    /// (up + 1) · gate · σ(1.702 · gate), gate clamped from above, up from both sides.
-    fn expert(&self, x: &Tensor, gate: &Affine, up: &Affine, down: &Affine) -> Result<Tensor> {
-        let gate = affine(x, gate)?.minimum(self.limit)?;
-        let up = affine(x, up)?.clamp(-self.limit, self.limit)?;
-        let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * SLOPE)?)?)?;
-        affine(&((up + 1.0)? * swish)?, down)
+        let ids = Tensor::from_slice(&chosen, (n, top_k), logits.device())?;
+        let gates = if self.mixture.renormalise {
+            candle_nn::ops::softmax(&logits.contiguous()?.gather(&ids, 1)?, D::Minus1)?
+        } else {
+            candle_nn::ops::softmax(logits, D::Minus1)?.contiguous()?.gather(&ids, 1)?
+        };
+        Ok(Routing { chosen, gates, top_k })
     }
 }
 
-type Affine = (Tensor, Tensor);
+impl Expert {
+    /// The expert on its own rows of x, `[N, hidden]` to `[S, hidden]`.
+    fn forward(&self, x: &Tensor, at: AtExpert<'_>, unit: GatedUnit, taps: &mut dyn Taps) -> Result<Tensor> {
+        let tokens: Vec<u32> = at.slots.iter().map(|slot| slot / at.routing.top_k as u32).collect();
+        let tokens = Tensor::from_vec(tokens, at.slots.len(), x.device())?;
+        let own = tap(taps, Site::ExpertIn(at), x.index_select(&tokens, 0)?)?;
+        let channels = tap(taps, Site::ExpertChannels(at), self.channels(&own, unit)?)?;
+        tap(taps, Site::ExpertOut(at), self.down.forward(&channels)?)
+    }
 
-fn affine(x: &Tensor, (weight, bias): &Affine) -> Result<Tensor> {
-    Ok(frozen_matmul(x, weight)?.broadcast_add(bias)?)
+    fn channels(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {
+        match (&self.first, unit) {
+            (FirstMaps::InTurns(map), GatedUnit::Clamped { limit }) => clamped_unit(&map.forward(x)?, limit),
+            (FirstMaps::Apart { gate, up }, GatedUnit::Silu) => swiglu(&gate.forward(x)?, &up.forward(x)?),
+            (FirstMaps::Halves(map), GatedUnit::Silu) => {
+                let both = map.forward(x)?;
+                let inner = both.dim(1)? / 2;
+                swiglu(&both.narrow(1, 0, inner)?.contiguous()?, &both.narrow(1, inner, inner)?.contiguous()?)
+            }
+            _ => Err(ModelError::Config("these experts' maps do not go with their activation".into())),
+        }
+    }
 }
 
-/// The indices of the `k` largest of `row`, largest first; of equals, the first one.
-fn top(row: &[f32], k: usize) -> Vec<u32> {
-    let mut order: Vec<(f32, u32)> = row.iter().copied().zip(0..).collect();
-    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    order.into_iter().take(k).map(|(_, i)| i).collect()
+/// The `k` largest of `row`, largest first; of equals, the first one.
+fn top(row: &[f32], k: usize, order: &mut Vec<(f32, u32)>) {
+    order.clear();
+    order.extend(row.iter().copied().zip(0..));
+    let before = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, before);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(before);
 }
 
-/// Sorts the slots by expert (a counting sort).
-fn group(routing: &Routing, experts: usize, device: &Device) -> Result<Grouping> {
+/// The slots of each expert, in the tokens' order.
+fn slots_by_expert(routing: &Routing, experts: usize) -> Result<Vec<Vec<u32>>> {
     let mut slots: Vec<Vec<u32>> = vec![Vec::new(); experts];
     for (slot, &expert) in routing.chosen.iter().enumerate() {
-        let list = slots.get_mut(expert as usize);
-        list.ok_or_else(|| ModelError::Request(format!("expert {expert} does not exist")))?.push(slot as u32);
+        slots.get_mut(expert as usize).ok_or_else(|| no_expert(expert))?.push(slot as u32);
     }
-    let counts = slots.iter().map(Vec::len).collect();
-    let order: Vec<u32> = slots.into_iter().flatten().collect();
+    Ok(slots)
+}
+
+/// Σ gate · output over a token's experts, gathered expert by expert.
+///
+/// What nothing is differentiated through is added up at once and not kept; the rest is kept until all are there.
+struct WeightedSum<'a> {
+    x: &'a Tensor,
+    routing: &'a Routing,
+    /// The gates' values and the sum so far, `[N × hidden]`, once something was added.
+    gates: Option<Vec<f32>>,
+    sum: Vec<f32>,
+    /// Outputs in expert order, and their slots.
+    kept: Vec<Tensor>,
+    order: Vec<u32>,
+}
+
+impl<'a> WeightedSum<'a> {
+    fn new(x: &'a Tensor, routing: &'a Routing) -> Result<Self> {
+        let gates = is_plain(&routing.gates).then(|| routing.gates.flatten_all()?.to_vec1());
+        Ok(Self { x, routing, gates: gates.transpose()?, sum: Vec::new(), kept: Vec::new(), order: Vec::new() })
+    }
+
+    fn add(&mut self, slots: &[u32], out: Tensor) -> Result<()> {
+        let Some(gates) = self.gates.as_ref().filter(|_| is_plain(&out)) else {
+            self.order.extend(slots);
+            self.kept.push(out);
+            return Ok(());
+        };
+        let (n, width) = self.x.dims2()?;
+        self.sum.resize(n * width, 0.0);
+        with_values(&out, |out| {
+            for (slot, row) in slots.iter().zip(out.chunks_exact(width)) {
+                let token = *slot as usize / self.routing.top_k;
+                let gate = gates.get(*slot as usize).copied().unwrap_or(f32::NAN);
+                let into = self.sum.get_mut(token * width..(token + 1) * width).unwrap_or_default();
+                for (into, value) in into.iter_mut().zip(row) {
+                    *into += gate * value;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Tensor> {
+        let shape = self.x.dims2()?;
+        if self.kept.is_empty() {
+            let sum = if self.sum.is_empty() { vec![0.0; shape.0 * shape.1] } else { self.sum };
+            return Ok(Tensor::from_vec(sum, shape, self.x.device())?);
+        }
+        let top_k = self.routing.top_k;
+        let slots = Tensor::from_slice(&self.order, self.order.len(), self.x.device())?;
+        let gates = self.routing.gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(self.x.dtype())?;
+        let weighted = Tensor::cat(&self.kept, 0)?.broadcast_mul(&gates.unsqueeze(1)?)?;
+        if self.order.len() == shape.0 * top_k {
+            let back = Tensor::from_vec(places(&self.order), self.order.len(), self.x.device())?;
+            return Ok(weighted.index_select(&back, 0)?.reshape((shape.0, top_k, shape.1))?.sum(1)?);
+        }
+        // Only some experts are differentiated: the others have been added up.
+        let tokens: Vec<u32> = self.order.iter().map(|slot| slot / top_k as u32).collect();
+        let tokens = Tensor::from_vec(tokens, self.order.len(), self.x.device())?;
+        let sum = Tensor::from_vec(self.sum, shape, self.x.device())?;
+        Ok(sum.index_add(&tokens, &weighted, 0)?)
+    }
+}
+
+/// For each slot its place in `order`, a permutation of all slots.
+fn places(order: &[u32]) -> Vec<u32> {
     let mut place: Vec<(u32, u32)> = order.iter().copied().zip(0..).collect();
     place.sort_unstable();
-    let back: Vec<u32> = place.into_iter().map(|(_, at)| at).collect();
-    let tokens: Vec<u32> = order.iter().map(|slot| slot / routing.top_k as u32).collect();
-    let total = order.len();
-    Ok(Grouping {
-        tokens: Tensor::from_vec(tokens, total, device)?,
-        back: Tensor::from_vec(back, total, device)?,
-        counts,
-    })
+    place.into_iter().map(|(_, at)| at).collect()
 }

@@ -88,7 +88,7 @@ fn llama3(frequency: f64, factor: f64, original: f64, low: f64, high: f64) -> f6
 }
 
 impl Angles {
-    /// Rotates `x`, `[heads, N, head_dim]`.
+    /// Rotates `x`, `[N, heads, head_dim]`.
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -100,5 +100,5 @@ impl Angles {
 }
 
 fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
-    candle_nn::rotary_emb::rope(&x.unsqueeze(0)?.contiguous()?, cos, sin)?.squeeze(0)
+    candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?.contiguous()?, cos, sin)?.squeeze(0)
 }

@@ -1,7 +1,47 @@
-//! silu(gate) · up in one pass, forward and backward, on the CPU in f32; elsewhere by the tensor library's operations.
+//! The gated units between an MLP's products, each in one pass over its values on the CPU in f32; elsewhere, and where
+//! gpt-oss's unit is differentiated, by the tensor library's operations.
 
+use crate::layers::slices::{elements, is_plain, with_values};
 use crate::{ModelError, Result};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+
+/// gpt-oss's sigmoid slope.
+const SLOPE: f32 = 1.702;
+
+/// gpt-oss's unit, (up + 1) · gate · σ(1.702 · gate), gate clamped from above and up from both sides: `[S, 2·inner]` with
+/// gate and up in turns to `[S, inner]`; differentiable.
+///
+/// # Errors
+/// An odd width; those of the tensor library.
+pub fn clamped_unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
+    let (rows, width) = pairs.dims2()?;
+    if !width.is_multiple_of(2) {
+        return Err(ModelError::Request(format!("gate and up in turns need an even width, not {width}")));
+    }
+    if is_plain(pairs) {
+        let limit = limit as f32;
+        let one = |pair: &[f32]| match pair {
+            [gate, up] => {
+                let (gate, up) = (at_most(*gate, limit), at_least(at_most(*up, limit), -limit));
+                (up + 1.0) * gate * sigmoid(SLOPE * gate)
+            }
+            _ => 0.0,
+        };
+        let values: Vec<f32> = with_values(pairs, |v| v.chunks_exact(2).map(one).collect())?;
+        return Ok(Tensor::from_vec(values, (rows, width / 2), pairs.device())?);
+    }
+    let apart = pairs.reshape((rows, width / 2, 2))?;
+    let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();
+    let gate = half(0)?.minimum(limit)?;
+    let up = half(1)?.clamp(-limit, limit)?;
+    let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * f64::from(SLOPE))?)?)?;
+    Ok(((up + 1.0)? * swish)?)
+}
+
+/// The smaller of the two; not a number stays so, which `f32::min` would hide.
+fn at_most(x: f32, limit: f32) -> f32 {
+    if x > limit { limit } else { x }
+}
 
 /// silu(gate) · up, element by element; differentiable.
 ///
@@ -19,11 +59,9 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 struct Fused;
 
-/// The elements of contiguous f32 storage.
-fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    let all = storage.as_slice::<f32>()?;
-    let range = layout.contiguous_offsets().and_then(|(start, end)| all.get(start..end));
-    range.ok_or_else(|| candle_core::Error::Msg("swiglu: its inputs must be contiguous".into()))
+/// The larger of the two, likewise.
+fn at_least(x: f32, limit: f32) -> f32 {
+    if x < limit { limit } else { x }
 }
 
 fn vector(x: &Tensor) -> candle_core::Result<Vec<f32>> {

@@ -1,0 +1,97 @@
+//! Products in f32 for weights that no special kernel takes: a panel of weights at a time is expanded to f32 and multiplied
+//! with the `gemm` crate, so the matrix is never in memory as f32 as a whole.
+//!
+//! Every output value is summed within one panel, and a panel's size does not depend on the number of threads: so neither
+//! does the result.
+#![allow(clippy::indexing_slicing)]
+
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+
+use crate::raw::Shared;
+use crate::storage::{GROUP, Storage};
+
+/// Values of a panel: 1 MiB of f32, so that it lies in the second-level cache.
+const PANEL: usize = 1 << 18;
+
+/// Rows or columns of a panel of a matrix whose other side is `other`.
+fn width(other: usize) -> usize {
+    (PANEL / other.max(1)).clamp(GROUP, 1024) / GROUP * GROUP
+}
+
+/// y = x·Wᵀ in f32: x [n, columns], y [n, rows].
+pub(crate) fn multiply(w: &Storage, rows: usize, columns: usize, x: &[f32], n: usize, y: &mut [f32]) {
+    let width = width(columns);
+    let y = Shared(y.as_mut_ptr());
+    (0..rows.div_ceil(width)).into_par_iter().for_each_init(Vec::new, |panel, index| {
+        let first = index * width;
+        let count = width.min(rows - first);
+        panel.resize(count * columns, 0.0);
+        for (row, out) in panel.chunks_exact_mut(columns).enumerate() {
+            w.row(columns, first + row, 0, out);
+        }
+        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its columns alone.
+        unsafe {
+            let y = y.get().add(first);
+            product(n, count, columns, (y, rows), (x.as_ptr(), columns, 1), (panel.as_ptr(), 1, columns));
+        }
+    });
+}
+
+/// g·W in f32: g [n, rows], out [n, columns].
+pub(crate) fn multiply_transposed(w: &Storage, rows: usize, columns: usize, g: &[f32], n: usize, out: &mut [f32]) {
+    let width = width(rows);
+    let out = Shared(out.as_mut_ptr());
+    (0..columns.div_ceil(width)).into_par_iter().for_each_init(Vec::new, |panel, index| {
+        let first = index * width;
+        let count = width.min(columns - first);
+        panel.resize(count * rows, 0.0);
+        for (row, values) in panel.chunks_exact_mut(count).enumerate() {
+            w.row(columns, row, first, values);
+        }
+        // SAFETY: out holds n rows of `columns` values (checked at the door); this panel writes its columns alone.
+        unsafe {
+            let out = out.get().add(first);
+            product(n, count, rows, (out, columns), (g.as_ptr(), rows, 1), (panel.as_ptr(), count, 1));
+        }
+    });
+}
+
+/// out [m, n] = a [m, k] · b [k, n] on this thread; operands are (pointer, row stride, column stride).
+///
+/// # Safety
+/// The operands must be valid for their shapes and strides, and nobody else may write `out` meanwhile.
+unsafe fn product(
+    m: usize,
+    n: usize,
+    k: usize,
+    out: (*mut f32, usize),
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize, usize),
+) {
+    let s = |stride: usize| stride as isize;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            out.0,
+            1,
+            s(out.1),
+            false,
+            a.0,
+            s(a.2),
+            s(a.1),
+            b.0,
+            s(b.2),
+            s(b.1),
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! What a model is, read from its `config.json`. Every number comes from there; nothing is a library's default.
+//!
+//! Keys that change the mathematics in a way this crate does not know are refused, never ignored. How each family
+//! spells things is in `families`, rotary embeddings in `rope`.
+
+mod families;
+mod rope;
+
+pub use rope::{Rope, RopeScaling};
+
+use crate::ModelError;
+use uspx_domain::ModelShape;
+
+/// A transformer's dimensions and rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// `model_type` of config.json.
+    pub architecture: String,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Per layer: the sliding window in tokens, or `None` for full attention.
+    pub windows: Vec<Option<usize>>,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// The longest sequence that the model was made for, where the file says it.
+    pub context: Option<usize>,
+    /// Epsilon of the RMS norms.
+    pub norm_eps: f64,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// Which of attention's linear maps have a bias.
+    pub bias: AttentionBias,
+    /// Queries and keys are normalised head by head before they are rotated (Qwen3).
+    pub qk_norm: bool,
+    /// A learned sink logit per head joins the softmax (gpt-oss).
+    pub sinks: bool,
+    /// Per layer: what follows attention.
+    pub mlps: Vec<Mlp>,
+    /// The output head is the embedding.
+    pub tied: bool,
+    /// Quantisation of the checkpoint.
+    pub quantisation: Quantisation,
+}
+
+/// Biases of attention's linear maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionBias {
+    /// On queries, keys and values.
+    pub qkv: bool,
+    /// On the output.
+    pub o: bool,
+}
+
+/// The feed-forward part of a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mlp {
+    /// down(silu(gate(x)) · up(x)).
+    Dense {
+        /// Hidden channels.
+        inner: usize,
+    },
+    /// A router picks a few experts for every token.
+    Experts(Mixture),
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mixture {
+    /// Experts of the layer.
+    pub experts: usize,
+    /// Experts per token.
+    pub top_k: usize,
+    /// Hidden channels of an expert.
+    pub inner: usize,
+    /// The gates of the chosen experts sum to one: a softmax over their logits. Otherwise the softmax is over all.
+    pub renormalise: bool,
+    /// What an expert computes.
+    pub unit: GatedUnit,
+    /// The router and the experts have biases.
+    pub bias: bool,
+}
+
+/// The activation between an expert's two products.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GatedUnit {
+    /// silu(gate) · up.
+    Silu,
+    /// (up + 1) · gate · σ(1.702 · gate), gate clamped from above and up from both sides (gpt-oss).
+    Clamped {
+        /// The clamp.
+        limit: f64,
+    },
+}
+
+/// How the weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantisation {
+    /// As floats.
+    None,
+    /// Experts in MXFP4 blocks.
+    Mxfp4,
+}
+
+pub(super) fn refuse<T>(reason: impl Into<String>) -> Result<T, ModelError> {
+    Err(ModelError::Config(reason.into()))
+}
+
+pub(super) fn missing(key: &str) -> ModelError {
+    ModelError::Config(format!("`{key}` is missing"))
+}
+
+impl ModelConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an unknown architecture, a missing number, or mathematics not known here.
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        let config = families::read(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            return refuse(format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads));
+        }
+        if self.hidden == 0 || self.windows.is_empty() || !self.head_dim.is_multiple_of(2) || self.head_dim == 0 {
+            return refuse("hidden_size, num_hidden_layers and an even head_dim must be above 0");
+        }
+        if self.windows.contains(&Some(0)) {
+            return refuse("a sliding window of 0 tokens sees nothing");
+        }
+        if let Some(Mixture { experts, top_k, .. }) = self.mixture()
+            && (top_k == 0 || top_k > experts)
+        {
+            return refuse(format!("the router picks {top_k} of {experts} experts"));
+        }
+        Ok(())
+    }
+
+    /// The mixture of experts of the layers that have one.
+    pub fn mixture(&self) -> Option<Mixture> {
+        self.mlps.iter().find_map(|mlp| match mlp {
+            Mlp::Experts(mixture) => Some(*mixture),
+            Mlp::Dense { .. } => None,
+        })
+    }
+
+    /// The dimensions that decisions need. Layers without experts count as layers whose experts are never chosen.
+    pub fn shape(&self) -> ModelShape {
+        let (experts, top_k) = self.mixture().map_or((0, 0), |m| (m.experts, m.top_k));
+        let channels = self.mlps.iter().map(|mlp| match mlp {
+            Mlp::Dense { inner } if experts == 0 => *inner,
+            _ => 0,
+        });
+        ModelShape {
+            layers: self.windows.len() as u32,
+            experts: experts as u32,
+            top_k: top_k as u32,
+            heads: self.heads as u32,
+            channels: channels.max().unwrap_or(0) as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const TEACHER: &str = include_str!("../../../../cli/assets/nano/teacher/config.json");
+    const STUDENT: &str = include_str!("../../../../cli/assets/nano/student/config.json");
+
+    #[test]
+    fn reads_the_shipped_models() {
+        let teacher = ModelConfig::from_json(TEACHER).unwrap();
+        assert_eq!(teacher.windows, vec![Some(64), None, Some(64), None]);
+        assert!(matches!(teacher.mixture(), Some(Mixture { experts: 16, top_k: 2, inner: 128, .. })));
+        assert!(matches!(teacher.rope.scaling, RopeScaling::Yarn { truncate: false, .. }));
+        let student = ModelConfig::from_json(STUDENT).unwrap();
+        assert!(student.tied && !student.sinks);
+        assert_eq!(student.shape().channels, 384);
+    }
+
+    #[test]
+    fn both_generations_of_rope_keys_say_the_same() {
+        let mut newer: Value = serde_json::from_str(TEACHER).unwrap();
+        let object = newer.as_object_mut().unwrap();
+        let mut rope = object.remove("rope_scaling").unwrap();
+        rope["rope_theta"] = object.remove("rope_theta").unwrap();
+        object.insert("rope_parameters".into(), rope);
+        let newer = ModelConfig::from_json(&newer.to_string()).unwrap();
+        assert_eq!(newer, ModelConfig::from_json(TEACHER).unwrap());
+    }
+
+    #[test]
+    fn what_changes_the_mathematics_is_refused() {
+        for (key, value, word) in [
+            ("model_type", Value::from("bert"), "bert"),
+            ("hidden_act", Value::from("gelu"), "gelu"),
+            ("rope_scaling", serde_json::json!({"rope_type": "longrope"}), "longrope"),
+            ("quantization_config", serde_json::json!({"quant_method": "bitnet"}), "bitnet"),
+            ("num_key_value_heads", Value::from(3), "3 KV heads"),
+            ("mlp_bias", Value::from(true), "mlp_bias"),
+            ("partial_rotary_factor", Value::from(0.5), "partial_rotary_factor"),
+        ] {
+            let mut config: Value = serde_json::from_str(STUDENT).unwrap();
+            config[key] = value;
+            let error = ModelConfig::from_json(&config.to_string()).unwrap_err().to_string();
+            assert!(error.contains(word), "{key}: {error}");
+        }
+        let foreign = ModelConfig::from_json("{\"model_type\": \"t5\"}").unwrap_err().to_string();
+        assert!(foreign.contains("t5"), "{foreign}");
+    }
+}

@@ -1,0 +1,265 @@
+//! From a checkpoint's tensors to blocks: which tensor goes where, under the names that each family gives them.
+
+use crate::checkpoint::{Checkpoint, Form, Stacked};
+use crate::config::{GatedUnit, Mixture, Mlp, ModelConfig, Quantisation};
+use crate::layers::attention::Attention;
+use crate::layers::linear::Linear;
+use crate::layers::mlp::DenseMlp;
+use crate::layers::moe::{Expert, ExpertSource, Experts, FirstMaps};
+use crate::layers::norm::RmsNorm;
+use crate::layers::weight::Weight;
+use crate::taps::Projection;
+use crate::transformer::{Block, FeedForward};
+use crate::{ModelError, Result};
+use candle_core::{DType, Device, Tensor};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where a model's weights are kept, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// In memory, every weight expanded to the type that is computed with: for training and exporting.
+    Floats,
+    /// In memory as they are stored (bf16, MXFP4), where this device has a kernel for that.
+    Stored,
+    /// In their file; a layer, and of its experts one at a time, is read when it is needed and then dropped.
+    Streamed,
+}
+
+/// How a model is to be loaded.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// The type computed with.
+    pub dtype: DType,
+    /// The device computed on.
+    pub device: Device,
+    /// Where weights are kept.
+    pub holding: Holding,
+}
+
+impl Placement {
+    /// In memory as floats.
+    pub fn floats(dtype: DType, device: &Device) -> Self {
+        Self { dtype, device: device.clone(), holding: Holding::Floats }
+    }
+
+    /// In memory as stored.
+    pub fn stored(dtype: DType, device: &Device) -> Self {
+        Self { dtype, device: device.clone(), holding: Holding::Stored }
+    }
+}
+
+/// The embedding's tensor.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The output head's, where it is one of its own.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// A checkpoint, and what is to become of it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub checkpoint: Checkpoint,
+    pub config: ModelConfig,
+    pub placement: Placement,
+}
+
+impl Source {
+    fn on(&self) -> (DType, &Device) {
+        (self.placement.dtype, &self.placement.device)
+    }
+
+    /// Whether weights are multiplied as they are stored.
+    fn packed(&self) -> bool {
+        let Placement { dtype, device, holding } = &self.placement;
+        *holding != Holding::Floats && device.is_cpu() && *dtype == DType::F32
+    }
+
+    pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let (dtype, device) = self.on();
+        self.checkpoint.float(name, shape, dtype, device)
+    }
+
+    /// Rows of the embedding, as floats.
+    pub fn embedding_rows(&self, range: Range<usize>) -> Result<Tensor> {
+        let (dtype, device) = self.on();
+        self.checkpoint.float_part(EMBEDDING, &[self.config.vocab, self.config.hidden], range, dtype, device)
+    }
+
+    /// The name of the output head.
+    pub fn head_name(&self) -> &'static str {
+        if self.config.tied { EMBEDDING } else { HEAD }
+    }
+
+    /// Rows of the output head.
+    pub fn head_rows(&self, range: Range<usize>) -> Result<Weight> {
+        let shape = [self.config.vocab, self.config.hidden];
+        self.checkpoint.weight(self.head_name(), &shape, range, self.packed(), self.on())
+    }
+
+    fn weight(&self, name: &str, out: usize, into: usize) -> Result<Weight> {
+        self.checkpoint.weight(name, &[out, into], 0..out, self.packed(), self.on())
+    }
+
+    fn linear(&self, path: &str, out: usize, into: usize, bias: bool) -> Result<Linear> {
+        let bias = bias.then(|| self.float(&format!("{path}.bias"), &[out])).transpose()?;
+        Ok(Linear::new(self.weight(&format!("{path}.weight"), out, into)?, bias))
+    }
+
+    /// A norm over `width` values.
+    pub fn norm(&self, path: &str, width: usize) -> Result<RmsNorm> {
+        Ok(RmsNorm::new(self.float(&format!("{path}.weight"), &[width])?, self.config.norm_eps))
+    }
+
+    /// One layer. Its experts come with it, or are read one at a time where the model is streamed.
+    pub fn block(self: &Arc<Self>, layer: usize) -> Result<Block> {
+        let missing = || ModelError::Request(format!("the model has no layer {layer}"));
+        let (window, mlp) = self.config.windows.get(layer).zip(self.config.mlps.get(layer)).ok_or_else(missing)?;
+        let at = format!("model.layers.{layer}");
+        let feed_forward = match *mlp {
+            Mlp::Dense { inner } => FeedForward::Dense(self.dense(layer, inner)?),
+            Mlp::Experts(mixture) => FeedForward::Experts(Arc::new(self.experts(layer, mixture)?)),
+        };
+        Ok(Block {
+            attention_norm: self.norm(&format!("{at}.input_layernorm"), self.config.hidden)?,
+            attention: self.attention(layer, *window)?,
+            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm"), self.config.hidden)?,
+            feed_forward,
+        })
+    }
+
+    fn attention(&self, layer: usize, window: Option<usize>) -> Result<Attention> {
+        let c = &self.config;
+        let (query, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let map = |p: Projection, out, into, bias| self.linear(&p.path(layer), out, into, bias);
+        let at = format!("model.layers.{layer}.self_attn");
+        let qk_norm = || -> Result<_> {
+            Ok((self.norm(&format!("{at}.q_norm"), c.head_dim)?, self.norm(&format!("{at}.k_norm"), c.head_dim)?))
+        };
+        Ok(Attention {
+            q: map(Projection::Q, query, c.hidden, c.bias.qkv)?,
+            k: map(Projection::K, kv, c.hidden, c.bias.qkv)?,
+            v: map(Projection::V, kv, c.hidden, c.bias.qkv)?,
+            o: map(Projection::O, c.hidden, query, c.bias.o)?,
+            qk_norm: c.qk_norm.then(qk_norm).transpose()?,
+            sinks: c.sinks.then(|| self.float(&format!("{at}.sinks"), &[c.heads])).transpose()?,
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+            window,
+        })
+    }
+
+    fn dense(&self, layer: usize, inner: usize) -> Result<DenseMlp> {
+        let hidden = self.config.hidden;
+        Ok(DenseMlp {
+            gate: self.linear(&Projection::Gate.path(layer), inner, hidden, false)?,
+            up: self.linear(&Projection::Up.path(layer), inner, hidden, false)?,
+            down: self.linear(&Projection::Down.path(layer), hidden, inner, false)?,
+        })
+    }
+
+    fn experts(self: &Arc<Self>, layer: usize, mixture: Mixture) -> Result<Experts> {
+        let names = ExpertNames::find(&self.checkpoint, layer);
+        let router = self.linear(&names.router, mixture.experts, self.config.hidden, mixture.bias)?;
+        let in_file = InFile { source: self.clone(), names, mixture };
+        let source: Box<dyn ExpertSource> = match self.placement.holding {
+            Holding::Streamed => Box::new(in_file),
+            _ => Box::new((0..mixture.experts).map(|e| in_file.read(e)).collect::<Result<Vec<_>>>()?),
+        };
+        Ok(Experts { router, source, mixture })
+    }
+}
+
+/// How a layer's experts are called.
+#[derive(Debug)]
+struct ExpertNames {
+    /// The router's path.
+    router: String,
+    /// The path before an expert's number, or of the stacked tensors.
+    experts: String,
+    /// All experts in one tensor.
+    stacked: bool,
+    /// gate, up and down of an expert with tensors of its own.
+    parts: [&'static str; 3],
+}
+
+impl ExpertNames {
+    fn find(checkpoint: &Checkpoint, layer: usize) -> Self {
+        let at = |rest: &str| format!("model.layers.{layer}.{rest}");
+        let mixtral = checkpoint.has(&at("block_sparse_moe.gate.weight"));
+        let block = at(if mixtral { "block_sparse_moe" } else { "mlp" });
+        let router = ["router", "gate"].map(|name| format!("{block}.{name}"));
+        let [router, gate] = router;
+        let router = if checkpoint.has(&format!("{router}.weight")) { router } else { gate };
+        let experts = format!("{block}.experts");
+        let stacked = ["", "_blocks"].iter().any(|end| checkpoint.has(&format!("{experts}.gate_up_proj{end}")));
+        let parts = if mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
+        Self { router, experts, stacked, parts }
+    }
+}
+
+/// A layer's experts in their file.
+#[derive(Debug)]
+struct InFile {
+    source: Arc<Source>,
+    names: ExpertNames,
+    mixture: Mixture,
+}
+
+impl ExpertSource for InFile {
+    fn expert(&self, index: usize) -> Result<Cow<'_, Expert>> {
+        self.read(index).map(Cow::Owned)
+    }
+}
+
+impl InFile {
+    fn read(&self, index: usize) -> Result<Expert> {
+        match (self.names.stacked, self.mixture.unit) {
+            (false, _) => self.apart(index),
+            (true, GatedUnit::Clamped { .. }) => self.in_turns(index),
+            (true, GatedUnit::Silu) => self.halves(index),
+        }
+    }
+
+    /// Every map a tensor of its own.
+    fn apart(&self, index: usize) -> Result<Expert> {
+        let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
+        let [gate, up, down] = self.names.parts.map(|part| format!("{}.{index}.{part}", self.names.experts));
+        let map = |path: &str, out, into| self.source.linear(path, out, into, self.mixture.bias);
+        let first = FirstMaps::Apart { gate: map(&gate, inner, hidden)?, up: map(&up, inner, hidden)? };
+        Ok(Expert { first, down: map(&down, hidden, inner)? })
+    }
+
+    fn stacked(&self, part: &str, form: Form, index: usize, out: usize, into: usize) -> Result<Linear> {
+        let (source, experts) = (&self.source, self.mixture.experts);
+        let name = format!("{}.{part}", self.names.experts);
+        let stacked = Stacked { name: &name, experts, out, into, form };
+        let weight = source.checkpoint.expert(&stacked, index, source.packed(), source.on())?;
+        let (dtype, device) = source.on();
+        let bias = || {
+            let name = format!("{name}_bias");
+            source
+                .checkpoint
+                .float_part(&name, &[experts, out], index..index + 1, dtype, device)?
+                .squeeze(0)
+                .map_err(ModelError::from)
+        };
+        Ok(Linear::new(weight, self.mixture.bias.then(bias).transpose()?))
+    }
+
+    /// gpt-oss: gate and up rows in turns; floats are stored in × out.
+    fn in_turns(&self, index: usize) -> Result<Expert> {
+        let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
+        let mxfp4 = self.source.config.quantisation == Quantisation::Mxfp4;
+        let form = if mxfp4 { Form::Mxfp4 } else { Form::InOut };
+        let first = FirstMaps::InTurns(self.stacked("gate_up_proj", form, index, 2 * inner, hidden)?);
+        Ok(Expert { first, down: self.stacked("down_proj", form, index, hidden, inner)? })
+    }
+
+    /// transformers 5: all gate rows, then all up rows.
+    fn halves(&self, index: usize) -> Result<Expert> {
+        let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
+        let first = FirstMaps::Halves(self.stacked("gate_up_proj", Form::OutIn, index, 2 * inner, hidden)?);
+        Ok(Expert { first, down: self.stacked("down_proj", Form::OutIn, index, hidden, inner)? })
+    }
+}
