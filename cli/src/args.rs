@@ -1,5 +1,6 @@
 //! The command line: every command, flag and example.
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -99,10 +100,13 @@ pub struct RunArgs {
     /// Threads for the mathematics [default: the physical cores].
     #[arg(long, env = "USPX_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
-    /// Tokens run together, padding included.
-    #[arg(long, default_value_t = 4096, value_parser = positive)]
-    pub batch_tokens: usize,
-    /// Leave the weights in their file and read one layer at a time.
+    /// Tokens run together [default: as many as the memory takes, 4096 where that is enough].
+    #[arg(long, value_parser = positive)]
+    pub batch_tokens: Option<usize>,
+    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether the model is streamed.
+    #[arg(long, env = "USPX_MEMORY")]
+    pub memory: Option<ByteSize>,
+    /// Leave the weights in their file and read one layer at a time, whatever the memory.
     #[arg(long)]
     pub stream: bool,
     /// Print one JSON document on stdout.

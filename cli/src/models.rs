@@ -6,10 +6,11 @@ use crate::progress::Bar;
 use candle_core::{DType, Device};
 use std::path::Path;
 use uspx_domain::{Mask, Prompt, parse_prompts};
+use uspx_model::budget::{Demands, Plan, Work};
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
 use uspx_model::{Holding, LoadedModel, Placement};
-use uspx_runtime::Shutdown;
+use uspx_runtime::{Shutdown, memory};
 
 /// The device that `--device` names.
 pub fn device(name: &str) -> Result<Device> {
@@ -31,14 +32,53 @@ fn bad_device(name: &str) -> CliError {
     CliError::new(Exit::Usage, format!("`{name}` is no device")).help("use cpu, cuda:0 or metal")
 }
 
-/// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in f32.
-pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
+/// A model, and how many of its tokens fit in memory together.
+pub struct Opened {
+    /// The model.
+    pub model: LoadedModel,
+    /// Tokens of a batch.
+    pub batch_tokens: usize,
+}
+
+/// Tokens of a batch where nothing is known of a model's demands.
+const BATCH_TOKENS: usize = 4096;
+
+/// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in f32, in memory or streamed as the budget asks.
+pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     if !path.exists() {
         return Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())));
     }
     let device = device(&run.device)?;
-    let holding = if run.stream { Holding::Streamed } else { Holding::Stored };
-    Ok(uspx_worker::open_any(path, Placement { dtype: DType::F32, device, holding })?)
+    let plan = plan(path, run, work, &device)?;
+    let holding = plan.as_ref().map_or(Holding::Stored, |p| p.holding);
+    let mut placement = Placement::new(holding, DType::F32, &device);
+    let mut batch_tokens = BATCH_TOKENS;
+    if let Some(plan) = plan {
+        (placement.boundaries, batch_tokens) = (plan.boundaries, plan.batch_tokens);
+        if run.memory.is_some() || holding == Holding::Streamed {
+            eprintln!("{plan}");
+        }
+    }
+    let model = uspx_worker::open_any(path, placement)?;
+    Ok(Opened { model, batch_tokens: run.batch_tokens.unwrap_or(batch_tokens) })
+}
+
+/// The plan for a folder of floats or MXFP4; 4-bit students are small, and are held.
+fn plan(path: &Path, run: &RunArgs, work: Work, device: &Device) -> Result<Option<Plan>> {
+    if path.is_file() || path.join("quantize_config.json").exists() {
+        if run.stream {
+            return Err(CliError::new(Exit::Usage, "--stream reads folders of safetensors, not 4-bit students")
+                .help("leave out --stream: a 4-bit student fits in memory"));
+        }
+        return Ok(None);
+    }
+    let budget = run.memory.map_or_else(|| memory::of_machine().1, |bytes| bytes.as_u64());
+    Ok(Some(Demands::of_folder(path)?.plan(budget, work, run.stream, device)?))
+}
+
+/// A model to ask.
+pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
+    Ok(opened(path, run, Work::Forward)?.model)
 }
 
 /// Reads a prompt file.
@@ -60,19 +100,21 @@ pub struct Subject {
     pub model: LoadedModel,
     /// The prompts; those without a reference have the model's own greedy answer.
     pub prompts: Vec<Prompt>,
+    /// Tokens of a batch.
+    pub batch_tokens: usize,
 }
 
 /// Opens what a probe needs.
-pub fn subject(args: &ProbeArgs, shutdown: &Shutdown) -> Result<Subject> {
+pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subject> {
     let mut prompts = prompts(&args.prompts, args.skip_bad)?;
     prompts.truncate(args.limit.unwrap_or(usize::MAX));
-    let model = model(&args.model, &args.run)?;
+    let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
     if prompts.iter().any(|p| p.reference.is_none()) {
         let bar = Bar::new("answering", shutdown);
         fill_references(&model, &mut prompts, args.max_new_tokens, &mut NoTaps, &bar)?;
         bar.finish();
     }
-    Ok(Subject { model, prompts })
+    Ok(Subject { model, prompts, batch_tokens })
 }
 
 /// Reads a mask and checks that it is of this model.

@@ -58,6 +58,51 @@ fn a_truncated_shard_is_named_with_its_bytes() {
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &words);
 }
 
+/// Sets the last bytes of a shard: they are of its last tensor.
+fn spoil_end(path: &Path, bytes: &[u8]) {
+    let mut whole = fs::read(path).unwrap();
+    let at = whole.len() - bytes.len();
+    whole[at..].copy_from_slice(bytes);
+    fs::write(path, whole).unwrap();
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_is_named_held_and_streamed() {
+    let folder = teacher();
+    // All ones are not a number in bf16, and as a scale of MXFP4.
+    spoil_end(&folder.path().join("model-00001-of-00002.safetensors"), &[0xff; 8]);
+    for flag in ["--memory=1GiB", "--stream"] {
+        refuses(eval_of(folder.path()).arg(flag), BAD_INPUT, &["tensor", "finite", "fetch"]);
+    }
+}
+
+#[test]
+fn a_vocabulary_smaller_than_the_tokenizer_is_refused() {
+    let folder = teacher();
+    replace(&folder.path().join("config.json"), "\"vocab_size\": 2048", "\"vocab_size\": 2000");
+    refuses(&mut eval_of(folder.path()), BAD_INPUT, &["config.json", "2000", "tokenizer"]);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_named() {
+    let folder = teacher();
+    let key = "\"max_position_embeddings\": ";
+    replace(&folder.path().join("config.json"), &format!("{key}131072"), &format!("{key}12"));
+    refuses(&mut eval_of(folder.path()), BAD_INPUT, &["prompt cli-", "context is 12"]);
+}
+
+#[test]
+fn a_memory_budget_decides_and_is_refused_where_it_is_too_small() {
+    let losses = ["--memory=4GiB", "--memory=250MiB", "--stream"].map(|flag| {
+        let report = json(on(&["eval"], "teacher", 8).arg(flag));
+        assert_eq!(report["streamed"], flag == "--stream", "{flag}");
+        report["loss"].as_f64().unwrap()
+    });
+    assert!(losses.iter().all(|l| (l - losses[0]).abs() < 1e-6 * losses[0]), "{losses:?}");
+    refuses(on(&["eval"], "teacher", 1).arg("--memory=10MiB"), BAD_INPUT, &["MiB", "--memory"]);
+    refuses(on(&["eval"], "teacher", 1).arg("--memory=lots"), USAGE, &["lots"]);
+}
+
 #[test]
 fn an_unknown_architecture_is_named_with_those_known() {
     let folder = teacher();

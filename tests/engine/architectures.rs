@@ -41,7 +41,7 @@ fn cases() -> Vec<PathBuf> {
 fn open(case: &Path, holding: Holding) -> Transformer {
     let config = std::fs::read_to_string(case.join("config.json")).unwrap();
     let config = ModelConfig::from_json(&config).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
-    let placement = Placement { dtype: DType::F32, device: Device::Cpu, holding };
+    let placement = Placement::new(holding, DType::F32, &Device::Cpu);
     let opened = Checkpoint::open(case).and_then(|c| Transformer::load(config, c, placement));
     opened.unwrap_or_else(|e| panic!("{}: {e}", case.display()))
 }

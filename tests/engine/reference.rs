@@ -1,10 +1,12 @@
 //! Losses, logits, routing and exact effects against PyTorch.
 
-use crate::support::{ModelReference, nano, prompts, reference};
+use crate::support::{ModelReference, nano, prompts, reference, root};
+use candle_core::{DType, Device};
 use uspx_domain::{Column, ModelShape, Prompt, Statistic, UnitKind};
 use uspx_model::batch::Batch;
+use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoPulse};
+use uspx_model::{Holding, LoadedModel, NoPulse, Placement};
 use uspx_probe::evaluate::{Against, evaluate};
 
 /// The 58 reference prompts: 48 command lines, 10 of arithmetic that are longer than the sliding window.
@@ -127,7 +129,6 @@ fn batching_does_not_change_a_loss() {
 
 #[test]
 fn cached_decoding_gives_the_tokens_of_whole_forward_passes() {
-    use uspx_model::generate::{Choice, generate};
     for which in ["teacher", "student"] {
         let model = nano(which);
         let asked: Vec<_> = prompts("cli-heldout.jsonl", 4)
@@ -156,4 +157,24 @@ fn cached_decoding_gives_the_tokens_of_whole_forward_passes() {
             assert_eq!(answer.ids, greedy, "{which}");
         }
     }
+}
+
+/// Streamed, and with key-value caches that do not fit in memory, decoding gives the same tokens.
+#[test]
+fn streamed_decoding_gives_the_same_tokens() {
+    let asked = prompts("cli-heldout.jsonl", 5);
+    let decoded = [(Holding::Stored, 1 << 30), (Holding::Streamed, 1 << 30), (Holding::Streamed, 10_000)].map(
+        |(holding, boundaries)| {
+            let mut placement = Placement::new(holding, DType::F32, &Device::Cpu);
+            placement.boundaries = boundaries;
+            let model = LoadedModel::open(&root().join("cli/assets/nano/teacher"), placement).unwrap();
+            let sequences: Vec<_> = asked.iter().map(|p| model.chat.sequence(p, None).unwrap()).collect();
+            let sequences: Vec<_> = sequences.iter().collect();
+            let answers = generate(&model, &sequences, 16, &mut Choice::Greedy, &mut NoTaps, &mut |_, _| {});
+            answers.unwrap().into_iter().map(|a| a.ids).collect::<Vec<_>>()
+        },
+    );
+    assert!(decoded[0].iter().any(|ids| ids.len() > 4));
+    assert_eq!(decoded[0], decoded[1]);
+    assert_eq!(decoded[0], decoded[2]);
 }

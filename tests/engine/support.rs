@@ -16,7 +16,7 @@ pub fn nano(which: &str) -> LoadedModel {
 }
 
 pub fn opened(which: &str, holding: Holding) -> LoadedModel {
-    let placement = Placement { dtype: DType::F32, device: Device::Cpu, holding };
+    let placement = Placement::new(holding, DType::F32, &Device::Cpu);
     LoadedModel::open(&root().join("cli/assets/nano").join(which), placement).unwrap()
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 use uspx_domain::Prompt;
 use uspx_model::LoadedModel;
+use uspx_model::budget::Work;
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::{NoTaps, Taps};
@@ -27,6 +28,8 @@ struct Report {
     kl: Option<f64>,
     exact_match: Option<f64>,
     tokens_per_second: f64,
+    streamed: bool,
+    batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
     per_prompt: Vec<PromptReport>,
 }
@@ -42,7 +45,7 @@ struct PromptReport {
 
 /// `uspx eval`.
 pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, shutdown)?;
+    let subject = models::subject(&args.common, Work::Forward, shutdown)?;
     let other = args.against.as_deref().map(|path| comparable(path, args, &subject.model)).transpose()?;
     let against = match (&other, &args.mask) {
         (Some(other), _) => Against::Other(&other.transformer),
@@ -55,7 +58,7 @@ pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
 
 /// `uspx probe ablate`.
 pub fn ablate(args: &AblateArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, shutdown)?;
+    let subject = models::subject(&args.common, Work::Forward, shutdown)?;
     measure(&subject, Some(&args.mask), &Against::Itself, None, &args.common, shutdown)
 }
 
@@ -79,7 +82,7 @@ fn measure(
     args: &ProbeArgs,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let Subject { model, prompts } = subject;
+    let Subject { model, prompts, batch_tokens } = subject;
     let mut taps: Box<dyn Taps> = match mask {
         None => Box::new(NoTaps),
         Some(path) => {
@@ -89,15 +92,15 @@ fn measure(
     };
     let bar = Bar::new("evaluating", shutdown);
     let start = Instant::now();
-    let found = evaluate(model, prompts, args.run.batch_tokens, taps.as_mut(), against, &bar)?;
+    let found = evaluate(model, prompts, *batch_tokens, taps.as_mut(), against, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let exact = exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), shutdown)).transpose()?;
-    let report = report(&found, exact, seconds);
+    let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }
 
-fn report(found: &Evaluation, exact_match: Option<f64>, seconds: f64) -> Report {
+fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, seconds: f64) -> Report {
     let row = &found.losses;
     let kl_of = |at: usize| found.kl.as_ref().and_then(|kl| kl.get(at)).copied();
     let per_prompt: Vec<PromptReport> = row
@@ -124,6 +127,8 @@ fn report(found: &Evaluation, exact_match: Option<f64>, seconds: f64) -> Report 
         kl: found.kl.as_ref().map(|kl| kl.iter().sum::<f64>() / tokens),
         exact_match,
         tokens_per_second: found.tokens as f64 / seconds,
+        streamed: subject.model.transformer.is_streamed(),
+        batch_tokens: subject.batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
         per_prompt,
     }

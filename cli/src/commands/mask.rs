@@ -11,6 +11,7 @@ use uspx_colony::Share;
 use uspx_colony::combine::Score;
 use uspx_colony::mask::{Budget, Rule, build as best};
 use uspx_domain::{Baseline, Deposit, Mask, Statistic, Unit, UnitKind};
+use uspx_model::budget::Work;
 use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
@@ -46,7 +47,7 @@ fn show(args: &MaskBuildArgs, mask: &Mask) -> Result<()> {
 
 /// The mask of the best units at the budget.
 fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Mask> {
-    let subject = models::subject(&args.common, shutdown)?;
+    let subject = models::subject(&args.common, Work::Backward, shutdown)?;
     let (kind, shape) = (UnitKind::from(args.units), subject.model.shape());
     if shape.per_layer(kind) == 0 {
         return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
@@ -66,8 +67,8 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Mask> {
 }
 
 fn scores(args: &MaskBuildArgs, subject: &Subject, kind: UnitKind, bar: &Bar) -> Result<Vec<Vec<f64>>> {
-    let Subject { model, prompts } = subject;
-    let (shape, tokens) = (model.shape(), args.common.run.batch_tokens);
+    let Subject { model, prompts, batch_tokens } = subject;
+    let (shape, tokens) = (model.shape(), *batch_tokens);
     let experts_only = |method: &str| {
         CliError::new(Exit::Usage, format!("{method} scores experts only"))
             .help("use --method exact, atp or norm for heads")

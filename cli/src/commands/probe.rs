@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
+use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_runtime::{Shutdown, memory};
@@ -50,6 +51,8 @@ struct TraceReport {
     tokens: u64,
     response_tokens: u64,
     tokens_per_second: f64,
+    streamed: bool,
+    batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
     experts: ExpertReport,
     heads: HeadReport,
@@ -79,11 +82,11 @@ struct HeadReport {
 }
 
 fn trace(args: &ProbeArgs, shutdown: &Shutdown) -> Result<()> {
-    let Subject { model, prompts } = models::subject(args, shutdown)?;
+    let Subject { model, prompts, batch_tokens } = models::subject(args, Work::Forward, shutdown)?;
     let tokens: u64 = model.with_references(&prompts)?.iter().map(|s| s.ids.len() as u64).sum();
     let bar = Bar::new("tracing", shutdown);
     let start = Instant::now();
-    let deposit = uspx_probe::trace::trace(&model, &prompts, args.run.batch_tokens, &bar)?;
+    let deposit = uspx_probe::trace::trace(&model, &prompts, batch_tokens, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let shape = model.shape();
@@ -101,6 +104,8 @@ fn trace(args: &ProbeArgs, shutdown: &Shutdown) -> Result<()> {
         tokens,
         response_tokens: deposit.prompts.iter().map(|p| u64::from(p.tokens)).sum(),
         tokens_per_second: tokens as f64 / seconds,
+        streamed: model.transformer.is_streamed(),
+        batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
         experts: ExpertReport {
             saliency_reap: divided(&saliency, &count),
@@ -142,7 +147,8 @@ struct PatchReport {
 }
 
 fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
-    let Subject { model, prompts } = models::subject(&args.common, shutdown)?;
+    let work = if args.method == Method::Atp { Work::Backward } else { Work::Forward };
+    let Subject { model, prompts, batch_tokens: tokens } = models::subject(&args.common, work, shutdown)?;
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.layers)?;
     let kinds: Vec<UnitKind> = args.units.iter().map(|k| (*k).into()).filter(|k| shape.per_layer(*k) > 0).collect();
@@ -150,7 +156,6 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         return Err(CliError::new(Exit::BadInput, "the model has none of these units").help("try --units head"));
     }
     let units: Vec<Unit> = kinds.iter().flat_map(|k| shape.units(*k)).filter(|u| layers.contains(&u.layer)).collect();
-    let tokens = args.common.run.batch_tokens;
     let bar = Bar::new("patching", shutdown);
     let start = Instant::now();
     let (deposit, statistic, baseline, forwards, backwards) = match args.method {

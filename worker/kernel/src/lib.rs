@@ -11,6 +11,8 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;
 mod error;
+mod ggml;
+mod int8;
 mod isa;
 mod panels;
 mod raw;
@@ -19,6 +21,7 @@ mod storage;
 use std::sync::Arc;
 
 pub use error::KernelError;
+pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
 use storage::{GROUP, Storage};
 
@@ -120,7 +123,12 @@ impl Matrix {
             unsafe { product.run::<false>(x, n, y) };
             return Ok(());
         }
-        panels::multiply(&self.storage, self.rows, self.columns, x, n, y);
+        match &self.storage {
+            Storage::Mxfp4 { blocks, scales } => {
+                int8::multiply(isa, (blocks, scales), [self.rows, self.columns], x, n, y);
+            }
+            bf16 @ Storage::Bf16(_) => panels::multiply(bf16, self.rows, self.columns, x, n, y),
+        }
         Ok(())
     }
 
@@ -155,6 +163,7 @@ impl Matrix {
             unsafe { product.run::<true>(g, n, out) };
             return Ok(());
         }
+        let _ = isa;
         panels::multiply_transposed(&self.storage, self.rows, self.columns, g, n, out);
         Ok(())
     }

@@ -12,7 +12,6 @@ pub(crate) const GROUP: usize = 32;
 pub(crate) const GROUP_BYTES: usize = GROUP / 2;
 
 /// The sixteen E2M1 values, doubled: small integers.
-#[allow(dead_code)]
 pub(crate) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The sixteen E2M1 values. Code 8 is minus zero.
@@ -38,6 +37,16 @@ pub(crate) fn scale(byte: u8) -> f32 {
         0 => f32::from_bits(1 << 22),
         255 => f32::NAN,
         _ => f32::from_bits(u32::from(byte) << 23),
+    }
+}
+
+/// Half of [`scale`], exactly: what a doubled value is worth.
+pub(crate) fn half_scale(byte: u8) -> f32 {
+    match byte {
+        0 => f32::from_bits(1 << 21),
+        1 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        _ => f32::from_bits((u32::from(byte) - 1) << 23),
     }
 }
 
@@ -70,7 +79,7 @@ impl Storage {
 
 /// For each scale byte the sixteen E2M1 values times that scale, as bf16 bits: exact, for a product has two significant
 /// bits. (Products beyond 2^128 are infinite.)
-#[allow(dead_code)]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn bf16_tables() -> &'static [[u16; 16]; 256] {
     static TABLES: std::sync::OnceLock<Box<[[u16; 16]; 256]>> = std::sync::OnceLock::new();
     TABLES.get_or_init(|| {

@@ -2,7 +2,6 @@
 
 use crate::Result;
 use crate::batch::{Batch, Sequence};
-use crate::layers::cache::LayerCache;
 use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
@@ -46,7 +45,7 @@ pub fn generate(
 ) -> Result<Vec<Answer>> {
     let transformer = &model.transformer;
     let batch = Batch::new(prompts)?;
-    let mut caches: Vec<LayerCache> = (0..transformer.layers()).map(|_| LayerCache::default()).collect();
+    let mut caches = transformer.kv_cache();
     let frame = transformer.frame(&batch)?;
     let layers = 0..transformer.layers();
     let x = transformer.run(layers.clone(), transformer.embed(&batch.ids)?, &frame, Some(&mut caches), taps)?;
@@ -124,8 +123,11 @@ fn pick(logits: &Tensor, choice: &mut Choice) -> Result<Vec<u32>> {
     }
 }
 
-/// Sequences decoded together by [`fill_references`].
+/// Sequences decoded together by [`fill_references`] where weights are in memory.
 const LOCKSTEP: usize = 32;
+
+/// And where every step reads all of them from their file: the more answers share a step, the less is read.
+const LOCKSTEP_STREAMED: usize = 512;
 
 /// Gives every prompt without a reference the model's own greedy answer, at most `max_tokens` long.
 ///
@@ -141,7 +143,8 @@ pub fn fill_references(
     let mut open: Vec<&mut uspx_domain::Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
     let total = open.len() as u64;
     let mut done = 0;
-    for group in open.chunks_mut(LOCKSTEP) {
+    let together = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
+    for group in open.chunks_mut(together) {
         let asked: Vec<Sequence> = group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
         let asked: Vec<&Sequence> = asked.iter().collect();
         let answers = generate(model, &asked, max_tokens, &mut Choice::Greedy, taps, &mut |_, _| {})?;

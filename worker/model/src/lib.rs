@@ -8,6 +8,7 @@
 //! pads them to a rectangle. Everything is differentiable; see [`link`] for how frozen weights cost no gradient.
 
 pub mod batch;
+pub mod budget;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
@@ -28,7 +29,7 @@ pub mod transformer;
 
 pub use error::ModelError;
 pub use load::{Holding, Placement};
-pub use loaded::{LoadedModel, batches, fingerprint};
+pub use loaded::{LoadedModel, batches, fingerprint, sharing_batches};
 pub use pulse::{NoPulse, Pulse};
 pub use spool::Spool;
 

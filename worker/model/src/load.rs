@@ -36,17 +36,22 @@ pub struct Placement {
     pub device: Device,
     /// Where weights are kept.
     pub holding: Holding,
+    /// Bytes of residual streams that a pass may keep in memory at layer boundaries; the rest goes to a temporary file.
+    pub boundaries: usize,
 }
+
+/// Enough for the small models that are held in memory.
+const BOUNDARIES: usize = 1 << 30;
 
 impl Placement {
     /// In memory as floats.
     pub fn floats(dtype: DType, device: &Device) -> Self {
-        Self { dtype, device: device.clone(), holding: Holding::Floats }
+        Self::new(Holding::Floats, dtype, device)
     }
 
-    /// In memory as stored.
-    pub fn stored(dtype: DType, device: &Device) -> Self {
-        Self { dtype, device: device.clone(), holding: Holding::Stored }
+    /// As `holding` says.
+    pub fn new(holding: Holding, dtype: DType, device: &Device) -> Self {
+        Self { dtype, device: device.clone(), holding, boundaries: BOUNDARIES }
     }
 }
 
@@ -70,7 +75,7 @@ impl Source {
 
     /// Whether weights are multiplied as they are stored.
     fn packed(&self) -> bool {
-        let Placement { dtype, device, holding } = &self.placement;
+        let Placement { dtype, device, holding, .. } = &self.placement;
         *holding != Holding::Floats && device.is_cpu() && *dtype == DType::F32
     }
 

@@ -46,13 +46,36 @@ impl LoadedModel {
             ModelError::Config(reason) => ModelError::malformed(&path, reason),
             other => other,
         })?;
+        let chat = Chat::open(folder)?;
+        if chat.tokens().len() > config.vocab {
+            let reason = format!(
+                "vocab_size is {}, but the tokenizer beside it knows {} tokens: they belong to different models",
+                config.vocab,
+                chat.tokens().len()
+            );
+            return Err(ModelError::malformed(&path, reason));
+        }
         let transformer = Transformer::load(config, checkpoint, placement)?;
-        Ok(Self { transformer, chat: Chat::open(folder)?, fingerprint })
+        Ok(Self { transformer, chat, fingerprint })
     }
 
     /// The dimensions that decisions need.
     pub fn shape(&self) -> ModelShape {
         self.transformer.config().shape()
+    }
+
+    /// Refuses a sequence longer than the model was made for.
+    ///
+    /// # Errors
+    /// It is, by how much.
+    pub fn check_context(&self, prompt: &str, sequence: &Sequence) -> Result<()> {
+        match self.transformer.config().context {
+            Some(context) if sequence.ids.len() > context => Err(ModelError::Request(format!(
+                "prompt {prompt} has {} tokens with its answer, the model's context is {context}: shorten it or leave it out",
+                sequence.ids.len()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Tokens of every prompt with its reference.
@@ -62,7 +85,9 @@ impl LoadedModel {
     pub fn with_references(&self, prompts: &[Prompt]) -> Result<Vec<Sequence>> {
         let each = |p: &Prompt| {
             let missing = || ModelError::Request(format!("prompt {} has no reference to measure on", p.id));
-            self.chat.sequence(p, Some(p.reference.as_deref().ok_or_else(missing)?))
+            let sequence = self.chat.sequence(p, Some(p.reference.as_deref().ok_or_else(missing)?))?;
+            self.check_context(&p.id, &sequence)?;
+            Ok(sequence)
         };
         prompts.iter().map(each).collect()
     }
@@ -73,11 +98,26 @@ impl LoadedModel {
 /// # Errors
 /// A sequence that cannot be packed.
 pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>, Batch)>> {
+    packed(sequences, tokens, Batch::new)
+}
+
+/// The same with the common beginnings of prompts run once ([`Batch::sharing`]): for what only looks at answers.
+///
+/// # Errors
+/// A sequence that cannot be packed.
+pub fn sharing_batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>, Batch)>> {
+    packed(sequences, tokens, Batch::sharing)
+}
+
+fn packed(
+    sequences: &[Sequence],
+    tokens: usize,
+    batch: fn(&[&Sequence]) -> Result<Batch>,
+) -> Result<Vec<(Vec<usize>, Batch)>> {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
     let build = |group: Vec<usize>| {
         let members: Vec<&Sequence> = group.iter().filter_map(|i| sequences.get(*i)).collect();
-        let batch = Batch::new(&members)?;
-        Ok((group, batch))
+        Ok((group, batch(&members)?))
     };
     pack(&lengths, tokens).into_iter().map(build).collect()
 }

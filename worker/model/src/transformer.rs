@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::head::{Embedding, Head};
 use crate::layers::attention::Attention;
-use crate::layers::cache::LayerCache;
+use crate::layers::cache::{KvCache, LayerCache};
 use crate::layers::linear::Linear;
 use crate::layers::mlp::DenseMlp;
 use crate::layers::moe::Experts;
@@ -54,6 +54,7 @@ pub struct Transformer {
     rotary: Rotary,
     dtype: DType,
     device: Device,
+    boundaries: usize,
 }
 
 /// Where blocks come from.
@@ -76,7 +77,7 @@ impl Transformer {
     /// is streamed is checked when it is read.
     pub fn load(config: ModelConfig, checkpoint: Checkpoint, placement: Placement) -> Result<Self> {
         let source = Arc::new(Source { checkpoint, config, placement });
-        let Placement { dtype, ref device, holding } = source.placement;
+        let Placement { dtype, ref device, holding, boundaries } = source.placement;
         let config = source.config.clone();
         let embedding = Embedding::load(&source)?;
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
@@ -92,6 +93,7 @@ impl Transformer {
             blocks,
             dtype,
             device: device.clone(),
+            boundaries,
             config,
         })
     }
@@ -104,6 +106,11 @@ impl Transformer {
     /// Where the weights are.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether weights stay in their file.
+    pub fn is_streamed(&self) -> bool {
+        matches!(self.blocks, Blocks::InFile(_))
     }
 
     /// Layers.
@@ -168,7 +175,7 @@ impl Transformer {
 
     /// Runs a range of layers on the residual stream x, `[N, hidden]`.
     ///
-    /// `caches`, if given, has one entry per layer of the model.
+    /// `caches`, if given, are of this model: see [`Self::kv_cache`].
     ///
     /// # Errors
     /// Those of the tensor library and of the taps.
@@ -177,13 +184,14 @@ impl Transformer {
         layers: Range<usize>,
         mut x: Tensor,
         frame: &Frame,
-        mut caches: Option<&mut [LayerCache]>,
+        mut caches: Option<&mut KvCache>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         for layer in layers {
             let block = self.block(layer)?;
-            let cache = caches.as_deref_mut().and_then(|c| c.get_mut(layer));
+            let cache = caches.as_deref_mut().map(|c| c.open(layer)).transpose()?;
             x = block.attend(layer, x, frame, cache, taps)?;
+            caches.as_deref_mut().map(|c| c.close(layer)).transpose()?;
             x = block.feed(layer, x, taps)?;
         }
         Ok(x)
@@ -204,6 +212,16 @@ impl Transformer {
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, batch: &Batch, frame: &Frame, taps: &mut dyn Taps) -> Result<Tensor> {
         self.run(0..self.layers(), self.embed(&batch.ids)?, frame, None, taps)
+    }
+
+    /// An empty keep for residual streams at layer boundaries, of the size that this model was opened with.
+    pub fn spool(&self) -> Spool {
+        Spool::new(self.boundaries)
+    }
+
+    /// Empty key-value caches for this model, kept in memory as far as residual streams would be.
+    pub fn kv_cache(&self) -> KvCache {
+        KvCache::new(self.layers(), self.boundaries)
     }
 
     /// The backward pass layer by layer, from x, the residual stream after the last layer, down to the first.

@@ -7,7 +7,7 @@ use uspx_domain::{Cut, LossRow, Prompt, UnitKind};
 use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, ModelError, Pulse, batches, loss};
+use uspx_model::{LoadedModel, Pulse, Spool, loss, sharing_batches};
 
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
@@ -41,7 +41,7 @@ pub fn ablate_sequences(
     let shape = model.shape();
     let taps: Vec<Prepared> = cuts.iter().map(|cut| Prepared::new(cut, model, &shape)).collect::<Result<_>>()?;
     let mut rows = vec![vec![0.0; sequences.len()]; cuts.len() + 1];
-    let plan = batches(sequences, batch_tokens)?;
+    let plan = sharing_batches(sequences, batch_tokens)?;
     let total = (plan.len() * rows.len()) as u64;
     let mut done = 0;
     for (members, batch) in &plan {
@@ -94,19 +94,19 @@ impl Prepared {
 /// The clean run, kept at every boundary.
 struct Clean {
     frame: Frame,
-    residual: Vec<Tensor>,
-    middle: Vec<Tensor>,
+    residual: Spool,
+    middle: Spool,
     output: Tensor,
 }
 
 impl Clean {
     fn run(model: &LoadedModel, batch: &Batch) -> Result<Self> {
         let frame = model.transformer.frame(batch)?;
-        let (mut residual, mut middle) = (Vec::new(), Vec::new());
+        let [mut residual, mut middle] = [model.transformer.spool(), model.transformer.spool()];
         let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
             match site {
-                Site::Residual { .. } => residual.push(value.clone()),
-                Site::Middle { .. } => middle.push(value.clone()),
+                Site::Residual { .. } => residual.push(value)?,
+                Site::Middle { .. } => middle.push(value)?,
                 _ => {}
             }
             Ok(None)
@@ -119,14 +119,13 @@ impl Clean {
         let Some(start) = cut.start else { return Ok(self.output.clone()) };
         let mut taps = cut.taps.clone();
         let transformer = &model.transformer;
-        let missing = || ModelError::Request("a cut names a layer that was not run".into());
         match start {
             Start::Layer(layer) => {
-                let x = self.residual.get(layer).ok_or_else(missing)?.clone();
+                let x = self.residual.get(layer)?;
                 transformer.run(layer..transformer.layers(), x, &self.frame, None, &mut taps)
             }
             Start::Middle(layer) => {
-                let x = self.middle.get(layer).ok_or_else(missing)?.clone();
+                let x = self.middle.get(layer)?;
                 transformer.run_from_middle(layer, x, &self.frame, &mut taps)
             }
         }

@@ -6,7 +6,7 @@ use uspx_domain::{LossRow, Prompt};
 use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, Pulse, batches, loss};
+use uspx_model::{LoadedModel, Pulse, loss, sharing_batches};
 
 /// KL(full ‖ other) at every response token, `[rows]`, from the two runs' residual streams.
 ///
@@ -60,7 +60,7 @@ pub fn evaluate(
     let sequences = model.with_references(prompts)?;
     let mut nats = vec![0.0; prompts.len()];
     let mut kl = vec![0.0; prompts.len()];
-    let plan = batches(&sequences, batch_tokens)?;
+    let plan = sharing_batches(&sequences, batch_tokens)?;
     let total = plan.len() as u64;
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;

@@ -10,7 +10,7 @@ use candle_core::{Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, Spool, batches};
+use uspx_model::{LoadedModel, ModelError, Pulse, batches};
 
 /// First-order effects of all experts and heads: columns [`Statistic::Atp`] (signed) and [`Statistic::AtpAbs`]
 /// (made positive per token), in nats summed over all positions of a prompt.
@@ -41,7 +41,7 @@ pub fn attribution(
     let total = plan.len() as u64;
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;
-        let mut boundaries = Spool::new(BOUNDARIES);
+        let mut boundaries = model.transformer.spool();
         let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
             if let Site::Residual { .. } = site {
                 boundaries.push(value)?;
@@ -59,9 +59,6 @@ pub fn attribution(
     }
     Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: effects.columns(&shape, kinds) })
 }
-
-/// Bytes of residual streams kept in memory between forward and backward; what is beyond goes to a temporary file.
-const BOUNDARIES: usize = 1 << 30;
 
 /// The multipliers of some of a layer's units.
 struct Handle {

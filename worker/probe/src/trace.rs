@@ -5,7 +5,7 @@ use candle_core::{D, DType, Tensor};
 use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, batches};
+use uspx_model::{LoadedModel, ModelError, Pulse, sharing_batches};
 
 /// The statistics of experts, in the order they are kept.
 const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic::Saliency, Statistic::EasyEp];
@@ -19,7 +19,7 @@ pub fn trace(model: &LoadedModel, prompts: &[Prompt], batch_tokens: usize, pulse
     let sequences = model.with_references(prompts)?;
     let shape = model.shape();
     let mut sums = Sums::new(&shape, prompts.len());
-    let plan = batches(&sequences, batch_tokens)?;
+    let plan = sharing_batches(&sequences, batch_tokens)?;
     let total = plan.len() as u64;
     for (done, (members, batch)) in plan.iter().enumerate() {
         let frame = model.transformer.frame(batch)?;

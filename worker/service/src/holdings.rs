@@ -96,7 +96,7 @@ impl Opened {
     }
 
     fn load(&self, model: Fingerprint, holding: Holding) -> Result<LoadedModel, JobError> {
-        let placement = Placement { dtype: DType::F32, device: self.device.clone(), holding };
+        let placement = Placement::new(holding, DType::F32, &self.device);
         Ok(LoadedModel::open(self.holdings.folder(model)?, placement)?)
     }
 

@@ -27,12 +27,11 @@ use scratch::Scratch;
 use tile::{PIECES, STEP, Sums, Tiles};
 
 /// Bytes of packed activations at a time.
+const CHUNK: usize = 8 << 20;
 /// Most steps of depth in a slice.
-fn env(n: &str, d: usize) -> usize {
-    std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d)
-}
+const SLICE: usize = 32;
 /// Most bytes of a panel's slice.
-
+const PANEL: usize = 512 << 10;
 /// Tokens of a block.
 const BLOCK: usize = 32;
 
@@ -54,7 +53,7 @@ impl Product<'_> {
         let (outputs, depth) = if BACKWARD { (columns, rows) } else { (rows, columns) };
         let steps = depth.div_ceil(STEP);
         let token_bytes = steps * STEP * 2 * PIECES;
-        let chunk = ((env("CHUNK", 8192) << 10) / token_bytes / BLOCK).max(1) * BLOCK;
+        let chunk = (CHUNK / token_bytes / BLOCK).max(1) * BLOCK;
         let mut packed = Scratch::take(steps * 2 * Line::PER_TILE * PIECES * n.min(chunk).div_ceil(BLOCK));
         for (x, out) in x.chunks(chunk * depth).zip(out.chunks_mut(chunk * outputs)) {
             let tokens = x.len() / depth;
@@ -75,11 +74,11 @@ impl Product<'_> {
         steps: usize,
         out: &mut [f32],
     ) {
-        let slices = steps.div_ceil(env("SLICE", 32));
+        let slices = steps.div_ceil(SLICE);
         let slice = steps.div_ceil(slices);
         let strips = outputs.div_ceil(STRIP);
         let threads = rayon::current_num_threads();
-        let most = (env("PANEL", 512) << 10) / (slice * 2 * tile::TILE);
+        let most = PANEL / (slice * 2 * tile::TILE);
         // An even number of strips, for a single tile of tokens takes two strips at a time.
         let panel = most.min(strips.div_ceil(threads)).next_multiple_of(2);
         let pointer = Shared(out.as_mut_ptr());

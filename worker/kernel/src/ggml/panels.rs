@@ -1,0 +1,104 @@
+//! Products through f32: a panel of weights at a time is expanded and multiplied with the `gemm` crate.
+//!
+//! Every output value is summed within one panel, or panel after panel in order, so nothing depends on the number of
+//! threads.
+#![allow(clippy::indexing_slicing)]
+
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+
+use super::BlockMatrix;
+use crate::raw::Shared;
+
+/// Values of a panel: 1 MiB of f32, so that it lies in the second-level cache.
+const PANEL: usize = 1 << 18;
+
+/// Rows of a panel.
+fn height(columns: usize) -> usize {
+    (PANEL / columns.max(1)).clamp(32, 1024) / 32 * 32
+}
+
+/// Expands rows `first..first + count`.
+fn expand(w: &BlockMatrix, first: usize, count: usize, panel: &mut Vec<f32>) {
+    panel.resize(count * w.columns, 0.0);
+    for (row, out) in panel.chunks_exact_mut(w.columns).enumerate() {
+        w.format.expand(w.row(first + row), out);
+    }
+}
+
+/// y = x·Wᵀ in f32: x [n, columns], y [n, rows].
+pub(super) fn multiply(w: &BlockMatrix, x: &[f32], n: usize, y: &mut [f32]) {
+    let (height, rows, columns) = (height(w.columns), w.rows, w.columns);
+    let y = Shared(y.as_mut_ptr());
+    (0..rows.div_ceil(height)).into_par_iter().for_each_init(Vec::new, |panel, index| {
+        let first = index * height;
+        let count = height.min(rows - first);
+        expand(w, first, count, panel);
+        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its columns alone.
+        unsafe {
+            let y = y.get().add(first);
+            product((n, count, columns), (y, rows), (x.as_ptr(), columns, 1), (panel.as_ptr(), 1, columns), false);
+        }
+    });
+}
+
+/// Tokens of a share of [`multiply_transposed`].
+const SHARE: usize = 64;
+
+/// g·W in f32: g [n, rows], out [n, columns]. The threads share the tokens; each panel is expanded for every share.
+pub(super) fn multiply_transposed(w: &BlockMatrix, g: &[f32], n: usize, out: &mut [f32]) {
+    let (height, rows, columns) = (height(w.columns), w.rows, w.columns);
+    let share = n.div_ceil(rayon::current_num_threads()).max(SHARE);
+    out.par_chunks_mut(share * columns).zip(g.par_chunks(share * rows)).for_each_init(Vec::new, |panel, (out, g)| {
+        let n = out.len() / columns;
+        for first in (0..rows).step_by(height) {
+            let count = height.min(rows - first);
+            expand(w, first, count, panel);
+            // SAFETY: `out` holds n rows of `columns` values, `g` n of `rows`, the panel `count` of `columns`.
+            unsafe {
+                let g = g.as_ptr().add(first);
+                let out = (out.as_mut_ptr(), columns);
+                product((n, columns, count), out, (g, rows, 1), (panel.as_ptr(), columns, 1), first > 0);
+            }
+        }
+    });
+}
+
+/// out [m, n] = a [m, k] · b [k, n], or += where `add`, on this thread; operands are (pointer, row stride, column stride).
+///
+/// # Safety
+/// The operands must be valid for their shapes and strides, and nobody else may write `out` meanwhile.
+unsafe fn product(
+    (m, n, k): (usize, usize, usize),
+    out: (*mut f32, usize),
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize, usize),
+    add: bool,
+) {
+    let s = |stride: usize| stride as isize;
+    let old = if add { 1.0 } else { 0.0 };
+    // SAFETY: as promised by the caller.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            out.0,
+            1,
+            s(out.1),
+            add,
+            a.0,
+            s(a.2),
+            s(a.1),
+            b.0,
+            s(b.2),
+            s(b.1),
+            old,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
