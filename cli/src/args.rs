@@ -159,7 +159,7 @@ pub struct EvalArgs {
 pub enum ProbeCommand {
     /// Routing and activation statistics of one forward pass.
     #[command(after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl --json")]
-    Trace(ProbeArgs),
+    Trace(TraceArgs),
     /// Effects of single units, exact or by gradient.
     #[command(
         after_help = "Example: uspx probe patch --model ./teacher --prompts mine.jsonl --units expert,head --method atp"
@@ -174,11 +174,25 @@ impl ProbeCommand {
     /// What all probes share.
     pub fn common(&self) -> &ProbeArgs {
         match self {
-            Self::Trace(a) => a,
+            Self::Trace(a) => &a.common,
             Self::Patch(a) => &a.common,
             Self::Ablate(a) => &a.common,
         }
     }
+}
+
+/// `uspx probe trace`.
+#[derive(Args, Debug)]
+pub struct TraceArgs {
+    /// Model and prompts.
+    #[command(flatten)]
+    pub common: ProbeArgs,
+    /// For benchmarks: the lines of --prompts are token ids, {"ids": [..], "response_start": n}.
+    #[arg(long, hide = true)]
+    pub tokenised: bool,
+    /// For benchmarks: do it so many times.
+    #[arg(long, hide = true, default_value_t = 1, value_parser = positive)]
+    pub repeat: usize,
 }
 
 /// Kinds of unit on the command line.

@@ -6,6 +6,7 @@ use crate::progress::Bar;
 use candle_core::{DType, Device};
 use std::path::Path;
 use uspx_domain::{Mask, Prompt, parse_prompts};
+use uspx_model::batch::Sequence;
 use uspx_model::budget::{Demands, Plan, Work};
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
@@ -94,6 +95,29 @@ pub fn prompts(path: &Path, skip_bad: bool) -> Result<Vec<Prompt>> {
     Ok(set.prompts)
 }
 
+/// Reads a file of token sequences instead, one a line; `model` must know their tokens.
+pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<Vec<Sequence>> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        ids: Vec<u32>,
+        response_start: usize,
+    }
+    let path = &args.prompts;
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let vocab = model.transformer.config().vocab;
+    let each = |(at, line): (usize, &str)| {
+        let bad = |why: String| CliError::new(Exit::BadInput, format!("{}: line {}: {why}", path.display(), at + 1));
+        let Line { ids, response_start } = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
+        if response_start > ids.len() || ids.iter().any(|id| *id as usize >= vocab) {
+            return Err(bad(format!("a token above {vocab}, or an answer that begins after the end")));
+        }
+        let sequence = Sequence { ids, response_start };
+        model.check_context(&(at + 1).to_string(), &sequence)?;
+        Ok(sequence)
+    };
+    text.lines().enumerate().take(args.limit.unwrap_or(usize::MAX)).map(each).collect()
+}
+
 /// A model and the prompts to measure it on, each with an answer.
 pub struct Subject {
     /// The model.
@@ -110,7 +134,7 @@ pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subj
     prompts.truncate(args.limit.unwrap_or(usize::MAX));
     let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
     if prompts.iter().any(|p| p.reference.is_none()) {
-        let bar = Bar::new("answering", shutdown);
+        let bar = Bar::new("answering", args.run.json, shutdown);
         fill_references(&model, &mut prompts, args.max_new_tokens, &mut NoTaps, &bar)?;
         bar.finish();
     }

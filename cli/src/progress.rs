@@ -1,15 +1,49 @@
-//! Progress bars. They never go backwards, and an ETA leaves out what a resume skipped.
+//! Progress: bars on a terminal, JSON lines on stderr beside `--json`. It never goes backwards, and an ETA leaves out what
+//! a resume skipped.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use uspx_model::{ModelError, Pulse};
 use uspx_runtime::Shutdown;
 
 /// A bar that work beats on; Ctrl-C ends the work at the next beat.
 pub struct Bar {
     bar: ProgressBar,
+    lines: Option<Lines>,
     shutdown: Shutdown,
+}
+
+/// Progress for programs: one JSON document a line, twice a second at most.
+struct Lines {
+    stage: String,
+    started: Instant,
+    last: Mutex<Option<Instant>>,
+}
+
+/// One line of progress.
+#[derive(Serialize)]
+struct Line<'a> {
+    stage: &'a str,
+    done: u64,
+    total: u64,
+    seconds: f64,
+}
+
+impl Lines {
+    fn tell(&self, done: u64, total: u64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if done < total && last.is_some_and(|at| at.elapsed() < Duration::from_millis(500)) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let line = Line { stage: &self.stage, done, total, seconds: self.started.elapsed().as_secs_f64() };
+        if let Ok(text) = serde_json::to_string(&line) {
+            eprintln!("{text}");
+        }
+    }
 }
 
 const STYLE: &str = "{msg:<28} {bar:32} {percent:>3}%  {eta:>5}";
@@ -33,11 +67,14 @@ pub fn bar(message: &str) -> ProgressBar {
 }
 
 impl Bar {
-    /// A bar named `message`.
-    pub fn new(message: &str, shutdown: &Shutdown) -> Self {
-        let bar = bar(message);
-        bar.enable_steady_tick(Duration::from_millis(500));
-        Self { bar, shutdown: shutdown.clone() }
+    /// A bar named `message`; JSON lines instead where the command answers in JSON.
+    pub fn new(message: &str, json: bool, shutdown: &Shutdown) -> Self {
+        let lines = json.then(|| Lines { stage: message.to_owned(), started: Instant::now(), last: Mutex::new(None) });
+        let bar = if json { ProgressBar::hidden() } else { bar(message) };
+        if !json {
+            bar.enable_steady_tick(Duration::from_millis(500));
+        }
+        Self { bar, lines, shutdown: shutdown.clone() }
     }
 
     /// Leaves the full bar standing.
@@ -57,6 +94,7 @@ impl Pulse for Bar {
         }
         if done > self.bar.position() {
             self.bar.set_position(done);
+            self.lines.iter().for_each(|lines| lines.tell(done, total));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use uspx_domain::ExportFormat;
 use uspx_export::{GGUF_FILE, gguf, open_gguf};
-use uspx_model::Placement;
+use uspx_model::{Holding, Placement};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::NoTaps;
 
@@ -26,7 +26,7 @@ const PYTHON: &str = "USPX_TEST_PYTHON";
 const REQUIRED: &str = "USPX_REQUIRE_LLAMA_CPP";
 
 /// The Python that has llama.cpp, if there is one.
-fn python() -> Option<PathBuf> {
+pub fn python(test: &str) -> Option<PathBuf> {
     let path = std::env::var_os(PYTHON).map_or_else(|| root().join(".tools/venv-test/bin/python"), PathBuf::from);
     let works = Command::new(&path).args(["-c", "import xllamacpp"]).output().is_ok_and(|o| o.status.success());
     if works {
@@ -34,7 +34,7 @@ fn python() -> Option<PathBuf> {
     }
     let missing = format!("{} has no xllamacpp: run tests/tools/venv.sh, or set {PYTHON}", path.display());
     assert!(std::env::var(REQUIRED).as_deref() != Ok("1"), "{missing}");
-    println!("SKIPPED llama_cpp::llama_cpp_reads_what_we_write: {missing}");
+    println!("SKIPPED llama.cpp's part of {test}: {missing}");
     None
 }
 
@@ -51,7 +51,7 @@ fn expand(from: &Path, to: &Path) {
 }
 
 /// Log-probabilities after each list of ids, in llama.cpp.
-fn theirs(python: &Path, file: &Path, ids: &Path) -> Vec<Vec<f32>> {
+pub fn theirs(python: &Path, file: &Path, ids: &Path) -> Vec<Vec<f32>> {
     let script = root().join("tests/parity/gguf_logits.py");
     let output = Command::new(python).arg(script).arg(file).arg(ids).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -61,8 +61,9 @@ fn theirs(python: &Path, file: &Path, ids: &Path) -> Vec<Vec<f32>> {
 }
 
 /// Logits after each list of ids, in our own reading.
-fn ours(file: &Path, asked: &[Vec<u32>]) -> Vec<Vec<f32>> {
-    let model = open_gguf(file, Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+pub fn ours(file: &Path, asked: &[Vec<u32>], holding: Holding) -> Vec<Vec<f32>> {
+    let placement = Placement::new(holding, DType::F32, &Device::Cpu);
+    let model = open_gguf(file, placement).unwrap();
     let sequences: Vec<Sequence> =
         asked.iter().map(|ids| Sequence { response_start: ids.len(), ids: ids.clone() }).collect();
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
@@ -82,8 +83,8 @@ fn top(values: &[f64]) -> usize {
 }
 
 /// (worst, rms) over the prompts, each relative to its largest logit; the top token must be the same.
-fn apart(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> (f64, f64) {
-    assert_eq!((ours.len(), theirs.len()), (PROMPTS, PROMPTS));
+pub fn apart(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> (f64, f64) {
+    assert_eq!(ours.len(), theirs.len());
     let mut worst = (0f64, 0f64);
     for (ours, theirs) in ours.iter().zip(theirs) {
         assert_eq!(ours.len(), theirs.len());
@@ -101,7 +102,7 @@ fn apart(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> (f64, f64) {
 
 #[test]
 fn llama_cpp_reads_what_we_write() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("llama_cpp_reads_what_we_write") else { return };
     let (folder, student) = (tempfile::tempdir().unwrap(), student());
     write(&student, ExportFormat::Gguf, folder.path());
     let (four, floats) = (folder.path().join(GGUF_FILE), folder.path().join("f32.gguf"));
@@ -112,7 +113,7 @@ fn llama_cpp_reads_what_we_write() {
     let ids = folder.path().join("ids.json");
     std::fs::write(&ids, serde_json::to_string(&asked).unwrap()).unwrap();
 
-    let wanted = ours(&four, &asked);
+    let wanted = ours(&four, &asked, Holding::Floats);
     let (worst, rms) = apart(&wanted, &theirs(&python, &floats, &ids));
     println!("weights as F32: worst {worst:.2e}, rms {rms:.2e} of the largest logit");
     assert!(worst < 1e-4, "on the same weights as floats llama.cpp is {worst} away");

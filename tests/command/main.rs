@@ -3,5 +3,6 @@
 mod forms;
 mod inputs;
 mod llama_cpp;
+mod others_gguf;
 mod students;
 mod support;

@@ -24,21 +24,9 @@ pub fn prompts(file: &str) -> PathBuf {
     root().join("cli/assets/prompts").join(file)
 }
 
-/// The binary, built beside this one.
-fn binary() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    if path.ends_with("deps") {
-        path.pop();
-    }
-    let path = path.join("uspx");
-    assert!(path.is_file(), "{} is not built: run `cargo build -p uspx` (make test does)", path.display());
-    path
-}
-
 /// `uspx` with one thread and nothing of the caller's settings.
 pub fn uspx() -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(uspx_tests::uspx());
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("USPX_") || key.starts_with("AWS_")) {
         command.env_remove(key);
     }

@@ -3,18 +3,7 @@
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
-
-/// The binary under test, built beside this one.
-fn uspx() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    if path.ends_with("deps") {
-        path.pop();
-    }
-    let path = path.join("uspx");
-    assert!(path.exists(), "{} is not built: run `cargo build -p uspx` (make test does)", path.display());
-    path
-}
+use uspx_tests::uspx;
 
 fn number(value: &Value, path: &str) -> f64 {
     value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("the demo's JSON lacks {path}: {value:#}"))

@@ -5,13 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The binary that stands beside the tests' own folder.
-pub fn uspx() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("uspx");
-    assert!(program.is_file(), "{} is missing: build it first with `cargo build -p uspx`", program.display());
-    program
-}
+pub use uspx_tests::uspx;
 
 /// Waits until `what` comes true.
 pub fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {

@@ -90,12 +90,13 @@ fn measure(
             Box::new(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?)
         }
     };
-    let bar = Bar::new("evaluating", shutdown);
+    let bar = Bar::new("evaluating", args.run.json, shutdown);
     let start = Instant::now();
     let found = evaluate(model, prompts, *batch_tokens, taps.as_mut(), against, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
-    let exact = exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), shutdown)).transpose()?;
+    let exact =
+        exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), (args.run.json, shutdown))).transpose()?;
     let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }
@@ -149,10 +150,10 @@ fn exact_match(
     prompts: &[Prompt],
     bound: usize,
     taps: &mut dyn Taps,
-    shutdown: &Shutdown,
+    (json, shutdown): (bool, &Shutdown),
 ) -> Result<f64> {
     use uspx_model::Pulse;
-    let bar = Bar::new("answering", shutdown);
+    let bar = Bar::new("answering", json, shutdown);
     let mut right = 0usize;
     for (at, group) in prompts.chunks(32).enumerate() {
         let asked = group.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;

@@ -52,7 +52,7 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Mask> {
     if shape.per_layer(kind) == 0 {
         return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
     }
-    let bar = Bar::new("scoring units", shutdown);
+    let bar = Bar::new("scoring units", args.common.run.json, shutdown);
     let grid = scores(args, &subject, kind, &bar)?;
     bar.finish();
     let value = |u: Unit| grid.get(u.layer as usize).and_then(|l| l.get(u.index as usize)).copied().unwrap_or(0.0);
@@ -75,18 +75,18 @@ fn scores(args: &MaskBuildArgs, subject: &Subject, kind: UnitKind, bar: &Bar) ->
     };
     let traced = |statistic: Statistic| -> Result<(Deposit, Vec<Vec<f64>>)> {
         let deposit = uspx_probe::trace::trace(model, prompts, tokens, bar)?;
-        let grid = sums(&deposit, &shape, kind, statistic);
+        let grid = sums(&deposit.columns, &shape, kind, statistic);
         Ok((deposit, grid))
     };
     match (args.method, kind) {
         (ScoreMethod::Exact, _) => {
             let units: Vec<Unit> = shape.units(kind).collect();
             let deposit = uspx_probe::exact_effects(model, prompts, &units, tokens, bar)?;
-            Ok(sums(&deposit, &shape, kind, Statistic::Exact))
+            Ok(sums(&deposit.columns, &shape, kind, Statistic::Exact))
         }
         (ScoreMethod::Atp, _) => {
             let deposit = uspx_probe::patch::attribution(model, prompts, &[kind], Baseline::Mean, tokens, bar)?;
-            Ok(sums(&deposit, &shape, kind, Statistic::AtpAbs))
+            Ok(sums(&deposit.columns, &shape, kind, Statistic::AtpAbs))
         }
         (ScoreMethod::Norm, UnitKind::Head) => Ok(traced(Statistic::HeadNorm)?.1),
         (ScoreMethod::Norm, _) => Err(CliError::new(Exit::Usage, "norm scores heads only")),
@@ -97,7 +97,7 @@ fn scores(args: &MaskBuildArgs, subject: &Subject, kind: UnitKind, bar: &Bar) ->
                 _ => Statistic::Saliency,
             })?;
             if method == ScoreMethod::Reap {
-                return Ok(divided(&grid, &sums(&deposit, &shape, kind, Statistic::Count)));
+                return Ok(divided(&grid, &sums(&deposit.columns, &shape, kind, Statistic::Count)));
             }
             Ok(grid)
         }

@@ -1,15 +1,16 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
-use crate::args::{BaselineArg, Method, PatchArgs, ProbeArgs, ProbeCommand};
+use crate::args::{BaselineArg, Method, PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
-use crate::models::{self, Subject};
+use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-use uspx_domain::{Baseline, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
+use uspx_model::batch::Sequence;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
 use uspx_probe::evaluate::{Against, evaluate};
@@ -27,9 +28,9 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
 type Grid = Vec<Vec<f64>>;
 
 /// Sums of a statistic over the prompts, `[layer][unit]`.
-pub fn sums(deposit: &Deposit, shape: &ModelShape, kind: UnitKind, statistic: Statistic) -> Grid {
+pub fn sums(columns: &[Column], shape: &ModelShape, kind: UnitKind, statistic: Statistic) -> Grid {
     let mut grid = vec![vec![0.0; shape.per_layer(kind) as usize]; shape.layers as usize];
-    for column in deposit.columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
+    for column in columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
         let place = grid.get_mut(column.unit.layer as usize).and_then(|l| l.get_mut(column.unit.index as usize));
         if let Some(place) = place {
             *place += column.values.iter().copied().map(f64::from).sum::<f64>();
@@ -81,16 +82,31 @@ struct HeadReport {
     norm: Grid,
 }
 
-fn trace(args: &ProbeArgs, shutdown: &Shutdown) -> Result<()> {
-    let Subject { model, prompts, batch_tokens } = models::subject(args, Work::Forward, shutdown)?;
-    let tokens: u64 = model.with_references(&prompts)?.iter().map(|s| s.ids.len() as u64).sum();
-    let bar = Bar::new("tracing", shutdown);
+/// The model, its batch size, and what to trace.
+fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Vec<Sequence>)> {
+    if args.tokenised {
+        let opened = models::opened(&args.common.model, &args.common.run, Work::Forward)?;
+        let sequences = models::sequences(&args.common, &opened.model)?;
+        return Ok((opened, sequences));
+    }
+    let Subject { model, prompts, batch_tokens } = models::subject(&args.common, Work::Forward, shutdown)?;
+    let sequences = model.with_references(&prompts)?;
+    Ok((Opened { model, batch_tokens }, sequences))
+}
+
+fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
+    let (Opened { model, batch_tokens }, sequences) = traced(args, shutdown)?;
+    let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
+    let bar = Bar::new("tracing", args.common.run.json, shutdown);
     let start = Instant::now();
-    let deposit = uspx_probe::trace::trace(&model, &prompts, batch_tokens, &bar)?;
+    let mut columns = Vec::new();
+    for _ in 0..args.repeat {
+        columns = uspx_probe::trace::columns(&model, &sequences, batch_tokens, &bar)?;
+    }
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let shape = model.shape();
-    let of = |statistic| sums(&deposit, &shape, UnitKind::Expert, statistic);
+    let of = |statistic| sums(&columns, &shape, UnitKind::Expert, statistic);
     let (count, saliency) = (of(Statistic::Count), of(Statistic::Saliency));
     let report = TraceReport {
         model: ModelReport {
@@ -100,10 +116,10 @@ fn trace(args: &ProbeArgs, shutdown: &Shutdown) -> Result<()> {
             experts: shape.experts,
             heads: shape.heads,
         },
-        prompts: prompts.len(),
-        tokens,
-        response_tokens: deposit.prompts.iter().map(|p| u64::from(p.tokens)).sum(),
-        tokens_per_second: tokens as f64 / seconds,
+        prompts: sequences.len(),
+        tokens: tokens as u64,
+        response_tokens: sequences.iter().map(|s| s.response_len() as u64).sum(),
+        tokens_per_second: (tokens * args.repeat) as f64 / seconds,
         streamed: model.transformer.is_streamed(),
         batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
@@ -114,9 +130,9 @@ fn trace(args: &ProbeArgs, shutdown: &Shutdown) -> Result<()> {
             saliency,
             saliency_easy_ep: of(Statistic::EasyEp),
         },
-        heads: HeadReport { norm: sums(&deposit, &shape, UnitKind::Head, Statistic::HeadNorm) },
+        heads: HeadReport { norm: sums(&columns, &shape, UnitKind::Head, Statistic::HeadNorm) },
     };
-    if args.run.json {
+    if args.common.run.json {
         return output::json(&report);
     }
     let mut table = output::table(&["layer", "experts by how often they were routed to (share of response tokens)"]);
@@ -156,7 +172,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         return Err(CliError::new(Exit::BadInput, "the model has none of these units").help("try --units head"));
     }
     let units: Vec<Unit> = kinds.iter().flat_map(|k| shape.units(*k)).filter(|u| layers.contains(&u.layer)).collect();
-    let bar = Bar::new("patching", shutdown);
+    let bar = Bar::new("patching", args.common.run.json, shutdown);
     let start = Instant::now();
     let (deposit, statistic, baseline, forwards, backwards) = match args.method {
         Method::Exact => {

@@ -1,6 +1,6 @@
-//! Opens a 4-bit student, folder or file, as a model that runs.
+//! Opens a 4-bit student's folder or any GGUF file as a model that runs.
 
-use crate::gguf::read_gguf;
+use crate::gguf::{read_gguf, read_quantised};
 use crate::hf::read_gptq;
 use crate::{ExportError, Result};
 use std::path::Path;
@@ -9,7 +9,7 @@ use uspx_model::chat::Chat;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, Placement};
+use uspx_model::{Holding, LoadedModel, Placement};
 
 /// Opens a GPTQ folder; the weights are expanded, wherever `placement` would have them.
 ///
@@ -21,19 +21,21 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
     Ok(LoadedModel::with_weights(folder, checkpoint, placement, fingerprint)?)
 }
 
-/// Opens a GGUF file; the weights are expanded, wherever `placement` would have them.
+/// Opens a GGUF file. Unless `placement` asks for floats its matrices stay in memory as the file has them, whatever else
+/// it asks: it is not streamed.
 ///
 /// # Errors
-/// What [`read_gguf`] and the model report; [`ExportError::Format`] for a file without chat template or without a
-/// tokenizer known here.
+/// What [`read_quantised`] and the model report; [`ExportError::Format`] for a file without chat template,
+/// [`ExportError::Unsupported`] for one with a tokenizer that is not known here.
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
-    let parts = read_gguf(path)?;
-    let lacks = |what: &str| ExportError::format(path, format!("the file has no {what}"));
-    let tokenizer = parts.tokenizer_json.ok_or_else(|| lacks("tokenizer with Llama 3's splitting rule (llama-bpe)"))?;
-    let template = parts.chat_template.ok_or_else(|| lacks("chat template"))?;
+    let floats = placement.holding == Holding::Floats;
+    let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
+    let tokenizer = parts.tokenizer_json?;
+    let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
+    let template = parts.chat_template.ok_or_else(lacks)?;
     let chat = Chat::new(&tokenizer.to_string(), &template, &parts.tokenizer_config, &parts.generation_config)?;
     let config = ModelConfig::from_json(&parts.config_json.to_string())?;
-    let transformer = Transformer::load(config, Checkpoint::in_memory(parts.tensors), placement)?;
+    let transformer = Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
 }
 

@@ -18,6 +18,7 @@ fn main() {
         [rows, columns, ns @ ..] if !ns.is_empty() => (vec![(*rows, *columns)], ns.to_vec()),
         _ => (vec![(2048, 1024), (1024, 1024), (5760, 2880), (2880, 2880)], vec![1, 8, 32, 128, 256, 1024]),
     };
+    accuracy();
     println!("{} threads; GFLOP/s (ratio to gemm f32)", rayon::current_num_threads());
     for (rows, columns) in shapes {
         for &n in &ns {
@@ -77,6 +78,40 @@ fn measure(rows: usize, columns: usize, n: usize) {
     println!("[{rows}, {columns}] n = {n}");
     for (name, rate) in &rates {
         println!("  {name:24} {rate:8.1} ({:.2})", rate / rates[0].1);
+    }
+}
+
+/// Errors against f64, as root of the mean square relative to that of the results: normal-like activations with one
+/// value in 500 a hundred times larger, as transformers have them.
+fn accuracy() {
+    let (rows, columns, n) = (512, 2880, 16);
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+    let mut normal = || (0..12).map(|_| rng.random_range(-0.5_f32..0.5)).sum::<f32>();
+    let mut x: Vec<f32> = (0..n * columns).map(|_| normal()).collect();
+    x.iter_mut().step_by(500).for_each(|x| *x *= 100.0);
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(12);
+    let blocks = (0..rows * columns / 2).map(|_| rng.random()).collect();
+    let scales = (0..rows * columns / 32).map(|_| rng.random_range(118..124)).collect();
+    let w = Matrix::mxfp4(rows, columns, blocks, scales).unwrap();
+    let values = w.expand();
+    let exact: Vec<f64> = x
+        .chunks(columns)
+        .flat_map(|x| {
+            let dot = |w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+            values.chunks(columns).map(dot).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut y = vec![0.0; n * rows];
+    let report = |name: &str, y: &[f32]| {
+        let error: f64 = y.iter().zip(&exact).map(|(y, e)| (f64::from(*y) - e).powi(2)).sum();
+        let size: f64 = exact.iter().map(|e| e * e).sum();
+        println!("error of {name:10} {:.1e}", (error / size).sqrt());
+    };
+    dense(n, rows, columns, &x, &values, &mut y);
+    report("gemm f32", &y);
+    for isa in Isa::available() {
+        w.multiply_with(isa, &x, n, &mut y).unwrap();
+        report(isa.name(), &y);
     }
 }
 

@@ -5,11 +5,9 @@
 //! does the result.
 #![allow(clippy::indexing_slicing)]
 
-use gemm::{Parallelism, gemm};
-use rayon::prelude::*;
-
-use crate::raw::Shared;
+use crate::raw::{Shared, for_each};
 use crate::storage::{GROUP, Storage};
+use gemm::{Parallelism, gemm};
 
 /// Values of a panel: 1 MiB of f32, so that it lies in the second-level cache.
 const PANEL: usize = 1 << 18;
@@ -23,10 +21,10 @@ fn width(other: usize) -> usize {
 pub(crate) fn multiply(w: &Storage, rows: usize, columns: usize, x: &[f32], n: usize, y: &mut [f32]) {
     let width = width(columns);
     let y = Shared(y.as_mut_ptr());
-    (0..rows.div_ceil(width)).into_par_iter().for_each_init(Vec::new, |panel, index| {
+    for_each(rows.div_ceil(width), |index| {
         let first = index * width;
         let count = width.min(rows - first);
-        panel.resize(count * columns, 0.0);
+        let mut panel = vec![0.0; count * columns];
         for (row, out) in panel.chunks_exact_mut(columns).enumerate() {
             w.row(columns, first + row, 0, out);
         }
@@ -42,10 +40,10 @@ pub(crate) fn multiply(w: &Storage, rows: usize, columns: usize, x: &[f32], n: u
 pub(crate) fn multiply_transposed(w: &Storage, rows: usize, columns: usize, g: &[f32], n: usize, out: &mut [f32]) {
     let width = width(rows);
     let out = Shared(out.as_mut_ptr());
-    (0..columns.div_ceil(width)).into_par_iter().for_each_init(Vec::new, |panel, index| {
+    for_each(columns.div_ceil(width), |index| {
         let first = index * width;
         let count = width.min(columns - first);
-        panel.resize(count * rows, 0.0);
+        let mut panel = vec![0.0; count * rows];
         for (row, values) in panel.chunks_exact_mut(count).enumerate() {
             w.row(columns, row, first, values);
         }

@@ -1,4 +1,17 @@
-//! A raw pointer that may be shared between the threads of one product, each of which writes its own part.
+//! What the products share to spread over threads: a raw pointer for threads that each write their own part, and a loop that
+//! stays on the calling thread where there is only one.
+
+use rayon::prelude::*;
+
+/// Runs `work` for 0 … `count` − 1 on rayon's threads; on this one if there is nobody to share with, for handing a small
+/// product to a pool of one thread and waiting for it costs a good part of its time.
+pub(crate) fn for_each(count: usize, work: impl Fn(usize) + Sync + Send) {
+    if count == 1 || rayon::current_num_threads() == 1 {
+        (0..count).for_each(work);
+    } else {
+        (0..count).into_par_iter().for_each(work);
+    }
+}
 
 /// Shared output of one product.
 pub(crate) struct Shared<T>(pub(crate) *mut T);

@@ -40,13 +40,14 @@ fn every_kernel_agrees_with_plain_loops_and_all_to_the_bit() {
         for (rows, columns) in shapes(format) {
             let w = random(&mut rng, format, rows, columns);
             let weights = w.expand();
-            for n in [1, 2, 3, 5, 12, 13, 40] {
+            // Up to 8 rows every family multiplies integers; beyond, some go through f32.
+            for n in [1, 2, 3, 5, 8, 40, 100] {
                 let x = values(&mut rng, n * columns);
                 let mut first: Option<Vec<f32>> = None;
                 for isa in Isa::available() {
                     let mut y = vec![f32::NAN; n * rows];
                     w.multiply_with(isa, &x, n, &mut y).unwrap();
-                    if let Some(first) = &first {
+                    if let Some(first) = first.as_ref().filter(|_| n <= 8) {
                         let same = first.iter().zip(&y).all(|(a, b)| a.to_bits() == b.to_bits());
                         assert!(same, "{format:?} {} n {n}: other bits", isa.name());
                         continue;
@@ -87,7 +88,8 @@ fn the_gradient_is_the_transposed_product() {
                 w.multiply_transposed(&g, n, &mut out).unwrap();
                 for (g, out) in g.chunks(rows).zip(out.chunks(columns)) {
                     for (c, out) in out.iter().enumerate() {
-                        let terms = g.iter().enumerate().map(|(r, g)| f64::from(*g) * f64::from(weights[r * columns + c]));
+                        let terms =
+                            g.iter().enumerate().map(|(r, g)| f64::from(*g) * f64::from(weights[r * columns + c]));
                         let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
                         assert!((f64::from(*out) - sum).abs() <= 1e-5 * size, "{format:?} {c}: {out}, not {sum}");
                     }

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use uspx_kernel::Matrix;
+use uspx_kernel::{BlockMatrix, Matrix};
 
 /// The tensors of a model folder, by name; or tensors that another reader holds in memory.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     place: HashMap<String, Place>,
     ready: HashMap<String, Tensor>,
+    /// Matrices in memory in a GGUF file's blocks.
+    blocks: HashMap<String, BlockMatrix>,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Checkpoint {
     /// # Errors
     /// A missing or truncated shard, or a header that does not parse, named with its path.
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut this = Self { shards: Vec::new(), place: HashMap::new(), ready: HashMap::new() };
+        let mut this = Self::in_memory(HashMap::new());
         for path in shard_paths(folder)? {
             this.add(path)?;
         }
@@ -54,7 +56,18 @@ impl Checkpoint {
 
     /// A checkpoint whose tensors are in memory already.
     pub fn in_memory(tensors: HashMap<String, Tensor>) -> Self {
-        Self { shards: Vec::new(), place: HashMap::new(), ready: tensors }
+        Self { shards: Vec::new(), place: HashMap::new(), ready: tensors, blocks: HashMap::new() }
+    }
+
+    /// The same, some matrices being quantised in blocks. They are expanded only where floats are asked for.
+    ///
+    /// # Errors
+    /// A scale that is not a finite number.
+    pub fn with_blocks(tensors: HashMap<String, Tensor>, blocks: HashMap<String, BlockMatrix>) -> Result<Self> {
+        match blocks.iter().find(|(_, matrix)| matrix.has_nan()) {
+            Some((name, _)) => Err(not_finite(name)),
+            None => Ok(Self { blocks, ..Self::in_memory(tensors) }),
+        }
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
@@ -83,12 +96,13 @@ impl Checkpoint {
 
     /// Whether a tensor is there.
     pub fn has(&self, name: &str) -> bool {
-        self.place.contains_key(name) || self.ready.contains_key(name)
+        self.place.contains_key(name) || self.ready.contains_key(name) || self.blocks.contains_key(name)
     }
 
     /// The names of all tensors, sorted.
     pub fn names(&self) -> Vec<&str> {
-        let names: BTreeSet<&str> = self.place.keys().chain(self.ready.keys()).map(String::as_str).collect();
+        let all = self.place.keys().chain(self.ready.keys()).chain(self.blocks.keys());
+        let names: BTreeSet<&str> = all.map(String::as_str).collect();
         names.into_iter().collect()
     }
 
@@ -152,7 +166,9 @@ impl Checkpoint {
     /// Bytes of all tensors as they are stored.
     pub fn stored_bytes(&self) -> u64 {
         let ready = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
-        self.place.values().map(|p| p.bytes as u64).sum::<u64>() + self.ready.values().map(ready).sum::<u64>()
+        self.place.values().map(|p| p.bytes as u64).sum::<u64>()
+            + self.ready.values().map(ready).sum::<u64>()
+            + self.blocks.values().map(|b| b.bytes() as u64).sum::<u64>()
     }
 
     /// Reads a float tensor as `dtype`; its shape must be `shape`.
@@ -178,6 +194,11 @@ impl Checkpoint {
         if let Some(tensor) = self.ready.get(name) {
             check_shape(name, tensor.dims(), shape)?;
             return Ok(tensor.narrow(0, range.start, range.len())?.contiguous()?.to_device(device)?.to_dtype(dtype)?);
+        }
+        if let Some(matrix) = self.blocks.get(name) {
+            let part = block_rows(name, matrix, shape, range)?;
+            let values = Tensor::from_vec(part.expand(), (part.rows(), part.columns()), device)?;
+            return Ok(values.to_dtype(dtype)?);
         }
         let (stored, bytes) = self.part(name, shape, range.clone())?;
         let stored = match stored {
@@ -207,6 +228,9 @@ impl Checkpoint {
         packed: bool,
         (dtype, device): (DType, &Device),
     ) -> Result<Weight> {
+        if let Some(matrix) = self.blocks.get(name).filter(|_| packed) {
+            return Ok(Weight::Quantised(block_rows(name, matrix, shape, range)?));
+        }
         let is_bf16 = self.place.get(name).is_some_and(|p| p.dtype == Dtype::BF16);
         if !(packed && is_bf16) {
             return Ok(Weight::Float(self.float_part(name, shape, range, dtype, device)?));
@@ -282,6 +306,12 @@ pub enum Form {
     InOut,
     /// Floats `[experts, out, in]`.
     OutIn,
+}
+
+/// Some rows of a matrix in blocks, which must have shape `shape`.
+fn block_rows(name: &str, matrix: &BlockMatrix, shape: &[usize], range: Range<usize>) -> Result<BlockMatrix> {
+    check_shape(name, &[matrix.rows(), matrix.columns()], shape)?;
+    matrix.part(range).map_err(|e| ModelError::tensor(name, e.to_string()))
 }
 
 fn not_finite(name: &str) -> ModelError {

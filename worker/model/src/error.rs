@@ -47,6 +47,13 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether the device had no memory left: a smaller batch may fit.
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Candle(error) = self else { return false };
+        let text = error.to_string().to_lowercase();
+        text.contains("out_of_memory") || text.contains("out of memory")
+    }
+
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Read { path, source }

@@ -29,7 +29,7 @@ pub mod transformer;
 
 pub use error::ModelError;
 pub use load::{Holding, Placement};
-pub use loaded::{LoadedModel, batches, fingerprint, sharing_batches};
+pub use loaded::{LoadedModel, batches, fingerprint};
 pub use pulse::{NoPulse, Pulse};
 pub use spool::Spool;
 

@@ -98,26 +98,11 @@ impl LoadedModel {
 /// # Errors
 /// A sequence that cannot be packed.
 pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>, Batch)>> {
-    packed(sequences, tokens, Batch::new)
-}
-
-/// The same with the common beginnings of prompts run once ([`Batch::sharing`]): for what only looks at answers.
-///
-/// # Errors
-/// A sequence that cannot be packed.
-pub fn sharing_batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>, Batch)>> {
-    packed(sequences, tokens, Batch::sharing)
-}
-
-fn packed(
-    sequences: &[Sequence],
-    tokens: usize,
-    batch: fn(&[&Sequence]) -> Result<Batch>,
-) -> Result<Vec<(Vec<usize>, Batch)>> {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
     let build = |group: Vec<usize>| {
         let members: Vec<&Sequence> = group.iter().filter_map(|i| sequences.get(*i)).collect();
-        Ok((group, batch(&members)?))
+        let batch = Batch::new(&members)?;
+        Ok((group, batch))
     };
     pack(&lengths, tokens).into_iter().map(build).collect()
 }

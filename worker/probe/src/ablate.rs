@@ -1,13 +1,14 @@
 //! Losses under many cuts. The clean run is kept at every layer's boundary; a cut runs only from where it bites.
 
 use crate::Result;
+use crate::batching::each_batch;
 use crate::evaluate::{loss_row, scatter};
 use candle_core::Tensor;
 use uspx_domain::{Cut, LossRow, Prompt, UnitKind};
 use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, Pulse, Spool, loss, sharing_batches};
+use uspx_model::{LoadedModel, Pulse, Spool, loss};
 
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
@@ -41,23 +42,23 @@ pub fn ablate_sequences(
     let shape = model.shape();
     let taps: Vec<Prepared> = cuts.iter().map(|cut| Prepared::new(cut, model, &shape)).collect::<Result<_>>()?;
     let mut rows = vec![vec![0.0; sequences.len()]; cuts.len() + 1];
-    let plan = sharing_batches(sequences, batch_tokens)?;
-    let total = (plan.len() * rows.len()) as u64;
+    let total = (sequences.len() * rows.len()) as u64;
     let mut done = 0;
-    for (members, batch) in &plan {
+    each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let clean = Clean::run(model, batch)?;
         let mut all = std::iter::once(None).chain(taps.iter().map(Some));
-        for row in &mut rows {
+        for (at, row) in rows.iter_mut().enumerate() {
             let x = match all.next().flatten() {
                 None => clean.output.clone(),
                 Some(cut) => clean.with(model, cut)?,
             };
             let values = model.transformer.response_nll(&x, batch)?;
             scatter(row, members, &loss::per_sequence(&values, batch)?);
-            done += 1;
-            pulse.beat(done, total)?;
+            pulse.beat(done + ((at + 1) * members.len()) as u64, total)?;
         }
-    }
+        done += (members.len() * (taps.len() + 1)) as u64;
+        Ok(())
+    })?;
     Ok(rows)
 }
 

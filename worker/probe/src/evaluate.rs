@@ -1,12 +1,13 @@
 //! The loss of each prompt's response, and how far another run diverges from it.
 
 use crate::Result;
+use crate::batching::each_batch;
 use candle_core::Tensor;
 use uspx_domain::{LossRow, Prompt};
 use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, Pulse, loss, sharing_batches};
+use uspx_model::{LoadedModel, Pulse, loss};
 
 /// KL(full ‖ other) at every response token, `[rows]`, from the two runs' residual streams.
 ///
@@ -60,9 +61,8 @@ pub fn evaluate(
     let sequences = model.with_references(prompts)?;
     let mut nats = vec![0.0; prompts.len()];
     let mut kl = vec![0.0; prompts.len()];
-    let plan = sharing_batches(&sequences, batch_tokens)?;
-    let total = plan.len() as u64;
-    for (done, (members, batch)) in plan.iter().enumerate() {
+    let (mut done, total) = (0, sequences.len() as u64);
+    each_batch(&sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
         let x = model.transformer.forward(batch, &frame, taps)?;
         let values = model.transformer.response_nll(&x, batch)?;
@@ -70,8 +70,9 @@ pub fn evaluate(
         if let Some(values) = divergence(&model.transformer, &x, batch, &frame, against)? {
             scatter(&mut kl, members, &loss::per_sequence(&values, batch)?);
         }
-        pulse.beat(done as u64 + 1, total)?;
-    }
+        done += members.len() as u64;
+        pulse.beat(done, total)
+    })?;
     Ok(Evaluation {
         losses: loss_row(prompts, &sequences, &nats),
         kl: (!matches!(against, Against::Nothing)).then_some(kl),

@@ -6,6 +6,7 @@
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
 
 pub mod ablate;
+mod batching;
 mod effects;
 pub mod evaluate;
 mod means;

@@ -3,6 +3,7 @@
 //! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the loss's gradients with
 //! respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by token, without keeping n.
 
+use crate::batching::{at_members, each_batch};
 use crate::means::{Means, means};
 use crate::{Result, prompt_tokens};
 use candle_core::backprop::GradStore;
@@ -10,7 +11,7 @@ use candle_core::{Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, batches};
+use uspx_model::{LoadedModel, ModelError, Pulse};
 
 /// First-order effects of all experts and heads: columns [`Statistic::Atp`] (signed) and [`Statistic::AtpAbs`]
 /// (made positive per token), in nats summed over all positions of a prompt.
@@ -37,10 +38,10 @@ pub fn attribution(
     };
     let shape = model.shape();
     let mut effects = Effects::new(&shape, prompts.len());
-    let plan = batches(&sequences, batch_tokens)?;
-    let total = plan.len() as u64;
-    for (done, (members, batch)) in plan.iter().enumerate() {
+    let (mut done, total) = (0, sequences.len() as u64);
+    each_batch(&sequences, batch_tokens, Batch::new, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
+        let mut found = Effects::new(&shape, members.len());
         let mut boundaries = model.transformer.spool();
         let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
             if let Site::Residual { .. } = site {
@@ -53,10 +54,12 @@ pub fn attribution(
             (&x, &frame, &boundaries),
             |x| Ok(model.transformer.response_nll(x, batch)?.sum_all()?),
             || GradientTaps { means: means.as_ref(), kinds, handles: Vec::new() },
-            |taps, gradients| taps.handles.iter().try_for_each(|h| effects.add(h, gradients, batch, members)),
+            |taps, gradients| taps.handles.iter().try_for_each(|h| found.add(h, gradients, batch)),
         )?;
-        pulse.beat(done as u64 + 1, total)?;
-    }
+        effects.take(&found, members);
+        done += members.len() as u64;
+        pulse.beat(done, total)
+    })?;
     Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: effects.columns(&shape, kinds) })
 }
 
@@ -151,7 +154,7 @@ impl Effects {
         if kind == UnitKind::Head { &mut self.head } else { &mut self.expert }
     }
 
-    fn add(&mut self, handle: &Handle, gradients: &GradStore, batch: &Batch, members: &[usize]) -> Result<()> {
+    fn add(&mut self, handle: &Handle, gradients: &GradStore, batch: &Batch) -> Result<()> {
         let lost = || ModelError::Request("a gradient was lost on its way to a unit: this is a bug in a layer".into());
         let read = |var: &Var| -> Result<Vec<f32>> {
             Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
@@ -163,15 +166,27 @@ impl Effects {
         for (i, ((row, unit), a)) in handle.places.iter().zip(&alpha).enumerate() {
             let b = beta.as_ref().and_then(|b| b.get(i)).copied().unwrap_or(0.0);
             let effect = f64::from(b) - f64::from(*a);
-            let prompt = batch.place.get(*row as usize).and_then(|(sequence, _)| members.get(*sequence as usize));
-            let Some(prompt) = prompt else { continue };
-            let at = (handle.layer * width + *unit as usize) * prompts + prompt;
+            let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
+            let at = (handle.layer * width + *unit as usize) * prompts + *prompt as usize;
             if let (Some(s), Some(p)) = (signed.get_mut(at), positive.get_mut(at)) {
                 *s += effect;
                 *p += effect.abs();
             }
         }
         Ok(())
+    }
+
+    /// Puts a batch's sums at the places of its prompts.
+    fn take(&mut self, batch: &Effects, members: &[usize]) {
+        let lists = [
+            (&mut self.expert.0, &batch.expert.0),
+            (&mut self.expert.1, &batch.expert.1),
+            (&mut self.head.0, &batch.head.0),
+            (&mut self.head.1, &batch.head.1),
+        ];
+        for (into, from) in lists {
+            at_members(into, from, self.prompts, members);
+        }
     }
 
     fn columns(&mut self, shape: &ModelShape, kinds: &[UnitKind]) -> Vec<Column> {

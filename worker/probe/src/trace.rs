@@ -1,11 +1,12 @@
 //! Trace: what one forward pass shows of every expert and head, over the positions that hold response tokens.
 
+use crate::batching::{at_members, each_batch};
 use crate::{Result, prompt_tokens};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
-use uspx_model::batch::Batch;
+use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, sharing_batches};
+use uspx_model::{LoadedModel, ModelError, Pulse};
 
 /// The statistics of experts, in the order they are kept.
 const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic::Saliency, Statistic::EasyEp];
@@ -17,18 +18,33 @@ const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic
 /// A prompt without a reference; those of the model; a stop by the keeper.
 pub fn trace(model: &LoadedModel, prompts: &[Prompt], batch_tokens: usize, pulse: &dyn Pulse) -> Result<Deposit> {
     let sequences = model.with_references(prompts)?;
+    let columns = columns(model, &sequences, batch_tokens, pulse)?;
+    Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns })
+}
+
+/// The same of token sequences: per unit and statistic one value per sequence.
+///
+/// # Errors
+/// As for [`trace`].
+pub fn columns(
+    model: &LoadedModel,
+    sequences: &[Sequence],
+    batch_tokens: usize,
+    pulse: &dyn Pulse,
+) -> Result<Vec<Column>> {
     let shape = model.shape();
-    let mut sums = Sums::new(&shape, prompts.len());
-    let plan = sharing_batches(&sequences, batch_tokens)?;
-    let total = plan.len() as u64;
-    for (done, (members, batch)) in plan.iter().enumerate() {
+    let mut sums = Sums::new(&shape, sequences.len());
+    let (mut done, total) = (0, sequences.len() as u64);
+    each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
-        let mut taps =
-            TraceTaps { batch, members, sums: &mut sums, before: None, gates: Vec::new(), saliency: Vec::new() };
+        let mut found = Sums::new(&shape, members.len());
+        let mut taps = TraceTaps { batch, sums: &mut found, before: None, gates: Vec::new(), saliency: Vec::new() };
         model.transformer.forward(batch, &frame, &mut taps)?;
-        pulse.beat(done as u64 + 1, total)?;
-    }
-    Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: sums.columns(&shape) })
+        sums.take(&found, members);
+        done += members.len() as u64;
+        pulse.beat(done, total)
+    })?;
+    Ok(sums.columns(&shape))
 }
 
 /// Sums per statistic and unit, one value per prompt.
@@ -67,6 +83,12 @@ impl Sums {
         }
     }
 
+    /// Puts a batch's sums at the places of its prompts.
+    fn take(&mut self, batch: &Sums, members: &[usize]) {
+        at_members(&mut self.expert, &batch.expert, self.prompts, members);
+        at_members(&mut self.head, &batch.head, self.prompts, members);
+    }
+
     fn columns(&self, shape: &ModelShape) -> Vec<Column> {
         let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect();
         let each = |unit: Unit| EXPERT.into_iter().map(move |statistic| (unit, statistic));
@@ -85,7 +107,6 @@ impl Sums {
 
 struct TraceTaps<'a> {
     batch: &'a Batch,
-    members: &'a [usize],
     sums: &'a mut Sums,
     /// The residual stream before the MLP.
     before: Option<Tensor>,
@@ -99,7 +120,7 @@ impl TraceTaps<'_> {
     /// The prompt that a row belongs to, where the row holds a response token.
     fn prompt(&self, row: usize) -> Option<usize> {
         let (sequence, response) = self.batch.place.get(row)?;
-        if *response { self.members.get(*sequence as usize).copied() } else { None }
+        response.then_some(*sequence as usize)
     }
 
     /// A layer's experts begin: nothing is known of them yet.

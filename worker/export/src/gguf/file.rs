@@ -67,10 +67,23 @@ impl GgufFile {
     /// # Errors
     /// [`ExportError::MissingTensor`], [`ExportError::File`], or a block type that candle cannot hold.
     pub fn tensor(&self, name: &str) -> Result<QTensor> {
-        let place = self.tensors.get(name).ok_or_else(|| ExportError::MissingTensor(name.to_owned()))?;
+        let (place, bytes) = (self.place(name)?, self.bytes(name)?);
+        Ok(ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu)?)
+    }
+
+    /// Reads a tensor's bytes.
+    ///
+    /// # Errors
+    /// [`ExportError::MissingTensor`], [`ExportError::File`].
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        let place = self.place(name)?;
         let mut bytes = vec![0; place.bytes];
         self.file.read_exact_at(&mut bytes, place.offset).map_err(ExportError::reading(&self.path))?;
-        Ok(ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu)?)
+        Ok(bytes)
+    }
+
+    fn place(&self, name: &str) -> Result<&Place> {
+        self.tensors.get(name).ok_or_else(|| ExportError::MissingTensor(name.to_owned()))
     }
 
     /// Reads a tensor as f32.

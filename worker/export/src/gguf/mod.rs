@@ -1,4 +1,5 @@
-//! GGUF students for llama.cpp, Ollama, LM Studio and our own forward pass: written, and read back.
+//! GGUF files: students written for llama.cpp, Ollama and LM Studio, and dense models of anybody read for our own
+//! forward pass.
 //!
 //! [`names`] (what each tensor is called) and [`rope_order`] (how q and k rows lie) hold for both directions;
 //! [`tokenizer`] and [`metadata`] translate the rest; `write` and `file` are the bytes.
@@ -9,8 +10,9 @@ pub mod metadata;
 pub mod names;
 mod read;
 pub mod rope_order;
+mod sentencepiece;
 pub mod tokenizer;
 pub mod write;
 
-pub use read::{LlamaFromGguf, in_hf_order, read_gguf};
+pub use read::{FromGguf, in_hf_order, read_gguf, read_quantised};
 pub use write::{in_gguf_order, write_gguf};

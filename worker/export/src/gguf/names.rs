@@ -1,4 +1,4 @@
-//! Tensor names: Hugging Face's against GGUF's `llama` architecture.
+//! Tensor names: Hugging Face's against GGUF's, which are the same for all dense architectures.
 
 /// Names outside of the layers.
 const GLOBAL: [(&str, &str); 3] = [
@@ -8,7 +8,7 @@ const GLOBAL: [(&str, &str); 3] = [
 ];
 
 /// Module names within a layer.
-const WITHIN: [(&str, &str); 9] = [
+const WITHIN: [(&str, &str); 11] = [
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
@@ -16,6 +16,8 @@ const WITHIN: [(&str, &str); 9] = [
     ("mlp.gate_proj", "ffn_gate"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
     ("input_layernorm", "attn_norm"),
     ("post_attention_layernorm", "ffn_norm"),
 ];

@@ -1,22 +1,27 @@
-//! Reads a `llama` GGUF file for our own forward pass: weights under their Hugging Face names and in their row order.
+//! Reads a GGUF file for our own forward pass: weights under their Hugging Face names and in their row order.
 
 use crate::gguf::file::GgufFile;
-use crate::gguf::{metadata, names, rope_order, tokenizer};
+use crate::gguf::metadata::{self, Found};
+use crate::gguf::{names, rope_order, tokenizer};
 use crate::{ExportError, Result};
+use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+use uspx_kernel::{BlockFormat, BlockMatrix};
 
-/// What a GGUF student is, in the terms of a Hugging Face folder.
+/// What a GGUF file holds, in the terms of a Hugging Face folder.
 #[derive(Debug)]
-pub struct LlamaFromGguf {
+pub struct FromGguf {
     /// A config.json.
     pub config_json: Value,
     /// f32 tensors by Hugging Face name.
     pub tensors: HashMap<String, Tensor>,
-    /// A tokenizer.json, where the file's splitting rule is known.
-    pub tokenizer_json: Option<Value>,
+    /// Matrices in their blocks, by Hugging Face name.
+    pub blocks: HashMap<String, BlockMatrix>,
+    /// A tokenizer.json, or why there is none.
+    pub tokenizer_json: Result<Value>,
     /// The chat template, where the file has one.
     pub chat_template: Option<String>,
     /// tokenizer_config.json's special tokens, as far as the file names them.
@@ -25,33 +30,105 @@ pub struct LlamaFromGguf {
     pub generation_config: Value,
 }
 
-/// Reads a GGUF file of architecture `llama`.
+/// Reads a dense GGUF file, every tensor expanded to f32.
 ///
 /// # Errors
-/// [`ExportError::Format`] for a file that is truncated or foreign, [`ExportError::Unsupported`] for what is not known here.
-pub fn read_gguf(path: &Path) -> Result<LlamaFromGguf> {
+/// [`ExportError::Format`] for a file that is truncated or foreign, [`ExportError::Unsupported`] for what is not known
+/// here, [`ExportError::NotFinite`] for damaged weights.
+pub fn read_gguf(path: &Path) -> Result<FromGguf> {
+    read(path, false)
+}
+
+/// The same, but matrices stay in the blocks that the file has them in, where this crate's kernels multiply these.
+///
+/// # Errors
+/// As [`read_gguf`].
+pub fn read_quantised(path: &Path) -> Result<FromGguf> {
+    read(path, true)
+}
+
+fn read(path: &Path, in_blocks: bool) -> Result<FromGguf> {
     let file = GgufFile::open(path)?;
-    let has = |name: &str| file.tensors().contains_key(name);
-    let mut config = metadata::to_config(file.metadata(), !has("output.weight"), has(names::ROPE_FREQS))?;
-    if let Some(object) = config.as_object_mut() {
-        object.insert("attention_bias".into(), has("blk.0.attn_q.bias").into());
-    }
+    let config = metadata::to_config(file.metadata(), &found(&file)?)?;
     let heads = metadata::head_counts(&config)?;
-    let mut tensors = HashMap::new();
-    for name in file.tensors().keys().filter(|n| *n != names::ROPE_FREQS) {
-        let unknown = || ExportError::format(path, format!("tensor `{name}` is not known in a llama file"));
-        let hf = names::to_hf(name).ok_or_else(unknown)?;
-        let tensor = in_hf_order(&hf, &file.floats(name)?, heads)?;
-        tensors.insert(hf, tensor);
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let (mut tensors, mut blocks) = (HashMap::new(), HashMap::new());
+    for (name, place) in file.tensors().iter().filter(|(n, _)| *n != names::ROPE_FREQS) {
+        let hf = names::to_hf(name).filter(|hf| takes(model_type, hf));
+        let hf = hf.ok_or_else(|| {
+            ExportError::format(
+                path,
+                format!("tensor `{name}` is not known in a {model_type} file: it is not read here"),
+            )
+        })?;
+        // Qwen's files keep Hugging Face's order of rows.
+        let heads = rope_order::heads_of(&hf, heads.0, heads.1).filter(|_| !model_type.starts_with("qwen"));
+        match (format_of(place.dtype), place.shape.as_slice()) {
+            (Some(format), &[rows, columns]) if in_blocks => {
+                let matrix = BlockMatrix::new(format, rows, columns, file.bytes(name)?);
+                let matrix = matrix.map_err(|e| ExportError::format(path, format!("tensor `{name}`: {e}")))?;
+                let order = heads.map(|heads| rope_order::halves(rows, heads)).transpose()?;
+                let turned = order.map_or(Ok(matrix.clone()), |order| matrix.reordered(&order));
+                blocks.insert(hf, turned.map_err(|e| ExportError::format(path, e))?);
+            }
+            _ => {
+                let floats = file.floats(name)?;
+                if !floats.sum_all()?.to_scalar::<f32>()?.is_finite() {
+                    return Err(ExportError::NotFinite(name.clone()));
+                }
+                let turned = match heads {
+                    Some(heads) => in_halves(&floats, heads)?,
+                    None => floats,
+                };
+                tensors.insert(hf, turned);
+            }
+        }
     }
     let text = |key: &str| file.metadata().get(key).and_then(|v| v.to_string().ok()).cloned();
-    Ok(LlamaFromGguf {
+    Ok(FromGguf {
         config_json: config,
         tensors,
+        blocks,
         tokenizer_json: tokenizer::from_gguf(file.metadata()),
         chat_template: text("tokenizer.chat_template"),
         tokenizer_config: special_tokens(&file),
         generation_config: json!({ "eos_token_id": ends(&file) }),
+    })
+}
+
+/// What the tensors say about the model.
+fn found(file: &GgufFile) -> Result<Found> {
+    let has = |name: &str| file.tensors().contains_key(name);
+    let embedding = "token_embd.weight";
+    let place = file.tensors().get(embedding).ok_or_else(|| ExportError::MissingTensor(embedding.into()))?;
+    let factors = has(names::ROPE_FREQS).then(|| file.floats(names::ROPE_FREQS)?.to_vec1().map_err(ExportError::from));
+    Ok(Found {
+        vocab: place.shape.first().copied().unwrap_or(0),
+        tied: !has("output.weight"),
+        biased: has("blk.0.attn_q.bias"),
+        factors: factors.transpose()?,
+    })
+}
+
+/// Whether a family's forward pass uses a tensor; one that it does not use would be mathematics left out.
+fn takes(model_type: &str, hf_name: &str) -> bool {
+    let (module, kind) = hf_name.rsplit_once('.').unwrap_or_default();
+    match () {
+        () if module.ends_with("q_norm") || module.ends_with("k_norm") => model_type == "qwen3" && kind == "weight",
+        () if kind == "bias" => module.contains(".self_attn."),
+        () => true,
+    }
+}
+
+/// The kernels' name of a block type that they multiply.
+fn format_of(dtype: GgmlDType) -> Option<BlockFormat> {
+    Some(match dtype {
+        GgmlDType::Q4_0 => BlockFormat::Q4_0,
+        GgmlDType::Q8_0 => BlockFormat::Q8_0,
+        GgmlDType::Q4K => BlockFormat::Q4K,
+        GgmlDType::Q5K => BlockFormat::Q5K,
+        GgmlDType::Q6K => BlockFormat::Q6K,
+        _ => return None,
     })
 }
 
@@ -61,7 +138,12 @@ pub fn read_gguf(path: &Path) -> Result<LlamaFromGguf> {
 /// [`ExportError::Shape`] where the rows are not whole heads.
 pub fn in_hf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Result<Tensor> {
     let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else { return Ok(tensor.clone()) };
-    let order: Vec<u32> = rope_order::halves(tensor.dim(0)?, count)?.into_iter().map(|r| r as u32).collect();
+    in_halves(tensor, count)
+}
+
+/// Rows of `heads` heads in the Hugging Face order.
+fn in_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
+    let order: Vec<u32> = rope_order::halves(tensor.dim(0)?, heads)?.into_iter().map(|r| r as u32).collect();
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
 }
 
@@ -78,8 +160,17 @@ fn special_tokens(file: &GgufFile) -> Value {
     json!({ "bos_token": token("bos"), "eos_token": token("eos"), "pad_token": token("padding") })
 }
 
+/// Tokens that end a turn by their text, whatever else a file names.
+const ENDS: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"];
+
 fn ends(file: &GgufFile) -> Vec<u64> {
+    let tokens = file.metadata().get("tokenizer.ggml.tokens").and_then(|t| t.to_vec().ok());
+    let named = tokens.into_iter().flatten().zip(0..).filter(|(token, _)| {
+        let text = token.to_string().map(String::as_str);
+        text.is_ok_and(|text| ENDS.contains(&text))
+    });
     let mut ends: Vec<u64> = ["eos", "eot"].iter().filter_map(|key| id(file, key)).collect();
+    ends.extend(named.map(|(_, id)| id));
     ends.sort_unstable();
     ends.dedup();
     ends

@@ -1,4 +1,5 @@
-//! The tokenizer inside a GGUF file: byte-level BPE in llama.cpp's terms, and back as a tokenizer.json.
+//! The tokenizer inside a GGUF file in llama.cpp's terms: byte-level BPE written and read, SentencePiece's read
+//! ([`sentencepiece`](super::sentencepiece)); read is a tokenizer.json.
 //!
 //! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows can be written.
 
@@ -12,11 +13,16 @@ const PRE: &str = "llama-bpe";
 /// Llama 3's splitting rule, as tokenizer.json files hold it.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Qwen 2's: a digit at a time.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 // llama.cpp's token types.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
 
 fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
     Err(ExportError::Unsupported(reason.into()))
@@ -145,47 +151,120 @@ fn merges(tokenizer: &Value) -> Result<Vec<String>> {
         .collect()
 }
 
-/// A tokenizer.json from `tokenizer.ggml.*`, or `None` where the splitting rule is not known here.
+/// How a named rule splits text.
+struct Rule {
+    pattern: &'static str,
+    /// A word that is a token is taken as it is, whatever the merges say.
+    ignore_merges: bool,
+    /// Text is brought to NFC first.
+    nfc: bool,
+}
+
+/// llama.cpp's names of the rules that are known here.
+fn rule(pre: &str) -> Option<Rule> {
+    Some(match pre {
+        "llama-bpe" | "llama3" | "llama-v3" => Rule { pattern: PATTERN, ignore_merges: true, nfc: false },
+        // llama.cpp leaves NFC out; the tokenizer.json that the files are made from has it.
+        "qwen2" | "deepseek-r1-qwen" => Rule { pattern: QWEN2, ignore_merges: false, nfc: true },
+        _ => return None,
+    })
+}
+
+/// A token of a GGUF file.
+pub(super) struct Token<'a> {
+    pub text: &'a str,
+    /// llama.cpp's type.
+    pub kind: i32,
+}
+
+impl Token<'_> {
+    /// Part of the vocabulary proper.
+    pub fn is_plain(&self) -> bool {
+        self.kind == NORMAL || self.kind == BYTE
+    }
+
+    /// Neither that nor unused: found in a text before it is split. With whether it is a control token.
+    pub fn is_added(&self) -> Option<bool> {
+        (!self.is_plain() && self.kind != UNUSED).then_some(self.kind == CONTROL)
+    }
+}
+
+/// A tokenizer.json from `tokenizer.ggml.*`.
 ///
-/// `ignore_merges` is what llama.cpp does under this rule: a word that is a token is taken as it is.
-pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Option<Value> {
-    let text = |key: &str| metadata.get(key)?.to_string().ok();
-    if (text("tokenizer.ggml.model")?.as_str(), text("tokenizer.ggml.pre")?.as_str()) != ("gpt2", PRE) {
-        return None;
+/// # Errors
+/// [`ExportError::Unsupported`] for a tokenizer or splitting rule that is not known here, or pairs that make none.
+pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Result<Value> {
+    let text = |key: &str| metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str);
+    let absent = |key: &str| ExportError::Unsupported(format!("the GGUF file has no usable `tokenizer.ggml.{key}`"));
+    let list = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}")).ok_or_else(|| absent(key));
+    let texts = strings(list("tokens")?).ok_or_else(|| absent("tokens"))?;
+    let kinds = list("token_type")?.to_vec().map_err(|_| absent("token_type"))?;
+    let kinds = kinds.iter().map(|k| k.to_i32().or_else(|_| k.to_u32().map(|k| k as i32)));
+    let kinds = kinds.collect::<candle_core::Result<Vec<i32>>>().map_err(|_| absent("token_type"))?;
+    if kinds.len() != texts.len() {
+        return Err(absent("token_type"));
     }
-    let tokens = strings(metadata.get("tokenizer.ggml.tokens")?)?;
-    let types = metadata.get("tokenizer.ggml.token_type")?.to_vec().ok()?;
-    let (mut vocab, mut added) = (Map::new(), Vec::new());
-    for ((id, token), kind) in tokens.iter().enumerate().zip(types) {
-        match kind.to_i32().ok()? {
-            NORMAL => drop(vocab.insert((*token).to_owned(), id.into())),
-            UNUSED => {}
-            kind => added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind == CONTROL,
-            })),
+    let tokens: Vec<Token<'_>> = texts.into_iter().zip(kinds).map(|(text, kind)| Token { text, kind }).collect();
+    match text("tokenizer.ggml.model").unwrap_or("(none)") {
+        "gpt2" => {
+            let pre = text("tokenizer.ggml.pre").unwrap_or("(none)");
+            let Some(rule) = rule(pre) else {
+                return unsupported(format!(
+                    "the tokenizer's splitting rule `{pre}` is not known: llama-bpe and qwen2 are"
+                ));
+            };
+            let merges = strings(list("merges")?).ok_or_else(|| absent("merges"))?;
+            let merges: Option<Vec<Value>> =
+                merges.iter().map(|m| m.split_once(' ').map(|(a, b)| json!([a, b]))).collect();
+            Ok(byte_level(&rule, &tokens, merges.ok_or_else(|| absent("merges"))?))
         }
+        "llama" => {
+            let scores = list("scores")?.to_vec().map_err(|_| absent("scores"))?;
+            let scores = scores.iter().map(Gguf::to_f32).collect::<candle_core::Result<Vec<f32>>>();
+            let scores = scores.ok().filter(|s| s.len() == tokens.len()).ok_or_else(|| absent("scores"))?;
+            let prefix = metadata.get("tokenizer.ggml.add_space_prefix").and_then(|v| v.to_bool().ok()).unwrap_or(true);
+            Ok(super::sentencepiece::tokenizer_json(&tokens, &scores, prefix))
+        }
+        other => unsupported(format!(
+            "the tokenizer `{other}` is not known: byte-level BPE (gpt2) and SentencePiece's (llama) are"
+        )),
     }
-    let merges = strings(metadata.get("tokenizer.ggml.merges")?)?;
-    let merges: Option<Vec<Value>> = merges.iter().map(|m| m.split_once(' ').map(|(a, b)| json!([a, b]))).collect();
-    Some(tokenizer_json(vocab, added, merges?))
 }
 
 fn strings(value: &Gguf) -> Option<Vec<&str>> {
     value.to_vec().ok()?.iter().map(|v| v.to_string().ok().map(String::as_str)).collect()
 }
 
-fn tokenizer_json(vocab: Map<String, Value>, added: Vec<Value>, merges: Vec<Value>) -> Value {
+/// tokenizer.json's vocabulary and added tokens. `in_vocabulary` says which tokens the vocabulary holds.
+pub(super) fn tables(tokens: &[Token<'_>], in_vocabulary: fn(&Token<'_>) -> bool) -> (Map<String, Value>, Vec<Value>) {
+    let (mut vocab, mut added) = (Map::new(), Vec::new());
+    for (id, token) in tokens.iter().enumerate() {
+        if in_vocabulary(token) {
+            vocab.insert(token.text.to_owned(), id.into());
+        }
+        if let Some(special) = token.is_added() {
+            added.push(json!({
+                "id": id, "content": token.text, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": special,
+            }));
+        }
+    }
+    (vocab, added)
+}
+
+fn byte_level(rule: &Rule, tokens: &[Token<'_>], merges: Vec<Value>) -> Value {
+    let (vocab, added) = tables(tokens, |t| t.is_plain());
     let byte_level =
         |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let split = json!({"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": false});
+    let split = json!({"type": "Split", "pattern": {"Regex": rule.pattern}, "behavior": "Isolated", "invert": false});
     json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": if rule.nfc { json!({"type": "NFC"}) } else { Value::Null },
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level(false)]},
         "post_processor": null, "decoder": byte_level(true),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": rule.ignore_merges,
             "vocab": vocab, "merges": merges,
         },
     })
@@ -217,6 +296,26 @@ mod tests {
             assert_eq!(ids(&before), ids(&after), "{line}");
             assert_eq!(after.decode(&ids(&after), false).unwrap(), line);
         }
+    }
+
+    #[test]
+    fn rules_are_told_apart_by_name() {
+        let mut pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let name = |pairs: &mut BTreeMap<String, Gguf>, key: &str, to: &str| {
+            pairs.insert(format!("tokenizer.ggml.{key}"), Gguf::String(to.into()));
+        };
+        name(&mut pairs, "pre", "qwen2");
+        let qwen = load(&from_gguf(&pairs).unwrap());
+        // A digit at a time, and composed letters.
+        let split = |text: &str| qwen.encode(text, false).unwrap().get_tokens().to_vec();
+        assert_eq!(split("12345"), ["1", "2", "3", "4", "5"]);
+        assert_eq!(split("e\u{301}"), split("\u{e9}"));
+        name(&mut pairs, "pre", "tekken");
+        assert!(from_gguf(&pairs).unwrap_err().to_string().contains("tekken"));
+        name(&mut pairs, "model", "bert");
+        assert!(from_gguf(&pairs).unwrap_err().to_string().contains("bert"));
+        pairs.remove("tokenizer.ggml.tokens");
+        assert!(from_gguf(&pairs).unwrap_err().to_string().contains("tokens"));
     }
 
     #[test]

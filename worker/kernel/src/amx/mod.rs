@@ -18,9 +18,7 @@ pub(crate) mod pack;
 mod scratch;
 pub(crate) mod tile;
 
-use rayon::prelude::*;
-
-use crate::raw::Shared;
+use crate::raw::{Shared, for_each};
 use crate::storage::Storage;
 use pack::{Line, STRIP, Target};
 use scratch::Scratch;
@@ -90,8 +88,7 @@ impl Product<'_> {
             // SAFETY: AMX is supported (caller); panels write disjoint outputs of `out`.
             unsafe { self.panel::<BACKWARD>(&panel, packed, &target) }
         };
-        let panels = strips.div_ceil(panel);
-        if panels == 1 { work(0) } else { (0..panels).into_par_iter().for_each(work) }
+        for_each(strips.div_ceil(panel), work);
     }
 
     /// One panel's outputs for the packed tokens.
@@ -196,17 +193,20 @@ struct Panel {
 }
 
 /// Packs a chunk of tokens, block by block.
+///
+/// # Safety
+/// AMX is supported, and `packed` holds 2·[`PIECES`] tiles a step for every [`BLOCK`] tokens begun.
 unsafe fn pack_chunk<const BACKWARD: bool>(x: &[f32], depth: usize, packed: &mut [Line]) {
     let steps = depth.div_ceil(STEP);
     let block_lines = steps * 2 * PIECES * Line::PER_TILE;
-    let pack = |(x, out): (&[f32], &mut [Line])| {
-        let tiles = (x.len() / depth).div_ceil(16);
-        // SAFETY: AVX-512 comes with AMX (caller).
-        unsafe { pack::activations::<BACKWARD>(x, depth, &mut out[..steps * tiles * PIECES * Line::PER_TILE]) }
-    };
-    if x.len() <= BLOCK * depth {
-        pack((x, packed));
-    } else {
-        x.par_chunks(BLOCK * depth).zip(packed.par_chunks_mut(block_lines)).for_each(pack);
-    }
+    let packed = Shared(packed.as_mut_ptr());
+    for_each(x.len().div_ceil(BLOCK * depth), |block| {
+        let x = &x[block * BLOCK * depth..x.len().min((block + 1) * BLOCK * depth)];
+        let lines = steps * (x.len() / depth).div_ceil(16) * PIECES * Line::PER_TILE;
+        // SAFETY: blocks are disjoint parts of `packed`, which holds them all (caller); AVX-512 comes with AMX.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(packed.get().add(block * block_lines), lines);
+            pack::activations::<BACKWARD>(x, depth, out);
+        }
+    });
 }

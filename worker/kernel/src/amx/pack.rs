@@ -250,8 +250,8 @@ pub(crate) fn activations<const BACKWARD: bool>(x: &[f32], depth: usize, out: &m
         let valid = 16.min(tokens - first);
         for step in 0..steps {
             let left = depth - step * STEP;
-            let mut pieces = [[_mm512_setzero_si512(); 16]; 2];
-            for token in 0..valid {
+            let [mut his, mut mids] = [[_mm512_setzero_si512(); 16]; 2];
+            for (token, (out_hi, out_mid)) in his.iter_mut().zip(&mut mids).enumerate().take(valid) {
                 // SAFETY: the masks keep the loads within the token's row.
                 let (low, high) = unsafe {
                     let row = x.as_ptr().add((first + token) * depth + step * STEP);
@@ -260,11 +260,9 @@ pub(crate) fn activations<const BACKWARD: bool>(x: &[f32], depth: usize, out: &m
                         _mm512_maskz_loadu_ps(lanes(left.saturating_sub(16)), row.wrapping_add(16)),
                     )
                 };
-                let [hi, mid] = split(low, high);
-                pieces[0][token] = hi;
-                pieces[1][token] = mid;
+                [*out_hi, *out_mid] = split(low, high);
             }
-            for (piece, mut values) in pieces.into_iter().enumerate() {
+            for (piece, mut values) in [his, mids].into_iter().enumerate() {
                 if !BACKWARD {
                     values = transpose(values);
                 }

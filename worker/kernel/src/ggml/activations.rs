@@ -114,6 +114,8 @@ mod tests {
         x[40] = f32::NAN;
         let made = Activations::new(&x, 64);
         let scales = made.row(0)[0].scales;
-        assert!(scales[lane(2)].is_nan() && scales[lane(3)].is_nan() && scales[lane(1)] > 0.0 && scales[lane(4)] == 0.0);
+        assert!(
+            scales[lane(2)].is_nan() && scales[lane(3)].is_nan() && scales[lane(1)] > 0.0 && scales[lane(4)] == 0.0
+        );
     }
 }

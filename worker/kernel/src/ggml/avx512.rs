@@ -9,8 +9,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::activations::{Activations, Integers};
-use super::format::{BlockFormat, GROUPS, half, lane, six_bits};
-use super::portable::sum;
+use super::format::{BlockFormat, GROUPS, lane, six_bits};
 use super::{BlockMatrix, TILE};
 
 /// 256 weights in registers.
@@ -52,15 +51,15 @@ fn by_format<const T: usize>(
     for row in rows {
         let bytes = weights.row(row);
         // One loop per format, so that none asks in the middle which it is.
-        let lanes = match format {
+        let results = match format {
             BlockFormat::Q4_0 => dot::<{ Q4_0 }, T>(bytes, x),
             BlockFormat::Q8_0 => dot::<{ Q8_0 }, T>(bytes, x),
             BlockFormat::Q4K => dot::<{ Q4_K }, T>(bytes, x),
             BlockFormat::Q5K => dot::<{ Q5_K }, T>(bytes, x),
             BlockFormat::Q6K => dot::<{ Q6_K }, T>(bytes, x),
         };
-        for (lanes, token) in lanes.into_iter().zip(tokens.clone()) {
-            put(token, row, sum(lanes));
+        for (result, token) in results.into_iter().zip(tokens.clone()) {
+            put(token, row, result);
         }
     }
 }
@@ -74,10 +73,13 @@ const Q6_K: usize = 4;
 const FORMATS: [BlockFormat; 5] =
     [BlockFormat::Q4_0, BlockFormat::Q8_0, BlockFormat::Q4K, BlockFormat::Q5K, BlockFormat::Q6K];
 
-/// The lanes of one row with `T` tokens.
+/// How far ahead of their use weights are asked for, in bytes: a row's end is where the processor's own guesses end.
+const AHEAD: usize = 4096;
+
+/// The products of one row with `T` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn dot<const F: usize, const T: usize>(row: &[u8], x: [&[Integers]; T]) -> [[f32; GROUPS]; T] {
+fn dot<const F: usize, const T: usize>(row: &[u8], x: [&[Integers]; T]) -> [f32; T] {
     let format = const { FORMATS[F] };
     let mut lanes = [_mm512_setzero_ps(); T];
     // (Written out, for a closure would not have the target's features.)
@@ -86,6 +88,10 @@ fn dot<const F: usize, const T: usize>(row: &[u8], x: [&[Integers]; T]) -> [[f32
     let (count, rest) = (whole.len(), whole.remainder());
     assert!(x.iter().all(|x| x.len() == count + usize::from(!rest.is_empty())));
     for (at, bytes) in whole.enumerate() {
+        for line in (0..size).step_by(64) {
+            // (A hint: the address need not be valid.)
+            _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD + line).cast());
+        }
         add::<F, T>(&unpack::<F>(bytes), x, at, &mut lanes);
     }
     if !rest.is_empty() {
@@ -93,8 +99,22 @@ fn dot<const F: usize, const T: usize>(row: &[u8], x: [&[Integers]; T]) -> [[f32
         padded[..rest.len()].copy_from_slice(rest);
         add::<F, T>(&unpack::<F>(&padded[..format.super_bytes()]), x, count, &mut lanes);
     }
-    // SAFETY: 16 floats.
-    lanes.map(|lanes| unsafe { std::mem::transmute::<__m512, [f32; GROUPS]>(lanes) })
+    let mut out = [0.0; T];
+    for (out, lanes) in out.iter_mut().zip(lanes) {
+        *out = sum(lanes);
+    }
+    out
+}
+
+/// The lanes' sum, in the order of [`super::portable::sum`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn sum(lanes: __m512) -> f32 {
+    let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
+    let eight = _mm256_add_ps(_mm512_castps512_ps256(lanes), upper);
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
 /// Adds the products of 256 weights with the activations at the same place.
@@ -108,7 +128,10 @@ fn add<const F: usize, const T: usize>(w: &Super, x: [&[Integers]; T], at: usize
         for c in 0..4 {
             // SAFETY: 64 bytes from 64·c of 256.
             let (high, low) = unsafe {
-                (_mm512_load_si512(x.high.as_ptr().add(64 * c).cast()), _mm512_load_si512(x.low.as_ptr().add(64 * c).cast()))
+                (
+                    _mm512_load_si512(x.high.as_ptr().add(64 * c).cast()),
+                    _mm512_load_si512(x.low.as_ptr().add(64 * c).cast()),
+                )
             };
             let high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w.codes[c], high);
             sums[c] = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(high), w.codes[c], low);
@@ -205,22 +228,18 @@ fn nibbles(bytes: &[u8]) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn by_32(factor: f32, bytes: u64) -> __m512 {
+fn by_32(factor: __m128, bytes: u64) -> __m512 {
     let spread = _mm_shuffle_epi8(_mm_cvtsi64_si128(bytes as i64), bytes_of(&OF_32));
-    _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(spread)))
-}
-
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    _mm512_mul_ps(_mm512_broadcastss_ps(factor), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(spread)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 fn factors(bytes: &[u8]) -> (__m512, __m512) {
-    let mut packed = [0; 12];
-    packed.copy_from_slice(&bytes[4..16]);
-    let (scales, minima) = six_bits(&packed);
-    (by_32(half_at(bytes, 0), scales), by_32(half_at(bytes, 2), minima))
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let (scales, minima) = six_bits([word(4), word(8), word(12)]);
+    let both = _mm_cvtph_ps(_mm_cvtsi32_si128(word(0) as i32));
+    (by_32(both, scales), by_32(_mm_movehdup_ps(both), minima))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -269,9 +288,10 @@ fn q6_k(bytes: &[u8]) -> Super {
     // SAFETY: 16 bytes from 192 of 210.
     let scales = unsafe { _mm_loadu_si128(bytes.as_ptr().add(192).cast()) };
     let scales = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, bytes_of(&OF_16))));
+    let d = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bytes[208]) | i32::from(bytes[209]) << 8));
     Super {
         codes: [four(0, false), four(0, true), four(1, false), four(1, true)],
-        scales: _mm512_mul_ps(_mm512_set1_ps(half_at(bytes, 208)), scales),
+        scales: _mm512_mul_ps(_mm512_broadcastss_ps(d), scales),
         minima: _mm512_setzero_ps(),
     }
 }
@@ -282,16 +302,9 @@ fn q6_k(bytes: &[u8]) -> Super {
 fn eight_scales(bytes: &[u8], stride: usize) -> __m512 {
     let scales: [u16; 8] = std::array::from_fn(|b| u16::from_le_bytes([bytes[stride * b], bytes[stride * b + 1]]));
     // SAFETY: 16 bytes.
-    let scales = _mm256_cvtph_ps_(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
+    let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
     let order = _mm512_cvtepu8_epi32(bytes_of(&OF_32));
     _mm512_permutexvar_ps(order, _mm512_castps256_ps512(scales))
-}
-
-/// Eight f16 as f32.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-#[inline]
-fn _mm256_cvtph_ps_(halves: __m128i) -> __m256 {
-    _mm512_castps512_ps256(_mm512_cvtph_ps(_mm256_castsi128_si256(halves)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]

@@ -55,10 +55,9 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
     half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
-/// The eight 6-bit scales and eight 6-bit minima in 12 bytes, each a byte of a word.
+/// The eight 6-bit scales and eight 6-bit minima in 12 bytes (little-endian words), each a byte of what comes out.
 #[inline(always)]
-pub(super) fn six_bits(bytes: &[u8; 12]) -> (u64, u64) {
-    let [a, b, c] = [0, 4, 8].map(|at| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+pub(super) fn six_bits([a, b, c]: [u32; 3]) -> (u64, u64) {
     let (low, top) = (0x3f3f_3f3f, 0x0303_0303);
     let joined = |first: u32, nibbles: u32| {
         u64::from(first & low) | u64::from(nibbles & 0x0f0f_0f0f | (first >> 6 & top) << 4) << 32
@@ -207,9 +206,8 @@ fn of_both(factors: &mut [f32; GROUPS], group: usize, factor: f32) {
 
 #[inline(always)]
 fn scales_and_minima(bytes: &[u8], out: &mut Super) {
-    let mut packed = [0; 12];
-    packed.copy_from_slice(&bytes[4..16]);
-    let (scales, minima) = six_bits(&packed);
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let (scales, minima) = six_bits([word(4), word(8), word(12)]);
     let (d, e) = (half_at(bytes, 0), half_at(bytes, 2));
     for (group, (scale, minimum)) in scales.to_le_bytes().into_iter().zip(minima.to_le_bytes()).enumerate() {
         of_both(&mut out.scales, group, d * f32::from(scale));
@@ -272,7 +270,8 @@ mod tests {
 
     #[test]
     fn halves_are_exact() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0, 0.0)] {
+        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0, 0.0)]
+        {
             assert_eq!(half(bits), value);
         }
     }
@@ -281,8 +280,7 @@ mod tests {
     fn six_bit_factors_come_apart() {
         // Scale j and minimum j of the first four are six bits of bytes j and j + 4; of the last four, the upper two bits
         // of those bytes over a nibble of byte j + 8.
-        let bytes: [u8; 12] = [0x41, 0x82, 0xc3, 0x04, 0x45, 0x86, 0xc7, 0x08, 0x21, 0x43, 0x65, 0x87];
-        let (scales, minima) = six_bits(&bytes);
+        let (scales, minima) = six_bits([0x04c3_8241, 0x08c7_8645, 0x8765_4321]);
         assert_eq!(scales.to_le_bytes(), [1, 2, 3, 4, 0x11, 0x23, 0x35, 0x07]);
         assert_eq!(minima.to_le_bytes(), [5, 6, 7, 8, 0x12, 0x24, 0x36, 0x08]);
     }

@@ -4,7 +4,7 @@
 //! minimum with a fixed o. Activations become 16-bit integers per group of 32, as for MXFP4, so a group's sum of products
 //! is exact in 32 bits. What llama.cpp rounds to 8 bits has 16 here: results are near those in f32.
 //!
-//! Up to [`FEW`] rows of activations are multiplied so, row of weights by row of weights: what decoding needs. For more,
+//! Up to [`few`] rows of activations are multiplied so, row of weights by row of weights: what decoding needs. For more,
 //! a panel of weights at a time is expanded to f32 and multiplied with the `gemm` crate, which then is quicker.
 //!
 //! [`format`](self::format) knows the formats, [`activations`] makes the integers, [`portable`] and [`avx512`] multiply them with the same
@@ -28,8 +28,12 @@ use crate::{Isa, KernelError, check_bytes, check_length};
 use activations::Activations;
 pub use format::BlockFormat;
 
-/// Rows of activations that are multiplied in integers; more go through f32.
-const FEW: usize = 12;
+/// Rows of activations that are multiplied in integers; more go through f32. By measurement (examples/blocks.rs): with
+/// AVX-512 the two meet between 64 and 256 rows.
+const fn few(isa: Isa) -> usize {
+    if matches!(isa, Isa::Amx | Isa::Avx512) { 96 } else { 8 }
+}
+
 /// Rows of activations that a row of weights is multiplied with while it is unpacked.
 const TILE: usize = 4;
 /// Fewest rows of weights that are a task of their own.
@@ -150,7 +154,7 @@ impl BlockMatrix {
         match () {
             () if y.is_empty() => {}
             () if self.columns == 0 => y.fill(0.0),
-            () if n > FEW => panels::multiply(self, x, n, y),
+            () if n > few(isa) => panels::multiply(self, x, n, y),
             () => self.multiply_few(isa, x, n, y),
         }
         Ok(())
@@ -170,7 +174,9 @@ impl BlockMatrix {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: the family is supported, as the caller has checked.
-                    Isa::Amx | Isa::Avx512 => unsafe { avx512::multiply(self, &activations, rows.clone(), tokens, put) },
+                    Isa::Amx | Isa::Avx512 => unsafe {
+                        avx512::multiply(self, &activations, rows.clone(), tokens, put)
+                    },
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: as above.
                     Isa::Avx2 => unsafe { portable::multiply_avx2(self, &activations, rows.clone(), tokens, put) },

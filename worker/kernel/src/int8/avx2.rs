@@ -29,19 +29,22 @@ macro_rules! kernel {
             for (group, w) in weights.iter().enumerate() {
                 let mut sums = [pair(w.correction.as_ptr()); TOKENS];
                 $half(&mut sums, [&rows[0][group].high, &rows[1][group].high], &w.quads);
-                sums = sums.map(|sums| sums.map(|sum| _mm256_slli_epi32::<8>(sum)));
+                for sum in sums.as_flattened_mut() {
+                    *sum = _mm256_slli_epi32::<8>(*sum);
+                }
                 $half(&mut sums, [&rows[0][group].low, &rows[1][group].low], &w.quads);
-                let w = pair(w.scales.as_ptr().cast()).map(|w| _mm256_castsi256_ps(w));
+                let w = pair(w.scales.as_ptr().cast());
                 for ((out, sums), scales) in out.iter_mut().zip(sums).zip(scales) {
                     let scale = _mm256_set1_ps(scales[group]);
                     for v in 0..2 {
-                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), _mm256_mul_ps(w[v], scale));
+                        let product =
+                            _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), _mm256_mul_ps(_mm256_castsi256_ps(w[v]), scale));
                         out[v] = _mm256_add_ps(out[v], product);
                     }
                 }
             }
-            // SAFETY: 2 × 8 floats.
-            out.map(|out| unsafe { std::mem::transmute::<[__m256; 2], [f32; ROWS]>(out) })
+            // SAFETY: registers and rows of floats have the same size.
+            unsafe { std::mem::transmute::<[[__m256; 2]; TOKENS], [[f32; ROWS]; TOKENS]>(out) }
         }
     };
 }
@@ -102,11 +105,12 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
     let (ones, wide_ones, nibble) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1), _mm256_set1_epi8(15));
     for (group, out) in out.iter_mut().enumerate() {
         for first in (0..rows).step_by(8) {
-            let bytes: [__m128i; 8] = std::array::from_fn(|i| {
+            let mut bytes = [_mm_setzero_si128(); 8];
+            for (i, bytes) in bytes.iter_mut().enumerate() {
                 let row = (first + i).min(rows - 1);
                 // SAFETY: row < rows and group < groups.
-                unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) }
-            });
+                *bytes = unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) };
+            }
             let mut sum = _mm256_setzero_si256();
             for (d, bytes) in transpose(bytes).into_iter().enumerate() {
                 let even = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, nibble));
@@ -133,8 +137,10 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
 /// 8 rows of 4 × 32 bits become 4 rows of 8 × 32 bits.
 #[target_feature(enable = "avx2")]
 fn transpose(rows: [__m128i; 8]) -> [__m256i; 4] {
-    let v: [__m256i; 4] =
-        std::array::from_fn(|i| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows[i]), rows[4 + i]));
+    let mut v = [_mm256_setzero_si256(); 4];
+    for (i, v) in v.iter_mut().enumerate() {
+        *v = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows[i]), rows[4 + i]);
+    }
     let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
     let (c, d) = (_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
     [_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)]

@@ -24,9 +24,6 @@ pub(super) fn dot(
     let scales = tokens.map(|token| &activations.scales[token * groups..][..groups]);
     let mut out = [[_mm512_setzero_ps(); 2]; TOKENS];
     for (group, w) in weights.iter().enumerate() {
-        // SAFETY (all loads): every array read is 2 × 16 values of 32 bits.
-        let pair =
-            |array: *const i32| unsafe { [_mm512_loadu_si512(array.cast()), _mm512_loadu_si512(array.add(16).cast())] };
         let mut sums = [pair(w.correction.as_ptr()); TOKENS];
         for half in 0..2 {
             for q in 0..QUADS {
@@ -40,21 +37,31 @@ pub(super) fn dot(
                 }
             }
             if half == 0 {
-                sums = sums.map(|sums| sums.map(|sum| _mm512_slli_epi32::<8>(sum)));
+                for sum in sums.as_flattened_mut() {
+                    *sum = _mm512_slli_epi32::<8>(*sum);
+                }
             }
         }
-        let w = pair(w.scales.as_ptr().cast()).map(|w| _mm512_castsi512_ps(w));
+        let w = pair(w.scales.as_ptr().cast());
         for ((out, sums), scales) in out.iter_mut().zip(sums).zip(scales) {
             // SAFETY: as above.
             let scale = _mm512_set1_ps(unsafe { *scales.get_unchecked(group) });
             for v in 0..2 {
-                let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), _mm512_mul_ps(w[v], scale));
+                let product =
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), _mm512_mul_ps(_mm512_castsi512_ps(w[v]), scale));
                 out[v] = _mm512_add_ps(out[v], product);
             }
         }
     }
-    // SAFETY: 2 × 16 floats.
-    out.map(|out| unsafe { std::mem::transmute::<[__m512; 2], [f32; ROWS]>(out) })
+    // SAFETY: registers and rows of floats have the same size.
+    unsafe { std::mem::transmute::<[[__m512; 2]; TOKENS], [[f32; ROWS]; TOKENS]>(out) }
+}
+
+/// Two registers of a panel's array.
+#[target_feature(enable = "avx512f")]
+fn pair(array: *const i32) -> [__m512i; 2] {
+    // SAFETY: every array that is given is 32 values of 32 bits.
+    unsafe { [_mm512_loadu_si512(array.cast()), _mm512_loadu_si512(array.add(16).cast())] }
 }
 
 /// Expands a panel of up to 32 rows; rows beyond it keep what they had (their results are dropped).
@@ -69,11 +76,12 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
     let nibble = _mm512_set1_epi8(15);
     for (group, out) in out.iter_mut().enumerate() {
         for first in (0..rows).step_by(16) {
-            let bytes: [__m128i; 16] = std::array::from_fn(|i| {
+            let mut bytes = [_mm_setzero_si128(); 16];
+            for (i, bytes) in bytes.iter_mut().enumerate() {
                 let row = (first + i).min(rows - 1);
                 // SAFETY: row < rows and group < groups.
-                unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) }
-            });
+                *bytes = unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) };
+            }
             let mut sum = _mm512_setzero_si512();
             for (d, bytes) in transpose(bytes).into_iter().enumerate() {
                 let even = _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, nibble));
@@ -99,11 +107,12 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
 #[target_feature(enable = "avx512f")]
 fn transpose(rows: [__m128i; 16]) -> [__m512i; 4] {
     // Lane l of vector i holds row 4l + i, so that the 4 × 4 transposes within lanes leave rows in order.
-    let v: [__m512i; 4] = std::array::from_fn(|i| {
+    let mut v = [_mm512_setzero_si512(); 4];
+    for (i, v) in v.iter_mut().enumerate() {
         let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows[i]), rows[4 + i]);
         let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows[8 + i]), rows[12 + i]);
-        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-    });
+        *v = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    }
     let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     let (c, d) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     [_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)]

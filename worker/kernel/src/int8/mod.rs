@@ -27,7 +27,7 @@ mod portable;
 use rayon::prelude::*;
 
 use crate::Isa;
-use crate::raw::Shared;
+use crate::raw::{Shared, for_each};
 use crate::storage::{DOUBLED, GROUP, GROUP_BYTES, half_scale};
 
 /// Quads of a group.
@@ -36,6 +36,8 @@ const QUADS: usize = GROUP / 4;
 const LARGEST: f32 = 32639.0;
 /// Groups below this count as zero (their scale's reciprocal would overflow).
 const SMALLEST: f32 = f32::from_bits(27 << 23);
+/// Groups of activations that one task packs.
+const PART: usize = 1024;
 /// Outputs that one task computes.
 const TASK: usize = 128;
 
@@ -120,8 +122,8 @@ impl Product<'_> {
     fn run<const ROWS: usize, const TOKENS: usize>(
         &self,
         y: &mut [f32],
-        expand: impl Fn(Panel<'_>, usize, &mut [Weights<ROWS>]) + Sync,
-        dot: impl Fn(&[Weights<ROWS>], &Activations, [usize; TOKENS]) -> [[f32; ROWS]; TOKENS] + Sync,
+        expand: impl Fn(Panel<'_>, usize, &mut [Weights<ROWS>]) + Sync + Send,
+        dot: impl Fn(&[Weights<ROWS>], &Activations, [usize; TOKENS]) -> [[f32; ROWS]; TOKENS] + Sync + Send,
     ) {
         let groups = self.activations.groups;
         let y = Shared(y.as_mut_ptr());
@@ -148,8 +150,7 @@ impl Product<'_> {
                 }
             }
         };
-        let tasks = self.rows.div_ceil(TASK);
-        if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
+        for_each(self.rows.div_ceil(TASK), task);
     }
 }
 
@@ -159,10 +160,20 @@ fn pack(x: &[f32], groups: usize) -> Activations {
     let mut values = vec![none; x.len() / GROUP];
     let mut scales = vec![0.0; x.len() / GROUP];
     let (chunks, _) = x.as_chunks::<GROUP>();
-    chunks.par_iter().zip(&mut values).zip(&mut scales).with_min_len(512).for_each(|((x, group), scale)| {
-        *scale = pack_group(x, group);
-    });
+    if chunks.len() <= PART || rayon::current_num_threads() == 1 {
+        pack_groups(chunks, &mut values, &mut scales);
+    } else {
+        let outputs = values.par_chunks_mut(PART).zip(scales.par_chunks_mut(PART));
+        chunks.par_chunks(PART).zip(outputs).for_each(|(x, (values, scales))| pack_groups(x, values, scales));
+    }
     Activations { groups, values, scales }
+}
+
+/// Packs groups one by one.
+fn pack_groups(x: &[[f32; GROUP]], values: &mut [Group], scales: &mut [f32]) {
+    for ((x, group), scale) in x.iter().zip(values).zip(scales) {
+        *scale = pack_group(x, group);
+    }
 }
 
 /// Packs one group and returns its scale.

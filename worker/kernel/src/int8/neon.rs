@@ -38,7 +38,10 @@ macro_rules! kernel {
                 for (out, token) in out.iter_mut().zip(tokens) {
                     let x = &activations.values[token * groups + group];
                     let high = $half([vdupq_n_s32(0); 2], &x.high, &w.quads);
-                    let start = [0, 1].map(|v| vsubq_s32(vshlq_n_s32::<8>(high[v]), correction[v]));
+                    let mut start = high;
+                    for v in 0..2 {
+                        start[v] = vsubq_s32(vshlq_n_s32::<8>(high[v]), correction[v]);
+                    }
                     let sums = $half(start, &x.low, &w.quads);
                     let scale = vdupq_n_f32(activations.scales[token * groups + group]);
                     for v in 0..2 {
@@ -47,8 +50,8 @@ macro_rules! kernel {
                     }
                 }
             }
-            // SAFETY: 2 × 4 floats.
-            out.map(|out| unsafe { std::mem::transmute::<[float32x4_t; 2], [f32; ROWS]>(out) })
+            // SAFETY: registers and rows of floats have the same size.
+            unsafe { std::mem::transmute::<[[float32x4_t; 2]; TOKENS], [[f32; ROWS]; TOKENS]>(out) }
         }
     };
 }
@@ -72,7 +75,7 @@ fn pair(quad: &[[i8; 4]; ROWS]) -> [int8x16_t; 2] {
 
 /// Adds one half's products. 16-bit sums hold all 8 quads: at most 8·12·128 = 12288.
 #[target_feature(enable = "neon")]
-fn half(sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
+fn half(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
     let mut partial = [[vdupq_n_s16(0); 2]; 2];
     for (x, w) in x.iter().zip(w) {
         let x = signed(*x);
@@ -81,10 +84,10 @@ fn half(sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]
             partial[1] = vmlal_high_s8(partial[1], w, x);
         }
     }
-    [0, 1].map(|v| {
-        let four = vpaddq_s32(vpaddlq_s16(partial[v][0]), vpaddlq_s16(partial[v][1]));
-        vaddq_s32(sums[v], four)
-    })
+    for (sum, partial) in sums.iter_mut().zip(partial) {
+        *sum = vaddq_s32(*sum, vpaddq_s32(vpaddlq_s16(partial[0]), vpaddlq_s16(partial[1])));
+    }
+    sums
 }
 
 /// [`half`] with `sdot`, whose intrinsic is not stable yet.

@@ -4,7 +4,7 @@ use crate::layers::slices::{is_plain, with_values};
 use crate::link::link;
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
-use uspx_kernel::Matrix;
+use uspx_kernel::{BlockMatrix, KernelError, Matrix};
 
 /// A linear map's weight, `[out, in]`.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub enum Weight {
     Float(Tensor),
     /// bf16 or MXFP4 in main memory, multiplied by the kernels of this CPU without being expanded whole.
     Packed(Matrix),
+    /// A GGUF file's blocks in main memory, likewise.
+    Quantised(BlockMatrix),
 }
 
 impl Weight {
@@ -24,6 +26,7 @@ impl Weight {
         match self {
             Self::Float(weight) => Ok(weight.dims2()?),
             Self::Packed(matrix) => Ok((matrix.rows(), matrix.columns())),
+            Self::Quantised(matrix) => Ok((matrix.rows(), matrix.columns())),
         }
     }
 
@@ -34,9 +37,8 @@ impl Weight {
     pub fn float(&self) -> Result<Tensor> {
         match self {
             Self::Float(weight) => Ok(weight.clone()),
-            Self::Packed(matrix) => {
-                Ok(Tensor::from_vec(matrix.expand(), (matrix.rows(), matrix.columns()), &Device::Cpu)?)
-            }
+            Self::Packed(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
+            Self::Quantised(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
         }
     }
 
@@ -45,13 +47,14 @@ impl Weight {
     /// # Errors
     /// Those of the tensor library and of the kernels.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let (plain, (out, _)) = (x.dtype() == DType::F32 && x.device().is_cpu(), self.dims()?);
         let y = match self {
-            Self::Packed(matrix) if x.dtype() == DType::F32 => packed(matrix, x, bias)?,
-            Self::Packed(matrix) => {
-                let weight = Tensor::from_vec(matrix.expand(), (matrix.rows(), matrix.columns()), x.device())?;
-                add(x.detach().matmul(&weight.to_dtype(x.dtype())?.t()?)?, bias)?
+            Self::Packed(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
+            Self::Quantised(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
+            _ => {
+                let weight = self.float()?.to_device(x.device())?.to_dtype(x.dtype())?;
+                add(x.detach().matmul(&weight.t()?)?, bias)?
             }
-            Self::Float(weight) => add(x.detach().matmul(&weight.t()?)?, bias)?,
         };
         if !x.track_op() {
             return Ok(y);
@@ -63,36 +66,39 @@ impl Weight {
     /// g·W, `[n, out]` to `[n, in]`: the gradient with respect to x.
     pub(crate) fn pull_back(&self, grad: &Tensor) -> Result<Tensor> {
         let grad = grad.contiguous()?.detach();
+        let into = self.dims()?.1;
         match self {
             Self::Packed(matrix) if is_plain(&grad) => {
-                let n = grad.dim(0)?;
-                let mut out = vec![0.0; n * matrix.columns()];
-                with_values(&grad, |g| matrix.multiply_transposed(g, n, &mut out))?.map_err(kernel)?;
-                Ok(Tensor::from_vec(out, (n, matrix.columns()), grad.device())?)
+                kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
             }
-            _ => Ok(grad.matmul(&self.float()?.to_dtype(grad.dtype())?)?),
+            Self::Quantised(matrix) if is_plain(&grad) => {
+                kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
+            }
+            _ => Ok(grad.matmul(&self.float()?.to_device(grad.device())?.to_dtype(grad.dtype())?)?),
         }
     }
 }
 
-fn kernel(error: uspx_kernel::KernelError) -> ModelError {
-    ModelError::Request(error.to_string())
-}
-
-fn packed(matrix: &Matrix, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (n, rows) = (x.dim(0)?, matrix.rows());
-    let mut y = vec![0.0; n * rows];
-    with_values(&x.detach(), |x| matrix.multiply(x, n, &mut y))?.map_err(kernel)?;
+/// What `product`(x, rows, out) makes of the rows of `x`, each `width` values, plus the bias.
+fn kernel(
+    x: &Tensor,
+    width: usize,
+    bias: Option<&Tensor>,
+    product: impl FnOnce(&[f32], usize, &mut [f32]) -> std::result::Result<(), KernelError>,
+) -> Result<Tensor> {
+    let n = x.dim(0)?;
+    let mut y = vec![0.0; n * width];
+    with_values(&x.detach(), |x| product(x, n, &mut y))?.map_err(|e| ModelError::Request(e.to_string()))?;
     if let Some(bias) = bias {
         with_values(bias, |bias| {
-            for row in y.chunks_exact_mut(rows) {
+            for row in y.chunks_exact_mut(width) {
                 for (value, bias) in row.iter_mut().zip(bias) {
                     *value += bias;
                 }
             }
         })?;
     }
-    Ok(Tensor::from_vec(y, (n, rows), x.device())?)
+    Ok(Tensor::from_vec(y, (n, width), x.device())?)
 }
 
 fn add(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
