@@ -205,7 +205,8 @@ fn every_command_has_an_example_that_begins_with_itself() {
 fn long_work_tells_its_progress_in_json_lines_beside_a_json_answer() {
     let output = on(&["eval", "--batch-tokens=300", "--json"], "teacher", 12).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    let lines: Vec<Value> = said.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
+    let lines: Vec<Value> =
+        said.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
     let done: Vec<u64> = lines.iter().map(|l| l["done"].as_u64().unwrap()).collect();
     assert!(done.is_sorted() && done.last() == Some(&12), "{said}");
     assert!(lines.iter().all(|l| l["stage"] == "evaluating" && l["total"] == 12), "{said}");

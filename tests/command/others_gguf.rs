@@ -36,14 +36,8 @@ struct Case {
     blocks: GgmlDType,
 }
 
-const LLAMA: Case = Case {
-    architecture: "llama",
-    head_dim: 64,
-    tied: false,
-    stretched: true,
-    yarn: false,
-    blocks: GgmlDType::Q4K,
-};
+const LLAMA: Case =
+    Case { architecture: "llama", head_dim: 64, tied: false, stretched: true, yarn: false, blocks: GgmlDType::Q4K };
 const QWEN2: Case =
     Case { architecture: "qwen2", tied: true, stretched: false, yarn: true, blocks: GgmlDType::Q8_0, ..LLAMA };
 const QWEN3: Case = Case { architecture: "qwen3", head_dim: 128, yarn: false, blocks: GgmlDType::F16, ..QWEN2 };
@@ -102,7 +96,8 @@ fn tensors(case: Case, floats: bool) -> BTreeMap<String, QTensor> {
     for (name, shape) in shapes(case) {
         let (dtype, values) = match shape.as_slice() {
             [rows, columns] => {
-                let of_blocks = if *rows == VOCAB && case.blocks == GgmlDType::Q4K { GgmlDType::Q6K } else { case.blocks };
+                let of_blocks =
+                    if *rows == VOCAB && case.blocks == GgmlDType::Q4K { GgmlDType::Q6K } else { case.blocks };
                 // Rounded to blocks first: both files then hold the same weights.
                 let values = random(&mut seed, &[*rows, *columns], 2.0 / (*columns as f32).sqrt());
                 let rounded = QTensor::quantize(&values, of_blocks).unwrap().dequantize(&Device::Cpu).unwrap();

@@ -53,16 +53,19 @@ fn golden(case: &Path) -> (Golden, Vec<Sequence>) {
     (golden, sequences)
 }
 
-/// Experts chosen in every layer that has some, per row of the batch.
-fn run(model: &Transformer, batch: &Batch, padded: bool) -> (Tensor, Vec<(usize, Vec<Vec<u32>>)>) {
+/// Of every layer with experts: its number, and the experts chosen for each row of the batch, sorted.
+type Choices = Vec<(usize, Vec<Vec<u32>>)>;
+
+/// The residual stream after the last layer, and the experts chosen on the way.
+fn run(model: &Transformer, batch: &Batch, padded: bool) -> (Tensor, Choices) {
     let frame = model.frame(batch).unwrap();
-    let mut chosen: Vec<(usize, Vec<Vec<u32>>)> = Vec::new();
+    let mut chosen = Choices::new();
     let mut look = |site: Site<'_>, _: &Tensor| -> Result<Option<Tensor>> {
         if let Site::ExpertOut(at) = site
             && chosen.last().is_none_or(|(layer, _)| *layer != at.layer)
         {
             let rows = at.routing.chosen.chunks(at.routing.top_k);
-            chosen.push((at.layer, rows.map(|r| sorted(r)).collect()));
+            chosen.push((at.layer, rows.map(sorted).collect()));
         }
         Ok(None)
     };

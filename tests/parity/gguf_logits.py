@@ -40,6 +40,9 @@ def log_probabilities(llama: "xllamacpp.Server", ids: list[int], vocabulary: int
             "logprobs": vocabulary,
             "post_sampling_probs": False,
             "cache_prompt": False,
+            # Some tokens have no text of their own (half a character, the end of a turn), and nothing is told of them. The
+            # choice is therefore forced; the probabilities are those before it.
+            "logit_bias": [["a", 1000.0]],
         }
     )
     if isinstance(answer, str):

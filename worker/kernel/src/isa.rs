@@ -32,8 +32,13 @@ impl Isa {
     /// # Errors
     /// `USPX_KERNEL` names no family, or one that cannot run here.
     pub fn active() -> Result<Isa, KernelError> {
-        static ACTIVE: OnceLock<Result<Isa, KernelError>> = OnceLock::new();
-        ACTIVE.get_or_init(|| choose(std::env::var_os(VARIABLE).map(|v| v.to_string_lossy().into_owned()))).clone()
+        Ok(chosen()?.isa)
+    }
+
+    /// Whether MXFP4 goes through int8 dot products. They keep 15 bits of a group's largest activation, which costs a
+    /// model with outliers up to 1e-4 of a prompt's loss; so they are used only where `USPX_KERNEL` names their family.
+    pub(crate) fn int8_asked() -> Result<bool, KernelError> {
+        Ok(chosen()?.asked)
     }
 
     /// The families that run on this machine, best first; the portable one is always among them.
@@ -79,12 +84,32 @@ impl Isa {
     }
 }
 
+/// A family, and whether the environment asked for it by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    isa: Isa,
+    asked: bool,
+}
+
+/// The value of `USPX_KERNEL` for a machine as if without AMX.
+const WITHOUT_AMX: &str = "f32";
+
+fn chosen() -> Result<Choice, KernelError> {
+    static CHOSEN: OnceLock<Result<Choice, KernelError>> = OnceLock::new();
+    CHOSEN.get_or_init(|| choose(std::env::var_os(VARIABLE).map(|v| v.to_string_lossy().into_owned()))).clone()
+}
+
 /// The best family that runs here, or the one that the environment names.
-fn choose(asked: Option<String>) -> Result<Isa, KernelError> {
-    match asked {
-        None => Ok(Isa::ALL.into_iter().find(|isa| isa.supported()).unwrap_or(Isa::Portable)),
+fn choose(named: Option<String>) -> Result<Choice, KernelError> {
+    let best = |amx: bool| {
+        let isa = Isa::ALL.into_iter().find(|isa| isa.supported() && (amx || *isa != Isa::Amx));
+        Ok(Choice { isa: isa.unwrap_or(Isa::Portable), asked: false })
+    };
+    match named {
+        None => best(true),
+        Some(value) if value == WITHOUT_AMX => best(false),
         Some(value) => match Isa::ALL.into_iter().find(|isa| isa.name() == value) {
-            Some(isa) => isa.checked(),
+            Some(isa) => Ok(Choice { isa: isa.checked()?, asked: true }),
             None => Err(KernelError::UnknownIsa { value }),
         },
     }
@@ -130,12 +155,14 @@ mod tests {
 
     #[test]
     fn the_environment_names_a_family_or_an_error_with_its_remedy() {
-        assert_eq!(choose(Some("portable".into())), Ok(Isa::Portable));
+        assert_eq!(choose(Some("portable".into())), Ok(Choice { isa: Isa::Portable, asked: true }));
+        let without = choose(Some("f32".into())).unwrap();
+        assert!(without.isa != Isa::Amx && !without.asked);
         let unknown = choose(Some("sse9".into())).unwrap_err().to_string();
         assert!(unknown.contains("sse9") && unknown.contains("portable") && unknown.contains("unset"), "{unknown}");
         let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
         let unsupported = choose(Some(foreign.into())).unwrap_err().to_string();
         assert!(unsupported.contains(foreign) && unsupported.contains("portable"), "{unsupported}");
-        assert_eq!(choose(None), Ok(Isa::available()[0]));
+        assert_eq!(choose(None), Ok(Choice { isa: Isa::available()[0], asked: false }));
     }
 }

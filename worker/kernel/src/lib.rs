@@ -1,10 +1,13 @@
 //! Matrix products on the CPU with frozen weights as they lie in a checkpoint: bf16, and MXFP4 without ever expanding a
 //! matrix to 32 bits.
 //!
-//! | family | MXFP4 | bf16 | backward |
+//! | family | MXFP4, asked for by name | bf16 | backward |
 //! |---|---|---|---|
 //! | [`Isa::Amx`] | tiles, weights exact in bf16, activations in two bf16 pieces | the same | the same |
 //! | [`Isa::Avx512`], [`Isa::Avx2`], [`Isa::Neon`], [`Isa::Portable`] | int8 dot products, bit-identical | f32 panels | f32 panels |
+//!
+//! Without AMX, MXFP4 goes through f32 panels like bf16 unless `USPX_KERNEL` names an int8 family: those are faster and keep
+//! 15 bits of a group's largest activation, which is not enough for every trained model.
 //!
 //! Threads are those of rayon's current pool. No result depends on their number.
 
@@ -98,7 +101,26 @@ impl Matrix {
     /// # Errors
     /// A buffer's length does not fit, or `USPX_KERNEL` names a family that cannot run here.
     pub fn multiply(&self, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
-        self.multiply_with(Isa::active()?, x, n, y)
+        let isa = Isa::active()?;
+        if isa == Isa::Amx || Isa::int8_asked()? {
+            return self.multiply_with(isa, x, n, y);
+        }
+        self.multiply_f32(x, n, y)
+    }
+
+    /// The product in f32 on every machine: the weights are expanded panel by panel.
+    ///
+    /// # Errors
+    /// A buffer's length does not fit.
+    pub fn multiply_f32(&self, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
+        check_length("x", n, self.columns, x.len())?;
+        check_length("y", n, self.rows, y.len())?;
+        if self.columns == 0 {
+            y.fill(0.0);
+        } else if !y.is_empty() {
+            panels::multiply(&self.storage, self.rows, self.columns, x, n, y);
+        }
+        Ok(())
     }
 
     /// [`Self::multiply`] with a kernel family of the caller's choice.

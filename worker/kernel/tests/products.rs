@@ -60,6 +60,11 @@ fn check(w: &Matrix, n: usize, rng: &mut ChaCha8Rng) {
         forward.extend((0..rows).map(|r| expected(x, |i| values[r * columns + i])));
         backward.extend((0..columns).map(|c| expected(g, |i| values[i * columns + c])));
     }
+    let mut plain = vec![f32::NAN; n * rows];
+    w.multiply_f32(&x, n, &mut plain).unwrap();
+    for (y, e) in plain.iter().zip(&forward) {
+        assert!((f64::from(*y) - e.sum).abs() <= 2e-6 * e.size, "{w:?} f32 n {n}: {y} for {}", e.sum);
+    }
     for isa in Isa::available() {
         // Two pieces of bf16 are off by 2^-16 at most, f32 sums of a few hundred terms by less.
         let int8 = isa != Isa::Amx && format!("{w:?}").contains("mxfp4");

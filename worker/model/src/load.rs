@@ -121,7 +121,7 @@ impl Source {
         let (window, mlp) = self.config.windows.get(layer).zip(self.config.mlps.get(layer)).ok_or_else(missing)?;
         let at = format!("model.layers.{layer}");
         let feed_forward = match *mlp {
-            Mlp::Dense { inner } => FeedForward::Dense(self.dense(layer, inner)?),
+            Mlp::Dense { inner } => FeedForward::Dense(Box::new(self.dense(layer, inner)?)),
             Mlp::Experts(mixture) => FeedForward::Experts(Arc::new(self.experts(layer, mixture)?)),
         };
         Ok(Block {

@@ -38,7 +38,7 @@ pub struct Block {
 #[derive(Debug, Clone)]
 pub enum FeedForward {
     /// One MLP.
-    Dense(DenseMlp),
+    Dense(Box<DenseMlp>),
     /// A mixture of experts.
     Experts(Arc<Experts>),
 }
@@ -376,7 +376,7 @@ impl Block {
     fn linear(&self, projection: Projection) -> Option<&Linear> {
         let attention = &self.attention;
         let dense = match &self.feed_forward {
-            FeedForward::Dense(mlp) => Some(mlp),
+            FeedForward::Dense(mlp) => Some(mlp.as_ref()),
             FeedForward::Experts(_) => None,
         };
         match projection {
@@ -393,7 +393,7 @@ impl Block {
     fn linear_mut(&mut self, projection: Projection) -> Option<&mut Linear> {
         let attention = &mut self.attention;
         let dense = match &mut self.feed_forward {
-            FeedForward::Dense(mlp) => Some(mlp),
+            FeedForward::Dense(mlp) => Some(mlp.as_mut()),
             FeedForward::Experts(_) => None,
         };
         match projection {

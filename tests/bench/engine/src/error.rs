@@ -25,6 +25,12 @@ pub enum BenchError {
         /// What is needed, in GB.
         needed: f64,
     },
+    /// Something that this machine lacks: what needs it is skipped.
+    #[error("{0}")]
+    Absent(String),
+    /// Two engines that did not do the same.
+    #[error("{0}")]
+    Unequal(String),
     /// Shapes that make no model.
     #[error("{0}")]
     Shape(String),

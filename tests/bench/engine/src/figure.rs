@@ -165,7 +165,10 @@ mod tests {
         report.skip("gpu", "none here".into());
         assert!(report.pass());
         let json = report.json();
-        assert_eq!((json["figures"]["f"]["more"].as_i64(), json["skipped"]["gpu"].as_str()), (Some(1), Some("none here")));
+        assert_eq!(
+            (json["figures"]["f"]["more"].as_i64(), json["skipped"]["gpu"].as_str()),
+            (Some(1), Some("none here"))
+        );
         report.put(figure(4.0, Bound::Below(4.0)));
         assert!(!report.pass());
     }

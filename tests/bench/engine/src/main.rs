@@ -1,12 +1,19 @@
 //! Measures the engine as a user has it: the `uspx` binary against transformers and llama.cpp, on the same files, tokens
 //! and threads. `make bench-engine` builds what is needed and runs all of it.
 
-#![allow(dead_code)]
+mod bench;
 mod checkpoint;
+mod disk;
 mod error;
+mod figure;
+mod figures;
+mod program;
 
-use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use bench::Bench;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use error::BenchError;
+use figures::Group;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Measures the engine.
@@ -29,6 +36,30 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Measures, and prints a table and one JSON object.
+    Run(RunArgs),
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Only these figures [default: all].
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
+    /// Where models are made and logs kept (15 GB for all figures) [default: target/bench-engine].
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// The binary under test [default: target/release/uspx].
+    #[arg(long, env = "USPX_BIN")]
+    uspx: Option<PathBuf>,
+    /// Threads of every engine.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// How often two engines alternate; medians count.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Less of everything, once: to see whether it runs.
+    #[arg(long)]
+    quick: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +72,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether every figure holds.
 fn run(command: Command) -> error::Result<bool> {
     match command {
         Command::Write { folder, shape, seed } => {
@@ -48,5 +80,24 @@ fn run(command: Command) -> error::Result<bool> {
             println!("{}", serde_json::json!({"folder": folder, "bytes": bytes}));
             Ok(true)
         }
+        Command::Run(args) => {
+            let groups = if args.only.is_empty() { Group::value_variants() } else { &args.only };
+            let report = figures::measure(&places(&args)?, groups);
+            report.print();
+            Ok(report.pass())
+        }
     }
+}
+
+fn places(args: &RunArgs) -> error::Result<Bench> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let root = above.canonicalize().map_err(BenchError::file(&above))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let work = args.work.clone().unwrap_or_else(|| target.join("bench-engine"));
+    std::fs::create_dir_all(&work).map_err(BenchError::file(&work))?;
+    let work = work.canonicalize().map_err(BenchError::file(&work))?;
+    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
+    let uspx = uspx.canonicalize().map_err(BenchError::file(&uspx))?;
+    let rounds = if args.quick { 1 } else { args.rounds.max(1) };
+    Ok(Bench { root, work, uspx, threads: args.threads.max(1), rounds, quick: args.quick })
 }

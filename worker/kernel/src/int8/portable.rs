@@ -22,21 +22,14 @@ pub(super) fn dot(weights: &[Weights<ROWS>], activations: &Activations, [token]:
     [out]
 }
 
-/// Adds one half's products. Each of a quad's four places is summed on its own in 16 bits (at most 8·12·255 = 24480), which
-/// compilers turn into vector code on every processor.
+/// Adds one half's products.
 fn half(mut sums: [i32; ROWS], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [i32; ROWS] {
-    let mut places = [0_i16; 4 * ROWS];
     for (x, w) in x.iter().zip(w) {
-        let mut repeated = [0_i16; 4 * ROWS];
-        for quad in repeated.as_chunks_mut::<4>().0 {
-            *quad = x.map(i16::from);
+        let x = x.map(i32::from);
+        for (sum, w) in sums.iter_mut().zip(w) {
+            let w = w.map(i32::from);
+            *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
         }
-        for ((place, w), x) in places.iter_mut().zip(w.as_flattened()).zip(repeated) {
-            *place += i16::from(*w) * x;
-        }
-    }
-    for (sum, four) in sums.iter_mut().zip(places.as_chunks::<4>().0) {
-        *sum += four.iter().map(|place| i32::from(*place)).sum::<i32>();
     }
     sums
 }

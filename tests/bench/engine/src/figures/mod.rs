@@ -1,0 +1,62 @@
+//! The figures, a file each.
+
+mod agreement;
+mod decode;
+mod gpu;
+mod leak;
+mod memory;
+mod speed;
+
+use crate::bench::Bench;
+use crate::error::{BenchError, Result};
+use crate::figure::Report;
+use clap::ValueEnum;
+
+/// What can be measured.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Every architecture against transformers.
+    Agreement,
+    /// `probe trace` against transformers with hooks.
+    Speed,
+    /// A checkpoint larger than the memory, streamed.
+    Memory,
+    /// `run` against llama.cpp.
+    Decode,
+    /// Memory over 10,000 batches.
+    Leak,
+    /// The large checkpoint on a GPU.
+    Gpu,
+}
+
+impl Group {
+    fn measure(self, bench: &Bench, report: &mut Report) -> Result<()> {
+        match self {
+            Self::Agreement => agreement::measure(bench, report),
+            Self::Speed => speed::measure(bench, report),
+            Self::Memory => memory::measure(bench, report),
+            Self::Decode => decode::measure(bench, report),
+            Self::Leak => leak::measure(bench, report),
+            Self::Gpu => gpu::measure(bench, report),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+    }
+}
+
+/// Measures these groups, one after another; one that fails does not keep the next from running.
+pub fn measure(bench: &Bench, groups: &[Group]) -> Report {
+    let mut report = Report::default();
+    for group in groups {
+        match group.measure(bench, &mut report) {
+            Ok(()) => {}
+            Err(error @ (BenchError::Absent(_) | BenchError::Disk { .. })) => {
+                report.skip(&group.name(), error.to_string())
+            }
+            Err(error) => report.fail(&group.name(), error.to_string()),
+        }
+    }
+    report
+}
