@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc parity demo clean-tools
+.PHONY: test tools fmt lint unit doc parity bench-engine demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server is missing fails instead of being skipped.
@@ -30,6 +30,12 @@ doc:
 
 parity: ## heavy comparisons with PyTorch and gptqmodel, in a venv of their own
 	tests/parity/run.sh
+
+bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hour); the last line is JSON
+	$(CARGO) build --release --bins
+	tests/tools/venv.sh
+	tests/parity/venv.sh
+	$(CARGO) run --release --package uspx-bench-engine -- run $(BENCH)
 
 demo:
 	$(CARGO) run --release -- demo

@@ -441,6 +441,18 @@ pub enum StudentFormat {
     Gptq,
 }
 
+/// What answers in `uspx run`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// An installed llama.cpp where it is the quicker one, else our own.
+    Auto,
+    /// Our own.
+    Own,
+    /// llama.cpp's llama-server, on PATH or where USPX_LLAMA_CPP points.
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+}
+
 /// `uspx run`.
 #[derive(Args, Debug)]
 pub struct ChatArgs {
@@ -455,6 +467,9 @@ pub struct ChatArgs {
     /// Which of the release's formats.
     #[arg(long, value_enum, default_value = "gguf")]
     pub format: StudentFormat,
+    /// What is to answer.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub engine: Engine,
     /// A system message.
     #[arg(long)]
     pub system: Option<String>,

@@ -165,6 +165,11 @@ fn write(path: &Path, pairs: &BTreeMap<String, Value>, tensors: &BTreeMap<String
     gguf_file::write(&mut std::fs::File::create(path).unwrap(), &pairs, &tensors).unwrap();
 }
 
+/// A small random Llama in Q4_K.
+pub fn random_llama(path: &Path) {
+    write(path, &pairs(LLAMA), &tensors(LLAMA, false));
+}
+
 /// Some lists of tokens: short ones and one of a hundred.
 fn asked() -> Vec<Vec<u32>> {
     let list = |length: u32, step: u32| (0..length).map(|i| (i * step + 17) % 2000).collect();

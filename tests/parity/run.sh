@@ -1,13 +1,27 @@
 #!/usr/bin/env bash
 # The heavy comparisons with other people's readings of the same models (some 7 GB of Python on the first run):
-#   golden.py  the values that the tests of the engine are held to (tests/data/nano.json), computed anew with PyTorch
-#   export.sh  the 4-bit writers against PyTorch, gptqmodel and llama.cpp
+#   golden.py         the values that the tests of the engine are held to (tests/data/nano.json), computed anew with PyTorch
+#   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
+#                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
+#   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 torch="$("$here/venv.sh")/bin/python"
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
-"$torch" "$here/golden.py" "$root" --check "$root/tests/data/nano.json" 2>"$log" || { status=$?; cat "$log" >&2; exit "$status"; }
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+# What a program says is only shown when it fails.
+quietly() {
+    "$@" 2>"$work/log" || { status=$?; cat "$work/log" >&2; exit "$status"; }
+}
+
+quietly "$torch" "$here/golden.py" "$root" --check "$root/tests/data/nano.json"
+quietly "$torch" "$here/architectures.py" --check
+seed="${USPX_PARITY_SEED:-$(date +%s)}"
+quietly "$torch" "$here/architectures.py" --fresh --seed "$seed" --out "$work/fresh"
+cd "$root"
+USPX_ARCHITECTURES="$work/fresh" cargo test --quiet -p uspx-tests --test engine architectures >&2
+printf '{"fresh_architectures": %s, "seed": %s, "agree": true}\n' "$(find "$work/fresh" -name golden.json | wc -l)" "$seed"
 "$here/export.sh"

@@ -1,14 +1,17 @@
-//! `uspx run`: chat with the student that was pulled.
+//! `uspx run`: chat with the student that was pulled, or with any model, by our own engine or an installed llama.cpp.
+
+mod llama_cpp;
 
 use crate::args::{ChatArgs, StudentFormat};
 use crate::error::{CliError, Exit, Result};
 use crate::{models, output};
+use llama_cpp::LlamaCpp;
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uspx_model::LoadedModel;
-use uspx_model::chat::Turn;
+use uspx_model::chat::{Chat, Turn};
 use uspx_model::generate::{Choice, generate, sampler};
 use uspx_model::taps::NoTaps;
 use uspx_runtime::Shutdown;
@@ -19,19 +22,18 @@ pub fn run(args: &ChatArgs, shutdown: &Shutdown) -> Result<()> {
         Some(path) => path.clone(),
         None => pulled(args.from.as_deref(), args.format)?,
     };
-    let model = models::model(&path, &args.run)?;
-    let mut choice = match args.temperature {
-        t if t > 0.0 => sampler(args.seed, t),
-        _ => Choice::Greedy,
+    let mut engine = match llama_cpp::chosen(args, &path)? {
+        Some(program) => Engine::LlamaCpp(Box::new(LlamaCpp::start(&program, &path, args, shutdown)?)),
+        None => Engine::own(models::model(&path, &args.run)?, args, shutdown),
     };
     let mut turns: Vec<Turn> = args.system.iter().map(|s| Turn::system(s)).collect();
     match &args.prompt {
         Some(prompt) => {
             turns.push(Turn::user(prompt));
-            let answer = answer(&model, &turns, args, &mut choice, shutdown)?;
+            let answer = engine.answer(&turns, args)?;
             if args.run.json { output::json(&answer) } else { Ok(()) }
         }
-        None => chat(&model, turns, args, &mut choice, shutdown),
+        None => chat(&mut engine, turns, args),
     }
 }
 
@@ -60,10 +62,49 @@ struct Answer {
     text: String,
     tokens: usize,
     ended: bool,
+    /// Tokens per second of decoding: the time from the first token to the last, the prompt left out.
     tokens_per_second: f64,
+    /// Tokens per second of reading the prompt.
+    prompt_tokens_per_second: f64,
+    /// `own` or `llama.cpp`.
+    engine: &'static str,
 }
 
-/// Answers the conversation so far; on a terminal the words come as they are made.
+/// What answers.
+enum Engine<'a> {
+    Own { model: Box<LoadedModel>, choice: Choice, shutdown: &'a Shutdown },
+    LlamaCpp(Box<LlamaCpp<'a>>),
+}
+
+impl<'a> Engine<'a> {
+    fn own(model: LoadedModel, args: &ChatArgs, shutdown: &'a Shutdown) -> Self {
+        let choice = if args.temperature > 0.0 { sampler(args.seed, args.temperature) } else { Choice::Greedy };
+        Self::Own { model: Box::new(model), choice, shutdown }
+    }
+
+    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp.
+    fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Answer> {
+        match self {
+            Self::Own { model, choice, shutdown } => answer(model, turns, args, choice, shutdown),
+            Self::LlamaCpp(server) => {
+                let reply = server.answer(turns, args)?;
+                let mut shown = Shown::new(args);
+                reply.ids.iter().for_each(|id| shown.push(&server.chat, *id));
+                shown.end(&server.chat);
+                Ok(Answer {
+                    text: server.chat.decode(&reply.ids)?,
+                    tokens: reply.ids.len(),
+                    ended: reply.ended,
+                    tokens_per_second: reply.decoding,
+                    prompt_tokens_per_second: reply.prompt,
+                    engine: "llama.cpp",
+                })
+            }
+        }
+    }
+}
+
+/// Answers the conversation so far by our own engine; the words come as they are made.
 fn answer(
     model: &LoadedModel,
     turns: &[Turn],
@@ -72,23 +113,34 @@ fn answer(
     shutdown: &Shutdown,
 ) -> Result<Answer> {
     let sequence = model.chat.conversation(turns)?;
-    let mut shown = Shown { ids: Vec::new(), printed: 0, quiet: args.run.json };
-    let start = Instant::now();
+    let mut shown = Shown::new(args);
     let mut watch = |site: uspx_model::taps::Site<'_>, _: &candle_core::Tensor| {
         let first = matches!(site, uspx_model::taps::Site::Residual { layer: 0 });
         if first && shutdown.is_asked() { Err(uspx_model::ModelError::Stopped) } else { Ok(None) }
     };
+    let (start, mut first) = (Instant::now(), None);
     let answers = generate(model, &[&sequence], args.max_new_tokens, choice, &mut watch, &mut |_, id| {
-        shown.push(model, id);
+        first.get_or_insert_with(Instant::now);
+        shown.push(&model.chat, id);
     })?;
-    shown.end(model);
+    let end = Instant::now();
+    shown.end(&model.chat);
     let ids = answers.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
+    let first = first.unwrap_or(end);
+    // The first token comes of the prompt's pass; the end of the turn takes a step like any other.
+    let steps = (ids.ids.len() + usize::from(ids.ended)).saturating_sub(1);
     Ok(Answer {
         text: model.chat.decode(&ids.ids)?,
         tokens: ids.ids.len(),
         ended: ids.ended,
-        tokens_per_second: ids.ids.len() as f64 / start.elapsed().as_secs_f64(),
+        tokens_per_second: per_second(steps, end - first),
+        prompt_tokens_per_second: per_second(sequence.ids.len(), first - start),
+        engine: "own",
     })
+}
+
+fn per_second(count: usize, took: Duration) -> f64 {
+    if count == 0 { 0.0 } else { count as f64 / took.as_secs_f64().max(1e-9) }
 }
 
 /// Prints text as tokens come; a character whose bytes are not all there yet waits.
@@ -99,9 +151,16 @@ struct Shown {
 }
 
 impl Shown {
-    fn push(&mut self, model: &LoadedModel, id: u32) {
+    fn new(args: &ChatArgs) -> Self {
+        Self { ids: Vec::new(), printed: 0, quiet: args.run.json }
+    }
+
+    fn push(&mut self, chat: &Chat, id: u32) {
         self.ids.push(id);
-        if let Ok(text) = model.chat.decode(&self.ids)
+        if self.quiet {
+            return;
+        }
+        if let Ok(text) = chat.decode(&self.ids)
             && !text.ends_with('\u{fffd}')
         {
             self.print(&text);
@@ -117,8 +176,8 @@ impl Shown {
         }
     }
 
-    fn end(&mut self, model: &LoadedModel) {
-        if let Ok(text) = model.chat.decode(&self.ids) {
+    fn end(&mut self, chat: &Chat) {
+        if let Ok(text) = chat.decode(&self.ids) {
             self.print(&text);
         }
         if !self.quiet {
@@ -127,13 +186,7 @@ impl Shown {
     }
 }
 
-fn chat(
-    model: &LoadedModel,
-    mut turns: Vec<Turn>,
-    args: &ChatArgs,
-    choice: &mut Choice,
-    shutdown: &Shutdown,
-) -> Result<()> {
+fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Result<()> {
     let input = std::io::stdin();
     let person = input.is_terminal();
     if person {
@@ -152,7 +205,7 @@ fn chat(
             continue;
         }
         turns.push(Turn::user(line.trim()));
-        let said = answer(model, &turns, args, choice, shutdown)?;
+        let said = engine.answer(&turns, args)?;
         if args.run.json {
             output::json(&said)?;
         }

@@ -1,10 +1,11 @@
 //! Opens a 4-bit student's folder or any GGUF file as a model that runs.
 
-use crate::gguf::{read_gguf, read_quantised};
+use crate::gguf::{ChatFromGguf, has_other_matrices, read_chat, read_gguf, read_quantised};
 use crate::hf::read_gptq;
 use crate::{ExportError, Result};
 use std::path::Path;
 use uspx_domain::{Digest, Fingerprint};
+use uspx_kernel::Isa;
 use uspx_model::chat::Chat;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
@@ -30,13 +31,40 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
-    let tokenizer = parts.tokenizer_json?;
-    let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
-    let template = parts.chat_template.ok_or_else(lacks)?;
-    let chat = Chat::new(&tokenizer.to_string(), &template, &parts.tokenizer_config, &parts.generation_config)?;
+    let chat = chat(path, parts.chat)?;
     let config = ModelConfig::from_json(&parts.config_json.to_string())?;
     let transformer = Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
+}
+
+/// The tokenizer and template of a GGUF file, its weights left where they are.
+///
+/// # Errors
+/// As [`open_gguf`].
+pub fn gguf_chat(path: &Path) -> Result<Chat> {
+    chat(path, read_chat(path)?)
+}
+
+fn chat(path: &Path, parts: ChatFromGguf) -> Result<Chat> {
+    let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
+    let template = parts.template.ok_or_else(lacks)?;
+    Ok(Chat::new(&parts.tokenizer?.to_string(), &template, &parts.tokenizer_config, &parts.generation_config)?)
+}
+
+/// Why llama.cpp would decode a GGUF file quicker than [`open_gguf`]'s model; `None` where it would not.
+///
+/// On AVX-512 (VNNI) our products with blocks were measured to be at least as quick as llama.cpp's. Elsewhere they run as
+/// compiled from plain Rust, and matrices that our kernels do not know are expanded.
+///
+/// # Errors
+/// A file that is no GGUF, or a `USPX_KERNEL` that cannot be had.
+pub fn slower_than_llama_cpp(path: &Path) -> Result<Option<&'static str>> {
+    let quick = Isa::active().map_err(|e| ExportError::Unsupported(e.to_string()))?;
+    if !matches!(quick, Isa::Amx | Isa::Avx512) {
+        return Ok(Some("this processor lacks AVX-512"));
+    }
+    let expanded = has_other_matrices(path)?.then_some("the file has matrices in types that our engine expands");
+    Ok(expanded)
 }
 
 fn file_fingerprint(path: &Path) -> Result<Fingerprint> {

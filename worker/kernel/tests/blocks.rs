@@ -1,4 +1,5 @@
 //! Products with GGUF's blocks: every kernel family against plain f64 loops, and the same bits from all of them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // Clippy knows test functions, not their helpers.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -52,10 +52,10 @@ pub fn generate(
     let mut logits = transformer.logits(&x, &batch.last_rows())?;
 
     let mut decoding = Decoding::new(&batch);
-    for _ in 0..max_tokens {
+    for step in 1..=max_tokens {
         let next = pick(&logits, choice)?;
         decoding.take(&next, model.chat.ends(), on_token);
-        if decoding.done() {
+        if decoding.done() || step == max_tokens {
             break;
         }
         let frame = transformer.step_frame(&decoding.positions, &decoding.seen)?;

@@ -14,5 +14,5 @@ mod sentencepiece;
 pub mod tokenizer;
 pub mod write;
 
-pub use read::{FromGguf, in_hf_order, read_gguf, read_quantised};
+pub use read::{ChatFromGguf, FromGguf, has_other_matrices, in_hf_order, read_chat, read_gguf, read_quantised};
 pub use write::{in_gguf_order, write_gguf};

@@ -20,10 +20,17 @@ pub struct FromGguf {
     pub tensors: HashMap<String, Tensor>,
     /// Matrices in their blocks, by Hugging Face name.
     pub blocks: HashMap<String, BlockMatrix>,
+    /// What a conversation takes.
+    pub chat: ChatFromGguf,
+}
+
+/// A GGUF file's tokenizer and template, likewise.
+#[derive(Debug)]
+pub struct ChatFromGguf {
     /// A tokenizer.json, or why there is none.
-    pub tokenizer_json: Result<Value>,
+    pub tokenizer: Result<Value>,
     /// The chat template, where the file has one.
-    pub chat_template: Option<String>,
+    pub template: Option<String>,
     /// tokenizer_config.json's special tokens, as far as the file names them.
     pub tokenizer_config: Value,
     /// generation_config.json: the tokens that end an answer.
@@ -84,16 +91,34 @@ fn read(path: &Path, in_blocks: bool) -> Result<FromGguf> {
             }
         }
     }
+    Ok(FromGguf { config_json: config, tensors, blocks, chat: chat(&file) })
+}
+
+/// Reads tokenizer and template alone.
+///
+/// # Errors
+/// [`ExportError::Format`] for a file that is truncated or foreign.
+pub fn read_chat(path: &Path) -> Result<ChatFromGguf> {
+    Ok(chat(&GgufFile::open(path)?))
+}
+
+/// Whether a file has matrices that are not multiplied in their blocks but expanded.
+///
+/// # Errors
+/// As [`read_chat`].
+pub fn has_other_matrices(path: &Path) -> Result<bool> {
+    let file = GgufFile::open(path)?;
+    Ok(file.tensors().values().any(|t| t.shape.len() > 1 && format_of(t.dtype).is_none()))
+}
+
+fn chat(file: &GgufFile) -> ChatFromGguf {
     let text = |key: &str| file.metadata().get(key).and_then(|v| v.to_string().ok()).cloned();
-    Ok(FromGguf {
-        config_json: config,
-        tensors,
-        blocks,
-        tokenizer_json: tokenizer::from_gguf(file.metadata()),
-        chat_template: text("tokenizer.chat_template"),
-        tokenizer_config: special_tokens(&file),
-        generation_config: json!({ "eos_token_id": ends(&file) }),
-    })
+    ChatFromGguf {
+        tokenizer: tokenizer::from_gguf(file.metadata()),
+        template: text("tokenizer.chat_template"),
+        tokenizer_config: special_tokens(file),
+        generation_config: json!({ "eos_token_id": ends(file) }),
+    }
 }
 
 /// What the tensors say about the model.
@@ -161,7 +186,7 @@ fn special_tokens(file: &GgufFile) -> Value {
 }
 
 /// Tokens that end a turn by their text, whatever else a file names.
-const ENDS: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"];
+const ENDS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 
 fn ends(file: &GgufFile) -> Vec<u64> {
     let tokens = file.metadata().get("tokenizer.ggml.tokens").and_then(|t| t.to_vec().ok());

@@ -15,7 +15,8 @@ const UNKNOWN: i32 = 2;
 
 /// A tokenizer.json. `prefix`: a text begins as if a space stood before it.
 pub(super) fn tokenizer_json(tokens: &[Token<'_>], scores: &[f32], prefix: bool) -> Value {
-    let (vocab, added) = tables(tokens, |t| t.is_plain() || t.kind == UNKNOWN);
+    // Control tokens too: they stand before the pieces, and one that the vocabulary lacks would get the id of a piece.
+    let (vocab, added) = tables(tokens, |_| true);
     let unknown = tokens.iter().find(|t| t.kind == UNKNOWN).map(|t| t.text);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let begin = json!({"type": "Prepend", "prepend": SPACE});

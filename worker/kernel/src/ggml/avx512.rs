@@ -125,7 +125,7 @@ fn add<const F: usize, const T: usize>(w: &Super, x: [&[Integers]; T], at: usize
         // SAFETY: `at` is below the length, as `dot` has checked; all arrays are as long as what is read of them.
         let x = unsafe { x[t].get_unchecked(at) };
         let mut sums = [_mm512_setzero_si512(); 4];
-        for c in 0..4 {
+        for (c, sum) in sums.iter_mut().enumerate() {
             // SAFETY: 64 bytes from 64·c of 256.
             let (high, low) = unsafe {
                 (
@@ -134,7 +134,7 @@ fn add<const F: usize, const T: usize>(w: &Super, x: [&[Integers]; T], at: usize
                 )
             };
             let high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w.codes[c], high);
-            sums[c] = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(high), w.codes[c], low);
+            *sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(high), w.codes[c], low);
         }
         // SAFETY: 16 values of 32 bits each.
         let (own, scales, values) = unsafe {

@@ -259,8 +259,8 @@ fn q6_k(bytes: &[u8], out: &mut Super) {
         }
     }
     let d = half_at(rest, 16);
-    for group in 0..GROUPS {
-        out.scales[lane(group)] = d * f32::from(rest[group] as i8);
+    for (group, scale) in rest[..GROUPS].iter().enumerate() {
+        out.scales[lane(group)] = d * f32::from(*scale as i8);
     }
 }
 

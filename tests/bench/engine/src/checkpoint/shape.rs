@@ -61,9 +61,15 @@ impl Shape {
     /// The first rule that is broken.
     pub fn check(&self) -> Result<()> {
         let rules = [
-            (self.hidden % 32 == 0 && self.inner % 32 == 0, "--hidden and --inner must be multiples of MXFP4's 32"),
-            (self.head_dim % 2 == 0, "--head-dim must be even: rotations turn pairs"),
-            (self.kv_heads > 0 && self.heads % self.kv_heads.max(1) == 0, "--heads must be a multiple of --kv-heads"),
+            (
+                self.hidden.is_multiple_of(32) && self.inner.is_multiple_of(32),
+                "--hidden and --inner must be multiples of MXFP4's 32",
+            ),
+            (self.head_dim.is_multiple_of(2), "--head-dim must be even: rotations turn pairs"),
+            (
+                self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads.max(1)),
+                "--heads must be a multiple of --kv-heads",
+            ),
             ((1..=self.experts).contains(&self.top_k), "--top-k must be between 1 and --experts"),
             (self.vocab >= TOKENIZER, "--vocab must be at least 2048, the tokenizer's"),
             (self.layers > 0 && self.hidden > 0 && self.inner > 0 && self.head_dim > 0, "a dimension is 0"),
