@@ -1,5 +1,5 @@
 //! The tokenizer inside a GGUF file in llama.cpp's terms: byte-level BPE written and read, SentencePiece's read
-//! ([`sentencepiece`](super::sentencepiece)); read is a tokenizer.json.
+//! (`sentencepiece`); read is a tokenizer.json.
 //!
 //! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows can be written.
 

@@ -1,6 +1,6 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
-//! Tokens come ragged, `[N, hidden]`. On the CPU each sequence is attended to by itself ([`fused`](super::fused)); where
+//! Tokens come ragged, `[N, hidden]`. On the CPU each sequence is attended to by itself (`fused`); where
 //! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to a
 //! rectangle.
 
