@@ -97,6 +97,9 @@ pub struct RunArgs {
     /// Where to run: cpu, cuda:0, metal.
     #[arg(long, default_value = "cpu", env = "USPX_DEVICE")]
     pub device: String,
+    /// What to compute with: f32, or bf16 on a GPU [default: bf16 on CUDA where no gradient is asked for, else f32].
+    #[arg(long, env = "USPX_DTYPE")]
+    pub dtype: Option<Precision>,
     /// Threads for the mathematics [default: the physical cores].
     #[arg(long, env = "USPX_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
@@ -220,6 +223,15 @@ pub enum Method {
     Exact,
     /// Attribution patching.
     Atp,
+}
+
+/// What is computed with.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with the exponent of 32-bit ones; sums and norms in 32 bits.
+    Bf16,
 }
 
 /// What replaces a unit.

@@ -1,6 +1,6 @@
 //! Opening what the flags name: devices, models, prompts, masks.
 
-use crate::args::{ProbeArgs, RunArgs};
+use crate::args::{Precision, ProbeArgs, RunArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::progress::Bar;
 use candle_core::{DType, Device};
@@ -10,7 +10,7 @@ use uspx_model::batch::Sequence;
 use uspx_model::budget::{Demands, Plan, Work};
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
-use uspx_model::{Holding, LoadedModel, Placement};
+use uspx_model::{Holding, LoadedModel, Placement, device_memory};
 use uspx_runtime::{Shutdown, memory};
 
 /// The device that `--device` names.
@@ -44,7 +44,7 @@ pub struct Opened {
 /// Tokens of a batch where nothing is known of a model's demands.
 const BATCH_TOKENS: usize = 4096;
 
-/// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in f32, in memory or streamed as the budget asks.
+/// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
 pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     if !path.exists() {
         return Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())));
@@ -52,7 +52,7 @@ pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     let device = device(&run.device)?;
     let plan = plan(path, run, work, &device)?;
     let holding = plan.as_ref().map_or(Holding::Stored, |p| p.holding);
-    let mut placement = Placement::new(holding, DType::F32, &device);
+    let mut placement = Placement::new(holding, precision(run, work, &device)?, &device);
     let mut batch_tokens = BATCH_TOKENS;
     if let Some(plan) = plan {
         (placement.boundaries, batch_tokens) = (plan.boundaries, plan.batch_tokens);
@@ -64,6 +64,17 @@ pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     Ok(Opened { model, batch_tokens: run.batch_tokens.unwrap_or(batch_tokens) })
 }
 
+/// The type to compute with. Gradients of single units are small differences: bf16 only where it is asked for.
+fn precision(run: &RunArgs, work: Work, device: &Device) -> Result<DType> {
+    match run.dtype {
+        Some(Precision::Bf16) if device.is_cpu() => Err(CliError::new(Exit::Usage, "bf16 is for GPUs")
+            .help("leave out --dtype: on the CPU, bf16 weights are multiplied exactly, with sums in f32")),
+        Some(Precision::Bf16) => Ok(DType::BF16),
+        None if device.is_cuda() && work == Work::Forward => Ok(DType::BF16),
+        _ => Ok(DType::F32),
+    }
+}
+
 /// The plan for a folder of floats or MXFP4; 4-bit students are small, and are held.
 fn plan(path: &Path, run: &RunArgs, work: Work, device: &Device) -> Result<Option<Plan>> {
     if path.is_file() || path.join("quantize_config.json").exists() {
@@ -73,7 +84,9 @@ fn plan(path: &Path, run: &RunArgs, work: Work, device: &Device) -> Result<Optio
         }
         return Ok(None);
     }
-    let budget = run.memory.map_or_else(|| memory::of_machine().1, |bytes| bytes.as_u64());
+    // What is free on a GPU counts there, less what its libraries take as they run.
+    let free = || device_memory(device).map_or_else(|| memory::of_machine().1, |free| free - free / 8);
+    let budget = run.memory.map_or_else(free, |bytes| bytes.as_u64());
     Ok(Some(Demands::of_folder(path)?.plan(budget, work, run.stream, device)?))
 }
 

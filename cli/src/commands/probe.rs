@@ -52,6 +52,8 @@ struct TraceReport {
     tokens: u64,
     response_tokens: u64,
     tokens_per_second: f64,
+    /// Seconds of each pass over the prompts: on a GPU, the first loads its kernels.
+    pass_seconds: Vec<f64>,
     streamed: bool,
     batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
@@ -98,12 +100,14 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     let (Opened { model, batch_tokens }, sequences) = traced(args, shutdown)?;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
-    let start = Instant::now();
+    let mut pass_seconds = Vec::new();
     let mut columns = Vec::new();
     for _ in 0..args.repeat {
+        let start = Instant::now();
         columns = uspx_probe::trace::columns(&model, &sequences, batch_tokens, &bar)?;
+        pass_seconds.push(start.elapsed().as_secs_f64());
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds: f64 = pass_seconds.iter().sum();
     bar.finish();
     let shape = model.shape();
     let of = |statistic| sums(&columns, &shape, UnitKind::Expert, statistic);
@@ -120,6 +124,7 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
         tokens: tokens as u64,
         response_tokens: sequences.iter().map(|s| s.response_len() as u64).sum(),
         tokens_per_second: (tokens * args.repeat) as f64 / seconds,
+        pass_seconds,
         streamed: model.transformer.is_streamed(),
         batch_tokens,
         peak_rss_bytes: memory::peak_rss(),

@@ -1,6 +1,8 @@
 //! Sequences packed into a ragged batch, and the frame that attention needs of it.
 
+use crate::cuda::Ragged;
 use crate::layers::rope::{Angles, Rotary};
+use crate::link::link;
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use std::cell::OnceCell;
@@ -185,14 +187,22 @@ pub struct Frame {
     windows: Vec<Option<usize>>,
     dtype: DType,
     device: Device,
-    rectangle: OnceCell<Rectangle>,
+    /// The batch in one rectangle, and in several of like lengths.
+    whole: OnceCell<Vec<Rectangle>>,
+    parts: OnceCell<Vec<Rectangle>>,
+    /// The same on a GPU that needs no rectangle.
+    ragged: OnceCell<Ragged>,
 }
 
-/// A batch padded to `[B, T]`, for the tensor library's products.
+/// Neighbouring sequences of a batch padded to `[B, T]`, for the tensor library's products.
 #[derive(Debug)]
 pub struct Rectangle {
     pad: Tensor,
     unpad: Tensor,
+    /// Where a gradient of a padded place comes from: a row of this rectangle's, or the one after the last for padding.
+    back: Tensor,
+    /// The batch's rows that this rectangle unpads to; `None` where some are in several sequences.
+    own: Option<Range<usize>>,
     rows: usize,
     width: usize,
     bias: HashMap<Option<usize>, Tensor>,
@@ -250,7 +260,9 @@ impl Frame {
             windows: windows.to_vec(),
             dtype,
             device: device.clone(),
-            rectangle: OnceCell::new(),
+            whole: OnceCell::new(),
+            parts: OnceCell::new(),
+            ragged: OnceCell::new(),
         })
     }
 
@@ -264,27 +276,56 @@ impl Frame {
         &self.spans
     }
 
-    /// The batch padded to a rectangle, made when it is first asked for.
+    /// Where the sequences are, for the GPU's own attention; all layers of a model have heads of the same shape.
+    pub(crate) fn ragged(&self, group: usize, dim: usize) -> Result<&Ragged> {
+        if let Some(made) = self.ragged.get() {
+            return Ok(made);
+        }
+        let made = Ragged::new(&self.spans, group, dim, &self.device)?;
+        Ok(self.ragged.get_or_init(|| made))
+    }
+
+    /// The batch padded to rectangles, made when they are first asked for: one if `whole`, else as many as keep sequences
+    /// of like lengths together. The rows that they unpad to are, one after another, those of the batch.
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn rectangle(&self) -> Result<&Rectangle> {
-        if let Some(made) = self.rectangle.get() {
+    pub fn rectangles(&self, whole: bool) -> Result<&[Rectangle]> {
+        let cell = if whole { &self.whole } else { &self.parts };
+        if let Some(made) = cell.get() {
             return Ok(made);
         }
-        let made = Rectangle::new(self)?;
-        Ok(self.rectangle.get_or_init(|| made))
+        let runs = if whole { std::iter::once(0..self.spans.len()).collect() } else { runs(&self.spans) };
+        let made = runs.into_iter().map(|run| Rectangle::new(self, run)).collect::<Result<_>>()?;
+        Ok(cell.get_or_init(|| made))
     }
 }
 
+/// Runs of neighbours whose longest is at most a quarter longer than their first, or 8 tokens.
+fn runs(spans: &[Span]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut first = 0;
+    for (at, span) in spans.iter().enumerate() {
+        match runs.last_mut() {
+            Some(run) if span.len() >= first && span.len() <= first + (first / 4).max(8) => run.end = at + 1,
+            _ => {
+                first = span.len();
+                runs.push(at..at + 1);
+            }
+        }
+    }
+    runs
+}
+
 impl Rectangle {
-    fn new(frame: &Frame) -> Result<Self> {
-        let (rows, dtype, device) = (frame.spans.len(), frame.dtype, &frame.device);
+    fn new(frame: &Frame, run: Range<usize>) -> Result<Self> {
+        let (rows, dtype, device) = (run.len(), frame.dtype, &frame.device);
+        let spans = frame.spans.get(run.clone()).unwrap_or_default();
         // Before a step stands what the cache holds; in a whole batch every position of a sequence is laid out.
         let start = |span: &Span| if frame.seen.is_some() { span.first } else { 0 };
-        let width = frame.spans.iter().map(|s| s.len() - start(s)).max().unwrap_or(0);
+        let width = spans.iter().map(|s| s.len() - start(s)).max().unwrap_or(0);
         let (mut pad, mut unpad, mut queries) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, span) in frame.spans.iter().enumerate() {
+        for (at, span) in spans.iter().enumerate() {
             let positions = (start(span)..start(span) + width).map(|p| (p < span.len()).then_some(p));
             let row = |p: Option<usize>| p.and_then(|p| span.row(p)).unwrap_or(0);
             pad.extend(positions.clone().map(row));
@@ -294,7 +335,9 @@ impl Rectangle {
         }
         let keys = match &frame.seen {
             None => queries.clone(),
-            Some(seen) => seen.iter().zip(&queries).map(|(s, q)| s.iter().chain(q).copied().collect()).collect(),
+            Some(seen) => {
+                seen.iter().skip(run.start).zip(&queries).map(|(s, q)| s.iter().chain(q).copied().collect()).collect()
+            }
         };
         let grid = Grid { queries, keys };
         let mut bias = HashMap::new();
@@ -304,9 +347,16 @@ impl Rectangle {
             }
         }
         let count = unpad.len();
+        let mut back = vec![count as u32; rows * width];
+        for (row, place) in (0..).zip(&unpad) {
+            back.get_mut(*place as usize).into_iter().for_each(|b| *b = row);
+        }
+        let ends = spans.first().zip(spans.last()).filter(|_| spans.iter().all(|s| s.prefix.is_empty()));
         Ok(Self {
             pad: Tensor::from_vec(pad, rows * width, device)?,
             unpad: Tensor::from_vec(unpad, count, device)?,
+            back: Tensor::from_vec(back, rows * width, device)?,
+            own: ends.map(|(first, last)| first.queries.start as usize..last.queries.end as usize),
             rows,
             width,
             bias,
@@ -318,17 +368,34 @@ impl Rectangle {
     /// # Errors
     /// Those of the tensor library.
     pub fn pad(&self, x: &Tensor) -> Result<Tensor> {
-        let (heads, _, d) = x.dims3()?;
-        Ok(x.index_select(&self.pad, 1)?.reshape((heads, self.rows, self.width, d))?)
+        let (heads, n, d) = x.dims3()?;
+        let shape = (heads, self.rows, self.width, d);
+        let Some(own) = self.own.clone().filter(|_| x.track_op()) else {
+            return Ok(x.index_select(&self.pad, 1)?.reshape(shape)?);
+        };
+        // Nothing flows back from padding: each row's gradient lies in one place.
+        let padded = x.detach().index_select(&self.pad, 1)?;
+        let (unpad, after) = (self.unpad.clone(), n - own.end);
+        let padded = link("pad", x, padded, move |_, _, grad| {
+            let rows = grad.index_select(&unpad, 1)?;
+            if own.start == 0 && after == 0 { Ok(rows) } else { rows.pad_with_zeros(1, own.start, after) }
+        })?;
+        Ok(padded.reshape(shape)?)
     }
 
-    /// `[heads, B, T, d]` to `[heads, N, d]`.
+    /// `[heads, B, T, d]` to `[heads, rows, d]`, the rows of its own sequences.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn unpad(&self, x: &Tensor) -> Result<Tensor> {
         let (heads, b, t, d) = x.dims4()?;
-        Ok(x.reshape((heads, b * t, d))?.index_select(&self.unpad, 1)?)
+        let x = x.reshape((heads, b * t, d))?;
+        let rows = x.detach().index_select(&self.unpad, 1)?;
+        let back = self.back.clone();
+        Ok(link("unpad", &x, rows, move |_, _, grad| {
+            let zero = Tensor::zeros((heads, 1, d), grad.dtype(), grad.device())?;
+            Tensor::cat(&[grad, &zero], 1)?.index_select(&back, 1)
+        })?)
     }
 
     /// What is added to the attention scores under `window`: `[1, B, T, keys]`, 0 or a large negative number.

@@ -2,7 +2,7 @@
 //!
 //! No memory map: mapped pages count as memory, and a file that shrinks under one ends the process.
 
-use crate::layers::weight::Weight;
+use crate::layers::weight::{DeviceBlocks, Weight};
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata};
@@ -253,9 +253,7 @@ impl Checkpoint {
     ) -> Result<Weight> {
         let Stacked { name, experts, out, into, .. } = *stacked;
         if stacked.form == Form::Mxfp4 {
-            let of = |suffix: &str, shape: &[usize]| self.raw(&format!("{name}_{suffix}"), shape, index);
-            let blocks = of("blocks", &[experts, out, into / 32, 16])?;
-            let scales = of("scales", &[experts, out, into / 32])?;
+            let (blocks, scales) = self.mxfp4(stacked, index)?;
             let matrix = finite(name, Matrix::mxfp4(out, into, blocks, scales))?;
             if packed {
                 return Ok(Weight::Packed(matrix));
@@ -271,6 +269,26 @@ impl Checkpoint {
         }
         let float = self.float_part(name, &shape, index..index + 1, dtype, device)?.squeeze(0)?;
         Ok(Weight::Float(if stacked.form == Form::InOut { float.t()?.contiguous()? } else { float }))
+    }
+
+    /// One expert's MXFP4 weight on a GPU, as it is stored.
+    ///
+    /// # Errors
+    /// As [`Self::expert`].
+    pub fn device_expert(&self, stacked: &Stacked<'_>, index: usize, device: &Device) -> Result<Weight> {
+        let (blocks, scales) = self.mxfp4(stacked, index)?;
+        // The scale's one code that is no number; every code of a value is finite.
+        if scales.contains(&0xff) {
+            return Err(not_finite(stacked.name));
+        }
+        Ok(Weight::OnDevice(DeviceBlocks::new(blocks, scales, (stacked.out, stacked.into), device)?))
+    }
+
+    /// Blocks and scales of one expert.
+    fn mxfp4(&self, stacked: &Stacked<'_>, index: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+        let Stacked { name, experts, out, into, .. } = *stacked;
+        let of = |suffix: &str, shape: &[usize]| self.raw(&format!("{name}_{suffix}"), shape, index);
+        Ok((of("blocks", &[experts, out, into / 32, 16])?, of("scales", &[experts, out, into / 32])?))
     }
 
     fn raw(&self, name: &str, shape: &[usize], index: usize) -> Result<Vec<u8>> {

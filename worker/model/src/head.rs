@@ -2,7 +2,7 @@
 
 use crate::layers::weight::Weight;
 use crate::link::link;
-use crate::load::{Holding, Source};
+use crate::load::{Holding, Placement, Source};
 use crate::{ModelError, Result};
 use candle_core::{D, DType, Device, Tensor};
 use std::borrow::Cow;
@@ -28,8 +28,10 @@ impl Head {
         let vocab = source.config.vocab;
         match source.placement.holding {
             Holding::Streamed => Ok(Self::InFile(source.clone())),
-            Holding::Stored => Ok(Self::Panels(starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?)),
-            Holding::Floats => match embedding.filter(|_| source.config.tied) {
+            Holding::Stored if embedding.is_none() || !source.config.tied => {
+                Ok(Self::Panels(starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?))
+            }
+            _ => match embedding.filter(|_| source.config.tied) {
                 Some(embedding) => Ok(Self::Whole(embedding.clone())),
                 None => Ok(Self::Whole(source.head_rows(0..vocab)?.float()?)),
             },
@@ -100,9 +102,9 @@ impl Head {
         let mut total = x.zeros_like()?;
         self.each_panel(&mut |start, weight| {
             let logits = weight.forward(x, None)?.to_dtype(DType::F32)?;
-            let width = logits.dim(1)?;
-            let hit = one_hot(targets, start, width, x.device())?;
-            let towards = (logits.broadcast_sub(&sums)?.exp()? - hit)?.broadcast_mul(&grad)?.to_dtype(x.dtype())?;
+            let (places, minus) = hits(targets, start, logits.dim(1)?, x.device())?;
+            let likely = logits.broadcast_sub(&sums)?.exp()?.scatter_add(&places, &minus, 1)?;
+            let towards = likely.broadcast_mul(&grad)?.to_dtype(x.dtype())?;
             total = (&total + weight.pull_back(&towards)?)?;
             Ok(())
         })?;
@@ -118,13 +120,14 @@ fn panel(source: &Source, start: usize) -> Result<Weight> {
     source.head_rows(start..(start + PANEL).min(source.config.vocab))
 }
 
-fn one_hot(targets: &[u32], start: usize, width: usize, device: &Device) -> Result<Tensor> {
-    let mut values = vec![0f32; targets.len() * width];
-    for (row, target) in values.chunks_exact_mut(width).zip(targets) {
-        let place = (*target as usize).checked_sub(start).and_then(|at| row.get_mut(at));
-        place.into_iter().for_each(|p| *p = 1.0);
-    }
-    Ok(Tensor::from_vec(values, (targets.len(), width), device)?)
+/// Where each row's target is in a panel of `width` from `start`, and −1 there, or 0 where it is in another panel:
+/// `[rows, 1]` both.
+fn hits(targets: &[u32], start: usize, width: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    let inside = |t: &u32| (*t as usize).checked_sub(start).filter(|at| *at < width);
+    let places: Vec<u32> = targets.iter().map(|t| inside(t).unwrap_or(0) as u32).collect();
+    let minus: Vec<f32> = targets.iter().map(|t| if inside(t).is_some() { -1.0 } else { 0.0 }).collect();
+    let shape = (targets.len(), 1);
+    Ok((Tensor::from_vec(places, shape, device)?, Tensor::from_vec(minus, shape, device)?))
 }
 
 /// log Σ exp of logits that come panel by panel, and the target's logit.
@@ -185,10 +188,13 @@ pub(crate) enum Embedding {
 
 impl Embedding {
     pub fn load(source: &Arc<Source>) -> Result<Self> {
-        match source.placement.holding {
-            Holding::Floats => Ok(Self::Whole(source.embedding_rows(0..source.config.vocab)?)),
-            _ => Ok(Self::InFile(source.clone())),
+        let Placement { holding, ref device, .. } = source.placement;
+        // On a GPU, rows fetched one by one would wait for the bus each.
+        let whole = holding == Holding::Floats || (holding == Holding::Stored && !device.is_cpu());
+        if !whole {
+            return Ok(Self::InFile(source.clone()));
         }
+        Ok(Self::Whole(source.embedding_rows(0..source.config.vocab)?))
     }
 
     /// Rows of the embedding, `[N, hidden]`.

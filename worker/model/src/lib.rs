@@ -12,6 +12,11 @@ pub mod budget;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
 pub mod cuts;
 mod error;
 pub mod generate;
@@ -32,6 +37,11 @@ pub use load::{Holding, Placement};
 pub use loaded::{LoadedModel, batches, fingerprint};
 pub use pulse::{NoPulse, Pulse};
 pub use spool::Spool;
+
+/// Bytes that are free on a device with memory of its own; `None` where it has none or does not say.
+pub fn device_memory(device: &candle_core::Device) -> Option<u64> {
+    cuda::free_memory(device)
+}
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, ModelError>;

@@ -79,6 +79,11 @@ impl Source {
         *holding != Holding::Floats && device.is_cpu() && *dtype == DType::F32
     }
 
+    /// Whether MXFP4 stays as it is on a GPU that has kernels for it.
+    fn on_cuda(&self) -> bool {
+        self.placement.holding != Holding::Floats && self.placement.device.is_cuda()
+    }
+
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let (dtype, device) = self.on();
         self.checkpoint.float(name, shape, dtype, device)
@@ -239,8 +244,11 @@ impl InFile {
         let (source, experts) = (&self.source, self.mixture.experts);
         let name = format!("{}.{part}", self.names.experts);
         let stacked = Stacked { name: &name, experts, out, into, form };
-        let weight = source.checkpoint.expert(&stacked, index, source.packed(), source.on())?;
         let (dtype, device) = source.on();
+        let weight = match form {
+            Form::Mxfp4 if source.on_cuda() => source.checkpoint.device_expert(&stacked, index, device)?,
+            _ => source.checkpoint.expert(&stacked, index, source.packed(), source.on())?,
+        };
         let bias = || {
             let name = format!("{name}_bias");
             source

@@ -14,7 +14,7 @@ use crate::layers::rope::Rotary;
 use crate::load::{Holding, Placement, Source};
 use crate::loss::token_nll;
 use crate::taps::{Projection, Site, Taps, tap};
-use crate::{ModelError, Result, Spool};
+use crate::{ModelError, Result, Spool, cuda};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use std::borrow::Cow;
@@ -78,6 +78,7 @@ impl Transformer {
     pub fn load(config: ModelConfig, checkpoint: Checkpoint, placement: Placement) -> Result<Self> {
         let source = Arc::new(Source { checkpoint, config, placement });
         let Placement { dtype, ref device, holding, boundaries } = source.placement;
+        cuda::keep_freed_memory(device);
         let config = source.config.clone();
         let embedding = Embedding::load(&source)?;
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };

@@ -7,7 +7,7 @@ use crate::batching::{at_members, each_batch};
 use crate::means::{Means, means};
 use crate::{Result, prompt_tokens};
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
@@ -54,7 +54,7 @@ pub fn attribution(
             (&x, &frame, &boundaries),
             |x| Ok(model.transformer.response_nll(x, batch)?.sum_all()?),
             || GradientTaps { means: means.as_ref(), kinds, handles: Vec::new() },
-            |taps, gradients| taps.handles.iter().try_for_each(|h| found.add(h, gradients, batch)),
+            |taps, gradients| found.add_all(&taps.handles, gradients, batch),
         )?;
         effects.take(&found, members);
         done += members.len() as u64;
@@ -133,6 +133,13 @@ impl Taps for GradientTaps<'_> {
     }
 }
 
+/// As many values as `var` has, from the front of `rest`.
+fn take<'a>(rest: &mut &'a [f32], var: &Var) -> &'a [f32] {
+    let (front, back) = rest.split_at(var.elem_count().min(rest.len()));
+    *rest = back;
+    front
+}
+
 /// Signed and absolute sums, `[layer][unit][prompt]` for experts and heads.
 struct Effects {
     prompts: usize,
@@ -154,17 +161,30 @@ impl Effects {
         if kind == UnitKind::Head { &mut self.head } else { &mut self.expert }
     }
 
-    fn add(&mut self, handle: &Handle, gradients: &GradStore, batch: &Batch) -> Result<()> {
+    /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading waits for all work.
+    fn add_all(&mut self, handles: &[Handle], gradients: &GradStore, batch: &Batch) -> Result<()> {
         let lost = || ModelError::Request("a gradient was lost on its way to a unit: this is a bug in a layer".into());
-        let read = |var: &Var| -> Result<Vec<f32>> {
-            Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
-        };
-        let alpha = read(&handle.alpha)?;
-        let beta = handle.beta.as_ref().map(read).transpose()?;
+        let vars: Vec<&Var> = handles.iter().flat_map(|h| std::iter::once(&h.alpha).chain(&h.beta)).collect();
+        let flat = |var: &&Var| -> Result<Tensor> { Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?) };
+        if vars.is_empty() {
+            return Ok(());
+        }
+        let all = Tensor::cat(&vars.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?.to_dtype(DType::F32)?;
+        let all: Vec<f32> = all.to_vec1()?;
+        let mut rest = all.as_slice();
+        for handle in handles {
+            let alpha = take(&mut rest, &handle.alpha);
+            let beta = handle.beta.as_ref().map(|beta| take(&mut rest, beta));
+            self.add(handle, alpha, beta, batch);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, handle: &Handle, alpha: &[f32], beta: Option<&[f32]>, batch: &Batch) {
         let (prompts, width) = (self.prompts, self.shape.per_layer(handle.kind) as usize);
         let (signed, positive) = self.sums(handle.kind);
-        for (i, ((row, unit), a)) in handle.places.iter().zip(&alpha).enumerate() {
-            let b = beta.as_ref().and_then(|b| b.get(i)).copied().unwrap_or(0.0);
+        for (i, ((row, unit), a)) in handle.places.iter().zip(alpha).enumerate() {
+            let b = beta.and_then(|b| b.get(i)).copied().unwrap_or(0.0);
             let effect = f64::from(b) - f64::from(*a);
             let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
             let at = (handle.layer * width + *unit as usize) * prompts + *prompt as usize;
@@ -173,7 +193,6 @@ impl Effects {
                 *p += effect.abs();
             }
         }
-        Ok(())
     }
 
     /// Puts a batch's sums at the places of its prompts.

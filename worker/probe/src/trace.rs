@@ -5,6 +5,7 @@ use crate::{Result, prompt_tokens};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::layers::rows::norms;
 use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{LoadedModel, ModelError, Pulse};
 
@@ -38,8 +39,10 @@ pub fn columns(
     each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
         let mut found = Sums::new(&shape, members.len());
-        let mut taps = TraceTaps { batch, sums: &mut found, before: None, gates: Vec::new(), saliency: Vec::new() };
+        let mut taps =
+            TraceTaps { batch, sums: &mut found, before: None, routing: None, seen: Vec::new(), unread: Vec::new() };
         model.transformer.forward(batch, &frame, &mut taps)?;
+        taps.read()?;
         sums.take(&found, members);
         done += members.len() as u64;
         pulse.beat(done, total)
@@ -110,10 +113,36 @@ struct TraceTaps<'a> {
     sums: &'a mut Sums,
     /// The residual stream before the MLP.
     before: Option<Tensor>,
-    /// The layer's gates, one per slot.
-    gates: Vec<f32>,
-    /// (row, expert, g‖f‖) of the layer's response tokens, until the layer's output is known.
-    saliency: Vec<(usize, u32, f64)>,
+    /// The layer's gates, one per slot, and the slots of a token.
+    routing: Option<(Tensor, usize)>,
+    /// Of the layer's experts, until the layer's output is known.
+    seen: Vec<Seen>,
+    /// What is computed and not read yet. On a GPU every reading waits for all work before it, so there it comes last.
+    unread: Vec<Unread>,
+}
+
+/// What an expert gave, and to which slots.
+struct Seen {
+    expert: u32,
+    slots: Vec<u32>,
+    /// ‖f‖ of each slot, in f32.
+    norms: Tensor,
+}
+
+/// Numbers of a layer that may still be on a GPU.
+enum Unread {
+    /// Output norms, `[N, heads]`.
+    Heads { layer: usize, norms: Tensor },
+    /// Of its experts.
+    Experts {
+        layer: usize,
+        seen: Vec<Seen>,
+        /// One per slot.
+        gates: Tensor,
+        top_k: usize,
+        /// cos(h, h + MoE(h)) of each row.
+        cosines: Tensor,
+    },
 }
 
 impl TraceTaps<'_> {
@@ -123,68 +152,86 @@ impl TraceTaps<'_> {
         response.then_some(*sequence as usize)
     }
 
-    /// A layer's experts begin: nothing is known of them yet.
-    fn begin(&mut self) {
-        self.saliency.clear();
-        self.gates.clear();
-    }
-
     fn expert(&mut self, at: AtExpert<'_>, output: &Tensor) -> Result<()> {
-        if self.gates.is_empty() {
-            self.gates = at.routing.gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        }
-        for (slot, norm) in at.slots.iter().zip(norms(output)?.to_vec1::<f32>()?) {
-            let row = *slot as usize / at.routing.top_k;
-            let Some(prompt) = self.prompt(row) else { continue };
-            let gate = self.gates.get(*slot as usize).copied().map_or(0.0, f64::from);
-            let saliency = gate * f64::from(norm);
-            for (statistic, value) in [1.0, gate, saliency].into_iter().enumerate() {
-                self.sums.add_expert(at.layer, at.expert, statistic, prompt, value);
-            }
-            self.saliency.push((row, at.expert, saliency));
-        }
+        self.routing.get_or_insert_with(|| (at.routing.gates.clone(), at.routing.top_k));
+        self.seen.push(Seen { expert: at.expert, slots: at.slots.to_vec(), norms: norms(output)? });
         Ok(())
     }
 
-    /// EASY-EP weighs g‖f‖ by how far the layer turned the residual stream: max(0, 1 − cos(h, h + MoE(h))).
+    /// The layer's output is known: what EASY-EP needs of it, cos(h, h + MoE(h)), is computed.
     fn turn(&mut self, layer: usize, out: &Tensor) -> Result<()> {
         let before = self.before.take().ok_or_else(|| ModelError::Request("an MLP without its input".into()))?;
-        if self.saliency.is_empty() {
-            return Ok(());
-        }
-        let after = (&before + out)?;
-        let dot = (&before * &after)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
-        let cos: Vec<f32> = (dot / (norms(&before)? * norms(&after)?)?)?.to_vec1()?;
-        for (row, expert, saliency) in std::mem::take(&mut self.saliency) {
-            let turned = cos.get(row).map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
-            if let Some(prompt) = self.prompt(row) {
-                self.sums.add_expert(layer, expert, 3, prompt, saliency * turned);
+        let seen = std::mem::take(&mut self.seen);
+        let Some((gates, top_k)) = self.routing.take() else { return Ok(()) };
+        // The two are nearly parallel: what bf16 would leave of the difference is noise.
+        let before = before.to_dtype(DType::F32)?;
+        let after = (&before + out.to_dtype(DType::F32)?)?;
+        let dot = (&before * &after)?.sum(D::Minus1)?;
+        let cosines = (dot / (norms(&before)? * norms(&after)?)?)?;
+        self.later(Unread::Experts { layer, seen, gates, top_k, cosines }, out)
+    }
+
+    /// Reads at once what is in main memory anyway.
+    fn later(&mut self, unread: Unread, beside: &Tensor) -> Result<()> {
+        self.unread.push(unread);
+        if beside.device().is_cpu() { self.read() } else { Ok(()) }
+    }
+
+    /// Adds up what is not read yet.
+    fn read(&mut self) -> Result<()> {
+        for unread in std::mem::take(&mut self.unread) {
+            match unread {
+                Unread::Heads { layer, norms } => self.heads(layer, &norms)?,
+                Unread::Experts { layer, seen, gates, top_k, cosines } => {
+                    let gates: Vec<f32> = gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                    self.experts(layer, &seen, (&gates, top_k), &cosines.to_vec1()?)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn heads(&mut self, layer: usize, outputs: &Tensor) -> Result<()> {
-        for (row, of_heads) in norms(outputs)?.to_vec2::<f32>()?.into_iter().enumerate() {
+    /// Count, gate mass and g‖f‖ of a layer's experts, and EASY-EP, which weighs g‖f‖ by how far the layer turned the
+    /// residual stream: max(0, 1 − cos(h, h + MoE(h))).
+    fn experts(&mut self, layer: usize, seen: &[Seen], (gates, top_k): (&[f32], usize), cosines: &[f32]) -> Result<()> {
+        let norms: Vec<&Tensor> = seen.iter().map(|s| &s.norms).collect();
+        let norms: Vec<f32> = Tensor::cat(&norms, 0)?.to_vec1()?;
+        let slots = seen.iter().flat_map(|s| s.slots.iter().map(|slot| (s.expert, *slot)));
+        for ((expert, slot), norm) in slots.zip(norms) {
+            let row = slot as usize / top_k;
             let Some(prompt) = self.prompt(row) else { continue };
-            for (head, norm) in of_heads.into_iter().enumerate() {
-                self.sums.add_head(layer, head, prompt, f64::from(norm));
+            let gate = gates.get(slot as usize).copied().map_or(0.0, f64::from);
+            let saliency = gate * f64::from(norm);
+            let turned = cosines.get(row).map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
+            for (statistic, value) in [1.0, gate, saliency, saliency * turned].into_iter().enumerate() {
+                self.sums.add_expert(layer, expert, statistic, prompt, value);
             }
         }
         Ok(())
     }
-}
 
-fn norms(x: &Tensor) -> Result<Tensor> {
-    Ok(x.to_dtype(DType::F32)?.sqr()?.sum(D::Minus1)?.sqrt()?)
+    fn heads(&mut self, layer: usize, norms: &Tensor) -> Result<()> {
+        let heads = norms.dim(1)?.max(1);
+        let norms: Vec<f32> = norms.flatten_all()?.to_vec1()?;
+        for (row, of_heads) in norms.chunks_exact(heads).enumerate() {
+            let Some(prompt) = self.prompt(row) else { continue };
+            for (head, norm) in of_heads.iter().enumerate() {
+                self.sums.add_head(layer, head, prompt, f64::from(*norm));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Taps for TraceTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::Middle { .. } => self.before = Some(value.clone()),
-            Site::Heads { layer } => self.heads(layer, value)?,
-            Site::Router { .. } => self.begin(),
+            Site::Heads { layer } => self.later(Unread::Heads { layer, norms: norms(value)? }, value)?,
+            Site::Router { .. } => {
+                self.seen.clear();
+                self.routing = None;
+            }
             Site::ExpertOut(at) => self.expert(at, value)?,
             Site::MlpOut { layer } => self.turn(layer, value)?,
             _ => {}

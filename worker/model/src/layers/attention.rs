@@ -1,8 +1,8 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
-//! Tokens come ragged, `[N, hidden]`. On the CPU each sequence is attended to by itself (`fused`); where
-//! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to a
-//! rectangle.
+//! Tokens come ragged, `[N, hidden]`. On the CPU (`fused`) and on CUDA each sequence is attended to by itself; where
+//! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to
+//! rectangles of like lengths.
 
 use crate::batch::Frame;
 use crate::layers::cache::LayerCache;
@@ -12,7 +12,7 @@ use crate::layers::norm::RmsNorm;
 use crate::layers::slices::is_plain;
 use crate::link::link;
 use crate::taps::{Projection, Site, Taps, tap};
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, cuda};
 use candle_core::{D, DType, Tensor};
 
 /// One layer's attention.
@@ -61,10 +61,16 @@ impl Attention {
         let q = tap(taps, Site::Queries { layer }, q)?;
         let k = tap(taps, Site::Keys { layer }, k)?;
         let v = tap(taps, Site::Values { layer }, v)?;
-        let mixed = if !taps.wants_attention() && [&q, &k, &v].into_iter().all(is_plain) {
+        let all = [&q, &k, &v];
+        let unseen = !taps.wants_attention() && !all.iter().any(|x| x.track_op());
+        let mixed = if unseen && all.into_iter().all(is_plain) {
             self.each_sequence(&q, &k, &v, frame, cache)?
+        } else if unseen && cache.is_none() && cuda::attends(&q, self.kv_heads) {
+            let ragged = frame.ragged(self.heads / self.kv_heads, self.head_dim)?;
+            let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)).transpose()?;
+            cuda::attend(all, ragged, sinks.as_ref(), self.window)?
         } else {
-            self.padded(layer, [&q, &k, &v], frame, cache, taps)?
+            self.padded(layer, all, frame, cache, taps)?
         };
         let heads = tap(taps, Site::Heads { layer }, mixed)?;
         let flat = heads.reshape(((), self.heads * self.head_dim))?;
@@ -100,16 +106,20 @@ impl Attention {
         cache: Option<&mut LayerCache>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
-        let rectangle = frame.rectangle()?;
-        let by_head = |x: &Tensor| -> Result<Tensor> { rectangle.pad(&x.transpose(0, 1)?.contiguous()?) };
-        let (q, mut k, mut v) = (by_head(q)?, by_head(k)?, by_head(v)?);
-        if let Some(cache) = cache {
-            (k, v) = cache.extend_padded(k, v)?;
+        let by_head = |x: &Tensor| -> Result<Tensor> { Ok(x.transpose(0, 1)?.contiguous()?) };
+        let (q, k, v) = (by_head(q)?, by_head(k)?, by_head(v)?);
+        let mut cache = cache;
+        let mut parts = Vec::new();
+        for rectangle in frame.rectangles(taps.wants_attention() || cache.is_some())? {
+            let (q, mut k, mut v) = (rectangle.pad(&q)?, rectangle.pad(&k)?, rectangle.pad(&v)?);
+            if let Some(cache) = cache.as_deref_mut() {
+                (k, v) = cache.extend_padded(k, v)?;
+            }
+            let weights = self.weights(&q, &k, rectangle.bias(self.window)?)?;
+            let weights = tap(taps, Site::Attention { layer }, weights)?;
+            parts.push(rectangle.unpad(&weights.matmul(&self.spread(&v)?)?)?);
         }
-        let weights = self.weights(&q, &k, rectangle.bias(self.window)?)?;
-        let weights = tap(taps, Site::Attention { layer }, weights)?;
-        let mixed = weights.matmul(&self.spread(&v)?)?;
-        Ok(rectangle.unpad(&mixed)?.transpose(0, 1)?.contiguous()?)
+        Ok(Tensor::cat(&parts, 1)?.transpose(0, 1)?.contiguous()?)
     }
 
     /// Every query head beside the KV head it shares: `[kv, B, T, d]` to `[heads, B, T, d]`.

@@ -1,8 +1,9 @@
-//! The gated units between an MLP's products, each in one pass over its values on the CPU in f32; elsewhere, and where
-//! gpt-oss's unit is differentiated, by the tensor library's operations.
+//! The gated units between an MLP's products: gpt-oss's in one pass over its values on the CPU in f32 and on CUDA, and
+//! silu on the CPU; elsewhere, and where gpt-oss's unit is differentiated on the CPU, by the tensor library's operations.
 
 use crate::layers::slices::{elements, is_plain, with_values};
-use crate::{ModelError, Result};
+use crate::link::link;
+use crate::{ModelError, Result, cuda};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 
 /// gpt-oss's sigmoid slope.
@@ -29,6 +30,10 @@ pub fn clamped_unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
         };
         let values: Vec<f32> = with_values(pairs, |v| v.chunks_exact(2).map(one).collect())?;
         return Ok(Tensor::from_vec(values, (rows, width / 2), pairs.device())?);
+    }
+    if cuda::serves(pairs) {
+        let y = cuda::unit(&pairs.detach(), limit)?;
+        return Ok(link("clamped-unit", pairs, y, move |x, _, grad| cuda::unit_back(x, grad, limit))?);
     }
     let apart = pairs.reshape((rows, width / 2, 2))?;
     let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();

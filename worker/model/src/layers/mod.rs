@@ -9,5 +9,6 @@ pub mod mlp;
 pub mod moe;
 pub mod norm;
 pub mod rope;
+pub mod rows;
 pub(crate) mod slices;
 pub mod weight;

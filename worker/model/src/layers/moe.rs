@@ -5,9 +5,11 @@ use crate::config::{GatedUnit, Mixture};
 use crate::error::ModelError;
 use crate::layers::gated::{clamped_unit, swiglu};
 use crate::layers::linear::Linear;
+use crate::layers::rows::{pick, sum_slots};
 use crate::layers::slices::{is_plain, with_values};
 use crate::taps::{AtExpert, Routing, Site, Taps, tap};
 use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::fmt::Debug;
 
@@ -51,6 +53,9 @@ impl ExpertSource for Vec<Expert> {
     }
 }
 
+/// Rows of logits worth a thread.
+const ROWS: usize = 512;
+
 fn no_expert(index: u32) -> ModelError {
     ModelError::Request(format!("expert {index} does not exist"))
 }
@@ -76,10 +81,17 @@ impl Experts {
         let routing = self.route(&logits)?;
         let groups = slots_by_expert(&routing, self.mixture.experts)?;
         let mut sum = WeightedSum::new(x, &routing)?;
+        // All experts' tokens at once: to a GPU it is one way, not one for each.
+        let tokens: Vec<u32> = groups.iter().flatten().map(|slot| slot / routing.top_k as u32).collect();
+        let all = Tensor::from_slice(&tokens, tokens.len(), x.device())?;
+        let mut start = 0;
         for (index, slots) in groups.iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
             let at = AtExpert { layer, expert: index as u32, slots, routing: &routing };
+            let own = tokens.get(start..start + slots.len()).unwrap_or_default();
+            let x = pick(x, own, &all.narrow(0, start, slots.len())?)?;
             let out = self.source.expert(index)?.forward(x, at, self.mixture.unit, taps)?;
             sum.add(slots, out)?;
+            start += slots.len();
         }
         sum.finish()
     }
@@ -95,12 +107,12 @@ impl Experts {
         if values.iter().any(|v| v.is_nan()) {
             return Err(ModelError::Request("a router logit is not a number: the model or its input is broken".into()));
         }
-        let mut chosen = Vec::with_capacity(n * top_k);
-        let mut order = Vec::with_capacity(experts);
-        for row in values.chunks_exact(experts) {
-            top(row, top_k, &mut order);
-            chosen.extend(order.iter().map(|(_, expert)| *expert));
-        }
+        let best = |order: &mut Vec<(f32, u32)>, row: &[f32]| -> Vec<u32> {
+            top(row, top_k, order);
+            order.iter().map(|(_, expert)| *expert).collect()
+        };
+        let rows = values.par_chunks_exact(experts).with_min_len(ROWS);
+        let chosen: Vec<u32> = rows.map_init(Vec::new, best).flatten_iter().collect();
         let ids = Tensor::from_slice(&chosen, (n, top_k), logits.device())?;
         let gates = if self.mixture.renormalise {
             candle_nn::ops::softmax(&logits.contiguous()?.gather(&ids, 1)?, D::Minus1)?
@@ -112,11 +124,9 @@ impl Experts {
 }
 
 impl Expert {
-    /// The expert on its own rows of x, `[N, hidden]` to `[S, hidden]`.
-    fn forward(&self, x: &Tensor, at: AtExpert<'_>, unit: GatedUnit, taps: &mut dyn Taps) -> Result<Tensor> {
-        let tokens: Vec<u32> = at.slots.iter().map(|slot| slot / at.routing.top_k as u32).collect();
-        let tokens = Tensor::from_vec(tokens, at.slots.len(), x.device())?;
-        let own = tap(taps, Site::ExpertIn(at), x.index_select(&tokens, 0)?)?;
+    /// The expert on its own tokens, `[S, hidden]` to `[S, hidden]`.
+    fn forward(&self, x: Tensor, at: AtExpert<'_>, unit: GatedUnit, taps: &mut dyn Taps) -> Result<Tensor> {
+        let own = tap(taps, Site::ExpertIn(at), x)?;
         let channels = tap(taps, Site::ExpertChannels(at), self.channels(&own, unit)?)?;
         tap(taps, Site::ExpertOut(at), self.down.forward(&channels)?)
     }
@@ -203,25 +213,17 @@ impl<'a> WeightedSum<'a> {
             let sum = if self.sum.is_empty() { vec![0.0; shape.0 * shape.1] } else { self.sum };
             return Ok(Tensor::from_vec(sum, shape, self.x.device())?);
         }
-        let top_k = self.routing.top_k;
-        let slots = Tensor::from_slice(&self.order, self.order.len(), self.x.device())?;
-        let gates = self.routing.gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(self.x.dtype())?;
-        let weighted = Tensor::cat(&self.kept, 0)?.broadcast_mul(&gates.unsqueeze(1)?)?;
+        let (top_k, dtype) = (self.routing.top_k, self.x.dtype());
         if self.order.len() == shape.0 * top_k {
-            let back = Tensor::from_vec(places(&self.order), self.order.len(), self.x.device())?;
-            return Ok(weighted.index_select(&back, 0)?.reshape((shape.0, top_k, shape.1))?.sum(1)?);
+            return sum_slots(&Tensor::cat(&self.kept, 0)?, &self.routing.gates.to_dtype(dtype)?, &self.order);
         }
         // Only some experts are differentiated: the others have been added up.
+        let slots = Tensor::from_slice(&self.order, self.order.len(), self.x.device())?;
+        let gates = self.routing.gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(dtype)?;
+        let weighted = Tensor::cat(&self.kept, 0)?.broadcast_mul(&gates.unsqueeze(1)?)?;
         let tokens: Vec<u32> = self.order.iter().map(|slot| slot / top_k as u32).collect();
         let tokens = Tensor::from_vec(tokens, self.order.len(), self.x.device())?;
         let sum = Tensor::from_vec(self.sum, shape, self.x.device())?;
         Ok(sum.index_add(&tokens, &weighted, 0)?)
     }
-}
-
-/// For each slot its place in `order`, a permutation of all slots.
-fn places(order: &[u32]) -> Vec<u32> {
-    let mut place: Vec<(u32, u32)> = order.iter().copied().zip(0..).collect();
-    place.sort_unstable();
-    place.into_iter().map(|(_, at)| at).collect()
 }

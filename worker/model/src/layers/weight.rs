@@ -2,7 +2,7 @@
 
 use crate::layers::slices::{is_plain, with_values};
 use crate::link::link;
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, cuda};
 use candle_core::{DType, Device, Tensor};
 use uspx_kernel::{BlockMatrix, KernelError, Matrix};
 
@@ -15,6 +15,30 @@ pub enum Weight {
     Packed(Matrix),
     /// A GGUF file's blocks in main memory, likewise.
     Quantised(BlockMatrix),
+    /// MXFP4 on a GPU, expanded for one product at a time.
+    OnDevice(DeviceBlocks),
+}
+
+/// An MXFP4 matrix on a GPU.
+#[derive(Debug, Clone)]
+pub struct DeviceBlocks {
+    /// Two codes a byte, `[out · in / 2]`.
+    codes: Tensor,
+    /// A scale for each 32 values, `[out · in / 32]`.
+    scales: Tensor,
+    dims: (usize, usize),
+}
+
+impl DeviceBlocks {
+    /// From a checkpoint's bytes, `[out, in / 32, 16]` and `[out, in / 32]`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit; those of the tensor library.
+    pub fn new(codes: Vec<u8>, scales: Vec<u8>, dims: (usize, usize), device: &Device) -> Result<Self> {
+        let values = dims.0 * dims.1;
+        let codes = Tensor::from_vec(codes, values / 2, device)?;
+        Ok(Self { codes, scales: Tensor::from_vec(scales, values / 32, device)?, dims })
+    }
 }
 
 impl Weight {
@@ -27,6 +51,7 @@ impl Weight {
             Self::Float(weight) => Ok(weight.dims2()?),
             Self::Packed(matrix) => Ok((matrix.rows(), matrix.columns())),
             Self::Quantised(matrix) => Ok((matrix.rows(), matrix.columns())),
+            Self::OnDevice(blocks) => Ok(blocks.dims),
         }
     }
 
@@ -39,6 +64,15 @@ impl Weight {
             Self::Float(weight) => Ok(weight.clone()),
             Self::Packed(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
             Self::Quantised(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
+            Self::OnDevice(_) => self.float_as(DType::F32),
+        }
+    }
+
+    /// As floats of `dtype`, `[out, in]`.
+    fn float_as(&self, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::OnDevice(blocks) => Ok(cuda::expand(&blocks.codes, &blocks.scales, blocks.dims, dtype)?),
+            _ => Ok(self.float()?.to_dtype(dtype)?),
         }
     }
 
@@ -52,7 +86,7 @@ impl Weight {
             Self::Packed(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
             Self::Quantised(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
             _ => {
-                let weight = self.float()?.to_device(x.device())?.to_dtype(x.dtype())?;
+                let weight = self.float_as(x.dtype())?.to_device(x.device())?;
                 add(x.detach().matmul(&weight.t()?)?, bias)?
             }
         };
@@ -74,7 +108,7 @@ impl Weight {
             Self::Quantised(matrix) if is_plain(&grad) => {
                 kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
             }
-            _ => Ok(grad.matmul(&self.float()?.to_device(grad.device())?.to_dtype(grad.dtype())?)?),
+            _ => Ok(grad.matmul(&self.float_as(grad.dtype())?.to_device(grad.device())?)?),
         }
     }
 }
@@ -103,6 +137,7 @@ fn kernel(
 
 fn add(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
+        Some(bias) if cuda::serves(&y) => Ok(cuda::add_bias(&y, bias)?),
         Some(bias) => Ok(y.broadcast_add(bias)?),
         None => Ok(y),
     }

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How many times transformers' speed is asked for.
 const TIMES: f64 = 2.0;
 
+/// Sequences that the peer runs together: as on the CPU, and as many as suit a GPU.
+const PEER_BATCHES: [usize; 2] = [32, 256];
+
 /// Prompts that gradients are taken on.
 const BACKWARD: usize = 32;
 
@@ -23,9 +26,14 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let (model, _) = bench.large()?;
     let tokens = bench.tokens(&model, bench.limit(), Cut::Real)?;
-    let engines = Engines { peer_device: "cuda", device: "cuda:0", dtype: "bf16" };
-    let pair = alternate(bench, "gpu_trace", &model, &tokens, &engines)?;
-    report.put(Figure::new("gpu_trace", pair.ratio(), "times", Bound::AtLeast(TIMES), pair.detail()));
+    for batch in PEER_BATCHES {
+        let name = format!("gpu_trace_batch_{batch}");
+        let engines = Engines { peer_device: "cuda", device: "cuda:0", dtype: "bf16", batch, passes: 4 };
+        let (pair, peak) = watched(|| alternate(bench, &name, &model, &tokens, &engines));
+        let (pair, mut detail) = (pair?, json!({"peak_device_bytes_of_both": peak}));
+        detail["rates"] = pair.detail();
+        report.put(Figure::new(name, pair.ratio(), "times", Bound::AtLeast(TIMES), detail));
+    }
     let run = bench.uspx("gpu-backward").args(["probe", "patch", "--method", "atp", "--json", "--model"]).arg(model);
     let run = run.arg("--prompts").arg(bench.prompts()).args(["--limit", &BACKWARD.to_string(), "--device", "cuda:0"]);
     let (done, peak) = watched(|| run.json());

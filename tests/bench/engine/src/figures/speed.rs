@@ -61,11 +61,15 @@ pub struct Engines {
     pub device: &'static str,
     /// The peer's type.
     pub dtype: &'static str,
+    /// Sequences that the peer pads and runs together.
+    pub batch: usize,
+    /// Passes of ours; the first warms up where there are more.
+    pub passes: usize,
 }
 
 impl Default for Engines {
     fn default() -> Self {
-        Self { peer_device: "cpu", device: "cpu", dtype: "f32" }
+        Self { peer_device: "cpu", device: "cpu", dtype: "f32", batch: 32, passes: 1 }
     }
 }
 
@@ -115,7 +119,7 @@ pub fn alternate(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines
             let why = format!("{name}: uspx ran {} tokens, the peer {}: they cannot be compared", counts.0, counts.1);
             return Err(BenchError::Unequal(why));
         }
-        pair.ours.push(ours.number("tokens_per_second")?);
+        pair.ours.push(rate(&ours)?);
         pair.peer.push(theirs.number("tokens_per_second")?);
         eprintln!("{name}: round {}: {:?} against {:?} tokens/s", round + 1, pair.ours.last(), pair.peer.last());
         pair.last = [ours.json, theirs.json];
@@ -123,15 +127,30 @@ pub fn alternate(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines
     Ok(pair)
 }
 
+/// Tokens per second of our passes, but for a first one that warmed up: the peer's warming batch is not counted either.
+fn rate(done: &Done) -> Result<f64> {
+    let passes: Vec<f64> = done
+        .json
+        .get("pass_seconds")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .collect();
+    let counted = if passes.len() > 1 { passes.get(1..).unwrap_or_default() } else { &passes };
+    Ok(done.number("tokens")? / median(counted))
+}
+
 fn ours(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines: &Engines) -> Result<Done> {
     let program = bench.uspx(name).args(["probe", "trace", "--json", "--tokenised", "--model"]).arg(model);
     let threads = bench.threads.to_string();
-    program.arg("--prompts").arg(tokens).args(["--threads", &threads, "--device", engines.device]).json()
+    let program = program.arg("--prompts").arg(tokens).args(["--threads", &threads, "--device", engines.device]);
+    program.args(["--repeat", &engines.passes.to_string()]).json()
 }
 
 fn peer(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines: &Engines) -> Result<Done> {
     let program = bench.peer(name, "trace.py")?.arg(model).arg("--tokens-file").arg(tokens);
     let threads = bench.threads.to_string();
     let program = program.args(["--threads", &threads, "--device", engines.peer_device, "--dtype", engines.dtype]);
-    program.args(["--experts", "best", "--batch", "32"]).json()
+    program.args(["--experts", "best", "--batch", &engines.batch.to_string()]).json()
 }

@@ -1,0 +1,361 @@
+//! Our own kernels for NVIDIA GPUs (`kernels.cu`): MXFP4 expanded where it lies, gpt-oss's gated unit, sums over a token's
+//! experts, norms of rows. Each computes in f32 and rounds once; f32 and bf16 are served.
+//!
+//! The callers (`layers`) decide which tensor comes here and what its gradient is; here only shapes are checked.
+
+mod attend;
+
+pub(crate) use attend::{Ragged, attend, attends};
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, WrapErr};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use half::bf16;
+use std::sync::OnceLock;
+
+/// Threads of a block.
+const THREADS: u32 = 256;
+
+/// Whether the kernels serve `x`.
+pub(crate) fn serves(x: &Tensor) -> bool {
+    x.device().is_cuda() && matches!(x.dtype(), DType::F32 | DType::BF16)
+}
+
+/// Bytes of a CUDA device that are free.
+pub(crate) fn free_memory(device: &Device) -> Option<u64> {
+    let Device::Cuda(device) = device else { return None };
+    device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free as u64)
+}
+
+/// Has the driver keep freed memory for what is allocated next, as PyTorch does: by default it unmaps all of it each time
+/// that a number is read, and maps it anew. Where the driver cannot, everything works as well, only slower.
+pub(crate) fn keep_freed_memory(device: &Device) {
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    let Device::Cuda(device) = device else { return };
+    let mut pool = std::ptr::null_mut();
+    let mut all = u64::MAX;
+    let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device is open; both calls write or read what they are given pointers to, before they return.
+    unsafe {
+        let found = sys::cuDeviceGetDefaultMemPool(&mut pool, device.cuda_stream().context().cu_device());
+        if found == sys::cudaError_enum::CUDA_SUCCESS {
+            let _ = sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut all).cast());
+        }
+    }
+}
+
+/// MXFP4 blocks and scales, bytes as a checkpoint holds them, to `shape` values of `dtype`.
+pub(crate) fn expand(blocks: &Tensor, scales: &Tensor, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
+    blocks.apply_op2_no_bwd(scales, &Expand { shape, dtype })
+}
+
+/// gpt-oss's unit, `[S, 2·inner]` to `[S, inner]`; not differentiable.
+pub(crate) fn unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
+    pairs.contiguous()?.apply_op1_no_bwd(&Unit { limit: limit as f32 })
+}
+
+/// Its gradient, `[S, 2·inner]` and `[S, inner]` to `[S, 2·inner]`.
+pub(crate) fn unit_back(pairs: &Tensor, grad: &Tensor, limit: f64) -> Result<Tensor> {
+    pairs.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Unit { limit: limit as f32 })
+}
+
+/// Row n of the result is the sum of gates\[s\] times row places\[s\] of `[S, W]`, s from n · k: `[N, W]`; not differentiable.
+pub(crate) fn sum_places(rows: &Tensor, places: &Tensor, gates: &Tensor, k: usize) -> Result<Tensor> {
+    rows.contiguous()?.apply_op3_no_bwd(places, &gates.contiguous()?, &SumPlaces { k })
+}
+
+/// Adds `[W]` to every row of `[N, W]`; not differentiable.
+pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2_no_bwd(&bias.contiguous()?, &AddBias)
+}
+
+/// Euclidean norms over the last dimension, in f32.
+pub(crate) fn norms(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&Norms)
+}
+
+/// The compiled kernels, for any GPU that CUDA 13 knows; the driver makes its own code of it.
+fn ptx() -> Result<&'static str> {
+    static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
+    let compile = || {
+        let options = vec!["--gpu-architecture=compute_75".to_owned(), "--std=c++17".to_owned()];
+        let options = CompileOptions { options, ..CompileOptions::default() };
+        compile_ptx_with_opts(include_str!("kernels.cu"), options).map(|ptx| ptx.to_src()).map_err(|e| format!("{e:?}"))
+    };
+    match PTX.get_or_init(compile) {
+        Ok(ptx) => Ok(ptx),
+        Err(why) => candle_core::bail!("the CUDA kernels do not compile: {why}"),
+    }
+}
+
+/// A value type of the kernels.
+trait Value: CudaDType + DeviceRepr {
+    const NAME: &'static str;
+}
+
+impl Value for f32 {
+    const NAME: &'static str = "f32";
+}
+
+impl Value for bf16 {
+    const NAME: &'static str = "bf16";
+}
+
+fn kernel<T: Value>(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+    Ok(device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "uspx", ptx()?)?.into_cuda_function())
+}
+
+/// The elements of a contiguous tensor.
+fn view<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, T>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(storage.as_cuda_slice::<T>()?.slice(start..end)),
+        None => candle_core::bail!("a CUDA kernel was given values that are not contiguous"),
+    }
+}
+
+/// A thread an element.
+fn each(count: usize) -> Result<LaunchConfig> {
+    let blocks = u32::try_from(count.div_ceil(THREADS as usize))?;
+    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+}
+
+fn only_cuda<T>(name: &str) -> Result<T> {
+    candle_core::bail!("{name} runs on CUDA only")
+}
+
+/// Calls `$f::<T>` for the type that the storage holds.
+macro_rules! by_type {
+    ($dtype:expr, $f:ident ( $($arg:expr),* )) => {
+        match $dtype {
+            DType::F32 => $f::<f32>($($arg),*),
+            DType::BF16 => $f::<bf16>($($arg),*),
+            other => candle_core::bail!("no CUDA kernel for {other:?}"),
+        }
+    };
+}
+
+struct Expand {
+    shape: (usize, usize),
+    dtype: DType,
+}
+
+fn run_expand<T: Value>(op: &Expand, inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+    let [(blocks, bl), (scales, sl)] = inputs;
+    let (device, count) = (blocks.device(), op.shape.0 * op.shape.1);
+    if bl.shape().elem_count() * 2 != count || sl.shape().elem_count() * 32 != count || bl.start_offset() != 0 {
+        candle_core::bail!("MXFP4 of {bl:?} and {sl:?} is no matrix of {:?}", op.shape);
+    }
+    let (blocks, scales) = (view::<u8>(blocks, bl)?, view::<u8>(scales, sl)?);
+    // SAFETY: the kernel writes all `count` values.
+    let mut out = unsafe { device.alloc::<T>(count)? };
+    let (function, words) = (kernel::<T>(device, "expand")?, count / 8);
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&blocks).arg(&scales).arg(&mut out).arg(&words);
+    // SAFETY: `words` words of blocks (aligned: they begin their allocation), a scale for each four, eight values for each.
+    unsafe { launch.launch(each(words)?) }.w()?;
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), op.shape.into()))
+}
+
+impl CustomOp2 for Expand {
+    fn name(&self) -> &'static str {
+        "mxfp4-expand"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda(self.name())
+    }
+
+    fn cuda_fwd(&self, b: &CudaStorage, bl: &Layout, s: &CudaStorage, sl: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(self.dtype, run_expand(self, [(b, bl), (s, sl)]))
+    }
+}
+
+struct Unit {
+    limit: f32,
+}
+
+fn run_unit<T: Value>(limit: f32, pairs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    let (rows, width) = layout.shape().dims2()?;
+    let (device, count) = (pairs.device(), rows * (width / 2));
+    let pairs = view::<T>(pairs, layout)?;
+    // SAFETY: the kernel writes all `count` values.
+    let mut out = unsafe { device.alloc::<T>(count)? };
+    let function = kernel::<T>(device, "unit")?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&pairs).arg(&mut out).arg(&count).arg(&limit);
+    // SAFETY: two values of `pairs` for each of `count` outputs; the width is even (checked by the caller).
+    unsafe { launch.launch(each(count)?) }.w()?;
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width / 2).into()))
+}
+
+impl CustomOp1 for Unit {
+    fn name(&self) -> &'static str {
+        "clamped-unit"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda("clamped-unit")
+    }
+
+    fn cuda_fwd(&self, pairs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(pairs.dtype(), run_unit(self.limit, pairs, layout))
+    }
+}
+
+fn run_unit_back<T: Value>(limit: f32, inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+    let [(pairs, pl), (grad, gl)] = inputs;
+    let (device, count) = (pairs.device(), gl.shape().elem_count());
+    if pl.shape().elem_count() != 2 * count {
+        candle_core::bail!("the gradient {gl:?} is not of a unit on {pl:?}");
+    }
+    let (pairs, grad) = (view::<T>(pairs, pl)?, view::<T>(grad, gl)?);
+    // SAFETY: the kernel writes all values, two for each of `count`.
+    let mut out = unsafe { device.alloc::<T>(2 * count)? };
+    let function = kernel::<T>(device, "unit_back")?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&pairs).arg(&grad).arg(&mut out).arg(&count).arg(&limit);
+    // SAFETY: the sizes are checked above.
+    unsafe { launch.launch(each(count)?) }.w()?;
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), pl.shape().clone()))
+}
+
+impl CustomOp2 for Unit {
+    fn name(&self) -> &'static str {
+        "clamped-unit-backward"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda("clamped-unit-backward")
+    }
+
+    fn cuda_fwd(&self, p: &CudaStorage, pl: &Layout, g: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(p.dtype(), run_unit_back(self.limit, [(p, pl), (g, gl)]))
+    }
+}
+
+struct AddBias;
+
+fn run_add_bias<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+    let [(x, xl), (bias, bl)] = inputs;
+    let (device, count, width) = (x.device(), xl.shape().elem_count(), bl.shape().dims1()? as u32);
+    if xl.dims().last().copied() != Some(width as usize) {
+        candle_core::bail!("a bias of {width} for {xl:?}");
+    }
+    let (x, bias) = (view::<T>(x, xl)?, view::<T>(bias, bl)?);
+    // SAFETY: the kernel writes all `count` values.
+    let mut out = unsafe { device.alloc::<T>(count)? };
+    let function = kernel::<T>(device, "add_bias")?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&x).arg(&bias).arg(&mut out).arg(&count).arg(&width);
+    // SAFETY: `count` values in rows of `width`, checked above.
+    unsafe { launch.launch(each(count)?) }.w()?;
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), xl.shape().clone()))
+}
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda(self.name())
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(x.dtype(), run_add_bias([(x, xl), (b, bl)]))
+    }
+}
+
+struct SumPlaces {
+    k: usize,
+}
+
+fn run_sum_places<T: Value>(k: usize, inputs: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+    let [(rows, rl), (places, pl), (gates, gl)] = inputs;
+    let ((_, width), device) = (rl.shape().dims2()?, rows.device());
+    let tokens = pl.shape().elem_count() / k.max(1);
+    if gl.shape().elem_count() != pl.shape().elem_count() {
+        candle_core::bail!("{pl:?} places, but gates {gl:?}");
+    }
+    let (rows, places, gates) = (view::<T>(rows, rl)?, view::<u32>(places, pl)?, view::<T>(gates, gl)?);
+    // SAFETY: the kernel writes a row of `width` for each token.
+    let mut out = unsafe { device.alloc::<T>(tokens * width)? };
+    let (function, w, k) = (kernel::<T>(device, "sum_places")?, width as u32, k as u32);
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&rows).arg(&places).arg(&gates).arg(&mut out).arg(&w).arg(&k);
+    if tokens > 0 {
+        let grid_dim = (u32::try_from(tokens)?, 1, 1);
+        // SAFETY: k places for each of `tokens`; the caller made them of the rows' order, so each is a row.
+        unsafe { launch.launch(LaunchConfig { grid_dim, block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }) }.w()?;
+    }
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (tokens, width).into()))
+}
+
+impl CustomOp3 for SumPlaces {
+    fn name(&self) -> &'static str {
+        "sum-places"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        only_cuda(self.name())
+    }
+
+    fn cuda_fwd(
+        &self,
+        r: &CudaStorage,
+        rl: &Layout,
+        p: &CudaStorage,
+        pl: &Layout,
+        g: &CudaStorage,
+        gl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        by_type!(r.dtype(), run_sum_places(self.k, [(r, rl), (p, pl), (g, gl)]))
+    }
+}
+
+struct Norms;
+
+fn run_norms<T: Value>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    let (device, dims) = (x.device(), layout.dims());
+    let Some((width, outer)) = dims.split_last() else { candle_core::bail!("norms of a scalar") };
+    let (rows, w) = (outer.iter().product::<usize>(), *width as u32);
+    let x = view::<T>(x, layout)?;
+    // SAFETY: the kernel writes a norm for each row.
+    let mut out = unsafe { device.alloc::<f32>(rows)? };
+    let function = kernel::<T>(device, "norms")?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&x).arg(&mut out).arg(&rows).arg(&w);
+    // SAFETY: `rows` rows of `w` values; a warp serves one.
+    unsafe { launch.launch(each(rows * 32)?) }.w()?;
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), outer.into()))
+}
+
+impl CustomOp1 for Norms {
+    fn name(&self) -> &'static str {
+        "norms"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda("norms")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(x.dtype(), run_norms(x, layout))
+    }
+}
