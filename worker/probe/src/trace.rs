@@ -39,8 +39,11 @@ pub fn columns(
     each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
         let mut found = Sums::new(&shape, members.len());
-        let mut taps =
-            TraceTaps { batch, sums: &mut found, before: None, routing: None, seen: Vec::new(), unread: Vec::new() };
+        let (responses, places) = responses(batch);
+        let on_device = Tensor::from_slice(&responses, responses.len(), model.transformer.device())?;
+        let (before, routing, seen, unread) = (None, None, Vec::new(), Vec::new());
+        let own = &mut found;
+        let mut taps = TraceTaps { batch, responses, on_device, places, sums: own, before, routing, seen, unread };
         model.transformer.forward(batch, &frame, &mut taps)?;
         taps.read()?;
         sums.take(&found, members);
@@ -108,8 +111,22 @@ impl Sums {
     }
 }
 
+/// The rows of a batch that hold response tokens, and for each row of the batch its place among them.
+fn responses(batch: &Batch) -> (Vec<u32>, Vec<usize>) {
+    let rows: Vec<u32> = (0..).zip(&batch.place).filter(|(_, (_, response))| *response).map(|(row, _)| row).collect();
+    let mut places = vec![usize::MAX; batch.place.len()];
+    for (at, row) in rows.iter().enumerate() {
+        places.get_mut(*row as usize).into_iter().for_each(|place| *place = at);
+    }
+    (rows, places)
+}
+
 struct TraceTaps<'a> {
     batch: &'a Batch,
+    /// Rows that hold response tokens, here and on the device, and where each of the batch's rows is among them.
+    responses: Vec<u32>,
+    on_device: Tensor,
+    places: Vec<usize>,
     sums: &'a mut Sums,
     /// The residual stream before the MLP.
     before: Option<Tensor>,
@@ -131,7 +148,7 @@ struct Seen {
 
 /// Numbers of a layer that may still be on a GPU.
 enum Unread {
-    /// Output norms, `[N, heads]`.
+    /// Output norms of the response rows, `[R, heads]`.
     Heads { layer: usize, norms: Tensor },
     /// Of its experts.
     Experts {
@@ -140,7 +157,7 @@ enum Unread {
         /// One per slot.
         gates: Tensor,
         top_k: usize,
-        /// cos(h, h + MoE(h)) of each row.
+        /// cos(h, h + MoE(h)) of each response row.
         cosines: Tensor,
     },
 }
@@ -163,18 +180,22 @@ impl TraceTaps<'_> {
         let before = self.before.take().ok_or_else(|| ModelError::Request("an MLP without its input".into()))?;
         let seen = std::mem::take(&mut self.seen);
         let Some((gates, top_k)) = self.routing.take() else { return Ok(()) };
+        if self.responses.is_empty() {
+            return Ok(());
+        }
         // The two are nearly parallel: what bf16 would leave of the difference is noise.
-        let before = before.to_dtype(DType::F32)?;
-        let after = (&before + out.to_dtype(DType::F32)?)?;
+        let rows = |x: &Tensor| x.index_select(&self.on_device, 0)?.to_dtype(DType::F32);
+        let (before, out) = (rows(&before)?, rows(out)?);
+        let after = (&before + &out)?;
         let dot = (&before * &after)?.sum(D::Minus1)?;
         let cosines = (dot / (norms(&before)? * norms(&after)?)?)?;
-        self.later(Unread::Experts { layer, seen, gates, top_k, cosines }, out)
+        self.later(Unread::Experts { layer, seen, gates, top_k, cosines })
     }
 
     /// Reads at once what is in main memory anyway.
-    fn later(&mut self, unread: Unread, beside: &Tensor) -> Result<()> {
+    fn later(&mut self, unread: Unread) -> Result<()> {
         self.unread.push(unread);
-        if beside.device().is_cpu() { self.read() } else { Ok(()) }
+        if self.on_device.device().is_cpu() { self.read() } else { Ok(()) }
     }
 
     /// Adds up what is not read yet.
@@ -202,7 +223,8 @@ impl TraceTaps<'_> {
             let Some(prompt) = self.prompt(row) else { continue };
             let gate = gates.get(slot as usize).copied().map_or(0.0, f64::from);
             let saliency = gate * f64::from(norm);
-            let turned = cosines.get(row).map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
+            let cosine = self.places.get(row).and_then(|place| cosines.get(*place));
+            let turned = cosine.map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
             for (statistic, value) in [1.0, gate, saliency, saliency * turned].into_iter().enumerate() {
                 self.sums.add_expert(layer, expert, statistic, prompt, value);
             }
@@ -210,13 +232,25 @@ impl TraceTaps<'_> {
         Ok(())
     }
 
+    /// The norms of the response rows, in their order.
     fn heads(&mut self, layer: usize, norms: &Tensor) -> Result<()> {
         let heads = norms.dim(1)?.max(1);
         let norms: Vec<f32> = norms.flatten_all()?.to_vec1()?;
-        for (row, of_heads) in norms.chunks_exact(heads).enumerate() {
-            let Some(prompt) = self.prompt(row) else { continue };
-            for (head, norm) in of_heads.iter().enumerate() {
-                self.sums.add_head(layer, head, prompt, f64::from(*norm));
+        let rows = self.responses.iter().filter_map(|row| self.prompt(*row as usize)).zip(norms.chunks_exact(heads));
+        // A prompt's rows are neighbours: its sums are made in one place before they go to theirs.
+        let mut of_prompt: Option<(usize, Vec<f64>)> = None;
+        let mut done = Vec::new();
+        for (prompt, norms) in rows {
+            let fresh = || (prompt, vec![0.0; heads]);
+            if of_prompt.as_ref().is_some_and(|(open, _)| *open != prompt) {
+                done.extend(of_prompt.take());
+            }
+            let (_, sums) = of_prompt.get_or_insert_with(fresh);
+            sums.iter_mut().zip(norms).for_each(|(sum, norm)| *sum += f64::from(*norm));
+        }
+        for (prompt, sums) in done.into_iter().chain(of_prompt) {
+            for (head, sum) in sums.into_iter().enumerate() {
+                self.sums.add_head(layer, head, prompt, sum);
             }
         }
         Ok(())
@@ -227,7 +261,10 @@ impl Taps for TraceTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::Middle { .. } => self.before = Some(value.clone()),
-            Site::Heads { layer } => self.later(Unread::Heads { layer, norms: norms(value)? }, value)?,
+            Site::Heads { layer } if !self.responses.is_empty() => {
+                let norms = norms(&value.index_select(&self.on_device, 0)?)?;
+                self.later(Unread::Heads { layer, norms })?;
+            }
             Site::Router { .. } => {
                 self.seen.clear();
                 self.routing = None;

@@ -107,12 +107,15 @@ impl Experts {
         if values.iter().any(|v| v.is_nan()) {
             return Err(ModelError::Request("a router logit is not a number: the model or its input is broken".into()));
         }
-        let best = |order: &mut Vec<(f32, u32)>, row: &[f32]| -> Vec<u32> {
-            top(row, top_k, order);
-            order.iter().map(|(_, expert)| *expert).collect()
-        };
-        let rows = values.par_chunks_exact(experts).with_min_len(ROWS);
-        let chosen: Vec<u32> = rows.map_init(Vec::new, best).flatten_iter().collect();
+        // The GPU waits for this.
+        let mut chosen = vec![0; n * top_k];
+        let rows = values.par_chunks_exact(experts).zip(chosen.par_chunks_exact_mut(top_k.max(1)));
+        rows.with_min_len(ROWS).for_each_init(Vec::new, |best, (row, chosen)| {
+            top(row, top_k, best);
+            for (place, (_, expert)) in chosen.iter_mut().zip(best.iter()) {
+                *place = *expert;
+            }
+        });
         let ids = Tensor::from_slice(&chosen, (n, top_k), logits.device())?;
         let gates = if self.mixture.renormalise {
             candle_nn::ops::softmax(&logits.contiguous()?.gather(&ids, 1)?, D::Minus1)?
@@ -146,15 +149,17 @@ impl Expert {
 }
 
 /// The `k` largest of `row`, largest first; of equals, the first one.
-fn top(row: &[f32], k: usize, order: &mut Vec<(f32, u32)>) {
-    order.clear();
-    order.extend(row.iter().copied().zip(0..));
-    let before = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if k < order.len() {
-        order.select_nth_unstable_by(k, before);
-        order.truncate(k);
+fn top(row: &[f32], k: usize, best: &mut Vec<(f32, u32)>) {
+    best.clear();
+    for (&value, expert) in row.iter().zip(0..) {
+        let is_larger = |last: &(f32, u32)| value.total_cmp(&last.0).is_gt();
+        if best.len() == k && !best.last().is_some_and(is_larger) {
+            continue;
+        }
+        best.truncate(k.saturating_sub(1));
+        let place = best.partition_point(|other| !is_larger(other));
+        best.insert(place, (value, expert));
     }
-    order.sort_unstable_by(before);
 }
 
 /// The slots of each expert, in the tokens' order.
@@ -225,5 +230,23 @@ impl<'a> WeightedSum<'a> {
         let tokens = Tensor::from_vec(tokens, self.order.len(), self.x.device())?;
         let sum = Tensor::from_vec(self.sum, shape, self.x.device())?;
         Ok(sum.index_add(&tokens, &weighted, 0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_come_first_and_of_equals_the_earlier() {
+        let row = [1.0, 3.0, -2.0, 3.0, 0.5, 2.0];
+        let mut best = Vec::new();
+        let mut ids = |k| -> Vec<u32> {
+            top(&row, k, &mut best);
+            best.iter().map(|(_, id)| *id).collect()
+        };
+        assert_eq!(ids(1), [1]);
+        assert_eq!(ids(3), [1, 3, 5]);
+        assert_eq!(ids(6), [1, 3, 5, 0, 4, 2]);
     }
 }

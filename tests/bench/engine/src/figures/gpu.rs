@@ -30,8 +30,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let name = format!("gpu_trace_batch_{batch}");
         let engines = Engines { peer_device: "cuda", device: "cuda:0", dtype: "bf16", batch, passes: 4 };
         let (pair, peak) = watched(|| alternate(bench, &name, &model, &tokens, &engines));
-        let (pair, mut detail) = (pair?, json!({"peak_device_bytes_of_both": peak}));
-        detail["rates"] = pair.detail();
+        let pair = pair?;
+        let detail = json!({"peak_device_bytes_of_both": peak, "rates": pair.detail()});
         report.put(Figure::new(name, pair.ratio(), "times", Bound::AtLeast(TIMES), detail));
     }
     let run = bench.uspx("gpu-backward").args(["probe", "patch", "--method", "atp", "--json", "--model"]).arg(model);
