@@ -46,6 +46,10 @@ pub(crate) fn unit_back(_: &Tensor, _: &Tensor, _: f64) -> Result<Tensor> {
     absent()
 }
 
+pub(crate) fn gather(_: &Tensor, _: &Tensor) -> Result<Tensor> {
+    absent()
+}
+
 pub(crate) fn add_bias(_: &Tensor, _: &Tensor) -> Result<Tensor> {
     absent()
 }

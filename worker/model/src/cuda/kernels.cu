@@ -46,11 +46,18 @@ __device__ void expand(const unsigned *codes, const unsigned char *scales, T *ou
     store8(out, at * 8, v);
 }
 
-// A bias added to every row.
+// A bias added to every row; one block a row.
 template <typename T>
-__device__ void add_bias(const T *x, const T *bias, T *out, size_t count, unsigned width) {
-    size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at < count) store(out, at, load(x, at) + load(bias, at % width));
+__device__ void add_bias(const T *x, const T *bias, T *out, unsigned width) {
+    size_t row = (size_t)blockIdx.x * width;
+    for (unsigned c = threadIdx.x; c < width; c += blockDim.x) store(out, row + c, load(x, row + c) + load(bias, c));
+}
+
+// Row i of the result is row ids[i]; one block a row, rows of `words` times 32 bits.
+extern "C" __global__ void gather(const unsigned *x, const unsigned *ids, unsigned *out, unsigned words) {
+    const unsigned *from = x + (size_t)ids[blockIdx.x] * words;
+    unsigned *to = out + (size_t)blockIdx.x * words;
+    for (unsigned c = threadIdx.x; c < words; c += blockDim.x) to[c] = from[c];
 }
 
 // gpt-oss's unit on rows of gate and up in turns: (up + 1) * gate * sigmoid(1.702 gate), both clamped.
@@ -220,9 +227,7 @@ __device__ void attend(const T *q, const T *k, const T *v, const unsigned *rows,
                                                  unsigned k) {                                                          \
         sum_places(r, p, g, o, w, k);                                                                                   \
     }                                                                                                                   \
-    extern "C" __global__ void add_bias_##NAME(const T *x, const T *b, T *o, size_t n, unsigned w) {                    \
-        add_bias(x, b, o, n, w);                                                                                        \
-    }                                                                                                                   \
+    extern "C" __global__ void add_bias_##NAME(const T *x, const T *b, T *o, unsigned w) { add_bias(x, b, o, w); }      \
     ATTEND(T, NAME, 1, 8)                                                                                               \
     ATTEND(T, NAME, 2, 8)                                                                                               \
     ATTEND(T, NAME, 4, 4)                                                                                                                   \

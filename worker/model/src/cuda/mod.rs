@@ -66,6 +66,11 @@ pub(crate) fn sum_places(rows: &Tensor, places: &Tensor, gates: &Tensor, k: usiz
     rows.contiguous()?.apply_op3_no_bwd(places, &gates.contiguous()?, &SumPlaces { k })
 }
 
+/// Rows `ids` of `[N, W]`, each of them a row of it; W is even. Not differentiable.
+pub(crate) fn gather(x: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2_no_bwd(ids, &Gather)
+}
+
 /// Adds `[W]` to every row of `[N, W]`; not differentiable.
 pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op2_no_bwd(&bias.contiguous()?, &AddBias)
@@ -119,6 +124,11 @@ fn view<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<C
 fn each(count: usize) -> Result<LaunchConfig> {
     let blocks = u32::try_from(count.div_ceil(THREADS as usize))?;
     Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+}
+
+/// A block a row.
+fn by_row(rows: usize) -> Result<LaunchConfig> {
+    Ok(LaunchConfig { grid_dim: (u32::try_from(rows)?, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
 }
 
 fn only_cuda<T>(name: &str) -> Result<T> {
@@ -238,6 +248,43 @@ impl CustomOp2 for Unit {
     }
 }
 
+struct Gather;
+
+fn run_gather<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+    let [(x, xl), (ids, il)] = inputs;
+    let ((_, width), rows, device) = (xl.shape().dims2()?, il.shape().dims1()?, x.device());
+    let bytes = width * size_of::<T>();
+    if !bytes.is_multiple_of(4) || !(xl.start_offset() * size_of::<T>()).is_multiple_of(4) {
+        candle_core::bail!("rows of {bytes} bytes are no words of 32 bits");
+    }
+    let (x, ids, words) = (view::<T>(x, xl)?, view::<u32>(ids, il)?, (bytes / 4) as u32);
+    // SAFETY: the kernel writes a row for each id.
+    let mut out = unsafe { device.alloc::<T>(rows * width)? };
+    let function = device.get_or_load_custom_func("gather", "uspx", ptx()?)?.into_cuda_function();
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&x).arg(&ids).arg(&mut out).arg(&words);
+    if rows > 0 {
+        // SAFETY: the caller's ids are rows of x; rows begin at whole words, checked above.
+        unsafe { launch.launch(by_row(rows)?) }.w()?;
+    }
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width).into()))
+}
+
+impl CustomOp2 for Gather {
+    fn name(&self) -> &'static str {
+        "gather-rows"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        only_cuda(self.name())
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, i: &CudaStorage, il: &Layout) -> Result<(CudaStorage, Shape)> {
+        by_type!(x.dtype(), run_gather([(x, xl), (i, il)]))
+    }
+}
+
 struct AddBias;
 
 fn run_add_bias<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
@@ -252,9 +299,11 @@ fn run_add_bias<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaS
     let function = kernel::<T>(device, "add_bias")?;
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
-    launch.arg(&x).arg(&bias).arg(&mut out).arg(&count).arg(&width);
-    // SAFETY: `count` values in rows of `width`, checked above.
-    unsafe { launch.launch(each(count)?) }.w()?;
+    launch.arg(&x).arg(&bias).arg(&mut out).arg(&width);
+    if count > 0 {
+        // SAFETY: `count` values in rows of `width`, checked above.
+        unsafe { launch.launch(by_row(count / width as usize)?) }.w()?;
+    }
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), xl.shape().clone()))
 }
 
@@ -291,9 +340,8 @@ fn run_sum_places<T: Value>(k: usize, inputs: [(&CudaStorage, &Layout); 3]) -> R
     let mut launch = stream.launch_builder(&function);
     launch.arg(&rows).arg(&places).arg(&gates).arg(&mut out).arg(&w).arg(&k);
     if tokens > 0 {
-        let grid_dim = (u32::try_from(tokens)?, 1, 1);
         // SAFETY: k places for each of `tokens`; the caller made them of the rows' order, so each is a row.
-        unsafe { launch.launch(LaunchConfig { grid_dim, block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }) }.w()?;
+        unsafe { launch.launch(by_row(tokens)?) }.w()?;
     }
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (tokens, width).into()))
 }

@@ -7,10 +7,12 @@ use candle_core::{D, DType, Tensor};
 
 /// Rows `ids` of x, `[N, W]` to `[S, W]`, none of them twice; differentiable. `on_device` holds the same ids.
 pub(crate) fn pick(x: &Tensor, ids: &[u32], on_device: &Tensor) -> Result<Tensor> {
-    if !x.track_op() || x.device().is_cpu() {
+    if x.device().is_cpu() {
         return Ok(x.index_select(on_device, 0)?);
     }
-    let picked = x.detach().index_select(on_device, 0)?;
+    let plain = x.detach();
+    let served = cuda::serves(x) && x.dim(1)?.is_multiple_of(2);
+    let picked = if served { cuda::gather(&plain, on_device)? } else { plain.index_select(on_device, 0)? };
     let (ids, rows) = (ids.to_vec(), x.dim(0)?);
     Ok(link("pick-rows", x, picked, move |_, _, grad| spread(grad, &ids, rows))?)
 }
