@@ -2,6 +2,7 @@
 
 use crate::cuda::Ragged;
 use crate::layers::rope::{Angles, Rotary};
+use crate::layers::rows::{inverse, pick_or_zero};
 use crate::link::link;
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
@@ -347,10 +348,7 @@ impl Rectangle {
             }
         }
         let count = unpad.len();
-        let mut back = vec![count as u32; rows * width];
-        for (row, place) in (0..).zip(&unpad) {
-            back.get_mut(*place as usize).into_iter().for_each(|b| *b = row);
-        }
+        let back = inverse(&unpad, rows * width, count as u32);
         let ends = spans.first().zip(spans.last()).filter(|_| spans.iter().all(|s| s.prefix.is_empty()));
         Ok(Self {
             pad: Tensor::from_vec(pad, rows * width, device)?,
@@ -377,8 +375,7 @@ impl Rectangle {
         let padded = x.detach().index_select(&self.pad, 1)?;
         let (unpad, after) = (self.unpad.clone(), n - own.end);
         let padded = link("pad", x, padded, move |_, _, grad| {
-            let rows = grad.index_select(&unpad, 1)?;
-            if own.start == 0 && after == 0 { Ok(rows) } else { rows.pad_with_zeros(1, own.start, after) }
+            grad.index_select(&unpad, 1)?.pad_with_zeros(1, own.start, after)
         })?;
         Ok(padded.reshape(shape)?)
     }
@@ -392,10 +389,7 @@ impl Rectangle {
         let x = x.reshape((heads, b * t, d))?;
         let rows = x.detach().index_select(&self.unpad, 1)?;
         let back = self.back.clone();
-        Ok(link("unpad", &x, rows, move |_, _, grad| {
-            let zero = Tensor::zeros((heads, 1, d), grad.dtype(), grad.device())?;
-            Tensor::cat(&[grad, &zero], 1)?.index_select(&back, 1)
-        })?)
+        Ok(link("unpad", &x, rows, move |_, _, grad| pick_or_zero(grad, 1, &back))?)
     }
 
     /// What is added to the attention scores under `window`: `[1, B, T, keys]`, 0 or a large negative number.

@@ -26,16 +26,17 @@ impl Head {
     /// As the placement of `source` asks. `embedding` is the embedding where it is held as floats.
     pub fn load(source: &Arc<Source>, embedding: Option<&Tensor>) -> Result<Self> {
         let vocab = source.config.vocab;
-        match source.placement.holding {
-            Holding::Streamed => Ok(Self::InFile(source.clone())),
-            Holding::Stored if embedding.is_none() || !source.config.tied => {
-                Ok(Self::Panels(starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?))
-            }
-            _ => match embedding.filter(|_| source.config.tied) {
-                Some(embedding) => Ok(Self::Whole(embedding.clone())),
-                None => Ok(Self::Whole(source.head_rows(0..vocab)?.float()?)),
-            },
+        let holding = source.placement.holding;
+        if holding == Holding::Streamed {
+            return Ok(Self::InFile(source.clone()));
         }
+        if let Some(embedding) = embedding.filter(|_| source.config.tied) {
+            return Ok(Self::Whole(embedding.clone()));
+        }
+        if holding == Holding::Stored {
+            return Ok(Self::Panels(starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?));
+        }
+        Ok(Self::Whole(source.head_rows(0..vocab)?.float()?))
     }
 
     /// As one tensor of floats.

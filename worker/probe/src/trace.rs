@@ -236,19 +236,16 @@ impl TraceTaps<'_> {
     fn heads(&mut self, layer: usize, norms: &Tensor) -> Result<()> {
         let heads = norms.dim(1)?.max(1);
         let norms: Vec<f32> = norms.flatten_all()?.to_vec1()?;
-        let rows = self.responses.iter().filter_map(|row| self.prompt(*row as usize)).zip(norms.chunks_exact(heads));
+        let mut norms = norms.chunks_exact(heads);
         // A prompt's rows are neighbours: its sums are made in one place before they go to theirs.
-        let mut of_prompt: Option<(usize, Vec<f64>)> = None;
-        let mut done = Vec::new();
-        for (prompt, norms) in rows {
-            let fresh = || (prompt, vec![0.0; heads]);
-            if of_prompt.as_ref().is_some_and(|(open, _)| *open != prompt) {
-                done.extend(of_prompt.take());
+        let batch = self.batch;
+        let prompt = |row: &u32| batch.place.get(*row as usize).map(|(sequence, _)| *sequence as usize);
+        for rows in self.responses.chunk_by(|a, b| prompt(a) == prompt(b)) {
+            let mut sums = vec![0.0; heads];
+            for of_row in norms.by_ref().take(rows.len()) {
+                sums.iter_mut().zip(of_row).for_each(|(sum, norm)| *sum += f64::from(*norm));
             }
-            let (_, sums) = of_prompt.get_or_insert_with(fresh);
-            sums.iter_mut().zip(norms).for_each(|(sum, norm)| *sum += f64::from(*norm));
-        }
-        for (prompt, sums) in done.into_iter().chain(of_prompt) {
+            let Some(prompt) = rows.first().and_then(prompt) else { continue };
             for (head, sum) in sums.into_iter().enumerate() {
                 self.sums.add_head(layer, head, prompt, sum);
             }

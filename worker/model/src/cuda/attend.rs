@@ -1,11 +1,12 @@
 //! Attention of ragged sequences on a GPU: nothing is padded and no scores are laid out (see `attend` in `kernels.cu`).
 
-use super::{Value, kernel, only_cuda, serves, view};
+use super::op::{Input, only_cuda, op3};
+use super::{Value, kernel, serves, view};
 use crate::batch::Span;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaStorage, WrapErr};
-use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{DType, Device, Result, Shape, Storage, Tensor};
 use half::bf16;
 
 /// Warps of a block.
@@ -39,7 +40,7 @@ pub(crate) struct Ragged {
 pub(crate) fn attends(q: &Tensor, kv_heads: usize) -> bool {
     let Ok((_, heads, dim)) = q.dims3() else { return false };
     let group = heads / kv_heads.max(1);
-    serves(q) && group > 0 && heads % kv_heads == 0 && pairs(dim).is_some_and(|p| group <= WARPS * p)
+    serves(q) && group > 0 && heads.is_multiple_of(kv_heads) && pairs(dim).is_some_and(|p| group <= WARPS * p)
 }
 
 impl Ragged {
@@ -69,7 +70,8 @@ pub(crate) fn attend(
     window: Option<usize>,
 ) -> Result<Tensor> {
     let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
-    q.apply_op3_no_bwd(&k, &v, &Attend { ragged, sinks, window })
+    let (dtype, op) = (q.dtype(), Attend { ragged, sinks, window });
+    op3("attend", [&q, &k, &v], |inputs| by_type!(dtype, run(&op, inputs)))
 }
 
 struct Attend<'a> {
@@ -78,7 +80,7 @@ struct Attend<'a> {
     window: Option<usize>,
 }
 
-fn run<T: Value>(op: &Attend<'_>, inputs: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+fn run<T: Value>(op: &Attend<'_>, inputs: [Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
     let [(q, ql), (k, kl), (v, vl)] = inputs;
     let ((n, heads, dim), (kn, kv_heads, kd)) = (ql.shape().dims3()?, kl.shape().dims3()?);
     let Some(pairs) = pairs(dim) else { candle_core::bail!("no attention kernel for heads of {dim}") };
@@ -121,38 +123,4 @@ fn run<T: Value>(op: &Attend<'_>, inputs: [(&CudaStorage, &Layout); 3]) -> Resul
     // SAFETY: the rows of `ragged` are those of this batch, of whose size q, k and v are.
     unsafe { launch.launch(LaunchConfig { grid_dim, block_dim, shared_mem_bytes: shared as u32 }) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), ql.shape().clone()))
-}
-
-impl CustomOp3 for Attend<'_> {
-    fn name(&self) -> &'static str {
-        "attend"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        only_cuda(self.name())
-    }
-
-    fn cuda_fwd(
-        &self,
-        q: &CudaStorage,
-        ql: &Layout,
-        k: &CudaStorage,
-        kl: &Layout,
-        v: &CudaStorage,
-        vl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        match q.dtype() {
-            DType::F32 => run::<f32>(self, [(q, ql), (k, kl), (v, vl)]),
-            DType::BF16 => run::<bf16>(self, [(q, ql), (k, kl), (v, vl)]),
-            other => candle_core::bail!("no CUDA kernel for {other:?}"),
-        }
-    }
 }

@@ -3,17 +3,30 @@
 //!
 //! The callers (`layers`) decide which tensor comes here and what its gradient is; here only shapes are checked.
 
-mod attend;
-
-pub(crate) use attend::{Ragged, attend, attends};
-
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, WrapErr};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Device, Layout, Result, Shape, Tensor};
 use half::bf16;
+use op::{Input, op1, op2, op3};
 use std::sync::OnceLock;
+
+/// Calls `$f::<T>` for the type of values.
+macro_rules! by_type {
+    ($dtype:expr, $f:ident ( $($arg:expr),* )) => {
+        match $dtype {
+            DType::F32 => $f::<f32>($($arg),*),
+            DType::BF16 => $f::<bf16>($($arg),*),
+            other => candle_core::bail!("no CUDA kernel for {other:?}"),
+        }
+    };
+}
+
+mod attend;
+mod op;
+
+pub(crate) use attend::{Ragged, attend, attends};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
@@ -48,37 +61,47 @@ pub(crate) fn keep_freed_memory(device: &Device) {
 
 /// MXFP4 blocks and scales, bytes as a checkpoint holds them, to `shape` values of `dtype`.
 pub(crate) fn expand(blocks: &Tensor, scales: &Tensor, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
-    blocks.apply_op2_no_bwd(scales, &Expand { shape, dtype })
+    op2("mxfp4-expand", [blocks, scales], |inputs| by_type!(dtype, run_expand(shape, inputs)))
 }
 
 /// gpt-oss's unit, `[S, 2·inner]` to `[S, inner]`; not differentiable.
 pub(crate) fn unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
-    pairs.contiguous()?.apply_op1_no_bwd(&Unit { limit: limit as f32 })
+    let dtype = pairs.dtype();
+    op1("clamped-unit", &pairs.contiguous()?, |pairs| by_type!(dtype, run_unit(limit as f32, pairs)))
 }
 
 /// Its gradient, `[S, 2·inner]` and `[S, inner]` to `[S, 2·inner]`.
 pub(crate) fn unit_back(pairs: &Tensor, grad: &Tensor, limit: f64) -> Result<Tensor> {
-    pairs.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &Unit { limit: limit as f32 })
+    let dtype = pairs.dtype();
+    op2("clamped-unit-backward", [&pairs.contiguous()?, &grad.contiguous()?], |inputs| {
+        by_type!(dtype, run_unit_back(limit as f32, inputs))
+    })
 }
 
 /// Row n of the result is the sum of gates\[s\] times row places\[s\] of `[S, W]`, s from n · k: `[N, W]`; not differentiable.
 pub(crate) fn sum_places(rows: &Tensor, places: &Tensor, gates: &Tensor, k: usize) -> Result<Tensor> {
-    rows.contiguous()?.apply_op3_no_bwd(places, &gates.contiguous()?, &SumPlaces { k })
+    let dtype = rows.dtype();
+    op3("sum-places", [&rows.contiguous()?, places, &gates.contiguous()?], |inputs| {
+        by_type!(dtype, run_sum_places(k, inputs))
+    })
 }
 
 /// Rows `ids` of `[N, W]`, each of them a row of it; W is even. Not differentiable.
 pub(crate) fn gather(x: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op2_no_bwd(ids, &Gather)
+    let dtype = x.dtype();
+    op2("gather-rows", [&x.contiguous()?, ids], |inputs| by_type!(dtype, run_gather(inputs)))
 }
 
 /// Adds `[W]` to every row of `[N, W]`; not differentiable.
 pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op2_no_bwd(&bias.contiguous()?, &AddBias)
+    let dtype = x.dtype();
+    op2("add-bias", [&x.contiguous()?, &bias.contiguous()?], |inputs| by_type!(dtype, run_add_bias(inputs)))
 }
 
 /// Euclidean norms over the last dimension, in f32.
 pub(crate) fn norms(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&Norms)
+    let dtype = x.dtype();
+    op1("norms", &x.contiguous()?, |x| by_type!(dtype, run_norms(x)))
 }
 
 /// The compiled kernels, for any GPU that CUDA 13 knows; the driver makes its own code of it.
@@ -108,8 +131,14 @@ impl Value for bf16 {
     const NAME: &'static str = "bf16";
 }
 
+/// A kernel by its name.
+fn function(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+    Ok(device.get_or_load_custom_func(name, "uspx", ptx()?)?.into_cuda_function())
+}
+
+/// The kernel of a type of values.
 fn kernel<T: Value>(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
-    Ok(device.get_or_load_custom_func(&format!("{name}_{}", T::NAME), "uspx", ptx()?)?.into_cuda_function())
+    function(device, &format!("{name}_{}", T::NAME))
 }
 
 /// The elements of a contiguous tensor.
@@ -131,31 +160,11 @@ fn by_row(rows: usize) -> Result<LaunchConfig> {
     Ok(LaunchConfig { grid_dim: (u32::try_from(rows)?, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
 }
 
-fn only_cuda<T>(name: &str) -> Result<T> {
-    candle_core::bail!("{name} runs on CUDA only")
-}
-
-/// Calls `$f::<T>` for the type that the storage holds.
-macro_rules! by_type {
-    ($dtype:expr, $f:ident ( $($arg:expr),* )) => {
-        match $dtype {
-            DType::F32 => $f::<f32>($($arg),*),
-            DType::BF16 => $f::<bf16>($($arg),*),
-            other => candle_core::bail!("no CUDA kernel for {other:?}"),
-        }
-    };
-}
-
-struct Expand {
-    shape: (usize, usize),
-    dtype: DType,
-}
-
-fn run_expand<T: Value>(op: &Expand, inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+fn run_expand<T: Value>(shape: (usize, usize), inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
     let [(blocks, bl), (scales, sl)] = inputs;
-    let (device, count) = (blocks.device(), op.shape.0 * op.shape.1);
+    let (device, count) = (blocks.device(), shape.0 * shape.1);
     if bl.shape().elem_count() * 2 != count || sl.shape().elem_count() * 32 != count || bl.start_offset() != 0 {
-        candle_core::bail!("MXFP4 of {bl:?} and {sl:?} is no matrix of {:?}", op.shape);
+        candle_core::bail!("MXFP4 of {bl:?} and {sl:?} is no matrix of {shape:?}");
     }
     let (blocks, scales) = (view::<u8>(blocks, bl)?, view::<u8>(scales, sl)?);
     // SAFETY: the kernel writes all `count` values.
@@ -166,28 +175,10 @@ fn run_expand<T: Value>(op: &Expand, inputs: [(&CudaStorage, &Layout); 2]) -> Re
     launch.arg(&blocks).arg(&scales).arg(&mut out).arg(&words);
     // SAFETY: `words` words of blocks (aligned: they begin their allocation), a scale for each four, eight values for each.
     unsafe { launch.launch(each(words)?) }.w()?;
-    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), op.shape.into()))
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape.into()))
 }
 
-impl CustomOp2 for Expand {
-    fn name(&self) -> &'static str {
-        "mxfp4-expand"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda(self.name())
-    }
-
-    fn cuda_fwd(&self, b: &CudaStorage, bl: &Layout, s: &CudaStorage, sl: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(self.dtype, run_expand(self, [(b, bl), (s, sl)]))
-    }
-}
-
-struct Unit {
-    limit: f32,
-}
-
-fn run_unit<T: Value>(limit: f32, pairs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+fn run_unit<T: Value>(limit: f32, (pairs, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (rows, width) = layout.shape().dims2()?;
     let (device, count) = (pairs.device(), rows * (width / 2));
     let pairs = view::<T>(pairs, layout)?;
@@ -202,21 +193,7 @@ fn run_unit<T: Value>(limit: f32, pairs: &CudaStorage, layout: &Layout) -> Resul
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width / 2).into()))
 }
 
-impl CustomOp1 for Unit {
-    fn name(&self) -> &'static str {
-        "clamped-unit"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda("clamped-unit")
-    }
-
-    fn cuda_fwd(&self, pairs: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(pairs.dtype(), run_unit(self.limit, pairs, layout))
-    }
-}
-
-fn run_unit_back<T: Value>(limit: f32, inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+fn run_unit_back<T: Value>(limit: f32, inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
     let [(pairs, pl), (grad, gl)] = inputs;
     let (device, count) = (pairs.device(), gl.shape().elem_count());
     if pl.shape().elem_count() != 2 * count {
@@ -234,23 +211,7 @@ fn run_unit_back<T: Value>(limit: f32, inputs: [(&CudaStorage, &Layout); 2]) -> 
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), pl.shape().clone()))
 }
 
-impl CustomOp2 for Unit {
-    fn name(&self) -> &'static str {
-        "clamped-unit-backward"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda("clamped-unit-backward")
-    }
-
-    fn cuda_fwd(&self, p: &CudaStorage, pl: &Layout, g: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(p.dtype(), run_unit_back(self.limit, [(p, pl), (g, gl)]))
-    }
-}
-
-struct Gather;
-
-fn run_gather<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+fn run_gather<T: Value>(inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
     let [(x, xl), (ids, il)] = inputs;
     let ((_, width), rows, device) = (xl.shape().dims2()?, il.shape().dims1()?, x.device());
     let bytes = width * size_of::<T>();
@@ -260,7 +221,7 @@ fn run_gather<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaSto
     let (x, ids, words) = (view::<T>(x, xl)?, view::<u32>(ids, il)?, (bytes / 4) as u32);
     // SAFETY: the kernel writes a row for each id.
     let mut out = unsafe { device.alloc::<T>(rows * width)? };
-    let function = device.get_or_load_custom_func("gather", "uspx", ptx()?)?.into_cuda_function();
+    let function = function(device, "gather")?;
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
     launch.arg(&x).arg(&ids).arg(&mut out).arg(&words);
@@ -271,23 +232,7 @@ fn run_gather<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaSto
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width).into()))
 }
 
-impl CustomOp2 for Gather {
-    fn name(&self) -> &'static str {
-        "gather-rows"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda(self.name())
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, i: &CudaStorage, il: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(x.dtype(), run_gather([(x, xl), (i, il)]))
-    }
-}
-
-struct AddBias;
-
-fn run_add_bias<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+fn run_add_bias<T: Value>(inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
     let [(x, xl), (bias, bl)] = inputs;
     let (device, count, width) = (x.device(), xl.shape().elem_count(), bl.shape().dims1()? as u32);
     if xl.dims().last().copied() != Some(width as usize) {
@@ -307,25 +252,7 @@ fn run_add_bias<T: Value>(inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaS
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), xl.shape().clone()))
 }
 
-impl CustomOp2 for AddBias {
-    fn name(&self) -> &'static str {
-        "add-bias"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda(self.name())
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(x.dtype(), run_add_bias([(x, xl), (b, bl)]))
-    }
-}
-
-struct SumPlaces {
-    k: usize,
-}
-
-fn run_sum_places<T: Value>(k: usize, inputs: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+fn run_sum_places<T: Value>(k: usize, inputs: [Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
     let [(rows, rl), (places, pl), (gates, gl)] = inputs;
     let ((_, width), device) = (rl.shape().dims2()?, rows.device());
     let tokens = pl.shape().elem_count() / k.max(1);
@@ -346,39 +273,7 @@ fn run_sum_places<T: Value>(k: usize, inputs: [(&CudaStorage, &Layout); 3]) -> R
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (tokens, width).into()))
 }
 
-impl CustomOp3 for SumPlaces {
-    fn name(&self) -> &'static str {
-        "sum-places"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        only_cuda(self.name())
-    }
-
-    fn cuda_fwd(
-        &self,
-        r: &CudaStorage,
-        rl: &Layout,
-        p: &CudaStorage,
-        pl: &Layout,
-        g: &CudaStorage,
-        gl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        by_type!(r.dtype(), run_sum_places(self.k, [(r, rl), (p, pl), (g, gl)]))
-    }
-}
-
-struct Norms;
-
-fn run_norms<T: Value>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+fn run_norms<T: Value>((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (device, dims) = (x.device(), layout.dims());
     let Some((width, outer)) = dims.split_last() else { candle_core::bail!("norms of a scalar") };
     let (rows, w) = (outer.iter().product::<usize>(), *width as u32);
@@ -392,18 +287,4 @@ fn run_norms<T: Value>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage,
     // SAFETY: `rows` rows of `w` values; a warp serves one.
     unsafe { launch.launch(each(rows * 32)?) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), outer.into()))
-}
-
-impl CustomOp1 for Norms {
-    fn name(&self) -> &'static str {
-        "norms"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        only_cuda("norms")
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        by_type!(x.dtype(), run_norms(x, layout))
-    }
 }

@@ -5,7 +5,7 @@ use crate::config::{GatedUnit, Mixture};
 use crate::error::ModelError;
 use crate::layers::gated::{clamped_unit, swiglu};
 use crate::layers::linear::Linear;
-use crate::layers::rows::{pick, sum_slots};
+use crate::layers::rows::{pick, sum_slots, weighted};
 use crate::layers::slices::{is_plain, with_values};
 use crate::taps::{AtExpert, Routing, Site, Taps, tap};
 use candle_core::{D, DType, Tensor};
@@ -218,14 +218,12 @@ impl<'a> WeightedSum<'a> {
             let sum = if self.sum.is_empty() { vec![0.0; shape.0 * shape.1] } else { self.sum };
             return Ok(Tensor::from_vec(sum, shape, self.x.device())?);
         }
-        let (top_k, dtype) = (self.routing.top_k, self.x.dtype());
+        let (top_k, kept) = (self.routing.top_k, Tensor::cat(&self.kept, 0)?);
         if self.order.len() == shape.0 * top_k {
-            return sum_slots(&Tensor::cat(&self.kept, 0)?, &self.routing.gates.to_dtype(dtype)?, &self.order);
+            return sum_slots(&kept, &self.routing.gates.to_dtype(kept.dtype())?, &self.order);
         }
         // Only some experts are differentiated: the others have been added up.
-        let slots = Tensor::from_slice(&self.order, self.order.len(), self.x.device())?;
-        let gates = self.routing.gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(dtype)?;
-        let weighted = Tensor::cat(&self.kept, 0)?.broadcast_mul(&gates.unsqueeze(1)?)?;
+        let weighted = weighted(&kept, &self.routing.gates, &self.order)?;
         let tokens: Vec<u32> = self.order.iter().map(|slot| slot / top_k as u32).collect();
         let tokens = Tensor::from_vec(tokens, self.order.len(), self.x.device())?;
         let sum = Tensor::from_vec(self.sum, shape, self.x.device())?;

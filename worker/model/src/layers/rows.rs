@@ -19,25 +19,40 @@ pub(crate) fn pick(x: &Tensor, ids: &[u32], on_device: &Tensor) -> Result<Tensor
 
 /// `[S, W]` to `[rows, W]`: row i goes to `ids[i]`, what none goes to is zero.
 fn spread(grad: &Tensor, ids: &[u32], rows: usize) -> candle_core::Result<Tensor> {
-    let (count, width) = grad.dims2()?;
-    let mut from = vec![count as u32; rows];
+    let from = inverse(ids, rows, grad.dim(0)? as u32);
+    pick_or_zero(grad, 0, &Tensor::from_vec(from, rows, grad.device())?)
+}
+
+/// For each of `count` places, which of `ids` names it; `none` where none does.
+pub(crate) fn inverse(ids: &[u32], count: usize, none: u32) -> Vec<u32> {
+    let mut from = vec![none; count];
     for (at, id) in (0..).zip(ids) {
         from.get_mut(*id as usize).into_iter().for_each(|place| *place = at);
     }
-    let zero = Tensor::zeros((1, width), grad.dtype(), grad.device())?;
-    Tensor::cat(&[grad, &zero], 0)?.index_select(&Tensor::from_vec(from, rows, grad.device())?, 0)
+    from
+}
+
+/// The entries `from` of x's dimension `dim`; the one after its last is zero.
+pub(crate) fn pick_or_zero(x: &Tensor, dim: usize, from: &Tensor) -> candle_core::Result<Tensor> {
+    x.pad_with_zeros(dim, 0, 1)?.index_select(from, dim)
+}
+
+/// Each slot's row times its gate: row i of `values`, `[S, W]`, is of slot `order[i]` of gates `[N, k]`.
+pub(crate) fn weighted(values: &Tensor, gates: &Tensor, order: &[u32]) -> Result<Tensor> {
+    let slots = Tensor::from_slice(order, order.len(), values.device())?;
+    let gates = gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(values.dtype())?;
+    Ok(values.broadcast_mul(&gates.unsqueeze(1)?)?)
 }
 
 /// The sum of each token's slots, each times its gate: `[N · k, W]` and gates `[N, k]` to `[N, W]`. Row i of `values` is of
 /// slot `order[i]`, and `order` is a permutation. Differentiable in both.
 pub(crate) fn sum_slots(values: &Tensor, gates: &Tensor, order: &[u32]) -> Result<Tensor> {
     let ((tokens, k), device) = (gates.dims2()?, values.device());
-    let places = Tensor::from_vec(places(order), order.len(), device)?;
+    let places = Tensor::from_vec(inverse(order, order.len(), 0), order.len(), device)?;
     if cuda::serves(values) && !values.track_op() && !gates.track_op() {
         return Ok(cuda::sum_places(values, &places, gates, k)?);
     }
-    let slots = Tensor::from_slice(order, order.len(), device)?;
-    let weighted = values.broadcast_mul(&gates.flatten_all()?.index_select(&slots, 0)?.unsqueeze(1)?)?;
+    let weighted = weighted(values, gates, order)?;
     let plain = weighted.detach();
     let sum = if cuda::serves(values) {
         cuda::sum_places(&plain, &places, &gates.ones_like()?, k)?
@@ -48,15 +63,6 @@ pub(crate) fn sum_slots(values: &Tensor, gates: &Tensor, order: &[u32]) -> Resul
     Ok(link("sum-slots", &weighted, sum, move |_, _, grad| {
         grad.index_select(&Tensor::from_slice(&back, back.len(), grad.device())?, 0)
     })?)
-}
-
-/// For each slot its place in `order`, a permutation of all slots.
-fn places(order: &[u32]) -> Vec<u32> {
-    let mut places = vec![0; order.len()];
-    for (at, slot) in (0..).zip(order) {
-        places.get_mut(*slot as usize).into_iter().for_each(|place| *place = at);
-    }
-    places
 }
 
 /// Euclidean norms over the last dimension, in f32.
