@@ -3,6 +3,7 @@
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use uspx_model::chat::{Bounds, OpenedReasoning};
 
 /// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student of them.
 #[derive(Parser, Debug)]
@@ -112,9 +113,41 @@ pub struct RunArgs {
     /// Leave the weights in their file and read one layer at a time, whatever the memory.
     #[arg(long)]
     pub stream: bool,
+    /// Bound on what a model that reasons writes before its answer; one that meets it has given no answer.
+    #[arg(long, env = "USPX_MAX_REASONING_TOKENS", default_value_t = Bounds::REASONING)]
+    pub max_reasoning_tokens: usize,
+    /// What becomes of reasoning that the generation prompt opens, where a given answer is scored: an empty think block
+    /// (closed), or none (open: the answer stands in the reasoning's place).
+    #[arg(long, env = "USPX_REASONING", value_enum, default_value = "closed")]
+    pub reasoning: Opened,
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+impl RunArgs {
+    /// Bounds on a reply whose answer has at most `answer` tokens.
+    pub fn bounds(&self, answer: usize) -> Bounds {
+        Bounds { answer, reasoning: self.max_reasoning_tokens }
+    }
+}
+
+/// See [`OpenedReasoning`].
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum Opened {
+    /// Closed empty.
+    Closed,
+    /// Left open.
+    Open,
+}
+
+impl From<Opened> for OpenedReasoning {
+    fn from(opened: Opened) -> Self {
+        match opened {
+            Opened::Closed => Self::Closed,
+            Opened::Open => Self::Open,
+        }
+    }
 }
 
 /// A model and prompts.

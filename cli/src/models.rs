@@ -60,7 +60,8 @@ pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
             eprintln!("{plan}");
         }
     }
-    let model = uspx_worker::open_any(path, placement)?;
+    let mut model = uspx_worker::open_any(path, placement)?;
+    model.chat.set_opened_reasoning(run.reasoning.into());
     Ok(Opened { model, batch_tokens: run.batch_tokens.unwrap_or(batch_tokens) })
 }
 
@@ -148,7 +149,7 @@ pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subj
     let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
     if prompts.iter().any(|p| p.reference.is_none()) {
         let bar = Bar::new("answering", args.run.json, shutdown);
-        fill_references(&model, &mut prompts, args.max_new_tokens, &mut NoTaps, &bar)?;
+        fill_references(&model, &mut prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
         bar.finish();
     }
     Ok(Subject { model, prompts, batch_tokens })

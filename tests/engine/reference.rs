@@ -4,6 +4,7 @@ use crate::support::{ModelReference, nano, prompts, reference, root};
 use candle_core::{DType, Device};
 use uspx_domain::{Column, ModelShape, Prompt, Statistic, UnitKind};
 use uspx_model::batch::Batch;
+use uspx_model::chat::Bounds;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::NoTaps;
 use uspx_model::{Holding, LoadedModel, NoPulse, Placement};
@@ -137,7 +138,8 @@ fn cached_decoding_gives_the_tokens_of_whole_forward_passes() {
             .map(|p| model.chat.sequence(p, None).unwrap())
             .collect();
         let all: Vec<_> = asked.iter().collect();
-        let answers = generate(&model, &all, 40, &mut Choice::Greedy, &mut NoTaps, &mut |_, _| {}).unwrap();
+        let answers =
+            generate(&model, &all, Bounds::answer(40), &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {}).unwrap();
         for (sequence, answer) in asked.iter().zip(&answers) {
             let mut ids = sequence.ids.clone();
             let mut greedy = Vec::new();
@@ -170,7 +172,8 @@ fn streamed_decoding_gives_the_same_tokens() {
             let model = LoadedModel::open(&root().join("cli/assets/nano/teacher"), placement).unwrap();
             let sequences: Vec<_> = asked.iter().map(|p| model.chat.sequence(p, None).unwrap()).collect();
             let sequences: Vec<_> = sequences.iter().collect();
-            let answers = generate(&model, &sequences, 16, &mut Choice::Greedy, &mut NoTaps, &mut |_, _| {});
+            let answers =
+                generate(&model, &sequences, Bounds::answer(16), &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {});
             answers.unwrap().into_iter().map(|a| a.ids).collect::<Vec<_>>()
         },
     );

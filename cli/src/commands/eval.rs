@@ -12,6 +12,7 @@ use std::time::Instant;
 use uspx_domain::Prompt;
 use uspx_model::LoadedModel;
 use uspx_model::budget::Work;
+use uspx_model::chat::Bounds;
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::{NoTaps, Taps};
@@ -52,7 +53,7 @@ pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
         (None, Some(_)) => Against::Itself,
         (None, None) => Against::Nothing,
     };
-    let exact = args.exact_match.then_some(args.common.max_new_tokens);
+    let exact = args.exact_match.then_some(args.common.run.bounds(args.common.max_new_tokens));
     measure(&subject, args.mask.as_deref(), &against, exact, &args.common, shutdown)
 }
 
@@ -78,7 +79,7 @@ fn measure(
     subject: &Subject,
     mask: Option<&Path>,
     against: &Against<'_>,
-    exact: Option<usize>,
+    exact: Option<Bounds>,
     args: &ProbeArgs,
     shutdown: &Shutdown,
 ) -> Result<()> {
@@ -148,7 +149,7 @@ fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
 fn exact_match(
     model: &LoadedModel,
     prompts: &[Prompt],
-    bound: usize,
+    bounds: Bounds,
     taps: &mut dyn Taps,
     (json, shutdown): (bool, &Shutdown),
 ) -> Result<f64> {
@@ -158,10 +159,11 @@ fn exact_match(
     for (at, group) in prompts.chunks(32).enumerate() {
         let asked = group.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;
         let asked: Vec<_> = asked.iter().collect();
-        let answers = generate(model, &asked, bound, &mut Choice::Greedy, taps, &mut |_, _| {})?;
+        let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter().zip(&answers) {
-            let text = model.chat.decode(&answer.ids)?;
-            right += usize::from(prompt.reference.as_deref().map(str::trim) == Some(text.trim()));
+            let text = model.chat.answer_text(&answer.ids);
+            let same = prompt.reference.as_deref().map(str::trim) == Some(text.trim());
+            right += usize::from(same && !answer.unfinished);
         }
         bar.beat((at * 32 + group.len()) as u64, prompts.len() as u64)?;
     }

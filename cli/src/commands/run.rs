@@ -11,7 +11,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use uspx_model::LoadedModel;
-use uspx_model::chat::{Chat, Turn};
+use uspx_model::chat::{Bounds, Chat, Part, Turn};
 use uspx_model::generate::{Choice, generate, sampler};
 use uspx_model::taps::NoTaps;
 use uspx_runtime::Shutdown;
@@ -60,6 +60,9 @@ pub fn pulled(from: Option<&Path>, format: StudentFormat) -> Result<PathBuf> {
 #[derive(Serialize)]
 struct Answer {
     text: String,
+    /// What a model that reasons wrote before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
     tokens: usize,
     ended: bool,
     /// Tokens per second of decoding: the time from the first token to the last, the prompt left out.
@@ -89,12 +92,13 @@ impl<'a> Engine<'a> {
             Self::LlamaCpp(server) => {
                 let reply = server.answer(turns, args)?;
                 let mut shown = Shown::new(args);
-                reply.ids.iter().for_each(|id| shown.push(&server.chat, *id));
+                reply.answer.ids.iter().for_each(|id| shown.push(&server.chat, *id));
                 shown.end(&server.chat);
                 Ok(Answer {
-                    text: server.chat.decode(&reply.ids)?,
-                    tokens: reply.ids.len(),
-                    ended: reply.ended,
+                    text: server.chat.answer_text(&reply.answer.ids),
+                    reasoning: reasoning(&server.chat, &reply.answer),
+                    tokens: reply.answer.ids.len(),
+                    ended: reply.answer.ended,
                     tokens_per_second: reply.decoding,
                     prompt_tokens_per_second: reply.prompt,
                     engine: "llama.cpp",
@@ -119,24 +123,40 @@ fn answer(
         if first && shutdown.is_asked() { Err(uspx_model::ModelError::Stopped) } else { Ok(None) }
     };
     let (start, mut first) = (Instant::now(), None);
-    let answers = generate(model, &[&sequence], args.max_new_tokens, choice, &mut watch, &mut |_, id| {
-        first.get_or_insert_with(Instant::now);
-        shown.push(&model.chat, id);
-    })?;
+    let answers =
+        generate(model, &[&sequence], args.run.bounds(args.max_new_tokens), choice, &mut watch, &mut |_, id, part| {
+            first.get_or_insert_with(Instant::now);
+            if part == Part::Answer {
+                shown.push(&model.chat, id);
+            }
+        })?;
     let end = Instant::now();
     shown.end(&model.chat);
     let ids = answers.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
     let first = first.unwrap_or(end);
     // The first token comes of the prompt's pass; the end of the turn takes a step like any other.
-    let steps = (ids.ids.len() + usize::from(ids.ended)).saturating_sub(1);
+    let written = ids.reasoning.len() + ids.ids.len();
+    let steps = (written + usize::from(ids.ended)).saturating_sub(1);
     Ok(Answer {
-        text: model.chat.decode(&ids.ids)?,
+        text: model.chat.answer_text(&ids.ids),
+        reasoning: reasoning(&model.chat, &ids),
         tokens: ids.ids.len(),
         ended: ids.ended,
         tokens_per_second: per_second(steps, end - first),
         prompt_tokens_per_second: per_second(sequence.ids.len(), first - start),
         engine: "own",
     })
+}
+
+/// What was written before the answer; says so where it never came to one.
+fn reasoning(chat: &Chat, answer: &uspx_model::chat::Answer) -> Option<String> {
+    if answer.unfinished {
+        let written = answer.reasoning.len();
+        eprintln!(
+            "the reasoning ended after {written} tokens without an answer: --max-reasoning-tokens gives it more room"
+        );
+    }
+    (!answer.reasoning.is_empty()).then(|| chat.decode(&answer.reasoning))
 }
 
 fn per_second(count: usize, took: Duration) -> f64 {
@@ -160,9 +180,8 @@ impl Shown {
         if self.quiet {
             return;
         }
-        if let Ok(text) = chat.decode(&self.ids)
-            && !text.ends_with('\u{fffd}')
-        {
+        let text = chat.answer_text(&self.ids);
+        if !text.ends_with('\u{fffd}') {
             self.print(&text);
         }
     }
@@ -177,9 +196,7 @@ impl Shown {
     }
 
     fn end(&mut self, chat: &Chat) {
-        if let Ok(text) = chat.decode(&self.ids) {
-            self.print(&text);
-        }
+        self.print(&chat.answer_text(&self.ids));
         if !self.quiet {
             println!();
         }
@@ -217,6 +234,7 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
 pub fn answers(model: &LoadedModel, prompts: &[uspx_domain::Prompt], bound: usize) -> Result<Vec<String>> {
     let asked = prompts.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;
     let asked: Vec<_> = asked.iter().collect();
-    let answers = generate(model, &asked, bound, &mut Choice::Greedy, &mut NoTaps, &mut |_, _| {})?;
-    Ok(answers.iter().map(|a| model.chat.decode(&a.ids)).collect::<uspx_model::Result<_>>()?)
+    let bounds = Bounds::answer(bound);
+    let answers = generate(model, &asked, bounds, &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {})?;
+    Ok(answers.iter().map(|a| model.chat.answer_text(&a.ids)).collect())
 }

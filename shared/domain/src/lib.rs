@@ -7,6 +7,7 @@ mod ids;
 mod mask;
 mod prompt;
 mod release;
+mod skip;
 mod task;
 mod unit;
 
@@ -15,5 +16,6 @@ pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, Mask, MaskError};
 pub use prompt::{Prompt, PromptError, PromptSet, parse_prompts};
 pub use release::{ChunkEntry, FileEntry, Manifest, ReleaseNumber};
+pub use skip::{SkipGroup, SkipReason, Skipped};
 pub use task::{Baseline, Cut, DistilRecipe, ExportFormat, PatchMethod, Subject, Task, Work};
 pub use unit::{ModelShape, Statistic, Unit, UnitKind};

@@ -22,7 +22,7 @@ use crate::teach::spans;
 use std::collections::HashMap;
 use uspx_domain::Digest;
 use uspx_model::batch::Sequence;
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Answered, Chat};
 
 /// Candidates less likely than this are not followed; they count as tail.
 const FAINT: f64 = 1e-3;
@@ -44,19 +44,22 @@ pub struct Lesson {
 /// # Errors
 /// A chat template that fails.
 pub fn lesson(labels: &Labels, prompt: &PromptLabels, student: &Chat, vocabulary: Digest) -> Result<Lesson> {
-    let sequence = tokens(prompt, student)?;
+    let answered = tokens(prompt, student)?;
+    let sequence = &answered.sequence;
     let response = sequence.ids.get(sequence.response_start..).unwrap_or_default();
-    let spans = spans(student, response, prompt.answer.as_bytes()).filter(|_| !prompt.tokens.is_empty());
+    // A template may trim what the teacher's does not: then the two are not about the same text.
+    let same = answered.text == prompt.answer && !prompt.tokens.is_empty();
+    let spans = spans(student, response, &answered).filter(|_| same);
     let soft = match spans {
         None => vec![Vec::new(); response.len()],
         Some(_) if vocabulary == labels.vocabulary => identical(labels, prompt, response.len()),
         Some(spans) => {
             let end = response.last().filter(|id| student.ends().contains(id)).or(student.ends().last()).copied();
-            let aligner = Aligner { labels, prompt, student, ids: response, spans: &spans, end };
+            let aligner = Aligner { labels, prompt, student, ids: response, spans: &spans, lead: &answered.lead, end };
             (0..response.len()).map(|at| aligner.at(at)).collect::<Result<_>>()?
         }
     };
-    Ok(Lesson { sequence, soft })
+    Ok(Lesson { sequence: answered.sequence, soft })
 }
 
 /// The same without the teacher's probabilities.
@@ -64,17 +67,17 @@ pub fn lesson(labels: &Labels, prompt: &PromptLabels, student: &Chat, vocabulary
 /// # Errors
 /// A chat template that fails.
 pub fn text_lesson(prompt: &PromptLabels, student: &Chat) -> Result<Lesson> {
-    let sequence = tokens(prompt, student)?;
+    let sequence = tokens(prompt, student)?.sequence;
     Ok(Lesson { soft: vec![Vec::new(); sequence.response_len()], sequence })
 }
 
 /// Prompt and answer in the student's tokens; an answer that met its bound has no end of turn to learn.
-fn tokens(prompt: &PromptLabels, student: &Chat) -> Result<Sequence> {
-    let mut sequence = student.sequence(&prompt.prompt, Some(&prompt.answer))?;
+fn tokens(prompt: &PromptLabels, student: &Chat) -> Result<Answered> {
+    let mut answered = student.answered(&prompt.prompt, &prompt.answer)?;
     if !prompt.ended {
-        sequence.ids.pop();
+        answered.sequence.ids.pop_if(|last| student.ends().contains(last));
     }
-    Ok(sequence)
+    Ok(answered)
 }
 
 /// Equal vocabularies: ids mean the same on both sides.
@@ -108,6 +111,8 @@ struct Aligner<'a> {
     ids: &'a [u32],
     /// Their byte spans.
     spans: &'a [(u32, u32)],
+    /// What its first token spells before the answer.
+    lead: &'a [u8],
     /// Its end of turn.
     end: Option<u32>,
 }
@@ -238,14 +243,15 @@ impl Aligner<'_> {
     /// The same, tokenising from response token `from` on.
     fn within(&self, from: usize, place: &Place, said: &[u8]) -> Result<First> {
         let begin = self.spans.get(from).map_or(0, |s| s.0 as usize);
-        let before = self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default();
-        let text = [before, said].concat();
+        let lead = if from == 0 { self.lead } else { &[] };
+        let before = [lead, self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default()].concat();
+        let text = [before.as_slice(), said].concat();
         // A candidate may end inside a character: only whole ones can be tokenised.
         let whole = text.utf8_chunks().next().map_or("", |c| c.valid());
         if whole.len() <= before.len() {
             return Ok(self.same_bytes(said));
         }
-        let ids = self.student.encode(whole)?;
+        let ids = self.student.encode_continuing(whole)?;
         let fixed = self.ids.get(from..place.at).unwrap_or_default();
         Ok(match ids.strip_prefix(fixed).and_then(|rest| rest.first()) {
             Some(id) => First::Token(*id),

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use uspx_domain::{Digest, Fingerprint, Prompt};
 
-/// The format's version.
-pub const VERSION: u32 = 1;
+/// The version written. Version 1 had no reasoning; it is read as well.
+pub const VERSION: u32 = 2;
 /// The largest blob read.
 pub const MAX_BYTES: usize = 1 << 30;
 /// The most probabilities kept per token.
@@ -56,6 +56,9 @@ struct Row {
     tokens: ByteBuf,
     /// Per entry of every token's `top`: piece in 24 bits, log-probability f16; little-endian.
     top: ByteBuf,
+    /// Since version 2.
+    #[serde(default)]
+    reasoning: Option<String>,
 }
 
 const TOKEN_BYTES: usize = 22;
@@ -107,7 +110,7 @@ fn check_version(bytes: &[u8]) -> Result<()> {
     let version: u32 = rest
         .and_then(|mut rest| u32::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).ok())
         .ok_or_else(|| bad("does not begin with a format version"))?;
-    if version == VERSION { Ok(()) } else { Err(DistillError::LabelsVersion(version)) }
+    if (1..=VERSION).contains(&version) { Ok(()) } else { Err(DistillError::LabelsVersion(version)) }
 }
 
 fn row(labels: &PromptLabels) -> Result<Row> {
@@ -132,6 +135,7 @@ fn row(labels: &PromptLabels) -> Result<Row> {
         ended: labels.ended,
         tokens: ByteBuf::from(tokens),
         top: ByteBuf::from(top),
+        reasoning: labels.reasoning.clone(),
     })
 }
 
@@ -167,7 +171,8 @@ fn unpack(row: Row, pieces: usize) -> Result<PromptLabels> {
         return Err(bad("probabilities are left over"));
     }
     check(&tokens, row.answer.len(), pieces)?;
-    Ok(PromptLabels { prompt: row.prompt.into(), answer: row.answer, ended: row.ended, tokens })
+    let Row { prompt, answer, ended, reasoning, .. } = row;
+    Ok(PromptLabels { prompt: prompt.into(), answer, ended, reasoning, tokens })
 }
 
 fn token(column: &mut Column<'_>, entries: &mut Column<'_>) -> Result<TokenLabel> {
@@ -227,6 +232,7 @@ mod tests {
                 prompt: Prompt { id: "p".into(), prompt: "list".into(), reference: None, system: None, tags: vec![] },
                 answer: "ls".into(),
                 ended: true,
+                reasoning: Some("hm".into()),
                 tokens: vec![token(0, 0, 2), token(1, 2, 2)],
             }],
         }
@@ -258,8 +264,21 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let mut bytes = sample().to_bytes().unwrap();
-        bytes[1] = 2;
-        assert!(matches!(Labels::from_bytes(&bytes), Err(DistillError::LabelsVersion(2))));
+        bytes[1] = 3;
+        assert!(matches!(Labels::from_bytes(&bytes), Err(DistillError::LabelsVersion(3))));
+    }
+
+    #[test]
+    fn labels_of_the_first_version_are_read() {
+        let mut labels = sample();
+        labels.prompts[0].reasoning = None;
+        let second = labels.to_bytes().unwrap();
+        // A row had five fields, and nothing stood in the sixth's place.
+        let row = second.len() - 1;
+        let mut first = second[..row].to_vec();
+        let header = first.windows(2).rposition(|w| w == [0x96, 0x95]).unwrap();
+        (first[1], first[header]) = (1, 0x95);
+        assert_eq!((second[row], Labels::from_bytes(&first).unwrap()), (0xc0, labels));
     }
 
     #[test]

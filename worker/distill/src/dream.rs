@@ -12,7 +12,7 @@ use rand_chacha::rand_core::SeedableRng;
 use std::collections::HashSet;
 use uspx_domain::{Mask, Prompt};
 use uspx_model::batch::{Sequence, pack};
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Bounds, Chat};
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::{LoadedModel, Pulse};
@@ -52,13 +52,16 @@ pub fn dream(
     let mut choice = Choice::Sample(Box::new(LogitsProcessor::from_sampling(seed, sampling)));
     let mut seen: HashSet<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
     let (mut dreams, mut done) = (Vec::new(), 0);
+    let bounds = Bounds { answer: max_tokens as usize, reasoning: max_tokens as usize };
     for group in pack(&lengths, BATCH_TOKENS) {
         let members: Vec<&Opening> = group.iter().filter_map(|i| openings.get(*i)).collect();
         let turns: Vec<&Sequence> = members.iter().map(|o| &o.turn).collect();
-        let answers = generate(teacher, &turns, max_tokens as usize, &mut choice, &mut taps, &mut |_, _| {})?;
+        let answers = generate(teacher, &turns, bounds, &mut choice, &mut taps, &mut |_, _, _| {})?;
         for ((opening, answer), origin) in members.iter().zip(answers).zip(group.iter().filter_map(|i| prompts.get(*i)))
         {
-            let dreamt = if answer.ended { opening.read(&teacher.chat, &answer.ids)? } else { None };
+            // It goes on with the person's words: what is read as reasoning there is only what comes first.
+            let further = [answer.reasoning, answer.ids].concat();
+            let dreamt = if answer.ended { opening.read(&teacher.chat, &further) } else { None };
             if let Some((prompt, reference)) = dreamt.filter(|(prompt, _)| seen.insert(prompt.clone())) {
                 let id = format!("{PREFIX}{seed:x}-{}", origin.id);
                 dreams.push(Prompt { id, prompt, reference, ..origin.clone() });
@@ -99,24 +102,23 @@ fn opening(chat: &Chat, prompt: &Prompt, tokens: usize) -> Result<Opening> {
 
 impl Opening {
     /// The user's words and the answer in what the teacher went on with; none if either is not whole text.
-    fn read(&self, chat: &Chat, further: &[u32]) -> Result<Option<(String, Option<String>)>> {
+    fn read(&self, chat: &Chat, further: &[u32]) -> Option<(String, Option<String>)> {
         let control = |id: &u32| !matches!(piece_of(chat, *id), Piece::Text(_));
         let end = further.iter().position(control).unwrap_or(further.len());
         let (own, rest) = further.split_at(end);
         let seed = self.turn.ids.get(self.turn.response_start..).unwrap_or_default();
-        let Some(prompt) = whole(chat, &[seed, own].concat())? else { return Ok(None) };
+        let prompt = whole(chat, &[seed, own].concat())?;
         if rest.is_empty() {
-            return Ok(Some((prompt, None)));
+            return Some((prompt, None));
         }
-        let answer = rest.strip_prefix(self.between.as_slice()).filter(|a| !a.iter().any(control));
-        let Some(answer) = answer else { return Ok(None) };
-        Ok(whole(chat, answer)?.map(|answer| (prompt, Some(answer))))
+        let answer = rest.strip_prefix(self.between.as_slice()).filter(|a| !a.iter().any(control))?;
+        whole(chat, answer).map(|answer| (prompt, Some(answer)))
     }
 }
 
 /// The text of tokens, trimmed; none if it is empty or holds broken characters.
-fn whole(chat: &Chat, ids: &[u32]) -> Result<Option<String>> {
-    let text = chat.decode(ids)?;
+fn whole(chat: &Chat, ids: &[u32]) -> Option<String> {
+    let text = chat.decode(ids);
     let text = text.trim();
-    Ok((!text.is_empty() && !text.contains('\u{fffd}')).then(|| text.to_owned()))
+    (!text.is_empty() && !text.contains('\u{fffd}')).then(|| text.to_owned())
 }

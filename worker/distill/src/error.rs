@@ -13,7 +13,7 @@ pub enum DistillError {
     #[error("these are no usable labels: {0}. Label the prompts again")]
     Labels(String),
     /// A label blob was written by a newer uspx.
-    #[error("labels of format version {0} are not known here (1 is): update this machine")]
+    #[error("labels of format version {0} are not known here (2 is the newest): update this machine")]
     LabelsVersion(u32),
     /// An adapter file is not one, or is damaged.
     #[error("this is no usable adapter: {0}. Distil again, or fetch the file again")]

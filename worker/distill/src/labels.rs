@@ -43,6 +43,8 @@ pub struct PromptLabels {
     pub answer: String,
     /// Whether the answer ends there (a generated one may have met its bound instead).
     pub ended: bool,
+    /// What the teacher wrote before a generated answer: kept apart, and not learned.
+    pub reasoning: Option<String>,
     /// The teacher's tokens of the answer. Empty where they do not spell it byte by byte: then only its text is learned.
     pub tokens: Vec<TokenLabel>,
 }

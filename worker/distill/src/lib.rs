@@ -1,6 +1,6 @@
 //! The student's lessons: what the teacher says about the person's prompts, and how a student learns it.
 //!
-//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → [`teach`] (the teacher labels prompts) →
+//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` → [`teach`] (the teacher labels prompts) →
 //! [`labels`] and [`codec`] (what a label is, in
 //! memory and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] → [`lora`] and
 //! [`adapter_file`] (what is trained, and how it is kept) → `schedule` → [`train`] (the loop) with [`recipe`].
@@ -9,6 +9,7 @@
 
 pub mod adapter_file;
 pub mod align;
+mod answers;
 pub mod codec;
 pub mod dream;
 mod error;

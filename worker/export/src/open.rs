@@ -6,7 +6,7 @@ use crate::{ExportError, Result};
 use std::path::Path;
 use uspx_domain::{Digest, Fingerprint};
 use uspx_kernel::Isa;
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Chat, ChatFiles};
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
@@ -48,7 +48,8 @@ pub fn gguf_chat(path: &Path) -> Result<Chat> {
 fn chat(path: &Path, parts: ChatFromGguf) -> Result<Chat> {
     let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
     let template = parts.template.ok_or_else(lacks)?;
-    Ok(Chat::new(&parts.tokenizer?.to_string(), &template, &parts.tokenizer_config, &parts.generation_config)?)
+    let (settings, generation) = (parts.tokenizer_config, parts.generation_config);
+    Ok(Chat::of(&ChatFiles::of_parts(parts.tokenizer?, &template, settings, generation, path)?)?)
 }
 
 /// Why llama.cpp would decode a GGUF file quicker than [`open_gguf`]'s model; `None` where it would not.

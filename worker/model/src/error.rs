@@ -1,6 +1,7 @@
 //! What can be wrong with a model folder, a template or a computation.
 
 use std::path::PathBuf;
+use uspx_domain::SkipReason;
 
 /// Every error of this crate. Messages say what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +33,17 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
-    /// The tokenizer or the chat template failed.
+    /// The tokenizer failed.
     #[error("{0}")]
     Chat(String),
+    /// The chat template refuses a conversation, or makes of it what cannot be followed.
+    #[error("{file}: the chat template fails: {reason}")]
+    Template {
+        /// The file that the template came from.
+        file: PathBuf,
+        /// What it does.
+        reason: String,
+    },
     /// The caller asked for something that this model cannot do.
     #[error("{0}")]
     Request(String),
@@ -52,6 +61,15 @@ impl ModelError {
         let Self::Candle(error) = self else { return false };
         let text = error.to_string().to_lowercase();
         text.contains("out_of_memory") || text.contains("out of memory")
+    }
+
+    /// Why a single prompt cannot be run, where the error is about one.
+    pub fn skip_reason(&self) -> Option<SkipReason> {
+        match self {
+            Self::Template { .. } => Some(SkipReason::Template),
+            Self::Chat(_) => Some(SkipReason::Tokenizer),
+            _ => None,
+        }
     }
 
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

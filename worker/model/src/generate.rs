@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::batch::{Batch, Sequence};
+use crate::chat::{Answer, Bounds, Part, Reader};
 use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
@@ -20,28 +21,19 @@ pub fn sampler(seed: u64, temperature: f64) -> Choice {
     Choice::Sample(Box::new(LogitsProcessor::new(seed, Some(temperature), None)))
 }
 
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Its tokens, the end-of-turn token left out.
-    pub ids: Vec<u32>,
-    /// Whether the model ended it (otherwise it met the bound).
-    pub ended: bool,
-}
-
-/// Decodes an answer to each of `prompts` (sequences without an answer), at most `max_tokens` long.
+/// Decodes an answer to each of `prompts` (sequences without an answer) within `bounds`.
 ///
-/// `on_token(sequence, token)` is called as tokens come.
+/// `on_token(sequence, token, part)` is called as tokens come.
 ///
 /// # Errors
 /// Those of the tensor library and of the taps.
 pub fn generate(
     model: &LoadedModel,
     prompts: &[&Sequence],
-    max_tokens: usize,
+    bounds: Bounds,
     choice: &mut Choice,
     taps: &mut dyn Taps,
-    on_token: &mut dyn FnMut(usize, u32),
+    on_token: &mut dyn FnMut(usize, u32, Part),
 ) -> Result<Vec<Answer>> {
     let transformer = &model.transformer;
     let batch = Batch::new(prompts)?;
@@ -51,11 +43,12 @@ pub fn generate(
     let x = transformer.run(layers.clone(), transformer.embed(&batch.ids)?, &frame, Some(&mut caches), taps)?;
     let mut logits = transformer.logits(&x, &batch.last_rows())?;
 
-    let mut decoding = Decoding::new(&batch);
-    for step in 1..=max_tokens {
+    let readers = prompts.iter().map(|p| model.chat.reader(&p.ids, bounds)).collect();
+    let mut decoding = Decoding::new(&batch, readers);
+    while !decoding.done() {
         let next = pick(&logits, choice)?;
-        decoding.take(&next, model.chat.ends(), on_token);
-        if decoding.done() || step == max_tokens {
+        decoding.take(&next, on_token);
+        if decoding.done() {
             break;
         }
         let frame = transformer.step_frame(&decoding.positions, &decoding.seen)?;
@@ -64,45 +57,37 @@ pub fn generate(
         let rows: Vec<u32> = (0..next.len() as u32).collect();
         logits = transformer.logits(&x, &rows)?;
     }
-    Ok(decoding.answers)
+    Ok(decoding.readers.into_iter().map(Reader::finish).collect())
 }
 
 /// Where each sequence of a lockstep stands.
-struct Decoding {
+struct Decoding<'a> {
     /// Position of the token about to be run.
     positions: Vec<u32>,
     /// Positions of the cached keys; padding is `None`.
     seen: Vec<Vec<Option<u32>>>,
-    answers: Vec<Answer>,
+    readers: Vec<Reader<'a>>,
 }
 
-impl Decoding {
-    fn new(batch: &Batch) -> Self {
+impl<'a> Decoding<'a> {
+    fn new(batch: &Batch, readers: Vec<Reader<'a>>) -> Self {
         let width = batch.lengths.iter().copied().max().unwrap_or(0);
         let row = |l: &usize| (0..width).map(|p| (p < *l).then_some(p as u32)).collect();
         Self {
             positions: batch.lengths.iter().map(|l| *l as u32).collect(),
             seen: batch.lengths.iter().map(row).collect(),
-            answers: vec![Answer { ids: Vec::new(), ended: false }; batch.lengths.len()],
+            readers,
         }
     }
 
-    fn take(&mut self, next: &[u32], ends: &[u32], on_token: &mut dyn FnMut(usize, u32)) {
-        for (at, (answer, token)) in self.answers.iter_mut().zip(next).enumerate() {
-            if answer.ended {
-                continue;
-            }
-            if ends.contains(token) {
-                answer.ended = true;
-            } else {
-                answer.ids.push(*token);
-                on_token(at, *token);
-            }
+    fn take(&mut self, next: &[u32], on_token: &mut dyn FnMut(usize, u32, Part)) {
+        for (at, (reader, token)) in self.readers.iter_mut().zip(next).enumerate().filter(|(_, (r, _))| !r.is_done()) {
+            on_token(at, *token, reader.take(*token));
         }
     }
 
     fn done(&self) -> bool {
-        self.answers.iter().all(|a| a.ended)
+        self.readers.iter().all(Reader::is_done)
     }
 
     fn advance(&mut self) {
@@ -129,30 +114,32 @@ const LOCKSTEP: usize = 32;
 /// And where every step reads all of them from their file: the more answers share a step, the less is read.
 const LOCKSTEP_STREAMED: usize = 512;
 
-/// Gives every prompt without a reference the model's own greedy answer, at most `max_tokens` long.
+/// Gives every prompt without a reference the model's own greedy answer, within `bounds`. A prompt whose answer never
+/// began keeps none; how many these are is returned.
 ///
 /// # Errors
 /// Those of [`generate`]; a stop by the keeper.
 pub fn fill_references(
     model: &LoadedModel,
     prompts: &mut [uspx_domain::Prompt],
-    max_tokens: usize,
+    bounds: Bounds,
     taps: &mut dyn Taps,
     pulse: &dyn crate::Pulse,
-) -> Result<()> {
+) -> Result<usize> {
     let mut open: Vec<&mut uspx_domain::Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
     let total = open.len() as u64;
-    let mut done = 0;
+    let (mut done, mut unfinished) = (0, 0);
     let together = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
     for group in open.chunks_mut(together) {
         let asked: Vec<Sequence> = group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
         let asked: Vec<&Sequence> = asked.iter().collect();
-        let answers = generate(model, &asked, max_tokens, &mut Choice::Greedy, taps, &mut |_, _| {})?;
+        let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter_mut().zip(answers) {
-            prompt.reference = Some(model.chat.decode(&answer.ids)?);
+            unfinished += usize::from(answer.unfinished);
+            prompt.reference = (!answer.unfinished).then(|| model.chat.answer_text(&answer.ids));
         }
         done += group.len() as u64;
         pulse.beat(done, total)?;
     }
-    Ok(())
+    Ok(unfinished)
 }

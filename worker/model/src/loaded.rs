@@ -1,13 +1,13 @@
 //! A model folder, opened whole: configuration, weights, tokenizer, template, fingerprint.
 
 use crate::batch::{Batch, Sequence, pack};
-use crate::chat::Chat;
+use crate::chat::{Chat, ChatFiles};
 use crate::checkpoint::{Checkpoint, shard_paths};
 use crate::config::ModelConfig;
 use crate::load::Placement;
 use crate::transformer::Transformer;
 use crate::{ModelError, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt};
 
 /// A model ready to run.
@@ -107,24 +107,22 @@ pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>,
     pack(&lengths, tokens).into_iter().map(build).collect()
 }
 
-/// The digest of a folder's configuration, weights and tokenizer, whatever the folder is called.
+/// The digest of a folder's weights, configuration and all that determines its tokens (tokenizer, template, special
+/// tokens), whatever the folder is called.
 ///
 /// # Errors
 /// A file that cannot be read.
 pub fn fingerprint(folder: &Path) -> Result<Fingerprint> {
     let mut files = shard_paths(folder)?;
-    files.extend(["config.json", "tokenizer.json"].map(|name| folder.join(name)));
-    fingerprint_of(&files)
-}
-
-fn fingerprint_of(files: &[PathBuf]) -> Result<Fingerprint> {
+    files.push(folder.join("config.json"));
     let mut whole = blake3::Hasher::new();
     for path in files {
         let mut hasher = blake3::Hasher::new();
-        let file = std::fs::File::open(path).map_err(ModelError::read(path))?;
-        hasher.update_reader(file).map_err(ModelError::read(path))?;
+        let file = std::fs::File::open(&path).map_err(ModelError::read(&path))?;
+        hasher.update_reader(file).map_err(ModelError::read(&path))?;
         whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         whole.update(hasher.finalize().as_bytes());
     }
+    whole.update(blake3::hash(&ChatFiles::read(folder)?.identity()).as_bytes());
     Ok(Fingerprint(Digest(*whole.finalize().as_bytes())))
 }

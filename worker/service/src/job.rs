@@ -9,6 +9,7 @@ use uspx_distill::Labels;
 use uspx_domain::{
     BlobRef, DistilRecipe, Fingerprint, LossRow, Mask, Outcome, PatchMethod, Prompt, Subject, Task, Unit, Work,
 };
+use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, Pulse};
 use uspx_probe::evaluate::{Against, evaluate};
@@ -108,7 +109,8 @@ fn label(
     (top_k, max_new_tokens): (u32, u32),
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
-    let labels = uspx_distill::make_labels(teacher, prompts, mask, top_k, max_new_tokens, pulse)?;
+    let bounds = Bounds::answer(max_new_tokens as usize);
+    let (labels, _) = uspx_distill::make_labels(teacher, prompts, mask, top_k, bounds, pulse)?;
     let blob = Bytes::from(labels.to_bytes()?);
     let outcome =
         Outcome::Labels { blob: BlobRef::to(&blob), prompts: labels.prompts.len() as u32, tokens: labels.tokens() };

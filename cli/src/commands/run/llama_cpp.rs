@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
-use uspx_model::chat::{Chat, Turn};
+use uspx_model::chat::{Answer, Chat, Reader, Turn};
 use uspx_runtime::Shutdown;
 
 /// Names the program, or its folder, where it is not on PATH.
@@ -35,10 +35,8 @@ pub struct LlamaCpp<'a> {
 
 /// What came of one turn.
 pub struct Reply {
-    /// Its tokens, the end of the turn left out.
-    pub ids: Vec<u32>,
-    /// Whether the model ended it.
-    pub ended: bool,
+    /// What was written.
+    pub answer: Answer,
     /// Tokens per second of decoding, as the server says.
     pub decoding: f64,
     /// Tokens per second of the prompt, likewise.
@@ -106,7 +104,7 @@ impl<'a> LlamaCpp<'a> {
         let port = free_port().map_err(failed)?;
         let mut command = Command::new(program);
         command.arg("-m").arg(path).args(["--host", "127.0.0.1", "--port", &port.to_string(), "-np", "1"]);
-        command.args(["-c", &CONTEXT.max(2 * args.max_new_tokens).to_string()]);
+        command.args(["-c", &CONTEXT.max(2 * (args.max_new_tokens + args.run.max_reasoning_tokens)).to_string()]);
         if let Some(threads) = args.run.threads {
             command.args(["-t", &threads.to_string()]);
         }
@@ -151,9 +149,10 @@ impl<'a> LlamaCpp<'a> {
 
     /// Answers the conversation so far.
     pub fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Reply> {
+        let (prompt, bounds) = (self.chat.conversation(turns)?.ids, args.run.bounds(args.max_new_tokens));
         let asked = json!({
-            "prompt": self.chat.conversation(turns)?.ids,
-            "n_predict": args.max_new_tokens,
+            "prompt": prompt,
+            "n_predict": bounds.total(self.chat.reasons()),
             "temperature": args.temperature,
             "seed": args.seed,
             // No other rule than the temperature, as in our own engine.
@@ -182,7 +181,8 @@ impl<'a> LlamaCpp<'a> {
             )));
         }
         let value: Value = serde_json::from_str(&text).map_err(failed)?;
-        read(&value, self.chat.ends()).ok_or_else(|| failed("the server's answer has no `tokens`: it is too old"))
+        read(&value, self.chat.reader(&prompt, bounds))
+            .ok_or_else(|| failed("the server's answer has no `tokens`: it is too old"))
     }
 }
 
@@ -196,13 +196,14 @@ impl Drop for LlamaCpp<'_> {
 }
 
 /// An answer from the server's document.
-fn read(value: &Value, ends: &[u32]) -> Option<Reply> {
-    let tokens = value.get("tokens")?.as_array()?;
-    let all: Vec<u32> = tokens.iter().map(|t| u32::try_from(t.as_u64()?).ok()).collect::<Option<_>>()?;
-    let ids: Vec<u32> = all.iter().copied().take_while(|id| !ends.contains(id)).collect();
-    let ended = ids.len() < all.len() || value.get("stop_type").and_then(Value::as_str) == Some("eos");
+fn read(value: &Value, mut reader: Reader<'_>) -> Option<Reply> {
+    for token in value.get("tokens")?.as_array()? {
+        reader.take(u32::try_from(token.as_u64()?).ok()?);
+    }
+    let mut answer = reader.finish();
+    answer.ended |= !answer.unfinished && value.get("stop_type").and_then(Value::as_str) == Some("eos");
     let speed = |key: &str| value.pointer(&format!("/timings/{key}")).and_then(Value::as_f64).unwrap_or(0.0);
-    Some(Reply { ids, ended, decoding: speed("predicted_per_second"), prompt: speed("prompt_per_second") })
+    Some(Reply { answer, decoding: speed("predicted_per_second"), prompt: speed("prompt_per_second") })
 }
 
 /// A port that is free now.
@@ -213,14 +214,18 @@ fn free_port() -> std::io::Result<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uspx_model::chat::Bounds;
 
     #[test]
     fn an_answer_ends_at_the_end_of_the_turn() {
-        let value = json!({"tokens": [5, 6, 9, 7], "timings": {"predicted_per_second": 12.5}});
-        let reply = read(&value, &[9]).unwrap();
-        assert_eq!((reply.ids, reply.ended, reply.decoding), (vec![5, 6], true, 12.5));
-        assert!(!read(&json!({"tokens": [5], "stop_type": "limit"}), &[9]).unwrap().ended);
-        assert!(read(&json!({"tokens": [5], "stop_type": "eos"}), &[9]).unwrap().ended);
-        assert!(read(&json!({"content": "x"}), &[9]).is_none());
+        let chat = Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nano/student")).unwrap();
+        let end = chat.ends()[0];
+        let read = |value: Value| read(&value, chat.reader(&[], Bounds::answer(9)));
+        let value = json!({"tokens": [5, 6, end, 7], "timings": {"predicted_per_second": 12.5}});
+        let reply = read(value).unwrap();
+        assert_eq!((reply.answer.ids, reply.answer.ended, reply.decoding), (vec![5, 6], true, 12.5));
+        assert!(!read(json!({"tokens": [5], "stop_type": "limit"})).unwrap().answer.ended);
+        assert!(read(json!({"tokens": [5], "stop_type": "eos"})).unwrap().answer.ended);
+        assert!(read(json!({"content": "x"})).is_none());
     }
 }

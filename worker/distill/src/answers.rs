@@ -1,0 +1,136 @@
+//! The answers to learn: a prompt's reference, or what the teacher answers itself.
+
+use crate::Result;
+use std::collections::HashMap;
+use uspx_domain::{Prompt, SkipReason, Skipped};
+use uspx_model::batch::{Sequence, pack};
+use uspx_model::chat::{Answer, Answered, Bounds};
+use uspx_model::generate::{Choice, generate};
+use uspx_model::taps::Taps;
+use uspx_model::{LoadedModel, ModelError, Pulse};
+
+/// Padded tokens per batch that decodes in lockstep: each step runs one token of each.
+const LOCKSTEP_TOKENS: usize = 8192;
+
+/// An answer to learn, in the teacher's tokens.
+pub(crate) struct Given {
+    pub prompt: Prompt,
+    pub answer: Answered,
+    /// Whether it ends there (a generated one may have met its bound instead).
+    pub ended: bool,
+    /// What the teacher wrote before it.
+    pub reasoning: Option<String>,
+}
+
+/// A prompt's answer, or why it has none.
+type Said<T> = std::result::Result<T, SkipReason>;
+
+/// The answer to each of `prompts`, and the prompts without one.
+pub(crate) fn answers(
+    teacher: &LoadedModel,
+    prompts: &[Prompt],
+    bounds: Bounds,
+    taps: &mut dyn Taps,
+    pulse: &dyn Pulse,
+) -> Result<(Vec<Given>, Vec<Skipped>)> {
+    let mut replies = greedy(teacher, prompts, bounds, taps, pulse)?;
+    let (mut given, mut skipped) = (Vec::new(), Vec::new());
+    for (at, prompt) in prompts.iter().enumerate() {
+        let text = match (&prompt.reference, replies.remove(&at)) {
+            (Some(reference), _) => Ok(Text { answer: reference.clone(), ended: true, reasoning: None }),
+            (None, Some(reply)) => reply.and_then(|reply| Text::of(teacher, &reply)),
+            (None, None) => Err(SkipReason::NoReference),
+        };
+        let answer = match text {
+            Ok(text) => read(teacher, prompt, text)?,
+            Err(reason) => Err(reason),
+        };
+        match answer {
+            Ok(answer) => given.push(answer),
+            Err(reason) => skipped.push(Skipped { id: prompt.id.clone(), reason }),
+        }
+    }
+    Ok((given, skipped))
+}
+
+/// An answer as text.
+struct Text {
+    answer: String,
+    ended: bool,
+    reasoning: Option<String>,
+}
+
+impl Text {
+    fn of(teacher: &LoadedModel, reply: &Answer) -> Said<Self> {
+        if reply.unfinished {
+            return Err(SkipReason::Unfinished { tokens: reply.reasoning.len() as u32 });
+        }
+        let reasoning = (!reply.reasoning.is_empty()).then(|| teacher.chat.decode(&reply.reasoning));
+        Ok(Self { answer: teacher.chat.answer_text(&reply.ids), ended: reply.ended, reasoning })
+    }
+}
+
+/// Prompt and answer in the teacher's tokens.
+fn read(teacher: &LoadedModel, prompt: &Prompt, text: Text) -> Result<Said<Given>> {
+    if text.answer.trim().is_empty() {
+        return Ok(Err(SkipReason::Empty));
+    }
+    let answered = of_this_prompt(teacher.chat.answered(prompt, &text.answer))?;
+    Ok(answered.and_then(|mut answer| {
+        fits(teacher, &answer.sequence)?;
+        if !text.ended {
+            answer.sequence.ids.pop_if(|last| teacher.chat.ends().contains(last));
+        }
+        Ok(Given { prompt: prompt.clone(), answer, ended: text.ended, reasoning: text.reasoning })
+    }))
+}
+
+/// Tells a prompt's own trouble from other errors.
+fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<Said<T>> {
+    result.map(Ok).or_else(|error: ModelError| match error.skip_reason() {
+        Some(reason) => Ok(Err(reason)),
+        None => Err(error.into()),
+    })
+}
+
+/// The greedy reply to each prompt without a reference, by its place. Prompts of like length decode in lockstep.
+fn greedy(
+    teacher: &LoadedModel,
+    prompts: &[Prompt],
+    bounds: Bounds,
+    taps: &mut dyn Taps,
+    pulse: &dyn Pulse,
+) -> Result<HashMap<usize, Said<Answer>>> {
+    let (mut replies, mut places, mut sequences) = (HashMap::new(), Vec::new(), Vec::new());
+    for (at, prompt) in prompts.iter().enumerate().filter(|(_, p)| p.reference.is_none()) {
+        let open = of_this_prompt(teacher.chat.sequence(prompt, None))?;
+        match open.and_then(|open| fits(teacher, &open).map(|()| open)) {
+            Ok(open) => {
+                places.push(at);
+                sequences.push(open);
+            }
+            Err(reason) => drop(replies.insert(at, Err(reason))),
+        }
+    }
+    let room = bounds.total(teacher.chat.reasons());
+    let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len() + room).collect();
+    let mut done = 0;
+    for group in pack(&lengths, LOCKSTEP_TOKENS) {
+        let members: Vec<&Sequence> = group.iter().filter_map(|i| sequences.get(*i)).collect();
+        let answers = generate(teacher, &members, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
+        let places = group.iter().filter_map(|i| places.get(*i).copied());
+        replies.extend(places.zip(answers.into_iter().map(Ok)));
+        done += group.len();
+        pulse.beat(done as u64, 2 * sequences.len() as u64)?;
+    }
+    Ok(replies)
+}
+
+fn fits(teacher: &LoadedModel, sequence: &Sequence) -> Said<()> {
+    match teacher.transformer.config().context {
+        Some(context) if sequence.ids.len() > context => {
+            Err(SkipReason::TooLong { tokens: sequence.ids.len() as u32, context: context as u32 })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,313 @@
+//! What a model writes, token by token: reasoning first where it reasons, then the answer.
+//!
+//! Only the final channel is the answer (gpt-oss), or what follows the closed think block (Qwen3, R1). Reasoning is kept
+//! apart, and one that never ends is no answer.
+
+use super::reasoning::{Channels, Reasoning, Think};
+use super::vocabulary::TokenBytes;
+
+/// What a token belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The answer.
+    Answer,
+    /// Reasoning, or a header between the two.
+    Reasoning,
+    /// Nothing follows: the token ends the turn.
+    End,
+}
+
+/// What a model wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The answer's tokens, the end of the turn left out.
+    pub ids: Vec<u32>,
+    /// Whether the model ended it (otherwise it met its bound).
+    pub ended: bool,
+    /// What it wrote before the answer: reasoning with its marks and headers.
+    pub reasoning: Vec<u32>,
+    /// The answer never began: the reasoning met its bound, or the turn ended within it.
+    pub unfinished: bool,
+}
+
+/// Bounds on what a model may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tokens of an answer.
+    pub answer: usize,
+    /// Tokens of reasoning before it.
+    pub reasoning: usize,
+}
+
+impl Bounds {
+    /// Tokens of reasoning where nothing else is said.
+    pub const REASONING: usize = 1024;
+
+    /// At most `answer` tokens of answer.
+    pub fn answer(answer: usize) -> Self {
+        Self { answer, reasoning: Self::REASONING }
+    }
+
+    /// Tokens that a reply may take in all, of a model that reasons or does not.
+    pub fn total(&self, reasons: bool) -> usize {
+        self.answer + if reasons { self.reasoning } else { 0 }
+    }
+}
+
+/// Reads one reply as it is written.
+pub struct Reader<'a> {
+    tokens: &'a [TokenBytes],
+    ends: &'a [u32],
+    state: State,
+    bounds: Bounds,
+    answer: Answer,
+    done: bool,
+}
+
+/// Where in its reply a model is.
+enum State {
+    /// All that comes is the answer.
+    Answer,
+    /// It may open reasoning first: what it wrote so far is space or the beginning of the tag.
+    Maybe(Think, Vec<u8>),
+    /// Within reasoning: the last bytes written, as many as the closing tag has.
+    Within(Think, Vec<u8>),
+    /// Reasoning is closed and the answer has not begun: spaces are dropped.
+    Behind,
+    /// In a header: the channel's name so far, once its mark was read.
+    Header(Channels, Option<Vec<u8>>),
+    /// In a message of another channel than the final one.
+    Aside(Channels),
+    /// In the final message.
+    Final(Channels),
+}
+
+impl<'a> Reader<'a> {
+    /// A reply to `prompt` (ids), whose template opens the answer by `own`.
+    pub(super) fn new(
+        reasoning: &Reasoning,
+        (tokens, ends): (&'a [TokenBytes], &'a [u32]),
+        (prompt, own): (&[u32], &str),
+        bounds: Bounds,
+    ) -> Self {
+        let state = match reasoning {
+            Reasoning::None => State::Answer,
+            Reasoning::Think(think) if think.is_open(own) => State::Within(*think, Vec::new()),
+            Reasoning::Think(think) if own.contains(think.close) => State::Answer,
+            Reasoning::Think(think) => State::Maybe(*think, Vec::new()),
+            Reasoning::Channels(channels) => opened(*channels, prompt, tokens),
+        };
+        let answer = Answer { unfinished: !matches!(state, State::Answer | State::Final(_)), ..Answer::default() };
+        Self { tokens, ends, state, bounds, answer, done: false }
+    }
+
+    /// Takes the next token.
+    pub fn take(&mut self, id: u32) -> Part {
+        if self.done {
+            return Part::End;
+        }
+        let part = if self.ends.contains(&id) { Part::End } else { self.step(id) };
+        match part {
+            Part::Answer => {
+                self.answer.ids.push(id);
+                self.answer.unfinished = false;
+                self.done = self.answer.ids.len() >= self.bounds.answer;
+            }
+            Part::Reasoning => {
+                self.answer.reasoning.push(id);
+                self.done = self.answer.reasoning.len() >= self.bounds.reasoning;
+            }
+            Part::End => {
+                self.done = true;
+                self.settle();
+                self.answer.ended = !self.answer.unfinished;
+            }
+        }
+        part
+    }
+
+    /// Whether nothing more is wanted.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What was read.
+    pub fn finish(mut self) -> Answer {
+        self.settle();
+        self.answer
+    }
+
+    /// What might have become a tag and did not was the answer.
+    fn settle(&mut self) {
+        if let State::Maybe(..) = self.state {
+            self.state = State::Answer;
+            self.answer.ids = std::mem::take(&mut self.answer.reasoning);
+            self.answer.unfinished = false;
+        }
+    }
+
+    fn step(&mut self, id: u32) -> Part {
+        let bytes = match self.tokens.get(id as usize) {
+            Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
+            _ => &[],
+        };
+        let state = std::mem::replace(&mut self.state, State::Answer);
+        let (state, part) = match state {
+            State::Answer => (State::Answer, Part::Answer),
+            State::Maybe(think, mut seen) => {
+                seen.extend(bytes);
+                return self.maybe(think, seen);
+            }
+            State::Within(think, mut seen) => {
+                seen.extend(bytes);
+                let closed = seen.windows(think.close.len()).any(|w| w == think.close.as_bytes());
+                let keep = seen.len().saturating_sub(think.close.len());
+                seen.drain(..keep);
+                (if closed { State::Behind } else { State::Within(think, seen) }, Part::Reasoning)
+            }
+            State::Behind if bytes.iter().all(u8::is_ascii_whitespace) => (State::Behind, Part::Reasoning),
+            State::Behind => (State::Answer, Part::Answer),
+            State::Header(channels, name) => header(channels, name, id, bytes),
+            State::Aside(channels) if id == channels.end => (State::Header(channels, None), Part::Reasoning),
+            State::Aside(channels) if id == channels.start => (State::Header(channels, None), Part::Reasoning),
+            State::Aside(channels) => (State::Aside(channels), Part::Reasoning),
+            State::Final(channels) if [channels.end, channels.start].contains(&id) => (State::Answer, Part::End),
+            State::Final(channels) => (State::Final(channels), Part::Answer),
+        };
+        self.state = state;
+        part
+    }
+
+    /// Before anything but space was written.
+    fn maybe(&mut self, think: Think, seen: Vec<u8>) -> Part {
+        let begun = seen.trim_ascii_start();
+        let open = think.open.as_bytes();
+        if begun.starts_with(open) {
+            self.state = State::Within(think, begun.get(open.len()..).unwrap_or_default().to_vec());
+            return Part::Reasoning;
+        }
+        if open.starts_with(begun) {
+            self.state = State::Maybe(think, seen);
+            return Part::Reasoning;
+        }
+        self.state = State::Maybe(think, seen);
+        self.settle();
+        Part::Answer
+    }
+}
+
+fn header(channels: Channels, name: Option<Vec<u8>>, id: u32, bytes: &[u8]) -> (State, Part) {
+    if id == channels.message {
+        // A message without a channel is the answer, as in models tuned without reasoning.
+        let last = name.is_none_or(|name| name.trim_ascii().starts_with(b"final"));
+        return (if last { State::Final(channels) } else { State::Aside(channels) }, Part::Reasoning);
+    }
+    if id == channels.channel {
+        return (State::Header(channels, Some(Vec::new())), Part::Reasoning);
+    }
+    let name = name.map(|name| [&name, bytes].concat());
+    (State::Header(channels, name), Part::Reasoning)
+}
+
+/// The state that the generation prompt leaves a model with channels in.
+fn opened(channels: Channels, prompt: &[u32], tokens: &[TokenBytes]) -> State {
+    let from = prompt.iter().rposition(|id| *id == channels.start).map_or(prompt.len(), |at| at + 1);
+    let mut state = State::Header(channels, None);
+    for id in prompt.iter().skip(from) {
+        let bytes = match tokens.get(*id as usize) {
+            Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
+            _ => &[],
+        };
+        if let State::Header(channels, name) = state {
+            (state, _) = header(channels, name, *id, bytes);
+        }
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Token n spells the n-th text; those that begin with `<|` are control tokens.
+    const TEXTS: [&str; 14] = [
+        "<|start|>",
+        "<|channel|>",
+        "<|message|>",
+        "<|end|>",
+        "<|return|>",
+        "assistant",
+        "analysis",
+        "final",
+        "hm",
+        "ls",
+        "\n\n",
+        "<think>",
+        "</thi",
+        "nk>",
+    ];
+
+    fn tokens() -> Vec<TokenBytes> {
+        let each =
+            |t: &&str| if t.starts_with("<|") { TokenBytes::Special } else { TokenBytes::Text(t.as_bytes().to_vec()) };
+        TEXTS.iter().map(each).collect()
+    }
+
+    fn ids(texts: &[&str]) -> Vec<u32> {
+        texts.iter().map(|t| TEXTS.iter().position(|x| x == t).unwrap() as u32).collect()
+    }
+
+    fn read(reasoning: &Reasoning, prompt: &[&str], reply: &[&str], bounds: Bounds) -> (String, Answer) {
+        let (tokens, own) = (tokens(), prompt.concat());
+        let mut reader = Reader::new(reasoning, (&tokens, &[4]), (&ids(prompt), &own), bounds);
+        for id in ids(reply) {
+            reader.take(id);
+        }
+        let answer = reader.finish();
+        (answer.ids.iter().map(|id| TEXTS[*id as usize]).collect(), answer)
+    }
+
+    const CHANNELS: Reasoning = Reasoning::Channels(Channels { start: 0, channel: 1, message: 2, end: 3 });
+    const THINK: Reasoning = Reasoning::Think(Think { open: "<think>", close: "</think>" });
+
+    #[test]
+    fn only_the_final_channel_is_the_answer() {
+        let bounds = Bounds { answer: 9, reasoning: 20 };
+        let aside = ["<|channel|>", "analysis", "<|message|>", "hm", "final", "<|end|>"];
+        let last = ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "ls", "hm", "<|return|>"];
+        let prompt = ["<|start|>", "assistant"];
+        let (text, answer) = read(&CHANNELS, &prompt, &[&aside[..], &last].concat(), bounds);
+        assert_eq!((text.as_str(), answer.ended, answer.unfinished, answer.reasoning.len()), ("lshm", true, false, 11));
+        // A prompt that opens the final channel itself.
+        let opened = ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>"];
+        let (text, answer) = read(&CHANNELS, &opened, &["ls", "<|return|>"], bounds);
+        assert_eq!((text.as_str(), answer.ended, answer.reasoning.len()), ("ls", true, 0));
+        // Cut off within the analysis, or ended there: no answer.
+        for cut in [&aside[..4], &[&aside[..4], &["<|return|>"]].concat()] {
+            let (text, answer) = read(&CHANNELS, &prompt, cut, bounds);
+            assert!(text.is_empty() && answer.unfinished && !answer.ended);
+        }
+        let short = Bounds { answer: 9, reasoning: 5 };
+        let (text, answer) = read(&CHANNELS, &prompt, &[&aside[..], &last].concat(), short);
+        assert!(text.is_empty() && answer.unfinished && answer.reasoning.len() == 5);
+        let (text, answer) = read(&CHANNELS, &opened, &["ls", "hm", "ls"], Bounds { answer: 2, reasoning: 0 });
+        assert_eq!((text.as_str(), answer.ended, answer.unfinished), ("lshm", false, false));
+    }
+
+    #[test]
+    fn what_follows_the_think_block_is_the_answer() {
+        let bounds = Bounds { answer: 9, reasoning: 20 };
+        for (prompt, reply, want, thought) in [
+            (&["<think>"][..], &["hm", "</thi", "nk>", "\n\n", "ls", "\n\n", "<|return|>"][..], "ls\n\n", 4),
+            (&[], &["<think>", "hm", "</thi", "nk>", "\n\n", "ls", "<|return|>"], "ls", 5),
+            (&[], &["ls", "hm", "<|return|>"], "lshm", 0),
+            (&[], &["\n\n", "ls", "<|return|>"], "\n\nls", 0),
+            (&["<think>", "\n\n", "</thi", "nk>", "\n\n"], &["ls", "<think>", "<|return|>"], "ls<think>", 0),
+        ] {
+            let (text, answer) = read(&THINK, prompt, reply, bounds);
+            assert_eq!((text.as_str(), answer.ended, answer.reasoning.len()), (want, true, thought), "{reply:?}");
+        }
+        let (text, answer) = read(&THINK, &["<think>"], &["hm", "hm"], bounds);
+        assert!(text.is_empty() && answer.unfinished && !answer.ended);
+    }
+}

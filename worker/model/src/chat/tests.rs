@@ -1,0 +1,304 @@
+//! What the folder's files mean together, on the shipped models and on changed copies of them.
+
+use super::*;
+use serde_json::json;
+
+fn nano(which: &str) -> Chat {
+    Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)).unwrap()
+}
+
+fn prompt(text: &str) -> Prompt {
+    Prompt { id: "p".into(), prompt: text.into(), reference: None, system: None, tags: vec![] }
+}
+
+#[test]
+fn the_answer_begins_after_the_opening_of_its_channel() {
+    for which in ["teacher", "student"] {
+        let chat = nano(which);
+        let open = chat.sequence(&prompt("List files"), None).unwrap();
+        let whole = chat.sequence(&prompt("List files"), Some("ls -l")).unwrap();
+        assert_eq!(&whole.ids[..whole.response_start], &open.ids[..]);
+        assert_eq!(chat.decode(&whole.ids[whole.response_start..]), "ls -l");
+        assert!(chat.ends().contains(whole.ids.last().unwrap()));
+    }
+}
+
+#[test]
+fn token_bytes_join_to_the_text() {
+    let chat = nano("student");
+    let text = "grep -r 'naïve\t§' ./dir | wc -l\n";
+    let ids = chat.encode(text).unwrap();
+    let bytes: Vec<u8> = ids
+        .iter()
+        .flat_map(|id| match chat.token(*id) {
+            TokenBytes::Text(b) => b.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(bytes, text.as_bytes());
+}
+
+#[test]
+fn a_template_that_opens_a_channel_only_with_the_answer_counts_it_as_prompt() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/teacher");
+    let tokenizer = std::fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+    let template = "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}\
+         <|message|>{{ m.content | trim }}{% if m.role == 'assistant' %}<|return|>\n{% else %}<|end|>{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}<|start|>assistant{% endif %}";
+    let chat = Chat::new(&tokenizer, template, &json!({"eos_token": "<|return|>"}), &Value::Null).unwrap();
+    let sequence = chat.sequence(&prompt("x"), Some(" ls ")).unwrap();
+    let message = chat.encode("<|message|>").unwrap();
+    assert_eq!(sequence.ids[sequence.response_start - 1], message[0]);
+    assert_eq!(sequence.ids.last(), chat.encode("<|return|>").unwrap().first());
+}
+
+#[test]
+fn a_folder_without_a_template_is_refused_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/teacher");
+    std::fs::copy(folder.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
+    let error = Chat::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("chat template") && error.contains("instruct"), "{error}");
+}
+
+/// A changed copy of a shipped model's chat files.
+fn changed(which: &str, change: impl Fn(&Path)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which);
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"] {
+        std::fs::copy(shipped.join(name), dir.path().join(name)).unwrap();
+    }
+    change(dir.path());
+    dir
+}
+
+fn edit(folder: &Path, name: &str, change: impl Fn(&mut Value)) {
+    let path = folder.join(name);
+    let mut value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut value);
+    std::fs::write(path, value.to_string()).unwrap();
+}
+
+fn answered(chat: &Chat, user: &str, answer: &str) -> Answered {
+    let found = chat.answered(&prompt(user), answer).unwrap();
+    let open = chat.sequence(&prompt(user), None).unwrap();
+    assert!(found.sequence.ids.starts_with(&open.ids), "a conversation begins with what generation is given");
+    found
+}
+
+fn response(answered: &Answered) -> &[u32] {
+    &answered.sequence.ids[answered.sequence.response_start..]
+}
+
+/// Templates that open a channel or an empty think block only with the answer: "a" stands in "channel", "hi" in "think".
+#[test]
+fn an_answer_is_never_found_in_what_opens_its_turn() {
+    let channel = "{%- for m in messages -%}{{ '<|start|>' + m['role'] + ('<|channel|>final' if m['role']=='assistant' else '') + \
+        '<|message|>' + m['content'] + ('<|return|>' if m['role']=='assistant' else '<|end|>') }}{%- endfor -%}\
+        {%- if add_generation_prompt -%}<|start|>assistant{%- endif -%}";
+    let think = "{%- for m in messages -%}{{ '<|start|>' + m['role'] + '<|message|>' }}\
+        {%- if m['role'] == 'assistant' -%}{{ '<think>\\n\\n</think>\\n\\n' + m['content'] + '<|return|>' }}\
+        {%- else -%}{{ m['content'] + '<|end|>' }}{%- endif -%}{%- endfor -%}\
+        {%- if add_generation_prompt -%}{{ '<|start|>assistant<|message|>' }}{%- endif -%}";
+    for (template, opening) in [(channel, "<|channel|>final<|message|>"), (think, "<think>\n\n</think>\n\n")] {
+        let folder = changed("teacher", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+        let chat = Chat::open(folder.path()).unwrap();
+        for answer in ["a", "hi", "final", "think", "channel", "message", "return", "x a x"] {
+            let found = answered(&chat, "Say it", answer);
+            let wanted = chat.encode(&format!("{answer}<|return|>")).unwrap();
+            assert_eq!(response(&found), wanted, "{answer}");
+            let open = chat.sequence(&prompt("Say it"), None).unwrap().ids.len();
+            assert_eq!(found.sequence.ids[open..found.sequence.response_start], chat.encode(opening).unwrap());
+        }
+    }
+}
+
+#[test]
+fn reasoning_that_the_generation_prompt_opens_is_closed_empty() {
+    let template = "{%- for m in messages -%}{{ '<|start|>' + m.role + '<|message|>' + m.content.split('</think>')[-1] + \
+        ('<|return|>' if m.role == 'assistant' else '<|end|>') }}{%- endfor -%}\
+        {%- if add_generation_prompt -%}{{ '<|start|>assistant<|message|><think>\\n' }}{%- endif -%}";
+    let folder = changed("teacher", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+    let mut chat = Chat::open(folder.path()).unwrap();
+    // Words of the person are no structure.
+    for user in ["List files", "What does <think> mean?", "</think>"] {
+        let open = chat.sequence(&prompt(user), None).unwrap().ids;
+        let closed = answered(&chat, user, "ls");
+        assert_eq!(chat.decode(&closed.sequence.ids[open.len()..]), "\n</think>\n\nls");
+        assert_eq!(response(&closed), chat.encode("ls<|return|>").unwrap());
+    }
+    chat.set_opened_reasoning(OpenedReasoning::Open);
+    let open = chat.sequence(&prompt("List files"), None).unwrap().ids;
+    assert_eq!(answered(&chat, "List files", "ls").sequence.response_start, open.len());
+    assert!(chat.reasons());
+}
+
+/// A SentencePiece-like BPE as Llama 2's and Mixtral's: a space marker before a text, bytes for what is unknown.
+fn sentencepiece(metaspace: bool) -> Value {
+    let mut vocab: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+    vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    vocab.extend("\u{2581}etaoinsrhldcumfpgwyINST[]/-\u{fc}\u{df}".chars().map(String::from));
+    let merges =
+        [("l", "s"), ("\u{2581}", "ls"), ("f", "\u{fc}"), ("f\u{fc}", "r"), ("\u{2581}", "f\u{fc}r"), ("I", "N")];
+    vocab.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
+    let vocab: serde_json::Map<String, Value> = vocab.into_iter().zip(0..).map(|(t, id)| (t, json!(id))).collect();
+    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
+    let prepend = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"}, spaces]});
+    let special = |(id, t): (u32, &str)| json!({"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+    let added = [(0, "<unk>"), (1, "<s>"), (2, "</s>")].map(special);
+    let merges = merges.map(|(a, b)| json!([a, b]));
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "post_processor": null,
+        "added_tokens": added,
+        "normalizer": if metaspace { Value::Null } else { prepend },
+        "pre_tokenizer": if metaspace { json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false}) } else { Value::Null },
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": merges},
+    })
+}
+
+const MISTRAL: &str = "{{ bos_token }}{% for m in messages %}{% if m['role']=='user' %}{{ ' [INST] ' + m['content'] + ' [/INST]' }}\
+    {% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}";
+
+#[test]
+fn no_space_marker_is_gained_at_the_seam() {
+    let settings = json!({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"});
+    for metaspace in [false, true] {
+        let json = sentencepiece(metaspace).to_string();
+        let chat = Chat::new(&json, MISTRAL, &settings, &Value::Null).unwrap();
+        for (answer, pieces) in [
+            ("ls", vec![" ls"]),
+            ("f\u{fc}r", vec![" f\u{fc}r"]),
+            ("\u{e6}", vec!["", "\u{fffd}", "\u{fffd}"]),
+            ("a", vec!["a"]),
+        ] {
+            let found = answered(&chat, "List", answer);
+            // The whole is what transformers makes of the whole text, and the answer is all there.
+            let whole = chat.encode(&format!("<s> [INST] List [/INST] {answer}</s>")).unwrap();
+            assert_eq!((&found.sequence.ids, &found.seam), (&whole, &None), "{answer}");
+            let ids = response(&found);
+            assert_eq!(ids.last(), Some(&2));
+            assert_eq!(chat.answer_text(&ids[..ids.len() - 1]), *answer);
+            let shared = pieces[0].starts_with(' ');
+            assert_eq!(
+                (ids.len() - 1, found.lead.as_slice()),
+                (pieces.iter().filter(|p| !p.is_empty()).count(), if shared { &b" "[..] } else { b"" })
+            );
+        }
+        assert_eq!(chat.encode_continuing("ls").unwrap().len(), 1);
+        assert_eq!(chat.token(chat.encode("\u{e6}").unwrap()[1]), &TokenBytes::Text(vec![0xc3]));
+    }
+}
+
+#[test]
+fn truncation_and_padding_of_whoever_saved_the_tokenizer_are_off() {
+    let whole = nano("student").sequence(&prompt(&"list ".repeat(40)), Some("ls")).unwrap();
+    for (key, value) in [
+        ("truncation", json!({"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0})),
+        (
+            "padding",
+            json!({"strategy": {"Fixed": 512}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}),
+        ),
+    ] {
+        let folder = changed("student", |folder| edit(folder, "tokenizer.json", |t| t[key] = value.clone()));
+        assert_eq!(
+            Chat::open(folder.path()).unwrap().sequence(&prompt(&"list ".repeat(40)), Some("ls")).unwrap(),
+            whole
+        );
+    }
+}
+
+/// Moves the turn markers from tokenizer.json to where `put` says.
+fn without_markers(folder: &Path, put: impl Fn(&Path, &[Value])) {
+    let moved = std::cell::RefCell::new(Vec::new());
+    edit(folder, "tokenizer.json", |tokenizer| {
+        let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+        let markers = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|finetune_right_pad_id|>"];
+        *moved.borrow_mut() =
+            added.iter().filter(|t| markers.contains(&t["content"].as_str().unwrap())).cloned().collect();
+        added.retain(|t| !markers.contains(&t["content"].as_str().unwrap()));
+        let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        markers.iter().for_each(|m| drop(vocab.remove(*m)));
+    });
+    put(folder, &moved.borrow());
+}
+
+#[test]
+fn tokens_that_only_the_settings_list_are_tokens() {
+    let whole = nano("student").sequence(&prompt("List files"), Some("ls")).unwrap();
+    let decoder =
+        |tokens: &[Value]| tokens.iter().map(|t| (t["id"].to_string(), t.clone())).collect::<serde_json::Map<_, _>>();
+    let folder = changed("student", |folder| {
+        without_markers(folder, |folder, t| {
+            edit(folder, "tokenizer_config.json", |c| c["added_tokens_decoder"] = decoder(t).into())
+        });
+    });
+    let chat = Chat::open(folder.path()).unwrap();
+    assert_eq!(chat.sequence(&prompt("List files"), Some("ls")).unwrap(), whole);
+    assert!(matches!(chat.token(*whole.ids.last().unwrap()), TokenBytes::Special));
+    // The older file, and a list that contradicts the tokenizer.
+    let folder = changed("student", |folder| {
+        without_markers(folder, |folder, tokens| {
+            let ids: serde_json::Map<_, _> =
+                tokens.iter().map(|t| (t["content"].as_str().unwrap().to_owned(), t["id"].clone())).collect();
+            std::fs::write(folder.join("added_tokens.json"), Value::from(ids).to_string()).unwrap();
+        });
+    });
+    assert_eq!(Chat::open(folder.path()).unwrap().sequence(&prompt("List files"), Some("ls")).unwrap().ids, whole.ids);
+    let wrong = json!({"7": {"content": "<|eot_id|>", "special": true}});
+    let folder = changed("student", |folder| {
+        edit(folder, "tokenizer_config.json", |c| c["added_tokens_decoder"] = wrong.clone())
+    });
+    let error = Chat::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("<|eot_id|>") && error.contains("id 7") && error.contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn ends_are_the_union_of_all_files() {
+    let folder = changed("student", |folder| {
+        edit(folder, "generation_config.json", |g| g["eos_token_id"] = json!(2040));
+        edit(folder, "config.json", |c| c["eos_token_id"] = json!([2043, 2046]));
+        edit(folder, "tokenizer_config.json", |c| c["eos_token"] = json!({"content": "<|end_header_id|>"}));
+    });
+    assert_eq!(Chat::open(folder.path()).unwrap().ends(), [2040, 2043, 2045, 2046]);
+    std::fs::remove_file(folder.path().join("generation_config.json")).unwrap();
+    assert_eq!(Chat::open(folder.path()).unwrap().ends(), [2043, 2045, 2046]);
+}
+
+#[test]
+fn the_template_that_wins_is_the_one_of_transformers() {
+    let named = |name: &str, text: &str| json!({"name": name, "template": text});
+    let list = json!([named("tool_use", "no"), named("default", "{{ messages[0].content }}.")]);
+    let folder =
+        changed("student", |folder| edit(folder, "tokenizer_config.json", |c| c["chat_template"] = list.clone()));
+    assert_eq!(Chat::open(folder.path()).unwrap().template(), "{{ messages[0].content }}.");
+    std::fs::write(folder.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
+    assert_eq!(Chat::open(folder.path()).unwrap().template(), "{{ messages[0].content }}!");
+    std::fs::write(folder.path().join("chat_template.jinja"), "{% oops %}").unwrap();
+    let error = Chat::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("chat_template.jinja"), "{error}");
+    let folder = changed("student", |folder| {
+        edit(folder, "tokenizer_config.json", |c| c["chat_template"] = json!([named("x", "y")]))
+    });
+    let error = Chat::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("tokenizer_config.json") && error.contains("default"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_that_loses_text_is_refused_with_its_file() {
+    let folder =
+        changed("student", |folder| edit(folder, "tokenizer.json", |t| t["normalizer"] = json!({"type": "Lowercase"})));
+    let error = Chat::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("Lowercase"), "{error}");
+}
+
+#[test]
+fn where_letters_join_over_the_seam_the_ids_in_use_count_and_it_is_told() {
+    // The generation prompt ends with a line break, and so does the answer begin: one token in the whole text.
+    let found = answered(&nano("student"), "Say it", "\nls");
+    let seam = found.seam.as_ref().unwrap();
+    assert_ne!(seam.used, seam.joint);
+    assert_eq!(nano("student").decode(response(&found)), "\nls");
+    assert_eq!(answered(&nano("student"), "Say it", "ls").seam, None);
+}
