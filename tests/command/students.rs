@@ -25,7 +25,7 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let text = fs::read_to_string(prompts("cli-train.jsonl")).unwrap();
     let mut some = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
     some.truncate(CALIBRATION);
-    let sequences = student.with_references(&some).unwrap();
+    let sequences = student.readable(&some).unwrap().sequences;
     let calibration: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
     let (base, settings) = (model("student"), Settings::shipped(format));
     let request = Request { student: &student.transformer, base: &base, calibration: &calibration, format, settings };

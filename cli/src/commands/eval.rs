@@ -2,6 +2,7 @@
 
 use crate::args::{AblateArgs, EvalArgs, ProbeArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
@@ -32,6 +33,7 @@ struct Report {
     batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
     per_prompt: Vec<PromptReport>,
+    skipped: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
@@ -96,7 +98,7 @@ fn measure(
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let exact =
-        exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), (args.run.json, shutdown))).transpose()?;
+        exact.map(|bound| exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown))).transpose()?;
     let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }
@@ -132,6 +134,7 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
         batch_tokens: subject.batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
         per_prompt,
+        skipped: left_out::listed(&subject.prompts.skipped),
     }
 }
 

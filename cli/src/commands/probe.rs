@@ -2,6 +2,7 @@
 
 use crate::args::{BaselineArg, Method, PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Skipped, Statistic, Unit, UnitKind};
 use uspx_model::batch::Sequence;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
@@ -59,6 +60,7 @@ struct TraceReport {
     peak_rss_bytes: Option<u64>,
     experts: ExpertReport,
     heads: HeadReport,
+    skipped: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
@@ -84,20 +86,19 @@ struct HeadReport {
     norm: Grid,
 }
 
-/// The model, its batch size, and what to trace.
-fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Vec<Sequence>)> {
+/// The model, its batch size, what to trace, and what cannot be.
+fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Vec<Sequence>, Vec<Skipped>)> {
     if args.tokenised {
         let opened = models::opened(&args.common.model, &args.common.run, Work::Forward)?;
-        let sequences = models::sequences(&args.common, &opened.model)?;
-        return Ok((opened, sequences));
+        let (sequences, skipped) = models::sequences(&args.common, &opened.model)?;
+        return Ok((opened, sequences, skipped));
     }
     let Subject { model, prompts, batch_tokens } = models::subject(&args.common, Work::Forward, shutdown)?;
-    let sequences = model.with_references(&prompts)?;
-    Ok((Opened { model, batch_tokens }, sequences))
+    Ok((Opened { model, batch_tokens }, prompts.sequences, prompts.skipped))
 }
 
 fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Opened { model, batch_tokens }, sequences) = traced(args, shutdown)?;
+    let (Opened { model, batch_tokens }, sequences, skipped) = traced(args, shutdown)?;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
     let mut pass_seconds = Vec::new();
@@ -136,6 +137,7 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
             saliency_easy_ep: of(Statistic::EasyEp),
         },
         heads: HeadReport { norm: sums(&columns, &shape, UnitKind::Head, Statistic::HeadNorm) },
+        skipped: left_out::listed(&skipped),
     };
     if args.common.run.json {
         return output::json(&report);
@@ -165,6 +167,7 @@ struct PatchReport {
     forwards: u64,
     backwards: u64,
     seconds: f64,
+    skipped: Vec<LeftOut>,
 }
 
 fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
@@ -213,6 +216,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         forwards,
         backwards,
         seconds,
+        skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json { output::json(&report) } else { print_effects(&report) }
 }

@@ -30,8 +30,10 @@ pub fn run(args: &ChatArgs, shutdown: &Shutdown) -> Result<()> {
     match &args.prompt {
         Some(prompt) => {
             turns.push(Turn::user(prompt));
-            let answer = engine.answer(&turns, args)?;
-            if args.run.json { output::json(&answer) } else { Ok(()) }
+            match engine.answer(&turns, args)? {
+                Some(answer) if args.run.json => output::json(&answer),
+                _ => Ok(()),
+            }
         }
         None => chat(&mut engine, turns, args),
     }
@@ -82,23 +84,26 @@ impl<'a> Engine<'a> {
         Self::Own { model: Box::new(model), choice, shutdown }
     }
 
-    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp.
-    fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Answer> {
+    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp. `None` where
+    /// nobody reads them any more.
+    fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Option<Answer>> {
         match self {
             Self::Own { model, choice, shutdown } => answer(model, turns, args, choice, shutdown),
             Self::LlamaCpp(server) => {
                 let reply = server.answer(turns, args)?;
                 let mut shown = Shown::new(args);
                 reply.ids.iter().for_each(|id| shown.push(&server.chat, *id));
-                shown.end(&server.chat);
-                Ok(Answer {
+                if !shown.end(&server.chat)? {
+                    return Ok(None);
+                }
+                Ok(Some(Answer {
                     text: server.chat.decode(&reply.ids)?,
                     tokens: reply.ids.len(),
                     ended: reply.ended,
                     tokens_per_second: reply.decoding,
                     prompt_tokens_per_second: reply.prompt,
                     engine: "llama.cpp",
-                })
+                }))
             }
         }
     }

@@ -141,8 +141,18 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
     if let Some(gate) = &figures.gate {
         text.push_str(&verdict(gate));
     }
+    text.push_str(&gaps(figures));
     text.push_str("\nUse it: `uspx pull`, then `uspx run`.\n");
     text
+}
+
+/// What the figures are not about; empty where nothing was left out.
+fn gaps(figures: &Report) -> String {
+    let labels = figures.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
+    let left_out = figures.skipped.iter().map(|l| l.text.clone());
+    let given_up = figures.given_up.iter().map(ToString::to_string);
+    let lines: Vec<String> = labels.into_iter().chain(left_out).chain(given_up).map(|l| format!("- {l}\n")).collect();
+    if lines.is_empty() { String::new() } else { format!("\n## Left out\n\n{}", lines.concat()) }
 }
 
 fn row(student: &StudentReport) -> String {

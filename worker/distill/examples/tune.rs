@@ -52,7 +52,7 @@ fn recipe(text: &str) -> Any<DistilRecipe> {
 
 /// Nats and reference bytes of every prompt.
 fn losses(model: &LoadedModel, prompts: &[Prompt]) -> Any<Vec<(f64, f64)>> {
-    let sequences = model.with_references(prompts)?;
+    let sequences = model.readable(prompts)?.sequences;
     let mut out = vec![(0.0, 0.0); prompts.len()];
     for (group, batch) in batches(&sequences, 4096)? {
         let frame = model.transformer.frame(&batch)?;

@@ -47,7 +47,7 @@ fn trained() -> (LoadedModel, Vec<u8>, uspx_domain::TrainingSummary) {
 }
 
 fn logits(model: &LoadedModel) -> Vec<f32> {
-    let sequences = model.with_references(&prompts()[..3]).unwrap();
+    let sequences = model.readable(&prompts()[..3]).unwrap().sequences;
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();

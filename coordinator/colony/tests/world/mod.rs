@@ -145,7 +145,9 @@ impl World {
                 Outcome::Losses(std::iter::once(clean).chain(cuts).collect())
             }
             PlannedWork::Label { prompts, .. } => {
-                Outcome::Labels { blob: blob("labels"), prompts: prompts.len() as u32, tokens: 9 }
+                let (prompts, answer_bytes) = (prompts.len() as u32, 100 * prompts.len() as u64);
+                let labelled_bytes = answer_bytes - 1;
+                Outcome::Labels { blob: blob("labels"), prompts, tokens: 9, answer_bytes, labelled_bytes }
             }
             PlannedWork::Distil { number, .. } => {
                 let after = 3.0 - 0.1 * *number as f32;
@@ -164,7 +166,7 @@ impl World {
     }
 
     pub fn answer(&self, task: &PlannedTask, worker: &WorkerId) -> Answer {
-        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(task), millis: 5 }
+        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(task), millis: 5, skipped: vec![] }
     }
 }
 
