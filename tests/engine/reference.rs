@@ -19,7 +19,8 @@ fn reference_prompts() -> Vec<Prompt> {
 fn agrees(model: &LoadedModel, wanted: &ModelReference) {
     let all = reference_prompts();
     assert_eq!(wanted.per_prompt.len(), all.len());
-    let found = evaluate(model, &model.readable(&all).unwrap(), 2048, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
+    let found =
+        evaluate(model, &model.readable(&all).unwrap(), 2048, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
     for ((want, tokens), nats) in wanted.per_prompt.iter().zip(&found.prompts).zip(&found.nats) {
         assert_eq!(want.id, tokens.id);
         assert_eq!(want.response_tokens, tokens.tokens as usize, "{}", want.id);

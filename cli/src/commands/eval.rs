@@ -97,8 +97,9 @@ fn measure(
     let found = evaluate(model, prompts, *batch_tokens, taps.as_mut(), against, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
-    let exact =
-        exact.map(|bound| exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown))).transpose()?;
+    let exact = exact
+        .map(|bound| exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown)))
+        .transpose()?;
     let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }

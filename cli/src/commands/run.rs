@@ -7,13 +7,14 @@ use crate::error::{CliError, Exit, Result};
 use crate::{models, output};
 use llama_cpp::LlamaCpp;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Write};
+use std::cell::Cell;
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use uspx_model::LoadedModel;
 use uspx_model::chat::{Chat, Turn};
 use uspx_model::generate::{Choice, generate, sampler};
 use uspx_model::taps::NoTaps;
+use uspx_model::{LoadedModel, ModelError};
 use uspx_runtime::Shutdown;
 
 /// `uspx run`.
@@ -116,32 +117,35 @@ fn answer(
     args: &ChatArgs,
     choice: &mut Choice,
     shutdown: &Shutdown,
-) -> Result<Answer> {
+) -> Result<Option<Answer>> {
     let sequence = model.chat.conversation(turns)?;
-    let mut shown = Shown::new(args);
+    let (mut shown, unread) = (Shown::new(args), Cell::new(false));
     let mut watch = |site: uspx_model::taps::Site<'_>, _: &candle_core::Tensor| {
         let first = matches!(site, uspx_model::taps::Site::Residual { layer: 0 });
-        if first && shutdown.is_asked() { Err(uspx_model::ModelError::Stopped) } else { Ok(None) }
+        if first && (shutdown.is_asked() || unread.get()) { Err(ModelError::Stopped) } else { Ok(None) }
     };
     let (start, mut first) = (Instant::now(), None);
     let answers = generate(model, &[&sequence], args.max_new_tokens, choice, &mut watch, &mut |_, id| {
         first.get_or_insert_with(Instant::now);
         shown.push(&model.chat, id);
-    })?;
+        unread.set(shown.is_over());
+    });
     let end = Instant::now();
-    shown.end(&model.chat);
-    let ids = answers.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
+    if !shown.end(&model.chat)? {
+        return Ok(None);
+    }
+    let ids = answers?.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
     let first = first.unwrap_or(end);
     // The first token comes of the prompt's pass; the end of the turn takes a step like any other.
     let steps = (ids.ids.len() + usize::from(ids.ended)).saturating_sub(1);
-    Ok(Answer {
+    Ok(Some(Answer {
         text: model.chat.decode(&ids.ids)?,
         tokens: ids.ids.len(),
         ended: ids.ended,
         tokens_per_second: per_second(steps, end - first),
         prompt_tokens_per_second: per_second(sequence.ids.len(), first - start),
         engine: "own",
-    })
+    }))
 }
 
 fn per_second(count: usize, took: Duration) -> f64 {
@@ -153,11 +157,13 @@ struct Shown {
     ids: Vec<u32>,
     printed: usize,
     quiet: bool,
+    /// Whether somebody still reads, or why nothing more can be printed.
+    reader: Result<bool>,
 }
 
 impl Shown {
     fn new(args: &ChatArgs) -> Self {
-        Self { ids: Vec::new(), printed: 0, quiet: args.run.json }
+        Self { ids: Vec::new(), printed: 0, quiet: args.run.json, reader: Ok(true) }
     }
 
     fn push(&mut self, chat: &Chat, id: u32) {
@@ -173,21 +179,23 @@ impl Shown {
     }
 
     fn print(&mut self, text: &str) {
-        if let (false, Some(new)) = (self.quiet, text.get(self.printed..)) {
-            print!("{new}");
-            // A closed pipe shows at the next line printed.
-            let _ = std::io::stdout().flush();
+        if let (false, Some(new)) = (self.quiet || self.is_over(), text.get(self.printed..)) {
+            self.reader = output::piece(new);
             self.printed = text.len();
         }
     }
 
-    fn end(&mut self, chat: &Chat) {
+    /// Whether nothing more can be printed.
+    fn is_over(&self) -> bool {
+        !matches!(self.reader, Ok(true))
+    }
+
+    /// Ends the line; `false` where nobody reads it.
+    fn end(mut self, chat: &Chat) -> Result<bool> {
         if let Ok(text) = chat.decode(&self.ids) {
             self.print(&text);
         }
-        if !self.quiet {
-            println!();
-        }
+        if self.quiet || self.is_over() { self.reader } else { output::piece("\n") }
     }
 }
 
@@ -195,11 +203,11 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
     let input = std::io::stdin();
     let person = input.is_terminal();
     if person {
-        eprintln!("Ctrl-D ends the chat.");
+        output::note("Ctrl-D ends the chat.");
     }
     loop {
         if person {
-            eprint!("> ");
+            output::remark("> ");
         }
         let mut line = String::new();
         let read = input.lock().read_line(&mut line).map_err(|e| CliError::new(Exit::BadInput, e))?;
@@ -210,7 +218,7 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
             continue;
         }
         turns.push(Turn::user(line.trim()));
-        let said = engine.answer(&turns, args)?;
+        let Some(said) = engine.answer(&turns, args)? else { return Ok(()) };
         if args.run.json {
             output::json(&said)?;
         }

@@ -135,11 +135,7 @@ fn same_prompts(asked: &Asked<'_>, got: &[PromptTokens]) -> Result<(), Refusal> 
     fits.then_some(()).ok_or(Refusal::Value("a prompt's number of tokens"))
 }
 
-fn deposit(
-    asked: &Asked<'_>,
-    deposit: &Deposit,
-    belongs: impl Fn(Statistic, UnitKind) -> bool,
-) -> Result<(), Refusal> {
+fn deposit(asked: &Asked<'_>, deposit: &Deposit, belongs: impl Fn(Statistic, UnitKind) -> bool) -> Result<(), Refusal> {
     same_prompts(asked, &deposit.prompts)?;
     let mut seen = std::collections::BTreeSet::new();
     for column in &deposit.columns {

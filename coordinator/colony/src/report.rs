@@ -37,6 +37,15 @@ pub struct Report {
     pub given_up: Vec<Reason>,
 }
 
+impl Report {
+    /// What the figures are not about, a line each: answers without labels, prompts left out, tasks given up.
+    pub fn gaps(&self) -> Vec<String> {
+        let labels = self.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
+        let left_out = self.skipped.iter().map(|l| l.text.clone());
+        labels.into_iter().chain(left_out).chain(self.given_up.iter().map(ToString::to_string)).collect()
+    }
+}
+
 /// What the mask cuts, and what that costs on the gate prompts in nats per response token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MaskReport {

@@ -191,7 +191,13 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
         *tries.entry(fail(&mut service, true)).or_insert(0) += 1;
     }
     assert!(tries.values().all(|n| *n == 3), "{tries:?}");
-    assert!(matches!(service.ending, Some(Ending::Failed(_))));
+    let Some(Ending::Failed(reason)) = &service.ending else { panic!("{:?}", service.ending) };
+    // Of three tasks one was given up at once and two after three tries: the commoner reason comes first.
+    let said = "no trace task was answered: 2 trace tasks given up: 3 attempts failed, the last: no memory; \
+                1 trace task given up: no memory";
+    assert_eq!(reason, said);
+    let attempts = reasons::failed_attempts(service.colony.state());
+    assert_eq!(attempts, [reasons::Reason { work: "trace".into(), reason: "no memory".into(), count: 7 }]);
 }
 
 #[test]

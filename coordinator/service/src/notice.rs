@@ -42,3 +42,92 @@ fn coverage(state: &State) {
         None => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use uspx_colony::{CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Split, Step};
+    use uspx_domain::{Deposit, Digest, Fingerprint, ModelShape, Outcome, SkipReason, Skipped, WorkerId};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of a step at the level that a coordinator starts with.
+    fn logged(colony: &Colony, step: &Step) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let format = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
+        let subscriber = format.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tell(&step.records, colony.state()));
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn worker() -> WorkerId {
+        "w".parse().unwrap()
+    }
+
+    /// A colony whose first task is out.
+    fn at_work() -> (Colony, PlannedTask) {
+        let shape = ModelShape { layers: 1, experts: 4, top_k: 1, heads: 1, channels: 0 };
+        let model = Fingerprint(Digest::of(b"m"));
+        let prompt = |(id, split): (&str, Split)| PromptEntry { id: id.into(), split, tags: vec![] };
+        let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
+        let mut colony = Colony::default();
+        colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec())).unwrap();
+        let step = colony.step(Event::WorkerSeen { worker: worker(), holds: vec![model] });
+        let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else { panic!("nothing was issued") };
+        (colony, *task)
+    }
+
+    fn answered(colony: &mut Colony, task: &PlannedTask, outcome: Outcome, skipped: Vec<Skipped>) -> Step {
+        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped };
+        colony.step(Event::AnswerArrived { worker: worker(), answer: Box::new(answer) })
+    }
+
+    #[test]
+    fn a_task_given_up_is_logged_with_its_reason() {
+        let (mut colony, task) = at_work();
+        let outcome = Outcome::Failed { reason: "scratch files: no space left on device".into(), retryable: false };
+        let step = answered(&mut colony, &task, outcome, vec![]);
+        let said = logged(&colony, &step);
+        for words in ["an attempt failed", "a task is given up", "trace"] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(said.matches("no space left on device").count(), 2, "{said}");
+        assert!(said.lines().all(|l| l.contains("WARN")), "{said}");
+    }
+
+    #[test]
+    fn prompts_left_out_are_logged_by_id() {
+        let (mut colony, task) = at_work();
+        let reason = SkipReason::TooLong { tokens: 40, context: 12 };
+        let skipped = ["t1", "t2"].map(|id| Skipped { id: id.into(), reason });
+        let nothing = Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
+        let step = answered(&mut colony, &task, nothing, skipped.to_vec());
+        let said = logged(&colony, &step);
+        assert!(said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"), "{said}");
+        assert!(matches!(colony.state().ending(), Some(Ending::Failed(why)) if why.contains("t1, t2")));
+    }
+
+    #[test]
+    fn a_lost_worker_is_no_fault_of_the_task() {
+        let (mut colony, task) = at_work();
+        let step = colony.step(Event::WorkerLost { worker: worker() });
+        assert!(step.records.contains(&Record::Lost { task: task.id, worker: worker(), cause: Cause::WorkerLost }));
+        assert_eq!(logged(&colony, &step), "");
+    }
+}

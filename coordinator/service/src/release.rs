@@ -148,10 +148,7 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
 
 /// What the figures are not about; empty where nothing was left out.
 fn gaps(figures: &Report) -> String {
-    let labels = figures.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
-    let left_out = figures.skipped.iter().map(|l| l.text.clone());
-    let given_up = figures.given_up.iter().map(ToString::to_string);
-    let lines: Vec<String> = labels.into_iter().chain(left_out).chain(given_up).map(|l| format!("- {l}\n")).collect();
+    let lines: Vec<String> = figures.gaps().iter().map(|gap| format!("- {gap}\n")).collect();
     if lines.is_empty() { String::new() } else { format!("\n## Left out\n\n{}", lines.concat()) }
 }
 

@@ -24,7 +24,9 @@ pub enum ArtifactError {
     #[error("there is no store at {}: check the path; the coordinator creates the folder when it starts", .0.display())]
     NoFolder(PathBuf),
     /// The store does not answer, or broke off.
-    #[error("the store {store} cannot be reached (`{key}`): {source}. Check the network and AWS_ENDPOINT_URL, then try again")]
+    #[error(
+        "the store {store} cannot be reached (`{key}`): {source}. Check the network and AWS_ENDPOINT_URL, then try again"
+    )]
     Unreachable {
         /// The store.
         store: String,

@@ -33,7 +33,7 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
 
 /// By its mark; without one, by the zero byte that half of an ASCII character is there.
 fn is_utf16(bytes: &[u8]) -> bool {
-    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1.., ..] | [1.., 0, ..])
+    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, ..])
 }
 
 #[cfg(test)]

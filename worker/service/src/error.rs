@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn what_a_template_says_of_a_prompt_does_not_leave_the_worker() {
         let said = || ModelError::Chat("the chat template failed: no secrets, please".into());
-        let errors: [JobError; 3] = [said().into(), DistillError::Model(said()).into(), ExportError::Model(said()).into()];
+        let errors: [JobError; 3] =
+            [said().into(), DistillError::Model(said()).into(), ExportError::Model(said()).into()];
         for error in errors {
             assert!(!format!("{error} {error:?}").contains("secrets") && !error.is_retryable());
         }

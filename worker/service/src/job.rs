@@ -7,7 +7,8 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use uspx_distill::{Labels, PromptLabels};
 use uspx_domain::{
-    BlobRef, Coverage, DistilRecipe, Fingerprint, Mask, Outcome, PatchMethod, Prompt, Skipped, Subject, Task, Unit, Work,
+    BlobRef, Coverage, DistilRecipe, Fingerprint, Mask, Outcome, PatchMethod, Prompt, Skipped, Subject, Task, Unit,
+    Work,
 };
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, Pulse};
@@ -122,7 +123,8 @@ fn label(
     (top_k, max_new_tokens): (u32, u32),
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
-    let labels = uspx_distill::make_labels(teacher, prompts, mask, top_k, max_new_tokens, pulse)?;
+    let asked = teacher.askable(prompts)?;
+    let labels = uspx_distill::make_labels(teacher, &asked.prompts, mask, top_k, max_new_tokens, pulse)?;
     let blob = Bytes::from(labels.to_bytes()?);
     let Coverage { answer_bytes, labelled_bytes } = coverage(&labels.prompts);
     let outcome = Outcome::Labels {
@@ -132,7 +134,7 @@ fn label(
         answer_bytes,
         labelled_bytes,
     };
-    Ok(Product { outcome, blobs: vec![blob], skipped: Vec::new() })
+    Ok(Product { outcome, blobs: vec![blob], skipped: asked.skipped })
 }
 
 /// How much of the answers the teacher's tokens cover.
@@ -210,10 +212,15 @@ mod tests {
     use uspx_distill::TokenLabel;
 
     fn labelled(answer: &str, spans: &[(u32, u32)]) -> PromptLabels {
-        let token =
-            |(start, end): &(u32, u32)| TokenLabel { piece: 0, start: *start, end: *end, log_prob: 0.0, top: vec![], tail: 0.0 };
-        let prompt =
-            Prompt { id: "p".into(), prompt: "x".into(), reference: None, system: None, tags: vec![] };
+        let token = |(start, end): &(u32, u32)| TokenLabel {
+            piece: 0,
+            start: *start,
+            end: *end,
+            log_prob: 0.0,
+            top: vec![],
+            tail: 0.0,
+        };
+        let prompt = Prompt { id: "p".into(), prompt: "x".into(), reference: None, system: None, tags: vec![] };
         PromptLabels { prompt, answer: answer.into(), ended: true, tokens: spans.iter().map(token).collect() }
     }
 
