@@ -57,6 +57,18 @@ impl CliError {
         Self { exit, message: message.to_string(), help: None }
     }
 
+    /// A library's error, with the causes beneath it as far as its own words leave them out.
+    pub fn caused(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+            let words = cause.to_string();
+            if !message.contains(&words) {
+                message = format!("{message}: {words}");
+            }
+        }
+        Self::new(exit, message)
+    }
+
     /// What the person can do about it.
     pub fn help(mut self, help: impl Display) -> Self {
         self.help = Some(help.to_string());
@@ -76,9 +88,9 @@ impl CliError {
     pub fn report(self) -> ExitCode {
         let exit = self.exit;
         if exit == Exit::Interrupted {
-            eprintln!("{}", self.message);
+            crate::output::note(&self.message);
         } else {
-            eprintln!("{:?}", miette::Report::new(self));
+            crate::output::note(&format!("{:?}", miette::Report::new(self)));
         }
         ExitCode::from(exit as u8)
     }
@@ -92,7 +104,7 @@ impl From<ModelError> for CliError {
             ModelError::Candle(_) => Exit::Failed,
             _ => Exit::BadInput,
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }
 
@@ -100,7 +112,7 @@ impl From<uspx_export::ExportError> for CliError {
     fn from(error: uspx_export::ExportError) -> Self {
         match error {
             uspx_export::ExportError::Model(inner) => inner.into(),
-            other => Self::new(Exit::BadInput, other),
+            other => Self::caused(Exit::BadInput, &other),
         }
     }
 }
@@ -116,7 +128,7 @@ impl From<uspx_artifact::ArtifactError> for CliError {
             ErrorKind::Refused => Exit::Refused,
             ErrorKind::Failed => Exit::Failed,
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }
 
@@ -128,7 +140,7 @@ impl From<uspx_bus::BusError> for CliError {
             other if other.is_retryable() => Exit::Unreachable,
             _ => Exit::Failed,
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }
 
@@ -140,7 +152,7 @@ impl From<uspx_bus::server::ServerError> for CliError {
             ServerError::NotFound { .. } => Exit::NotFound,
             _ => Exit::Failed,
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }
 
@@ -150,11 +162,11 @@ impl From<uspx_coordinator::ServiceError> for CliError {
         match error {
             ServiceError::Bus(inner) => inner.into(),
             ServiceError::Artifact(inner) => inner.into(),
-            error @ ServiceError::Locked(_) => Self::new(Exit::Refused, error),
+            error @ ServiceError::Locked(_) => Self::caused(Exit::Refused, &error),
             error @ (ServiceError::File { .. } | ServiceError::Encode(_) | ServiceError::Wire(_)) => {
-                Self::new(Exit::Failed, error)
+                Self::caused(Exit::Failed, &error)
             }
-            error => Self::new(Exit::BadInput, error),
+            error => Self::caused(Exit::BadInput, &error),
         }
     }
 }
@@ -164,8 +176,8 @@ impl From<uspx_worker::WorkerError> for CliError {
         use uspx_worker::WorkerError;
         match error {
             WorkerError::Bus(inner) => inner.into(),
-            error @ WorkerError::Model { .. } => Self::new(Exit::BadInput, error),
-            error => Self::new(Exit::Failed, error),
+            error @ WorkerError::Model { .. } => Self::caused(Exit::BadInput, &error),
+            error => Self::caused(Exit::Failed, &error),
         }
     }
 }
@@ -174,8 +186,33 @@ impl From<uspx_runtime::config::ConfigError> for CliError {
     fn from(error: uspx_runtime::config::ConfigError) -> Self {
         let exit = match &error {
             uspx_runtime::config::ConfigError::NotFound(_) => Exit::NotFound,
-            uspx_runtime::config::ConfigError::Value(_) => Exit::BadInput,
+            uspx_runtime::config::ConfigError::Value(_) | uspx_runtime::config::ConfigError::Unreadable { .. } => {
+                Exit::BadInput
+            }
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// A library's error that keeps its cause to itself.
+    #[derive(Debug, Error)]
+    #[error("cannot prepare student.gguf")]
+    struct Silent(#[source] io::Error);
+
+    #[derive(Debug, Error)]
+    #[error("pulling failed: {0}")]
+    struct Outer(#[source] Silent);
+
+    #[test]
+    fn every_cause_is_told_and_none_twice() {
+        let full = || io::Error::from_raw_os_error(28);
+        let told = CliError::caused(Exit::Failed, &Outer(Silent(full()))).to_string();
+        assert_eq!(told, format!("pulling failed: cannot prepare student.gguf: {}", full()));
+        assert!(told.contains("No space left on device"), "{told}");
     }
 }

@@ -5,6 +5,7 @@ mod args;
 mod assets;
 mod commands;
 mod error;
+mod left_out;
 mod models;
 mod output;
 mod progress;

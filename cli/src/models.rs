@@ -3,15 +3,17 @@
 use crate::args::{Precision, ProbeArgs, RunArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::progress::Bar;
+use crate::{left_out, output};
 use candle_core::{DType, Device};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use uspx_domain::{Mask, Prompt, parse_prompts};
+use uspx_domain::{Mask, Prompt, Skipped, parse_prompts};
 use uspx_model::batch::Sequence;
 use uspx_model::budget::{Demands, Plan, Work};
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
-use uspx_model::{Holding, LoadedModel, Placement, device_memory};
-use uspx_runtime::{Shutdown, memory};
+use uspx_model::{Holding, LoadedModel, Placement, Readable, device_memory};
+use uspx_runtime::{Shutdown, memory, text};
 
 /// The device that `--device` names.
 pub fn device(name: &str) -> Result<Device> {
@@ -57,7 +59,7 @@ pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     if let Some(plan) = plan {
         (placement.boundaries, batch_tokens) = (plan.boundaries, plan.batch_tokens);
         if run.memory.is_some() || holding == Holding::Streamed {
-            eprintln!("{plan}");
+            output::note(&plan.to_string());
         }
     }
     let mut model = uspx_worker::open_any(path, placement)?;
@@ -98,26 +100,27 @@ pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
 
 /// Reads a prompt file.
 pub fn prompts(path: &Path, skip_bad: bool) -> Result<Vec<Prompt>> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
     let set = parse_prompts(&text, skip_bad).map_err(|e| {
         CliError::new(Exit::BadInput, format!("{}: {e}", path.display()))
             .help("each line is {\"id\": .., \"prompt\": .., \"reference\": ..}; --skip-bad goes on without bad lines")
     })?;
     for skipped in &set.skipped {
-        eprintln!("skipped: {}: {skipped}", path.display());
+        output::note(&format!("skipped: {}: {skipped}", path.display()));
     }
     Ok(set.prompts)
 }
 
-/// Reads a file of token sequences instead, one a line; `model` must know their tokens.
-pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<Vec<Sequence>> {
+/// Reads a file of token sequences instead, one a line; `model` must know their tokens. Those that are too long for it are
+/// left out, named by their line.
+pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<(Vec<Sequence>, Vec<Skipped>)> {
     #[derive(serde::Deserialize)]
     struct Line {
         ids: Vec<u32>,
         response_start: usize,
     }
     let path = &args.prompts;
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
     let vocab = model.transformer.config().vocab;
     let each = |(at, line): (usize, &str)| {
         let bad = |why: String| CliError::new(Exit::BadInput, format!("{}: line {}: {why}", path.display(), at + 1));
@@ -126,38 +129,74 @@ pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<Vec<Sequence>>
             return Err(bad(format!("a token above {vocab}, or an answer that begins after the end")));
         }
         let sequence = Sequence { ids, response_start };
-        model.check_context(&(at + 1).to_string(), &sequence)?;
-        Ok(sequence)
+        let fits = model.check_context(&sequence);
+        Ok(fits.map(|()| sequence).map_err(|reason| Skipped { id: (at + 1).to_string(), reason }))
     };
-    text.lines().enumerate().take(args.limit.unwrap_or(usize::MAX)).map(each).collect()
+    let (mut sequences, mut skipped) = (Vec::new(), Vec::new());
+    for line in text.lines().enumerate().take(args.limit.unwrap_or(usize::MAX)).map(each) {
+        match line? {
+            Ok(sequence) => sequences.push(sequence),
+            Err(too_long) => skipped.push(too_long),
+        }
+    }
+    left_out::tell(&skipped, sequences.len(), None, args.run.json)?;
+    Ok((sequences, skipped))
 }
 
 /// A model and the prompts to measure it on, each with an answer.
 pub struct Subject {
     /// The model.
     pub model: LoadedModel,
-    /// The prompts; those without a reference have the model's own greedy answer.
-    pub prompts: Vec<Prompt>,
+    /// The prompts that it can run; those without a reference have the model's own greedy answer.
+    pub prompts: Readable,
     /// Tokens of a batch.
     pub batch_tokens: usize,
 }
 
 /// Opens what a probe needs.
 pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subject> {
-    let mut prompts = prompts(&args.prompts, args.skip_bad)?;
-    prompts.truncate(args.limit.unwrap_or(usize::MAX));
+    let mut all = prompts(&args.prompts, args.skip_bad)?;
+    all.truncate(args.limit.unwrap_or(usize::MAX));
     let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
-    if prompts.iter().any(|p| p.reference.is_none()) {
-        let bar = Bar::new("answering", args.run.json, shutdown);
-        fill_references(&model, &mut prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
-        bar.finish();
-    }
+    let places: HashMap<String, usize> = all.iter().map(|p| p.id.clone()).zip(0..).collect();
+    let unaskable = answer_the_unanswered(&model, &mut all, args, shutdown)?;
+    let mut prompts = model.readable(&all)?;
+    prompts.skipped.extend(unaskable.skipped);
+    prompts.skipped.sort_by_key(|s| places.get(&s.id));
+    prompts.cause = unaskable.cause.or(prompts.cause);
+    left_out::tell(&prompts.skipped, prompts.prompts.len(), prompts.cause.as_ref(), args.run.json)?;
     Ok(Subject { model, prompts, batch_tokens })
+}
+
+/// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are taken out and named.
+fn answer_the_unanswered(
+    model: &LoadedModel,
+    prompts: &mut Vec<Prompt>,
+    args: &ProbeArgs,
+    shutdown: &Shutdown,
+) -> Result<Readable> {
+    let open: Vec<Prompt> = prompts.iter().filter(|p| p.reference.is_none()).cloned().collect();
+    if open.is_empty() {
+        return Ok(Readable::default());
+    }
+    let mut asked = model.askable(&open)?;
+    leave_out(prompts, &asked.skipped);
+    let bar = Bar::new("answering", args.run.json, shutdown);
+    let unfinished = fill_references(model, prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
+    bar.finish();
+    leave_out(prompts, &unfinished);
+    asked.skipped.extend(unfinished);
+    Ok(asked)
+}
+
+fn leave_out(prompts: &mut Vec<Prompt>, skipped: &[Skipped]) {
+    let skipped: HashSet<&str> = skipped.iter().map(|s| s.id.as_str()).collect();
+    prompts.retain(|p| !skipped.contains(p.id.as_str()));
 }
 
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, &e))?;
+    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
     let mask: Mask = serde_json::from_str(&text)
         .map_err(|e| CliError::new(Exit::BadInput, format!("{}: this is no mask: {e}", path.display())))?;
     if mask.model != model.fingerprint {

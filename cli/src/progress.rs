@@ -41,7 +41,7 @@ impl Lines {
         *last = Some(Instant::now());
         let line = Line { stage: &self.stage, done, total, seconds: self.started.elapsed().as_secs_f64() };
         if let Ok(text) = serde_json::to_string(&line) {
-            eprintln!("{text}");
+            crate::output::note(&text);
         }
     }
 }

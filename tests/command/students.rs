@@ -1,6 +1,6 @@
 //! A release from the store to an answer: pulled, run in both formats, and refused whole where a byte is wrong.
 
-use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, json, model, prompts, refuses, uspx};
+use crate::support::{BAD_INPUT, FAILED, NOT_FOUND, REFUSED, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let text = fs::read_to_string(prompts("cli-train.jsonl")).unwrap();
     let mut some = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
     some.truncate(CALIBRATION);
-    let sequences = student.with_references(&some).unwrap();
+    let sequences = student.readable(&some).unwrap().sequences;
     let calibration: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
     let (base, settings) = (model("student"), Settings::shipped(format));
     let request = Request { student: &student.transformer, base: &base, calibration: &calibration, format, settings };
@@ -231,4 +231,34 @@ fn only_one_pull_at_a_time_goes_into_a_folder() {
     assert_eq!(world.in_use(), before);
     lock.unlock().unwrap();
     assert_eq!(json(&mut world.pull())["release"], 2);
+}
+
+#[test]
+fn a_log_in_a_file_has_no_escape_codes() {
+    let world = World::new();
+    world.publish_small(1);
+    let output = world.pull().arg("-v").env_remove("NO_COLOR").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("INFO") && said.contains("pulled"), "nothing was logged: {said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+/// The system's own words, at the end of the message.
+#[cfg(unix)]
+#[test]
+fn what_the_system_says_of_a_disk_reaches_the_person() {
+    let world = World::new();
+    world.publish_small(1);
+    let mut below_a_file = uspx();
+    below_a_file.arg("pull").arg(world.store()).arg("--into").arg(world.store().join("releases/1/manifest.json/x"));
+    refuses(&mut below_a_file, FAILED, &["manifest.json/x", "Not a directory"]);
+
+    // As on a disk that is full: no file may grow beyond some blocks, which the system says of the first that does.
+    let release = tempdir().unwrap();
+    fs::write(release.path().join("student.gguf"), vec![7; 1 << 20]).unwrap();
+    world.publish(release.path(), Some(1));
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" pull \"$1\" --into \"$2\""]);
+    limited.arg(uspx_tests::uspx()).arg(world.store()).arg(world.dest());
+    refuses(&mut limited, FAILED, &["student.gguf", "File too large (os error 27)"]);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 /// Exit codes of the contract.
+pub const FAILED: i32 = 1;
 pub const USAGE: i32 = 2;
 pub const BAD_INPUT: i32 = 3;
 pub const NOT_FOUND: i32 = 4;

@@ -35,9 +35,9 @@ fn attribution_is_the_derivative_of_the_loss() {
     for (which, kinds) in [("teacher", vec![UnitKind::Expert, UnitKind::Head]), ("student", vec![UnitKind::Head])] {
         // As floats: the steps of activations cut to 16 bits would show in differences as small as these.
         let (model, some) = (opened(which, Holding::Floats), prompts("cli-heldout.jsonl", 6));
+        let some = model.readable(&some).unwrap();
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096, &NoPulse).unwrap();
-        let sequences = model.with_references(&some).unwrap();
-        let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
+        let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
         let mut checked = 0;
         for column in deposit.columns.iter().filter(|c| c.statistic == Statistic::Atp && c.unit.index % 5 < 2) {
             // Small enough that no token changes its experts within it: there the loss has a step, not a slope.
@@ -56,7 +56,8 @@ fn attribution_is_the_derivative_of_the_loss() {
 
 #[test]
 fn the_mean_baseline_moves_towards_the_mean() {
-    let (model, some) = (nano("teacher"), prompts("cli-heldout.jsonl", 4));
+    let model = nano("teacher");
+    let some = model.readable(&prompts("cli-heldout.jsonl", 4)).unwrap();
     let kinds = [UnitKind::Expert, UnitKind::Head];
     let zero = attribution(&model, &some, &kinds, Baseline::Zero, 512, &NoPulse).unwrap();
     let mean = attribution(&model, &some, &kinds, Baseline::Mean, 512, &NoPulse).unwrap();
@@ -73,7 +74,7 @@ fn the_mean_baseline_moves_towards_the_mean() {
 fn every_layer_passes_gradients_to_the_embedding() {
     for which in ["teacher", "student"] {
         let (model, some) = (nano(which), prompts("cli-heldout.jsonl", 3));
-        let sequences = model.with_references(&some).unwrap();
+        let sequences = model.readable(&some).unwrap().sequences;
         let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
         let frame = model.transformer.frame(&batch).unwrap();
         let start = model.transformer.embed(&batch.ids).unwrap();

@@ -20,7 +20,8 @@ fn reference_prompts() -> Vec<Prompt> {
 fn agrees(model: &LoadedModel, wanted: &ModelReference) {
     let all = reference_prompts();
     assert_eq!(wanted.per_prompt.len(), all.len());
-    let found = evaluate(model, &all, 2048, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
+    let found =
+        evaluate(model, &model.readable(&all).unwrap(), 2048, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
     for ((want, tokens), nats) in wanted.per_prompt.iter().zip(&found.prompts).zip(&found.nats) {
         assert_eq!(want.id, tokens.id);
         assert_eq!(want.response_tokens, tokens.tokens as usize, "{}", want.id);
@@ -35,7 +36,7 @@ fn agrees(model: &LoadedModel, wanted: &ModelReference) {
 }
 
 fn tokens_and_logits_agree(model: &LoadedModel, wanted: &ModelReference) {
-    let sequences = model.with_references(&reference_prompts()).unwrap();
+    let sequences = model.readable(&reference_prompts()).unwrap().sequences;
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();
@@ -90,6 +91,7 @@ fn routing_agrees_with_transformers() {
     let (model, want) = (nano("teacher"), reference().teacher_probe);
     let sixteen = prompts("cli-heldout.jsonl", 16);
     assert!(sixteen.iter().zip(&want.prompts).all(|(p, id)| p.id == *id));
+    let sixteen = model.readable(&sixteen).unwrap();
     let deposit = uspx_probe::trace::trace(&model, &sixteen, 1024, &NoPulse).unwrap();
     let shape = model.shape();
     let get = |statistic| table(&deposit.columns, &shape, UnitKind::Expert, statistic);
@@ -100,7 +102,7 @@ fn routing_agrees_with_transformers() {
 #[test]
 fn exact_effects_agree_with_transformers() {
     let (model, want) = (nano("teacher"), reference().teacher_probe);
-    let (sixteen, shape) = (prompts("cli-heldout.jsonl", 16), model.shape());
+    let (sixteen, shape) = (model.readable(&prompts("cli-heldout.jsonl", 16)).unwrap(), model.shape());
     for (kind, effects) in [
         (UnitKind::Expert, &want.expert_ban_reroute_effect_nats_per_token),
         (UnitKind::Head, &want.head_zero_effect_nats_per_token),
@@ -120,7 +122,8 @@ fn exact_effects_agree_with_transformers() {
 
 #[test]
 fn batching_does_not_change_a_loss() {
-    let (model, some) = (nano("teacher"), prompts("math-heldout.jsonl", 6));
+    let model = nano("teacher");
+    let some = model.readable(&prompts("math-heldout.jsonl", 6)).unwrap();
     let alone = evaluate(&model, &some, 1, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
     let together = evaluate(&model, &some, 1 << 20, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
     for (a, b) in alone.nats.iter().zip(&together.nats) {

@@ -12,6 +12,7 @@ mod invariant_3;
 mod invariant_4;
 mod invariant_8;
 mod ledger;
+mod left_out;
 #[path = "../../shared/artifact/tests/contract/moto.rs"]
 mod moto;
 mod process;

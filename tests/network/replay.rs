@@ -2,6 +2,7 @@
 //! bit, what the running coordinator knows.
 
 use crate::ground::{CAMPAIGN, assets, models};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +25,16 @@ pub struct Here {
 
 impl Here {
     pub fn new(lease: Duration) -> Self {
+        Self::over(prompts(0..48), lease)
+    }
+
+    /// A colony with train prompts of its own.
+    pub fn over(train: Vec<Prompt>, lease: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new());
         let store = Store::memory();
-        let coordinator = open(folder.path(), lease, &bus, &store);
+        let book = PromptBook::new(train, prompts(48..56), prompts(56..80));
+        let coordinator = open(folder.path(), book, lease, &bus, &store);
         Self { folder, bus, coordinator, store, end: Shutdown::new() }
     }
 
@@ -69,11 +76,11 @@ impl Here {
     }
 }
 
-fn open(state: &Path, lease: Duration, bus: &Arc<dyn Bus>, store: &Store) -> Coordinator {
+fn open(state: &Path, book: PromptBook, lease: Duration, bus: &Arc<dyn Bus>, store: &Store) -> Coordinator {
     let mut settings = CoordinatorSettings::new("here", state);
     settings.lease = lease;
     settings.plan = plan();
-    Coordinator::open(settings, bus.clone(), store.clone(), book()).unwrap()
+    Coordinator::open(settings, bus.clone(), store.clone(), book).unwrap()
 }
 
 /// The small campaign that the other tests give to the coordinator in a file.
@@ -88,10 +95,10 @@ fn plan() -> CampaignPlan {
     read.campaign
 }
 
-fn book() -> PromptBook {
+/// Shipped train prompts.
+pub fn prompts(range: Range<usize>) -> Vec<Prompt> {
     let text = std::fs::read_to_string(assets().join("prompts/cli-train.jsonl")).unwrap();
-    let all: Vec<Prompt> = parse_prompts(&text, false).unwrap().prompts;
-    PromptBook::new(all[..48].to_vec(), all[48..56].to_vec(), all[56..80].to_vec())
+    parse_prompts(&text, false).unwrap().prompts[range].to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]

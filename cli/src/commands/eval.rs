@@ -2,6 +2,7 @@
 
 use crate::args::{AblateArgs, EvalArgs, ProbeArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
@@ -32,7 +33,10 @@ struct Report {
     streamed: bool,
     batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
+    /// Prompts whose whole text has other tokens than its use: those in use are measured.
+    seam_prompts: u32,
     per_prompt: Vec<PromptReport>,
+    skipped: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
@@ -96,8 +100,9 @@ fn measure(
     let found = evaluate(model, prompts, *batch_tokens, taps.as_mut(), against, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
-    let exact =
-        exact.map(|bound| exact_match(model, prompts, bound, taps.as_mut(), (args.run.json, shutdown))).transpose()?;
+    let exact = exact
+        .map(|bound| exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown)))
+        .transpose()?;
     let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }
@@ -132,7 +137,9 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
         streamed: subject.model.transformer.is_streamed(),
         batch_tokens: subject.batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
+        seam_prompts: subject.prompts.seams,
         per_prompt,
+        skipped: left_out::listed(&subject.prompts.skipped),
     }
 }
 

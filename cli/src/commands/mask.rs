@@ -3,9 +3,11 @@
 use super::probe::{divided, sums};
 use crate::args::{MaskBuildArgs, ScoreMethod, Spread};
 use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use uspx_colony::Share;
 use uspx_colony::combine::Score;
@@ -23,11 +25,11 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     let part = args.out.with_extension("part");
     std::fs::write(&part, "").map_err(|e| CliError::file(&part, &e))?;
     let built = score_and_cut(args, shutdown);
-    let done = built.and_then(|mask| {
-        let text = serde_json::to_string_pretty(&mask).map_err(|e| CliError::new(Exit::Failed, e))?;
+    let done = built.and_then(|built| {
+        let text = serde_json::to_string_pretty(&built.mask).map_err(|e| CliError::new(Exit::Failed, e))?;
         let written = std::fs::write(&part, text + "\n").and_then(|()| std::fs::rename(&part, &args.out));
         written.map_err(|e| CliError::file(&args.out, &e))?;
-        Ok(mask)
+        Ok(built)
     });
     if done.is_err() {
         // Nothing half-made stays behind; that it cannot be removed is not worth a second error.
@@ -36,17 +38,25 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     show(args, &done?)
 }
 
-fn show(args: &MaskBuildArgs, mask: &Mask) -> Result<()> {
+/// The JSON form: the mask as it stands in its file, and the prompts that it rests on nothing of.
+#[derive(Serialize)]
+struct Built {
+    #[serde(flatten)]
+    mask: Mask,
+    skipped: Vec<LeftOut>,
+}
+
+fn show(args: &MaskBuildArgs, built: &Built) -> Result<()> {
     if args.common.run.json {
-        return output::json(mask);
+        return output::json(built);
     }
     let kind = UnitKind::from(args.units);
-    let kept: usize = mask.lists(kind).into_iter().flatten().map(Vec::len).sum();
+    let kept: usize = built.mask.lists(kind).into_iter().flatten().map(Vec::len).sum();
     output::line(&format!("{}: keeps {kept} {kind}s", args.out.display()))
 }
 
 /// The mask of the best units at the budget.
-fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Mask> {
+fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     let subject = models::subject(&args.common, Work::Backward, shutdown)?;
     let (kind, shape) = (UnitKind::from(args.units), subject.model.shape());
     if shape.per_layer(kind) == 0 {
@@ -63,7 +73,7 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Mask> {
         Spread::Uniform => Rule::Uniform,
     };
     let budget = Budget { model: subject.model.fingerprint, shape, kind, keep: Share::nearest(args.keep), rule };
-    Ok(budget.mask(best(&budget, &scores)))
+    Ok(Built { mask: budget.mask(best(&budget, &scores)), skipped: left_out::listed(&subject.prompts.skipped) })
 }
 
 fn scores(args: &MaskBuildArgs, subject: &Subject, kind: UnitKind, bar: &Bar) -> Result<Vec<Vec<f64>>> {

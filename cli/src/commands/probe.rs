@@ -2,6 +2,7 @@
 
 use crate::args::{BaselineArg, Method, PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
-use uspx_model::batch::Sequence;
+use uspx_model::Readable;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
 use uspx_probe::evaluate::{Against, evaluate};
@@ -59,6 +60,9 @@ struct TraceReport {
     peak_rss_bytes: Option<u64>,
     experts: ExpertReport,
     heads: HeadReport,
+    /// Prompts whose whole text has other tokens than its use: those in use are measured.
+    seam_prompts: u32,
+    skipped: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
@@ -84,27 +88,27 @@ struct HeadReport {
     norm: Grid,
 }
 
-/// The model, its batch size, and what to trace.
-fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Vec<Sequence>)> {
+/// The model, its batch size, what to trace, and what cannot be.
+fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable)> {
     if args.tokenised {
         let opened = models::opened(&args.common.model, &args.common.run, Work::Forward)?;
-        let sequences = models::sequences(&args.common, &opened.model)?;
-        return Ok((opened, sequences));
+        let (sequences, skipped) = models::sequences(&args.common, &opened.model)?;
+        return Ok((opened, Readable { sequences, skipped, ..Readable::default() }));
     }
     let Subject { model, prompts, batch_tokens } = models::subject(&args.common, Work::Forward, shutdown)?;
-    let sequences = model.with_references(&prompts)?;
-    Ok((Opened { model, batch_tokens }, sequences))
+    Ok((Opened { model, batch_tokens }, prompts))
 }
 
 fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Opened { model, batch_tokens }, sequences) = traced(args, shutdown)?;
+    let (Opened { model, batch_tokens }, prompts) = traced(args, shutdown)?;
+    let sequences = &prompts.sequences;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
     let mut pass_seconds = Vec::new();
     let mut columns = Vec::new();
     for _ in 0..args.repeat {
         let start = Instant::now();
-        columns = uspx_probe::trace::columns(&model, &sequences, batch_tokens, &bar)?;
+        columns = uspx_probe::trace::columns(&model, sequences, batch_tokens, &bar)?;
         pass_seconds.push(start.elapsed().as_secs_f64());
     }
     let seconds: f64 = pass_seconds.iter().sum();
@@ -136,6 +140,8 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
             saliency_easy_ep: of(Statistic::EasyEp),
         },
         heads: HeadReport { norm: sums(&columns, &shape, UnitKind::Head, Statistic::HeadNorm) },
+        seam_prompts: prompts.seams,
+        skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json {
         return output::json(&report);
@@ -165,6 +171,9 @@ struct PatchReport {
     forwards: u64,
     backwards: u64,
     seconds: f64,
+    /// As for a trace.
+    seam_prompts: u32,
+    skipped: Vec<LeftOut>,
 }
 
 fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
@@ -213,6 +222,8 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         forwards,
         backwards,
         seconds,
+        seam_prompts: prompts.seams,
+        skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json { output::json(&report) } else { print_effects(&report) }
 }

@@ -42,9 +42,18 @@ fn source(args: &PullArgs, dest: &Path) -> Result<String> {
             Ok(Path::new(url).canonicalize().map_or_else(|_| url.clone(), |full| full.display().to_string()))
         }
         Some(url) => Ok(url.clone()),
-        None => std::fs::read_to_string(dest.join(SOURCE)).map(|s| s.trim().to_owned()).map_err(|_| {
-            CliError::new(Exit::Usage, "nothing was pulled here before").help("name the store: uspx pull STORE-URL")
-        }),
+        None => remembered(&dest.join(SOURCE)),
+    }
+}
+
+fn remembered(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(url) => Ok(url.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(CliError::new(Exit::Usage, "nothing was pulled here before")
+                .help("name the store: uspx pull STORE-URL"))
+        }
+        Err(error) => Err(CliError::file(path, &error)),
     }
 }
 

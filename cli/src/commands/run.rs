@@ -7,13 +7,14 @@ use crate::error::{CliError, Exit, Result};
 use crate::{models, output};
 use llama_cpp::LlamaCpp;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Write};
+use std::cell::Cell;
+use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use uspx_model::LoadedModel;
 use uspx_model::chat::{Bounds, Chat, Part, Turn};
 use uspx_model::generate::{Choice, generate, sampler};
 use uspx_model::taps::NoTaps;
+use uspx_model::{LoadedModel, ModelError};
 use uspx_runtime::Shutdown;
 
 /// `uspx run`.
@@ -30,8 +31,10 @@ pub fn run(args: &ChatArgs, shutdown: &Shutdown) -> Result<()> {
     match &args.prompt {
         Some(prompt) => {
             turns.push(Turn::user(prompt));
-            let answer = engine.answer(&turns, args)?;
-            if args.run.json { output::json(&answer) } else { Ok(()) }
+            match engine.answer(&turns, args)? {
+                Some(answer) if args.run.json => output::json(&answer),
+                _ => Ok(()),
+            }
         }
         None => chat(&mut engine, turns, args),
     }
@@ -85,16 +88,19 @@ impl<'a> Engine<'a> {
         Self::Own { model: Box::new(model), choice, shutdown }
     }
 
-    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp.
-    fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Answer> {
+    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp. `None` where
+    /// nobody reads them any more.
+    fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Option<Answer>> {
         match self {
             Self::Own { model, choice, shutdown } => answer(model, turns, args, choice, shutdown),
             Self::LlamaCpp(server) => {
                 let reply = server.answer(turns, args)?;
                 let mut shown = Shown::new(args);
                 reply.answer.ids.iter().for_each(|id| shown.push(&server.chat, *id));
-                shown.end(&server.chat);
-                Ok(Answer {
+                if !shown.end(&server.chat)? {
+                    return Ok(None);
+                }
+                Ok(Some(Answer {
                     text: server.chat.answer_text(&reply.answer.ids),
                     reasoning: reasoning(&server.chat, &reply.answer),
                     tokens: reply.answer.ids.len(),
@@ -102,7 +108,7 @@ impl<'a> Engine<'a> {
                     tokens_per_second: reply.decoding,
                     prompt_tokens_per_second: reply.prompt,
                     engine: "llama.cpp",
-                })
+                }))
             }
         }
     }
@@ -115,29 +121,32 @@ fn answer(
     args: &ChatArgs,
     choice: &mut Choice,
     shutdown: &Shutdown,
-) -> Result<Answer> {
+) -> Result<Option<Answer>> {
     let sequence = model.chat.conversation(turns)?;
-    let mut shown = Shown::new(args);
+    let (mut shown, unread) = (Shown::new(args), Cell::new(false));
     let mut watch = |site: uspx_model::taps::Site<'_>, _: &candle_core::Tensor| {
         let first = matches!(site, uspx_model::taps::Site::Residual { layer: 0 });
-        if first && shutdown.is_asked() { Err(uspx_model::ModelError::Stopped) } else { Ok(None) }
+        if first && (shutdown.is_asked() || unread.get()) { Err(ModelError::Stopped) } else { Ok(None) }
     };
     let (start, mut first) = (Instant::now(), None);
-    let answers =
-        generate(model, &[&sequence], args.run.bounds(args.max_new_tokens), choice, &mut watch, &mut |_, id, part| {
-            first.get_or_insert_with(Instant::now);
-            if part == Part::Answer {
-                shown.push(&model.chat, id);
-            }
-        })?;
+    let bounds = args.run.bounds(args.max_new_tokens);
+    let answers = generate(model, &[&sequence], bounds, choice, &mut watch, &mut |_, id, part| {
+        first.get_or_insert_with(Instant::now);
+        if part == Part::Answer {
+            shown.push(&model.chat, id);
+            unread.set(shown.is_over());
+        }
+    });
     let end = Instant::now();
-    shown.end(&model.chat);
-    let ids = answers.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
+    if !shown.end(&model.chat)? {
+        return Ok(None);
+    }
+    let ids = answers?.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
     let first = first.unwrap_or(end);
     // The first token comes of the prompt's pass; the end of the turn takes a step like any other.
     let written = ids.reasoning.len() + ids.ids.len();
     let steps = (written + usize::from(ids.ended)).saturating_sub(1);
-    Ok(Answer {
+    Ok(Some(Answer {
         text: model.chat.answer_text(&ids.ids),
         reasoning: reasoning(&model.chat, &ids),
         tokens: ids.ids.len(),
@@ -145,7 +154,7 @@ fn answer(
         tokens_per_second: per_second(steps, end - first),
         prompt_tokens_per_second: per_second(sequence.ids.len(), first - start),
         engine: "own",
-    })
+    }))
 }
 
 /// What was written before the answer; says so where it never came to one.
@@ -168,11 +177,13 @@ struct Shown {
     ids: Vec<u32>,
     printed: usize,
     quiet: bool,
+    /// Whether somebody still reads, or why nothing more can be printed.
+    reader: Result<bool>,
 }
 
 impl Shown {
     fn new(args: &ChatArgs) -> Self {
-        Self { ids: Vec::new(), printed: 0, quiet: args.run.json }
+        Self { ids: Vec::new(), printed: 0, quiet: args.run.json, reader: Ok(true) }
     }
 
     fn push(&mut self, chat: &Chat, id: u32) {
@@ -187,19 +198,21 @@ impl Shown {
     }
 
     fn print(&mut self, text: &str) {
-        if let (false, Some(new)) = (self.quiet, text.get(self.printed..)) {
-            print!("{new}");
-            // A closed pipe shows at the next line printed.
-            let _ = std::io::stdout().flush();
+        if let (false, Some(new)) = (self.quiet || self.is_over(), text.get(self.printed..)) {
+            self.reader = output::piece(new);
             self.printed = text.len();
         }
     }
 
-    fn end(&mut self, chat: &Chat) {
+    /// Whether nothing more can be printed.
+    fn is_over(&self) -> bool {
+        !matches!(self.reader, Ok(true))
+    }
+
+    /// Ends the line; `false` where nobody reads it.
+    fn end(mut self, chat: &Chat) -> Result<bool> {
         self.print(&chat.answer_text(&self.ids));
-        if !self.quiet {
-            println!();
-        }
+        if self.quiet || self.is_over() { self.reader } else { output::piece("\n") }
     }
 }
 
@@ -207,11 +220,11 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
     let input = std::io::stdin();
     let person = input.is_terminal();
     if person {
-        eprintln!("Ctrl-D ends the chat.");
+        output::note("Ctrl-D ends the chat.");
     }
     loop {
         if person {
-            eprint!("> ");
+            output::remark("> ");
         }
         let mut line = String::new();
         let read = input.lock().read_line(&mut line).map_err(|e| CliError::new(Exit::BadInput, e))?;
@@ -222,7 +235,7 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
             continue;
         }
         turns.push(Turn::user(line.trim()));
-        let said = engine.answer(&turns, args)?;
+        let Some(said) = engine.answer(&turns, args)? else { return Ok(()) };
         if args.run.json {
             output::json(&said)?;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use uspx_bus::{Bus, NatsBus, NatsOptions};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::STATUS;
-use uspx_wire::{StatusMessage, decode};
+use uspx_wire::{ReasonStatus, StatusMessage, decode};
 
 /// A glance should not wait long for a server that is not there.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -89,10 +89,25 @@ fn show(status: &StatusMessage) -> Result<()> {
     if let Some(release) = status.release {
         table.add_row(["release", &release.to_string()]);
     }
+    for row in reasons(status) {
+        table.add_row(row);
+    }
     for worker in &status.workers {
         let current = worker.current.map_or_else(String::new, |c| format!(", task {}/{}", c.done, c.total));
         let text = format!("{} on {}{current}, {} answers", worker.state, worker.device, worker.answered);
         table.add_row([format!("worker {}", worker.worker), text]);
     }
     output::line(&table.to_string())
+}
+
+/// What did not go as it should: why tasks failed, which prompts were left out, labels that cover too little.
+fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
+    let counted = |what: &'static str| {
+        move |r: &ReasonStatus| [what.to_owned(), format!("{} × {}: {}", r.count, r.work, r.reason)]
+    };
+    let labels = status.labels.iter().map(|labels| ["labels".to_owned(), labels.to_string()]);
+    let left_out = status.skipped.iter().map(|s| ["left out".to_owned(), s.text.clone()]);
+    let given_up = status.given_up.iter().map(counted("given up"));
+    let attempts = status.failed_attempts.iter().map(counted("failed attempts"));
+    labels.chain(left_out).chain(given_up).chain(attempts).collect()
 }

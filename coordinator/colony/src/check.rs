@@ -1,7 +1,9 @@
 //! Invariant 5, first half: an answer is believed only if it fits its task.
 
 use crate::{CampaignConfig, PlannedWork, Ticket};
-use uspx_domain::{Answer, Deposit, LossRow, Outcome, PatchMethod, PromptTokens, Statistic, StoredFile, UnitKind};
+use uspx_domain::{
+    Answer, Deposit, LossRow, Outcome, PatchMethod, PromptTokens, Skipped, Statistic, StoredFile, UnitKind,
+};
 
 /// No value of an honest answer lies beyond this; the sums' room is reckoned from it.
 pub const LARGEST: f32 = 1_048_576.0;
@@ -20,8 +22,8 @@ pub enum Refusal {
     /// It answers another kind of work.
     #[error("the answer is not of the kind that {0} work gives")]
     Kind(&'static str),
-    /// The prompts are not the task's, in its order.
-    #[error("the answer's prompts are not the task's, in order")]
+    /// The prompts and the skipped ones are not the task's, in its order.
+    #[error("the answer's prompts and those that it skips are not the task's, in order")]
     Prompts,
     /// A list has the wrong length.
     #[error("{what}: {got} where {want} were asked for")]
@@ -66,18 +68,21 @@ pub fn check(campaign: &CampaignConfig, ticket: Option<&Ticket>, answer: &Answer
     if !ticket.was_asked(&answer.worker) {
         return Err(Refusal::NotAsked);
     }
+    if let Outcome::Failed { .. } = &answer.outcome {
+        return Ok(());
+    }
     let work = &ticket.task.work;
+    skipped(campaign, work, &answer.skipped)?;
+    let asked = Asked { campaign, places: work.measured(campaign, &answer.skipped) };
     match (work, &answer.outcome) {
-        (_, Outcome::Failed { .. }) => Ok(()),
-        (PlannedWork::Trace { .. }, Outcome::Scores(d)) => deposit(campaign, work, d, |s, k| traced(s) == Some(k)),
+        (PlannedWork::Trace { .. }, Outcome::Scores(d)) => deposit(&asked, d, |s, k| traced(s) == Some(k)),
         (PlannedWork::Patch { kinds, method, .. }, Outcome::Scores(d)) => {
-            deposit(campaign, work, d, |s, k| patched(s, *method) && kinds.contains(&k))
+            deposit(&asked, d, |s, k| patched(s, *method) && kinds.contains(&k))
         }
-        (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => losses(campaign, work, rows, cuts.len() + 1),
-        (PlannedWork::Judge { .. }, Outcome::Losses(rows)) => losses(campaign, work, rows, 1),
-        (PlannedWork::Label { prompts, .. }, Outcome::Labels { prompts: n, .. }) => {
-            let fits = (1..=prompts.len()).contains(&(*n as usize));
-            fits.then_some(()).ok_or(Refusal::Value("the number of labelled prompts"))
+        (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => losses(&asked, rows, cuts.len() + 1),
+        (PlannedWork::Judge { .. }, Outcome::Losses(rows)) => losses(&asked, rows, 1),
+        (PlannedWork::Label { .. }, Outcome::Labels { prompts, answer_bytes, labelled_bytes, .. }) => {
+            labels(&asked, *prompts as usize, *answer_bytes, *labelled_bytes)
         }
         (PlannedWork::Distil { .. }, Outcome::Adapter { summary, .. }) => {
             let fits = [summary.before, summary.after].iter().all(|x| (0.0..=LARGEST).contains(x));
@@ -108,28 +113,36 @@ fn count(what: &'static str, got: usize, want: usize) -> Result<(), Refusal> {
     if got == want { Ok(()) } else { Err(Refusal::Count { what, got, want }) }
 }
 
-fn same_prompts(campaign: &CampaignConfig, work: &PlannedWork, got: &[PromptTokens]) -> Result<(), Refusal> {
-    let id = |at: &u32| campaign.prompts.get(*at as usize).map(|p| p.id.as_str());
-    if !work.prompts().iter().map(id).eq(got.iter().map(|p| Some(p.id.as_str()))) {
+/// The skipped prompts are some of the task's, in its order, none of them twice.
+fn skipped(campaign: &CampaignConfig, work: &PlannedWork, skipped: &[Skipped]) -> Result<(), Refusal> {
+    let mut asked = work.prompts().iter().map(|at| campaign.id(*at));
+    let mut follows = |s: &Skipped| asked.any(|id| id == Some(s.id.as_str()));
+    if skipped.iter().all(&mut follows) { Ok(()) } else { Err(Refusal::Prompts) }
+}
+
+/// The prompts that an answer's numbers must be about.
+struct Asked<'a> {
+    campaign: &'a CampaignConfig,
+    places: Vec<u32>,
+}
+
+fn same_prompts(asked: &Asked<'_>, got: &[PromptTokens]) -> Result<(), Refusal> {
+    let wanted = asked.places.iter().map(|at| asked.campaign.id(*at));
+    if !wanted.eq(got.iter().map(|p| Some(p.id.as_str()))) {
         return Err(Refusal::Prompts);
     }
     let fits = got.iter().all(|p| (1..=MOST_TOKENS).contains(&p.tokens));
     fits.then_some(()).ok_or(Refusal::Value("a prompt's number of tokens"))
 }
 
-fn deposit(
-    campaign: &CampaignConfig,
-    work: &PlannedWork,
-    deposit: &Deposit,
-    belongs: impl Fn(Statistic, UnitKind) -> bool,
-) -> Result<(), Refusal> {
-    same_prompts(campaign, work, &deposit.prompts)?;
+fn deposit(asked: &Asked<'_>, deposit: &Deposit, belongs: impl Fn(Statistic, UnitKind) -> bool) -> Result<(), Refusal> {
+    same_prompts(asked, &deposit.prompts)?;
     let mut seen = std::collections::BTreeSet::new();
     for column in &deposit.columns {
         if !belongs(column.statistic, column.unit.kind) {
             return Err(Refusal::Statistic(column.statistic));
         }
-        if !campaign.shape.has(column.unit) {
+        if !asked.campaign.shape.has(column.unit) {
             return Err(Refusal::Unit(column.unit));
         }
         if !seen.insert((column.statistic, column.unit)) {
@@ -138,7 +151,9 @@ fn deposit(
         count("values of a column", column.values.len(), deposit.prompts.len())?;
         values(column.statistic, &column.values)?;
     }
-    if deposit.columns.is_empty() { count("columns", 0, 1) } else { Ok(()) }
+    // Where every prompt was skipped there is nothing to tell of any unit.
+    let empty = deposit.columns.is_empty() && !deposit.prompts.is_empty();
+    if empty { count("columns", 0, 1) } else { Ok(()) }
 }
 
 fn values(statistic: Statistic, values: &[f32]) -> Result<(), Refusal> {
@@ -148,11 +163,11 @@ fn values(statistic: Statistic, values: &[f32]) -> Result<(), Refusal> {
     fits.then_some(()).ok_or(Refusal::Value("a score"))
 }
 
-fn losses(campaign: &CampaignConfig, work: &PlannedWork, rows: &[LossRow], want: usize) -> Result<(), Refusal> {
+fn losses(asked: &Asked<'_>, rows: &[LossRow], want: usize) -> Result<(), Refusal> {
     count("rows of losses", rows.len(), want)?;
     let first = rows.first().map(|r| (&r.prompts, &r.bytes));
     for row in rows {
-        same_prompts(campaign, work, &row.prompts)?;
+        same_prompts(asked, &row.prompts)?;
         count("losses", row.nats.len(), row.prompts.len())?;
         count("byte counts", row.bytes.len(), row.prompts.len())?;
         if !row.nats.iter().all(|x| (0.0..=LARGEST).contains(x)) {
@@ -164,6 +179,15 @@ fn losses(campaign: &CampaignConfig, work: &PlannedWork, rows: &[LossRow], want:
         }
     }
     Ok(())
+}
+
+/// A prompt that is neither labelled nor skipped had an answer without text, which older workers leave out silently.
+fn labels(asked: &Asked<'_>, prompts: usize, answer: u64, labelled: u64) -> Result<(), Refusal> {
+    let wanted = asked.places.len();
+    if prompts > wanted || (prompts == 0 && wanted > 0) {
+        return Err(Refusal::Value("the number of labelled prompts"));
+    }
+    (labelled <= answer).then_some(()).ok_or(Refusal::Value("the number of labelled bytes"))
 }
 
 fn paths(files: &[StoredFile]) -> Result<(), Refusal> {

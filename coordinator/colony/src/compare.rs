@@ -72,6 +72,7 @@ mod tests {
             worker: "w".parse().unwrap(),
             outcome: Outcome::Losses(vec![row]),
             millis: 1,
+            skipped: vec![],
         }
     }
 

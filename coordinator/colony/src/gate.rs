@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
 
-/// Share of gate prompts that both must be judged on.
+/// Share of the gate prompts that the student can run, on which both must be judged.
 const COVERAGE: f64 = 0.9;
 
 /// The gate's decision and its grounds; all in bits per byte.
@@ -135,7 +135,9 @@ pub fn gate(state: &State) -> Option<GateReport> {
         tags: tags(state, &pairs, campaign.distil.tag_prompts),
         refusal: None,
     };
-    let wanted = campaign.split(crate::Split::Gate).len();
+    // A prompt that no student can run is nobody's gap.
+    let runs = |at: &u32| !state.is_skipped(campaign.student, *at);
+    let wanted = campaign.split(crate::Split::Gate).into_iter().filter(runs).count();
     report.refusal = refusal(&report, wanted, campaign.distil.tag_worse);
     Some(report)
 }

@@ -15,6 +15,7 @@ mod fixed;
 pub mod gate;
 pub mod mask;
 pub mod plan;
+pub mod reasons;
 mod record;
 pub mod report;
 pub mod state;

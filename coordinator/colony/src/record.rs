@@ -4,6 +4,7 @@
 
 use crate::{CampaignConfig, GateReport, PlannedTask, Stage};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use uspx_domain::{Answer, BlobRef, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
 
 /// One record of the ledger.
@@ -121,6 +122,19 @@ pub enum Cause {
         /// Which.
         reason: String,
     },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WorkerLost => f.write_str("its worker was lost"),
+            Self::Quarantined => f.write_str("its worker was quarantined"),
+            Self::LeaseLost => f.write_str("its worker made no progress"),
+            Self::DeadLetter => f.write_str("it was delivered too often without an answer"),
+            Self::Failed { reason, .. } => f.write_str(reason),
+            Self::Refused { reason } => write!(f, "its answer failed a check: {reason}"),
+        }
+    }
 }
 
 impl Cause {

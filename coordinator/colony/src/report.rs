@@ -2,10 +2,11 @@
 
 use crate::combine::Score;
 use crate::gate::{Difference, difference};
+use crate::reasons::{self, LeftOut, Reason};
 use crate::{Contender, CutRole, Dice, GateReport, Split, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uspx_domain::{Mask, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{Coverage, Mask, TrainingSummary, Unit, UnitKind};
 
 /// The figures of a campaign, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,12 +17,33 @@ pub struct Report {
     pub mask: Option<MaskReport>,
     /// Bits per byte on the gate prompts, in the order of the table.
     pub students: Vec<StudentReport>,
+    /// Gate prompts that `students` are compared on: those that every one of them was judged on.
+    #[serde(default)]
+    pub compared_prompts: u32,
     /// How each recipe's training went.
     pub trainings: BTreeMap<u32, TrainingSummary>,
     /// The recipe that was chosen on the validation prompts.
     pub chosen_recipe: Option<u32>,
     /// The gate's decision.
     pub gate: Option<GateReport>,
+    /// How much of the answers the labels cover, where the workers say so.
+    #[serde(default)]
+    pub labels: Option<Coverage>,
+    /// Prompts that were left out.
+    #[serde(default)]
+    pub skipped: Vec<LeftOut>,
+    /// Why tasks were given up.
+    #[serde(default)]
+    pub given_up: Vec<Reason>,
+}
+
+impl Report {
+    /// What the figures are not about, a line each: answers without labels, prompts left out, tasks given up.
+    pub fn gaps(&self) -> Vec<String> {
+        let labels = self.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
+        let left_out = self.skipped.iter().map(|l| l.text.clone());
+        labels.into_iter().chain(left_out).chain(self.given_up.iter().map(ToString::to_string)).collect()
+    }
 }
 
 /// What the mask cuts, and what that costs on the gate prompts in nats per response token.
@@ -63,9 +85,9 @@ impl MaskReport {
 pub struct StudentReport {
     /// Which.
     pub contender: Contender,
-    /// Pooled bits per byte.
+    /// Pooled bits per byte, over the prompts that all were judged on.
     pub bits_per_byte: f64,
-    /// Less the base student's, with its intervals.
+    /// Less the base student's, with its intervals, over the prompts that both were judged on.
     pub against_base: Option<Difference>,
 }
 
@@ -104,16 +126,20 @@ pub fn report(state: &State) -> Option<Report> {
         campaign: campaign.name.clone(),
         mask: mask_report(state),
         students: state.results.judged.keys().filter_map(|who| student(state, *who)).collect(),
+        compared_prompts: state.results.shared_prompts().len() as u32,
         trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
         chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
         gate: state.gate.clone(),
+        labels: state.coverage(),
+        skipped: reasons::left_out(state),
+        given_up: reasons::given_up(state),
     })
 }
 
 fn mask_report(state: &State) -> Option<MaskReport> {
     let (campaign, version) = (state.campaign.as_ref()?, state.mask.as_ref()?);
     let gate = |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Gate);
-    let rises = || state.results.trials.iter().filter_map(|(role, trial)| Some((role, trial.rise(gate)?)));
+    let rises = state.results.rises(gate);
     let cut = version.mask.cut(&campaign.shape, campaign.mask.kind).len();
     let pruned = |millionths: u32| crate::Share(millionths).to_f64();
     Some(MaskReport {
@@ -121,10 +147,11 @@ fn mask_report(state: &State) -> Option<MaskReport> {
         version: version.version,
         kept: (campaign.units() - cut) as u32,
         units: campaign.units() as u32,
-        rise: rises().find(|(role, _)| **role == CutRole::Chosen).map(|(_, rise)| rise),
-        random: rises().filter(|(role, _)| matches!(role, CutRole::Random(_))).map(|(_, rise)| rise).collect(),
-        curve: rises()
-            .filter_map(|(r, rise)| if let CutRole::Curve(p) = r { Some((pruned(*p), rise)) } else { None })
+        rise: rises.get(&CutRole::Chosen).copied(),
+        random: rises.iter().filter(|(role, _)| matches!(role, CutRole::Random(_))).map(|(_, rise)| *rise).collect(),
+        curve: rises
+            .iter()
+            .filter_map(|(r, rise)| if let CutRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None })
             .collect(),
         jaccard: version.jaccard,
         bootstrap_jaccard: version.bootstrap_jaccard,

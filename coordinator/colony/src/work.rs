@@ -2,9 +2,10 @@
 
 use crate::{CampaignConfig, Split};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uspx_domain::{
-    Baseline, BlobRef, Cut, DistilRecipe, ExportFormat, Fingerprint, Mask, PatchMethod, Prompt, Subject, Task, TaskId,
-    UnitKind, Work,
+    Baseline, BlobRef, Cut, DistilRecipe, ExportFormat, Fingerprint, Mask, PatchMethod, Prompt, Skipped, Subject, Task,
+    TaskId, UnitKind, Work,
 };
 
 /// A task without its prompts' text.
@@ -173,6 +174,13 @@ impl PlannedWork {
             Self::Export { calibration, .. } => calibration,
             Self::Distil { .. } => &[],
         }
+    }
+
+    /// The places of the prompts that an answer's numbers are about, in order: the work's without the skipped ones.
+    pub fn measured(&self, campaign: &CampaignConfig, skipped: &[Skipped]) -> Vec<u32> {
+        let skipped: BTreeSet<&str> = skipped.iter().map(|s| s.id.as_str()).collect();
+        let is_measured = |at: &u32| campaign.id(*at).is_some_and(|id| !skipped.contains(id));
+        self.prompts().iter().copied().filter(is_measured).collect()
     }
 
     /// A short name for logs and tables.

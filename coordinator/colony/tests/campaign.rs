@@ -181,7 +181,7 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
     let fail = |service: &mut Service, retryable| {
         let (worker, task) = service.queues.remove(0);
         let outcome = Outcome::Failed { reason: "no memory".into(), retryable };
-        service.answer(Answer { task: task.id, worker, outcome, millis: 1 });
+        service.answer(Answer { task: task.id, worker, outcome, millis: 1, skipped: vec![] });
         task.id
     };
     let gone = fail(&mut service, false);
@@ -191,7 +191,13 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
         *tries.entry(fail(&mut service, true)).or_insert(0) += 1;
     }
     assert!(tries.values().all(|n| *n == 3), "{tries:?}");
-    assert!(matches!(service.ending, Some(Ending::Failed(_))));
+    let Some(Ending::Failed(reason)) = &service.ending else { panic!("{:?}", service.ending) };
+    // Of three tasks one was given up at once and two after three tries: the commoner reason comes first.
+    let said = "no trace task was answered: 2 trace tasks given up: 3 attempts failed, the last: no memory; \
+                1 trace task given up: no memory";
+    assert_eq!(reason, said);
+    let attempts = reasons::failed_attempts(service.colony.state());
+    assert_eq!(attempts, [reasons::Reason { work: "trace".into(), reason: "no memory".into(), count: 7 }]);
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
     service.see("a");
     let (who, task) = service.queues.remove(0);
     let outcome = Outcome::Failed { reason: "disk full".into(), retryable: false };
-    service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1 });
+    service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1, skipped: vec![] });
     while service.colony.state().epoch() == task.epoch {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));

@@ -5,7 +5,7 @@ use crate::intake::{self, Incoming};
 use crate::ledger::Ledger;
 use crate::registry::{Registry, holdings};
 use crate::status::{self, Progress, write_file};
-use crate::{CoordinatorSettings, PromptBook, ServiceError, release};
+use crate::{CoordinatorSettings, PromptBook, ServiceError, notice, release};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -300,6 +300,7 @@ impl Coordinator {
     /// Makes a step's records durable, then carries out its commands.
     async fn commit(&mut self, step: Step) -> Result<Option<Ending>, ServiceError> {
         self.ledger.append(&step.records)?;
+        notice::tell(&step.records, self.colony.state());
         let mut ended = None;
         for command in step.commands {
             match command {

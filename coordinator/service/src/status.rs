@@ -4,9 +4,10 @@ use crate::ServiceError;
 use crate::registry::Registry;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use uspx_colony::reasons::{self, LeftOut, Reason};
 use uspx_colony::{Ending, Stage, State};
 use uspx_domain::WorkerId;
-use uspx_wire::{MaskStatus, StatusMessage, WorkerStatus};
+use uspx_wire::{MaskStatus, ReasonStatus, SkipStatus, StatusMessage, WorkerStatus};
 
 /// A glance at a campaign, for progress bars.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,12 +81,35 @@ pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessag
         mask: mask_status(state),
         release: state.published().map(|p| p.release),
         written_unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+        given_up: most_frequent(reasons::given_up(state)),
+        failed_attempts: most_frequent(reasons::failed_attempts(state)),
+        skipped: reasons::left_out(state).into_iter().map(skip_status).collect(),
+        labels: state.coverage(),
     }
+}
+
+/// Reasons that a status has of a kind; a worker's reason is cut off after so many characters.
+const REASONS: usize = 10;
+const REASON_LENGTH: usize = 500;
+/// Ids of skipped prompts that a status names for each reason; the release's report names all.
+const SKIPPED_IDS: usize = 20;
+
+fn most_frequent(reasons: Vec<Reason>) -> Vec<ReasonStatus> {
+    let short = |reason: String| reason.chars().take(REASON_LENGTH).collect();
+    let status = |r: Reason| ReasonStatus { work: r.work, reason: short(r.reason), count: r.count };
+    reasons.into_iter().take(REASONS).map(status).collect()
+}
+
+fn skip_status(left: LeftOut) -> SkipStatus {
+    let LeftOut { model, reason, mut ids, text } = left;
+    let prompts = ids.len() as u64;
+    ids.truncate(SKIPPED_IDS);
+    SkipStatus { model, reason, prompts, ids, text }
 }
 
 fn totals(state: &State) -> (u64, u64) {
     let answered = state.accounts().values().map(|a| u64::from(a.answered)).sum();
-    let given_up = state.tickets().values().filter(|t| t.given_up.is_some()).count() as u64;
+    let given_up = state.tickets().values().filter(|t| !t.is_answered() && t.given_up.is_some()).count() as u64;
     (answered, given_up)
 }
 

@@ -24,7 +24,9 @@ pub enum ArtifactError {
     #[error("there is no store at {}: check the path; the coordinator creates the folder when it starts", .0.display())]
     NoFolder(PathBuf),
     /// The store does not answer, or broke off.
-    #[error("the store {store} cannot be reached (`{key}`): check the network and AWS_ENDPOINT_URL, then try again")]
+    #[error(
+        "the store {store} cannot be reached (`{key}`): {source}. Check the network and AWS_ENDPOINT_URL, then try again"
+    )]
     Unreachable {
         /// The store.
         store: String,
@@ -37,7 +39,7 @@ pub enum ArtifactError {
     /// The store does not allow it.
     #[error(
         "the store {store} refuses access to `{key}`: check its credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
-         and what they may do) or the folder's permissions"
+         and what they may do) or the folder's permissions. It says: {source}"
     )]
     Denied {
         /// The store.
@@ -65,7 +67,7 @@ pub enum ArtifactError {
         key: String,
     },
     /// Any other failure of the store.
-    #[error("the store {store} failed at `{key}`")]
+    #[error("the store {store} failed at `{key}`: {source}")]
     Backend {
         /// The store.
         store: String,
@@ -175,7 +177,7 @@ pub enum ArtifactError {
     #[error("{} holds no release: run `uspx pull` into it first", .0.display())]
     NothingPulled(PathBuf),
     /// The local disk.
-    #[error("cannot {action} {}", .path.display())]
+    #[error("cannot {action} {}: {source}", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,

@@ -1,6 +1,6 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
-use crate::{BlobRef, Statistic, TaskId, Unit, WorkerId};
+use crate::{BlobRef, Skipped, Statistic, TaskId, Unit, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one task.
@@ -14,6 +14,9 @@ pub struct Answer {
     pub outcome: Outcome,
     /// How long the work took, in milliseconds. For planning only; nothing that is decided rests on it.
     pub millis: u64,
+    /// The task's prompts that the model cannot run, in the task's order. The outcome is about the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 /// What came of a task.
@@ -32,6 +35,12 @@ pub enum Outcome {
         prompts: u32,
         /// Tokens labelled.
         tokens: u64,
+        /// UTF-8 bytes of the answers; 0 where an older worker does not say.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        answer_bytes: u64,
+        /// Bytes of them that tokens with probabilities cover; see [`Coverage`](crate::Coverage).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        labelled_bytes: u64,
     },
     /// Distil: the adapter's blob.
     Adapter {
@@ -52,6 +61,10 @@ pub enum Outcome {
         /// Whether another try, elsewhere perhaps, may succeed.
         retryable: bool,
     },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A prompt and the number of its response tokens.

@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock, opens a file or knows a network. Every other crate speaks in these words.
 
 mod answer;
+mod coverage;
 mod ids;
 mod mask;
 mod prompt;
@@ -12,6 +13,7 @@ mod task;
 mod unit;
 
 pub use answer::{Answer, Column, Deposit, LossRow, Outcome, PromptTokens, StoredFile, TrainingSummary};
+pub use coverage::Coverage;
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, Mask, MaskError};
 pub use prompt::{Prompt, PromptError, PromptSet, parse_prompts};

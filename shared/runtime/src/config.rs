@@ -1,7 +1,9 @@
 //! Configuration: a TOML file, then the environment (`USPX_…`), then flags; later ones win.
 
-use figment::Figment;
+use crate::text;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Map};
+use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,14 @@ pub enum ConfigError {
     /// The file that was named is not there.
     #[error("there is no configuration file {0}")]
     NotFound(PathBuf),
+    /// The file cannot be read, or is no UTF-8.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        source: std::io::Error,
+    },
     /// A value is missing, unknown or of the wrong kind.
     #[error("configuration: {0}")]
     Value(Box<figment::Error>),
@@ -29,10 +39,36 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, flags: impl Serialize) -> 
         if !path.is_file() {
             return Err(ConfigError::NotFound(path.to_owned()));
         }
-        figment = figment.merge(Toml::file_exact(path));
+        figment = figment.merge(TomlFile::read(path)?);
     }
     figment = figment.merge(Env::prefixed(PREFIX).ignore(&["log"]).split("__"));
     figment.merge(Serialized::defaults(flags)).extract().map_err(|e| ConfigError::Value(Box::new(e)))
+}
+
+/// A TOML file as a person saved it: [`Toml`]'s own reader stumbles over a byte order mark.
+struct TomlFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl TomlFile {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let path = path.to_owned();
+        match text::read(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+}
+
+impl Provider for TomlFile {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("TOML file", self.path.as_path())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Toml::string(&self.text).data()
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +107,21 @@ mod tests {
         let path = dir.path().join("uspx.toml");
         std::fs::write(&path, "store = 'a'\nworkers = 'many'\n").unwrap();
         let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
-        assert!(wrong.contains("workers"), "{wrong}");
+        assert!(wrong.contains("workers") && wrong.contains("uspx.toml"), "{wrong}");
+        std::fs::write(&path, "store = \n").unwrap();
+        let broken = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        assert!(broken.contains("uspx.toml"), "{broken}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_utf_16_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("uspx.toml");
+        std::fs::write(&path, "\u{feff}store = 'a'\nworkers = 3\n").unwrap();
+        let read: Settings = load(Some(&path), Flags { store: None }).unwrap();
+        assert_eq!((read.store.as_str(), read.workers), ("a", 3));
+        std::fs::write(&path, "store = 'a'".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        assert!(wrong.contains("uspx.toml") && wrong.contains("UTF-16"), "{wrong}");
     }
 }

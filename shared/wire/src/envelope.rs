@@ -6,6 +6,8 @@
 //! * **Unknown fields within a known version are passed over.** A later release may add a field that readers may
 //!   ignore without harm, with a default for when it is missing. Whatever changes the meaning of the others is a new
 //!   version. (An unknown *variant* of an enum is refused: it cannot be ignored without harm.)
+//!   `answer.skipped` is such a field: an older reader that passes it over finds prompts missing from the answer and
+//!   refuses it, as it must; and an answer that skips nothing has the bytes that it always had.
 //! * Messages are at most [`MAX_MESSAGE`] bytes, nested at most [`MAX_DEPTH`] deep, with nothing after their end.
 
 use crate::error::{Flaw, WireError};

@@ -14,6 +14,6 @@ pub use envelope::{MAX_MESSAGE, Message, decode, encode};
 pub use error::{Flaw, WireError};
 pub use large::{Content, INLINE_LIMIT, Packed, pack_answer, pack_task, unpack_answer, unpack_task};
 pub use message::{
-    AnswerMessage, CurrentTask, HeldModel, HelloMessage, MaskMessage, MaskStatus, SpokenVersion, StatusMessage,
-    TaskMessage, WorkerStatus,
+    AnswerMessage, CurrentTask, HeldModel, HelloMessage, MaskMessage, MaskStatus, ReasonStatus, SkipStatus,
+    SpokenVersion, StatusMessage, TaskMessage, WorkerStatus,
 };

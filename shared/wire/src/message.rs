@@ -3,7 +3,7 @@
 use crate::envelope::Message;
 use crate::large::Content;
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Answer, Fingerprint, Mask, ModelShape, ReleaseNumber, Task, TaskId, WorkerId};
+use uspx_domain::{Answer, Coverage, Fingerprint, Mask, ModelShape, ReleaseNumber, Task, TaskId, WorkerId};
 
 /// A task on its way to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,11 +126,49 @@ pub struct StatusMessage {
     pub release: Option<ReleaseNumber>,
     /// When this was written, in milliseconds since 1970 UTC. For people only.
     pub written_unix_millis: u64,
+    /// Why tasks were given up, most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<ReasonStatus>,
+    /// Why attempts at tasks came to nothing, most frequent first; most tasks are tried again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<ReasonStatus>,
+    /// Prompts that a model cannot run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkipStatus>,
+    /// How much of the answers is labelled, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Coverage>,
 }
 
 impl Message for StatusMessage {
     const KIND: &'static str = "status";
     const VERSION: u16 = 1;
+}
+
+/// A reason, and how often it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonStatus {
+    /// The kind of work (`trace`, `label`, ..).
+    pub work: String,
+    /// The reason, for people.
+    pub reason: String,
+    /// Tasks or attempts that it was given for.
+    pub count: u64,
+}
+
+/// Prompts that a model cannot run, for one kind of reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipStatus {
+    /// `teacher` or `student`.
+    pub model: String,
+    /// The kind of reason (`too_long`, `template`, ..).
+    pub reason: String,
+    /// Prompts.
+    pub prompts: u64,
+    /// Ids of the first of them.
+    pub ids: Vec<String>,
+    /// All that in words.
+    pub text: String,
 }
 
 /// A worker, as the coordinator sees it.

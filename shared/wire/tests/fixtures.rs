@@ -61,6 +61,7 @@ fn answers_are_frozen() {
 fn hello_status_and_mask_are_frozen() {
     holds("hello", &values::hello());
     holds("status", &values::status());
+    holds("status-reasons", &values::status_with_reasons());
     holds("mask", &values::mask_message());
 }
 
@@ -68,7 +69,7 @@ fn hello_status_and_mask_are_frozen() {
 fn no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 3));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 4));
 }
 
 #[test]
@@ -78,5 +79,6 @@ fn write_missing_fixtures() {
     values::answers().iter().for_each(|(name, message)| write_if_missing(name, message));
     write_if_missing("hello", &values::hello());
     write_if_missing("status", &values::status());
+    write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("mask", &values::mask_message());
 }

@@ -51,6 +51,35 @@ fn unknown_fields_of_a_known_version_are_passed_over() {
     assert_eq!(decode::<HelloMessage>(&bytes).unwrap(), values::hello());
 }
 
+/// What an older coordinator does with an answer that skips prompts: it reads it, and its check finds them missing.
+#[test]
+fn skipped_prompts_are_a_field_that_older_readers_pass_over() {
+    #[derive(serde::Deserialize)]
+    struct OlderAnswer {
+        outcome: Outcome,
+    }
+    #[derive(serde::Deserialize)]
+    enum OlderContent {
+        #[serde(rename = "inline")]
+        Inline(OlderAnswer),
+    }
+    #[derive(serde::Deserialize)]
+    struct OlderMessage {
+        answer: OlderContent,
+    }
+    #[derive(serde::Deserialize)]
+    struct Sealed {
+        v: u16,
+        body: ByteBuf,
+    }
+    let (_, message) = values::answers().into_iter().find(|(name, _)| name == "answer-skipped").unwrap();
+    let sealed: Sealed = rmp_serde::from_slice(&encode(&message).unwrap()).unwrap();
+    assert_eq!(sealed.v, 1);
+    let OlderContent::Inline(older) = rmp_serde::from_slice::<OlderMessage>(&sealed.body).unwrap().answer;
+    let Outcome::Losses(rows) = older.outcome else { panic!("losses were written") };
+    assert_eq!(rows[0].prompts.len(), 1);
+}
+
 #[test]
 fn an_unknown_variant_is_refused_without_showing_text() {
     let body = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("task", "the secret prompt")])).unwrap();
@@ -163,6 +192,16 @@ fn work() -> impl Strategy<Value = Work> {
     ]
 }
 
+fn skipped() -> impl Strategy<Value = Vec<Skipped>> {
+    let reason = prop_oneof![
+        any::<(u32, u32)>().prop_map(|(tokens, context)| SkipReason::TooLong { tokens, context }),
+        Just(SkipReason::Template),
+        any::<u32>().prop_map(|tokens| SkipReason::Unfinished { tokens }),
+    ];
+    let one = (".{1,12}", reason).prop_map(|(id, reason)| Skipped { id, reason });
+    proptest::collection::vec(one, 0..4)
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     let values =
         || proptest::collection::vec(proptest::num::f32::ANY.prop_filter("equal to itself", |v| !v.is_nan()), 0..6);
@@ -188,8 +227,8 @@ proptest! {
     }
 
     #[test]
-    fn answers_come_back_as_they_went(outcome in outcome(), millis: u64) {
-        let answer = Answer { millis, ..values::answer(outcome) };
+    fn answers_come_back_as_they_went(outcome in outcome(), skipped in skipped(), millis: u64) {
+        let answer = Answer { millis, skipped, ..values::answer(outcome) };
         let packed = pack_answer(answer.clone()).unwrap();
         prop_assert_eq!(decode::<AnswerMessage>(&packed.message).unwrap().answer, Content::Inline(answer));
     }

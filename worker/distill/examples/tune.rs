@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uspx_distill::{Labels, distil, dream, make_labels, recipe_references, recipe_teacher};
 use uspx_domain::{DistilRecipe, Prompt, parse_prompts};
+use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, NoPulse, Placement, batches, loss};
 
@@ -52,7 +53,7 @@ fn recipe(text: &str) -> Any<DistilRecipe> {
 
 /// Nats and reference bytes of every prompt.
 fn losses(model: &LoadedModel, prompts: &[Prompt]) -> Any<Vec<(f64, f64)>> {
-    let sequences = model.with_references(prompts)?;
+    let sequences = model.readable(prompts)?.sequences;
     let mut out = vec![(0.0, 0.0); prompts.len()];
     for (group, batch) in batches(&sequences, 4096)? {
         let frame = model.transformer.frame(&batch)?;
@@ -100,7 +101,7 @@ fn peak_mib() -> u64 {
 
 fn labels(prompts: &[Prompt]) -> Any<Labels> {
     let start = Instant::now();
-    let labels = make_labels(&open("teacher")?, prompts, None, 32, 64, &NoPulse)?;
+    let labels = make_labels(&open("teacher")?, prompts, None, 32, Bounds::answer(64), &NoPulse)?.0;
     let bytes = labels.to_bytes()?.len();
     let (tokens, taken) = (labels.tokens(), start.elapsed());
     eprintln!(

@@ -77,7 +77,7 @@ fn read(teacher: &LoadedModel, prompt: &Prompt, text: Text) -> Result<Said<Given
     }
     let answered = of_this_prompt(teacher.chat.answered(prompt, &text.answer))?;
     Ok(answered.and_then(|mut answer| {
-        fits(teacher, &answer.sequence)?;
+        teacher.check_context(&answer.sequence)?;
         if !text.ended {
             answer.sequence.ids.pop_if(|last| teacher.chat.ends().contains(last));
         }
@@ -104,7 +104,7 @@ fn greedy(
     let (mut replies, mut places, mut sequences) = (HashMap::new(), Vec::new(), Vec::new());
     for (at, prompt) in prompts.iter().enumerate().filter(|(_, p)| p.reference.is_none()) {
         let open = of_this_prompt(teacher.chat.sequence(prompt, None))?;
-        match open.and_then(|open| fits(teacher, &open).map(|()| open)) {
+        match open.and_then(|open| teacher.check_context(&open).map(|()| open)) {
             Ok(open) => {
                 places.push(at);
                 sequences.push(open);
@@ -124,13 +124,4 @@ fn greedy(
         pulse.beat(done as u64, 2 * sequences.len() as u64)?;
     }
     Ok(replies)
-}
-
-fn fits(teacher: &LoadedModel, sequence: &Sequence) -> Said<()> {
-    match teacher.transformer.config().context {
-        Some(context) if sequence.ids.len() > context => {
-            Err(SkipReason::TooLong { tokens: sequence.ids.len() as u32, context: context as u32 })
-        }
-        _ => Ok(()),
-    }
 }

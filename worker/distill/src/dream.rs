@@ -12,9 +12,9 @@ use rand_chacha::rand_core::SeedableRng;
 use std::collections::HashSet;
 use uspx_domain::{Mask, Prompt};
 use uspx_model::batch::{Sequence, pack};
-use uspx_model::chat::{Bounds, Chat};
+use uspx_model::chat::Chat;
 use uspx_model::cuts::CutTaps;
-use uspx_model::generate::{Choice, generate};
+use uspx_model::generate::{Choice, go_on};
 use uspx_model::{LoadedModel, Pulse};
 
 /// Temperature of the sampling.
@@ -52,16 +52,13 @@ pub fn dream(
     let mut choice = Choice::Sample(Box::new(LogitsProcessor::from_sampling(seed, sampling)));
     let mut seen: HashSet<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
     let (mut dreams, mut done) = (Vec::new(), 0);
-    let bounds = Bounds { answer: max_tokens as usize, reasoning: max_tokens as usize };
     for group in pack(&lengths, BATCH_TOKENS) {
         let members: Vec<&Opening> = group.iter().filter_map(|i| openings.get(*i)).collect();
         let turns: Vec<&Sequence> = members.iter().map(|o| &o.turn).collect();
-        let answers = generate(teacher, &turns, bounds, &mut choice, &mut taps, &mut |_, _, _| {})?;
+        let answers = go_on(teacher, &turns, max_tokens as usize, &mut choice, &mut taps)?;
         for ((opening, answer), origin) in members.iter().zip(answers).zip(group.iter().filter_map(|i| prompts.get(*i)))
         {
-            // It goes on with the person's words: what is read as reasoning there is only what comes first.
-            let further = [answer.reasoning, answer.ids].concat();
-            let dreamt = if answer.ended { opening.read(&teacher.chat, &further) } else { None };
+            let dreamt = if answer.ended { opening.read(&teacher.chat, &answer.ids) } else { None };
             if let Some((prompt, reference)) = dreamt.filter(|(prompt, _)| seen.insert(prompt.clone())) {
                 let id = format!("{PREFIX}{seed:x}-{}", origin.id);
                 dreams.push(Prompt { id, prompt, reference, ..origin.clone() });

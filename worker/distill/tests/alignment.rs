@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use uspx_distill::labels::{piece_of, vocabulary};
 use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, lesson, make_labels};
 use uspx_domain::{Digest, Fingerprint, Prompt};
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Bounds, Chat};
 use uspx_model::{LoadedModel, NoPulse, Placement};
 
 fn nano(which: &str) -> PathBuf {
@@ -59,7 +59,7 @@ fn made_up(answer: &str, own: f32, others: &[(u32, f32)]) -> Labels {
         });
         at += length;
     }
-    let prompts = vec![PromptLabels { prompt: prompt(answer), answer: answer.into(), ended: true, tokens }];
+    let prompts = vec![PromptLabels { prompt: prompt(answer), answer: answer.into(), ended: true, reasoning: None, tokens }];
     Labels { teacher: Fingerprint(Digest::of(b"t")), vocabulary: vocabulary(teacher), pieces, prompts }
 }
 
@@ -162,7 +162,7 @@ fn projection_agrees_with_enumeration() {
 fn equal_vocabularies_give_back_the_teachers_distribution() {
     let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let prompts = [prompt("ls -l /tmp"), prompt("grep -r 'naïve§' ./dir | wc -l")];
-    let labels = make_labels(&teacher, &prompts, None, 16, 8, &NoPulse).unwrap();
+    let labels = make_labels(&teacher, &prompts, None, 16, Bounds::answer(8), &NoPulse).unwrap().0;
     for prompt in &labels.prompts {
         let lesson = lesson(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
         assert_eq!(lesson.soft.len(), prompt.tokens.len());
@@ -197,7 +197,8 @@ fn the_teachers_probabilities_add_up() {
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
-    let labels = make_labels(&teacher, &[prompt("tar -xf file.tar"), asked], None, 32, 24, &NoPulse).unwrap();
+    let labels =
+        make_labels(&teacher, &[prompt("tar -xf file.tar"), asked], None, 32, Bounds::answer(24), &NoPulse).unwrap().0;
     assert_eq!(labels.prompts[0].answer, "tar -xf file.tar");
     assert_eq!(labels.prompts[1].answer, "emulator --help");
     assert!(labels.prompts[1].ended);
@@ -216,7 +217,7 @@ fn an_answer_cut_short_teaches_no_end() {
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
-    let labels = make_labels(&teacher, &[asked], None, 8, 2, &NoPulse).unwrap();
+    let labels = make_labels(&teacher, &[asked], None, 8, Bounds::answer(2), &NoPulse).unwrap().0;
     let (_, student) = chats();
     let lesson = lesson(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
     assert!(!labels.prompts[0].ended);

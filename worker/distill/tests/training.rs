@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use uspx_distill::{DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights, recipe_teacher};
 use uspx_domain::{DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
+use uspx_model::chat::Bounds;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, ModelError, NoPulse, Placement};
@@ -29,7 +30,7 @@ fn labels() -> &'static (Labels, Labels) {
     static LABELS: OnceLock<(Labels, Labels)> = OnceLock::new();
     LABELS.get_or_init(|| {
         let (teacher, prompts) = (open("teacher"), prompts());
-        let label = |p: &[Prompt]| make_labels(&teacher, p, None, 16, 16, &NoPulse).unwrap();
+        let label = |p: &[Prompt]| make_labels(&teacher, p, None, 16, Bounds::answer(16), &NoPulse).unwrap().0;
         (label(&prompts[..96]), label(&prompts[1900..1940]))
     })
 }
@@ -47,7 +48,7 @@ fn trained() -> (LoadedModel, Vec<u8>, uspx_domain::TrainingSummary) {
 }
 
 fn logits(model: &LoadedModel) -> Vec<f32> {
-    let sequences = model.with_references(&prompts()[..3]).unwrap();
+    let sequences = model.readable(&prompts()[..3]).unwrap().sequences;
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();

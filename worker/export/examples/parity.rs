@@ -46,7 +46,7 @@ fn open(base: &str) -> Anything<LoadedModel> {
 
 fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anything<()> {
     let model = open(base)?;
-    let packed = batches(&model.with_references(prompts)?, 2048)?;
+    let packed = batches(&model.readable(prompts)?.sequences, 2048)?;
     let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
     let format: ExportFormat = serde_json::from_value(format.into())?;
     let settings = Settings::shipped(format);
@@ -65,7 +65,7 @@ fn print_ids(base: &str, prompts: &[Prompt]) -> Anything<()> {
 }
 
 fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
-    let sequences = open(base)?.with_references(prompts)?;
+    let sequences = open(base)?.readable(prompts)?.sequences;
     let pairs: Vec<_> = sequences.iter().map(|s| (&s.ids, s.response_start)).collect();
     println!("{}", serde_json::to_string(&pairs)?);
     Ok(())

@@ -27,7 +27,7 @@ fn prompts(file: &str, count: usize) -> Vec<uspx_domain::Prompt> {
 }
 
 fn batched(model: &LoadedModel, file: &str, count: usize) -> Vec<Batch> {
-    let sequences = model.with_references(&prompts(file, count)).unwrap();
+    let sequences = model.readable(&prompts(file, count)).unwrap().sequences;
     batches(&sequences, 2048).unwrap().into_iter().map(|(_, b)| b).collect()
 }
 
@@ -114,7 +114,7 @@ fn settings_compared() {
     let model = student();
     let calibration = batched(&model, "cli-train.jsonl", 256);
     let mut validation = prompts("cli-train.jsonl", 1400);
-    let sequences = model.with_references(&validation.split_off(1000)).unwrap();
+    let sequences = model.readable(&validation.split_off(1000)).unwrap().sequences;
     let validation: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, b)| b).collect();
     println!("full: {:.5}", loss(&model, &validation));
     for format in [ExportFormat::Rtn, ExportFormat::Gptq, ExportFormat::Gguf] {

@@ -7,6 +7,7 @@ use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
 use candle_transformers::generation::LogitsProcessor;
+use uspx_domain::{Prompt, SkipReason, Skipped};
 
 /// How the next token is chosen.
 pub enum Choice {
@@ -35,6 +36,33 @@ pub fn generate(
     taps: &mut dyn Taps,
     on_token: &mut dyn FnMut(usize, u32, Part),
 ) -> Result<Vec<Answer>> {
+    let readers = prompts.iter().map(|p| model.chat.reader(&p.ids, bounds)).collect();
+    decode(model, prompts, readers, choice, taps, on_token)
+}
+
+/// Goes on with texts of any kind, at most `max_tokens` further: whatever comes until a token that ends a turn.
+///
+/// # Errors
+/// Those of the tensor library and of the taps.
+pub fn go_on(
+    model: &LoadedModel,
+    texts: &[&Sequence],
+    max_tokens: usize,
+    choice: &mut Choice,
+    taps: &mut dyn Taps,
+) -> Result<Vec<Answer>> {
+    let readers = texts.iter().map(|_| model.chat.plain_reader(max_tokens)).collect();
+    decode(model, texts, readers, choice, taps, &mut |_, _, _| {})
+}
+
+fn decode(
+    model: &LoadedModel,
+    prompts: &[&Sequence],
+    readers: Vec<Reader<'_>>,
+    choice: &mut Choice,
+    taps: &mut dyn Taps,
+    on_token: &mut dyn FnMut(usize, u32, Part),
+) -> Result<Vec<Answer>> {
     let transformer = &model.transformer;
     let batch = Batch::new(prompts)?;
     let mut caches = transformer.kv_cache();
@@ -43,7 +71,6 @@ pub fn generate(
     let x = transformer.run(layers.clone(), transformer.embed(&batch.ids)?, &frame, Some(&mut caches), taps)?;
     let mut logits = transformer.logits(&x, &batch.last_rows())?;
 
-    let readers = prompts.iter().map(|p| model.chat.reader(&p.ids, bounds)).collect();
     let mut decoding = Decoding::new(&batch, readers);
     while !decoding.done() {
         let next = pick(&logits, choice)?;
@@ -114,29 +141,33 @@ const LOCKSTEP: usize = 32;
 /// And where every step reads all of them from their file: the more answers share a step, the less is read.
 const LOCKSTEP_STREAMED: usize = 512;
 
-/// Gives every prompt without a reference the model's own greedy answer, within `bounds`. A prompt whose answer never
-/// began keeps none; how many these are is returned.
+/// Gives every prompt without a reference the model's own greedy answer, within `bounds`. One whose answer never began
+/// keeps none, and is returned.
 ///
 /// # Errors
 /// Those of [`generate`]; a stop by the keeper.
 pub fn fill_references(
     model: &LoadedModel,
-    prompts: &mut [uspx_domain::Prompt],
+    prompts: &mut [Prompt],
     bounds: Bounds,
     taps: &mut dyn Taps,
     pulse: &dyn crate::Pulse,
-) -> Result<usize> {
-    let mut open: Vec<&mut uspx_domain::Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
+) -> Result<Vec<Skipped>> {
+    let mut open: Vec<&mut Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
     let total = open.len() as u64;
-    let (mut done, mut unfinished) = (0, 0);
+    let (mut done, mut unfinished) = (0, Vec::new());
     let together = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
     for group in open.chunks_mut(together) {
         let asked: Vec<Sequence> = group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
         let asked: Vec<&Sequence> = asked.iter().collect();
         let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter_mut().zip(answers) {
-            unfinished += usize::from(answer.unfinished);
-            prompt.reference = (!answer.unfinished).then(|| model.chat.answer_text(&answer.ids));
+            if answer.unfinished {
+                let reason = SkipReason::Unfinished { tokens: answer.reasoning.len() as u32 };
+                unfinished.push(Skipped { id: prompt.id.clone(), reason });
+            } else {
+                prompt.reference = Some(model.chat.answer_text(&answer.ids));
+            }
         }
         done += group.len() as u64;
         pulse.beat(done, total)?;

@@ -28,6 +28,7 @@ mod load;
 mod loaded;
 pub mod loss;
 mod pulse;
+mod readable;
 mod spool;
 pub mod taps;
 pub mod transformer;
@@ -36,6 +37,7 @@ pub use error::ModelError;
 pub use load::{Holding, Placement};
 pub use loaded::{LoadedModel, batches, fingerprint};
 pub use pulse::{NoPulse, Pulse};
+pub use readable::Readable;
 pub use spool::Spool;
 
 /// Bytes that are free on a device with memory of its own; `None` where it has none or does not say.

@@ -8,7 +8,7 @@ use crate::load::Placement;
 use crate::transformer::Transformer;
 use crate::{ModelError, Result};
 use std::path::Path;
-use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt};
+use uspx_domain::{Digest, Fingerprint, ModelShape};
 
 /// A model ready to run.
 pub struct LoadedModel {
@@ -62,34 +62,6 @@ impl LoadedModel {
     /// The dimensions that decisions need.
     pub fn shape(&self) -> ModelShape {
         self.transformer.config().shape()
-    }
-
-    /// Refuses a sequence longer than the model was made for.
-    ///
-    /// # Errors
-    /// It is, by how much.
-    pub fn check_context(&self, prompt: &str, sequence: &Sequence) -> Result<()> {
-        match self.transformer.config().context {
-            Some(context) if sequence.ids.len() > context => Err(ModelError::Request(format!(
-                "prompt {prompt} has {} tokens with its answer, the model's context is {context}: shorten it or leave it out",
-                sequence.ids.len()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// Tokens of every prompt with its reference.
-    ///
-    /// # Errors
-    /// A prompt without a reference, or a template that fails.
-    pub fn with_references(&self, prompts: &[Prompt]) -> Result<Vec<Sequence>> {
-        let each = |p: &Prompt| {
-            let missing = || ModelError::Request(format!("prompt {} has no reference to measure on", p.id));
-            let sequence = self.chat.sequence(p, Some(p.reference.as_deref().ok_or_else(missing)?))?;
-            self.check_context(&p.id, &sequence)?;
-            Ok(sequence)
-        };
-        prompts.iter().map(each).collect()
     }
 }
 

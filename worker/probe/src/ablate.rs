@@ -4,11 +4,11 @@ use crate::Result;
 use crate::batching::each_batch;
 use crate::evaluate::{loss_row, scatter};
 use candle_core::Tensor;
-use uspx_domain::{Cut, LossRow, Prompt, UnitKind};
+use uspx_domain::{Cut, LossRow, UnitKind};
 use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, Pulse, Spool, loss};
+use uspx_model::{LoadedModel, Pulse, Readable, Spool, loss};
 
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
@@ -18,14 +18,13 @@ use uspx_model::{LoadedModel, Pulse, Spool, loss};
 /// A cut that does not fit the model; those of the model; a stop by the keeper.
 pub fn ablate(
     model: &LoadedModel,
-    prompts: &[Prompt],
+    prompts: &Readable,
     cuts: &[Cut],
     batch_tokens: usize,
     pulse: &dyn Pulse,
 ) -> Result<Vec<LossRow>> {
-    let sequences = model.with_references(prompts)?;
-    let nats = ablate_sequences(model, &sequences, cuts, batch_tokens, pulse)?;
-    Ok(nats.iter().map(|row| loss_row(prompts, &sequences, row)).collect())
+    let nats = ablate_sequences(model, &prompts.sequences, cuts, batch_tokens, pulse)?;
+    Ok(nats.iter().map(|row| loss_row(prompts, row)).collect())
 }
 
 /// The same on sequences: summed nats, `[1 + cuts][sequences]`.

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::ablate::ablate;
-use uspx_domain::{Column, Cut, Deposit, LossRow, Prompt, Statistic, Unit};
-use uspx_model::{LoadedModel, ModelError, Pulse};
+use uspx_domain::{Column, Cut, Deposit, LossRow, Statistic, Unit};
+use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
 
 /// Cuts each of `units` alone: one [`Statistic::Exact`] column each, in nats summed over a prompt's response.
 ///
@@ -11,7 +11,7 @@ use uspx_model::{LoadedModel, ModelError, Pulse};
 /// As [`ablate`].
 pub fn exact_effects(
     model: &LoadedModel,
-    prompts: &[Prompt],
+    prompts: &Readable,
     units: &[Unit],
     batch_tokens: usize,
     pulse: &dyn Pulse,

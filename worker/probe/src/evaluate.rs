@@ -3,11 +3,11 @@
 use crate::Result;
 use crate::batching::each_batch;
 use candle_core::Tensor;
-use uspx_domain::{LossRow, Prompt};
-use uspx_model::batch::{Batch, Frame, Sequence};
+use uspx_domain::LossRow;
+use uspx_model::batch::{Batch, Frame};
 use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, Pulse, loss};
+use uspx_model::{LoadedModel, Pulse, Readable, loss};
 
 /// KL(full ‖ other) at every response token, `[rows]`, from the two runs' residual streams.
 ///
@@ -46,23 +46,23 @@ pub struct Evaluation {
     pub tokens: u64,
 }
 
-/// Evaluates `model` on prompts with references.
+/// Evaluates `model` on the prompts that it can run.
 ///
 /// # Errors
-/// A prompt without a reference; those of the model and of the taps; a stop by the keeper.
+/// Those of the model and of the taps; a stop by the keeper.
 pub fn evaluate(
     model: &LoadedModel,
-    prompts: &[Prompt],
+    prompts: &Readable,
     batch_tokens: usize,
     taps: &mut dyn Taps,
     against: &Against<'_>,
     pulse: &dyn Pulse,
 ) -> Result<Evaluation> {
-    let sequences = model.with_references(prompts)?;
-    let mut nats = vec![0.0; prompts.len()];
-    let mut kl = vec![0.0; prompts.len()];
+    let sequences = &prompts.sequences;
+    let mut nats = vec![0.0; sequences.len()];
+    let mut kl = vec![0.0; sequences.len()];
     let (mut done, total) = (0, sequences.len() as u64);
-    each_batch(&sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
+    each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
         let x = model.transformer.forward(batch, &frame, taps)?;
         let values = model.transformer.response_nll(&x, batch)?;
@@ -74,7 +74,7 @@ pub fn evaluate(
         pulse.beat(done, total)
     })?;
     Ok(Evaluation {
-        losses: loss_row(prompts, &sequences, &nats),
+        losses: loss_row(prompts, &nats),
         kl: (!matches!(against, Against::Nothing)).then_some(kl),
         tokens: sequences.iter().map(|s| s.ids.len() as u64).sum(),
     })
@@ -112,10 +112,10 @@ pub(crate) fn scatter(into: &mut [f64], members: &[usize], values: &[f64]) {
     }
 }
 
-pub(crate) fn loss_row(prompts: &[Prompt], sequences: &[Sequence], nats: &[f64]) -> LossRow {
+pub(crate) fn loss_row(prompts: &Readable, nats: &[f64]) -> LossRow {
     LossRow {
-        prompts: crate::prompt_tokens(prompts, sequences),
+        prompts: crate::prompt_tokens(prompts),
         nats: nats.iter().map(|v| *v as f32).collect(),
-        bytes: prompts.iter().map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32)).collect(),
+        bytes: prompts.prompts.iter().map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32)).collect(),
     }
 }

@@ -1,4 +1,5 @@
-//! The probes: prompts in, deposits out. Nothing here knows of a network.
+//! The probes: prompts in, deposits out. Nothing here knows of a network. They run what the model can run
+//! ([`Readable`](uspx_model::Readable)); of no prompts at all they find nothing, which is no error.
 //!
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 //! * [`trace`]: routing and activation statistics of one forward pass.
@@ -19,13 +20,10 @@ pub use effects::exact_effects;
 pub type Result<T> = uspx_model::Result<T>;
 
 /// The prompts of a deposit, with their response tokens.
-pub(crate) fn prompt_tokens(
-    prompts: &[uspx_domain::Prompt],
-    sequences: &[uspx_model::batch::Sequence],
-) -> Vec<uspx_domain::PromptTokens> {
+pub(crate) fn prompt_tokens(prompts: &uspx_model::Readable) -> Vec<uspx_domain::PromptTokens> {
     let each = |(p, s): (&uspx_domain::Prompt, &uspx_model::batch::Sequence)| uspx_domain::PromptTokens {
         id: p.id.clone(),
         tokens: s.response_len() as u32,
     };
-    prompts.iter().zip(sequences).map(each).collect()
+    prompts.prompts.iter().zip(&prompts.sequences).map(each).collect()
 }

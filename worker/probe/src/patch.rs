@@ -8,19 +8,19 @@ use crate::means::{Means, means};
 use crate::{Result, prompt_tokens};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
-use uspx_domain::{Baseline, Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Column, Deposit, ModelShape, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse};
+use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
 
 /// First-order effects of all experts and heads: columns [`Statistic::Atp`] (signed) and [`Statistic::AtpAbs`]
 /// (made positive per token), in nats summed over all positions of a prompt.
 ///
 /// # Errors
-/// A kind that has no gradient probe; a prompt without a reference; those of the model; a stop by the keeper.
+/// A kind that has no gradient probe; those of the model; a stop by the keeper.
 pub fn attribution(
     model: &LoadedModel,
-    prompts: &[Prompt],
+    prompts: &Readable,
     kinds: &[UnitKind],
     baseline: Baseline,
     batch_tokens: usize,
@@ -31,15 +31,15 @@ pub fn attribution(
             "attribution patching serves experts and heads; channels are not yet served".into(),
         ));
     }
-    let sequences = model.with_references(prompts)?;
+    let sequences = &prompts.sequences;
     let means = match baseline {
         Baseline::Zero => None,
-        Baseline::Mean => Some(means(model, &sequences, batch_tokens)?),
+        Baseline::Mean => Some(means(model, sequences, batch_tokens)?),
     };
     let shape = model.shape();
-    let mut effects = Effects::new(&shape, prompts.len());
+    let mut effects = Effects::new(&shape, sequences.len());
     let (mut done, total) = (0, sequences.len() as u64);
-    each_batch(&sequences, batch_tokens, Batch::new, &mut |members, batch| {
+    each_batch(sequences, batch_tokens, Batch::new, &mut |members, batch| {
         let frame = model.transformer.frame(batch)?;
         let mut found = Effects::new(&shape, members.len());
         let mut boundaries = model.transformer.spool();
@@ -60,7 +60,7 @@ pub fn attribution(
         done += members.len() as u64;
         pulse.beat(done, total)
     })?;
-    Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns: effects.columns(&shape, kinds) })
+    Ok(Deposit { prompts: prompt_tokens(prompts), columns: effects.columns(&shape, kinds) })
 }
 
 /// The multipliers of some of a layer's units.

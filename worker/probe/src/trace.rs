@@ -3,11 +3,11 @@
 use crate::batching::{at_members, each_batch};
 use crate::{Result, prompt_tokens};
 use candle_core::{D, DType, Tensor};
-use uspx_domain::{Column, Deposit, ModelShape, Prompt, Statistic, Unit, UnitKind};
+use uspx_domain::{Column, Deposit, ModelShape, Statistic, Unit, UnitKind};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::layers::rows::norms;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse};
+use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
 
 /// The statistics of experts, in the order they are kept.
 const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic::Saliency, Statistic::EasyEp];
@@ -16,11 +16,10 @@ const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic
 /// each head (methods: REAP, Lasby et al. 2025; EASY-EP, Dong et al. 2025).
 ///
 /// # Errors
-/// A prompt without a reference; those of the model; a stop by the keeper.
-pub fn trace(model: &LoadedModel, prompts: &[Prompt], batch_tokens: usize, pulse: &dyn Pulse) -> Result<Deposit> {
-    let sequences = model.with_references(prompts)?;
-    let columns = columns(model, &sequences, batch_tokens, pulse)?;
-    Ok(Deposit { prompts: prompt_tokens(prompts, &sequences), columns })
+/// Those of the model; a stop by the keeper.
+pub fn trace(model: &LoadedModel, prompts: &Readable, batch_tokens: usize, pulse: &dyn Pulse) -> Result<Deposit> {
+    let columns = columns(model, &prompts.sequences, batch_tokens, pulse)?;
+    Ok(Deposit { prompts: prompt_tokens(prompts), columns })
 }
 
 /// The same of token sequences: per unit and statistic one value per sequence.

@@ -172,9 +172,10 @@ impl Agent {
         delivery: &Delivery,
     ) -> Result<(), WorkerError> {
         let worker = self.settings.id.clone();
-        let answer = Answer { task, worker: worker.clone(), outcome: product.outcome, millis: took.as_millis() as u64 };
+        let Product { outcome, blobs, skipped } = product;
+        let answer = Answer { task, worker: worker.clone(), outcome, millis: took.as_millis() as u64, skipped };
         let packed = pack_answer(answer)?;
-        for content in product.blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
+        for content in blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
             if let Err(error) = self.store.put_blob(content).await {
                 tracing::warn!(%task, %error, "an answer's blob cannot be stored");
                 return self.give_back(delivery, &error.into()).await;

@@ -4,7 +4,6 @@ use crate::WorkerError;
 use crate::error::JobError;
 use crate::holdings::Opened;
 use crate::job::{self, Inputs, Product};
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,7 +72,7 @@ impl Compute {
                 let caught = catch_unwind(AssertUnwindSafe(|| {
                     job::run(&task, &mut models, &inputs, batch_tokens, gauge.as_ref())
                 }));
-                let result = caught.unwrap_or_else(|cause| Err(JobError::Panic(words(cause.as_ref()))));
+                let result = caught.unwrap_or(Err(JobError::Panic));
                 // Nobody waits for it any more: the agent has gone.
                 let _ = done.send(result);
             }
@@ -96,9 +95,4 @@ impl Compute {
         self.orders.send(Order { task, inputs, gauge, done }).await.map_err(|_| WorkerError::ComputeGone)?;
         Ok(result)
     }
-}
-
-fn words(cause: &(dyn Any + Send)) -> String {
-    let text = cause.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
 }

@@ -59,21 +59,24 @@ pub enum JobError {
     /// The task makes no sense.
     #[error("{0}")]
     Task(String),
-    /// A bug: the work panicked.
-    #[error("the work panicked: {0}")]
-    Panic(String),
+    /// Template or tokenizer failed. Their words may quote a prompt: they are not kept.
+    #[error("the chat template or the tokenizer refused a prompt of the task")]
+    Chat,
+    /// A bug: the work panicked. Its words may quote a prompt: they stand on the worker's standard error alone.
+    #[error("the work panicked, which is a bug: the worker's standard error has the place")]
+    Panic,
 }
 
 impl JobError {
     /// Whether another try, here or elsewhere, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic(_) => true,
+            Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic => true,
             Self::Artifact(e) => e.is_retryable(),
             Self::Model(e) => matches!(e, ModelError::Read { .. }),
             Self::Distill(e) => e.is_retryable(),
             Self::Export(e) => e.is_retryable(),
-            Self::Task(_) => false,
+            Self::Task(_) | Self::Chat => false,
         }
     }
 }
@@ -82,6 +85,7 @@ impl From<ModelError> for JobError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Stopped => Self::Stopped,
+            ModelError::Chat(_) | ModelError::Template { .. } => Self::Chat,
             other => Self::Model(other),
         }
     }
@@ -102,5 +106,27 @@ impl From<ExportError> for JobError {
             ExportError::Model(inner) => inner.into(),
             other => Self::Export(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_template_says_of_a_prompt_does_not_leave_the_worker() {
+        let said = || ModelError::Chat("the chat template failed: no secrets, please".into());
+        let errors: [JobError; 3] =
+            [said().into(), DistillError::Model(said()).into(), ExportError::Model(said()).into()];
+        for error in errors {
+            assert!(!format!("{error} {error:?}").contains("secrets") && !error.is_retryable());
+        }
+    }
+
+    #[test]
+    fn the_systems_reason_is_in_what_the_coordinator_is_told() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = JobError::from(full);
+        assert!(error.to_string().contains("no storage space") && error.is_retryable(), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use crate::open::open_any;
 use bytes::Bytes;
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};
-use uspx_domain::{BlobRef, ExportFormat, Outcome, Prompt, StoredFile};
+use uspx_domain::{BlobRef, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
 use uspx_export::{Request, Settings};
 use uspx_model::batch::Batch;
 use uspx_model::{LoadedModel, Placement, Pulse, batches};
@@ -23,8 +23,11 @@ pub(crate) fn write(
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
     let scratch = tempfile::tempdir()?;
-    let sequences = student.with_references(calibration)?;
-    let batches: Vec<Batch> = batches(&sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
+    let readable = student.readable(calibration)?;
+    if let ([], Some(group)) = (readable.sequences.as_slice(), SkipGroup::of(&readable.skipped).first()) {
+        return Err(JobError::Task(format!("no prompt is left to calibrate the export with: {group}")));
+    }
+    let batches: Vec<Batch> = batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
     let request = Request {
         student: &student.transformer,
         base,
@@ -40,7 +43,7 @@ pub(crate) fn write(
         files.push(StoredFile { path, blob: BlobRef::to(&content) });
         blobs.push(content);
     }
-    Ok(Product { outcome: Outcome::Exported { files }, blobs })
+    Ok(Product { outcome: Outcome::Exported { files }, blobs, skipped: readable.skipped })
 }
 
 /// Opens an exported student from its files.

@@ -5,9 +5,10 @@ use crate::exports;
 use crate::holdings::Opened;
 use bytes::Bytes;
 use std::collections::HashMap;
-use uspx_distill::Labels;
+use uspx_distill::{Labels, PromptLabels};
 use uspx_domain::{
-    BlobRef, DistilRecipe, Fingerprint, LossRow, Mask, Outcome, PatchMethod, Prompt, Subject, Task, Unit, Work,
+    BlobRef, Coverage, DistilRecipe, Fingerprint, Mask, Outcome, PatchMethod, Prompt, Skipped, Subject, Task, Unit,
+    Work,
 };
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
@@ -28,18 +29,27 @@ impl Inputs {
     }
 }
 
-/// What a job brought: the outcome, and the blobs to store before it is told.
+/// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it is not about.
 #[derive(Debug)]
 pub struct Product {
     /// The outcome.
     pub outcome: Outcome,
     /// Blobs that it names.
     pub blobs: Vec<Bytes>,
+    /// The task's prompts that the model cannot run.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Product {
+    /// Numbers about the prompts that were not skipped.
+    fn measured(outcome: Outcome, skipped: Vec<Skipped>) -> Self {
+        Self { outcome, blobs: Vec::new(), skipped }
+    }
 }
 
 impl From<Outcome> for Product {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, blobs: Vec::new() }
+        Self::measured(outcome, Vec::new())
     }
 }
 
@@ -68,25 +78,30 @@ pub fn run(
     match &task.work {
         Work::Trace { prompts } => {
             let model = models.get(task.model)?;
-            Ok(Outcome::Scores(uspx_probe::trace::trace(&model, prompts, batch_tokens, pulse)?).into())
+            let prompts = model.readable(prompts)?;
+            let deposit = uspx_probe::trace::trace(&model, &prompts, batch_tokens, pulse)?;
+            Ok(Product::measured(Outcome::Scores(deposit), prompts.skipped))
         }
         Work::Patch { prompts, method, kinds, baseline } => {
             let model = models.get(task.model)?;
+            let prompts = model.readable(prompts)?;
             let deposit = match method {
                 PatchMethod::Exact => {
                     let shape = model.shape();
                     let units: Vec<Unit> = kinds.iter().flat_map(|k| shape.units(*k)).collect();
-                    uspx_probe::exact_effects(&model, prompts, &units, batch_tokens, pulse)?
+                    uspx_probe::exact_effects(&model, &prompts, &units, batch_tokens, pulse)?
                 }
                 PatchMethod::Atp => {
-                    uspx_probe::patch::attribution(&model, prompts, kinds, *baseline, batch_tokens, pulse)?
+                    uspx_probe::patch::attribution(&model, &prompts, kinds, *baseline, batch_tokens, pulse)?
                 }
             };
-            Ok(Outcome::Scores(deposit).into())
+            Ok(Product::measured(Outcome::Scores(deposit), prompts.skipped))
         }
         Work::Ablate { prompts, cuts } => {
             let model = models.get(task.model)?;
-            Ok(Outcome::Losses(uspx_probe::ablate::ablate(&model, prompts, cuts, batch_tokens, pulse)?).into())
+            let prompts = model.readable(prompts)?;
+            let rows = uspx_probe::ablate::ablate(&model, &prompts, cuts, batch_tokens, pulse)?;
+            Ok(Product::measured(Outcome::Losses(rows), prompts.skipped))
         }
         Work::Label { prompts, mask, top_k, max_new_tokens } => {
             label(&*models.get(task.model)?, prompts, mask.as_ref(), (*top_k, *max_new_tokens), pulse)
@@ -110,11 +125,34 @@ fn label(
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
     let bounds = Bounds::answer(max_new_tokens as usize);
-    let (labels, _) = uspx_distill::make_labels(teacher, prompts, mask, top_k, bounds, pulse)?;
+    let (labels, skipped) = uspx_distill::make_labels(teacher, prompts, mask, top_k, bounds, pulse)?;
     let blob = Bytes::from(labels.to_bytes()?);
-    let outcome =
-        Outcome::Labels { blob: BlobRef::to(&blob), prompts: labels.prompts.len() as u32, tokens: labels.tokens() };
-    Ok(Product { outcome, blobs: vec![blob] })
+    let Coverage { answer_bytes, labelled_bytes } = coverage(&labels.prompts);
+    let outcome = Outcome::Labels {
+        blob: BlobRef::to(&blob),
+        prompts: labels.prompts.len() as u32,
+        tokens: labels.tokens(),
+        answer_bytes,
+        labelled_bytes,
+    };
+    Ok(Product { outcome, blobs: vec![blob], skipped })
+}
+
+/// How much of the answers the teacher's tokens cover.
+fn coverage(prompts: &[PromptLabels]) -> Coverage {
+    let of = |p: &PromptLabels| Coverage { answer_bytes: p.answer.len() as u64, labelled_bytes: covered(p) };
+    prompts.iter().map(of).fold(Coverage::default(), Coverage::and)
+}
+
+/// Bytes of an answer under at least one token; tokens that share a character count it once.
+fn covered(prompt: &PromptLabels) -> u64 {
+    let (mut bytes, mut reached) = (0, 0);
+    for token in &prompt.tokens {
+        let end = token.end.min(prompt.answer.len() as u32);
+        bytes += u64::from(end.saturating_sub(token.start.max(reached)));
+        reached = reached.max(end);
+    }
+    bytes
 }
 
 fn distil(
@@ -130,7 +168,8 @@ fn distil(
     let (train, validation) = (read(train)?, read(validation)?);
     let (adapter, summary) = uspx_distill::distil(&mut student, &train, &validation, recipe, pulse)?;
     let adapter = Bytes::from(adapter);
-    Ok(Product { outcome: Outcome::Adapter { blob: BlobRef::to(&adapter), summary }, blobs: vec![adapter] })
+    let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
+    Ok(Product { outcome, blobs: vec![adapter], skipped: Vec::new() })
 }
 
 /// The student with its adapter attached.
@@ -156,13 +195,50 @@ fn judge(
     batch_tokens: usize,
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
-    let losses = |model: &LoadedModel| -> Result<LossRow, JobError> {
-        Ok(evaluate(model, prompts, batch_tokens, &mut NoTaps, &Against::Nothing, pulse)?.losses)
+    let losses = |model: &LoadedModel| -> Result<Product, JobError> {
+        let prompts = model.readable(prompts)?;
+        let row = evaluate(model, &prompts, batch_tokens, &mut NoTaps, &Against::Nothing, pulse)?.losses;
+        Ok(Product::measured(Outcome::Losses(vec![row]), prompts.skipped))
     };
-    let row = match subject {
-        Subject::Model => losses(&*models.get(model)?)?,
-        Subject::Adapted(blob) => losses(&adapted(models, model, Some(blob), inputs)?)?,
-        Subject::Exported { format, files } => losses(&exports::open(*format, files, inputs, models.device())?)?,
-    };
-    Ok(Outcome::Losses(vec![row]).into())
+    match subject {
+        Subject::Model => losses(&*models.get(model)?),
+        Subject::Adapted(blob) => losses(&adapted(models, model, Some(blob), inputs)?),
+        Subject::Exported { format, files } => losses(&exports::open(*format, files, inputs, models.device())?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uspx_distill::TokenLabel;
+
+    fn labelled(answer: &str, spans: &[(u32, u32)]) -> PromptLabels {
+        let token = |(start, end): &(u32, u32)| TokenLabel {
+            piece: 0,
+            start: *start,
+            end: *end,
+            log_prob: 0.0,
+            top: vec![],
+            tail: 0.0,
+        };
+        let prompt = Prompt { id: "p".into(), prompt: "x".into(), reference: None, system: None, tags: vec![] };
+        PromptLabels {
+            prompt,
+            answer: answer.into(),
+            ended: true,
+            reasoning: None,
+            tokens: spans.iter().map(token).collect(),
+        }
+    }
+
+    #[test]
+    fn coverage_counts_each_byte_of_an_answer_once() {
+        let whole = labelled("ls -l", &[(0, 2), (2, 5), (5, 5)]);
+        let shared = labelled("für", &[(0, 1), (1, 3), (1, 3), (3, 9)]);
+        let none = labelled("unspelt", &[]);
+        assert_eq!([&whole, &shared, &none].map(covered), [5, 4, 0]);
+        let all = coverage(&[whole, shared, none]);
+        assert_eq!(all, Coverage { answer_bytes: 16, labelled_bytes: 9 });
+        assert_eq!(coverage(&[]), Coverage::default());
+    }
 }

@@ -90,6 +90,9 @@ pub(super) fn print(found: &Found, layout: &Layout, store: &str) -> Result<()> {
         output::line(&mask_table(mask))?;
     }
     output::line(&student_table(&found.figures))?;
+    for gap in found.figures.gaps() {
+        output::line(&gap)?;
+    }
     for a in &found.answers {
         output::line(&format!(
             "{}\n  reference  {}\n  GPTQ       {}\n  GGUF       {}",

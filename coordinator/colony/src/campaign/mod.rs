@@ -113,6 +113,11 @@ impl CampaignConfig {
         (0u32..).zip(&self.prompts).filter(|(_, p)| p.split == split).map(|(at, _)| at).collect()
     }
 
+    /// The id of the prompt at a place.
+    pub fn id(&self, at: u32) -> Option<&str> {
+        self.prompts.get(at as usize).map(|p| p.id.as_str())
+    }
+
     /// Units that the mask chooses among.
     pub fn units(&self) -> usize {
         self.shape.layers as usize * self.shape.per_layer(self.mask.kind) as usize

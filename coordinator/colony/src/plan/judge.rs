@@ -55,8 +55,9 @@ impl Planner<'_> {
 pub fn label_mask(state: &State) -> Option<Mask> {
     let campaign = state.campaign.as_ref()?;
     let validation = |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Validation);
-    let candidates = state.results.trials.iter().filter(|(r, _)| matches!(r, CutRole::Chosen | CutRole::Curve(_)));
-    let rises = candidates.filter_map(|(_, trial)| Some((trial.rise(validation)?, &trial.mask)));
+    let rises = state.results.rises(validation);
+    let candidates = rises.iter().filter(|(role, _)| matches!(role, CutRole::Chosen | CutRole::Curve(_)));
+    let rises = candidates.filter_map(|(role, rise)| Some((*rise, &state.results.trials.get(role)?.mask)));
     let allowed = rises.filter(|(rise, _)| *rise <= campaign.judge.label_rise);
     let size = |mask: &Mask| mask.cut(&campaign.shape, campaign.mask.kind).len();
     // Of equal cuts, the cheaper.

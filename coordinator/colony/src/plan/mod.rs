@@ -6,8 +6,9 @@ mod student;
 
 pub use judge::label_mask;
 
+use crate::reasons::because;
 use crate::state::Stage;
-use crate::{CampaignConfig, Ending, PlannedTask, PlannedWork, State};
+use crate::{CampaignConfig, Ending, PlannedTask, PlannedWork, Split, State};
 use uspx_domain::Fingerprint;
 
 /// What comes next.
@@ -42,7 +43,7 @@ fn next(campaign: &CampaignConfig, state: &State) -> Next {
     // A stage may have nothing to do (no prompts for patching, say); the one after it is next then.
     while let Some(now) = stage {
         if let Some(missing) = planner.missing(now) {
-            return Next::End(Ending::Failed(missing.to_owned()));
+            return Next::End(Ending::Failed(missing));
         }
         let works = planner.works(now);
         if !works.is_empty() {
@@ -51,7 +52,7 @@ fn next(campaign: &CampaignConfig, state: &State) -> Next {
         stage = after(now);
     }
     match planner.lacks_judgement() {
-        Some(missing) => Next::End(Ending::Failed(missing.to_owned())),
+        Some(missing) => Next::End(Ending::Failed(missing)),
         None => Next::Gate,
     }
 }
@@ -109,32 +110,43 @@ impl Planner<'_> {
         }
     }
 
-    /// What a stage cannot begin without.
-    fn missing(&self, stage: Stage) -> Option<&'static str> {
+    /// What a stage cannot begin without, and why it is not there.
+    fn missing(&self, stage: Stage) -> Option<String> {
         let results = &self.state.results;
         let labels = |split| results.labels.get(&split).is_none_or(|l| l.is_empty());
-        match stage {
-            Stage::Patch if self.state.trails.is_empty() => {
-                Some("no trace task was answered: see the reasons of the tasks given up")
-            }
-            Stage::JudgeMasks if self.state.mask.is_none() => Some("there is no evidence to draw a mask from"),
-            Stage::Distil if labels(crate::Split::Train) => Some("no train prompt was labelled"),
-            Stage::Distil if labels(crate::Split::Validation) => Some("no validation prompt was labelled"),
-            Stage::Export if results.adapters.is_empty() => Some("no training succeeded"),
+        let (what, work) = match stage {
+            Stage::Patch if self.state.trails.is_empty() => (self.untraced(), "trace"),
+            Stage::JudgeMasks if self.state.mask.is_none() => ("there is no evidence to draw a mask from", "ablate"),
+            Stage::Distil if labels(Split::Train) => ("no train prompt was labelled", "label"),
+            Stage::Distil if labels(Split::Validation) => ("no validation prompt was labelled", "label"),
+            Stage::Export if results.adapters.is_empty() => ("no training succeeded", "distil"),
             Stage::JudgeStudents if !results.exports.contains_key(&crate::Contender::Gptq) => {
-                Some("the GPTQ export was given up, and the gate judges no other")
+                ("the GPTQ export was given up, and the gate judges no other", "export")
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(because(self.state, what, work))
     }
 
-    fn lacks_judgement(&self) -> Option<&'static str> {
+    fn untraced(&self) -> &'static str {
+        let given_up = self.state.tickets.values().any(|t| !t.is_answered() && t.task.work.name() == "trace");
+        if given_up { "no trace task was answered" } else { "no train prompt could be traced" }
+    }
+
+    fn lacks_judgement(&self) -> Option<String> {
         let missing = |who| self.state.judged(who).is_none_or(|rows| rows.is_empty());
-        match () {
-            () if missing(crate::Contender::Gptq) => Some("the GPTQ student was not judged"),
-            () if missing(self.rival()) => Some("what the student is to beat was not judged"),
-            () => None,
-        }
+        let what = match () {
+            () if missing(crate::Contender::Gptq) => "the GPTQ student was not judged",
+            () if missing(self.rival()) => "what the student is to beat was not judged",
+            () => return None,
+        };
+        Some(because(self.state, what, "judge"))
+    }
+
+    /// A split's prompts, but for those that the teacher is known to be unable to run.
+    fn measurable(&self, split: Split) -> Vec<u32> {
+        let teacher = self.campaign.teacher;
+        self.campaign.split(split).into_iter().filter(|at| !self.state.is_skipped(teacher, *at)).collect()
     }
 
     fn number(&self, works: Vec<Piece>) -> Vec<PlannedTask> {

@@ -16,7 +16,7 @@ impl Planner<'_> {
 
     pub(super) fn patch(&self) -> Vec<Piece> {
         let probe = &self.campaign.probe;
-        let mut prompts = self.campaign.split(Split::Train);
+        let mut prompts = self.measurable(Split::Train);
         Dice::new(self.campaign.seed, "patch", 0).shuffle(&mut prompts);
         prompts.truncate(probe.patch_prompts as usize);
         let work = |prompts| PlannedWork::Patch {
@@ -35,6 +35,9 @@ impl Planner<'_> {
 
     pub(super) fn explore(&self) -> Vec<Piece> {
         let mut fresh = Fresh::new(self);
+        if fresh.order.is_empty() {
+            return Vec::new();
+        }
         let mut works = self.uniform_part(&mut fresh);
         works.extend(self.led_part(&mut fresh));
         works.extend(self.candidates(&mut fresh));
@@ -95,7 +98,7 @@ struct Fresh {
 impl Fresh {
     fn new(planner: &Planner<'_>) -> Self {
         let campaign = planner.campaign;
-        let mut order = campaign.split(Split::Train);
+        let mut order = planner.measurable(Split::Train);
         Dice::new(campaign.seed, "fresh prompts", 0).shuffle(&mut order);
         let next = (planner.state.explored.prompts % order.len().max(1) as u64) as usize;
         let dice = Dice::new(campaign.seed, "round", u64::from(planner.state.explored.rounds));

@@ -114,7 +114,8 @@ impl Trails {
     }
 
     fn gather_scores(&mut self, deposit: &Deposit) {
-        for column in &deposit.columns {
+        // Columns without values say nothing, not even that the unit was looked at.
+        for column in deposit.columns.iter().filter(|c| !c.values.is_empty()) {
             let sums = self.entry(column.statistic, column.unit);
             for (value, prompt) in column.values.iter().zip(&deposit.prompts) {
                 sums.observe(f64::from(*value), prompt.tokens);
@@ -123,6 +124,9 @@ impl Trails {
     }
 
     fn gather_rise(&mut self, unit: Unit, clean: &LossRow, cut: &LossRow) {
+        if clean.prompts.is_empty() {
+            return;
+        }
         let sums = self.entry(Statistic::Exact, unit);
         for ((cut, clean), prompt) in cut.nats.iter().zip(&clean.nats).zip(&clean.prompts) {
             sums.observe(f64::from(*cut) - f64::from(*clean), prompt.tokens);

@@ -2,7 +2,7 @@
 
 use crate::{Cause, Ending, PlannedTask, PlannedWork, Record, Stage, State, Ticket, mask, trail};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, ReleaseNumber, TaskId, WorkerId};
+use uspx_domain::{Answer, Fingerprint, ReleaseNumber, TaskId, WorkerId};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
@@ -71,6 +71,20 @@ impl State {
         ticket.answered_by = Some(answer.worker.clone());
         self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
         self.pending.insert(answer.task, answer.clone());
+        let model = ticket.task.model;
+        self.remember_skipped(model, answer);
+    }
+
+    /// A set, so that the order of answers cannot matter.
+    fn remember_skipped(&mut self, model: Fingerprint, answer: &Answer) {
+        let Some(campaign) = self.campaign.as_ref().filter(|_| !answer.skipped.is_empty()) else { return };
+        let places: BTreeMap<&str, u32> = campaign.prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
+        let of_model = self.skipped.entry(model).or_default();
+        for skipped in &answer.skipped {
+            if let Some(at) = places.get(skipped.id.as_str()) {
+                of_model.entry(*at).or_default().insert(skipped.reason);
+            }
+        }
     }
 
     fn compare(&mut self, task: TaskId, worker: &WorkerId, agreed: Option<bool>) {
@@ -89,6 +103,10 @@ impl State {
     fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: &Cause) {
         if let Some(ticket) = self.tickets.get_mut(&task) {
             ticket.set_fate(worker, Fate::Lost { counts: cause.counts() });
+            if cause.counts() {
+                let reasons = self.setbacks.entry(ticket.task.work.name().to_owned()).or_default();
+                *reasons.entry(cause.to_string()).or_default() += 1;
+            }
         }
         self.accounts.entry(worker.clone()).or_default().charge(cause);
     }
@@ -102,14 +120,14 @@ impl State {
     /// Everything accepted since the last close acts now, also late answers to earlier epochs.
     fn close_epoch(&mut self, epoch: u32) {
         let pending = std::mem::take(&mut self.pending);
-        let mut gathered = Trails::default();
-        for (id, answer) in &pending {
-            if let Some(ticket) = self.tickets.get(id) {
-                gathered.gather(&ticket.task, &answer.outcome);
-                self.results.keep(&ticket.task, &answer.outcome);
-            }
-        }
         if let Some(campaign) = &self.campaign {
+            let mut gathered = Trails::default();
+            for (id, answer) in &pending {
+                if let Some(ticket) = self.tickets.get(id) {
+                    gathered.gather(&ticket.task, &answer.outcome);
+                    self.results.keep(campaign, &ticket.task, answer);
+                }
+            }
             self.trails.close(campaign.probe.evaporation, gathered);
         }
         self.open = false;

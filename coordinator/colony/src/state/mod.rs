@@ -13,8 +13,8 @@ pub use ticket::{Account, Attempt, Fate, Ticket};
 
 use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, ReleaseOrder};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use uspx_domain::{Answer, ReleaseNumber, StoredFile, TaskId, Unit, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Answer, Coverage, Fingerprint, ReleaseNumber, SkipReason, StoredFile, TaskId, Unit, WorkerId};
 
 /// What a batch of work is for, in the order of a campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +97,12 @@ pub struct State {
     pub(crate) stable_versions: u32,
     pub(crate) explored: Explored,
     pub(crate) results: Results,
+    /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its reference and without.
+    #[serde(default)]
+    pub(crate) skipped: BTreeMap<Fingerprint, BTreeMap<u32, BTreeSet<SkipReason>>>,
+    /// Why attempts came to nothing, counted, by kind of work; only what counts against the task.
+    #[serde(default)]
+    pub(crate) setbacks: BTreeMap<String, BTreeMap<String, u64>>,
     pub(crate) accounts: BTreeMap<WorkerId, Account>,
     pub(crate) planned: u64,
     pub(crate) duplicates: u64,
@@ -189,6 +195,16 @@ impl State {
         self.ending.as_ref()
     }
 
+    /// How much of the answers the labels cover; none where no worker said so.
+    pub fn coverage(&self) -> Option<Coverage> {
+        Some(self.results.coverage).filter(|c| c.answer_bytes > 0)
+    }
+
+    /// Whether a model is known to be unable to run the prompt at a place.
+    pub(crate) fn is_skipped(&self, model: Fingerprint, at: u32) -> bool {
+        self.skipped.get(&model).is_some_and(|prompts| prompts.contains_key(&at))
+    }
+
     /// A prompt's tags.
     pub(crate) fn tags(&self, prompt: u32) -> &[String] {
         self.campaign.as_ref().and_then(|c| c.prompts.get(prompt as usize)).map_or(&[], |p| p.tags.as_slice())
@@ -199,11 +215,13 @@ impl State {
         self.results.judged.get(&who)
     }
 
-    /// Pooled loss of a contender in bits per byte.
+    /// Pooled loss of a contender in bits per byte, over the prompts that every judged contender has
+    /// ([`Results::shared_prompts`]): one that a tokenizer cannot fit, or whose task was given up, shifts no figure.
     pub fn bits_per_byte(&self, who: Contender) -> Option<f64> {
         let rows = self.judged(who)?;
-        let nats: Fixed = rows.values().map(|j| j.nats).sum();
-        let bytes: u64 = rows.values().map(|j| u64::from(j.bytes)).sum();
+        let shared: Vec<&Judged> = self.results.shared_prompts().iter().filter_map(|at| rows.get(at)).collect();
+        let nats: Fixed = shared.iter().map(|j| j.nats).sum();
+        let bytes: u64 = shared.iter().map(|j| u64::from(j.bytes)).sum();
         (bytes > 0).then(|| nats.to_f64() / std::f64::consts::LN_2 / bytes as f64)
     }
 }

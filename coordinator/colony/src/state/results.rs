@@ -1,9 +1,9 @@
 //! What the later stages brought: masks' losses, labels, adapters, exports, judgements. All keyed, so order cannot matter.
 
-use crate::{Contender, CutRole, Fixed, PlannedCut, PlannedTask, PlannedWork, Split};
+use crate::{CampaignConfig, Contender, CutRole, Fixed, PlannedCut, PlannedTask, PlannedWork, Split};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use uspx_domain::{BlobRef, Cut, LossRow, Mask, Outcome, StoredFile, TrainingSummary};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Answer, BlobRef, Coverage, Cut, LossRow, Mask, Outcome, StoredFile, TrainingSummary};
 
 /// Results by what they are about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub struct Results {
     pub labels: BTreeMap<Split, BTreeMap<(u32, u32), BlobRef>>,
     /// The mask that the labels were made with.
     pub label_mask: Option<Mask>,
+    /// How much of the answers is labelled, summed over the labels whose worker says so.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// Adapters by recipe.
     pub adapters: BTreeMap<u32, (BlobRef, TrainingSummary)>,
     /// Exported folders.
@@ -55,12 +58,16 @@ pub struct Judged {
 
 impl Results {
     /// Keeps what an answer brings besides evidence on single units.
-    pub(crate) fn keep(&mut self, task: &PlannedTask, outcome: &Outcome) {
-        match (&task.work, outcome) {
-            (PlannedWork::Ablate { prompts, cuts }, Outcome::Losses(rows)) => self.keep_trials(prompts, cuts, rows),
-            (PlannedWork::Label { split, mask, .. }, Outcome::Labels { blob, .. }) => {
+    pub(crate) fn keep(&mut self, campaign: &CampaignConfig, task: &PlannedTask, answer: &Answer) {
+        let places = task.work.measured(campaign, &answer.skipped);
+        match (&task.work, &answer.outcome) {
+            (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => self.keep_trials(&places, cuts, rows),
+            (PlannedWork::Label { .. }, Outcome::Labels { prompts: 0, .. }) => {}
+            (PlannedWork::Label { split, mask, .. }, Outcome::Labels { blob, answer_bytes, labelled_bytes, .. }) => {
                 self.labels.entry(*split).or_default().insert((task.epoch, task.index), *blob);
                 self.label_mask.clone_from(mask);
+                let own = Coverage { answer_bytes: *answer_bytes, labelled_bytes: *labelled_bytes };
+                self.coverage = self.coverage.and(own);
             }
             (PlannedWork::Distil { number, .. }, Outcome::Adapter { blob, summary }) => {
                 self.adapters.insert(*number, (*blob, *summary));
@@ -68,9 +75,9 @@ impl Results {
             (PlannedWork::Export { format, .. }, Outcome::Exported { files }) => {
                 self.exports.insert((*format).into(), files.clone());
             }
-            (PlannedWork::Judge { prompts, contender, .. }, Outcome::Losses(rows)) => {
+            (PlannedWork::Judge { contender, .. }, Outcome::Losses(rows)) => {
                 if let Some(row) = rows.first() {
-                    self.judged.entry(*contender).or_default().extend(judged(prompts, row));
+                    self.judged.entry(*contender).or_default().extend(judged(&places, row));
                 }
             }
             _ => {}
@@ -92,11 +99,35 @@ impl Results {
         self.trials.retain(|role, _| !matches!(role, CutRole::Current(_) | CutRole::Candidate(..)));
     }
 
+    /// The gate prompts that every judged contender has: pooled figures over other prompts could not be compared.
+    pub fn shared_prompts(&self) -> BTreeSet<u32> {
+        shared(self.judged.values())
+    }
+
+    /// Rises of the loss under the masks that the campaign judges, over the prompts that `wanted` picks and all of these
+    /// masks were tried on, so that they can be compared.
+    pub fn rises(&self, wanted: impl Fn(u32) -> bool) -> BTreeMap<CutRole, f64> {
+        let is_judged = |role: &CutRole| matches!(role, CutRole::Chosen | CutRole::Random(_) | CutRole::Curve(_));
+        let tried = |trial: &Trial| trial.pairs.keys().any(|at| wanted(*at));
+        let trials = || self.trials.iter().filter(|(role, trial)| is_judged(role) && tried(trial));
+        let wanted_pairs = |t: &Trial| t.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(at, p)| (*at, *p)).collect();
+        let pairs: Vec<BTreeMap<u32, Pair>> = trials().map(|(_, trial)| wanted_pairs(trial)).collect();
+        let shared = shared(pairs.iter());
+        trials().filter_map(|(role, trial)| Some((*role, trial.rise(|at| shared.contains(&at))?))).collect()
+    }
+
     /// The adapter whose validation loss is lowest: (recipe, blob, summary).
     pub fn best_adapter(&self) -> Option<(u32, BlobRef, TrainingSummary)> {
         let best = self.adapters.iter().min_by(|a, b| a.1.1.after.total_cmp(&b.1.1.after))?;
         Some((*best.0, best.1.0, best.1.1))
     }
+}
+
+/// The keys that all maps with any have.
+fn shared<'a, V: 'a>(maps: impl Iterator<Item = &'a BTreeMap<u32, V>>) -> BTreeSet<u32> {
+    let mut maps = maps.filter(|map| !map.is_empty());
+    let first: BTreeSet<u32> = maps.next().into_iter().flat_map(|map| map.keys().copied()).collect();
+    maps.fold(first, |shared, map| shared.into_iter().filter(|at| map.contains_key(at)).collect())
 }
 
 fn pairs<'a>(prompts: &'a [u32], clean: &'a LossRow, cut: &'a LossRow) -> impl Iterator<Item = (u32, Pair)> + 'a {

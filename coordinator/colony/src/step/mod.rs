@@ -272,7 +272,7 @@ impl<'a> Turn<'a> {
         let tries = self.state().campaign.as_ref()?.trust.attempts;
         match cause {
             Cause::Failed { reason, retryable: false } if !comparing => Some(reason.clone()),
-            _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause:?}")),
+            _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause}")),
             _ => None,
         }
     }

@@ -58,15 +58,19 @@ pub struct World {
     pub effects: BTreeMap<Unit, f64>,
     /// Nats per token that the distilled student lies below the base.
     pub gain: f64,
+    /// Prompts that a model cannot run, by place.
+    pub unrunnable: BTreeMap<(Fingerprint, u32), SkipReason>,
+    /// Of a hundred answer bytes, how many get labels.
+    pub labelled: u64,
 }
 
 impl World {
     pub fn new(config: CampaignConfig) -> Self {
         let effects = effects(config.seed + 11);
-        Self { config, effects, gain: 0.3 }
+        Self { config, effects, gain: 0.3, unrunnable: BTreeMap::new(), labelled: 99 }
     }
 
-    fn tokens(&self, at: u32) -> u32 {
+    pub fn tokens(&self, at: u32) -> u32 {
         8 + (at * 7) % 13
     }
 
@@ -123,7 +127,7 @@ impl World {
         })
     }
 
-    fn judged(&self, at: u32, contender: Contender) -> f64 {
+    pub fn judged(&self, at: u32, contender: Contender) -> f64 {
         let below = match contender {
             Contender::Base => 0.0,
             Contender::Teacher => 2.0,
@@ -145,7 +149,9 @@ impl World {
                 Outcome::Losses(std::iter::once(clean).chain(cuts).collect())
             }
             PlannedWork::Label { prompts, .. } => {
-                Outcome::Labels { blob: blob("labels"), prompts: prompts.len() as u32, tokens: 9 }
+                let (prompts, answer_bytes) = (prompts.len() as u32, 100 * prompts.len() as u64);
+                let labelled_bytes = self.labelled * u64::from(prompts);
+                Outcome::Labels { blob: blob("labels"), prompts, tokens: 9, answer_bytes, labelled_bytes }
             }
             PlannedWork::Distil { number, .. } => {
                 let after = 3.0 - 0.1 * *number as f32;
@@ -164,7 +170,25 @@ impl World {
     }
 
     pub fn answer(&self, task: &PlannedTask, worker: &WorkerId) -> Answer {
-        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(task), millis: 5 }
+        let reason = |at: &u32| self.unrunnable.get(&(task.model, *at)).copied();
+        let id = |at: &u32| self.config.prompts[*at as usize].id.clone();
+        let skip = |at: &u32| reason(at).map(|reason| Skipped { id: id(at), reason });
+        let skipped = task.work.prompts().iter().filter_map(skip).collect();
+        let mut runnable = task.clone();
+        prompts_of(&mut runnable.work).into_iter().for_each(|prompts| prompts.retain(|at| reason(at).is_none()));
+        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(&runnable), millis: 5, skipped }
+    }
+}
+
+fn prompts_of(work: &mut PlannedWork) -> Option<&mut Vec<u32>> {
+    match work {
+        PlannedWork::Trace { prompts }
+        | PlannedWork::Patch { prompts, .. }
+        | PlannedWork::Ablate { prompts, .. }
+        | PlannedWork::Label { prompts, .. }
+        | PlannedWork::Judge { prompts, .. } => Some(prompts),
+        PlannedWork::Export { calibration, .. } => Some(calibration),
+        PlannedWork::Distil { .. } => None,
     }
 }
 

@@ -97,11 +97,28 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     vec![
         ("scores", Outcome::Scores(deposit)),
         ("losses", Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }])),
-        ("labels", Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7 }),
+        ("labels", labels(0, 0)),
+        ("labels-coverage", labels(300, 299)),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
         ("failed", Outcome::Failed { reason: "out of memory".into(), retryable: true }),
     ]
+}
+
+fn labels(answer_bytes: u64, labelled_bytes: u64) -> Outcome {
+    Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, answer_bytes, labelled_bytes }
+}
+
+fn skipped() -> Vec<Skipped> {
+    let reasons = [
+        SkipReason::TooLong { tokens: 600_012, context: 131_072 },
+        SkipReason::Empty,
+        SkipReason::NoReference,
+        SkipReason::Template,
+        SkipReason::Tokenizer,
+        SkipReason::Unfinished { tokens: 512 },
+    ];
+    (2..).zip(reasons).map(|(n, reason)| Skipped { id: format!("p{n}"), reason }).collect()
 }
 
 pub fn task(work: Work) -> Task {
@@ -109,7 +126,8 @@ pub fn task(work: Work) -> Task {
 }
 
 pub fn answer(outcome: Outcome) -> Answer {
-    Answer { task: TaskId::derived(b"task"), worker: "spare-box".parse().unwrap(), outcome, millis: 31_000 }
+    let (task, worker) = (TaskId::derived(b"task"), "spare-box".parse().unwrap());
+    Answer { task, worker, outcome, millis: 31_000, skipped: vec![] }
 }
 
 pub fn tasks() -> Vec<(String, TaskMessage)> {
@@ -121,7 +139,10 @@ pub fn tasks() -> Vec<(String, TaskMessage)> {
 pub fn answers() -> Vec<(String, AnswerMessage)> {
     let stored = ("answer-stored".to_owned(), AnswerMessage { answer: Content::Stored(BlobRef::to(b"answer")) });
     let inline = |(name, out)| (format!("answer-{name}"), AnswerMessage { answer: Content::Inline(answer(out)) });
-    outcomes().into_iter().map(inline).chain([stored]).collect()
+    let (_, losses) = outcomes().into_iter().find(|(name, _)| *name == "losses").unwrap();
+    let skipping = Answer { skipped: skipped(), ..answer(losses) };
+    let skipping = ("answer-skipped".to_owned(), AnswerMessage { answer: Content::Inline(skipping) });
+    outcomes().into_iter().map(inline).chain([stored, skipping]).collect()
 }
 
 fn current() -> Option<CurrentTask> {
@@ -161,6 +182,29 @@ pub fn status() -> StatusMessage {
         mask: Some(mask_status()),
         release: Some(1),
         written_unix_millis: 1_800_000_000_000,
+        given_up: vec![],
+        failed_attempts: vec![],
+        skipped: vec![],
+        labels: None,
+    }
+}
+
+/// A status with everything that later releases added.
+pub fn status_with_reasons() -> StatusMessage {
+    let reason = |count| ReasonStatus { work: "trace".into(), reason: "scratch files: no space left".into(), count };
+    let group = SkipGroup::of(&skipped()[..1]).remove(0);
+    StatusMessage {
+        given_up: vec![reason(1)],
+        failed_attempts: vec![reason(4)],
+        skipped: vec![SkipStatus {
+            model: "teacher".into(),
+            reason: group.reason.name().into(),
+            prompts: 1,
+            ids: group.ids.clone(),
+            text: group.to_string(),
+        }],
+        labels: Some(Coverage { answer_bytes: 300, labelled_bytes: 299 }),
+        ..status()
     }
 }
 

@@ -59,6 +59,27 @@ impl Pieces {
         self
     }
 
+    /// Byte tokens are all given the span of what they spell together: each gets its own part of it.
+    fn spread(&mut self, tokens: &[TokenBytes]) {
+        let length = |id: &u32| match tokens.get(*id as usize) {
+            Some(TokenBytes::Text(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        let mut ids = self.ids.as_slice();
+        for run in self.spans.chunk_by_mut(|a, b| a == b) {
+            let (own, rest) = ids.split_at(run.len());
+            ids = rest;
+            let (mut at, end) = run.first().copied().unwrap_or_default();
+            if own.iter().map(length).sum::<usize>() != end - at {
+                continue;
+            }
+            for (span, id) in run.iter_mut().zip(own) {
+                *span = (at, at + length(id));
+                at = span.1;
+            }
+        }
+    }
+
     /// The first token at or behind byte `at` that `wanted` accepts.
     fn find(&self, at: usize, wanted: impl Fn(u32) -> bool) -> Option<usize> {
         self.ids.iter().zip(&self.spans).position(|(id, (start, _))| *start >= at && wanted(*id))
@@ -102,14 +123,14 @@ impl Encoder {
         eos: Option<u32>,
     ) -> Result<Answered> {
         let prompt = self.ids(&text.prompt)?;
-        let joint = pieces(&self.tokenizer, &text.whole())?;
+        let joint = pieces(&self.tokenizer, &text.whole(), tokens)?;
         let together = joint.ids.starts_with(&prompt);
         let whole = joint.ids.clone();
         let rest = if together {
             joint.drop_front(prompt.len(), text.prompt.len())
         } else {
             let rest = [text.opening.as_str(), &text.answer, &text.closing].concat();
-            pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest)?
+            pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest, tokens)?
         };
         let mut answer = Answer::cut(rest, &text, tokens, ends, eos);
         let response_start = prompt.len() + answer.start;
@@ -179,9 +200,11 @@ fn fast(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
 }
 
-fn pieces(tokenizer: &Tokenizer, text: &str) -> Result<Pieces> {
+fn pieces(tokenizer: &Tokenizer, text: &str, tokens: &[TokenBytes]) -> Result<Pieces> {
     let encoding = tokenizer.encode(text, false).map_err(failed)?;
-    Ok(Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() })
+    let mut pieces = Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() };
+    pieces.spread(tokens);
+    Ok(pieces)
 }
 
 fn failed(error: tokenizers::Error) -> ModelError {

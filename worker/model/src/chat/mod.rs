@@ -41,8 +41,8 @@ pub struct Chat {
     opened: OpenedReasoning,
     /// What the template itself writes to open an answer that is to be generated.
     own: String,
-    /// What a reply to it may begin with before its text: what the template writes there, and what the first token spells.
-    before_text: Vec<String>,
+    /// What a reply to it begins with before its text: a space that the template writes there, or a space marker.
+    before_text: String,
 }
 
 /// What the check on opening says, as a person would: with and without a system message, over one line and several.
@@ -94,7 +94,7 @@ impl Chat {
         let eos = files.special().get("eos_token").and_then(|t| id_of(&files.tokenizer, t));
         let ends = files.ends();
         let eos = eos.or(ends.first().copied());
-        let (opened, own, before_text) = (OpenedReasoning::default(), String::new(), Vec::new());
+        let (opened, own, before_text) = (OpenedReasoning::default(), String::new(), String::new());
         let mut chat = Self { encoder, template, tokens, ends, eos, reasoning, opened, own, before_text };
         chat.look_at_openings();
         Ok(chat)
@@ -115,9 +115,13 @@ impl Chat {
     fn look_at_openings(&mut self) {
         let turns = [Turn::user("x")];
         self.own = turn::own_tail(&self.template, &turns).unwrap_or_default();
-        if let Ok((text, answered)) = self.answer_to(&turns, "x") {
-            self.before_text = vec![text.opening, String::from_utf8_lossy(&answered.lead).into_owned()];
-        }
+        let (Ok(prompt), Ok(answered)) = (self.conversation(&turns), self.answer_to(&turns, "x")) else { return };
+        let reply = answered.sequence.ids.get(prompt.ids.len()..).unwrap_or_default();
+        let (_, reply) = reply.split_last().unwrap_or((&0, &[]));
+        // Behind the last control token: what stands before it (a channel's name) is read as a header.
+        let control = reply.iter().rposition(|id| self.token(*id) == &TokenBytes::Special).map_or(0, |at| at + 1);
+        let text = self.decode(reply.get(control..).unwrap_or_default());
+        self.before_text = text.strip_suffix('x').unwrap_or_default().to_owned();
     }
 
     /// What is to become of reasoning that the generation prompt opens, where a given answer is scored.
@@ -161,13 +165,12 @@ impl Chat {
     /// # Errors
     /// A template that refuses the conversation, or whose text with an answer does not extend its generation prompt.
     pub fn answered(&self, prompt: &Prompt, answer: &str) -> Result<Answered> {
-        Ok(self.answer_to(&turns(prompt), answer)?.1)
+        self.answer_to(&turns(prompt), answer)
     }
 
-    fn answer_to(&self, turns: &[Turn], answer: &str) -> Result<(AnsweredText, Answered)> {
+    fn answer_to(&self, turns: &[Turn], answer: &str) -> Result<Answered> {
         let text = AnsweredText::render(&self.template, turns, answer, self.reasoning.think(), self.opened)?;
-        let answered = self.encoder.answered(text.clone(), &self.tokens, &self.ends, self.eos)?;
-        Ok((text, answered))
+        self.encoder.answered(text, &self.tokens, &self.ends, self.eos)
     }
 
     /// A conversation up to where the next answer begins.
@@ -183,7 +186,7 @@ impl Chat {
     fn check(&self) -> Option<Seam> {
         CHECKED.into_iter().find_map(|(system, user, answer)| {
             let turns: Vec<Turn> = system.map(Turn::system).into_iter().chain([Turn::user(user)]).collect();
-            self.answer_to(&turns, answer).ok()?.1.seam
+            self.answer_to(&turns, answer).ok()?.seam
         })
     }
 
@@ -199,18 +202,18 @@ impl Chat {
 
     /// Text of an answer's ids, without what stands before an answer's text (a space that its first token spells, say).
     pub fn answer_text(&self, ids: &[u32]) -> String {
-        let mut text = self.decode(ids);
-        for before in self.before_text.iter().filter(|b| !b.is_empty()) {
-            if let Some(rest) = text.strip_prefix(before.as_str()) {
-                text = rest.to_owned();
-            }
-        }
-        text
+        let text = self.decode(ids);
+        text.strip_prefix(self.before_text.as_str()).map(str::to_owned).unwrap_or(text)
     }
 
     /// Reads a reply to `prompt`, a conversation's ids, as it is written.
     pub fn reader(&self, prompt: &[u32], bounds: Bounds) -> Reader<'_> {
         Reader::new(&self.reasoning, (&self.tokens, &self.ends), (prompt, &self.own), bounds)
+    }
+
+    /// Reads whatever comes, at most `bound` tokens, as one text.
+    pub fn plain_reader(&self, bound: usize) -> Reader<'_> {
+        Reader::new(&Reasoning::None, (&self.tokens, &self.ends), (&[], ""), Bounds { answer: bound, reasoning: 0 })
     }
 
     /// Whether the model may write reasoning before its answer.

@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
             Reasoning::Channels(channels) => opened(*channels, prompt, tokens),
         };
         let answer = Answer { unfinished: !matches!(state, State::Answer | State::Final(_)), ..Answer::default() };
-        Self { tokens, ends, state, bounds, answer, done: false }
+        Self { tokens, ends, state, bounds, answer, done: bounds.answer == 0 }
     }
 
     /// Takes the next token.

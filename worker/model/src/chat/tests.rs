@@ -295,10 +295,13 @@ fn a_tokenizer_that_loses_text_is_refused_with_its_file() {
 
 #[test]
 fn where_letters_join_over_the_seam_the_ids_in_use_count_and_it_is_told() {
-    // The generation prompt ends with a line break, and so does the answer begin: one token in the whole text.
-    let found = answered(&nano("student"), "Say it", "\nls");
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token if not add_generation_prompt }}";
+    let folder = changed("student", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+    let chat = Chat::open(folder.path()).unwrap();
+    // "l" and "s" are one token of the whole text; in use the model has read the one and has to emit the other.
+    let found = answered(&chat, "cd; l", "s");
     let seam = found.seam.as_ref().unwrap();
-    assert_ne!(seam.used, seam.joint);
-    assert_eq!(nano("student").decode(response(&found)), "\nls");
+    assert_eq!((chat.decode(&seam.used), chat.decode(&seam.joint)), ("; ls".to_owned(), "; ls".to_owned()));
+    assert_eq!(response(&found), chat.encode("s<|eot_id|>").unwrap());
     assert_eq!(answered(&nano("student"), "Say it", "ls").seam, None);
 }

@@ -50,10 +50,10 @@ impl AnsweredText {
         let prompt = template.render(turns, true)?;
         let (before, closing) = around(template, turns)?;
         let answer = answer_between(template, turns, answer, (&before, &closing))?;
-        let opening = opening(&prompt, &before);
-        let mut opening = opening.ok_or_else(|| {
-            template.unfit("writes a conversation with an answer that does not begin with its generation prompt")
-        })?;
+        let mut opening = match opening(&prompt, &before) {
+            Some(opening) => opening,
+            None => opening_behind_words(template, turns)?,
+        };
         if let Some(think) = think.filter(|_| opened == OpenedReasoning::Closed) {
             // Only what the template wrote itself counts, not the words of the conversation.
             let own = own_tail(template, turns)?;
@@ -106,13 +106,28 @@ fn opening(prompt: &str, before: &str) -> Option<String> {
     before.strip_prefix(prompt).map(str::to_owned).or_else(more)
 }
 
+/// The same where a template writes earlier turns otherwise once they are answered (Mistral's moves the system message):
+/// what stands between the person's last words and the answer is compared instead.
+fn opening_behind_words(template: &Template, turns: &[Turn]) -> Result<String> {
+    let sentinel = sentinel(template, turns);
+    let (before, _) = around(template, &last_saying(turns, &sentinel))?;
+    let gap = before.rsplit(&sentinel).next().unwrap_or_default();
+    let unfit = || template.unfit("writes a conversation with an answer that does not begin with its generation prompt");
+    opening(&own_tail(template, turns)?, gap).filter(|_| before.contains(&sentinel)).ok_or_else(unfit)
+}
+
 /// What the template itself writes after the last turn to open the answer.
 pub(super) fn own_tail(template: &Template, turns: &[Turn]) -> Result<String> {
     let sentinel = sentinel(template, turns);
+    let prompt = template.render(&last_saying(turns, &sentinel), true)?;
+    Ok(prompt.rsplit(&sentinel).next().unwrap_or_default().to_owned())
+}
+
+/// The turns with other words in the last one.
+fn last_saying(turns: &[Turn], text: &str) -> Vec<Turn> {
     let mut turns = turns.to_vec();
     if let Some(last) = turns.last_mut() {
-        *last = last.saying(&sentinel);
+        *last = last.saying(text);
     }
-    let prompt = template.render(&turns, true)?;
-    Ok(prompt.rsplit(&sentinel).next().unwrap_or_default().to_owned())
+    turns
 }

@@ -1,0 +1,133 @@
+//! What a person should hear of a step: failed attempts, tasks given up, prompts left out, labels that cover too little.
+//! Ids and reasons only: no prompt's text is known here.
+
+use uspx_colony::{Record, Stage, State};
+use uspx_domain::{Answer, SkipGroup, TaskId};
+
+/// Says it in the log. `state` has the records in it already.
+pub(crate) fn tell(records: &[Record], state: &State) {
+    for record in records {
+        match record {
+            Record::Lost { task, worker, cause } if cause.counts() => {
+                tracing::warn!(%task, work = work(state, task), %worker, reason = %cause, "an attempt failed");
+            }
+            Record::GivenUp { task, reason } => {
+                tracing::warn!(%task, work = work(state, task), reason, "a task is given up");
+            }
+            Record::Quarantined { worker, reason } => {
+                tracing::warn!(%worker, reason, "a worker is quarantined: it gets no more tasks");
+            }
+            Record::Accepted { answer } => left_out(answer, state),
+            Record::EpochClosed { .. } if state.stage() == Some(Stage::Label) => coverage(state),
+            _ => {}
+        }
+    }
+}
+
+fn work(state: &State, task: &TaskId) -> &'static str {
+    state.tickets().get(task).map_or("unknown", |t| t.task.work.name())
+}
+
+fn left_out(answer: &Answer, state: &State) {
+    for group in SkipGroup::of(&answer.skipped) {
+        let (task, work) = (answer.task, work(state, &answer.task));
+        tracing::warn!(%task, work, worker = %answer.worker, reason = group.reason.name(), "{group}");
+    }
+}
+
+fn coverage(state: &State) {
+    match state.coverage() {
+        Some(coverage) if coverage.is_low() => tracing::warn!("labels: {coverage}"),
+        Some(coverage) => tracing::info!("labels: {coverage}"),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use uspx_colony::{CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Split, Step};
+    use uspx_domain::{Deposit, Digest, Fingerprint, ModelShape, Outcome, SkipReason, Skipped, WorkerId};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of a step at the level that a coordinator starts with.
+    fn logged(colony: &Colony, step: &Step) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let format = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
+        let subscriber = format.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tell(&step.records, colony.state()));
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn worker() -> WorkerId {
+        "w".parse().unwrap()
+    }
+
+    /// A colony whose first task is out.
+    fn at_work() -> (Colony, PlannedTask) {
+        let shape = ModelShape { layers: 1, experts: 4, top_k: 1, heads: 1, channels: 0 };
+        let model = Fingerprint(Digest::of(b"m"));
+        let prompt = |(id, split): (&str, Split)| PromptEntry { id: id.into(), split, tags: vec![] };
+        let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
+        let mut colony = Colony::default();
+        colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec())).unwrap();
+        let step = colony.step(Event::WorkerSeen { worker: worker(), holds: vec![model] });
+        let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else { panic!("nothing was issued") };
+        (colony, *task)
+    }
+
+    fn answered(colony: &mut Colony, task: &PlannedTask, outcome: Outcome, skipped: Vec<Skipped>) -> Step {
+        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped };
+        colony.step(Event::AnswerArrived { worker: worker(), answer: Box::new(answer) })
+    }
+
+    #[test]
+    fn a_task_given_up_is_logged_with_its_reason() {
+        let (mut colony, task) = at_work();
+        let outcome = Outcome::Failed { reason: "scratch files: no space left on device".into(), retryable: false };
+        let step = answered(&mut colony, &task, outcome, vec![]);
+        let said = logged(&colony, &step);
+        for words in ["an attempt failed", "a task is given up", "trace"] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(said.matches("no space left on device").count(), 2, "{said}");
+        assert!(said.lines().all(|l| l.contains("WARN")), "{said}");
+    }
+
+    #[test]
+    fn prompts_left_out_are_logged_by_id() {
+        let (mut colony, task) = at_work();
+        let reason = SkipReason::TooLong { tokens: 40, context: 12 };
+        let skipped = ["t1", "t2"].map(|id| Skipped { id: id.into(), reason });
+        let nothing = Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
+        let step = answered(&mut colony, &task, nothing, skipped.to_vec());
+        let said = logged(&colony, &step);
+        assert!(said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"), "{said}");
+        assert!(matches!(colony.state().ending(), Some(Ending::Failed(why)) if why.contains("t1, t2")));
+    }
+
+    #[test]
+    fn a_lost_worker_is_no_fault_of_the_task() {
+        let (mut colony, task) = at_work();
+        let step = colony.step(Event::WorkerLost { worker: worker() });
+        assert!(step.records.contains(&Record::Lost { task: task.id, worker: worker(), cause: Cause::WorkerLost }));
+        assert_eq!(logged(&colony, &step), "");
+    }
+}
