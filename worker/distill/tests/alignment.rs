@@ -59,7 +59,8 @@ fn made_up(answer: &str, own: f32, others: &[(u32, f32)]) -> Labels {
         });
         at += length;
     }
-    let prompts = vec![PromptLabels { prompt: prompt(answer), answer: answer.into(), ended: true, reasoning: None, tokens }];
+    let prompts =
+        vec![PromptLabels { prompt: prompt(answer), answer: answer.into(), ended: true, reasoning: None, tokens }];
     Labels { teacher: Fingerprint(Digest::of(b"t")), vocabulary: vocabulary(teacher), pieces, prompts }
 }
 

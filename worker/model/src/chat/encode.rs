@@ -95,8 +95,10 @@ impl Encoder {
             tokenizer.set_encode_special_tokens(split_special);
             Ok(tokenizer)
         };
+        let tokenizer = parse(json)?;
+        check_ids(&tokenizer, json)?;
         let continuing = without_marker(json).map(|json| parse(&json)).transpose()?;
-        Ok(Self { tokenizer: parse(json)?, continuing })
+        Ok(Self { tokenizer, continuing })
     }
 
     /// The tokenizer itself.
@@ -194,6 +196,21 @@ fn lead(mut start: usize, ids: &[u32], answer: &str, tokens: &[TokenBytes]) -> (
         start += 1;
     }
     (start, lead)
+}
+
+/// Every added token must have the id that the file gives it.
+fn check_ids(tokenizer: &Tokenizer, json: &Value) -> Result<()> {
+    for token in json.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
+        let (content, id) = (token.get("content").and_then(Value::as_str), token.get("id").and_then(Value::as_u64));
+        if let (Some(content), Some(id)) = (content, id)
+            && tokenizer.token_to_id(content).map(u64::from) != Some(id)
+        {
+            return Err(ModelError::Chat(format!(
+                "the token `{content}` cannot have the id {id} that its file gives it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn fast(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {

@@ -1,7 +1,7 @@
 //! The files of a model folder that determine its tokens, and what they mean together, as transformers reads them.
 //!
 //! - `tokenizer.json`, without its `truncation` and `padding` (whoever saved it left those there; transformers resets
-//!   them on every call), with the tokens that only `added_tokens_decoder` of tokenizer_config.json (or the older
+//!   them on every call), with the tokens, under their own ids, that only `added_tokens_decoder` of tokenizer_config.json (or the older
 //!   added_tokens.json) lists, and with the named special tokens marked as such.
 //! - The template: `chat_template.jinja`, or tokenizer_config.json's `chat_template`, a string or a list of named ones.
 //! - What ends an answer: the union of generation_config.json's and config.json's `eos_token_id` and the tokenizer's.
@@ -111,33 +111,27 @@ impl Parts {
         Ok(ChatFiles { tokenizer, template, settings, generation, tokenizer_file, template_file })
     }
 
-    /// Tokens that tokenizer.json lacks come behind its own, in the order of their ids.
+    /// Tokens that only stand beside tokenizer.json are added to its own.
     fn add_listed(&mut self) -> std::result::Result<(), String> {
-        let mut next = next_id(&self.tokenizer);
         for (id, token) in std::mem::take(&mut self.listed) {
-            let content = token.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let here = id_of(&self.tokenizer, &content).map(u64::from);
-            if here.unwrap_or(next) != id {
-                let here = here.unwrap_or(next);
-                return Err(format!(
-                    "the token `{content}` has id {id} in tokenizer_config.json's added_tokens_decoder, but {here} here: \
-                     fetch both files again from one place"
-                ));
-            }
-            next += u64::from(here.is_none());
-            let known =
-                added(&self.tokenizer).iter().any(|t| t.get("content").and_then(Value::as_str) == Some(&content));
-            if !known {
-                push_added(&mut self.tokenizer, id, &token);
+            let content = token.get("content").and_then(Value::as_str).unwrap_or_default();
+            match id_of(&self.tokenizer, content).map(u64::from) {
+                Some(here) if here != id => {
+                    return Err(format!(
+                        "the token `{content}` has id {here} here, but {id} in the files beside it: fetch all of them again from one place"
+                    ));
+                }
+                _ if is_added(&self.tokenizer, content) => {}
+                _ => push_added(&mut self.tokenizer, id, &token),
             }
         }
-        Ok(())
+        keep_ids(&mut self.tokenizer)
     }
 
     /// Named special tokens that the vocabulary holds count as special, also where no list of added tokens has them.
     fn add_named(&mut self) {
         for token in NAMED.iter().filter_map(|key| token_text(&self.settings, key)) {
-            let known = added(&self.tokenizer).iter().any(|t| t.get("content").and_then(Value::as_str) == Some(&token));
+            let known = is_added(&self.tokenizer, &token);
             if let Some(id) = id_of(&self.tokenizer, &token).filter(|_| !known) {
                 push_added(&mut self.tokenizer, u64::from(id), &json!({"content": token, "special": true}));
             }
@@ -196,15 +190,29 @@ pub fn id_of(tokenizer: &Value, token: &str) -> Option<u32> {
     id.and_then(|id| u32::try_from(id).ok())
 }
 
-/// The id that the next added token gets.
-fn next_id(tokenizer: &Value) -> u64 {
-    let vocabulary = match tokenizer.pointer("/model/vocab") {
-        Some(Value::Object(vocab)) => vocab.values().filter_map(Value::as_u64).max().map_or(0, |id| id + 1),
-        Some(Value::Array(vocab)) => vocab.len() as u64,
-        _ => 0,
-    };
-    let added = added(tokenizer).iter().filter_map(|t| t.get("id")?.as_u64()).max().map_or(0, |id| id + 1);
-    vocabulary.max(added)
+fn is_added(tokenizer: &Value, token: &str) -> bool {
+    added(tokenizer).iter().any(|t| t.get("content").and_then(Value::as_str) == Some(token))
+}
+
+/// Puts added tokens into the vocabulary under their own ids. A tokenizer would number those that it lacks by itself, one
+/// after another, and so shift them where some are missing.
+fn keep_ids(tokenizer: &mut Value) -> std::result::Result<(), String> {
+    let own = |t: &Value| Some((t.get("content")?.as_str()?.to_owned(), t.get("id")?.as_u64()?));
+    let tokens: Vec<(String, u64)> = added(tokenizer).iter().filter_map(own).collect();
+    let Some(vocab) = tokenizer.pointer_mut("/model/vocab").and_then(Value::as_object_mut) else { return Ok(()) };
+    let mut taken: BTreeMap<u64, String> = vocab.iter().filter_map(|(t, id)| Some((id.as_u64()?, t.clone()))).collect();
+    for (token, id) in tokens {
+        let holder = taken.entry(id).or_insert_with(|| token.clone());
+        if *holder != token {
+            return Err(format!(
+                "the tokens `{holder}` and `{token}` both have id {id}: fetch the tokenizer's files again"
+            ));
+        }
+        if !vocab.contains_key(&token) {
+            vocab.insert(token, id.into());
+        }
+    }
+    Ok(())
 }
 
 /// tokenizer_config.json; where it lists no added tokens, special_tokens_map.json has the last word on the named ones.

@@ -112,7 +112,8 @@ fn opening_behind_words(template: &Template, turns: &[Turn]) -> Result<String> {
     let sentinel = sentinel(template, turns);
     let (before, _) = around(template, &last_saying(turns, &sentinel))?;
     let gap = before.rsplit(&sentinel).next().unwrap_or_default();
-    let unfit = || template.unfit("writes a conversation with an answer that does not begin with its generation prompt");
+    let unfit =
+        || template.unfit("writes a conversation with an answer that does not begin with its generation prompt");
     opening(&own_tail(template, turns)?, gap).filter(|_| before.contains(&sentinel)).ok_or_else(unfit)
 }
 
