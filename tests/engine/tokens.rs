@@ -40,8 +40,8 @@ struct Wanted {
     prompt: Vec<u32>,
     /// What follows it in the joint encoding; none where that does not begin with the prompt's ids.
     rest: Option<Vec<u32>>,
-    /// Where the answer's first token is.
-    start: usize,
+    /// Where the answer's first token is: at least and at most.
+    begin: [usize; 2],
     /// What the answer's ids decode to; none where transformers does not decode them to the answer either.
     text: Option<String>,
 }
@@ -156,7 +156,7 @@ fn is_prompt(open: &Sequence, ids: &[u32]) -> std::result::Result<(), String> {
 fn equal(chat: &Chat, found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
     let ids = [wanted.prompt.as_slice(), wanted.rest.as_deref().unwrap_or_default()].concat();
     same("ids", &found.ids, &ids)?;
-    number("the answer's begin", found.response_start, wanted.start)?;
+    begins(found, wanted)?;
     wanted.text.as_ref().map_or(Ok(()), |text| decodes(chat, found, text))
 }
 
@@ -164,7 +164,15 @@ fn equal(chat: &Chat, found: &Sequence, wanted: &Wanted) -> std::result::Result<
 fn joint(found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
     let rest = wanted.rest.as_ref().ok_or("the joint encoding does not begin with the prompt")?;
     same("ids", &found.ids, &[wanted.prompt.as_slice(), rest].concat())?;
-    number("the answer's begin", found.response_start, wanted.start)
+    begins(found, wanted)
+}
+
+fn begins(found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
+    let [first, last] = wanted.begin;
+    if (first..=last).contains(&found.response_start) {
+        return Ok(());
+    }
+    Err(format!("the answer begins at {}, not at {first} (or up to {last})", found.response_start))
 }
 
 /// The prompt's ids, then others that end the turn and whose answer is spelled as it is.

@@ -7,7 +7,8 @@ count. `joint` is the whole text's encoding, apply_chat_template of the conversa
 
 A row's kind says what is asked for:
 
-equal      The ids are `joint`, and the answer begins where the encoding of the text before it ends.
+equal      The ids are `joint`, and the answer begins where the encoding of the text before it ends. A lone space marker
+           that the tokenizer puts there, and that spells none of the answer, may count to either side.
 seam       The joint encoding merges across the end of the prompt or the beginning of the answer (LF and LF to one
            token; a blank that opens the answer and its first word). Then the ids are `joint`, where it does begin with
            `prompt` and the merged token counts as answer, or the parts are encoded apart and the answer's ids decode to
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cells import Template
+from families import MARK
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
@@ -119,8 +121,8 @@ class Cell:
         return {"prompt": prompt, **self.answered(prompt, parts)}
 
     def answered(self, prompt: list[int], parts: Parts) -> dict:
-        """`rest`: the ids of `joint` after the prompt's (null where it does not begin with them); `start`: how many ids
-        come before the answer; `text`: what the answer's ids have to decode to (null: transformers itself decodes them
+        """`rest`: the ids of `joint` after the prompt's (null where it does not begin with them); `begin`: how many ids
+        come before the answer, at least and at most; `text`: what the answer's ids have to decode to (null: transformers itself decodes them
         to another text)."""
         between = parts.opened.removeprefix(parts.generation)
         texts = (between + parts.answer + parts.end, between)
@@ -134,8 +136,16 @@ class Cell:
         if parts.rewritten or not all(begins):
             text = self.spelled(parts.spelled)
         kind = "rewritten" if parts.rewritten else "equal" if all(begins) else "seam"
-        rest = joint[len(prompt) :] if begins[0] else None
-        return {"kind": kind, "rest": rest, "start": common(joint, opened), "text": text}
+        rest, start = joint[len(prompt) :] if begins[0] else None, common(joint, opened)
+        begin = [start, start + self.marked(joint[start:], parts.answer)]
+        return {"kind": kind, "rest": rest, "begin": begin, "text": text}
+
+    def marked(self, ids: list[int], answer: str) -> int:
+        """1 where an answer's ids begin with a space marker that spells none of it."""
+        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+        text = "".join(tokens)
+        marks, blanks = len(text) - len(text.lstrip(MARK)), len(answer) - len(answer.lstrip(" "))
+        return int(tokens[0] == MARK and marks > blanks)
 
     def text_of(self, ids: list[int], answer: str) -> str | None:
         """The answer's text, if transformers decodes it from the answer's ids."""
