@@ -53,8 +53,12 @@ struct Conversation {
     answer: String,
 }
 
+/// Nothing, or what is wrong.
+type Checked = Result<(), String>;
+/// uspx's sequence, or its message.
+type Found = Result<Sequence, String>;
 /// How a row was met, for the count; or what is wrong.
-type Verdict = std::result::Result<&'static str, String>;
+type Verdict = Result<&'static str, String>;
 
 /// The folder of the committed cells, or that of `USPX_TOKENS` (all of them, for `make parity`).
 fn matrix() -> PathBuf {
@@ -89,7 +93,8 @@ fn tokens_are_those_of_transformers() {
     let summary = serde_json::json!({
         "token_cells": cells.len(), "conversations": conversations.len(), "rows": counts,
     });
-    println!("{summary}");
+    // On a line of its own: the harness writes its dots before it.
+    println!("\n{summary}");
     let shown = if std::env::var_os("USPX_TOKENS_ALL").is_some() { differences.len() } else { 20 };
     let first: Vec<&str> = differences.iter().take(shown).map(String::as_str).collect();
     assert!(differences.is_empty(), "{} differences, the first:\n{}", differences.len(), first.join("\n"));
@@ -114,60 +119,53 @@ fn judge_cell(cell: &Path, conversations: &BTreeMap<String, Conversation>) -> Ve
 }
 
 fn judge(chat: &Chat, end: u32, conversation: &Conversation, row: &Row) -> Verdict {
-    let prompt = Prompt {
-        id: "p".into(),
-        prompt: conversation.prompt.clone(),
-        reference: None,
-        system: conversation.system.clone(),
-        tags: vec![],
-    };
+    let (id, reference, tags) = ("p".into(), None, vec![]);
+    let Conversation { system, prompt, answer } = conversation;
+    let prompt = Prompt { id, prompt: prompt.clone(), reference, system: system.clone(), tags };
     let open = chat.sequence(&prompt, None).map_err(|e| e.to_string());
-    let whole = chat.sequence(&prompt, Some(&conversation.answer)).map_err(|e| e.to_string());
-    let wanted = match row {
-        Row::Refused { prompt: None, says } => return refused(open, says).and_then(|_| refused(whole, says)),
-        Row::Refused { prompt: Some(ids), says } => {
-            return is_prompt(&open?, ids).and_then(|()| refused(whole, says));
+    let whole = chat.sequence(&prompt, Some(answer)).map_err(|e| e.to_string());
+    match row {
+        Row::Refused { prompt: None, says } => refused(open, says).and_then(|_| refused(whole, says)),
+        Row::Refused { prompt: Some(ids), says } => is_prompt(&open?, ids).and_then(|()| refused(whole, says)),
+        Row::Equal(wanted) | Row::Seam(wanted) | Row::Rewritten(wanted) => {
+            is_prompt(&open?, &wanted.prompt)?;
+            answered(chat, end, whole, row, wanted)
         }
-        Row::Equal(wanted) | Row::Seam(wanted) | Row::Rewritten(wanted) => wanted,
-    };
-    is_prompt(&open?, &wanted.prompt)?;
-    match (row, whole) {
-        (Row::Rewritten(_), Err(_)) => Ok("rewritten, refused"),
-        (Row::Rewritten(_), Ok(whole)) => joint(&whole, wanted)
-            .map(|()| "rewritten, as joint")
-            .or_else(|_| spelled(chat, end, &whole, wanted).map(|()| "rewritten, as spelled")),
-        (Row::Seam(_), whole) => {
-            let whole = whole?;
-            joint(&whole, wanted)
-                .map(|()| "seam, as joint")
-                .or_else(|_| spelled(chat, end, &whole, wanted).map(|()| "seam, as spelled"))
-        }
-        (_, whole) => equal(chat, &whole?, wanted).map(|()| "equal"),
     }
 }
 
+/// What is asked for of a sequence with its answer.
+fn answered(chat: &Chat, end: u32, whole: Found, row: &Row, wanted: &Wanted) -> Verdict {
+    let [as_joint, as_spelled] = match row {
+        Row::Rewritten(_) if whole.is_err() => return Ok("rewritten, refused"),
+        Row::Rewritten(_) => ["rewritten, as joint", "rewritten, as spelled"],
+        Row::Seam(_) => ["seam, as joint", "seam, as spelled"],
+        Row::Equal(_) | Row::Refused { .. } => return equal(chat, &whole?, wanted).map(|()| "equal"),
+    };
+    let whole = whole?;
+    joint(&whole, wanted).map(|()| as_joint).or_else(|_| spelled(chat, end, &whole, wanted).map(|()| as_spelled))
+}
+
 /// A sequence without an answer: the prompt's ids, all of them prompt.
-fn is_prompt(open: &Sequence, ids: &[u32]) -> std::result::Result<(), String> {
+fn is_prompt(open: &Sequence, ids: &[u32]) -> Checked {
     same("prompt", &open.ids, ids)?;
     number("the prompt's end", open.response_start, ids.len())
 }
 
 /// The joint encoding's ids, the answer where it begins there, and its text.
-fn equal(chat: &Chat, found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
-    let ids = [wanted.prompt.as_slice(), wanted.rest.as_deref().unwrap_or_default()].concat();
-    same("ids", &found.ids, &ids)?;
-    begins(found, wanted)?;
+fn equal(chat: &Chat, found: &Sequence, wanted: &Wanted) -> Checked {
+    joint(found, wanted)?;
     wanted.text.as_ref().map_or(Ok(()), |text| decodes(chat, found, text))
 }
 
-/// The joint encoding across a seam: the merged token counts as answer.
-fn joint(found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
+/// The joint encoding's ids. Across a seam the merged token counts as answer.
+fn joint(found: &Sequence, wanted: &Wanted) -> Checked {
     let rest = wanted.rest.as_ref().ok_or("the joint encoding does not begin with the prompt")?;
     same("ids", &found.ids, &[wanted.prompt.as_slice(), rest].concat())?;
     begins(found, wanted)
 }
 
-fn begins(found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
+fn begins(found: &Sequence, wanted: &Wanted) -> Checked {
     let [first, last] = wanted.begin;
     if (first..=last).contains(&found.response_start) {
         return Ok(());
@@ -176,7 +174,7 @@ fn begins(found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> 
 }
 
 /// The prompt's ids, then others that end the turn and whose answer is spelled as it is.
-fn spelled(chat: &Chat, end: u32, found: &Sequence, wanted: &Wanted) -> std::result::Result<(), String> {
+fn spelled(chat: &Chat, end: u32, found: &Sequence, wanted: &Wanted) -> Checked {
     let begin = found.ids.get(..wanted.prompt.len()).unwrap_or(&found.ids);
     same("prompt of the whole", begin, &wanted.prompt)?;
     same("last id", &found.ids[found.ids.len() - 1..], &[end])?;
@@ -186,13 +184,13 @@ fn spelled(chat: &Chat, end: u32, found: &Sequence, wanted: &Wanted) -> std::res
     decodes(chat, found, wanted.text.as_deref().unwrap_or_default())
 }
 
-fn decodes(chat: &Chat, found: &Sequence, text: &str) -> std::result::Result<(), String> {
-    let decoded = chat.decode(&found.ids[found.response_start..]).map_err(|e| e.to_string())?;
-    let what = || format!("answer {:?} of {:?}, not {text:?}", decoded, &found.ids[found.response_start..]);
-    if decoded == text { Ok(()) } else { Err(what()) }
+fn decodes(chat: &Chat, found: &Sequence, text: &str) -> Checked {
+    let ids = &found.ids[found.response_start..];
+    let decoded = chat.answer_text(ids);
+    if decoded == text { Ok(()) } else { Err(format!("the answer {decoded:?} of {ids:?}, not {text:?}")) }
 }
 
-fn refused(found: std::result::Result<Sequence, String>, says: &str) -> Verdict {
+fn refused(found: Found, says: &str) -> Verdict {
     let error = found.err().ok_or_else(|| format!("is not refused, though the template says {says:?}"))?;
     names(&error, &[says])
 }
@@ -202,12 +200,12 @@ fn names(message: &str, parts: &[&str]) -> Verdict {
     missing.map_or(Ok("refused as expected"), |part| Err(format!("the message does not say {part:?}: {message}")))
 }
 
-fn number(what: &str, found: usize, wanted: usize) -> std::result::Result<(), String> {
+fn number(what: &str, found: usize, wanted: usize) -> Checked {
     if found == wanted { Ok(()) } else { Err(format!("{what} is {found}, not {wanted}")) }
 }
 
 /// Ids that agree, or those around the first difference.
-fn same(what: &str, found: &[u32], wanted: &[u32]) -> std::result::Result<(), String> {
+fn same(what: &str, found: &[u32], wanted: &[u32]) -> Checked {
     if found == wanted {
         return Ok(());
     }

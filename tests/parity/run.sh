@@ -30,5 +30,5 @@ printf '{"fresh_architectures": %s, "seed": %s, "agree": true}\n' "$(find "$work
 quietly "$torch" "$here/tokens/tokens.py" --check
 quietly "$torch" "$here/tokens/tokens.py" --out "$work/tokens"
 # Of what the test says, its count of rows.
-USPX_TOKENS="$work/tokens" cargo test --quiet -p uspx-tests --test engine tokens -- --nocapture | grep '^{'
+USPX_TOKENS="$work/tokens" cargo test --quiet -p uspx-tests --test engine tokens:: -- --nocapture | grep '^{'
 "$here/export.sh"

@@ -122,8 +122,8 @@ class Cell:
 
     def answered(self, prompt: list[int], parts: Parts) -> dict:
         """`rest`: the ids of `joint` after the prompt's (null where it does not begin with them); `begin`: how many ids
-        come before the answer, at least and at most; `text`: what the answer's ids have to decode to (null: transformers itself decodes them
-        to another text)."""
+        come before the answer, at least and at most; `text`: what the answer's ids have to decode to (null:
+        transformers itself decodes them to another text)."""
         between = parts.opened.removeprefix(parts.generation)
         texts = (between + parts.answer + parts.end, between)
         if self.template.closing or parts.rewritten:
