@@ -5,3 +5,4 @@ mod architectures;
 mod gradients;
 mod reference;
 mod support;
+mod tokens;

@@ -3,6 +3,7 @@
 #   golden.py         the values that the tests of the engine are held to (tests/data/nano.json), computed anew with PyTorch
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
+#   tokens/tokens.py  conversations' tokens against transformers: tokenizers of many families x templates x awkward texts
 #   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail
@@ -26,4 +27,8 @@ cd "$root"
 # by some percent, in plain floats as well.
 USPX_ARCHITECTURES="$work/fresh" cargo test --quiet -p uspx-tests --test engine architectures -- --skip gradients >&2
 printf '{"fresh_architectures": %s, "seed": %s, "agree": true}\n' "$(find "$work/fresh" -name golden.json | wc -l)" "$seed"
+quietly "$torch" "$here/tokens/tokens.py" --check
+quietly "$torch" "$here/tokens/tokens.py" --out "$work/tokens"
+# Of what the test says, its count of rows.
+USPX_TOKENS="$work/tokens" cargo test --quiet -p uspx-tests --test engine tokens:: -- --nocapture | grep '^{'
 "$here/export.sh"
