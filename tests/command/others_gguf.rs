@@ -12,7 +12,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, tokenizer};
+use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, special, tokenizer};
 use uspx_export::{ExportError, open_gguf};
 use uspx_model::{Holding, Placement};
 
@@ -127,8 +127,8 @@ fn pairs(case: Case) -> BTreeMap<String, Value> {
     let json = serde_json::from_str(&text).unwrap();
     let settings = std::fs::read_to_string(model("student").join("tokenizer_config.json")).unwrap();
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
-    let ids = tokenizer::SpecialIds::find(&json, &settings);
-    let mut pairs = tokenizer::to_gguf(&json, &ids, false, VOCAB).unwrap();
+    let mut pairs = tokenizer::to_gguf(&json, VOCAB).unwrap();
+    pairs.extend(special::to_gguf(&json, &settings, &serde_json::json!({"eos_token_id": [2046]})).unwrap());
     let a = case.architecture;
     let mut put = |key: &str, value: Value| pairs.insert(key.replace("ARCH", a), value);
     put("general.architecture", Value::String(a.into()));
