@@ -1,11 +1,11 @@
 """A GPTQ folder's conversations in transformers, against the token ids that the student was trained with.
 
-    python gptq_chat.py FOLDER CONVERSATIONS.json
+    python gptq_chat.py FOLDER CONVERSATIONS.json FORM
 
-CONVERSATIONS is what `parity conversations` prints: the trained student's template, the tokens that end an answer, and
-conversations with their ids, opening and answer apart. Compared: the template, `apply_chat_template`'s ids of every
-opening, the answer's ids (what the rendered conversation has behind its opening, encoded as it stands), and the
-generation configuration's ends. Prints one JSON object; exits with 6 at the first difference.
+FORM is a name to print; CONVERSATIONS is what `parity conversations` prints: the trained student's template, the tokens that
+end an answer, and conversations with their ids, opening and answer apart. Compared: the template, `apply_chat_template`'s
+ids of every opening, the answer's ids (what the rendered conversation has behind its opening, encoded as it stands), and
+the generation configuration's ends. Prints one JSON object; exits with 6 at the first difference.
 """
 
 import json
@@ -41,7 +41,7 @@ def conversation(tokenizer, case: dict) -> None:
 
 
 def main() -> None:
-    folder, path = sys.argv[1:]
+    folder, path, form = sys.argv[1:]
     with open(path, encoding="utf-8") as file:
         trained = json.load(file)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -50,7 +50,8 @@ def main() -> None:
     same(sorted(ends if isinstance(ends, list) else [ends]), trained["ends"], "ends")
     for case in trained["conversations"]:
         conversation(tokenizer, case)
-    print(json.dumps({"gptq_conversations": len(trained["conversations"]), "same_ids_in": "transformers"}))
+    result = {"gptq_conversations": len(trained["conversations"]), "form": form, "same_ids_in": "transformers"}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #   golden.py         the values that the tests of the engine are held to (tests/data/nano.json), computed anew with PyTorch
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
-#   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp
+#   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp, tokens included; the adapter against peft
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

@@ -3,7 +3,7 @@
 //! ```text
 //! parity export BASE PROMPTS COUNT gptq|rtn|gguf OUT    prints the report
 //! parity ids BASE PROMPTS COUNT                         prints token ids: one list per prompt, without its answer
-//! parity conversations BASE PROMPTS COUNT               prints template, ends, and built-in and own conversations with their ids
+//! parity conversations BASE PROMPTS COUNT               prints the template, the ends, and conversations with their ids
 //! parity sequences BASE PROMPTS COUNT                   prints the same with the answer: [ids, where the answer begins]
 //! parity logits FOLDER|FILE.gguf IDS.json               prints the logits after each list
 //! parity expand FILE.gguf BASE OUT.gguf                 the same weights as F32, which llama.cpp multiplies as floats
@@ -18,7 +18,7 @@ use std::path::Path;
 use uspx_domain::{ExportFormat, Prompt, parse_prompts};
 use uspx_export::{Request, Settings, export, gguf, held_out, open_gguf, open_gptq};
 use uspx_model::batch::{Batch, Sequence};
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, NoPulse, Placement, batches};
 
@@ -87,7 +87,16 @@ fn print_conversations(base: &Path, prompts: Vec<Prompt>) -> Anything<()> {
         let answer = whole.split_off(opening.len());
         all.push(json!({ "prompt": prompt, "ids": opening, "answer": answer }));
     }
-    println!("{}", json!({ "template": chat.template(), "ends": chat.ends(), "conversations": all }));
+    let special: Vec<usize> = chat
+        .tokens()
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| **token == TokenBytes::Special)
+        .map(|(id, _)| id)
+        .collect();
+    let (template, ends) = (chat.template(), chat.ends());
+    let made = json!({ "template": template, "ends": ends, "special": special, "conversations": all });
+    println!("{made}");
     Ok(())
 }
 
