@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uspx_model::chat::Chat;
 
-pub(crate) struct ChatFiles {
+pub struct ChatFiles {
     pub tokenizer: Value,
     pub template: String,
     pub settings: Value,
@@ -38,8 +38,26 @@ impl ChatFiles {
             .collect()
     }
 
+    pub fn ends(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = self.generation["eos_token_id"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|v| Some(v.as_u64()? as u32))
+            .collect();
+        ends.extend(self.special().get("eos_token").and_then(|t| id_of(&self.tokenizer, t)));
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
     pub fn chat(&self) -> Result<Chat> {
         Chat::new(&self.tokenizer.to_string(), &self.template, &self.settings, &self.generation)
             .map_err(ExportError::from)
     }
+}
+
+pub fn id_of(tokenizer: &Value, token: &str) -> Option<u32> {
+    let added = tokenizer["added_tokens"].as_array()?;
+    Some(added.iter().find(|t| t["content"] == token)?["id"].as_u64()? as u32)
 }

@@ -159,6 +159,30 @@ fn no_bos_is_added_where_the_template_writes_none() {
     assert!(!file.metadata()["tokenizer.ggml.add_bos_token"].to_bool().unwrap());
 }
 
+/// Some templates know no system message. That is no difference, unless only one of the two refuses it.
+#[test]
+fn what_the_template_refuses_is_refused_alike() {
+    let refusing = |folder: &Path| {
+        edit(folder, "tokenizer_config.json", |config| {
+            let template = config["chat_template"].as_str().unwrap();
+            config["chat_template"] = format!(
+                "{{% if messages[0]['role'] == 'system' %}}{{{{ raise_exception('no') }}}}{{% endif %}}{template}"
+            )
+            .into();
+        });
+    };
+    let (plain, strict) = (Student::with(|_| {}), Student::with(refusing));
+    let compared = |student: &Student| student.export(ExportFormat::Gguf).unwrap().1;
+    assert_eq!(compared(&plain) - compared(&strict), 3);
+    strict.is_written_whole();
+    refusing(plain.folder.path());
+    let error = plain.export(ExportFormat::Gguf).err().unwrap().to_string();
+    assert!(
+        error.contains("`built-in 2` at token 0") && error.contains("refused by the template as written"),
+        "{error}"
+    );
+}
+
 /// What lies in the base's folder is not always what was opened.
 #[test]
 fn an_export_with_other_tokens_is_refused_with_the_first_difference() {

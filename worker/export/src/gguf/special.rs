@@ -4,7 +4,8 @@
 //! any file. So a student with more than that is refused by name. The names may also say more than the student was trained
 //! with, and an own key therefore holds exactly its ends, for our reader.
 
-use crate::gguf::tokenizer::{id_of, text_of};
+use crate::chat_files::{ChatFiles, id_of};
+use crate::gguf::tokenizer::text_of;
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value as Gguf;
 use serde_json::{Value, json};
@@ -31,15 +32,15 @@ const BY_NAME: [&str; 11] = [
     "<end_of_utterance>",
 ];
 
-/// The pairs, from tokenizer.json, tokenizer_config.json and generation_config.json (whose `eos_token_id` holds all ends).
-/// No BOS is added to a text: the template alone decides, as in training.
+/// The pairs. No BOS is added to a text: the template alone decides, as in training.
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] without an end token, where a reader would take any; or with more than GGUF has room for.
-pub fn to_gguf(tokenizer: &Value, settings: &Value, generation: &Value) -> Result<BTreeMap<String, Gguf>> {
-    let named = |key: &str| id_of(tokenizer, token_text(settings, key)?);
-    let ends = end_ids(generation);
-    let [eos, eot, eom] = places(tokenizer, named("eos_token"), &ends)?;
+pub fn to_gguf(chat: &ChatFiles) -> Result<BTreeMap<String, Gguf>> {
+    let special = chat.special();
+    let named = |key: &str| id_of(&chat.tokenizer, special.get(key)?);
+    let ends = chat.ends();
+    let [eos, eot, eom] = places(&chat.tokenizer, named("eos_token"), &ends)?;
     let mut pairs = BTreeMap::from([
         ("tokenizer.ggml.add_bos_token".to_owned(), Gguf::Bool(false)),
         ("tokenizer.ggml.add_eos_token".to_owned(), Gguf::Bool(false)),
@@ -50,21 +51,8 @@ pub fn to_gguf(tokenizer: &Value, settings: &Value, generation: &Value) -> Resul
     Ok(pairs)
 }
 
-/// A special token's text in tokenizer_config.json, where it is a string or an object.
-pub(crate) fn token_text<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
-    let token = settings.get(key)?;
-    token.as_str().or_else(|| token.get("content")?.as_str())
-}
-
 fn id_key(which: &str) -> String {
     format!("tokenizer.ggml.{which}_token_id")
-}
-
-fn end_ids(generation: &Value) -> Vec<u32> {
-    let stated = generation.get("eos_token_id");
-    let list = stated.and_then(Value::as_array).map_or_else(|| stated.into_iter().collect(), |l| l.iter().collect());
-    let list: Vec<&Value> = list;
-    list.into_iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }
 
 /// Which end goes where: `[eos, eot, eom]`.
@@ -115,17 +103,18 @@ fn by_name(tokens: &[Gguf]) -> impl Iterator<Item = u64> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     /// Tokens by their position.
-    fn tokenizer(texts: &[&str]) -> Value {
+    fn chat(texts: &[&str], settings: Value, ends: Value) -> ChatFiles {
         let added: Vec<Value> =
             texts.iter().enumerate().map(|(id, text)| json!({"id": id, "content": text, "special": true})).collect();
-        json!({"added_tokens": added, "model": {"vocab": {}}})
+        let tokenizer = json!({"added_tokens": added, "model": {"vocab": {}}});
+        ChatFiles::of_parts(tokenizer, "", settings, json!({"eos_token_id": ends}), Path::new("x.json")).unwrap()
     }
 
     fn keys(texts: &[&str], eos: &str, ends: Value) -> Result<Vec<Option<u32>>> {
-        let settings = json!({"eos_token": {"content": eos}});
-        let pairs = to_gguf(&tokenizer(texts), &settings, &json!({"eos_token_id": ends}))?;
+        let pairs = to_gguf(&chat(texts, json!({"eos_token": {"content": eos}}), ends))?;
         Ok(["eos", "eot", "eom"].map(|k| pairs.get(&id_key(k)).map(|v| v.to_u32().unwrap())).to_vec())
     }
 
@@ -147,7 +136,7 @@ mod tests {
     fn our_files_say_exactly_which_tokens_end_an_answer_and_others_by_name() {
         let texts = ["<s>", "<b>", "<|eot_id|>", "<|end_of_text|>"];
         let settings = json!({"bos_token": "<s>", "eos_token": "<b>"});
-        let mut pairs = to_gguf(&tokenizer(&texts), &settings, &json!({"eos_token_id": [1]})).unwrap();
+        let mut pairs = to_gguf(&chat(&texts, settings, json!([1]))).unwrap();
         let texts = texts.map(|t| Gguf::String(t.into())).to_vec();
         pairs.insert("tokenizer.ggml.tokens".into(), Gguf::Array(texts));
         let (read, generation) = from_gguf(&pairs);

@@ -68,14 +68,14 @@ fn frequencies(factors: Vec<f32>) -> Result<QTensor> {
 
 /// Tokenizer, special tokens and chat template.
 fn chat_pairs(chat: &ChatFiles, config: &Value) -> Result<BTreeMap<String, Gguf>> {
-    if chat.template.contains("bos_token") && special::token_text(&chat.settings, "bos_token").is_none() {
+    if chat.template.contains("bos_token") && !chat.special().contains_key("bos_token") {
         // A reader of GGUF then takes a token of its own choice.
         let reason = "the chat template writes `bos_token`, and tokenizer_config.json names none: name it there";
         return Err(ExportError::Unsupported(reason.into()));
     }
     let size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
     let mut pairs = tokenizer::to_gguf(&chat.tokenizer, size as usize)?;
-    pairs.extend(special::to_gguf(&chat.tokenizer, &chat.settings, &chat.generation)?);
+    pairs.extend(special::to_gguf(chat)?);
     pairs.insert("tokenizer.chat_template".into(), Gguf::String(chat.template.clone()));
     Ok(pairs)
 }
