@@ -12,9 +12,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-use uspx_export::chat_files::ChatFiles;
 use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, special, tokenizer};
 use uspx_export::{ExportError, open_gguf};
+use uspx_model::chat::ChatFiles;
 use uspx_model::{Holding, Placement};
 
 const VOCAB: usize = 2048;

@@ -6,9 +6,6 @@
 //! [`compare`] reads them back, and `same_chat` holds their tokens against the trained student's on [`held_out`] conversations. [`open_gptq`] and [`open_gguf`] make a running model of either.
 
 pub mod calibrate;
-#[doc(hidden)]
-#[allow(missing_docs, clippy::indexing_slicing)]
-pub mod chat_files;
 pub mod compare;
 mod error;
 mod export;

@@ -1,13 +1,12 @@
 //! Opens a 4-bit student's folder or any GGUF file as a model that runs.
 
-use crate::chat_files::ChatFiles;
 use crate::gguf::{ChatFromGguf, has_other_matrices, read_chat, read_gguf, read_quantised};
 use crate::hf::read_gptq;
 use crate::{ExportError, Result};
 use std::path::Path;
 use uspx_domain::{Digest, Fingerprint};
 use uspx_kernel::Isa;
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Chat, ChatFiles};
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
@@ -32,7 +31,7 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
-    let chat = gguf_files(path, parts.chat)?.chat()?;
+    let chat = Chat::of(&gguf_files(path, parts.chat)?)?;
     let config = ModelConfig::from_json(&parts.config_json.to_string())?;
     let transformer = Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
@@ -43,7 +42,7 @@ pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
 /// # Errors
 /// As [`open_gguf`].
 pub fn gguf_chat(path: &Path) -> Result<Chat> {
-    gguf_files(path, read_chat(path)?)?.chat()
+    Ok(Chat::of(&gguf_files(path, read_chat(path)?)?)?)
 }
 
 /// What the conversations of a written student are made with: a folder's, or a GGUF file's.

@@ -1,7 +1,6 @@
 //! Whether a written student, opened from its files alone, makes the same tokens of a conversation as the one that was
 //! trained. If not, an answer differs for a reason that no loss names.
 
-use crate::chat_files::ChatFiles;
 use crate::held_out;
 use crate::open::chat_files;
 use crate::{ExportError, Result};
@@ -9,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 use uspx_domain::Prompt;
 use uspx_model::batch::Sequence;
-use uspx_model::chat::{Chat, TokenBytes};
+use uspx_model::chat::{Chat, ChatFiles, TokenBytes};
 
 /// Ids told before and after the first that differs.
 const AROUND: usize = 4;
@@ -97,7 +96,7 @@ pub(crate) fn check(trained: &Chat, base: &Path, path: &Path, prompts: &[Prompt]
     let (base, written) = (ChatFiles::read(base)?, chat_files(path)?);
     let mut conversations = held_out::conversations(&base.tokenizer);
     conversations.extend_from_slice(prompts);
-    let chat = written.chat()?;
+    let chat = Chat::of(&written)?;
     match compare(&Side::new(trained, &base), &Side::new(&chat, &written), &conversations) {
         Some(difference) => Err(ExportError::OtherTokens { path: path.to_owned(), difference: Box::new(difference) }),
         // What both templates refuse, a system message say, was not compared.

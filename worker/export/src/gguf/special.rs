@@ -4,12 +4,12 @@
 //! any file. So a student with more than that is refused by name. The names may also say more than the student was trained
 //! with, and an own key therefore holds exactly its ends, for our reader.
 
-use crate::chat_files::{ChatFiles, id_of};
 use crate::gguf::tokenizer::text_of;
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value as Gguf;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use uspx_model::chat::{ChatFiles, id_of};
 
 /// Our own key: all tokens that end an answer. Others ignore it.
 const ENDS: &str = "uspx.end_token_ids";

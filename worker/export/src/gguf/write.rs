@@ -1,6 +1,5 @@
 //! Writes a GGUF file (version 2, by candle) from tensors already encoded.
 
-use crate::chat_files::ChatFiles;
 use crate::gguf::{metadata, names, rope_order, special, tokenizer};
 use crate::hf::read_json;
 use crate::{ExportError, Result};
@@ -12,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use uspx_model::chat::ChatFiles;
 
 /// llama.cpp's numbers for "mostly Q4_0" and "mostly Q4_K (small)".
 const MOSTLY_Q4_0: u32 = 2;

@@ -1,9 +1,9 @@
 //! The small files of a student's folder: config.json with its quantisation, and what its conversations are made with.
 
-use crate::chat_files::ChatFiles;
 use crate::{ExportError, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use uspx_model::chat::ChatFiles;
 
 /// Reads a JSON file.
 ///
