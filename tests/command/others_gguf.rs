@@ -12,8 +12,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, tokenizer};
+use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, special, tokenizer};
 use uspx_export::{ExportError, open_gguf};
+use uspx_model::chat::ChatFiles;
 use uspx_model::{Holding, Placement};
 
 const VOCAB: usize = 2048;
@@ -123,19 +124,16 @@ fn tensors(case: Case, floats: bool) -> BTreeMap<String, QTensor> {
 }
 
 fn pairs(case: Case) -> BTreeMap<String, Value> {
-    let text = std::fs::read_to_string(model("student").join("tokenizer.json")).unwrap();
-    let json = serde_json::from_str(&text).unwrap();
-    let settings = std::fs::read_to_string(model("student").join("tokenizer_config.json")).unwrap();
-    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
-    let ids = tokenizer::SpecialIds::find(&json, &settings);
-    let mut pairs = tokenizer::to_gguf(&json, &ids, false, VOCAB).unwrap();
+    let chat = ChatFiles::read(&model("student")).unwrap();
+    let mut pairs = tokenizer::to_gguf(&chat.tokenizer, VOCAB).unwrap();
+    pairs.extend(special::to_gguf(&chat).unwrap());
     let a = case.architecture;
     let mut put = |key: &str, value: Value| pairs.insert(key.replace("ARCH", a), value);
     put("general.architecture", Value::String(a.into()));
     if a != "llama" {
         put("tokenizer.ggml.pre", Value::String("qwen2".into()));
     }
-    put("tokenizer.chat_template", Value::String(settings["chat_template"].as_str().unwrap().into()));
+    put("tokenizer.chat_template", Value::String(chat.template.clone()));
     for (key, value) in [
         ("block_count", LAYERS),
         ("context_length", 65_536),

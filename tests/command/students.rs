@@ -28,7 +28,8 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let sequences = student.readable(&some).unwrap().sequences;
     let calibration: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
     let (base, settings) = (model("student"), Settings::shipped(format));
-    let request = Request { student: &student.transformer, base: &base, calibration: &calibration, format, settings };
+    let (calibration, conversations) = (&calibration[..], &some[..]);
+    let request = Request { student, base: &base, calibration, conversations, format, settings };
     export(&request, out, &NoPulse).unwrap();
 }
 

@@ -35,11 +35,19 @@ fn assert_is_a_release(laptop: &Path) {
     let verified = uspx_artifact::verify(laptop).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(verified.release, 1);
     let current = uspx_artifact::current(laptop).unwrap().expect("a current release");
-    for part in
-        ["gptq/model.safetensors", "gptq/config.json", "adapter/adapter.safetensors", "mask.json", "report.json"]
-    {
+    for part in [
+        "gptq/model.safetensors",
+        "gptq/config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+        "mask.json",
+        "report.json",
+    ] {
         assert!(current.folder.join(part).is_file(), "{part} is missing");
     }
+    let adapter = std::fs::read(current.folder.join("adapter/adapter_config.json")).unwrap();
+    let adapter: Value = serde_json::from_slice(&adapter).unwrap();
+    assert_eq!((&adapter["peft_type"], &adapter["r"].is_u64()), (&Value::from("LORA"), &true), "{adapter}");
     let gguf = std::fs::read_dir(current.folder.join("gguf")).unwrap().count();
     assert_eq!(gguf, 1);
     let student = uspx_worker::open_any(

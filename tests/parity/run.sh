@@ -4,7 +4,7 @@
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
 #   tokens/tokens.py  conversations' tokens against transformers: tokenizers of many families x templates x awkward texts
-#   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp
+#   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp, tokens included; the adapter against peft
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

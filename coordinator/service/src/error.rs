@@ -50,6 +50,14 @@ pub enum ServiceError {
     /// A message cannot be encoded.
     #[error(transparent)]
     Wire(#[from] uspx_wire::WireError),
+    /// A worker's adapter does not say what `peft` needs to know of it.
+    #[error("{path}: the adapter's header holds no configuration ({source}): update the workers, and distil again")]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What its header lacks.
+        source: serde_json::Error,
+    },
     /// The store failed for good.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),

@@ -2,9 +2,10 @@
 //!
 //! It decides nothing: every decision is [`uspx_colony`]'s. In the order of an answer's way: `intake` (off the bus,
 //! decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) → `dispatch` (what follows from it, on its
-//! way) → `release` (a student, published). `registry` knows who is alive, [`status`] says how things stand, `notice`
-//! logs what a person should hear of.
+//! way) → `release` (a student, published, its `adapter` in two files). `registry` knows who is alive, [`status`] says how
+//! things stand, `notice` logs what a person should hear of.
 
+mod adapter;
 mod dispatch;
 mod error;
 mod intake;

@@ -1,6 +1,7 @@
 //! A release: the folder of a student that passed the gate, and its way into the store.
 
 use crate::ServiceError;
+use crate::adapter;
 use crate::status::write_file;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -51,11 +52,10 @@ pub(crate) async fn publish(
 async fn already_published(store: &Store, order: &ReleaseOrder) -> Result<Option<ReleaseNumber>, ArtifactError> {
     let Some(latest) = store.latest().await? else { return Ok(None) };
     let manifest = store.manifest(latest).await?;
-    let same = |f: &uspx_domain::FileEntry| f.path == ADAPTER && f.digest == order.adapter.digest;
+    let tensors = format!("adapter/{}", adapter::TENSORS);
+    let same = |f: &uspx_domain::FileEntry| f.path == tensors && f.digest == order.adapter.digest;
     Ok(manifest.files.iter().any(same).then_some(latest))
 }
-
-const ADAPTER: &str = "adapter/adapter.safetensors";
 
 async fn build(
     store: &Store,
@@ -72,7 +72,9 @@ async fn build(
             fetch(store, blob, folder.join(name).join(path)).await?;
         }
     }
-    fetch(store, &order.adapter, folder.join(ADAPTER)).await?;
+    let tensors = folder.join("adapter").join(adapter::TENSORS);
+    fetch(store, &order.adapter, tensors.clone()).await?;
+    json(&tensors.with_file_name(adapter::CONFIG), &adapter::config(&tensors)?)?;
     json(&folder.join("mask.json"), &order.mask)?;
     let report = ReleaseReport {
         colony,
@@ -121,8 +123,8 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
     let mut text = format!(
         "# Student {} of colony {colony}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
          - teacher: `{}`\n- base: `{}`\n- `gptq/`: a Hugging Face folder (GPTQ, symmetric)\n- `gguf/`: for llama.cpp \
-         and its family\n- `adapter/`: the adapter on the base\n- `mask.json`: what the teacher's mask keeps\n- \
-         `report.json`: all figures\n\n## Held-out prompts\n\n| model | bits per byte | against the base, 95 % |\n|---|---|---|\n",
+         and its family\n- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the teacher's mask \
+         keeps\n- `report.json`: all figures\n\n## Held-out prompts\n\n| model | bits per byte | against the base, 95 % |\n|---|---|---|\n",
         order.release, order.teacher, order.base
     );
     for student in &figures.students {

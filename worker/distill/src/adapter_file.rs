@@ -1,5 +1,7 @@
-//! An adapter as a file: safetensors with PEFT's tensor names, and in its header what it belongs to.
+//! An adapter as one blob: PEFT's `adapter_model.safetensors`, in its header PEFT's `adapter_config.json` and the base that
+//! it belongs to. A release holds the two apart, as `peft` looks for them.
 
+use crate::peft::PeftConfig;
 use crate::{DistillError, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
@@ -14,19 +16,24 @@ use uspx_model::taps::Projection;
 /// The header's key.
 const KEY: &str = "uspx_adapter";
 /// The format's version.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// What an adapter is and belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// What an adapter is and belongs to. One key of the header holds it all: with several, equal adapters would not give
+/// equal bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterInfo {
-    /// The format's version: 1.
+    /// The format's version: 2.
     pub version: u32,
-    /// Rank of its matrices.
-    pub rank: u32,
-    /// LoRA's alpha; the product is scaled by alpha / rank.
-    pub alpha: f32,
     /// The model it was trained on.
     pub base: Fingerprint,
+    /// Rank, alpha and what else PEFT's `adapter_config.json` says.
+    pub peft: PeftConfig,
+}
+
+/// The header's beginning, the same in every version.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 fn bad(reason: impl std::fmt::Display) -> DistillError {
@@ -60,7 +67,8 @@ pub fn save_adapter(model: &LoadedModel, rank: u32, alpha: f32) -> Result<Vec<u8
     let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes).map_err(bad)?));
     let views =
         tensors.iter().map(|(n, s, b)| view((n.as_str(), s.clone(), b.as_slice()))).collect::<Result<Vec<_>>>()?;
-    let info = AdapterInfo { version: VERSION, rank, alpha, base: model.fingerprint };
+    let base = model.fingerprint;
+    let info = AdapterInfo { version: VERSION, base, peft: PeftConfig::dense(base, rank, alpha) };
     let header = HashMap::from([(KEY.to_owned(), serde_json::to_string(&info).map_err(bad)?)]);
     safetensors::serialize(views, Some(header)).map_err(bad)
 }
@@ -70,13 +78,7 @@ pub fn save_adapter(model: &LoadedModel, rank: u32, alpha: f32) -> Result<Vec<u8
 /// # Errors
 /// [`DistillError::OtherBase`] for another model, [`DistillError::Adapter`] for a damaged file. The model is then unchanged.
 pub fn load_adapter(model: &mut LoadedModel, bytes: &[u8]) -> Result<AdapterInfo> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(bad)?;
-    let header =
-        metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad("its header names no base"))?;
-    let info: AdapterInfo = serde_json::from_str(header).map_err(bad)?;
-    if info.version != VERSION {
-        return Err(bad(format!("format version {} is not known here ({VERSION} is)", info.version)));
-    }
+    let info = read_info(bytes)?;
     if info.base != model.fingerprint {
         return Err(DistillError::OtherBase { found: info.base, here: model.fingerprint });
     }
@@ -85,16 +87,27 @@ pub fn load_adapter(model: &mut LoadedModel, bytes: &[u8]) -> Result<AdapterInfo
     for (layer, projection) in places(model) {
         let (out, into) = model.transformer.linear(layer, projection)?.dims()?;
         let device = model.transformer.device();
-        let rank = info.rank as usize;
+        let rank = info.peft.r as usize;
         let a = matrix(&file, &name(layer, projection, "A"), (rank, into), device)?;
         let b = matrix(&file, &name(layer, projection, "B"), (out, rank), device)?;
-        let scale = f64::from(info.alpha) / f64::from(info.rank);
+        let scale = f64::from(info.peft.lora_alpha) / f64::from(info.peft.r);
         read.push((layer, projection, Adapter { a, b, scale }));
     }
     for (layer, projection, adapter) in read {
         model.transformer.linear_mut(layer, projection)?.adapter = Some(adapter);
     }
     Ok(info)
+}
+
+fn read_info(bytes: &[u8]) -> Result<AdapterInfo> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(bad)?;
+    let header =
+        metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad("its header names no base"))?;
+    let Versioned { version } = serde_json::from_str(header).map_err(bad)?;
+    if version != VERSION {
+        return Err(bad(format!("format version {version} is not known here ({VERSION} is)")));
+    }
+    serde_json::from_str(header).map_err(bad)
 }
 
 fn matrix(file: &SafeTensors<'_>, name: &str, shape: (usize, usize), device: &Device) -> Result<Tensor> {

@@ -3,7 +3,7 @@
 //! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` → [`teach`] (the teacher labels prompts) →
 //! [`labels`] and [`codec`] (what a label is, in
 //! memory and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] → [`lora`] and
-//! [`adapter_file`] (what is trained, and how it is kept) → `schedule` → [`train`] (the loop) with [`recipe`].
+//! [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → `schedule` → [`train`] (the loop) with [`recipe`].
 //!
 //! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal hardware.
 
@@ -16,6 +16,7 @@ mod error;
 pub mod labels;
 pub mod lora;
 pub mod loss;
+pub mod peft;
 pub mod recipe;
 mod schedule;
 pub mod teach;
@@ -27,6 +28,7 @@ pub use dream::dream;
 pub use error::DistillError;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
 pub use lora::merged_weights;
+pub use peft::PeftConfig;
 pub use recipe::{recipe_references, recipe_teacher};
 pub use teach::make_labels;
 pub use train::distil;

@@ -69,7 +69,7 @@ fn the_student_learns_and_its_adapter_survives_file_and_merge() {
 
     let mut other = open("student");
     let info = load_adapter(&mut other, &bytes).unwrap();
-    assert_eq!((info.rank, info.alpha, info.base), (4, 8.0, student.fingerprint));
+    assert_eq!((info.peft.r, info.peft.lora_alpha, info.base), (4, 8.0, student.fingerprint));
     assert!(close(&want, &logits(&other)));
 
     let merged = Checkpoint::in_memory(merged_weights(&student).unwrap());

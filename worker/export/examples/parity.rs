@@ -3,6 +3,7 @@
 //! ```text
 //! parity export BASE PROMPTS COUNT gptq|rtn|gguf OUT    prints the report
 //! parity ids BASE PROMPTS COUNT                         prints token ids: one list per prompt, without its answer
+//! parity conversations BASE PROMPTS COUNT               prints the template, the ends, and conversations with their ids
 //! parity sequences BASE PROMPTS COUNT                   prints the same with the answer: [ids, where the answer begins]
 //! parity logits FOLDER|FILE.gguf IDS.json               prints the logits after each list
 //! parity expand FILE.gguf BASE OUT.gguf                 the same weights as F32, which llama.cpp multiplies as floats
@@ -10,12 +11,14 @@
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use uspx_domain::{ExportFormat, Prompt, parse_prompts};
-use uspx_export::{Request, Settings, export, gguf, open_gguf, open_gptq};
+use uspx_export::{Request, Settings, export, gguf, held_out, open_gguf, open_gptq};
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, NoPulse, Placement, batches};
 
@@ -26,11 +29,15 @@ fn main() -> Anything<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["export", base, prompts, count, format, out] => run_export(base, &read_prompts(prompts, count)?, format, out),
+        ["conversations", base, prompts, count] => print_conversations(Path::new(base), read_prompts(prompts, count)?),
         ["sequences", base, prompts, count] => print_sequences(base, &read_prompts(prompts, count)?),
         ["ids", base, prompts, count] => print_ids(base, &read_prompts(prompts, count)?),
         ["logits", model, ids] => print_logits(Path::new(model), ids),
         ["expand", model, base, out] => expand(Path::new(model), Path::new(base), Path::new(out)),
-        _ => Err("usage: parity export|ids|sequences|logits|expand …, see the head of examples/parity.rs".into()),
+        _ => {
+            Err("usage: parity export|ids|conversations|sequences|logits|expand …, see the head of examples/parity.rs"
+                .into())
+        }
     }
 }
 
@@ -50,8 +57,14 @@ fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anythi
     let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
     let format: ExportFormat = serde_json::from_value(format.into())?;
     let settings = Settings::shipped(format);
-    let request =
-        Request { student: &model.transformer, base: Path::new(base), calibration: &calibration, format, settings };
+    let request = Request {
+        student: &model,
+        base: Path::new(base),
+        calibration: &calibration,
+        conversations: prompts,
+        format,
+        settings,
+    };
     let report = export(&request, Path::new(out), &NoPulse)?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
@@ -61,6 +74,29 @@ fn print_ids(base: &str, prompts: &[Prompt]) -> Anything<()> {
     let model = open(base)?;
     let ids = prompts.iter().map(|p| Ok(model.chat.sequence(p, None)?.ids)).collect::<Anything<Vec<_>>>()?;
     println!("{}", serde_json::to_string(&ids)?);
+    Ok(())
+}
+
+fn print_conversations(base: &Path, prompts: Vec<Prompt>) -> Anything<()> {
+    let chat = Chat::open(base)?;
+    let tokenizer = serde_json::from_str(&std::fs::read_to_string(base.join("tokenizer.json"))?)?;
+    let mut all = Vec::new();
+    for prompt in held_out::conversations(&tokenizer).into_iter().chain(prompts) {
+        let mut whole = chat.sequence(&prompt, prompt.reference.as_deref())?.ids;
+        let opening = chat.sequence(&prompt, None)?.ids;
+        let answer = whole.split_off(opening.len());
+        all.push(json!({ "prompt": prompt, "ids": opening, "answer": answer }));
+    }
+    let special: Vec<usize> = chat
+        .tokens()
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| **token == TokenBytes::Special)
+        .map(|(id, _)| id)
+        .collect();
+    let (template, ends) = (chat.template(), chat.ends());
+    let made = json!({ "template": template, "ends": ends, "special": special, "conversations": all });
+    println!("{made}");
     Ok(())
 }
 

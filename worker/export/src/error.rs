@@ -65,6 +65,18 @@ pub enum ExportError {
         /// What is allowed.
         bound: f64,
     },
+    /// What was written does not make the tokens that the student was trained on.
+    #[error(
+        "{} reads conversations otherwise than the student that was trained: {difference}. It is not to be used: if the \
+         base's folder was changed since, restore it and export again; else choose another format",
+        path.display()
+    )]
+    OtherTokens {
+        /// The folder or file.
+        path: PathBuf,
+        /// What differs, and where first.
+        difference: Box<crate::Difference>,
+    },
     /// The model could not be read or run.
     #[error(transparent)]
     Model(#[from] uspx_model::ModelError),

@@ -8,17 +8,16 @@ use crate::grid::{self, ScaleRule};
 use crate::hf::Weights;
 use crate::quantised::QuantLinear;
 use crate::report::{ExportReport, TensorReport};
-use crate::{ExportError, Result, gguf, hf, rtn, weights};
+use crate::{ExportError, Result, gguf, hf, rtn, same_chat, weights};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
-use uspx_domain::ExportFormat;
-use uspx_model::Pulse;
+use uspx_domain::{ExportFormat, Prompt};
 use uspx_model::batch::Batch;
 use uspx_model::taps::Projection;
-use uspx_model::transformer::Transformer;
+use uspx_model::{LoadedModel, Pulse};
 
 /// The GGUF file's name within its folder.
 pub const GGUF_FILE: &str = "student.gguf";
@@ -47,12 +46,14 @@ impl Settings {
 
 /// What to export.
 pub struct Request<'a> {
-    /// The student, f32; adapters on its linears are merged.
-    pub student: &'a Transformer,
+    /// The student as trained, f32; adapters on its linears are merged.
+    pub student: &'a LoadedModel,
     /// The base student's folder: configuration, tokenizer, template.
     pub base: &'a Path,
     /// Tokens whose activations calibrate the quantiser.
     pub calibration: &'a [Batch],
+    /// Conversations that the written student must make the same tokens of, besides the built-in ones.
+    pub conversations: &'a [Prompt],
     /// Into what.
     pub format: ExportFormat,
     /// How.
@@ -60,7 +61,7 @@ pub struct Request<'a> {
 }
 
 /// Writes the student into the folder `out` (made if need be): a Hugging Face folder for GPTQ and round-to-nearest,
-/// [`GGUF_FILE`] for GGUF. Every file is read back and compared. `pulse` hears of every linear.
+/// [`GGUF_FILE`] for GGUF. Every file is read back and compared, weights and conversations. `pulse` hears of every linear.
 ///
 /// # Errors
 /// [`ExportError`], see its variants; [`uspx_model::ModelError::Stopped`] within where `pulse` asks for it. What was written stays in `out`, which is to be thrown away then.
@@ -68,7 +69,7 @@ pub fn export(request: &Request<'_>, out: &Path, pulse: &dyn Pulse) -> Result<Ex
     let start = Instant::now();
     std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
     let mut work = Work::new(request)?;
-    let mut student = request.student.clone();
+    let mut student = request.student.transformer.clone();
     let total = student.layers() * Projection::DENSE.len();
     walk(&mut student, request.calibration, |step| {
         let weight = work.linear(step)?;
@@ -79,6 +80,8 @@ pub fn export(request: &Request<'_>, out: &Path, pulse: &dyn Pulse) -> Result<Ex
         ExportFormat::Gguf => work.write_gguf(out)?,
         ExportFormat::Gptq | ExportFormat::Rtn => work.write_folder(out)?,
     };
+    let written = if request.format == ExportFormat::Gguf { out.join(GGUF_FILE) } else { out.to_owned() };
+    let conversations = same_chat::check(&request.student.chat, request.base, &written, request.conversations)?;
     let (files, bytes) = listing(out)?;
     Ok(ExportReport {
         format: request.format,
@@ -86,6 +89,7 @@ pub fn export(request: &Request<'_>, out: &Path, pulse: &dyn Pulse) -> Result<Ex
         calibration_tokens: request.calibration.iter().map(Batch::tokens).sum(),
         tensors: work.reports,
         verification,
+        conversations,
         files,
         bytes,
         seconds: start.elapsed().as_secs_f64(),
@@ -121,9 +125,11 @@ impl<'a> Work<'a> {
     fn new(request: &'a Request<'a>) -> Result<Self> {
         let group = match request.format {
             ExportFormat::Gguf => encode::Q4_0_BLOCK,
-            ExportFormat::Gptq | ExportFormat::Rtn => grid::group_size(weights::input_widths(request.student)?)?,
+            ExportFormat::Gptq | ExportFormat::Rtn => {
+                grid::group_size(weights::input_widths(&request.student.transformer)?)?
+            }
         };
-        let config = request.student.config();
+        let config = request.student.transformer.config();
         let heads = (config.heads, config.kv_heads);
         let (linears, blocks, meant) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self { request, group, heads, linears, blocks, meant, reports: Vec::new() })
@@ -217,7 +223,7 @@ impl<'a> Work<'a> {
     }
 
     fn write_folder(&mut self, out: &Path) -> Result<Verification> {
-        let rest = weights::floats(self.request.student)?;
+        let rest = weights::floats(&self.request.student.transformer)?;
         let weights = Weights { linears: std::mem::take(&mut self.linears), rest };
         let dtype = hf::write_folder(out, self.request.base, &weights, self.request.settings.damping)?;
         for (name, tensor) in &weights.rest {
@@ -229,7 +235,7 @@ impl<'a> Work<'a> {
     }
 
     fn write_gguf(&mut self, out: &Path) -> Result<Verification> {
-        for (name, tensor) in weights::floats(self.request.student)? {
+        for (name, tensor) in weights::floats(&self.request.student.transformer)? {
             let dtype = match name.as_str() {
                 "model.embed_tokens.weight" | "lm_head.weight" => encode::embedding_type(tensor.dim(1)?),
                 _ => GgmlDType::F32,

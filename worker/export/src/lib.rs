@@ -3,7 +3,7 @@
 //!
 //! Begin at [`export()`]. In the order of the work: [`calibrate`] walks the layers and gathers each linear's [`hessian`];
 //! [`gptq`] or [`rtn`] choose codes and scales on the [`grid`]; [`pack`] and [`hf`], or [`gguf`], write files;
-//! [`compare`] reads them back. [`open_gptq`] and [`open_gguf`] make a running model of either.
+//! [`compare`] reads them back, and `same_chat` holds their tokens against the trained student's on [`held_out`] conversations. [`open_gptq`] and [`open_gguf`] make a running model of either.
 
 pub mod calibrate;
 pub mod compare;
@@ -12,6 +12,7 @@ mod export;
 pub mod gguf;
 pub mod gptq;
 pub mod grid;
+pub mod held_out;
 pub mod hessian;
 pub mod hf;
 pub mod matrix;
@@ -20,9 +21,11 @@ pub mod pack;
 pub mod quantised;
 mod report;
 pub mod rtn;
+mod same_chat;
 pub mod weights;
 
 pub use error::{ExportError, Result};
 pub use export::{GGUF_FILE, Request, Settings, export};
 pub use open::{gguf_chat, open_gguf, open_gptq, slower_than_llama_cpp};
 pub use report::{ExportReport, TensorReport};
+pub use same_chat::{Difference, Part, Place};

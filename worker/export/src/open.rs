@@ -31,7 +31,7 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
-    let chat = chat(path, parts.chat)?;
+    let chat = Chat::of(&gguf_files(path, parts.chat)?)?;
     let config = ModelConfig::from_json(&parts.config_json.to_string())?;
     let transformer = Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
@@ -42,14 +42,21 @@ pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
 /// # Errors
 /// As [`open_gguf`].
 pub fn gguf_chat(path: &Path) -> Result<Chat> {
-    chat(path, read_chat(path)?)
+    Ok(Chat::of(&gguf_files(path, read_chat(path)?)?)?)
 }
 
-fn chat(path: &Path, parts: ChatFromGguf) -> Result<Chat> {
+/// What the conversations of a written student are made with: a folder's, or a GGUF file's.
+///
+/// # Errors
+/// As [`open_gptq`] and [`open_gguf`].
+pub(crate) fn chat_files(path: &Path) -> Result<ChatFiles> {
+    if path.is_dir() { Ok(ChatFiles::read(path)?) } else { gguf_files(path, read_chat(path)?) }
+}
+
+fn gguf_files(path: &Path, parts: ChatFromGguf) -> Result<ChatFiles> {
     let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
     let template = parts.template.ok_or_else(lacks)?;
-    let (settings, generation) = (parts.tokenizer_config, parts.generation_config);
-    Ok(Chat::of(&ChatFiles::of_parts(parts.tokenizer?, &template, settings, generation, path)?)?)
+    Ok(ChatFiles::of_parts(parts.tokenizer?, &template, parts.tokenizer_config, parts.generation_config, path)?)
 }
 
 /// Why llama.cpp would decode a GGUF file quicker than [`open_gguf`]'s model; `None` where it would not.

@@ -34,6 +34,8 @@ pub struct ExportReport {
     pub tensors: Vec<TensorReport>,
     /// The reading back.
     pub verification: Verification,
+    /// Conversations on which the written student, opened again, made the trained student's tokens.
+    pub conversations: usize,
     /// Files written, relative to the folder, sorted.
     pub files: Vec<String>,
     /// Their bytes.

@@ -39,7 +39,7 @@ fn run(
     out: &Path,
 ) -> ExportReport {
     let base = assets().join("nano/student");
-    let request = Request { student: &model.transformer, base: &base, calibration, format, settings };
+    let request = Request { student: model, base: &base, calibration, conversations: &[], format, settings };
     let seen = Mutex::new(Vec::new());
     let pulse = |done: u64, of: u64| {
         seen.lock().unwrap().push((done, of));

@@ -29,14 +29,16 @@ pub(crate) fn write(
     }
     let batches: Vec<Batch> = batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
     let request = Request {
-        student: &student.transformer,
+        student,
         base,
         calibration: &batches,
+        conversations: calibration,
         format,
         settings: Settings::shipped(format),
     };
     let report = uspx_export::export(&request, scratch.path(), pulse)?;
-    tracing::info!(?format, bytes = report.bytes, error = report.mean_output_error(), "exported");
+    let (error, conversations) = (report.mean_output_error(), report.conversations);
+    tracing::info!(?format, bytes = report.bytes, error, conversations, "exported");
     let (mut files, mut blobs) = (Vec::new(), Vec::new());
     for path in report.files {
         let content = Bytes::from(std::fs::read(scratch.path().join(&path))?);

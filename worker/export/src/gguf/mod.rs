@@ -2,7 +2,7 @@
 //! forward pass.
 //!
 //! [`names`] (what each tensor is called) and [`rope_order`] (how q and k rows lie) hold for both directions;
-//! [`tokenizer`] and [`metadata`] translate the rest; `write` and `file` are the bytes.
+//! [`tokenizer`], [`special`] and [`metadata`] translate the rest; `write` and `file` are the bytes.
 
 pub mod encode;
 pub mod file;
@@ -11,6 +11,7 @@ pub mod names;
 mod read;
 pub mod rope_order;
 mod sentencepiece;
+pub mod special;
 pub mod tokenizer;
 pub mod write;
 

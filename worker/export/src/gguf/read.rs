@@ -2,11 +2,11 @@
 
 use crate::gguf::file::GgufFile;
 use crate::gguf::metadata::{self, Found};
-use crate::gguf::{names, rope_order, tokenizer};
+use crate::gguf::{names, rope_order, special, tokenizer};
 use crate::{ExportError, Result};
 use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 use uspx_kernel::{BlockFormat, BlockMatrix};
@@ -112,13 +112,9 @@ pub fn has_other_matrices(path: &Path) -> Result<bool> {
 }
 
 fn chat(file: &GgufFile) -> ChatFromGguf {
-    let text = |key: &str| file.metadata().get(key).and_then(|v| v.to_string().ok()).cloned();
-    ChatFromGguf {
-        tokenizer: tokenizer::from_gguf(file.metadata()),
-        template: text("tokenizer.chat_template"),
-        tokenizer_config: special_tokens(file),
-        generation_config: json!({ "eos_token_id": ends(file) }),
-    }
+    let template = file.metadata().get("tokenizer.chat_template").and_then(|v| v.to_string().ok()).cloned();
+    let (tokenizer_config, generation_config) = special::from_gguf(file.metadata());
+    ChatFromGguf { tokenizer: tokenizer::from_gguf(file.metadata()), template, tokenizer_config, generation_config }
 }
 
 /// What the tensors say about the model.
@@ -170,33 +166,4 @@ pub fn in_hf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Result
 fn in_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
     let order: Vec<u32> = rope_order::halves(tensor.dim(0)?, heads)?.into_iter().map(|r| r as u32).collect();
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
-}
-
-fn id(file: &GgufFile, key: &str) -> Option<u64> {
-    file.metadata().get(&format!("tokenizer.ggml.{key}_token_id"))?.to_u64().ok()
-}
-
-fn special_tokens(file: &GgufFile) -> Value {
-    let tokens = file.metadata().get("tokenizer.ggml.tokens").and_then(|t| t.to_vec().ok());
-    let token = |key: &str| {
-        let index = usize::try_from(id(file, key)?).ok()?;
-        tokens.and_then(|t| t.get(index)?.to_string().ok())
-    };
-    json!({ "bos_token": token("bos"), "eos_token": token("eos"), "pad_token": token("padding") })
-}
-
-/// Tokens that end a turn by their text, whatever else a file names.
-const ENDS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
-
-fn ends(file: &GgufFile) -> Vec<u64> {
-    let tokens = file.metadata().get("tokenizer.ggml.tokens").and_then(|t| t.to_vec().ok());
-    let named = tokens.into_iter().flatten().zip(0..).filter(|(token, _)| {
-        let text = token.to_string().map(String::as_str);
-        text.is_ok_and(|text| ENDS.contains(&text))
-    });
-    let mut ends: Vec<u64> = ["eos", "eot"].iter().filter_map(|key| id(file, key)).collect();
-    ends.extend(named.map(|(_, id)| id));
-    ends.sort_unstable();
-    ends.dedup();
-    ends
 }

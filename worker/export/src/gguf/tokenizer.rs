@@ -28,36 +28,6 @@ fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
     Err(ExportError::Unsupported(reason.into()))
 }
 
-/// Which tokens begin and end things.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SpecialIds {
-    /// Begins a text.
-    pub bos: Option<u32>,
-    /// Ends generation.
-    pub eos: Option<u32>,
-    /// Ends a turn.
-    pub eot: Option<u32>,
-    /// Pads.
-    pub pad: Option<u32>,
-}
-
-impl SpecialIds {
-    /// From tokenizer_config.json's tokens, looked up in tokenizer.json.
-    pub fn find(tokenizer: &Value, settings: &Value) -> Self {
-        let named = |key: &str| {
-            let token = settings.get(key)?;
-            id_of(tokenizer, token.as_str().or_else(|| token.get("content")?.as_str())?)
-        };
-        let eot = ["<|eot_id|>", "<|im_end|>"].into_iter().find_map(|t| id_of(tokenizer, t));
-        Self {
-            bos: named("bos_token"),
-            eos: named("eos_token"),
-            eot: eot.or(named("eos_token")),
-            pad: named("pad_token"),
-        }
-    }
-}
-
 fn added(tokenizer: &Value) -> impl Iterator<Item = (u32, &str, bool)> {
     let tokens = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
     tokens.filter_map(|t| {
@@ -71,33 +41,30 @@ fn vocabulary(tokenizer: &Value) -> Result<&Map<String, Value>> {
     vocab.ok_or_else(|| ExportError::Unsupported("tokenizer.json has no model.vocab".into()))
 }
 
-fn id_of(tokenizer: &Value, token: &str) -> Option<u32> {
-    let apart = added(tokenizer).find(|(_, content, _)| *content == token).map(|(id, ..)| id);
-    apart.or_else(|| u32::try_from(vocabulary(tokenizer).ok()?.get(token)?.as_u64()?).ok())
+/// An id's token in tokenizer.json.
+pub(super) fn text_of(tokenizer: &Value, id: u32) -> Option<&str> {
+    let apart = added(tokenizer).find(|(at, ..)| *at == id).map(|(_, content, _)| content);
+    let plain = || vocabulary(tokenizer).ok()?.iter().find(|(_, at)| at.as_u64() == Some(id.into()));
+    apart.or_else(|| plain().map(|(token, _)| token.as_str()))
 }
 
-/// The `tokenizer.ggml.*` pairs for a vocabulary of `size` rows. Rows without a token become unused ones.
+/// The `tokenizer.ggml.*` pairs of a vocabulary of `size` rows, without its special tokens' (`special`). Rows without a
+/// token become unused ones.
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] for a tokenizer that is no byte-level BPE with Llama 3's splitting rule, or that has
 /// tokens beyond the embedding.
-pub fn to_gguf(tokenizer: &Value, ids: &SpecialIds, add_bos: bool, size: usize) -> Result<BTreeMap<String, Gguf>> {
+pub fn to_gguf(tokenizer: &Value, size: usize) -> Result<BTreeMap<String, Gguf>> {
     check_kind(tokenizer)?;
+    check_added(tokenizer)?;
     let (tokens, types) = token_table(tokenizer, size)?;
-    let mut pairs = BTreeMap::from([
+    let pairs = BTreeMap::from([
         ("model", Gguf::String("gpt2".into())),
         ("pre", Gguf::String(PRE.into())),
         ("tokens", Gguf::Array(tokens.into_iter().map(Gguf::String).collect())),
         ("token_type", Gguf::Array(types.into_iter().map(Gguf::I32).collect())),
         ("merges", Gguf::Array(merges(tokenizer)?.into_iter().map(Gguf::String).collect())),
-        ("add_bos_token", Gguf::Bool(add_bos)),
-        ("add_eos_token", Gguf::Bool(false)),
     ]);
-    for (key, id) in
-        [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("eot_token_id", ids.eot), ("padding_token_id", ids.pad)]
-    {
-        pairs.extend(id.map(|id| (key, Gguf::U32(id))));
-    }
     Ok(pairs.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect())
 }
 
@@ -113,6 +80,19 @@ fn check_kind(tokenizer: &Value) -> Result<()> {
     let bytes = steps.and_then(|s| s.get(1)).and_then(|s| s.get("type")).and_then(Value::as_str);
     if split != Some(PATTERN) || bytes != Some("ByteLevel") {
         return unsupported("the tokenizer does not split by Llama 3's rule, the one that is written as `llama-bpe`");
+    }
+    Ok(())
+}
+
+/// Added tokens that take the spaces around them, or stand for whole words only, cannot be said in GGUF.
+fn check_added(tokenizer: &Value) -> Result<()> {
+    let tokens = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    for token in tokens {
+        let set = |key: &&str| token.get(*key).and_then(Value::as_bool) == Some(true);
+        if let Some(key) = ["lstrip", "rstrip", "single_word"].iter().find(|key| set(key)) {
+            let text = token.get("content").and_then(Value::as_str).unwrap_or("?");
+            return unsupported(format!("the added token `{text}` has `{key}` set, which GGUF cannot say"));
+        }
     }
     Ok(())
 }
@@ -288,7 +268,7 @@ mod tests {
 
     #[test]
     fn comes_back_and_splits_every_prompt_alike() {
-        let pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let pairs = to_gguf(&nano(), 2050).unwrap();
         let (before, after) = (load(&nano()), load(&from_gguf(&pairs).unwrap()));
         let text = include_str!("../../../../cli/assets/prompts/cli-heldout.jsonl");
         for line in text.lines().chain(["<|eot_id|>naïve\t 12345 's\r\n\r\n  x", "日本語 <|begin_of_text|>"]) {
@@ -300,7 +280,7 @@ mod tests {
 
     #[test]
     fn rules_are_told_apart_by_name() {
-        let mut pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let mut pairs = to_gguf(&nano(), 2050).unwrap();
         let name = |pairs: &mut BTreeMap<String, Gguf>, key: &str, to: &str| {
             pairs.insert(format!("tokenizer.ggml.{key}"), Gguf::String(to.into()));
         };
@@ -320,16 +300,14 @@ mod tests {
 
     #[test]
     fn special_tokens_are_control_and_missing_rows_unused() {
-        let pairs = to_gguf(&nano(), &SpecialIds::default(), false, 2050).unwrap();
+        let pairs = to_gguf(&nano(), 2050).unwrap();
         let types = pairs["tokenizer.ggml.token_type"].to_vec().unwrap();
         let types: Vec<i32> = types.iter().map(|t| t.to_i32().unwrap()).collect();
         assert_eq!(
             (types[0], &types[2042..]),
             (NORMAL, &[CONTROL, CONTROL, CONTROL, CONTROL, CONTROL, CONTROL, UNUSED, UNUSED][..])
         );
-        let settings = json!({"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|end_of_text|>"}});
-        let ids = SpecialIds::find(&nano(), &settings);
-        assert_eq!(ids, SpecialIds { bos: Some(2042), eos: Some(2043), eot: Some(2046), pad: None });
+        assert_eq!((text_of(&nano(), 2046), text_of(&nano(), 0)), (Some("<|eot_id|>"), Some("!")));
     }
 
     #[test]
@@ -337,7 +315,7 @@ mod tests {
         let spoil = |path: &str, value: Value| {
             let mut t = nano();
             *t.pointer_mut(path).unwrap() = value;
-            to_gguf(&t, &SpecialIds::default(), false, 2048)
+            to_gguf(&t, 2048)
         };
         for (path, value) in [
             ("/model/type", json!("Unigram")),
@@ -345,6 +323,7 @@ mod tests {
             ("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("\\s+")),
             ("/model/merges", json!([["a"]])),
             ("/model/vocab", json!({"a": 4000})),
+            ("/added_tokens/0/rstrip", json!(true)),
         ] {
             assert!(matches!(spoil(path, value), Err(ExportError::Unsupported(_))), "{path}");
         }

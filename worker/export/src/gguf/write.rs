@@ -1,7 +1,7 @@
 //! Writes a GGUF file (version 2, by candle) from tensors already encoded.
 
-use crate::gguf::{metadata, names, rope_order, tokenizer};
-use crate::hf::{read_json, tokenizer_config};
+use crate::gguf::{metadata, names, rope_order, special, tokenizer};
+use crate::hf::read_json;
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::{self, Value as Gguf};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use uspx_model::chat::ChatFiles;
 
 /// llama.cpp's numbers for "mostly Q4_0" and "mostly Q4_K (small)".
 const MOSTLY_Q4_0: u32 = 2;
@@ -28,14 +29,14 @@ pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Resu
 }
 
 /// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order, and the configuration,
-/// tokenizer and template of the base folder `from`. The tokenizer adds no BOS where the template writes it.
+/// tokenizer and template of the base folder `from`.
 ///
 /// # Errors
 /// A file that cannot be read or written; a configuration or tokenizer that GGUF cannot hold.
 pub fn write_gguf(path: &Path, from: &Path, tensors: &BTreeMap<String, QTensor>) -> Result<()> {
     let config = read_json(&from.join("config.json"))?;
     let mut pairs = metadata::to_gguf(&config, &model_name(path), file_type(tensors))?;
-    pairs.extend(chat_pairs(from, &config)?);
+    pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
     let factors = metadata::rope_factors(&config)?.map(frequencies).transpose()?;
     let mut named = Vec::with_capacity(tensors.len() + 1);
     for (name, tensor) in tensors {
@@ -65,23 +66,16 @@ fn frequencies(factors: Vec<f32>) -> Result<QTensor> {
     Ok(QTensor::quantize(&Tensor::new(factors, &Device::Cpu)?, GgmlDType::F32)?)
 }
 
-/// Tokenizer and chat template.
-fn chat_pairs(from: &Path, config: &Value) -> Result<BTreeMap<String, Gguf>> {
-    let json = read_json(&from.join("tokenizer.json"))?;
-    let settings = tokenizer_config(from)?;
-    let template = settings.get("chat_template").and_then(Value::as_str).unwrap_or_default();
-    let ids = tokenizer::SpecialIds::find(&json, &settings);
-    let size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
-    let mut pairs = tokenizer::to_gguf(&json, &ids, !writes_bos(template, &settings), size as usize)?;
-    pairs.insert("tokenizer.chat_template".into(), Gguf::String(template.into()));
-    Ok(pairs)
-}
-
-/// Whether the template itself writes the BOS token, by variable or as text. (No BOS token: nothing to add either.)
-fn writes_bos(template: &str, settings: &Value) -> bool {
-    let token = settings.get("bos_token");
-    match token.and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str())) {
-        Some(bos) => template.contains("bos_token") || template.contains(bos),
-        None => true,
+/// Tokenizer, special tokens and chat template.
+fn chat_pairs(chat: &ChatFiles, config: &Value) -> Result<BTreeMap<String, Gguf>> {
+    if chat.template.contains("bos_token") && !chat.special().contains_key("bos_token") {
+        // A reader of GGUF then takes a token of its own choice.
+        let reason = "the chat template writes `bos_token`, and tokenizer_config.json names none: name it there";
+        return Err(ExportError::Unsupported(reason.into()));
     }
+    let size = config.get("vocab_size").and_then(Value::as_u64).unwrap_or(0);
+    let mut pairs = tokenizer::to_gguf(&chat.tokenizer, size as usize)?;
+    pairs.extend(special::to_gguf(chat)?);
+    pairs.insert("tokenizer.chat_template".into(), Gguf::String(chat.template.clone()));
+    Ok(pairs)
 }

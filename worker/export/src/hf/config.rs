@@ -1,8 +1,9 @@
-//! The small files of a student's folder: config.json with its quantisation, and what is copied from the base.
+//! The small files of a student's folder: config.json with its quantisation, and what its conversations are made with.
 
 use crate::{ExportError, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use uspx_model::chat::ChatFiles;
 
 /// Reads a JSON file.
 ///
@@ -86,41 +87,17 @@ pub(crate) fn rope(config: &Value) -> Option<(Value, Option<Map<String, Value>>)
     Some((theta, scaling))
 }
 
-/// Copies tokenizer and generation settings; the chat template is always embedded in tokenizer_config.json.
+/// Writes what conversations are made with: tokenizer.json, tokenizer_config.json with the template that the student was
+/// trained with, and generation_config.json with every token that ends an answer. Each thing is said once: a
+/// chat_template.jinja or a special_tokens_map.json beside them could only contradict.
 ///
 /// # Errors
-/// A file that is missing (generation_config.json and special_tokens_map.json may be) or cannot be written.
-pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
-    copy(from, to, "tokenizer.json")?;
-    for optional in ["generation_config.json", "special_tokens_map.json"] {
-        if from.join(optional).exists() {
-            copy(from, to, optional)?;
-        }
-    }
-    write_json(&to.join("tokenizer_config.json"), &tokenizer_config(from)?)
-}
-
-/// A folder's tokenizer_config.json, with the template of chat_template.jinja put in where it stands apart.
-///
-/// # Errors
-/// Missing, not JSON, or without any chat template.
-pub fn tokenizer_config(folder: &Path) -> Result<Value> {
-    let path = folder.join("tokenizer_config.json");
-    let mut config = read_json(&path)?;
-    let apart = folder.join("chat_template.jinja");
-    if config.get("chat_template").is_none_or(Value::is_null) {
-        let reason = "no chat template here nor in chat_template.jinja: take an instruct model";
-        let object =
-            config.as_object_mut().filter(|_| apart.exists()).ok_or_else(|| ExportError::format(&path, reason))?;
-        let template = std::fs::read_to_string(&apart).map_err(ExportError::reading(&apart))?;
-        object.insert("chat_template".into(), template.into());
-    }
-    Ok(config)
-}
-
-fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
-    let content = std::fs::read(from.join(name)).map_err(ExportError::reading(&from.join(name)))?;
-    std::fs::write(to.join(name), content).map_err(ExportError::writing(&to.join(name)))
+/// A file that is missing in `from`, is not what it should be, or cannot be written.
+pub fn write_chat(from: &Path, to: &Path) -> Result<()> {
+    let chat = ChatFiles::read(from)?;
+    write_json(&to.join("tokenizer.json"), &chat.tokenizer)?;
+    write_json(&to.join("tokenizer_config.json"), &chat.settings)?;
+    write_json(&to.join("generation_config.json"), &chat.generation)
 }
 
 #[cfg(test)]
@@ -152,17 +129,5 @@ mod tests {
         assert_eq!(plain["rope_parameters"], json!({"rope_type": "default", "rope_theta": 1e4}));
         assert_eq!(plain["quantization_config"]["bits"], json!(4));
         assert!(matches!(student_config(&sides, "float16", None), Err(ExportError::Unsupported(_))));
-    }
-
-    #[test]
-    fn a_template_that_stands_apart_is_embedded() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        std::fs::write(from.path().join("tokenizer.json"), "{}").unwrap();
-        std::fs::write(from.path().join("tokenizer_config.json"), "{\"bos_token\": \"<s>\"}").unwrap();
-        let error = copy_companions(from.path(), to.path()).unwrap_err().to_string();
-        assert!(error.contains("chat template"), "{error}");
-        std::fs::write(from.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
-        copy_companions(from.path(), to.path()).unwrap();
-        assert_eq!(read_json(&to.path().join("tokenizer_config.json")).unwrap()["chat_template"], "{{ messages }}");
     }
 }

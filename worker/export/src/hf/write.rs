@@ -26,8 +26,8 @@ struct Raw {
     bytes: Vec<u8>,
 }
 
-/// Writes the folder `to` of a GPTQ student: weights, config.json made from the base's, quantize_config.json, and the
-/// companions of the base folder `from`. Returns the float type that the rest is stored in.
+/// Writes the folder `to` of a GPTQ student: weights, config.json made from the base's, quantize_config.json, and
+/// what conversations are made with, from the base folder `from`. Returns the float type that the rest is stored in.
 ///
 /// # Errors
 /// A file that cannot be read or written, or weights that the layout cannot hold.
@@ -48,7 +48,7 @@ pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> 
     let name = if dtype == DType::F16 { "float16" } else { "bfloat16" };
     config::write_json(&to.join("config.json"), &config::student_config(&base, name, Some(&quantisation))?)?;
     config::write_json(&to.join("quantize_config.json"), &quantisation)?;
-    config::copy_companions(from, to)?;
+    config::write_chat(from, to)?;
     Ok(dtype)
 }
 
