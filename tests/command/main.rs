@@ -1,5 +1,6 @@
 //! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it refuses.
 
+mod configs;
 mod engines;
 mod forms;
 mod inputs;

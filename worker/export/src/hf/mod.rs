@@ -6,5 +6,5 @@ mod write;
 
 pub(crate) use config::rope;
 pub use config::{copy_companions, read_json, student_config, tokenizer_config};
-pub use read::read_gptq;
+pub use read::{is_gptq, read_gptq};
 pub use write::{Weights, write_folder};
