@@ -25,14 +25,20 @@ pub(crate) fn check_quantisation(config: &ModelConfig, checkpoint: &Checkpoint) 
             _ => {}
         }
     }
-    match checkpoint.names().iter().any(|name| name.ends_with(".qweight")) {
-        true => Err(ModelError::Config(
-            "the weights are packed as GPTQ packs them, but config.json has no quantization_config that says so: \
-             take config.json from where the weights are from"
-                .into(),
-        )),
-        false => Ok(()),
-    }
+    let packed = checkpoint.names().iter().any(|name| name.ends_with(".qweight"));
+    if packed { Err(packed_by_gptq(config.quantisation)) } else { Ok(()) }
+}
+
+/// What the exporter's reader unpacked has other names.
+fn packed_by_gptq(said: Quantisation) -> ModelError {
+    ModelError::Config(match said {
+        Quantisation::Gptq => "this is a 4-bit GPTQ checkpoint: give the model that it was made from".into(),
+        _ => {
+            "the weights are packed as GPTQ packs them, but config.json has no quantization_config that says so: take \
+              config.json from where the weights are from"
+                .into()
+        }
+    })
 }
 
 fn said_but_not_stored(stored: &str) -> ModelError {
