@@ -80,7 +80,7 @@ fn precision(run: &RunArgs, work: Work, device: &Device) -> Result<DType> {
 
 /// The plan for a folder of floats or MXFP4; 4-bit students are small, and are held.
 fn plan(path: &Path, run: &RunArgs, work: Work, device: &Device) -> Result<Option<Plan>> {
-    if path.is_file() || path.join("quantize_config.json").exists() {
+    if path.is_file() || uspx_export::is_gptq(path) {
         if run.stream {
             return Err(CliError::new(Exit::Usage, "--stream reads folders of safetensors, not 4-bit students")
                 .help("leave out --stream: a 4-bit student fits in memory"));

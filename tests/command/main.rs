@@ -1,6 +1,7 @@
 //! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it refuses.
 
 mod causes;
+mod configs;
 mod engines;
 mod forms;
 mod inputs;

@@ -116,7 +116,7 @@ def change(key: str, value) -> dict:
 
 def committed() -> list:
     """The cases of `make test`."""
-    return llamas() + mistrals() + qwens() + qwens_with_experts() + gpts()
+    return llamas() + mistrals() + qwens() + qwens_with_experts() + gpts() + precedences()
 
 
 def llamas() -> list:
@@ -203,6 +203,30 @@ def gpts() -> list:
         Case("gpt-oss-floats", floats, [38, 4, 21], about=[change("factor", 16.0)] + windows),
         Case("gpt-oss-mxfp4", blocks, [27, 13, 40], "mxfp4"),
         Case("gpt-oss-top1", single, [44, 17], "mxfp4", about=ramp),
+    ]
+
+
+def precedences() -> list:
+    """What a file means by what it leaves out, or says twice."""
+    # The factor is the ratio of the two contexts.
+    inferred = qwen2(**sizes(32, 24, 2, 4, 2, 72), rope_scaling={"type": "yarn", "factor": None})
+    inferred["rope_scaling"]["original_max_position_embeddings"] = 128
+    # The trained context at the top counts before the one within.
+    top = llama(**sizes(32, 24, 2, 4, 2, 72), rope_theta=10000.0, rope_scaling=yarn(8.0, 4096))
+    weighed = mistral(**sizes(24, 32, 2, 2, 1, 72), sliding_window=None)
+    weighed["rope_parameters"] = yarn(8.0, 40, rope_theta=5000.0, mscale=0.7, mscale_all_dim=1.4)
+    # 128, not hidden / heads.
+    wide = qwen3(**sizes(16, 24, 1, 2, 1, 72))
+    unit = gpt_oss(2, 2, **sizes(24, 20, 2, 4, 2, 96), num_local_experts=4, head_dim=12, sliding_window=5)
+    head = llama(**sizes(32, 24, 1, 4, 2, 96), tie_word_embeddings=True)
+    tiers = [change("mscale", 1.4), change("factor", 4.0), {"rope_parameters.rope_theta": 10000.0}]
+    return [
+        Case("yarn-factor-null", inferred, [60, 9], about=[change("factor", 4.0), UNSCALED]),
+        Case("yarn-context-at-the-top", top | {"original_max_position_embeddings": 40}, [52, 14], about=[UNSCALED]),
+        Case("yarn-weighed", weighed, [47, 12], about=tiers),
+        Case("qwen3-wide-heads", wide, [22, 8]),
+        Case("gpt-oss-unit", unit | {"swiglu_alpha": 1.2, "swiglu_limit": 2.5}, [31, 12]),
+        Case("head-of-its-own", head, [26, 11], "own head"),
     ]
 
 

@@ -10,7 +10,7 @@ Each case is a folder, as a user has it:
     config.transformers5.json the same model as transformers 5 writes it (`rope_parameters` alone, `dtype`, ...)
     model.safetensors         written by transformers: layout "hub" (as published: for Mixtral and Qwen3-MoE a tensor
                               per expert) or "fused" (one for all experts of a layer); "mxfp4" has gpt-oss's experts in
-                              blocks and scales made here
+                              blocks and scales made here; "own head" has a head of its own though the config ties it
     golden.json               sequences  [{ids, response_start}]
                               nats       per sequence the response's summed loss, in f64 from logits in f32
                               routing    per layer (empty where it has no experts), sequence and token: the chosen
@@ -26,6 +26,7 @@ may be near a tie. The cases themselves are in architecture_cases.py.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -125,7 +126,8 @@ def expand(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 def write(case: Case, folder: str, seed: int) -> None:
     """Config of both generations and weights of a case."""
     os.makedirs(folder, exist_ok=True)
-    plain = {k: v for k, v in case.config.items() if k != "quantization_config"}
+    # transformers completes the objects that it is given.
+    plain = copy.deepcopy({k: v for k, v in case.config.items() if k != "quantization_config"})
     config = AutoConfig.for_model(**plain)
     model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
     randomise(model, seed)
@@ -136,6 +138,13 @@ def write(case: Case, folder: str, seed: int) -> None:
         tensors = load_file(path) | quantised
         for name in quantised:
             tensors.pop(re.sub("_(blocks|scales)$", "", name), None)
+        save_file(tensors, path, metadata={"format": "pt"})
+    if case.layout == "own head":
+        path = os.path.join(folder, "model.safetensors")
+        tensors = load_file(path)
+        table = tensors["model.embed_tokens.weight"]
+        random = np.random.default_rng([seed, 5]).standard_normal(tuple(table.shape))
+        tensors["lm_head.weight"] = torch.from_numpy(2 * random / math.sqrt(table.shape[1])).to(table.dtype)
         save_file(tensors, path, metadata={"format": "pt"})
     os.chmod(os.path.join(folder, "model.safetensors"), 0o644)
     newer = os.path.join(folder, "config.transformers5.json")
@@ -173,7 +182,14 @@ def load(folder: str, config_name: str = "config.json"):
         )
     problems = {kind: list(found) for kind, found in report.items() if found}
     assert not problems, f"{folder}: {problems}"
+    set_unit(model, getattr(model.config, "swiglu_alpha", 1.702), getattr(model.config, "swiglu_limit", 7.0))
     return model.float().eval()
+
+
+def set_unit(model, alpha: float, limit: float) -> None:
+    """gpt-oss's gated unit as the file says it: transformers has both numbers in its code."""
+    for layer in model.model.layers if model.config.model_type == "gpt_oss" else []:
+        layer.mlp.experts.alpha, layer.mlp.experts.limit = alpha, limit
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -331,10 +347,11 @@ def prove(folder: str, case: Case, wanted: dict) -> None:
         moved = gap(wanted["nats"], one_by_one(other.float().eval(), rows)[0])
         assert moved > MATTERS, f"{case.name}: with {change} the loss changes by {moved} only"
     if case.config["model_type"] == "gpt_oss":
-        for layer in model.model.layers:
-            layer.mlp.experts.limit = math.inf
-        moved = gap(wanted["nats"], one_by_one(model, rows)[0])
-        assert moved > MATTERS, f"{case.name}: without the clamp at 7 the loss changes by {moved} only"
+        alpha, limit = case.config.get("swiglu_alpha", 1.702), case.config.get("swiglu_limit", 7.0)
+        for other in (alpha, math.inf), (3 * alpha, limit):
+            set_unit(model, *other)
+            moved = gap(wanted["nats"], one_by_one(model, rows)[0])
+            assert moved > MATTERS, f"{case.name}: with a unit of {other} the loss changes by {moved} only"
     tokens = sum(len(row["ids"]) - row["response_start"] for row in rows)
     uniform = math.log(case.config["vocab_size"])
     assert abs(sum(wanted["nats"]) / tokens - uniform) > 0.3, f"{case.name}: the loss is that of guessing"

@@ -26,6 +26,7 @@ pub mod weights;
 
 pub use error::{ExportError, Result};
 pub use export::{GGUF_FILE, Request, Settings, export};
+pub use hf::is_gptq;
 pub use open::{gguf_chat, open_gguf, open_gptq, slower_than_llama_cpp};
 pub use report::{ExportReport, TensorReport};
 pub use same_chat::{Difference, Part, Place};

@@ -32,8 +32,11 @@ pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
     let chat = Chat::of(&gguf_files(path, parts.chat)?)?;
-    let config = ModelConfig::from_json(&parts.config_json.to_string())?;
-    let transformer = Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)?;
+    let load = || {
+        let config = ModelConfig::from_json(&parts.config_json.to_string())?;
+        Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)
+    };
+    let transformer = load().map_err(|e| e.located(path))?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
 }
 

@@ -70,10 +70,7 @@ impl Demands {
     /// # Errors
     /// A folder whose configuration or headers cannot be read.
     pub fn of_folder(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        let config = ModelConfig::from_json(&text)?;
-        Ok(Self::new(&config, Checkpoint::open(folder)?.stored_bytes()))
+        Ok(Self::new(&ModelConfig::open(folder)?, Checkpoint::open(folder)?.stored_bytes()))
     }
 
     fn new(config: &ModelConfig, stored: u64) -> Self {
@@ -142,6 +139,7 @@ mod tests {
             ("head_dim", 64),
             ("num_local_experts", 32),
             ("num_experts_per_tok", 4),
+            ("experts_per_token", 4),
             ("vocab_size", 201_088),
         ] {
             config[key] = value.into();

@@ -16,6 +16,8 @@ use uspx_kernel::{BlockMatrix, Matrix};
 /// The tensors of a model folder, by name; or tensors that another reader holds in memory.
 #[derive(Debug)]
 pub struct Checkpoint {
+    /// Where the files are; none where the tensors are in memory.
+    folder: Option<PathBuf>,
     shards: Vec<Shard>,
     place: HashMap<String, Place>,
     ready: HashMap<String, Tensor>,
@@ -38,16 +40,21 @@ struct Place {
     bytes: usize,
 }
 
+/// The file of a model that is in one.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// The file that names the shards of one that is not.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
 /// The largest header accepted, as in the format's own reader.
 const MAX_HEADER: u64 = 100_000_000;
 
 impl Checkpoint {
-    /// Opens the shards of `folder`: those of `model.safetensors.index.json`, or `model.safetensors`.
+    /// Opens `model.safetensors` of `folder`, or the shards of `model.safetensors.index.json`.
     ///
     /// # Errors
     /// A missing or truncated shard, or a header that does not parse, named with its path.
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut this = Self::in_memory(HashMap::new());
+        let mut this = Self { folder: Some(folder.to_owned()), ..Self::in_memory(HashMap::new()) };
         for path in shard_paths(folder)? {
             this.add(path)?;
         }
@@ -56,7 +63,7 @@ impl Checkpoint {
 
     /// A checkpoint whose tensors are in memory already.
     pub fn in_memory(tensors: HashMap<String, Tensor>) -> Self {
-        Self { shards: Vec::new(), place: HashMap::new(), ready: tensors, blocks: HashMap::new() }
+        Self { folder: None, shards: Vec::new(), place: HashMap::new(), ready: tensors, blocks: HashMap::new() }
     }
 
     /// The same, some matrices being quantised in blocks. They are expanded only where floats are asked for.
@@ -106,6 +113,49 @@ impl Checkpoint {
         names.into_iter().collect()
     }
 
+    /// An error with the folder that it is about, where the tensors are in one.
+    pub(crate) fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match &self.folder {
+            Some(folder) => error.located(folder),
+            None => error,
+        })
+    }
+
+    /// The type that a tensor is stored in, as it is called in messages.
+    pub fn type_name(&self, name: &str) -> Option<String> {
+        let stored = self.place.get(name).map(|place| dtype_name(place.dtype));
+        stored.or_else(|| self.ready.get(name).map(|tensor| tensor.dtype().as_str().to_owned()))
+    }
+
+    /// Whether two float tensors of shape `shape` hold the same values.
+    ///
+    /// # Errors
+    /// As [`Self::float`].
+    pub fn same(&self, name: &str, other: &str, shape: &[usize; 2]) -> Result<bool> {
+        /// Rows compared together, so that no whole vocabulary is in memory.
+        const ROWS: usize = 4096;
+        let [rows, _] = *shape;
+        for start in (0..rows).step_by(ROWS) {
+            let part = |name: &str| -> Result<Vec<f32>> {
+                let rows = start..(start + ROWS).min(rows);
+                Ok(self.float_part(name, shape, rows, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1()?)
+            };
+            if part(name)? != part(other)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a float tensor holds nothing but zeros; another one does not.
+    pub fn is_zero(&self, name: &str) -> bool {
+        let shape = self.place.get(name).map(|p| p.shape.clone());
+        let Some(shape) = shape.or_else(|| self.ready.get(name).map(|t| t.dims().to_vec())) else { return false };
+        let values = self.float(name, &shape, DType::F32, &Device::Cpu);
+        let values = values.and_then(|t| Ok(t.flatten_all()?.to_vec1::<f32>()?));
+        values.is_ok_and(|values| values.iter().all(|v| *v == 0.0))
+    }
+
     /// A tensor of the shards as it is stored: type, shape and little-endian bytes.
     ///
     /// # Errors
@@ -143,7 +193,8 @@ impl Checkpoint {
         check_shape(name, &place.shape, shape)?;
         let entries = shape.first().copied().unwrap_or(0);
         if range.end > entries || range.start > range.end || entries == 0 {
-            return Err(ModelError::tensor(name, format!("has {entries} entries, {range:?} were asked for")));
+            let Range { start, end } = range;
+            return Err(ModelError::tensor(name, format!("has {entries} entries, {start} to {end} were asked for")));
         }
         let entry = place.bytes / entries;
         Ok((place.dtype, self.bytes_of(name, place, range.start * entry..range.end * entry)?))
@@ -205,7 +256,10 @@ impl Checkpoint {
             Dtype::BF16 => DType::BF16,
             Dtype::F16 => DType::F16,
             Dtype::F32 => DType::F32,
-            other => return Err(ModelError::tensor(name, format!("is stored as {other:?}, a float was expected"))),
+            other => {
+                let reason = format!("is stored as {}, a float was expected", dtype_name(other));
+                return Err(ModelError::tensor(name, reason));
+            }
         };
         if !all_finite(&bytes, stored) {
             return Err(not_finite(name));
@@ -294,7 +348,8 @@ impl Checkpoint {
     fn raw(&self, name: &str, shape: &[usize], index: usize) -> Result<Vec<u8>> {
         let (dtype, bytes) = self.part(name, shape, index..index + 1)?;
         if dtype != Dtype::U8 {
-            return Err(ModelError::tensor(name, format!("is stored as {dtype:?}, bytes were expected")));
+            let reason = format!("is stored as {}, bytes were expected", dtype_name(dtype));
+            return Err(ModelError::tensor(name, reason));
         }
         Ok(bytes)
     }
@@ -370,17 +425,22 @@ fn check_shape(name: &str, got: &[usize], want: &[usize]) -> Result<()> {
     Err(ModelError::tensor(name, format!("has shape {got:?}, config.json asks for {want:?}")))
 }
 
-/// The weight files of a model folder, in a fixed order.
+/// A type as it is called in messages: bf16, f8_e4m3.
+pub fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// The weight files of a model folder, in a fixed order: `model.safetensors` before an index that stands beside it, as in
+/// transformers (a fine-tune saved into its base's folder leaves the base's index there).
 ///
 /// # Errors
 /// No weights in the folder, or an index that does not parse.
 pub fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>> {
-    let index = folder.join("model.safetensors.index.json");
+    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
     if !index.exists() {
-        let single = folder.join("model.safetensors");
-        if single.exists() {
-            return Ok(vec![single]);
-        }
         let reason = "has neither model.safetensors nor model.safetensors.index.json: is this a model folder?";
         return Err(ModelError::malformed(folder, reason));
     }

@@ -1,6 +1,6 @@
 //! What can be wrong with a model folder, a template or a computation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uspx_domain::SkipReason;
 
 /// Every error of this crate. Messages say what is wrong, where, and what to do.
@@ -26,7 +26,7 @@ pub enum ModelError {
     #[error("config.json: {0}")]
     Config(String),
     /// A tensor is missing or has another shape or type.
-    #[error("tensor `{name}`: {reason}")]
+    #[error("tensor `{name}` {reason}")]
     Tensor {
         /// Its name in the checkpoint.
         name: String,
@@ -69,6 +69,15 @@ impl ModelError {
             Self::Template { .. } => Some(SkipReason::Template),
             Self::Chat(_) => Some(SkipReason::Tokenizer),
             _ => None,
+        }
+    }
+
+    /// The same with the file or folder that it is about, where it does not name one yet.
+    pub fn located(self, path: &Path) -> Self {
+        match self {
+            Self::Config(reason) => Self::malformed(path, reason),
+            Self::Tensor { name, reason } => Self::malformed(path, format!("tensor `{name}` {reason}")),
+            other => other,
         }
     }
 

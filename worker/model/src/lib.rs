@@ -21,6 +21,7 @@ pub mod cuts;
 mod error;
 pub mod generate;
 mod head;
+mod inventory;
 pub mod layers;
 pub mod link;
 mod link_many;

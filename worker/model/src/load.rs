@@ -10,7 +10,7 @@ use crate::layers::norm::RmsNorm;
 use crate::layers::weight::Weight;
 use crate::taps::Projection;
 use crate::transformer::{Block, FeedForward};
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, inventory};
 use candle_core::{DType, Device, Tensor};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -69,6 +69,20 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Checks `config` against what is stored. A head of its own wins over a configuration that ties it, as in
+    /// transformers, unless it holds the embedding's values.
+    ///
+    /// # Errors
+    /// Weights stored otherwise than `quantization_config` says.
+    pub fn new(checkpoint: Checkpoint, mut config: ModelConfig, placement: Placement) -> Result<Self> {
+        checkpoint.named(inventory::check_quantisation(&config, &checkpoint))?;
+        if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
+            let shape = [config.vocab, config.hidden];
+            config.tied = checkpoint.named(checkpoint.same(HEAD, EMBEDDING, &shape))?;
+        }
+        Ok(Self { checkpoint, config, placement })
+    }
+
     fn on(&self) -> (DType, &Device) {
         (self.placement.dtype, &self.placement.device)
     }
@@ -86,28 +100,34 @@ impl Source {
 
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let (dtype, device) = self.on();
-        self.checkpoint.float(name, shape, dtype, device)
+        self.checkpoint.named(self.checkpoint.float(name, shape, dtype, device))
     }
 
     /// Rows of the embedding, as floats.
     pub fn embedding_rows(&self, range: Range<usize>) -> Result<Tensor> {
         let (dtype, device) = self.on();
-        self.checkpoint.float_part(EMBEDDING, &[self.config.vocab, self.config.hidden], range, dtype, device)
+        let shape = [self.config.vocab, self.config.hidden];
+        self.checkpoint.named(self.checkpoint.float_part(self.embedding_name(), &shape, range, dtype, device))
+    }
+
+    /// The name of the embedding. Where the two are tied, a file may have it under the head's name alone.
+    fn embedding_name(&self) -> &'static str {
+        if self.config.tied && !self.checkpoint.has(EMBEDDING) { HEAD } else { EMBEDDING }
     }
 
     /// The name of the output head.
     pub fn head_name(&self) -> &'static str {
-        if self.config.tied { EMBEDDING } else { HEAD }
+        if self.config.tied { self.embedding_name() } else { HEAD }
     }
 
     /// Rows of the output head.
     pub fn head_rows(&self, range: Range<usize>) -> Result<Weight> {
         let shape = [self.config.vocab, self.config.hidden];
-        self.checkpoint.weight(self.head_name(), &shape, range, self.packed(), self.on())
+        self.checkpoint.named(self.checkpoint.weight(self.head_name(), &shape, range, self.packed(), self.on()))
     }
 
     fn weight(&self, name: &str, out: usize, into: usize) -> Result<Weight> {
-        self.checkpoint.weight(name, &[out, into], 0..out, self.packed(), self.on())
+        self.checkpoint.named(self.checkpoint.weight(name, &[out, into], 0..out, self.packed(), self.on()))
     }
 
     fn linear(&self, path: &str, out: usize, into: usize, bias: bool) -> Result<Linear> {
@@ -182,19 +202,19 @@ impl Source {
 
 /// How a layer's experts are called.
 #[derive(Debug)]
-struct ExpertNames {
+pub(crate) struct ExpertNames {
     /// The router's path.
-    router: String,
+    pub router: String,
     /// The path before an expert's number, or of the stacked tensors.
-    experts: String,
+    pub experts: String,
     /// All experts in one tensor.
-    stacked: bool,
+    pub stacked: bool,
     /// gate, up and down of an expert with tensors of its own.
-    parts: [&'static str; 3],
+    pub parts: [&'static str; 3],
 }
 
 impl ExpertNames {
-    fn find(checkpoint: &Checkpoint, layer: usize) -> Self {
+    pub fn find(checkpoint: &Checkpoint, layer: usize) -> Self {
         let at = |rest: &str| format!("model.layers.{layer}.{rest}");
         let mixtral = checkpoint.has(&at("block_sparse_moe.gate.weight"));
         let block = at(if mixtral { "block_sparse_moe" } else { "mlp" });
@@ -246,16 +266,14 @@ impl InFile {
         let stacked = Stacked { name: &name, experts, out, into, form };
         let (dtype, device) = source.on();
         let weight = match form {
-            Form::Mxfp4 if source.on_cuda() => source.checkpoint.device_expert(&stacked, index, device)?,
-            _ => source.checkpoint.expert(&stacked, index, source.packed(), source.on())?,
+            Form::Mxfp4 if source.on_cuda() => source.checkpoint.device_expert(&stacked, index, device),
+            _ => source.checkpoint.expert(&stacked, index, source.packed(), source.on()),
         };
-        let bias = || {
-            let name = format!("{name}_bias");
-            source
-                .checkpoint
-                .float_part(&name, &[experts, out], index..index + 1, dtype, device)?
-                .squeeze(0)
-                .map_err(ModelError::from)
+        let weight = source.checkpoint.named(weight)?;
+        let bias = || -> Result<Tensor> {
+            let (name, range) = (format!("{name}_bias"), index..index + 1);
+            let row = source.checkpoint.float_part(&name, &[experts, out], range, dtype, device);
+            Ok(source.checkpoint.named(row)?.squeeze(0)?)
         };
         Ok(Linear::new(weight, self.mixture.bias.then(bias).transpose()?))
     }

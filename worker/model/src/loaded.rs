@@ -2,11 +2,11 @@
 
 use crate::batch::{Batch, Sequence, pack};
 use crate::chat::{Chat, ChatFiles};
-use crate::checkpoint::{Checkpoint, shard_paths};
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE, shard_paths};
 use crate::config::ModelConfig;
 use crate::load::Placement;
 use crate::transformer::Transformer;
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, inventory};
 use std::path::Path;
 use uspx_domain::{Digest, Fingerprint, ModelShape};
 
@@ -40,12 +40,7 @@ impl LoadedModel {
         placement: Placement,
         fingerprint: Fingerprint,
     ) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
-        let config = ModelConfig::from_json(&text).map_err(|e| match e {
-            ModelError::Config(reason) => ModelError::malformed(&path, reason),
-            other => other,
-        })?;
+        let (config, unknown) = ModelConfig::open_with_remarks(folder)?;
         let chat = Chat::open(folder)?;
         if chat.tokens().len() > config.vocab {
             let reason = format!(
@@ -53,15 +48,40 @@ impl LoadedModel {
                 config.vocab,
                 chat.tokens().len()
             );
-            return Err(ModelError::malformed(&path, reason));
+            return Err(ModelError::malformed(folder.join("config.json"), reason));
         }
-        let transformer = Transformer::load(config, checkpoint, placement)?;
+        let (tied, unused) = (config.tied, inventory::unused(&config, &checkpoint));
+        let transformer = Transformer::load(config, checkpoint, placement).map_err(|e| e.located(folder))?;
+        let mut remarks = vec![
+            named("config.json has keys that are not known here and not read", &unknown),
+            named("the weights hold tensors that the model of config.json does not use", &unused),
+        ];
+        if tied != transformer.config().tied {
+            remarks.push(Some("the output head is used as it is stored, though config.json ties it".to_owned()));
+        }
+        if [SINGLE, INDEX].iter().all(|name| folder.join(name).exists()) {
+            remarks.push(Some(format!("{SINGLE} is read, {INDEX} beside it is not")));
+        }
+        for remark in remarks.into_iter().flatten() {
+            tracing::warn!("{}: {remark}", folder.display());
+        }
         Ok(Self { transformer, chat, fingerprint })
     }
 
     /// The dimensions that decisions need.
     pub fn shape(&self) -> ModelShape {
         self.transformer.config().shape()
+    }
+}
+
+/// `what`, and the first few of `names`; nothing where there are none.
+fn named(what: &str, names: &[String]) -> Option<String> {
+    const SHOWN: usize = 8;
+    let first = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => None,
+        all if all > SHOWN => Some(format!("{what}: {first} and {} more", all - SHOWN)),
+        _ => Some(format!("{what}: {first}")),
     }
 }
 

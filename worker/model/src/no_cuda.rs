@@ -38,11 +38,11 @@ pub(crate) fn expand(_: &Tensor, _: &Tensor, _: (usize, usize), _: DType) -> Res
     absent()
 }
 
-pub(crate) fn unit(_: &Tensor, _: f64) -> Result<Tensor> {
+pub(crate) fn unit(_: &Tensor, _: f64, _: f64) -> Result<Tensor> {
     absent()
 }
 
-pub(crate) fn unit_back(_: &Tensor, _: &Tensor, _: f64) -> Result<Tensor> {
+pub(crate) fn unit_back(_: &Tensor, _: &Tensor, _: f64, _: f64) -> Result<Tensor> {
     absent()
 }
 

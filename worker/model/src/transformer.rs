@@ -76,7 +76,7 @@ impl Transformer {
     /// A tensor that is missing, has another shape than the configuration says, or holds what is no finite number. What
     /// is streamed is checked when it is read.
     pub fn load(config: ModelConfig, checkpoint: Checkpoint, placement: Placement) -> Result<Self> {
-        let source = Arc::new(Source { checkpoint, config, placement });
+        let source = Arc::new(Source::new(checkpoint, config, placement)?);
         let Placement { dtype, ref device, holding, boundaries } = source.placement;
         cuda::keep_freed_memory(device);
         let config = source.config.clone();

@@ -46,9 +46,7 @@ impl Holdings {
 }
 
 fn look(folder: &Path) -> Result<HeldModel, ModelError> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path, source })?;
-    let config = ModelConfig::from_json(&text)?;
+    let config = ModelConfig::open(folder)?;
     Ok(HeldModel { fingerprint: fingerprint(folder)?, shape: config.shape(), architecture: config.architecture })
 }
 

@@ -1,7 +1,7 @@
 //! Opens whatever holds a model: a folder of floats or MXFP4, a GPTQ folder, a GGUF file.
 
 use std::path::Path;
-use uspx_export::{ExportError, open_gguf, open_gptq};
+use uspx_export::{ExportError, is_gptq, open_gguf, open_gptq};
 use uspx_model::{LoadedModel, Placement};
 
 /// Opens a model by what it is.
@@ -12,8 +12,7 @@ pub fn open_any(path: &Path, placement: Placement) -> Result<LoadedModel, Export
     if path.is_file() {
         return open_gguf(path, placement);
     }
-    // `quantize_config.json` stands beside every GPTQ checkpoint, ours and others'.
-    if path.join("quantize_config.json").exists() {
+    if is_gptq(path) {
         return open_gptq(path, placement);
     }
     Ok(LoadedModel::open(path, placement)?)

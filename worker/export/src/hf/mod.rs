@@ -6,5 +6,5 @@ mod write;
 
 pub(crate) use config::rope;
 pub use config::{read_json, student_config, write_chat};
-pub use read::read_gptq;
+pub use read::{is_gptq, read_gptq};
 pub use write::{Weights, write_folder};

@@ -9,7 +9,7 @@ use safetensors::tensor::Dtype;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
-use uspx_model::checkpoint::Checkpoint;
+use uspx_model::checkpoint::{Checkpoint, dtype_name};
 
 /// Reads a GPTQ folder: every tensor f32 on the CPU, under its original name (`model.layers.0.self_attn.q_proj.weight`
 /// `[outputs, inputs]` for what is stored as `.qweight` and its companions).
@@ -20,6 +20,11 @@ use uspx_model::checkpoint::Checkpoint;
 pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
     check_layout(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
+    if !checkpoint.names().iter().any(|name| name.ends_with(".qweight")) {
+        let reason = "the quantisation says gptq, but no tensor is packed: delete quantization_config from config.json, and \
+                      quantize_config.json";
+        return Err(ExportError::format(folder, reason));
+    }
     let mut tensors = HashMap::new();
     for name in checkpoint.names() {
         if let Some(module) = name.strip_suffix(".qweight") {
@@ -29,6 +34,17 @@ pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
         }
     }
     Ok(tensors)
+}
+
+/// Whether a folder is a GPTQ checkpoint: config.json's `quantization_config` says so, as transformers and Qwen write it, or
+/// says nothing and quantize_config.json stands beside it, as older programs do. A config.json that cannot be read says
+/// nothing: whoever opens the folder reports it.
+pub fn is_gptq(folder: &Path) -> bool {
+    let config = read_json(&folder.join("config.json")).unwrap_or_default();
+    match config.get("quantization_config").filter(|q| !q.is_null()) {
+        Some(stated) => stated.get("quant_method").and_then(Value::as_str) == Some("gptq"),
+        None => folder.join("quantize_config.json").exists(),
+    }
 }
 
 fn is_part(name: &str) -> bool {
@@ -49,9 +65,9 @@ fn check_layout(folder: &Path) -> Result<()> {
     let layout = quantisation.get("checkpoint_format").and_then(Value::as_str).unwrap_or("gptq");
     if (method, bits, layout) != ("gptq", Some(4), "gptq") {
         let bits = bits.map_or("?".into(), |b| b.to_string());
-        return Err(ExportError::Unsupported(format!(
-            "quantised by {method}, {bits} bits, layout {layout}: gptq with 4 bits in layout gptq is read"
-        )));
+        let reason =
+            format!("quantised by {method}, {bits} bits, layout {layout}: gptq with 4 bits in layout gptq is read");
+        return Err(ExportError::Unsupported(format!("{}: {reason}", folder.display())));
     }
     Ok(())
 }
@@ -61,7 +77,8 @@ fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor
         let name = format!("{module}.{part}");
         let (stored, shape, bytes) = checkpoint.stored(&name)?;
         if stored != dtype || shape.len() != rank {
-            let reason = format!("tensor `{name}` is {stored:?} {shape:?}, {dtype:?} of rank {rank} was expected");
+            let (stored, wanted) = (dtype_name(stored), dtype_name(dtype));
+            let reason = format!("tensor `{name}` is {stored} of {shape:?}, {wanted} of rank {rank} was expected");
             return Err(ExportError::format(folder, reason));
         }
         Ok((shape, bytes))
@@ -100,7 +117,8 @@ fn float(checkpoint: &Checkpoint, name: &str, folder: &Path) -> Result<Tensor> {
         Dtype::BF16 => DType::BF16,
         Dtype::F32 => DType::F32,
         other => {
-            return Err(ExportError::format(folder, format!("tensor `{name}` is {other:?}, a float was expected")));
+            let reason = format!("tensor `{name}` is {}, a float was expected", dtype_name(other));
+            return Err(ExportError::format(folder, reason));
         }
     };
     Ok(Tensor::from_raw_buffer(&bytes, dtype, &shape, &Device::Cpu)?.to_dtype(DType::F32)?)

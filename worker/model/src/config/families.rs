@@ -1,251 +1,113 @@
-//! How each family of models spells its `config.json`.
+//! The families of models, and what each one's configuration class in transformers 5 takes for a key that is missing.
 
-use super::rope::RopeKeys;
-use super::{AttentionBias, GatedUnit, Mixture, Mlp, ModelConfig, Quantisation, missing, refuse};
-use crate::ModelError;
-use serde::Deserialize;
-use serde_json::Value;
-
-/// The families known here, by `model_type`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+/// A family, by `model_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// gpt-oss.
     GptOss,
+    /// Llama 1 to 3.
     Llama,
+    /// Mistral.
     Mistral,
+    /// Mixtral.
     Mixtral,
+    /// Qwen 2 and 2.5.
     Qwen2,
+    /// Qwen 3.
     Qwen3,
+    /// Qwen 3 with experts.
     Qwen3Moe,
 }
 
-const FAMILIES: [(&str, Family); 7] = [
-    ("gpt_oss", Family::GptOss),
-    ("llama", Family::Llama),
-    ("mistral", Family::Mistral),
-    ("mixtral", Family::Mixtral),
-    ("qwen2", Family::Qwen2),
-    ("qwen3", Family::Qwen3),
-    ("qwen3_moe", Family::Qwen3Moe),
-];
-
-/// Keys of other families that change the mathematics: with any value but a neutral one the file is refused.
-const FOREIGN: [&str; 18] = [
-    "alibi",
-    "attention_chunk_size",
-    "attention_multiplier",
-    "attn_logit_softcapping",
-    "embedding_multiplier",
-    "final_logit_softcapping",
-    "logit_scale",
-    "logits_scaling",
-    "mlp_bias",
-    "n_shared_experts",
-    "no_rope_layers",
-    "num_shared_experts",
-    "partial_rotary_factor",
-    "qk_layernorm",
-    "query_pre_attn_scalar",
-    "residual_multiplier",
-    "shared_expert_intermediate_size",
-    "use_qk_norm",
-];
-
-#[derive(Deserialize)]
-struct Raw {
-    model_type: Option<String>,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    intermediate_size: usize,
-    moe_intermediate_size: Option<usize>,
-    vocab_size: usize,
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Value>,
-    rope_parameters: Option<Value>,
-    max_position_embeddings: Option<f64>,
-    attention_bias: Option<bool>,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
-    sliding_window: Option<usize>,
-    use_sliding_window: Option<bool>,
-    max_window_layers: Option<usize>,
-    layer_types: Option<Vec<String>>,
-    num_local_experts: Option<usize>,
-    num_experts: Option<usize>,
-    num_experts_per_tok: Option<usize>,
-    experts_per_token: Option<usize>,
-    norm_topk_prob: Option<bool>,
-    decoder_sparse_step: Option<usize>,
-    mlp_only_layers: Option<Vec<usize>>,
-    swiglu_limit: Option<f64>,
-    quantization_config: Option<Value>,
+/// What a class takes for keys that are missing. The five dimensions that no checkpoint can do without (`hidden_size`,
+/// `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `vocab_size`) have defaults in transformers too, those
+/// of the family's first model; here they are demanded.
+pub(super) struct Defaults {
+    /// `num_key_value_heads`; `None`: as many as query heads.
+    pub kv_heads: Option<usize>,
+    /// `head_dim`; `None`: hidden_size / num_attention_heads.
+    pub head_dim: Option<usize>,
+    /// `max_position_embeddings`.
+    pub context: usize,
+    /// `rms_norm_eps`.
+    pub eps: f64,
+    /// `rope_theta`.
+    pub theta: f64,
+    /// `sliding_window`.
+    pub window: Option<usize>,
+    /// `num_local_experts` or `num_experts`; 0 in dense families.
+    pub experts: usize,
+    /// `num_experts_per_tok`.
+    pub top_k: usize,
 }
 
-/// Reads a `config.json`, not yet checked for sense.
-pub(super) fn read(text: &str) -> Result<ModelConfig, ModelError> {
-    let value: Value = serde_json::from_str(text).map_err(|e| ModelError::Config(e.to_string()))?;
-    let named = value.get("model_type").and_then(Value::as_str);
-    // The better message where numbers are missing because the architecture is another one.
-    let family = FAMILIES.iter().find(|(name, _)| Some(*name) == named).map(|(_, family)| *family);
-    let Some(family) = family else { return unknown_architecture(named) };
-    if let Some(key) = FOREIGN.iter().find(|key| value.get(**key).is_some_and(|v| !is_neutral(v))) {
-        return refuse(format!("`{key}` changes the mathematics in a way that is not supported"));
-    }
-    let raw: Raw = serde_json::from_value(value).map_err(|e| ModelError::Config(e.to_string()))?;
-    raw.build(family)
-}
+/// `max_window_layers` of Qwen 2 and 3.
+pub(super) const MAX_WINDOW_LAYERS: usize = 28;
+/// `moe_intermediate_size` of Qwen 3 with experts.
+pub(super) const MOE_INNER: usize = 768;
+/// gpt-oss's gated unit. transformers 5 has both numbers in its code; the files of some checkpoints name them.
+pub(super) const SWIGLU_ALPHA: f64 = 1.702;
+/// Its clamp.
+pub(super) const SWIGLU_LIMIT: f64 = 7.0;
 
-fn is_neutral(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(n) => n.as_f64().is_some_and(|n| n == 0.0 || n == 1.0),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    }
-}
+const QWEN: Defaults = Defaults {
+    kv_heads: Some(32),
+    head_dim: None,
+    context: 32_768,
+    eps: 1e-6,
+    theta: 10_000.0,
+    window: Some(4096),
+    experts: 0,
+    top_k: 0,
+};
+const LLAMA: Defaults = Defaults { kv_heads: None, context: 2048, window: None, ..QWEN };
+const MISTRAL: Defaults = Defaults { kv_heads: Some(8), context: 131_072, ..QWEN };
+const MIXTRAL: Defaults = Defaults { eps: 1e-5, theta: 1_000_000.0, window: None, experts: 8, top_k: 2, ..MISTRAL };
+const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN };
+const QWEN3_MOE: Defaults = Defaults { kv_heads: Some(4), experts: 128, top_k: 8, ..QWEN };
+const GPT_OSS: Defaults = Defaults {
+    kv_heads: Some(8),
+    head_dim: Some(64),
+    context: 131_072,
+    eps: 1e-5,
+    theta: 150_000.0,
+    window: Some(128),
+    experts: 128,
+    top_k: 4,
+};
 
-fn unknown_architecture<T>(found: Option<&str>) -> Result<T, ModelError> {
-    let known = FAMILIES.map(|(name, _)| name).join(", ");
-    refuse(format!(
-        "model_type `{}` is not known: {known} are. Give a folder of one of these",
-        found.unwrap_or("(none)")
-    ))
-}
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::GptOss, Self::Llama, Self::Mistral, Self::Mixtral, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
 
-impl Raw {
-    fn build(self, family: Family) -> Result<ModelConfig, ModelError> {
-        if self.hidden_act.as_deref().is_some_and(|a| a != "silu") {
-            return refuse(format!("hidden_act {:?} is not known: silu is", self.hidden_act));
-        }
-        let head_dim = match self.head_dim {
-            Some(d) => d,
-            None if self.num_attention_heads > 0 => self.hidden_size / self.num_attention_heads,
-            None => return Err(missing("num_attention_heads")),
-        };
-        let rope = RopeKeys {
-            theta: self.rope_theta,
-            scaling: self.rope_scaling.as_ref(),
-            parameters: self.rope_parameters.as_ref(),
-            max_position: self.max_position_embeddings,
-            // Llama 2 was published with files from before the key; its paper's base is that of Su et al.
-            unsaid: (family == Family::Llama).then_some(10_000.0),
-        };
-        Ok(ModelConfig {
-            rope: rope.read()?,
-            quantisation: self.quantisation()?,
-            windows: self.windows(family)?,
-            mlps: self.mlps(family)?,
-            bias: self.bias(family),
-            architecture: self.model_type.unwrap_or_default(),
-            hidden: self.hidden_size,
-            heads: self.num_attention_heads,
-            kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-            head_dim,
-            vocab: self.vocab_size,
-            context: self.max_position_embeddings.map(|n| n as usize),
-            norm_eps: self.rms_norm_eps,
-            qk_norm: matches!(family, Family::Qwen3 | Family::Qwen3Moe),
-            sinks: family == Family::GptOss,
-            tied: self.tie_word_embeddings.unwrap_or(false),
-        })
+    /// The family that `model_type` names.
+    pub fn named(model_type: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|f| f.name() == model_type)
     }
 
-    fn bias(&self, family: Family) -> AttentionBias {
-        match family {
-            Family::Qwen2 => AttentionBias { qkv: true, o: false },
-            Family::Mistral | Family::Mixtral => AttentionBias { qkv: false, o: false },
-            _ => {
-                let all = self.attention_bias.unwrap_or(family == Family::GptOss);
-                AttentionBias { qkv: all, o: all }
-            }
+    /// Its `model_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GptOss => "gpt_oss",
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Mixtral => "mixtral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3_moe",
         }
     }
 
-    fn mlps(&self, family: Family) -> Result<Vec<Mlp>, ModelError> {
-        let dense = Mlp::Dense { inner: self.intermediate_size };
-        let experts = match family {
-            Family::GptOss | Family::Mixtral => self.num_local_experts.ok_or_else(|| missing("num_local_experts"))?,
-            Family::Qwen3Moe => self.num_experts.or(self.num_local_experts).ok_or_else(|| missing("num_experts"))?,
-            _ if self.num_local_experts.or(self.num_experts).is_some_and(|n| n > 0) => {
-                return refuse(format!("experts in a {:?} config are not supported", self.model_type));
-            }
-            _ => return Ok(vec![dense; self.num_hidden_layers]),
-        };
-        let mixture = Mlp::Experts(self.mixture(family, experts)?);
-        let step = self.decoder_sparse_step.unwrap_or(1);
-        let only: &[usize] = self.mlp_only_layers.as_deref().unwrap_or_default();
-        let sparse = |layer: usize| step > 0 && (layer + 1).is_multiple_of(step) && !only.contains(&layer);
-        Ok((0..self.num_hidden_layers).map(|layer| if sparse(layer) { mixture } else { dense }).collect())
-    }
-
-    fn mixture(&self, family: Family, experts: usize) -> Result<Mixture, ModelError> {
-        let top_k = self.num_experts_per_tok.or(self.experts_per_token);
-        let inner = match family {
-            Family::Qwen3Moe => self.moe_intermediate_size.ok_or_else(|| missing("moe_intermediate_size"))?,
-            _ => self.intermediate_size,
-        };
-        let unit = match family {
-            Family::GptOss => GatedUnit::Clamped { limit: self.swiglu_limit.unwrap_or(7.0) },
-            _ => GatedUnit::Silu,
-        };
-        Ok(Mixture {
-            experts,
-            top_k: top_k.ok_or_else(|| missing("num_experts_per_tok"))?,
-            inner,
-            renormalise: family != Family::Qwen3Moe || self.norm_topk_prob.unwrap_or(false),
-            unit,
-            bias: family == Family::GptOss,
-        })
-    }
-
-    /// Per-layer windows: `layer_types` where the file has them, else each family's older rule.
-    fn windows(&self, family: Family) -> Result<Vec<Option<usize>>, ModelError> {
-        let qwen = matches!(family, Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe);
-        let window = if qwen && self.use_sliding_window != Some(true) { None } else { self.sliding_window };
-        let Some(kinds) = &self.layer_types else {
-            if family == Family::GptOss && window.is_none() {
-                return Err(missing("sliding_window"));
-            }
-            if matches!(family, Family::Qwen2 | Family::Qwen3) && window.is_some() && self.max_window_layers.is_none() {
-                return Err(missing("max_window_layers"));
-            }
-            return Ok((0..self.num_hidden_layers)
-                .map(|layer| window.filter(|_| self.slides(family, layer)))
-                .collect());
-        };
-        if kinds.len() != self.num_hidden_layers {
-            return refuse(format!("layer_types names {} layers of {}", kinds.len(), self.num_hidden_layers));
-        }
-        let each = |kind: &String| match kind.as_str() {
-            "full_attention" => Ok(None),
-            "sliding_attention" if qwen => Ok(window),
-            "sliding_attention" => window.map(Some).ok_or_else(|| missing("sliding_window")),
-            other => refuse(format!("layer type `{other}` is not known")),
-        };
-        kinds.iter().map(each).collect()
-    }
-
-    /// Whether a layer slides where `layer_types` does not say it.
-    fn slides(&self, family: Family, layer: usize) -> bool {
-        match family {
-            // Its first release alternated, sliding first.
-            Family::GptOss => layer.is_multiple_of(2),
-            Family::Llama => false,
-            Family::Mistral | Family::Mixtral | Family::Qwen3Moe => true,
-            Family::Qwen2 | Family::Qwen3 => self.max_window_layers.is_some_and(|first| layer >= first),
-        }
-    }
-
-    fn quantisation(&self) -> Result<Quantisation, ModelError> {
-        let Some(q) = self.quantization_config.as_ref().filter(|q| !q.is_null()) else { return Ok(Quantisation::None) };
-        match q.get("quant_method").and_then(Value::as_str) {
-            Some("mxfp4") => Ok(Quantisation::Mxfp4),
-            // A GPTQ folder is read by the exporter's reader, which hands over floats.
-            Some("gptq") => Ok(Quantisation::None),
-            other => refuse(format!("quant_method {other:?} is not known: mxfp4 and gptq are")),
+    pub(super) fn defaults(self) -> &'static Defaults {
+        match self {
+            Self::GptOss => &GPT_OSS,
+            Self::Llama => &LLAMA,
+            Self::Mistral => &MISTRAL,
+            Self::Mixtral => &MIXTRAL,
+            Self::Qwen2 => &QWEN,
+            Self::Qwen3 => &QWEN3,
+            Self::Qwen3Moe => &QWEN3_MOE,
         }
     }
 }

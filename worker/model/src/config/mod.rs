@@ -1,14 +1,21 @@
-//! What a model is, read from its `config.json`. Every number comes from there; nothing is a library's default.
+//! What a model is, read from its `config.json` as transformers 5 reads it.
 //!
-//! Keys that change the mathematics in a way this crate does not know are refused, never ignored. How each family
-//! spells things is in `families`, rotary embeddings in `rope`.
+//! Every key is used, known to have no effect here, or refused where its value changes the mathematics in a way that is not
+//! known; a key that nobody knows is named in a warning. `keys` is the table of that, `families` has what a class takes for
+//! keys that are missing, `read` makes a [`ModelConfig`] of them, `rope` its rotary embedding.
 
 mod families;
+mod keys;
+mod read;
 mod rope;
+mod values;
 
+pub use families::Family;
+pub use keys::{Neutral, Role, role};
 pub use rope::{Rope, RopeScaling};
 
 use crate::ModelError;
+use std::path::Path;
 use uspx_domain::ModelShape;
 
 /// A transformer's dimensions and rules.
@@ -91,8 +98,10 @@ pub struct Mixture {
 pub enum GatedUnit {
     /// silu(gate) · up.
     Silu,
-    /// (up + 1) · gate · σ(1.702 · gate), gate clamped from above and up from both sides (gpt-oss).
+    /// (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both sides (gpt-oss).
     Clamped {
+        /// The slope within the sigmoid.
+        alpha: f64,
         /// The clamp.
         limit: f64,
     },
@@ -105,6 +114,8 @@ pub enum Quantisation {
     None,
     /// Experts in MXFP4 blocks.
     Mxfp4,
+    /// Linear maps in 4 bits as GPTQ packs them; the exporter's reader hands them over as floats.
+    Gptq,
 }
 
 pub(super) fn refuse<T>(reason: impl Into<String>) -> Result<T, ModelError> {
@@ -115,20 +126,62 @@ pub(super) fn missing(key: &str) -> ModelError {
     ModelError::Config(format!("`{key}` is missing"))
 }
 
+fn parsed(text: &str) -> Result<serde_json::Value, ModelError> {
+    serde_json::from_str(text).map_err(|e| ModelError::Config(e.to_string()))
+}
+
+/// The keys of a `config.json` that nobody here knows.
+///
+/// # Errors
+/// Those of [`ModelConfig::from_json`].
+pub fn unknown_keys(text: &str) -> Result<Vec<String>, ModelError> {
+    let value = parsed(text)?;
+    let (keys, family) = read::parse(&value)?;
+    let mut unknown = keys::unknown(family, &keys);
+    unknown.extend(rope::passed_over(&keys, family)?);
+    Ok(unknown)
+}
+
 impl ModelConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for an unknown architecture, a missing number, or mathematics not known here.
+    /// [`ModelError::Config`] for an unknown architecture, a missing number, a wrong type, or mathematics not known here.
     pub fn from_json(text: &str) -> Result<Self, ModelError> {
-        let config = families::read(text)?;
+        let config = read::read(&parsed(text)?)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Reads a folder's `config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`], with the file's path; or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        Self::open_with_remarks(folder).map(|(config, _)| config)
+    }
+
+    /// The same, with the keys that were passed over because nobody knows them, sorted; those within `rope_scaling` with
+    /// its name before them.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_remarks(folder: &Path) -> Result<(Self, Vec<String>), ModelError> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(ModelError::read(&path))?;
+        let read = || Ok((Self::from_json(&text)?, unknown_keys(&text)?));
+        read().map_err(|e: ModelError| e.located(&path))
     }
 
     fn check(&self) -> Result<(), ModelError> {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return refuse(format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads));
+        }
+        let empty = |mlp: &Mlp| matches!(mlp, Mlp::Dense { inner: 0 } | Mlp::Experts(Mixture { inner: 0, .. }));
+        if self.heads == 0 || self.vocab == 0 || self.mlps.iter().any(empty) {
+            return refuse(
+                "num_attention_heads, vocab_size, intermediate_size and moe_intermediate_size must be above 0",
+            );
         }
         if self.hidden == 0 || self.windows.is_empty() || !self.head_dim.is_multiple_of(2) || self.head_dim == 0 {
             return refuse("hidden_size, num_hidden_layers and an even head_dim must be above 0");
@@ -209,6 +262,8 @@ mod tests {
             ("num_key_value_heads", Value::from(3), "3 KV heads"),
             ("mlp_bias", Value::from(true), "mlp_bias"),
             ("partial_rotary_factor", Value::from(0.5), "partial_rotary_factor"),
+            ("hidden_size", Value::from("128"), "`hidden_size` is \"128\": a whole number"),
+            ("num_local_experts", Value::from(4), "num_local_experts"),
         ] {
             let mut config: Value = serde_json::from_str(STUDENT).unwrap();
             config[key] = value;

@@ -60,28 +60,28 @@ extern "C" __global__ void gather(const unsigned *x, const unsigned *ids, unsign
     for (unsigned c = threadIdx.x; c < words; c += blockDim.x) to[c] = from[c];
 }
 
-// gpt-oss's unit on rows of gate and up in turns: (up + 1) * gate * sigmoid(1.702 gate), both clamped.
+// gpt-oss's unit on rows of gate and up in turns: (up + 1) * gate * sigmoid(alpha gate), both clamped.
 template <typename T>
-__device__ void unit(const T *pairs, T *out, size_t count, float limit) {
+__device__ void unit(const T *pairs, T *out, size_t count, float alpha, float limit) {
     size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float gate = load(pairs, 2 * at), up = load(pairs, 2 * at + 1);
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : (up < -limit ? -limit : up);
-    store(out, at, (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate)));
+    store(out, at, (up + 1.0f) * gate / (1.0f + expf(-alpha * gate)));
 }
 
 // The unit's gradient: that of the output into those of gate and up, in turns. A clamped input has none.
 template <typename T>
-__device__ void unit_back(const T *pairs, const T *grads, T *out, size_t count, float limit) {
+__device__ void unit_back(const T *pairs, const T *grads, T *out, size_t count, float alpha, float limit) {
     size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float gate = load(pairs, 2 * at), up = load(pairs, 2 * at + 1), grad = load(grads, at);
     bool gate_moves = !(gate > limit), up_moves = !(up > limit || up < -limit);
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : (up < -limit ? -limit : up);
-    float s = 1.0f / (1.0f + expf(-1.702f * gate));
-    float by_gate = (up + 1.0f) * s * (1.0f + 1.702f * gate * (1.0f - s));
+    float s = 1.0f / (1.0f + expf(-alpha * gate));
+    float by_gate = (up + 1.0f) * s * (1.0f + alpha * gate * (1.0f - s));
     store(out, 2 * at, gate_moves ? grad * by_gate : 0.0f);
     store(out, 2 * at + 1, up_moves ? grad * gate * s : 0.0f);
 }
@@ -219,9 +219,11 @@ __device__ void attend(const T *q, const T *k, const T *v, const unsigned *rows,
     extern "C" __global__ void expand_##NAME(const unsigned *c, const unsigned char *s, T *o, size_t n) {               \
         expand(c, s, o, n);                                                                                             \
     }                                                                                                                   \
-    extern "C" __global__ void unit_##NAME(const T *p, T *o, size_t n, float limit) { unit(p, o, n, limit); }           \
-    extern "C" __global__ void unit_back_##NAME(const T *p, const T *g, T *o, size_t n, float limit) {                  \
-        unit_back(p, g, o, n, limit);                                                                                   \
+    extern "C" __global__ void unit_##NAME(const T *p, T *o, size_t n, float alpha, float limit) {                      \
+        unit(p, o, n, alpha, limit);                                                                                    \
+    }                                                                                                                   \
+    extern "C" __global__ void unit_back_##NAME(const T *p, const T *g, T *o, size_t n, float alpha, float limit) {     \
+        unit_back(p, g, o, n, alpha, limit);                                                                            \
     }                                                                                                                   \
     extern "C" __global__ void sum_places_##NAME(const T *r, const unsigned *p, const T *g, T *o, unsigned w,           \
                                                  unsigned k) {                                                          \

@@ -65,16 +65,16 @@ pub(crate) fn expand(blocks: &Tensor, scales: &Tensor, shape: (usize, usize), dt
 }
 
 /// gpt-oss's unit, `[S, 2·inner]` to `[S, inner]`; not differentiable.
-pub(crate) fn unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
-    let dtype = pairs.dtype();
-    op1("clamped-unit", &pairs.contiguous()?, |pairs| by_type!(dtype, run_unit(limit as f32, pairs)))
+pub(crate) fn unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
+    let (dtype, numbers) = (pairs.dtype(), [alpha as f32, limit as f32]);
+    op1("clamped-unit", &pairs.contiguous()?, |pairs| by_type!(dtype, run_unit(numbers, pairs)))
 }
 
 /// Its gradient, `[S, 2·inner]` and `[S, inner]` to `[S, 2·inner]`.
-pub(crate) fn unit_back(pairs: &Tensor, grad: &Tensor, limit: f64) -> Result<Tensor> {
-    let dtype = pairs.dtype();
+pub(crate) fn unit_back(pairs: &Tensor, grad: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
+    let (dtype, numbers) = (pairs.dtype(), [alpha as f32, limit as f32]);
     op2("clamped-unit-backward", [&pairs.contiguous()?, &grad.contiguous()?], |inputs| {
-        by_type!(dtype, run_unit_back(limit as f32, inputs))
+        by_type!(dtype, run_unit_back(numbers, inputs))
     })
 }
 
@@ -178,7 +178,7 @@ fn run_expand<T: Value>(shape: (usize, usize), inputs: [Input<'_>; 2]) -> Result
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape.into()))
 }
 
-fn run_unit<T: Value>(limit: f32, (pairs, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+fn run_unit<T: Value>([alpha, limit]: [f32; 2], (pairs, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (rows, width) = layout.shape().dims2()?;
     let (device, count) = (pairs.device(), rows * (width / 2));
     let pairs = view::<T>(pairs, layout)?;
@@ -187,13 +187,13 @@ fn run_unit<T: Value>(limit: f32, (pairs, layout): Input<'_>) -> Result<(CudaSto
     let function = kernel::<T>(device, "unit")?;
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
-    launch.arg(&pairs).arg(&mut out).arg(&count).arg(&limit);
+    launch.arg(&pairs).arg(&mut out).arg(&count).arg(&alpha).arg(&limit);
     // SAFETY: two values of `pairs` for each of `count` outputs; the width is even (checked by the caller).
     unsafe { launch.launch(each(count)?) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width / 2).into()))
 }
 
-fn run_unit_back<T: Value>(limit: f32, inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+fn run_unit_back<T: Value>([alpha, limit]: [f32; 2], inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
     let [(pairs, pl), (grad, gl)] = inputs;
     let (device, count) = (pairs.device(), gl.shape().elem_count());
     if pl.shape().elem_count() != 2 * count {
@@ -205,7 +205,7 @@ fn run_unit_back<T: Value>(limit: f32, inputs: [Input<'_>; 2]) -> Result<(CudaSt
     let function = kernel::<T>(device, "unit_back")?;
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
-    launch.arg(&pairs).arg(&grad).arg(&mut out).arg(&count).arg(&limit);
+    launch.arg(&pairs).arg(&grad).arg(&mut out).arg(&count).arg(&alpha).arg(&limit);
     // SAFETY: the sizes are checked above.
     unsafe { launch.launch(each(count)?) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), pl.shape().clone()))

@@ -6,25 +6,22 @@ use crate::link::link;
 use crate::{ModelError, Result, cuda};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 
-/// gpt-oss's sigmoid slope.
-const SLOPE: f32 = 1.702;
-
-/// gpt-oss's unit, (up + 1) · gate · σ(1.702 · gate), gate clamped from above and up from both sides: `[S, 2·inner]` with
+/// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both sides: `[S, 2·inner]` with
 /// gate and up in turns to `[S, inner]`; differentiable.
 ///
 /// # Errors
 /// An odd width; those of the tensor library.
-pub fn clamped_unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
+pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
     let (rows, width) = pairs.dims2()?;
     if !width.is_multiple_of(2) {
         return Err(ModelError::Request(format!("gate and up in turns need an even width, not {width}")));
     }
     if is_plain(pairs) {
-        let limit = limit as f32;
+        let (alpha, limit) = (alpha as f32, limit as f32);
         let one = |pair: &[f32]| match pair {
             [gate, up] => {
                 let (gate, up) = (at_most(*gate, limit), at_least(at_most(*up, limit), -limit));
-                (up + 1.0) * gate * sigmoid(SLOPE * gate)
+                (up + 1.0) * gate * sigmoid(alpha * gate)
             }
             _ => 0.0,
         };
@@ -32,14 +29,14 @@ pub fn clamped_unit(pairs: &Tensor, limit: f64) -> Result<Tensor> {
         return Ok(Tensor::from_vec(values, (rows, width / 2), pairs.device())?);
     }
     if cuda::serves(pairs) {
-        let y = cuda::unit(&pairs.detach(), limit)?;
-        return Ok(link("clamped-unit", pairs, y, move |x, _, grad| cuda::unit_back(x, grad, limit))?);
+        let y = cuda::unit(&pairs.detach(), alpha, limit)?;
+        return Ok(link("clamped-unit", pairs, y, move |x, _, grad| cuda::unit_back(x, grad, alpha, limit))?);
     }
     let apart = pairs.reshape((rows, width / 2, 2))?;
     let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();
     let gate = half(0)?.minimum(limit)?;
     let up = half(1)?.clamp(-limit, limit)?;
-    let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * f64::from(SLOPE))?)?)?;
+    let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * alpha)?)?)?;
     Ok(((up + 1.0)? * swish)?)
 }
 

@@ -136,7 +136,9 @@ impl Expert {
 
     fn channels(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {
         match (&self.first, unit) {
-            (FirstMaps::InTurns(map), GatedUnit::Clamped { limit }) => clamped_unit(&map.forward(x)?, limit),
+            (FirstMaps::InTurns(map), GatedUnit::Clamped { alpha, limit }) => {
+                clamped_unit(&map.forward(x)?, alpha, limit)
+            }
             (FirstMaps::Apart { gate, up }, GatedUnit::Silu) => swiglu(&gate.forward(x)?, &up.forward(x)?),
             (FirstMaps::Halves(map), GatedUnit::Silu) => {
                 let both = map.forward(x)?;

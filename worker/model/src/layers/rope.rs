@@ -38,6 +38,16 @@ impl Rotary {
         }
     }
 
+    /// The inverse frequencies, one for each pair of values.
+    pub fn frequencies(&self) -> &[f64] {
+        &self.inverse
+    }
+
+    /// The factor on cosines and sines.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
     /// The angles of `positions`. Computed in f64, as exact as the dtype allows.
     ///
     /// # Errors
