@@ -47,9 +47,12 @@ impl Files {
     }
 }
 
+/// A command on the student and a prompt file. The last word may be a flag whose value the caller adds.
 fn on(words: &[&str], prompts: &Path) -> Command {
+    let (names, flags) = words.split_at(words.iter().position(|w| w.starts_with('-')).unwrap_or(words.len()));
     let mut command = uspx();
-    command.args(words).arg("--model").arg(model("student")).arg("--prompts").arg(prompts).args(["--threads", "1"]);
+    command.args(names).arg("--model").arg(model("student")).arg("--prompts").arg(prompts);
+    command.args(["--threads", "1"]).args(flags);
     command
 }
 

@@ -38,11 +38,12 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     show(args, &done?)
 }
 
-/// The JSON form: the mask as it stands in its file, and the prompts that it rests on nothing of.
+/// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.
 #[derive(Serialize)]
 struct Built {
     #[serde(flatten)]
     mask: Mask,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<LeftOut>,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, BusError, Delivery, Lease};
-use uspx_domain::{Answer, Outcome, Task, TaskId};
+use uspx_domain::{Answer, Outcome, SkipGroup, Task, TaskId};
 use uspx_runtime::{Shutdown, memory};
 use uspx_wire::subjects::{HELLO, RESULTS, answer_message_id, task_queue};
 use uspx_wire::{
@@ -112,6 +112,9 @@ impl Agent {
             }
             Ok(product) => product,
         };
+        for group in SkipGroup::of(&product.skipped) {
+            tracing::warn!(task = %id, "{group}");
+        }
         self.post(id, product, start.elapsed(), delivery).await
     }
 
