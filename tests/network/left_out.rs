@@ -28,7 +28,7 @@ async fn invariant_10_one_long_prompt_costs_its_batch_nothing_else() {
     here.run_until(|p| p.mask.is_some()).await;
     here.assert_ledger_is_the_truth();
     let state = here.coordinator.state();
-    assert_eq!(left_out(state)[0].ids, [long.clone()]);
+    assert_eq!(left_out(state)[0].ids, vec![long.clone()]);
     assert!(state.tickets().values().all(|t| t.given_up.is_none()));
     let status: Value =
         serde_json::from_slice(&std::fs::read(here.folder.path().join("status.json")).unwrap()).unwrap();
@@ -58,8 +58,9 @@ fn invariant_10_where_none_can_be_traced_log_status_and_ending_say_why() {
     let train: Vec<Prompt> = prompts(0..3).into_iter().map(lengthened).collect();
     let lines: Vec<String> = train.iter().map(|p| serde_json::to_string(p).unwrap()).collect();
     std::fs::write(ground.path("train.jsonl"), lines.join("\n")).unwrap();
+    let mut coordinator = ground.coordinator("only");
     let _worker = ground.worker("one");
-    let ended = ground.coordinator("only").end(CAMPAIGN_WITHIN);
+    let ended = coordinator.end(CAMPAIGN_WITHIN);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let ids: Vec<&str> = train.iter().map(|p| p.id.as_str()).collect();
     let named = format!("3 prompts are left out ({})", ids.join(", "));
