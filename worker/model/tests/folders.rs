@@ -57,7 +57,7 @@ fn nats(folder: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(root().join("cli/assets/prompts/cli-heldout.jsonl")).unwrap();
     let mut prompts = parse_prompts(&text, false).unwrap().prompts;
     prompts.truncate(PROMPTS);
-    let sequences = model.with_references(&prompts).unwrap();
+    let sequences = model.readable(&prompts).unwrap().sequences;
     let each = |(_, batch): (Vec<usize>, Batch)| {
         let frame = model.transformer.frame(&batch).unwrap();
         let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();
