@@ -39,7 +39,7 @@ impl Student {
 
     fn export(&self, format: ExportFormat) -> Result<(TempDir, usize), ExportError> {
         let (out, some) = (tempfile::tempdir().unwrap(), prompts(4));
-        let calibration = batches(&self.model.readable(&some).unwrap(), 2048).unwrap().sequences;
+        let calibration = batches(&self.model.readable(&some).unwrap().sequences, 2048).unwrap();
         let calibration: Vec<_> = calibration.into_iter().map(|(_, batch)| batch).collect();
         let request = Request {
             student: &self.model,
