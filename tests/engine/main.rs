@@ -3,6 +3,7 @@
 
 mod architectures;
 mod gradients;
+mod reasoning;
 mod reference;
 mod support;
 mod tokens;

@@ -211,9 +211,9 @@ fn header(channels: Channels, name: Option<Vec<u8>>, id: u32, bytes: &[u8]) -> (
 
 /// The state that the generation prompt leaves a model with channels in.
 fn opened(channels: Channels, prompt: &[u32], tokens: &[TokenBytes]) -> State {
-    let from = prompt.iter().rposition(|id| *id == channels.start).map_or(prompt.len(), |at| at + 1);
+    let Some(start) = prompt.iter().rposition(|id| *id == channels.start) else { return State::Answer };
     let mut state = State::Header(channels, None);
-    for id in prompt.iter().skip(from) {
+    for id in prompt.iter().skip(start + 1) {
         let bytes = match tokens.get(*id as usize) {
             Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
             _ => &[],
