@@ -1,6 +1,8 @@
 //! No key of a config.json is passed over in silence: each key of each family, given another value, `null`, another type,
 //! or taken away, changes the result, is refused, or stands in the table of keys without effect.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use uspx_model::config::{Family, ModelConfig, Role, RopeScaling, role};

@@ -1,6 +1,8 @@
 //! What a config.json means against what transformers makes of it: tests/data/config_meanings.json, which
 //! tests/parity/config_meanings.py wrote. A meaning there is read off a model built in PyTorch.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

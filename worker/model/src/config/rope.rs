@@ -187,10 +187,12 @@ fn attention_factor(stated: &Keys<'_>, factor: f64) -> Result<f64, ModelError> {
 
 impl RopeScaling {
     /// The longest sequence, where the file says `said`: YaRN's factor times the trained context where that is more, since
-    /// those who switch YaRN on leave `max_position_embeddings` as it was trained.
+    /// those who switch YaRN on leave `max_position_embeddings` as it was trained. A number below that is meant as a limit.
     pub(super) fn context(&self, said: Option<usize>) -> Option<usize> {
         let stretched = match self {
-            Self::Yarn { factor, original, .. } => Some((factor * original).round() as usize),
+            Self::Yarn { factor, original, .. } if said.is_none_or(|said| said as f64 >= *original) => {
+                Some((factor * original).round() as usize)
+            }
             _ => None,
         };
         said.max(stretched)
