@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uspx_domain::Prompt;
 use uspx_model::batch::Sequence;
-use uspx_model::chat::Chat;
+use uspx_model::chat::{Answered, Chat};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -56,7 +56,7 @@ struct Conversation {
 /// Nothing, or what is wrong.
 type Checked = Result<(), String>;
 /// uspx's sequence, or its message.
-type Found = Result<Sequence, String>;
+type Found = Result<Answered, String>;
 /// How a row was met, for the count; or what is wrong.
 type Verdict = Result<&'static str, String>;
 
@@ -123,7 +123,7 @@ fn judge(chat: &Chat, end: u32, conversation: &Conversation, row: &Row) -> Verdi
     let Conversation { system, prompt, answer } = conversation;
     let prompt = Prompt { id, prompt: prompt.clone(), reference, system: system.clone(), tags };
     let open = chat.sequence(&prompt, None).map_err(|e| e.to_string());
-    let whole = chat.sequence(&prompt, Some(answer)).map_err(|e| e.to_string());
+    let whole = chat.answered(&prompt, answer).map_err(|e| e.to_string());
     match row {
         Row::Refused { prompt: None, says } => refused(open, says).and_then(|_| refused(whole, says)),
         Row::Refused { prompt: Some(ids), says } => is_prompt(&open?, ids).and_then(|()| refused(whole, says)),
@@ -143,7 +143,9 @@ fn answered(chat: &Chat, end: u32, whole: Found, row: &Row, wanted: &Wanted) -> 
         Row::Equal(_) | Row::Refused { .. } => return equal(chat, &whole?, wanted).map(|()| "equal"),
     };
     let whole = whole?;
-    joint(&whole, wanted).map(|()| as_joint).or_else(|_| spelled(chat, end, &whole, wanted).map(|()| as_spelled))
+    joint(&whole.sequence, wanted)
+        .map(|()| as_joint)
+        .or_else(|_| spelled(chat, end, &whole, wanted).map(|()| as_spelled))
 }
 
 /// A sequence without an answer: the prompt's ids, all of them prompt.
@@ -153,8 +155,8 @@ fn is_prompt(open: &Sequence, ids: &[u32]) -> Checked {
 }
 
 /// The joint encoding's ids, the answer where it begins there, and its text.
-fn equal(chat: &Chat, found: &Sequence, wanted: &Wanted) -> Checked {
-    joint(found, wanted)?;
+fn equal(chat: &Chat, found: &Answered, wanted: &Wanted) -> Checked {
+    joint(&found.sequence, wanted)?;
     wanted.text.as_ref().map_or(Ok(()), |text| decodes(chat, found, text))
 }
 
@@ -174,23 +176,26 @@ fn begins(found: &Sequence, wanted: &Wanted) -> Checked {
 }
 
 /// The prompt's ids, then others that end the turn and whose answer is spelled as it is.
-fn spelled(chat: &Chat, end: u32, found: &Sequence, wanted: &Wanted) -> Checked {
+fn spelled(chat: &Chat, end: u32, whole: &Answered, wanted: &Wanted) -> Checked {
+    let found = &whole.sequence;
     let begin = found.ids.get(..wanted.prompt.len()).unwrap_or(&found.ids);
     same("prompt of the whole", begin, &wanted.prompt)?;
     same("last id", &found.ids[found.ids.len() - 1..], &[end])?;
     if found.response_start < wanted.prompt.len() {
         return Err(format!("the answer begins at {} inside the prompt", found.response_start));
     }
-    decodes(chat, found, wanted.text.as_deref().unwrap_or_default())
+    decodes(chat, whole, wanted.text.as_deref().unwrap_or_default())
 }
 
-fn decodes(chat: &Chat, found: &Sequence, text: &str) -> Checked {
-    let ids = &found.ids[found.response_start..];
-    let decoded = chat.answer_text(ids);
+/// What the answer's tokens spell, without what the first one spells before it.
+fn decodes(chat: &Chat, found: &Answered, text: &str) -> Checked {
+    let ids = &found.sequence.ids[found.sequence.response_start..];
+    let spelled = chat.decode(ids);
+    let decoded = spelled.strip_prefix(&*String::from_utf8_lossy(&found.lead)).unwrap_or(&spelled);
     if decoded == text { Ok(()) } else { Err(format!("the answer {decoded:?} of {ids:?}, not {text:?}")) }
 }
 
-fn refused(found: Found, says: &str) -> Verdict {
+fn refused<T>(found: Result<T, String>, says: &str) -> Verdict {
     let error = found.err().ok_or_else(|| format!("is not refused, though the template says {says:?}"))?;
     names(&error, &[says])
 }

@@ -6,6 +6,7 @@ use candle_core::quantized::gguf_file::Value as Gguf;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use uspx_model::config::{ModelConfig, RopeScaling};
 
 /// Our own key: the parameters behind `rope_freqs.weight`, which holds only what comes of them. Others ignore it.
 const SCALING: &str = "uspx.rope_scaling";
@@ -20,16 +21,6 @@ fn number(config: &Value, key: &str) -> Result<u64> {
 
 fn small(config: &Value, key: &str) -> Result<Gguf> {
     Ok(Gguf::U32(u32::try_from(number(config, key)?).map_err(|_| lacks(key))?))
-}
-
-/// Width of a head: stated, or hidden over heads.
-///
-/// # Errors
-/// [`ExportError::Unsupported`] where neither is there.
-pub fn head_dim(config: &Value) -> Result<u64> {
-    let stated = config.get("head_dim").and_then(Value::as_u64);
-    let derived = || number(config, "hidden_size").ok()?.checked_div(number(config, "num_attention_heads").ok()?);
-    stated.or_else(derived).ok_or_else(|| lacks("head_dim"))
 }
 
 /// Query heads and KV heads.
@@ -50,11 +41,8 @@ pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<St
     if config.get("model_type").and_then(Value::as_str) != Some("llama") {
         return Err(ExportError::Unsupported("only the Llama layout is written as GGUF".into()));
     }
-    let dim = Gguf::U32(u32::try_from(head_dim(config)?).map_err(|_| lacks("head_dim"))?);
-    let kv = Gguf::U32(u32::try_from(head_counts(config)?.1).map_err(|_| lacks("num_key_value_heads"))?);
-    let eps = config.get("rms_norm_eps").and_then(Value::as_f64).ok_or_else(|| lacks("rms_norm_eps"))?;
-    let (theta, scaling) = hf::rope(config).ok_or_else(|| lacks("rope_theta"))?;
-    let theta = theta.as_f64().ok_or_else(|| lacks("rope_theta"))?;
+    let meant = hf::meant(config)?;
+    let dim = Gguf::U32(meant.head_dim as u32);
     let mut pairs = BTreeMap::from([
         ("general.architecture", Gguf::String("llama".into())),
         ("general.name", Gguf::String(name.into())),
@@ -66,15 +54,15 @@ pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<St
         ("llama.embedding_length", small(config, "hidden_size")?),
         ("llama.feed_forward_length", small(config, "intermediate_size")?),
         ("llama.attention.head_count", small(config, "num_attention_heads")?),
-        ("llama.attention.head_count_kv", kv),
-        ("llama.attention.layer_norm_rms_epsilon", Gguf::F32(eps as f32)),
+        ("llama.attention.head_count_kv", Gguf::U32(meant.kv_heads as u32)),
+        ("llama.attention.layer_norm_rms_epsilon", Gguf::F32(meant.norm_eps as f32)),
         ("llama.attention.key_length", dim.clone()),
         ("llama.attention.value_length", dim.clone()),
         ("llama.rope.dimension_count", dim),
-        ("llama.rope.freq_base", Gguf::F32(theta as f32)),
+        ("llama.rope.freq_base", Gguf::F32(meant.rope.theta as f32)),
         ("llama.vocab_size", small(config, "vocab_size")?),
     ]);
-    if let Some(scaling) = scaling {
+    if let Some(scaling) = hf::scaling(&meant.rope.scaling) {
         pairs.insert(SCALING, Gguf::String(Value::Object(scaling).to_string()));
     }
     Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
@@ -85,17 +73,15 @@ pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<St
 /// # Errors
 /// [`ExportError::Unsupported`] for another stretching.
 pub fn rope_factors(config: &Value) -> Result<Option<Vec<f32>>> {
-    let (theta, scaling) = hf::rope(config).ok_or_else(|| lacks("rope_theta"))?;
-    let theta = theta.as_f64().ok_or_else(|| lacks("rope_theta"))?;
-    let Some(scaling) = scaling else { return Ok(None) };
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
-    if kind != Some("llama3") {
-        return Err(ExportError::Unsupported(format!("rope scaling {kind:?} is not written as GGUF: llama3 is")));
-    }
-    let value = |key: &str| scaling.get(key).and_then(Value::as_f64).ok_or_else(|| lacks(key));
-    let (factor, original) = (value("factor")?, value("original_max_position_embeddings")?);
-    let (low, high) = (value("low_freq_factor")?, value("high_freq_factor")?);
-    let dim = head_dim(config)? as f64;
+    let ModelConfig { rope, head_dim, .. } = hf::meant(config)?;
+    let (theta, dim) = (rope.theta, head_dim as f64);
+    let (factor, original, low, high) = match rope.scaling {
+        RopeScaling::None => return Ok(None),
+        RopeScaling::Llama3 { factor, original, low, high } => (factor, original, low, high),
+        RopeScaling::Yarn { .. } => {
+            return Err(ExportError::Unsupported("rope scaling `yarn` is not written as GGUF: llama3 is".into()));
+        }
+    };
     let divisor = |i: u32| {
         let turns = original * theta.powf(-2.0 * f64::from(i) / dim) / (2.0 * PI);
         let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);

@@ -4,6 +4,7 @@ use crate::{ExportError, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use uspx_model::chat::ChatFiles;
+use uspx_model::config::{ModelConfig, RopeScaling};
 
 /// Reads a JSON file.
 ///
@@ -18,6 +19,13 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     // A value has no keys but strings, so this cannot fail but by bug; the error is passed on all the same.
     let text = serde_json::to_string_pretty(value).map_err(|e| ExportError::format(path, e))?;
     std::fs::write(path, text + "\n").map_err(ExportError::writing(path))
+}
+
+/// Sets a key of an object.
+pub(crate) fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.into(), value);
+    }
 }
 
 /// What quantize_config.json holds, and config.json's `quantization_config`: symmetric GPTQ v1 in groups of `group`.
@@ -38,26 +46,34 @@ pub(crate) fn quantisation(group: usize, damping: f64) -> Value {
     })
 }
 
-/// The base's config.json, completed for every reader: the keys of transformers 5 (`rope_parameters`) beside those that
-/// candle, mistral.rs and vLLM still look for at the top level (`rope_theta`, `rope_scaling`, `torch_dtype`, `head_dim`).
-/// `dtype` is the type of the weights that stay floats.
+/// What a config.json means: every precedence and default as the model that was trained has them.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] where the base's configuration lacks what the keys are made from.
+/// Those of [`ModelConfig::from_json`].
+pub(crate) fn meant(config: &Value) -> Result<ModelConfig> {
+    Ok(ModelConfig::from_json(&config.to_string())?)
+}
+
+/// The base's config.json, completed for every reader: the keys of transformers 5 (`rope_parameters`) beside those that
+/// candle, mistral.rs and vLLM still look for at the top level (`rope_theta`, `rope_scaling`, `torch_dtype`, `head_dim`).
+/// Where the base says a thing twice or not at all, all of them say what the base means. `dtype` is the type of the
+/// weights that stay floats.
+///
+/// # Errors
+/// A configuration that is none.
 pub fn student_config(base: &Value, dtype: &str, quantisation: Option<&Value>) -> Result<Value> {
-    let lacks = |key: &str| ExportError::Unsupported(format!("the base's config.json has no `{key}`"));
-    let mut config = base.as_object().ok_or_else(|| lacks("{"))?.clone();
-    if config.get("head_dim").is_none_or(Value::is_null) {
-        let number = |key: &str| config.get(key).and_then(Value::as_u64).ok_or_else(|| lacks(key));
-        let dim = number("hidden_size")?.checked_div(number("num_attention_heads")?);
-        config.insert("head_dim".into(), dim.ok_or_else(|| lacks("num_attention_heads"))?.into());
-    }
-    let (theta, scaling) = rope(base).ok_or_else(|| lacks("rope_theta"))?;
+    let lacks = || ExportError::Unsupported("the base's config.json is no JSON object".into());
+    let mut config = base.as_object().ok_or_else(lacks)?.clone();
+    let meant = meant(base)?;
+    let theta = json!(meant.rope.theta);
+    let scaling = scaling(&meant.rope.scaling);
     let mut parameters = scaling.clone().unwrap_or_else(|| Map::from_iter([("rope_type".into(), json!("default"))]));
     parameters.insert("rope_theta".into(), theta.clone());
+    config.insert("head_dim".into(), json!(meant.head_dim));
     config.insert("rope_theta".into(), theta);
     config.insert("rope_scaling".into(), scaling.map_or(Value::Null, Value::Object));
     config.insert("rope_parameters".into(), Value::Object(parameters));
+    config.remove("original_max_position_embeddings");
     config.insert("torch_dtype".into(), json!(dtype));
     if config.contains_key("dtype") {
         config.insert("dtype".into(), json!(dtype));
@@ -69,22 +85,36 @@ pub fn student_config(base: &Value, dtype: &str, quantisation: Option<&Value>) -
     Ok(Value::Object(config))
 }
 
-/// The rotary base and the stretching, `None` for none, from wherever the configuration keeps them.
-pub(crate) fn rope(config: &Value) -> Option<(Value, Option<Map<String, Value>>)> {
-    let older = config.get("rope_scaling").and_then(Value::as_object);
-    let newer = config.get("rope_parameters").and_then(Value::as_object);
-    let inside = |m: Option<&Map<String, Value>>| m.and_then(|m| m.get("rope_theta")).cloned();
-    let top = config.get("rope_theta").filter(|v| !v.is_null()).cloned();
-    let theta = top.or_else(|| inside(newer)).or_else(|| inside(older))?;
-    let kind = |m: &Map<String, Value>| {
-        m.get("rope_type").or_else(|| m.get("type")).and_then(Value::as_str).map(str::to_owned)
+/// A stretching as `rope_scaling` has it; `None` for none.
+pub(crate) fn scaling(scaling: &RopeScaling) -> Option<Map<String, Value>> {
+    let said = match *scaling {
+        RopeScaling::None => return None,
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, attention_factor } => json!({
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "truncate": truncate,
+            "attention_factor": attention_factor,
+        }),
+        RopeScaling::Llama3 { factor, original, low, high } => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+        }),
     };
-    let scaling = older.or(newer).filter(|m| kind(m).is_some_and(|k| k != "default")).cloned();
-    let scaling = scaling.map(|mut m| {
-        m.remove("rope_theta");
-        m
-    });
-    Some((theta, scaling))
+    said.as_object().map(|said| said.iter().map(|(key, value)| (key.clone(), whole(value))).collect())
+}
+
+/// Readers want a context as a whole number.
+fn whole(value: &Value) -> Value {
+    match value.as_f64() {
+        Some(x) if x.fract() == 0.0 && x.abs() < 1e15 && x >= 1024.0 => json!(x as u64),
+        _ => value.clone(),
+    }
 }
 
 /// Writes what conversations are made with: tokenizer.json, tokenizer_config.json with the template that the student was
@@ -104,30 +134,43 @@ pub fn write_chat(from: &Path, to: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// A config.json with these keys changed.
+    fn base(changes: &Value) -> Value {
+        let mut config = json!({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1,
+            "intermediate_size": 128, "vocab_size": 100, "rms_norm_eps": 1e-5, "max_position_embeddings": 16384});
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        config
+    }
+
     #[test]
-    fn every_reader_finds_its_rope() {
-        let llama3 = json!({"rope_type": "llama3", "factor": 8.0});
-        let mut newer = llama3.clone();
-        newer["rope_theta"] = json!(5e5);
-        let sides = json!({"hidden_size": 64, "num_attention_heads": 4});
-        let with = |key: &str, value: &Value| {
-            let mut c = sides.clone();
-            c[key] = value.clone();
-            c
+    fn every_reader_finds_the_rope_that_the_base_means() {
+        let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192});
+        let with = |key: &str, value: Value| {
+            let mut scaling = llama3.clone();
+            scaling[key] = value;
+            scaling
         };
-        let mut older = with("rope_scaling", &llama3);
-        older["rope_theta"] = json!(5e5);
-        for base in [older, with("rope_parameters", &newer)] {
+        for changes in [
+            json!({"rope_theta": 5e5, "rope_scaling": llama3}),
+            json!({"rope_parameters": with("rope_theta", json!(5e5))}),
+            // The inner base counts, and the outer context.
+            json!({"rope_theta": 1e4, "rope_parameters": with("rope_theta", json!(5e5))}),
+            json!({"rope_theta": 5e5, "rope_scaling": with("original_max_position_embeddings", json!(4096)),
+                "original_max_position_embeddings": 8192}),
+        ] {
+            let base = base(&changes);
             let config = student_config(&base, "float16", None).unwrap();
-            assert_eq!(config["rope_theta"], json!(5e5));
-            assert_eq!(config["rope_scaling"], llama3);
-            assert_eq!(config["rope_parameters"], newer);
+            assert_eq!((&config["rope_theta"], &config["rope_scaling"]), (&json!(5e5), &llama3), "{changes}");
+            assert_eq!(config["rope_parameters"], with("rope_theta", json!(5e5)));
             assert_eq!(config["head_dim"], json!(16));
+            assert_eq!(meant(&config).unwrap(), meant(&base).unwrap());
         }
-        let plain = student_config(&with("rope_theta", &json!(1e4)), "float16", Some(&json!({"bits": 4}))).unwrap();
+        let plain = base(&json!({"rope_theta": 2e4}));
+        let plain = student_config(&plain, "float16", Some(&json!({"quant_method": "gptq", "bits": 4}))).unwrap();
         assert_eq!(plain["rope_scaling"], Value::Null);
-        assert_eq!(plain["rope_parameters"], json!({"rope_type": "default", "rope_theta": 1e4}));
+        assert_eq!(plain["rope_parameters"], json!({"rope_type": "default", "rope_theta": 2e4}));
         assert_eq!(plain["quantization_config"]["bits"], json!(4));
-        assert!(matches!(student_config(&sides, "float16", None), Err(ExportError::Unsupported(_))));
+        assert!(student_config(&json!({"hidden_size": 64}), "float16", None).is_err());
     }
 }

@@ -46,7 +46,10 @@ pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> 
     let quantisation = config::quantisation(group, damping);
     let base = config::read_json(&from.join("config.json"))?;
     let name = if dtype == DType::F16 { "float16" } else { "bfloat16" };
-    config::write_json(&to.join("config.json"), &config::student_config(&base, name, Some(&quantisation))?)?;
+    let mut config = config::student_config(&base, name, Some(&quantisation))?;
+    // A head of its own may stand beside a key that ties it: older readers would pass over the head.
+    config::set(&mut config, "tie_word_embeddings", (!weights.rest.contains_key("lm_head.weight")).into());
+    config::write_json(&to.join("config.json"), &config)?;
     config::write_json(&to.join("quantize_config.json"), &quantisation)?;
     config::write_chat(from, to)?;
     Ok(dtype)
