@@ -17,3 +17,4 @@ mod left_out;
 mod moto;
 mod process;
 mod replay;
+mod seams;

@@ -40,7 +40,12 @@ impl Here {
 
     /// A real worker.
     pub fn worker(&self, name: &str) -> tokio::task::JoinHandle<()> {
-        let mut settings = WorkerSettings::on_cpu(name.parse().unwrap(), models().to_vec());
+        self.worker_with(name, models().to_vec())
+    }
+
+    /// A real worker that holds these models.
+    pub fn worker_with(&self, name: &str, models: Vec<PathBuf>) -> tokio::task::JoinHandle<()> {
+        let mut settings = WorkerSettings::on_cpu(name.parse().unwrap(), models);
         settings.hello_every = Duration::from_millis(100);
         let agent = Agent::new(settings, self.bus.clone(), self.store.clone()).unwrap();
         let end = self.end.clone();

@@ -100,7 +100,7 @@ fn show(status: &StatusMessage) -> Result<()> {
     output::line(&table.to_string())
 }
 
-/// What did not go as it should: why tasks failed, which prompts were left out, labels that cover too little.
+/// What to bear in mind: why tasks failed, which prompts were left out or have a seam, how much of the answers is labelled.
 fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
     let counted = |what: &'static str| {
         move |r: &ReasonStatus| [what.to_owned(), format!("{} × {}: {}", r.count, r.work, r.reason)]
@@ -109,5 +109,6 @@ fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
     let left_out = status.skipped.iter().map(|s| ["left out".to_owned(), s.text.clone()]);
     let given_up = status.given_up.iter().map(counted("given up"));
     let attempts = status.failed_attempts.iter().map(counted("failed attempts"));
-    labels.chain(left_out).chain(given_up).chain(attempts).collect()
+    let seams = status.seam_prompts.lines().into_iter().map(|line| ["seams".to_owned(), line]);
+    labels.chain(left_out).chain(seams).chain(given_up).chain(attempts).collect()
 }

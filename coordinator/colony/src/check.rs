@@ -47,6 +47,9 @@ pub enum Refusal {
     /// A number is not finite, too large, or negative where it cannot be.
     #[error("{0} is not finite or out of range")]
     Value(&'static str),
+    /// More prompts are said to have a seam than were measured.
+    #[error("{0} prompts with a seam where {1} were measured")]
+    Seams(u32, usize),
     /// A file's path leads out of its folder or stands twice.
     #[error("the exported files' paths are empty, repeated or lead out of their folder")]
     Path,
@@ -74,6 +77,9 @@ pub fn check(campaign: &CampaignConfig, ticket: Option<&Ticket>, answer: &Answer
     let work = &ticket.task.work;
     skipped(campaign, work, &answer.skipped)?;
     let asked = Asked { campaign, places: work.measured(campaign, &answer.skipped) };
+    if answer.seams as usize > asked.places.len() {
+        return Err(Refusal::Seams(answer.seams, asked.places.len()));
+    }
     match (work, &answer.outcome) {
         (PlannedWork::Trace { .. }, Outcome::Scores(d)) => deposit(&asked, d, |s, k| traced(s) == Some(k)),
         (PlannedWork::Patch { kinds, method, .. }, Outcome::Scores(d)) => {

@@ -73,6 +73,7 @@ mod tests {
             outcome: Outcome::Losses(vec![row]),
             millis: 1,
             skipped: vec![],
+            seams: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::reasons::{self, LeftOut, Reason};
 use crate::{Contender, CutRole, Dice, GateReport, Split, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uspx_domain::{Coverage, Mask, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{Coverage, Mask, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// The figures of a campaign, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,17 +32,22 @@ pub struct Report {
     /// Prompts that were left out.
     #[serde(default)]
     pub skipped: Vec<LeftOut>,
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use.
+    #[serde(default)]
+    pub seam_prompts: SeamPrompts,
     /// Why tasks were given up.
     #[serde(default)]
     pub given_up: Vec<Reason>,
 }
 
 impl Report {
-    /// What the figures are not about, a line each: answers without labels, prompts left out, tasks given up.
-    pub fn gaps(&self) -> Vec<String> {
+    /// What to bear in mind of the figures, a line each: answers without labels, prompts left out, prompts with a seam, tasks
+    /// given up.
+    pub fn caveats(&self) -> Vec<String> {
         let labels = self.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
         let left_out = self.skipped.iter().map(|l| l.text.clone());
-        labels.into_iter().chain(left_out).chain(self.given_up.iter().map(ToString::to_string)).collect()
+        let given_up = self.given_up.iter().map(ToString::to_string);
+        labels.into_iter().chain(left_out).chain(self.seam_prompts.lines()).chain(given_up).collect()
     }
 }
 
@@ -132,6 +137,7 @@ pub fn report(state: &State) -> Option<Report> {
         gate: state.gate.clone(),
         labels: state.coverage(),
         skipped: reasons::left_out(state),
+        seam_prompts: state.seam_prompts(),
         given_up: reasons::given_up(state),
     })
 }

@@ -62,6 +62,9 @@ pub enum PlannedWork {
         top_k: u32,
         /// Bound on a generated answer.
         max_new_tokens: u32,
+        /// Bound on the reasoning before it.
+        #[serde(default = "Work::reasoning_tokens", skip_serializing_if = "Work::is_usual_reasoning")]
+        max_reasoning_tokens: u32,
     },
     /// See [`Work::Distil`].
     Distil {
@@ -206,7 +209,9 @@ impl PlannedWork {
             Self::Trace { .. } => Work::Trace { prompts },
             Self::Patch { method, kinds, baseline, .. } => Work::Patch { prompts, method, kinds, baseline },
             Self::Ablate { cuts, .. } => Work::Ablate { prompts, cuts: cuts.into_iter().map(|c| c.cut).collect() },
-            Self::Label { mask, top_k, max_new_tokens, .. } => Work::Label { prompts, mask, top_k, max_new_tokens },
+            Self::Label { mask, top_k, max_new_tokens, max_reasoning_tokens, .. } => {
+                Work::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens }
+            }
             Self::Distil { train, validation, recipe, .. } => Work::Distil { train, validation, recipe },
             Self::Export { adapter, format, .. } => Work::Export { adapter, calibration: prompts, format },
             Self::Judge { subject, .. } => Work::Judge { prompts, subject },

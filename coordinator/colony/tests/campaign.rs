@@ -181,7 +181,7 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
     let fail = |service: &mut Service, retryable| {
         let (worker, task) = service.queues.remove(0);
         let outcome = Outcome::Failed { reason: "no memory".into(), retryable };
-        service.answer(Answer { task: task.id, worker, outcome, millis: 1, skipped: vec![] });
+        service.answer(Answer { task: task.id, worker, outcome, millis: 1, skipped: vec![], seams: 0 });
         task.id
     };
     let gone = fail(&mut service, false);
@@ -208,7 +208,7 @@ fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
     service.see("a");
     let (who, task) = service.queues.remove(0);
     let outcome = Outcome::Failed { reason: "disk full".into(), retryable: false };
-    service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1, skipped: vec![] });
+    service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1, skipped: vec![], seams: 0 });
     while service.colony.state().epoch() == task.epoch {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));

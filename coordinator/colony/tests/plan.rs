@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use uspx_colony::plan::{Next, plan};
 use uspx_colony::*;
-use uspx_domain::Cut;
+use uspx_domain::{Cut, Mask, Prompt, Work};
 use world::*;
 
 fn opened() -> &'static Vec<(Stage, Vec<PlannedTask>)> {
@@ -48,6 +48,48 @@ fn planning_again_gives_the_same_tasks() {
         }
     }
     assert!(plans > 8);
+}
+
+#[test]
+fn labels_have_the_bounds_of_the_campaign() {
+    let mut config = campaign("bounds");
+    (config.distil.max_new_tokens, config.distil.max_reasoning_tokens) = (7, 77);
+    let opened = honest(config.clone()).0.ledger.into_iter().filter_map(|record| match record {
+        Record::EpochOpened { stage: Stage::Label, tasks, .. } => Some(tasks),
+        _ => None,
+    });
+    let tasks: Vec<PlannedTask> = opened.flatten().collect();
+    let text =
+        |id: &str| Some(Prompt { id: id.into(), prompt: "x".into(), reference: None, system: None, tags: vec![] });
+    let bounds = |task: &PlannedTask| match task.attach(&config, text).unwrap().work {
+        Work::Label { max_new_tokens, max_reasoning_tokens, .. } => (max_new_tokens, max_reasoning_tokens),
+        other => panic!("{}", other.name()),
+    };
+    assert!(!tasks.is_empty() && tasks.iter().all(|task| bounds(task) == (7, 77)));
+}
+
+/// A ledger that was begun before reasoning had a bound of its own.
+#[test]
+fn label_tasks_of_older_ledgers_have_the_usual_bound_and_are_written_alike() {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum OlderWork {
+        Label { prompts: Vec<u32>, split: Split, mask: Option<Mask>, top_k: u32, max_new_tokens: u32 },
+    }
+    let older = OlderWork::Label { prompts: vec![3], split: Split::Train, mask: None, top_k: 32, max_new_tokens: 64 };
+    let label = |max_reasoning_tokens| PlannedWork::Label {
+        prompts: vec![3],
+        split: Split::Train,
+        mask: None,
+        top_k: 32,
+        max_new_tokens: 64,
+        max_reasoning_tokens,
+    };
+    let bytes = rmp_serde::to_vec_named(&older).unwrap();
+    assert_eq!(rmp_serde::from_slice::<PlannedWork>(&bytes).unwrap(), label(1024));
+    assert_eq!(rmp_serde::to_vec_named(&label(1024)).unwrap(), bytes);
+    let other = rmp_serde::to_vec_named(&label(77)).unwrap();
+    assert_eq!(rmp_serde::from_slice::<PlannedWork>(&other).unwrap(), label(77));
 }
 
 #[test]

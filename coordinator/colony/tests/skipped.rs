@@ -41,7 +41,7 @@ fn invariant_10_a_campaign_goes_on_without_them_and_the_report_names_them() {
     assert!(teacher.text.contains("3 prompts are left out (p4, p7, p350)") && teacher.text.contains("600000 tokens"));
     assert_eq!((student.model.as_str(), student.ids.len()), ("student", 16));
     assert_eq!(report.compared_prompts, 80 - 1 - 16);
-    assert_eq!(report.gaps(), [teacher.text.clone(), student.text.clone()]);
+    assert_eq!(report.caveats(), [teacher.text.clone(), student.text.clone()]);
 }
 
 /// The true figure over the prompts that every contender can run, and over no others.
@@ -119,7 +119,7 @@ fn where_nothing_can_be_run_the_ending_says_why() {
     assert!(reason.contains("the model's context is 131072"), "{reason}");
 }
 
-/// A ledger that was begun before answers could skip prompts or count bytes.
+/// A ledger that was begun before answers could skip prompts, count bytes or count seams.
 #[test]
 fn records_of_older_ledgers_read_as_they_were_and_are_written_alike() {
     #[derive(serde::Serialize)]
@@ -144,7 +144,7 @@ fn records_of_older_ledgers_read_as_they_were_and_are_written_alike() {
     let older = OlderRecord::Accepted { answer: OlderAnswer { task, worker: worker.clone(), outcome, millis: 5 } };
     let bytes = rmp_serde::to_vec_named(&older).unwrap();
     let outcome = Outcome::Labels { blob, prompts: 3, tokens: 9, answer_bytes: 0, labelled_bytes: 0 };
-    let answer = Box::new(Answer { task, worker, outcome, millis: 5, skipped: vec![] });
+    let answer = Box::new(Answer { task, worker, outcome, millis: 5, skipped: vec![], seams: 0 });
     assert_eq!(rmp_serde::from_slice::<Record>(&bytes).unwrap(), Record::Accepted { answer: answer.clone() });
     assert_eq!(rmp_serde::to_vec_named(&Record::Accepted { answer }).unwrap(), bytes);
 }
@@ -201,7 +201,11 @@ fn labels_may_not_cover_more_than_there_is_and_too_little_is_reported() {
     let service = run(&world);
     let report = report(service.colony.state()).unwrap();
     assert_eq!(report.labels, Some(Coverage { answer_bytes: 100 * 340, labelled_bytes: 0 }));
-    assert!(report.gaps()[0].contains("0.0 % of 34000 answer bytes labelled: FEWER THAN 95 %"), "{:?}", report.gaps());
+    assert!(
+        report.caveats()[0].contains("0.0 % of 34000 answer bytes labelled: FEWER THAN 95 %"),
+        "{:?}",
+        report.caveats()
+    );
     world.labelled = 101;
     let mut service = Service::default();
     service.found(&world.config);

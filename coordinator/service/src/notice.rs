@@ -1,7 +1,8 @@
-//! What a person should hear of a step: failed attempts, tasks given up, prompts left out, labels that cover too little.
+//! What a person should hear of a step: failed attempts, tasks given up, prompts left out or with a seam, labels that cover
+//! too little.
 //! Ids and reasons only: no prompt's text is known here.
 
-use uspx_colony::{Record, Stage, State};
+use uspx_colony::{PlannedWork, Record, State};
 use uspx_domain::{Answer, SkipGroup, TaskId};
 
 /// Says it in the log. `state` has the records in it already.
@@ -18,7 +19,7 @@ pub(crate) fn tell(records: &[Record], state: &State) {
                 tracing::warn!(%worker, reason, "a worker is quarantined: it gets no more tasks");
             }
             Record::Accepted { answer } => left_out(answer, state),
-            Record::EpochClosed { .. } if state.stage() == Some(Stage::Label) => coverage(state),
+            Record::EpochClosed { epoch, .. } => closed(*epoch, state),
             _ => {}
         }
     }
@@ -35,6 +36,18 @@ fn left_out(answer: &Answer, state: &State) {
     }
 }
 
+/// What an epoch's end makes known. The same step may have opened the next, so its tasks say what it was for.
+fn closed(epoch: u32, state: &State) {
+    let task = state.tickets().values().map(|t| &t.task).find(|t| t.epoch == epoch);
+    match task.map(|t| &t.work) {
+        Some(PlannedWork::Label { .. }) => coverage(state),
+        Some(PlannedWork::Trace { .. } | PlannedWork::Judge { .. }) => {
+            state.seam_prompts().lines().iter().for_each(|line| tracing::warn!("{line}"));
+        }
+        _ => {}
+    }
+}
+
 fn coverage(state: &State) {
     match state.coverage() {
         Some(coverage) if coverage.is_low() => tracing::warn!("labels: {coverage}"),
@@ -48,8 +61,10 @@ mod tests {
     use super::*;
     use std::io;
     use std::sync::{Arc, Mutex};
-    use uspx_colony::{CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Split, Step};
-    use uspx_domain::{Deposit, Digest, Fingerprint, ModelShape, Outcome, SkipReason, Skipped, WorkerId};
+    use uspx_colony::{
+        CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Split, Stage, Step,
+    };
+    use uspx_domain::{BlobRef, Deposit, Digest, Fingerprint, ModelShape, Outcome, SkipReason, Skipped, WorkerId};
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -94,7 +109,7 @@ mod tests {
     }
 
     fn answered(colony: &mut Colony, task: &PlannedTask, outcome: Outcome, skipped: Vec<Skipped>) -> Step {
-        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped };
+        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped, seams: 0 };
         colony.step(Event::AnswerArrived { worker: worker(), answer: Box::new(answer) })
     }
 
@@ -121,6 +136,42 @@ mod tests {
         let said = logged(&colony, &step);
         assert!(said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"), "{said}");
         assert!(matches!(colony.state().ending(), Some(Ending::Failed(why)) if why.contains("t1, t2")));
+    }
+
+    /// What is logged where the only task of an epoch is answered so, in the step that opens the next.
+    fn logged_at_the_end(work: PlannedWork, outcome: Outcome, seams: u32) -> String {
+        let (colony, task) = at_work();
+        let mut state = colony.state().clone();
+        let task = PlannedTask { work, epoch: task.epoch + 1, id: TaskId::derived(b"next"), ..task };
+        let epoch = task.epoch;
+        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped: vec![], seams };
+        let records = vec![
+            Record::EpochOpened { epoch, stage: Stage::Trace, tasks: vec![task] },
+            Record::Accepted { answer: Box::new(answer) },
+            Record::EpochClosed { epoch, answered: 1, given_up: 0 },
+            Record::EpochOpened { epoch: epoch + 1, stage: Stage::Distil, tasks: vec![] },
+        ];
+        records.iter().for_each(|r| state.fold(r));
+        logged(&Colony::resume(state), &Step { records, ..Step::default() })
+    }
+
+    #[test]
+    fn labels_that_cover_too_little_are_logged_at_the_end_of_labelling() {
+        let (prompts, split, mask) = (vec![0], Split::Train, None);
+        let work = PlannedWork::Label { prompts, split, mask, top_k: 1, max_new_tokens: 9, max_reasoning_tokens: 9 };
+        let blob = BlobRef::to(b"labels");
+        let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, answer_bytes: 100, labelled_bytes: 3 };
+        let said = logged_at_the_end(work, outcome, 0);
+        assert!(said.contains("3.0 % of 100 answer bytes labelled") && said.contains("WARN"), "{said}");
+    }
+
+    #[test]
+    fn prompts_with_a_seam_are_logged_once_they_are_all_traced() {
+        let scores = || Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
+        let trace = || PlannedWork::Trace { prompts: vec![0, 1] };
+        let said = logged_at_the_end(trace(), scores(), 2);
+        assert!(said.contains("for the teacher, 2 prompts have other tokens") && said.contains("WARN"), "{said}");
+        assert_eq!(logged_at_the_end(trace(), scores(), 0), "");
     }
 
     #[test]

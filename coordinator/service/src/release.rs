@@ -143,15 +143,15 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
     if let Some(gate) = &figures.gate {
         text.push_str(&verdict(gate));
     }
-    text.push_str(&gaps(figures));
+    text.push_str(&caveats(figures));
     text.push_str("\nUse it: `uspx pull`, then `uspx run`.\n");
     text
 }
 
-/// What the figures are not about; empty where nothing was left out.
-fn gaps(figures: &Report) -> String {
-    let lines: Vec<String> = figures.gaps().iter().map(|gap| format!("- {gap}\n")).collect();
-    if lines.is_empty() { String::new() } else { format!("\n## Left out\n\n{}", lines.concat()) }
+/// What to bear in mind of the figures; empty where there is nothing.
+fn caveats(figures: &Report) -> String {
+    let lines: Vec<String> = figures.caveats().iter().map(|caveat| format!("- {caveat}\n")).collect();
+    if lines.is_empty() { String::new() } else { format!("\n## Caveats\n\n{}", lines.concat()) }
 }
 
 fn row(student: &StudentReport) -> String {

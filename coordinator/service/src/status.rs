@@ -84,6 +84,7 @@ pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessag
         given_up: most_frequent(reasons::given_up(state)),
         failed_attempts: most_frequent(reasons::failed_attempts(state)),
         skipped: reasons::left_out(state).into_iter().map(skip_status).collect(),
+        seam_prompts: state.seam_prompts(),
         labels: state.coverage(),
     }
 }

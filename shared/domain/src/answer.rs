@@ -17,6 +17,10 @@ pub struct Answer {
     /// The task's prompts that the model cannot run, in the task's order. The outcome is about the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
+    /// Of the others, those whose whole text the model's tokenizer reads otherwise than in use; what is measured are the
+    /// tokens in use. 0 for labels and training, and where an older worker does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seams: u32,
 }
 
 /// What came of a task.
@@ -63,8 +67,8 @@ pub enum Outcome {
     },
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// A prompt and the number of its response tokens.

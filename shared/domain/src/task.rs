@@ -53,6 +53,9 @@ pub enum Work {
         top_k: u32,
         /// Bound on a generated answer.
         max_new_tokens: u32,
+        /// Bound on the reasoning before it.
+        #[serde(default = "Work::reasoning_tokens", skip_serializing_if = "Work::is_usual_reasoning")]
+        max_reasoning_tokens: u32,
     },
     /// Trains an adapter for the student.
     Distil {
@@ -82,6 +85,19 @@ pub enum Work {
 }
 
 impl Work {
+    /// Tokens of reasoning before an answer, where nothing else is said.
+    pub const REASONING_TOKENS: u32 = 1024;
+
+    /// [`Self::REASONING_TOKENS`], for what was written before the bound was.
+    pub fn reasoning_tokens() -> u32 {
+        Self::REASONING_TOKENS
+    }
+
+    /// Whether a bound need not be written.
+    pub fn is_usual_reasoning(tokens: &u32) -> bool {
+        *tokens == Self::REASONING_TOKENS
+    }
+
     /// A short name for logs and tables.
     pub fn name(&self) -> &'static str {
         match self {

@@ -8,6 +8,8 @@
 //!   version. (An unknown *variant* of an enum is refused: it cannot be ignored without harm.)
 //!   `answer.skipped` is such a field: an older reader that passes it over finds prompts missing from the answer and
 //!   refuses it, as it must; and an answer that skips nothing has the bytes that it always had.
+//!   `answer.seams` is a count for people. An older worker that passes over `task.label.max_reasoning_tokens` keeps the bound
+//!   that it has, which is the default.
 //! * Messages are at most [`MAX_MESSAGE`] bytes, nested at most [`MAX_DEPTH`] deep, with nothing after their end.
 
 use crate::error::{Flaw, WireError};

@@ -3,7 +3,9 @@
 use crate::envelope::Message;
 use crate::large::Content;
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Answer, Coverage, Fingerprint, Mask, ModelShape, ReleaseNumber, Task, TaskId, WorkerId};
+use uspx_domain::{
+    Answer, Coverage, Fingerprint, Mask, ModelShape, ReleaseNumber, SeamPrompts, Task, TaskId, WorkerId,
+};
 
 /// A task on its way to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,6 +137,9 @@ pub struct StatusMessage {
     /// Prompts that a model cannot run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkipStatus>,
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use.
+    #[serde(default, skip_serializing_if = "SeamPrompts::is_none")]
+    pub seam_prompts: SeamPrompts,
     /// How much of the answers is labelled, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Coverage>,

@@ -62,6 +62,7 @@ fn hello_status_and_mask_are_frozen() {
     holds("hello", &values::hello());
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
+    holds("status-seams", &values::status_with_seams());
     holds("mask", &values::mask_message());
 }
 
@@ -69,7 +70,7 @@ fn hello_status_and_mask_are_frozen() {
 fn no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 4));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 5));
 }
 
 #[test]
@@ -80,5 +81,6 @@ fn write_missing_fixtures() {
     write_if_missing("hello", &values::hello());
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
+    write_if_missing("status-seams", &values::status_with_seams());
     write_if_missing("mask", &values::mask_message());
 }

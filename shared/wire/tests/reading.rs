@@ -182,11 +182,8 @@ fn work() -> impl Strategy<Value = Work> {
         prompts().prop_map(|prompts| Work::Trace { prompts }),
         (prompts(), proptest::collection::vec(unit().prop_map(Cut::Unit), 0..5))
             .prop_map(|(prompts, cuts)| Work::Ablate { prompts, cuts }),
-        (prompts(), any::<u32>(), any::<u32>()).prop_map(|(prompts, top_k, max_new_tokens)| Work::Label {
-            prompts,
-            mask: None,
-            top_k,
-            max_new_tokens
+        (prompts(), any::<[u32; 3]>()).prop_map(|(prompts, [top_k, max_new_tokens, max_reasoning_tokens])| {
+            Work::Label { prompts, mask: None, top_k, max_new_tokens, max_reasoning_tokens }
         }),
         (prompts(), blob).prop_map(|(prompts, b)| Work::Judge { prompts, subject: Subject::Adapted(b) }),
     ]
@@ -227,8 +224,8 @@ proptest! {
     }
 
     #[test]
-    fn answers_come_back_as_they_went(outcome in outcome(), skipped in skipped(), millis: u64) {
-        let answer = Answer { millis, skipped, ..values::answer(outcome) };
+    fn answers_come_back_as_they_went(outcome in outcome(), skipped in skipped(), seams: u32, millis: u64) {
+        let answer = Answer { millis, skipped, seams, ..values::answer(outcome) };
         let packed = pack_answer(answer.clone()).unwrap();
         prop_assert_eq!(decode::<AnswerMessage>(&packed.message).unwrap().answer, Content::Inline(answer));
     }

@@ -175,8 +175,9 @@ impl Agent {
         delivery: &Delivery,
     ) -> Result<(), WorkerError> {
         let worker = self.settings.id.clone();
-        let Product { outcome, blobs, skipped } = product;
-        let answer = Answer { task, worker: worker.clone(), outcome, millis: took.as_millis() as u64, skipped };
+        let Product { outcome, blobs, skipped, seams } = product;
+        let millis = took.as_millis() as u64;
+        let answer = Answer { task, worker: worker.clone(), outcome, millis, skipped, seams };
         let packed = pack_answer(answer)?;
         for content in blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
             if let Err(error) = self.store.put_blob(content).await {

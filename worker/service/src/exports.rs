@@ -45,7 +45,7 @@ pub(crate) fn write(
         files.push(StoredFile { path, blob: BlobRef::to(&content) });
         blobs.push(content);
     }
-    Ok(Product { outcome: Outcome::Exported { files }, blobs, skipped: readable.skipped })
+    Ok(Product { blobs, ..Product::measured(Outcome::Exported { files }, readable) })
 }
 
 /// Opens an exported student from its files.

@@ -12,7 +12,7 @@ use uspx_domain::{
 };
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, Pulse};
+use uspx_model::{LoadedModel, Pulse, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 
 /// The blobs that a task names, fetched and verified.
@@ -38,18 +38,20 @@ pub struct Product {
     pub blobs: Vec<Bytes>,
     /// The task's prompts that the model cannot run.
     pub skipped: Vec<Skipped>,
+    /// How many of the others the tokenizer reads otherwise as a whole text than in use.
+    pub seams: u32,
 }
 
 impl Product {
-    /// Numbers about the prompts that were not skipped.
-    fn measured(outcome: Outcome, skipped: Vec<Skipped>) -> Self {
-        Self { outcome, blobs: Vec::new(), skipped }
+    /// Numbers about the prompts that the model can run.
+    pub(crate) fn measured(outcome: Outcome, prompts: Readable) -> Self {
+        Self { outcome, blobs: Vec::new(), skipped: prompts.skipped, seams: prompts.seams }
     }
 }
 
 impl From<Outcome> for Product {
     fn from(outcome: Outcome) -> Self {
-        Self::measured(outcome, Vec::new())
+        Self::measured(outcome, Readable::default())
     }
 }
 
@@ -80,7 +82,7 @@ pub fn run(
             let model = models.get(task.model)?;
             let prompts = model.readable(prompts)?;
             let deposit = uspx_probe::trace::trace(&model, &prompts, batch_tokens, pulse)?;
-            Ok(Product::measured(Outcome::Scores(deposit), prompts.skipped))
+            Ok(Product::measured(Outcome::Scores(deposit), prompts))
         }
         Work::Patch { prompts, method, kinds, baseline } => {
             let model = models.get(task.model)?;
@@ -95,16 +97,17 @@ pub fn run(
                     uspx_probe::patch::attribution(&model, &prompts, kinds, *baseline, batch_tokens, pulse)?
                 }
             };
-            Ok(Product::measured(Outcome::Scores(deposit), prompts.skipped))
+            Ok(Product::measured(Outcome::Scores(deposit), prompts))
         }
         Work::Ablate { prompts, cuts } => {
             let model = models.get(task.model)?;
             let prompts = model.readable(prompts)?;
             let rows = uspx_probe::ablate::ablate(&model, &prompts, cuts, batch_tokens, pulse)?;
-            Ok(Product::measured(Outcome::Losses(rows), prompts.skipped))
+            Ok(Product::measured(Outcome::Losses(rows), prompts))
         }
-        Work::Label { prompts, mask, top_k, max_new_tokens } => {
-            label(&*models.get(task.model)?, prompts, mask.as_ref(), (*top_k, *max_new_tokens), pulse)
+        Work::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens } => {
+            let bounds = Bounds { answer: *max_new_tokens as usize, reasoning: *max_reasoning_tokens as usize };
+            label(&*models.get(task.model)?, prompts, mask.as_ref(), (*top_k, bounds), pulse)
         }
         Work::Distil { train, validation, recipe } => {
             distil(models.fresh(task.model)?, inputs, (train, validation), recipe, pulse)
@@ -121,10 +124,9 @@ fn label(
     teacher: &LoadedModel,
     prompts: &[Prompt],
     mask: Option<&Mask>,
-    (top_k, max_new_tokens): (u32, u32),
+    (top_k, bounds): (u32, Bounds),
     pulse: &dyn Pulse,
 ) -> Result<Product, JobError> {
-    let bounds = Bounds::answer(max_new_tokens as usize);
     let (labels, skipped) = uspx_distill::make_labels(teacher, prompts, mask, top_k, bounds, pulse)?;
     let blob = Bytes::from(labels.to_bytes()?);
     let Coverage { answer_bytes, labelled_bytes } = coverage(&labels.prompts);
@@ -135,7 +137,7 @@ fn label(
         answer_bytes,
         labelled_bytes,
     };
-    Ok(Product { outcome, blobs: vec![blob], skipped })
+    Ok(Product { blobs: vec![blob], skipped, ..outcome.into() })
 }
 
 /// How much of the answers the teacher's tokens cover.
@@ -169,7 +171,7 @@ fn distil(
     let (adapter, summary) = uspx_distill::distil(&mut student, &train, &validation, recipe, pulse)?;
     let adapter = Bytes::from(adapter);
     let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
-    Ok(Product { outcome, blobs: vec![adapter], skipped: Vec::new() })
+    Ok(Product { blobs: vec![adapter], ..outcome.into() })
 }
 
 /// The student with its adapter attached.
@@ -198,7 +200,7 @@ fn judge(
     let losses = |model: &LoadedModel| -> Result<Product, JobError> {
         let prompts = model.readable(prompts)?;
         let row = evaluate(model, &prompts, batch_tokens, &mut NoTaps, &Against::Nothing, pulse)?.losses;
-        Ok(Product::measured(Outcome::Losses(vec![row]), prompts.skipped))
+        Ok(Product::measured(Outcome::Losses(vec![row]), prompts))
     };
     match subject {
         Subject::Model => losses(&*models.get(model)?),

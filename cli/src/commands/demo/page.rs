@@ -90,8 +90,8 @@ pub(super) fn print(found: &Found, layout: &Layout, store: &str) -> Result<()> {
         output::line(&mask_table(mask))?;
     }
     output::line(&student_table(&found.figures))?;
-    for gap in found.figures.gaps() {
-        output::line(&gap)?;
+    for caveat in found.figures.caveats() {
+        output::line(&caveat)?;
     }
     for a in &found.answers {
         output::line(&format!(

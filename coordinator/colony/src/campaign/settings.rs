@@ -2,7 +2,7 @@
 
 use crate::{Rule, Share};
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Baseline, DistilRecipe, UnitKind};
+use uspx_domain::{Baseline, DistilRecipe, UnitKind, Work};
 
 /// What is measured, and how much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +128,8 @@ pub struct StudentPlan {
     pub top_k: u32,
     /// Bound on a generated answer.
     pub max_new_tokens: u32,
+    /// Bound on the reasoning before it; a teacher that is still reasoning then has no answer, and the prompt is left out.
+    pub max_reasoning_tokens: u32,
     /// One training each; the best on validation goes on.
     pub recipes: Vec<DistilRecipe>,
     /// Train prompts that calibrate the quantiser.
@@ -157,6 +159,7 @@ impl Default for StudentPlan {
             label_batch: 125,
             top_k: 32,
             max_new_tokens: 64,
+            max_reasoning_tokens: Work::REASONING_TOKENS,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             calibration: 128,
             judge_batch: 250,

@@ -17,6 +17,7 @@ impl Planner<'_> {
             mask: mask.clone(),
             top_k: student.top_k,
             max_new_tokens: student.max_new_tokens,
+            max_reasoning_tokens: student.max_reasoning_tokens,
         };
         let of = |split| {
             let batches = batches(&self.campaign.split(split), student.label_batch);

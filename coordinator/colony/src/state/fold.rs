@@ -1,8 +1,8 @@
 //! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
 
-use crate::{Cause, Ending, PlannedTask, PlannedWork, Record, Stage, State, Ticket, mask, trail};
+use crate::{Cause, Contender, Ending, PlannedTask, PlannedWork, Record, Stage, State, Ticket, mask, trail};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Fingerprint, ReleaseNumber, TaskId, WorkerId};
+use uspx_domain::{Answer, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, WorkerId};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
@@ -72,6 +72,7 @@ impl State {
         self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
         self.pending.insert(answer.task, answer.clone());
         let model = ticket.task.model;
+        count_seams(&mut self.seam_prompts, &ticket.task.work, answer.seams);
         self.remember_skipped(model, answer);
     }
 
@@ -161,6 +162,16 @@ impl State {
         self.published = Some(PublishedStudent { release, gptq });
         self.ending = Some(Ending::Published(release));
     }
+}
+
+/// Counts where every prompt is met once: see [`SeamPrompts`].
+fn count_seams(counts: &mut SeamPrompts, work: &PlannedWork, seams: u32) {
+    let count = match work {
+        PlannedWork::Trace { .. } | PlannedWork::Judge { contender: Contender::Teacher, .. } => &mut counts.teacher,
+        PlannedWork::Judge { contender: Contender::Base, .. } => &mut counts.student,
+        _ => return,
+    };
+    *count = count.saturating_add(seams);
 }
 
 /// Runs that a task asks for: prompts times cuts.

@@ -14,7 +14,9 @@ pub use ticket::{Account, Attempt, Fate, Ticket};
 use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, ReleaseOrder};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Coverage, Fingerprint, ReleaseNumber, SkipReason, StoredFile, TaskId, Unit, WorkerId};
+use uspx_domain::{
+    Answer, Coverage, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile, TaskId, Unit, WorkerId,
+};
 
 /// What a batch of work is for, in the order of a campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,6 +102,9 @@ pub struct State {
     /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its reference and without.
     #[serde(default)]
     pub(crate) skipped: BTreeMap<Fingerprint, BTreeMap<u32, BTreeSet<SkipReason>>>,
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use.
+    #[serde(default)]
+    pub(crate) seam_prompts: SeamPrompts,
     /// Why attempts came to nothing, counted, by kind of work; only what counts against the task.
     #[serde(default)]
     pub(crate) setbacks: BTreeMap<String, BTreeMap<String, u64>>,
@@ -198,6 +203,11 @@ impl State {
     /// How much of the answers the labels cover; none where no worker said so.
     pub fn coverage(&self) -> Option<Coverage> {
         Some(self.results.coverage).filter(|c| c.answer_bytes > 0)
+    }
+
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use, as far as they are known.
+    pub fn seam_prompts(&self) -> SeamPrompts {
+        self.seam_prompts
     }
 
     /// Whether a model is known to be unable to run the prompt at a place.

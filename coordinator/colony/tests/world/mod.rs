@@ -60,6 +60,8 @@ pub struct World {
     pub gain: f64,
     /// Prompts that a model cannot run, by place.
     pub unrunnable: BTreeMap<(Fingerprint, u32), SkipReason>,
+    /// Prompts that a model's tokenizer reads otherwise as a whole text than in use, by place.
+    pub seams: BTreeSet<(Fingerprint, u32)>,
     /// Of a hundred answer bytes, how many get labels.
     pub labelled: u64,
 }
@@ -67,7 +69,7 @@ pub struct World {
 impl World {
     pub fn new(config: CampaignConfig) -> Self {
         let effects = effects(config.seed + 11);
-        Self { config, effects, gain: 0.3, unrunnable: BTreeMap::new(), labelled: 99 }
+        Self { config, effects, gain: 0.3, unrunnable: BTreeMap::new(), seams: BTreeSet::new(), labelled: 99 }
     }
 
     pub fn tokens(&self, at: u32) -> u32 {
@@ -176,7 +178,8 @@ impl World {
         let skipped = task.work.prompts().iter().filter_map(skip).collect();
         let mut runnable = task.clone();
         prompts_of(&mut runnable.work).into_iter().for_each(|prompts| prompts.retain(|at| reason(at).is_none()));
-        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(&runnable), millis: 5, skipped }
+        let seams = runnable.work.prompts().iter().filter(|at| self.seams.contains(&(task.model, **at))).count() as u32;
+        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(&runnable), millis: 5, skipped, seams }
     }
 }
 

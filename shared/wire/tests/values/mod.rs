@@ -61,7 +61,8 @@ fn works() -> Vec<(&'static str, Work)> {
             },
         ),
         ("ablate", Work::Ablate { prompts: prompts.clone(), cuts: vec![Cut::Unit(unit()), Cut::Mask(mask())] }),
-        ("label", Work::Label { prompts: prompts.clone(), mask: Some(mask()), top_k: 20, max_new_tokens: 64 }),
+        ("label", label(Work::REASONING_TOKENS)),
+        ("label-reasoning", label(256)),
         ("distil", Work::Distil { train: vec![BlobRef::to(b"l1")], validation: vec![BlobRef::to(b"l2")], recipe }),
         (
             "export",
@@ -78,6 +79,10 @@ fn works() -> Vec<(&'static str, Work)> {
             Work::Judge { prompts, subject: Subject::Exported { format: ExportFormat::Gguf, files: files() } },
         ),
     ]
+}
+
+fn label(max_reasoning_tokens: u32) -> Work {
+    Work::Label { prompts: vec![prompt()], mask: Some(mask()), top_k: 20, max_new_tokens: 64, max_reasoning_tokens }
 }
 
 fn outcomes() -> Vec<(&'static str, Outcome)> {
@@ -127,7 +132,7 @@ pub fn task(work: Work) -> Task {
 
 pub fn answer(outcome: Outcome) -> Answer {
     let (task, worker) = (TaskId::derived(b"task"), "spare-box".parse().unwrap());
-    Answer { task, worker, outcome, millis: 31_000, skipped: vec![] }
+    Answer { task, worker, outcome, millis: 31_000, skipped: vec![], seams: 0 }
 }
 
 pub fn tasks() -> Vec<(String, TaskMessage)> {
@@ -140,9 +145,11 @@ pub fn answers() -> Vec<(String, AnswerMessage)> {
     let stored = ("answer-stored".to_owned(), AnswerMessage { answer: Content::Stored(BlobRef::to(b"answer")) });
     let inline = |(name, out)| (format!("answer-{name}"), AnswerMessage { answer: Content::Inline(answer(out)) });
     let (_, losses) = outcomes().into_iter().find(|(name, _)| *name == "losses").unwrap();
-    let skipping = Answer { skipped: skipped(), ..answer(losses) };
+    let skipping = Answer { skipped: skipped(), ..answer(losses.clone()) };
     let skipping = ("answer-skipped".to_owned(), AnswerMessage { answer: Content::Inline(skipping) });
-    outcomes().into_iter().map(inline).chain([stored, skipping]).collect()
+    let seams = Answer { seams: 1, ..answer(losses) };
+    let seams = ("answer-seams".to_owned(), AnswerMessage { answer: Content::Inline(seams) });
+    outcomes().into_iter().map(inline).chain([stored, skipping, seams]).collect()
 }
 
 fn current() -> Option<CurrentTask> {
@@ -185,6 +192,7 @@ pub fn status() -> StatusMessage {
         given_up: vec![],
         failed_attempts: vec![],
         skipped: vec![],
+        seam_prompts: SeamPrompts::default(),
         labels: None,
     }
 }
@@ -206,6 +214,11 @@ pub fn status_with_reasons() -> StatusMessage {
         labels: Some(Coverage { answer_bytes: 300, labelled_bytes: 299 }),
         ..status()
     }
+}
+
+/// A status of a campaign whose models have seams.
+pub fn status_with_seams() -> StatusMessage {
+    StatusMessage { seam_prompts: SeamPrompts { teacher: 300, student: 2 }, ..status() }
 }
 
 fn mask_status() -> MaskStatus {

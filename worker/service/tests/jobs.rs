@@ -1,0 +1,66 @@
+//! What a job tells of its prompts, on copies of the shipped models with another template.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use candle_core::Device;
+use std::path::Path;
+use tempfile::TempDir;
+use uspx_domain::{Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work};
+use uspx_model::{NoPulse, fingerprint};
+use uspx_worker::holdings::{Holdings, Opened};
+use uspx_worker::job::{Inputs, Product, run};
+
+/// A shipped model with this template.
+fn changed(which: &str, template: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which);
+    for entry in std::fs::read_dir(shipped).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    folder
+}
+
+fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
+    let reference = reference.map(str::to_owned);
+    Prompt { id: id.into(), prompt: text.into(), reference, system: None, tags: vec![] }
+}
+
+fn done(folder: &TempDir, work: Work) -> Product {
+    let model = fingerprint(folder.path()).unwrap();
+    let mut models = Opened::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu);
+    let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
+    run(&task, &mut models, &Inputs::default(), 4096, &NoPulse).unwrap()
+}
+
+/// "l" and "s" are one token of the whole text; in use the model has read the one and has to emit the other.
+#[test]
+fn prompts_with_a_seam_are_counted_among_those_that_can_be_run() {
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token if not add_generation_prompt }}";
+    let student = changed("student", template);
+    let prompts =
+        vec![prompt("seam", "cd; l", Some("s")), prompt("none", "Type 1", Some("ls")), prompt("bare", "cd; l", None)];
+    let product = done(&student, Work::Judge { prompts, subject: Subject::Model });
+    let Outcome::Losses(rows) = &product.outcome else { panic!("{:?}", product.outcome) };
+    assert_eq!((rows[0].prompts.len(), product.seams), (2, 1));
+    assert_eq!(product.skipped, [Skipped { id: "bare".into(), reason: SkipReason::NoReference }]);
+}
+
+/// The template leaves the channels to the model, so that the first tokens of its reply are no answer yet.
+#[test]
+fn a_label_task_bounds_reasoning_as_it_says() {
+    let template = "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}\
+         <|message|>{{ m.content }}{% if m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}<|start|>assistant{% endif %}";
+    let teacher = changed("teacher", template);
+    let label = |max_reasoning_tokens| {
+        let prompts = vec![prompt("asked", "List all files", None)];
+        let work = Work::Label { prompts, mask: None, top_k: 4, max_new_tokens: 8, max_reasoning_tokens };
+        done(&teacher, work)
+    };
+    for bound in [1, 2] {
+        let product = label(bound);
+        assert_eq!(product.skipped, [Skipped { id: "asked".into(), reason: SkipReason::Unfinished { tokens: bound } }]);
+        assert!(matches!(product.outcome, Outcome::Labels { prompts: 0, .. }));
+    }
+}
