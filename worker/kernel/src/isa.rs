@@ -35,10 +35,10 @@ impl Isa {
         Ok(chosen()?.isa)
     }
 
-    /// Whether MXFP4 goes through int8 dot products. They keep 15 bits of a group's largest activation, which costs a
-    /// model with outliers up to 1e-4 of a prompt's loss; so they are used only where `USPX_KERNEL` names their family.
-    pub(crate) fn int8_asked() -> Result<bool, KernelError> {
-        Ok(chosen()?.asked)
+    /// Whether MXFP4 goes through int8 dot products rather than f32 panels: where they were measured to be quicker
+    /// (AVX-512 VNNI), or where `USPX_KERNEL` names their family.
+    pub(crate) fn int8() -> Result<bool, KernelError> {
+        Ok(chosen()?.int8)
     }
 
     /// The families that run on this machine, best first; the portable one is always among them.
@@ -84,15 +84,15 @@ impl Isa {
     }
 }
 
-/// A family, and whether the environment asked for it by name.
+/// A family, and whether its int8 kernel multiplies MXFP4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     isa: Isa,
-    asked: bool,
+    int8: bool,
 }
 
-/// The value of `USPX_KERNEL` for a machine as if without AMX.
-const WITHOUT_AMX: &str = "f32";
+/// The value of `USPX_KERNEL` for products in f32 everywhere.
+const F32: &str = "f32";
 
 fn chosen() -> Result<Choice, KernelError> {
     static CHOSEN: OnceLock<Result<Choice, KernelError>> = OnceLock::new();
@@ -101,15 +101,16 @@ fn chosen() -> Result<Choice, KernelError> {
 
 /// The best family that runs here, or the one that the environment names.
 fn choose(named: Option<String>) -> Result<Choice, KernelError> {
-    let best = |amx: bool| {
-        let isa = Isa::ALL.into_iter().find(|isa| isa.supported() && (amx || *isa != Isa::Amx));
-        Ok(Choice { isa: isa.unwrap_or(Isa::Portable), asked: false })
+    let best = |f32: bool| {
+        let isa = Isa::ALL.into_iter().find(|isa| isa.supported() && !(f32 && *isa == Isa::Amx));
+        let isa = isa.unwrap_or(Isa::Portable);
+        Ok(Choice { isa, int8: isa == Isa::Avx512 && !f32 })
     };
     match named {
-        None => best(true),
-        Some(value) if value == WITHOUT_AMX => best(false),
+        None => best(false),
+        Some(value) if value == F32 => best(true),
         Some(value) => match Isa::ALL.into_iter().find(|isa| isa.name() == value) {
-            Some(isa) => Ok(Choice { isa: isa.checked()?, asked: true }),
+            Some(isa) => Ok(Choice { isa: isa.checked()?, int8: isa != Isa::Amx }),
             None => Err(KernelError::UnknownIsa { value }),
         },
     }
@@ -155,14 +156,15 @@ mod tests {
 
     #[test]
     fn the_environment_names_a_family_or_an_error_with_its_remedy() {
-        assert_eq!(choose(Some("portable".into())), Ok(Choice { isa: Isa::Portable, asked: true }));
+        assert_eq!(choose(Some("portable".into())), Ok(Choice { isa: Isa::Portable, int8: true }));
         let without = choose(Some("f32".into())).unwrap();
-        assert!(without.isa != Isa::Amx && !without.asked);
+        assert!(without.isa != Isa::Amx && !without.int8);
         let unknown = choose(Some("sse9".into())).unwrap_err().to_string();
         assert!(unknown.contains("sse9") && unknown.contains("portable") && unknown.contains("unset"), "{unknown}");
         let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
         let unsupported = choose(Some(foreign.into())).unwrap_err().to_string();
         assert!(unsupported.contains(foreign) && unsupported.contains("portable"), "{unsupported}");
-        assert_eq!(choose(None), Ok(Choice { isa: Isa::available()[0], asked: false }));
+        let best = Isa::available()[0];
+        assert_eq!(choose(None), Ok(Choice { isa: best, int8: best == Isa::Avx512 }));
     }
 }

@@ -1,13 +1,13 @@
 //! Matrix products on the CPU with frozen weights as they lie in a checkpoint: bf16, and MXFP4 without ever expanding a
 //! matrix to 32 bits.
 //!
-//! | family | MXFP4, asked for by name | bf16 | backward |
+//! | family | MXFP4 | bf16 | backward |
 //! |---|---|---|---|
 //! | [`Isa::Amx`] | tiles, weights exact in bf16, activations in two bf16 pieces | the same | the same |
 //! | [`Isa::Avx512`], [`Isa::Avx2`], [`Isa::Neon`], [`Isa::Portable`] | int8 dot products, bit-identical | f32 panels | f32 panels |
 //!
-//! Without AMX, MXFP4 goes through f32 panels like bf16 unless `USPX_KERNEL` names an int8 family: those are faster and keep
-//! 15 bits of a group's largest activation, which is not enough for every trained model.
+//! Where there is neither AMX nor AVX-512, MXFP4 goes through f32 panels like bf16 unless `USPX_KERNEL` names an int8 family:
+//! without instructions for int8 dot products f32 is quicker, and with those of AVX2 and NEON it was not measured.
 //!
 //! Threads are those of rayon's current pool. No result depends on their number.
 
@@ -102,7 +102,7 @@ impl Matrix {
     /// A buffer's length does not fit, or `USPX_KERNEL` names a family that cannot run here.
     pub fn multiply(&self, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
         let isa = Isa::active()?;
-        if isa == Isa::Amx || Isa::int8_asked()? {
+        if isa == Isa::Amx || Isa::int8()? {
             return self.multiply_with(isa, x, n, y);
         }
         self.multiply_f32(x, n, y)

@@ -11,9 +11,9 @@ const ROWS: usize = 16;
 /// Tokens at a time: 2 × 2 sums of each kind fit the 16 registers.
 const TOKENS: usize = 2;
 
-/// The kernel, with `$half`(sums, activation quads, weight quads) for the integer products of one half.
+/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one byte.
 macro_rules! kernel {
-    ($name:ident, $features:literal, $half:ident, $doc:literal) => {
+    ($name:ident, $features:literal, $piece:ident, $doc:literal) => {
         #[doc = $doc]
         #[target_feature(enable = $features)]
         pub(super) fn $name(
@@ -28,11 +28,14 @@ macro_rules! kernel {
             let mut out = [[_mm256_setzero_ps(); 2]; TOKENS];
             for (group, w) in weights.iter().enumerate() {
                 let mut sums = [pair(w.correction.as_ptr()); TOKENS];
-                $half(&mut sums, [&rows[0][group].high, &rows[1][group].high], &w.quads);
-                for sum in sums.as_flattened_mut() {
-                    *sum = _mm256_slli_epi32::<8>(*sum);
+                for (i, x) in rows[0][group].iter().zip(&rows[1][group]).enumerate() {
+                    if i > 0 {
+                        for sum in sums.as_flattened_mut() {
+                            *sum = _mm256_slli_epi32::<8>(*sum);
+                        }
+                    }
+                    $piece(&mut sums, x.into(), &w.quads);
                 }
-                $half(&mut sums, [&rows[0][group].low, &rows[1][group].low], &w.quads);
                 let w = pair(w.scales.as_ptr().cast());
                 for ((out, sums), scales) in out.iter_mut().zip(sums).zip(scales) {
                     let scale = _mm256_set1_ps(scales[group]);
@@ -49,8 +52,8 @@ macro_rules! kernel {
     };
 }
 
-kernel!(dot, "avx2", half, "Products of one panel with [`TOKENS`] tokens.");
-kernel!(dot_vnni, "avx2,avxvnni", half_vnni, "[`dot`] with AVX-VNNI.");
+kernel!(dot, "avx2", piece, "Products of one panel with [`TOKENS`] tokens.");
+kernel!(dot_vnni, "avx2,avxvnni", piece_vnni, "[`dot`] with AVX-VNNI.");
 
 /// Two registers of a panel's array.
 #[target_feature(enable = "avx2")]
@@ -59,9 +62,9 @@ fn pair(array: *const i32) -> [__m256i; 2] {
     unsafe { [_mm256_loadu_si256(array.cast()), _mm256_loadu_si256(array.add(8).cast())] }
 }
 
-/// Adds one half's products: pairs are summed in 16 bits, four quads at a time (at most 4·2·12·255 = 24480).
+/// Adds one byte's products: pairs are summed in 16 bits, four quads at a time (at most 4·2·12·255 = 24480).
 #[target_feature(enable = "avx2")]
-fn half(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
+fn piece(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
     let ones = _mm256_set1_epi16(1);
     for four in [0, 4] {
         let mut partial = [[_mm256_setzero_si256(); 2]; TOKENS];
@@ -82,9 +85,9 @@ fn half(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[
     }
 }
 
-/// [`half`] with AVX-VNNI.
+/// [`piece`] with AVX-VNNI.
 #[target_feature(enable = "avx2,avxvnni")]
-fn half_vnni(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
+fn piece_vnni(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
     for q in 0..QUADS {
         let w = pair(w[q].as_ptr().cast());
         for (sums, x) in sums.iter_mut().zip(x) {

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Activations, Panel, QUADS, Weights};
+use super::{Activations, PIECES, Panel, QUADS, Weights};
 use crate::storage::{DOUBLED, GROUP_BYTES, half_scale};
 
 /// Rows of a panel: two registers.
@@ -25,20 +25,19 @@ pub(super) fn dot(
     let mut out = [[_mm512_setzero_ps(); 2]; TOKENS];
     for (group, w) in weights.iter().enumerate() {
         let mut sums = [pair(w.correction.as_ptr()); TOKENS];
-        for half in 0..2 {
+        for piece in 0..PIECES {
+            if piece > 0 {
+                for sum in sums.as_flattened_mut() {
+                    *sum = _mm512_slli_epi32::<8>(*sum);
+                }
+            }
             for q in 0..QUADS {
                 let w = pair(w.quads[q].as_ptr().cast());
                 for (sums, row) in sums.iter_mut().zip(rows) {
                     // SAFETY: the slices hold `groups` groups (above).
                     let x = unsafe { row.get_unchecked(group) };
-                    let x = if half == 0 { x.high[q] } else { x.low[q] };
-                    let x = _mm512_set1_epi32(i32::from_le_bytes(x));
+                    let x = _mm512_set1_epi32(i32::from_le_bytes(x[piece][q]));
                     *sums = [_mm512_dpbusd_epi32(sums[0], x, w[0]), _mm512_dpbusd_epi32(sums[1], x, w[1])];
-                }
-            }
-            if half == 0 {
-                for sum in sums.as_flattened_mut() {
-                    *sum = _mm512_slli_epi32::<8>(*sum);
                 }
             }
         }

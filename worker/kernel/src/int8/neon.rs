@@ -1,7 +1,7 @@
 //! The int8 kernel on NEON: a 128-bit register holds a quad of 4 rows.
 //!
-//! NEON's products are signed × signed, so both activation bytes are moved down by 128: the high one is then what it stands
-//! for, and the low one's share is put back with the panel's correction.
+//! NEON's products are signed × signed, so all activation bytes are moved down by 128: the highest is then what it stands
+//! for, and the share of the others is put back with the panel's correction.
 #![allow(clippy::indexing_slicing)]
 
 use std::arch::aarch64::*;
@@ -14,9 +14,9 @@ const ROWS: usize = 8;
 /// Tokens at a time.
 const TOKENS: usize = 4;
 
-/// The kernel, with `$half`(sums, activation quads, weight quads) for the integer products of one half.
+/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one byte.
 macro_rules! kernel {
-    ($name:ident, $features:literal, $half:ident, $doc:literal) => {
+    ($name:ident, $features:literal, $piece:ident, $doc:literal) => {
         #[doc = $doc]
         #[target_feature(enable = $features)]
         pub(super) fn $name(
@@ -37,12 +37,13 @@ macro_rules! kernel {
                 };
                 for (out, token) in out.iter_mut().zip(tokens) {
                     let x = &activations.values[token * groups + group];
-                    let high = $half([vdupq_n_s32(0); 2], &x.high, &w.quads);
-                    let mut start = high;
-                    for v in 0..2 {
-                        start[v] = vsubq_s32(vshlq_n_s32::<8>(high[v]), correction[v]);
+                    let mut sums = $piece([vdupq_n_s32(0); 2], &x[0], &w.quads);
+                    for x in &x[1..] {
+                        for v in 0..2 {
+                            sums[v] = vsubq_s32(vshlq_n_s32::<8>(sums[v]), correction[v]);
+                        }
+                        sums = $piece(sums, x, &w.quads);
                     }
-                    let sums = $half(start, &x.low, &w.quads);
                     let scale = vdupq_n_f32(activations.scales[token * groups + group]);
                     for v in 0..2 {
                         let product = vmulq_f32(vcvtq_f32_s32(sums[v]), vmulq_f32(scales[v], scale));
@@ -56,8 +57,8 @@ macro_rules! kernel {
     };
 }
 
-kernel!(dot, "neon", half, "Products of one panel with [`TOKENS`] tokens.");
-kernel!(dot_product, "neon,dotprod", half_dot_product, "[`dot`] with the dot product extension.");
+kernel!(dot, "neon", piece, "Products of one panel with [`TOKENS`] tokens.");
+kernel!(dot_product, "neon,dotprod", piece_dot_product, "[`dot`] with the dot product extension.");
 
 /// A quad of activations less 128, in every lane.
 #[target_feature(enable = "neon")]
@@ -73,9 +74,9 @@ fn pair(quad: &[[i8; 4]; ROWS]) -> [int8x16_t; 2] {
     unsafe { [vld1q_s8(start), vld1q_s8(start.add(16))] }
 }
 
-/// Adds one half's products. 16-bit sums hold all 8 quads: at most 8·12·128 = 12288.
+/// Adds one byte's products. 16-bit sums hold all 8 quads: at most 8·12·128 = 12288.
 #[target_feature(enable = "neon")]
-fn half(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
+fn piece(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
     let mut partial = [[vdupq_n_s16(0); 2]; 2];
     for (x, w) in x.iter().zip(w) {
         let x = signed(*x);
@@ -90,9 +91,9 @@ fn half(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QU
     sums
 }
 
-/// [`half`] with `sdot`, whose intrinsic is not stable yet.
+/// [`piece`] with `sdot`, whose intrinsic is not stable yet.
 #[target_feature(enable = "neon,dotprod")]
-fn half_dot_product(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
+fn piece_dot_product(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
     for (x, w) in x.iter().zip(w) {
         let x = signed(*x);
         for (sum, w) in sums.iter_mut().zip(pair(w)) {

@@ -13,8 +13,8 @@ pub(super) fn dot(weights: &[Weights<ROWS>], activations: &Activations, [token]:
     let scales = &activations.scales[first..first + activations.groups];
     let mut out = [0.0; ROWS];
     for ((w, x), scale) in weights.iter().zip(groups).zip(scales) {
-        let high = half(w.correction, &x.high, &w.quads);
-        let sums = half(high.map(|sum| sum << 8), &x.low, &w.quads);
+        let start = piece(w.correction, &x[0], &w.quads);
+        let sums = x[1..].iter().fold(start, |sums, x| piece(sums.map(|sum| sum << 8), x, &w.quads));
         for ((out, sum), w) in out.iter_mut().zip(sums).zip(w.scales) {
             *out += sum as f32 * (w * scale);
         }
@@ -22,13 +22,13 @@ pub(super) fn dot(weights: &[Weights<ROWS>], activations: &Activations, [token]:
     [out]
 }
 
-/// Adds one half's products.
-fn half(mut sums: [i32; ROWS], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [i32; ROWS] {
+/// Adds one byte's products; sums may wrap until the last byte's.
+fn piece(mut sums: [i32; ROWS], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [i32; ROWS] {
     for (x, w) in x.iter().zip(w) {
         let x = x.map(i32::from);
         for (sum, w) in sums.iter_mut().zip(w) {
             let w = w.map(i32::from);
-            *sum += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+            *sum = sum.wrapping_add(w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3]);
         }
     }
     sums
