@@ -52,13 +52,16 @@ fn prompts() -> Vec<Prompt> {
 fn every_prompt_is_labelled_byte_for_byte_and_teaches_a_student_of_another_family() {
     let student = Chat::open(&root().join("cli/assets/nano/student")).unwrap();
     let spm = Chat::open(&root().join("tests/data/tokens/spm-prefix-mistral")).unwrap();
-    for family in ["spm-prefix-mistral", "spm-first-chatml", "spm-plain-no-system", "unigram-gpt-oss", "bytes-qwen2-qwen3"] {
+    for family in
+        ["spm-prefix-mistral", "spm-first-chatml", "spm-plain-no-system", "unigram-gpt-oss", "bytes-qwen2-qwen3"]
+    {
         let (model, _folder) = teacher(family);
         let (labels, skipped) = make_labels(&model, &prompts(), None, 32, Bounds::answer(8), &NoPulse).unwrap();
         assert!(skipped.is_empty(), "{family}: {skipped:?}");
         let labels = Labels::from_bytes(&labels.to_bytes().unwrap()).unwrap();
         for prompt in &labels.prompts {
-            let last = prompt.tokens.last().unwrap_or_else(|| unreachable!("{family}: {:?} has no labels", prompt.answer));
+            let last =
+                prompt.tokens.last().unwrap_or_else(|| unreachable!("{family}: {:?} has no labels", prompt.answer));
             assert_eq!((last.start, last.end), (prompt.answer.len() as u32, prompt.answer.len() as u32));
             for other in [&student, &spm] {
                 let lesson = lesson(&labels, prompt, other, vocabulary(other)).unwrap();
