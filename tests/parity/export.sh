@@ -30,7 +30,7 @@ student="$root/cli/assets/nano/student"
 prompts="$root/cli/assets/prompts"
 
 profile="${USPX_PARITY_PROFILE:-release}"
-(cd "$root" && cargo build --profile "$profile" --quiet -p uspx-export --example parity -p uspx-distill --example adapter)
+(cd "$root" && cargo build --profile "$profile" --quiet --workspace --example parity --example adapter)
 examples="${CARGO_TARGET_DIR:-$root/target}/${profile/#dev/debug}/examples"
 parity="$examples/parity"
 

@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::Value as Gguf;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
-use uspx_model::config::{ModelConfig, RopeScaling};
+use uspx_model::config::{ModelConfig, Rope, RopeScaling};
 
 /// Our own key: the parameters behind `rope_freqs.weight`, which holds only what comes of them. Others ignore it.
 const SCALING: &str = "uspx.rope_scaling";
@@ -74,7 +74,10 @@ pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<St
 /// [`ExportError::Unsupported`] for another stretching.
 pub fn rope_factors(config: &Value) -> Result<Option<Vec<f32>>> {
     let ModelConfig { rope, head_dim, .. } = hf::meant(config)?;
-    let (theta, dim) = (rope.theta, head_dim as f64);
+    divisors(&rope, head_dim)
+}
+
+fn divisors(rope: &Rope, head_dim: usize) -> Result<Option<Vec<f32>>> {
     let (factor, original, low, high) = match rope.scaling {
         RopeScaling::None => return Ok(None),
         RopeScaling::Llama3 { factor, original, low, high } => (factor, original, low, high),
@@ -82,12 +85,12 @@ pub fn rope_factors(config: &Value) -> Result<Option<Vec<f32>>> {
             return Err(ExportError::Unsupported("rope scaling `yarn` is not written as GGUF: llama3 is".into()));
         }
     };
-    let divisor = |i: u32| {
-        let turns = original * theta.powf(-2.0 * f64::from(i) / dim) / (2.0 * PI);
+    let divisor = |i: usize| {
+        let turns = original * rope.theta.powf(-2.0 * i as f64 / head_dim as f64) / (2.0 * PI);
         let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
         (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
     };
-    Ok(Some((0..(dim / 2.0) as u32).map(divisor).collect()))
+    Ok(Some((0..head_dim / 2).map(divisor).collect()))
 }
 
 /// The architectures that are read: each is `model_type` too.
@@ -311,13 +314,10 @@ fn llama3_from(factors: &[f32], theta: f64, head_dim: u64) -> Result<Value> {
     if factors.iter().all(|f| *f == 1.0) {
         return Ok(Value::Null);
     }
-    let named = |low: f64, high: f64, original: f64| {
-        json!({"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
-            "original_max_position_embeddings": original})
-    };
-    let fits = |scaling: &Value| {
-        let config = json!({"rope_theta": theta, "rope_scaling": scaling, "head_dim": head_dim});
-        let made = rope_factors(&config).ok().flatten().unwrap_or_default();
+    let named = |low, high, original| RopeScaling::Llama3 { factor, original, low, high };
+    let fits = |scaling: &RopeScaling| {
+        let rope = Rope { theta, scaling: scaling.clone() };
+        let made = divisors(&rope, head_dim as usize).ok().flatten().unwrap_or_default();
         made.len() == factors.len() && made.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs())
     };
     let published = [8192.0, 4096.0, 2048.0].map(|original| named(1.0, 4.0, original));
@@ -334,7 +334,8 @@ fn llama3_from(factors: &[f32], theta: f64, head_dim: u64) -> Result<Value> {
         let width = 1.0 / (slope * a.0 - a.1);
         named(1.0, 1.0 + width, slope * 2.0 * PI * width)
     });
-    published.into_iter().chain(solved).find(|scaling| fits(scaling)).ok_or_else(|| {
+    let found = published.into_iter().chain(solved).find(|scaling| fits(scaling));
+    found.and_then(|scaling| hf::scaling(&scaling)).map(Value::Object).ok_or_else(|| {
         ExportError::Unsupported(
             "the divisors in rope_freqs.weight are not of Llama 3's form: they are not known here".into(),
         )
@@ -427,7 +428,7 @@ mod tests {
     fn a_window_makes_a_mistral() {
         let mut pairs = to_gguf(&llama31(), "x", 15).unwrap();
         pairs.insert("llama.attention.sliding_window".into(), Gguf::U32(4096));
-        let config = to_config(&pairs, &Found::default()).unwrap();
+        let config = to_config(&pairs, &Found { vocab: 128_256, ..Found::default() }).unwrap();
         assert_eq!((&config["model_type"], &config["sliding_window"]), (&json!("mistral"), &json!(4096)));
     }
 }

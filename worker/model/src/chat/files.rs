@@ -258,7 +258,7 @@ fn template_of(folder: &Path, settings: &Value) -> Result<(String, PathBuf)> {
     }
     let file = folder.join("tokenizer_config.json");
     match settings.get("chat_template") {
-        Some(Value::String(template)) => Ok((template.clone(), file)),
+        Some(Value::String(template)) if !template.trim().is_empty() => Ok((template.clone(), file)),
         Some(Value::Array(named)) => {
             let default = named.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
             let template = default.and_then(|t| t.get("template")?.as_str());

@@ -17,13 +17,12 @@ pub use files::{ChatFiles, id_of};
 pub use reply::{Answer, Bounds, Part, Reader};
 pub use template::Turn;
 pub use turn::OpenedReasoning;
-pub use vocabulary::{TokenBytes, byte_alphabet};
+pub use vocabulary::TokenBytes;
 
 use crate::batch::Sequence;
 use crate::{ModelError, Result};
 use encode::Encoder;
 use reasoning::Reasoning;
-use serde_json::Value;
 use std::path::Path;
 use template::Template;
 use turn::AnsweredText;
@@ -98,17 +97,6 @@ impl Chat {
         let mut chat = Self { encoder, template, tokens, ends, eos, reasoning, opened, own, before_text };
         chat.look_at_openings();
         Ok(chat)
-    }
-
-    /// From the text of tokenizer.json, a template, tokenizer_config.json and generation_config.json.
-    ///
-    /// # Errors
-    /// As [`Self::of`].
-    pub fn new(tokenizer: &str, template: &str, settings: &Value, generation: &Value) -> Result<Self> {
-        let tokenizer =
-            serde_json::from_str(tokenizer).map_err(|e| ModelError::Chat(format!("tokenizer.json: {e}")))?;
-        let file = Path::new("tokenizer.json");
-        Self::of(&ChatFiles::of_parts(tokenizer, template, settings.clone(), generation.clone(), file)?)
     }
 
     /// How an answer opens, learned from a conversation that any template takes.

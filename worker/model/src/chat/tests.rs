@@ -1,10 +1,16 @@
 //! What the folder's files mean together, on the shipped models and on changed copies of them.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn nano(which: &str) -> Chat {
     Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)).unwrap()
+}
+
+/// From the text of a tokenizer.json, a template and tokenizer_config.json.
+fn chat_of(tokenizer: &str, template: &str, settings: &Value) -> Chat {
+    let (tokenizer, file) = (serde_json::from_str(tokenizer).unwrap(), Path::new("tokenizer.json"));
+    Chat::of(&ChatFiles::of_parts(tokenizer, template, settings.clone(), Value::Null, file).unwrap()).unwrap()
 }
 
 fn prompt(text: &str) -> Prompt {
@@ -45,7 +51,7 @@ fn a_template_that_opens_a_channel_only_with_the_answer_counts_it_as_prompt() {
     let template = "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}\
          <|message|>{{ m.content | trim }}{% if m.role == 'assistant' %}<|return|>\n{% else %}<|end|>{% endif %}{% endfor %}\
          {% if add_generation_prompt %}<|start|>assistant{% endif %}";
-    let chat = Chat::new(&tokenizer, template, &json!({"eos_token": "<|return|>"}), &Value::Null).unwrap();
+    let chat = chat_of(&tokenizer, template, &json!({"eos_token": "<|return|>"}));
     let sequence = chat.sequence(&prompt("x"), Some(" ls ")).unwrap();
     let message = chat.encode("<|message|>").unwrap();
     assert_eq!(sequence.ids[sequence.response_start - 1], message[0]);
@@ -166,7 +172,7 @@ fn no_space_marker_is_gained_at_the_seam() {
     let settings = json!({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"});
     for metaspace in [false, true] {
         let json = sentencepiece(metaspace).to_string();
-        let chat = Chat::new(&json, MISTRAL, &settings, &Value::Null).unwrap();
+        let chat = chat_of(&json, MISTRAL, &settings);
         for (answer, pieces) in [
             ("ls", vec![" ls"]),
             ("f\u{fc}r", vec![" f\u{fc}r"]),

@@ -130,7 +130,7 @@ fn unknown(json: &Value) -> Option<String> {
 }
 
 /// GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the rest from U+0100 on.
-pub fn byte_alphabet() -> HashMap<char, u8> {
+fn byte_alphabet() -> HashMap<char, u8> {
     let mut next = 0x100u32;
     (0..=255u8)
         .filter_map(|byte| {
