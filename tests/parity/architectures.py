@@ -292,6 +292,15 @@ def golden(folder: str, case: Case, seed: int) -> dict:
     }
 
 
+def turned_margin(folder: str, rows: list) -> float:
+    """The smallest margin where answers are read backwards, as the engine's test of shared beginnings runs them too."""
+    model = load(folder)
+    turn = lambda row: row | {"ids": row["ids"][: row["response_start"]] + row["ids"][row["response_start"] :][::-1]}
+    with Routing(model) as seen:
+        one_by_one(model, [turn(row) for row in rows])
+    return choices(seen.calls, len(rows), len(model.model.layers))[1] or math.inf
+
+
 def choices(calls: list, rows: int, layers: int) -> tuple[list | None, float | None]:
     """Chosen experts by layer, sequence and token, and the smallest margin; nothing where there is no router."""
     if not calls:
@@ -362,7 +371,9 @@ def make(case: Case, folder: str, seed: int, thorough: bool) -> dict:
     for attempt in range(20):
         write(case, folder, seed + attempt)
         found = golden(folder, case, seed + attempt)
-        if found["margin"] is None or found["margin"] > MARGIN:
+        far = found["margin"] is None or found["margin"] > MARGIN
+        # The committed ones were accepted by the first condition alone, and their tests pass.
+        if far and (thorough or turned_margin(folder, found["sequences"]) > MARGIN):
             break
     else:
         raise SystemExit(f"{case.name}: 20 seeds, each with a routing near a tie")
