@@ -32,6 +32,7 @@ pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
     let chat = Chat::of(&gguf_files(path, parts.chat)?)?;
+    chat.explain_seams(path);
     let load = || {
         let config = ModelConfig::from_json(&parts.config_json.to_string())?;
         Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)

@@ -59,17 +59,21 @@ impl Chat {
     /// As [`ChatFiles::read`] and [`Self::of`].
     pub fn open(folder: &Path) -> Result<Self> {
         let chat = Self::of(&ChatFiles::read(folder)?)?;
-        if let Some(seam) = chat.check() {
-            tracing::warn!(
-                folder = %folder.display(),
-                position = seam.at,
-                in_use = ?seam.used,
-                whole = ?seam.joint,
-                "the tokenizer joins what generation is given with what follows it: ids in use are measured, \
-                 reports count the prompts concerned",
-            );
-        }
+        chat.explain_seams(folder);
         Ok(chat)
+    }
+
+    /// Says once, about the model at `place`, where a conversation in two pieces is not the whole, if it is not.
+    pub fn explain_seams(&self, place: &Path) {
+        let Some(seam) = self.check() else { return };
+        tracing::warn!(
+            model = %place.display(),
+            position = seam.at,
+            in_use = ?seam.used,
+            whole = ?seam.joint,
+            "the tokenizer joins what generation is given with what follows it: ids in use are measured, \
+             reports count the prompts concerned",
+        );
     }
 
     /// From what the files say.
