@@ -18,15 +18,6 @@ fn seamed(name: &str) -> World {
     world
 }
 
-fn run(world: &World) -> Service {
-    let mut service = Service::default();
-    service.found(&world.config);
-    service.see("a");
-    service.see("b");
-    service.run(world);
-    service
-}
-
 /// Patching, bans, masks and every student's judgement meet the same prompts again.
 #[test]
 fn each_prompt_counts_once_however_often_it_is_measured() {

@@ -21,15 +21,6 @@ fn gappy(name: &str) -> World {
     world
 }
 
-fn run(world: &World) -> Service {
-    let mut service = Service::default();
-    service.found(&world.config);
-    service.see("a");
-    service.see("b");
-    service.run(world);
-    service
-}
-
 #[test]
 fn invariant_10_a_campaign_goes_on_without_them_and_the_report_names_them() {
     let service = run(&gappy("gappy"));

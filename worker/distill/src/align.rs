@@ -55,7 +55,7 @@ pub fn lesson(labels: &Labels, prompt: &PromptLabels, student: &Chat, vocabulary
         Some(_) if vocabulary == labels.vocabulary => identical(labels, prompt, response.len()),
         Some(spans) => {
             let end = response.last().filter(|id| student.ends().contains(id)).or(student.ends().last()).copied();
-            let aligner = Aligner { labels, prompt, student, ids: response, spans: &spans, lead: &answered.lead, end };
+            let aligner = Aligner { labels, prompt, student, ids: response, spans: &spans, answered: &answered, end };
             (0..response.len()).map(|at| aligner.at(at)).collect::<Result<_>>()?
         }
     };
@@ -73,11 +73,8 @@ pub fn text_lesson(prompt: &PromptLabels, student: &Chat) -> Result<Lesson> {
 
 /// Prompt and answer in the student's tokens; an answer that met its bound has no end of turn to learn.
 fn tokens(prompt: &PromptLabels, student: &Chat) -> Result<Answered> {
-    let mut answered = student.answered(&prompt.prompt, &prompt.answer)?;
-    if !prompt.ended {
-        answered.sequence.ids.pop_if(|last| student.ends().contains(last));
-    }
-    Ok(answered)
+    let answered = student.answered(&prompt.prompt, &prompt.answer)?;
+    Ok(if prompt.ended { answered } else { answered.without_end(student.ends()) })
 }
 
 /// Equal vocabularies: ids mean the same on both sides.
@@ -111,8 +108,8 @@ struct Aligner<'a> {
     ids: &'a [u32],
     /// Their byte spans.
     spans: &'a [(u32, u32)],
-    /// What its first token spells before the answer.
-    lead: &'a [u8],
+    /// What they are of.
+    answered: &'a Answered,
     /// Its end of turn.
     end: Option<u32>,
 }
@@ -243,8 +240,9 @@ impl Aligner<'_> {
     /// The same, tokenising from response token `from` on.
     fn within(&self, from: usize, place: &Place, said: &[u8]) -> Result<First> {
         let begin = self.spans.get(from).map_or(0, |s| s.0 as usize);
-        let lead = if from == 0 { self.lead } else { &[] };
-        let before = [lead, self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default()].concat();
+        let before =
+            [self.answered.lead_of(from), self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default()]
+                .concat();
         let text = [before.as_slice(), said].concat();
         // A candidate may end inside a character: only whole ones can be tokenised.
         let whole = text.utf8_chunks().next().map_or("", |c| c.valid());

@@ -33,12 +33,12 @@ pub(crate) fn answers(
     taps: &mut dyn Taps,
     pulse: &dyn Pulse,
 ) -> Result<(Vec<Given>, Vec<Skipped>)> {
-    let mut replies = greedy(teacher, prompts, bounds, taps, pulse)?;
+    let replies = greedy(teacher, prompts, bounds, taps, pulse)?;
     let (mut given, mut skipped) = (Vec::new(), Vec::new());
-    for (at, prompt) in prompts.iter().enumerate() {
-        let text = match (&prompt.reference, replies.remove(&at)) {
+    for prompt in prompts {
+        let text = match (&prompt.reference, replies.get(&prompt.id)) {
             (Some(reference), _) => Ok(Text { answer: reference.clone(), ended: true, reasoning: None }),
-            (None, Some(reply)) => reply.and_then(|reply| Text::of(teacher, &reply)),
+            (None, Some(reply)) => reply.as_ref().map_err(|r| *r).and_then(|reply| Text::of(teacher, reply)),
             (None, None) => Err(SkipReason::NoReference),
         };
         let answer = match text {
@@ -62,8 +62,8 @@ struct Text {
 
 impl Text {
     fn of(teacher: &LoadedModel, reply: &Answer) -> Said<Self> {
-        if reply.unfinished {
-            return Err(SkipReason::Unfinished { tokens: reply.reasoning.len() as u32 });
+        if let Some(reason) = reply.skip_reason() {
+            return Err(reason);
         }
         let reasoning = (!reply.reasoning.is_empty()).then(|| teacher.chat.decode(&reply.reasoning));
         Ok(Self { answer: teacher.chat.answer_text(&reply.ids), ended: reply.ended, reasoning })
@@ -76,11 +76,9 @@ fn read(teacher: &LoadedModel, prompt: &Prompt, text: Text) -> Result<Said<Given
         return Ok(Err(SkipReason::Empty));
     }
     let answered = of_this_prompt(teacher.chat.answered(prompt, &text.answer))?;
-    Ok(answered.and_then(|mut answer| {
+    Ok(answered.and_then(|answer| {
         teacher.check_context(&answer.sequence)?;
-        if !text.ended {
-            answer.sequence.ids.pop_if(|last| teacher.chat.ends().contains(last));
-        }
+        let answer = if text.ended { answer } else { answer.without_end(teacher.chat.ends()) };
         Ok(Given { prompt: prompt.clone(), answer, ended: text.ended, reasoning: text.reasoning })
     }))
 }
@@ -93,35 +91,28 @@ fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<Said<T>> {
     })
 }
 
-/// The greedy reply to each prompt without a reference, by its place. Prompts of like length decode in lockstep.
+/// The greedy reply to each prompt without a reference, by its id. Prompts of like length decode in lockstep.
 fn greedy(
     teacher: &LoadedModel,
     prompts: &[Prompt],
     bounds: Bounds,
     taps: &mut dyn Taps,
     pulse: &dyn Pulse,
-) -> Result<HashMap<usize, Said<Answer>>> {
-    let (mut replies, mut places, mut sequences) = (HashMap::new(), Vec::new(), Vec::new());
-    for (at, prompt) in prompts.iter().enumerate().filter(|(_, p)| p.reference.is_none()) {
-        let open = of_this_prompt(teacher.chat.sequence(prompt, None))?;
-        match open.and_then(|open| teacher.check_context(&open).map(|()| open)) {
-            Ok(open) => {
-                places.push(at);
-                sequences.push(open);
-            }
-            Err(reason) => drop(replies.insert(at, Err(reason))),
-        }
-    }
+) -> Result<HashMap<String, Said<Answer>>> {
+    let open: Vec<Prompt> = prompts.iter().filter(|p| p.reference.is_none()).cloned().collect();
+    let asked = teacher.askable(&open)?;
+    let mut replies: HashMap<String, Said<Answer>> =
+        asked.skipped.into_iter().map(|skipped| (skipped.id, Err(skipped.reason))).collect();
     let room = bounds.total(teacher.chat.reasons());
-    let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len() + room).collect();
+    let lengths: Vec<usize> = asked.sequences.iter().map(|s| s.ids.len() + room).collect();
     let mut done = 0;
     for group in pack(&lengths, LOCKSTEP_TOKENS) {
-        let members: Vec<&Sequence> = group.iter().filter_map(|i| sequences.get(*i)).collect();
+        let members: Vec<&Sequence> = group.iter().filter_map(|i| asked.sequences.get(*i)).collect();
         let answers = generate(teacher, &members, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
-        let places = group.iter().filter_map(|i| places.get(*i).copied());
-        replies.extend(places.zip(answers.into_iter().map(Ok)));
+        let ids = group.iter().filter_map(|i| asked.prompts.get(*i)).map(|p| p.id.clone());
+        replies.extend(ids.zip(answers.into_iter().map(Ok)));
         done += group.len();
-        pulse.beat(done as u64, 2 * sequences.len() as u64)?;
+        pulse.beat(done as u64, 2 * asked.sequences.len() as u64)?;
     }
     Ok(replies)
 }

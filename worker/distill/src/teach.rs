@@ -107,7 +107,7 @@ impl Labeller<'_> {
         let mut labels = Vec::with_capacity(targets.len());
         for (at, ((row, target), (start, end))) in rows.iter().zip(targets).zip(spans).enumerate() {
             // What the first token spells before the answer is no part of any candidate's text either.
-            let lead = if at == 0 { answer.lead.as_slice() } else { &[] };
+            let lead = answer.lead_of(at);
             let probs = largest(row, *target, self.top_k);
             let top = probs.top.into_iter().map(|(id, l)| (self.piece(id, lead), l)).collect();
             let piece = self.piece(*target, lead);
@@ -145,8 +145,7 @@ pub(crate) fn spans(chat: &Chat, tokens: &[u32], answer: &Answered) -> Option<Ve
     let mut at = 0;
     let mut spans = Vec::with_capacity(tokens.len());
     for (i, &id) in tokens.iter().enumerate() {
-        let lead = if i == 0 { answer.lead.as_slice() } else { &[] };
-        let length = match behind(piece_of(chat, id), lead) {
+        let length = match behind(piece_of(chat, id), answer.lead_of(i)) {
             Piece::Text(bytes) if !bytes.is_empty() && text.get(at..)?.starts_with(&bytes) => bytes.len(),
             Piece::End if i + 1 == tokens.len() => 0,
             _ => return None,

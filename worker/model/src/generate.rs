@@ -7,7 +7,7 @@ use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
 use candle_transformers::generation::LogitsProcessor;
-use uspx_domain::{Prompt, SkipReason, Skipped};
+use uspx_domain::{Prompt, Skipped};
 
 /// How the next token is chosen.
 pub enum Choice {
@@ -162,11 +162,9 @@ pub fn fill_references(
         let asked: Vec<&Sequence> = asked.iter().collect();
         let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter_mut().zip(answers) {
-            if answer.unfinished {
-                let reason = SkipReason::Unfinished { tokens: answer.reasoning.len() as u32 };
-                unfinished.push(Skipped { id: prompt.id.clone(), reason });
-            } else {
-                prompt.reference = Some(model.chat.answer_text(&answer.ids));
+            match answer.skip_reason() {
+                Some(reason) => unfinished.push(Skipped { id: prompt.id.clone(), reason }),
+                None => prompt.reference = Some(model.chat.answer_text(&answer.ids)),
             }
         }
         done += group.len() as u64;

@@ -27,7 +27,10 @@ impl LoadedModel {
     /// Whatever is wrong with the folder, by file.
     pub fn open(folder: &Path, placement: Placement) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        Self::with_weights(folder, checkpoint, placement, fingerprint(folder)?)
+        let weights = hashed(folder)?;
+        let files = ChatFiles::read(folder)?;
+        let fingerprint = fingerprint_of(weights, &files)?;
+        Self::of_parts(folder, checkpoint, placement, &files, fingerprint)
     }
 
     /// Opens a folder whose weights another reader has decoded (a 4-bit export, say).
@@ -40,8 +43,19 @@ impl LoadedModel {
         placement: Placement,
         fingerprint: Fingerprint,
     ) -> Result<Self> {
+        Self::of_parts(folder, checkpoint, placement, &ChatFiles::read(folder)?, fingerprint)
+    }
+
+    fn of_parts(
+        folder: &Path,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        files: &ChatFiles,
+        fingerprint: Fingerprint,
+    ) -> Result<Self> {
         let (config, unknown) = ModelConfig::open_with_remarks(folder)?;
-        let chat = Chat::open(folder)?;
+        let chat = Chat::of(files)?;
+        chat.explain_seams(folder);
         if chat.tokens().len() > config.vocab {
             let reason = format!(
                 "vocab_size is {}, but the tokenizer beside it knows {} tokens: they belong to different models",
@@ -105,6 +119,17 @@ pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>,
 /// # Errors
 /// A file that cannot be read.
 pub fn fingerprint(folder: &Path) -> Result<Fingerprint> {
+    let weights = hashed(folder)?;
+    fingerprint_of(weights, &ChatFiles::read(folder)?)
+}
+
+fn fingerprint_of(mut whole: blake3::Hasher, files: &ChatFiles) -> Result<Fingerprint> {
+    whole.update(blake3::hash(&files.identity()?).as_bytes());
+    Ok(Fingerprint(Digest(*whole.finalize().as_bytes())))
+}
+
+/// What the weights and config.json come to.
+fn hashed(folder: &Path) -> Result<blake3::Hasher> {
     let mut files = shard_paths(folder)?;
     files.push(folder.join("config.json"));
     let mut whole = blake3::Hasher::new();
@@ -115,6 +140,5 @@ pub fn fingerprint(folder: &Path) -> Result<Fingerprint> {
         whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         whole.update(hasher.finalize().as_bytes());
     }
-    whole.update(blake3::hash(&ChatFiles::read(folder)?.identity()).as_bytes());
-    Ok(Fingerprint(Digest(*whole.finalize().as_bytes())))
+    Ok(whole)
 }

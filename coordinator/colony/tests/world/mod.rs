@@ -274,3 +274,13 @@ pub fn honest(config: CampaignConfig) -> (Service, World) {
     service.run(&world);
     (service, world)
 }
+
+/// A whole campaign with two workers.
+pub fn run(world: &World) -> Service {
+    let mut service = Service::default();
+    service.found(&world.config);
+    service.see("a");
+    service.see("b");
+    service.run(world);
+    service
+}

@@ -7,9 +7,10 @@
 
 use super::files::set;
 use super::turn::AnsweredText;
-use super::vocabulary::{TokenBytes, kind};
+use super::vocabulary::{TokenBytes, kind, spelled};
 use crate::batch::Sequence;
 use crate::{ModelError, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -61,10 +62,7 @@ impl Pieces {
 
     /// Byte tokens are all given the span of what they spell together: each gets its own part of it.
     fn spread(&mut self, tokens: &[TokenBytes]) {
-        let length = |id: &u32| match tokens.get(*id as usize) {
-            Some(TokenBytes::Text(bytes)) => bytes.len(),
-            _ => 0,
-        };
+        let length = |id: &u32| spelled(tokens, *id).len();
         let mut ids = self.ids.as_slice();
         for run in self.spans.chunk_by_mut(|a, b| a == b) {
             let (own, rest) = ids.split_at(run.len());
@@ -90,8 +88,8 @@ impl Encoder {
     /// From tokenizer.json.
     pub fn new(json: &Value, split_special: bool) -> Result<Self> {
         let parse = |json: &Value| -> Result<Tokenizer> {
-            let parsed: tokenizers::Result<Tokenizer> = json.to_string().parse();
-            let mut tokenizer = parsed.map_err(|e| ModelError::Chat(format!("the tokenizer does not parse: {e}")))?;
+            let broken = |e| ModelError::Chat(format!("the tokenizer does not parse: {e}"));
+            let mut tokenizer = Tokenizer::deserialize(json).map_err(broken)?;
             tokenizer.set_encode_special_tokens(split_special);
             Ok(tokenizer)
         };
@@ -126,19 +124,30 @@ impl Encoder {
     ) -> Result<Answered> {
         let prompt = self.ids(&text.prompt)?;
         let joint = pieces(&self.tokenizer, &text.whole(), tokens)?;
-        let together = joint.ids.starts_with(&prompt);
-        let whole = joint.ids.clone();
-        let rest = if together {
-            joint.drop_front(prompt.len(), text.prompt.len())
+        let (rest, other) = if joint.ids.starts_with(&prompt) {
+            (joint.drop_front(prompt.len(), text.prompt.len()), None)
         } else {
             let rest = [text.opening.as_str(), &text.answer, &text.closing].concat();
-            pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest, tokens)?
+            (pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest, tokens)?, Some(joint.ids))
         };
         let mut answer = Answer::cut(rest, &text, tokens, ends, eos);
         let response_start = prompt.len() + answer.start;
         let ids = [prompt, std::mem::take(&mut answer.ids)].concat();
-        let seam = (!together).then(|| Seam::between(&ids, &whole)).flatten();
+        let seam = other.and_then(|other| Seam::between(&ids, &other));
         Ok(Answered { sequence: Sequence { ids, response_start }, text: text.answer, lead: answer.lead, seam })
+    }
+}
+
+impl Answered {
+    /// What token `at` of the answer spells before the text: only the first one may.
+    pub fn lead_of(&self, at: usize) -> &[u8] {
+        if at == 0 { &self.lead } else { &[] }
+    }
+
+    /// The same of an answer that met its bound: it has no end of turn, which `ends` are.
+    pub fn without_end(mut self, ends: &[u32]) -> Self {
+        self.sequence.ids.pop_if(|last| ends.contains(last));
+        self
     }
 }
 
@@ -181,10 +190,7 @@ impl Answer {
 
 /// What the tokens from `start` on spell before `answer`, and where the first one stands that spells some of the answer.
 fn lead(mut start: usize, ids: &[u32], answer: &str, tokens: &[TokenBytes]) -> (usize, Vec<u8>) {
-    let spelled = |id: &u32| match tokens.get(*id as usize) {
-        Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
-        _ => &[],
-    };
+    let spelled = |id: &u32| spelled(tokens, *id);
     let mut lead: Vec<u8> = ids.iter().skip(start).flat_map(spelled).copied().collect();
     if !lead.ends_with(answer.as_bytes()) {
         return (start, Vec::new());
@@ -230,13 +236,19 @@ fn failed(error: tokenizers::Error) -> ModelError {
 
 /// The tokenizer without what puts a space marker before every text; `None` where nothing does.
 fn without_marker(json: &Value) -> Option<Value> {
-    let mut bare = json.clone();
-    for component in ["normalizer", "pre_tokenizer"] {
-        if let Some(part) = bare.get_mut(component) {
-            unmark(part);
-        }
-    }
-    (bare != *json).then_some(bare)
+    let unmarked = |component| {
+        let part = json.get(component)?;
+        let mut bare = part.clone();
+        unmark(&mut bare);
+        (bare != *part).then_some((component, bare))
+    };
+    let changed: Vec<(&str, Value)> = ["normalizer", "pre_tokenizer"].into_iter().filter_map(unmarked).collect();
+    // The vocabulary is large: it is copied only where something changes.
+    (!changed.is_empty()).then(|| {
+        let mut bare = json.clone();
+        changed.into_iter().for_each(|(component, part)| set(&mut bare, component, part));
+        bare
+    })
 }
 
 fn unmark(part: &mut Value) {

@@ -71,9 +71,12 @@ impl ChatFiles {
     }
 
     /// All of it that determines tokens, as bytes: equal bytes, equal tokens.
-    pub fn identity(&self) -> Vec<u8> {
-        let all = json!([self.tokenizer, self.template, self.special(), self.ends(), self.splits_special_tokens()]);
-        all.to_string().into_bytes()
+    ///
+    /// # Errors
+    /// It cannot be written as JSON: a bug.
+    pub fn identity(&self) -> Result<Vec<u8>> {
+        let all = (&self.tokenizer, &self.template, self.special(), self.ends(), self.splits_special_tokens());
+        serde_json::to_vec(&all).map_err(|e| ModelError::malformed(&self.tokenizer_file, e.to_string()))
     }
 
     /// Whether control tokens in a text are split like any word of it.

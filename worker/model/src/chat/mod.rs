@@ -184,11 +184,7 @@ impl Chat {
 
     /// Text of ids, special tokens left out; what is no whole character becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let text = |id: &u32| match self.token(*id) {
-            TokenBytes::Text(bytes) => bytes.as_slice(),
-            TokenBytes::Special | TokenBytes::Unused => &[],
-        };
-        let bytes: Vec<u8> = ids.iter().flat_map(text).copied().collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| vocabulary::spelled(&self.tokens, *id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

@@ -4,7 +4,8 @@
 //! apart, and one that never ends is no answer.
 
 use super::reasoning::{Channels, Reasoning, Think};
-use super::vocabulary::TokenBytes;
+use super::vocabulary::{TokenBytes, spelled};
+use uspx_domain::SkipReason;
 
 /// What a token belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,13 @@ pub struct Answer {
     pub reasoning: Vec<u32>,
     /// The answer never began: the reasoning met its bound, or the turn ended within it.
     pub unfinished: bool,
+}
+
+impl Answer {
+    /// Why there is no answer, where it never began.
+    pub fn skip_reason(&self) -> Option<SkipReason> {
+        self.unfinished.then_some(SkipReason::Unfinished { tokens: self.reasoning.len() as u32 })
+    }
 }
 
 /// Bounds on what a model may write.
@@ -147,10 +155,7 @@ impl<'a> Reader<'a> {
     }
 
     fn step(&mut self, id: u32) -> Part {
-        let bytes = match self.tokens.get(id as usize) {
-            Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
-            _ => &[],
-        };
+        let bytes = spelled(self.tokens, id);
         let state = std::mem::replace(&mut self.state, State::Answer);
         let (state, part) = match state {
             State::Answer => (State::Answer, Part::Answer),
@@ -214,12 +219,8 @@ fn opened(channels: Channels, prompt: &[u32], tokens: &[TokenBytes]) -> State {
     let Some(start) = prompt.iter().rposition(|id| *id == channels.start) else { return State::Answer };
     let mut state = State::Header(channels, None);
     for id in prompt.iter().skip(start + 1) {
-        let bytes = match tokens.get(*id as usize) {
-            Some(TokenBytes::Text(bytes)) => bytes.as_slice(),
-            _ => &[],
-        };
         if let State::Header(channels, name) = state {
-            (state, _) = header(channels, name, *id, bytes);
+            (state, _) = header(channels, name, *id, spelled(tokens, *id));
         }
     }
     state

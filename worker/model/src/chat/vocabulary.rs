@@ -15,6 +15,14 @@ pub enum TokenBytes {
     Unused,
 }
 
+/// The bytes of text that token `id` stands for; none for a control token.
+pub(super) fn spelled(tokens: &[TokenBytes], id: u32) -> &[u8] {
+    match tokens.get(id as usize) {
+        Some(TokenBytes::Text(bytes)) => bytes,
+        _ => &[],
+    }
+}
+
 /// How a family spells text in its vocabulary.
 enum Spelling {
     /// GPT-2's: every byte has a printable letter.
