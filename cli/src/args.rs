@@ -1,8 +1,10 @@
 //! The command line: every command, flag and example.
 
+use crate::rows::{self, Ranking};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use uspx_domain::{Baseline, Estimator, UnitKind};
 use uspx_model::chat::{Bounds, OpenedReasoning};
 
 /// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student of them.
@@ -231,33 +233,6 @@ pub struct TraceArgs {
     pub repeat: usize,
 }
 
-/// Kinds of unit on the command line.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Experts of a mixture.
-    Expert,
-    /// Attention heads.
-    Head,
-}
-
-impl From<Kind> for uspx_domain::UnitKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Expert => Self::Expert,
-            Kind::Head => Self::Head,
-        }
-    }
-}
-
-/// Ways to measure a unit's effect.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// One run per unit.
-    Exact,
-    /// Attribution patching.
-    Atp,
-}
-
 /// What is computed with.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
@@ -276,6 +251,15 @@ pub enum BaselineArg {
     Mean,
 }
 
+impl From<BaselineArg> for Baseline {
+    fn from(baseline: BaselineArg) -> Self {
+        match baseline {
+            BaselineArg::Zero => Self::Zero,
+            BaselineArg::Mean => Self::Mean,
+        }
+    }
+}
+
 /// `uspx probe patch`.
 #[derive(Args, Debug)]
 pub struct PatchArgs {
@@ -283,11 +267,16 @@ pub struct PatchArgs {
     #[command(flatten)]
     pub common: ProbeArgs,
     /// Which units.
-    #[arg(long, value_delimiter = ',', default_value = "expert,head")]
-    pub units: Vec<Kind>,
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "expert,head",
+        value_parser = rows::unit_kind()
+    )]
+    pub units: Vec<UnitKind>,
     /// How.
-    #[arg(long, value_enum, default_value = "exact")]
-    pub method: Method,
+    #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
+    pub method: Estimator,
     /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed) [default: zero for
     /// exact, mean for atp].
     #[arg(long, value_enum)]
@@ -318,25 +307,6 @@ pub enum MaskCommand {
     Build(MaskBuildArgs),
 }
 
-/// Ways to score units for a mask.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScoreMethod {
-    /// Change of loss when the unit is cut (the default: measured best).
-    Exact,
-    /// EASY-EP (experts).
-    EasyEp,
-    /// Sum of gate times output norm (experts).
-    Saliency,
-    /// REAP: the same per routed token (experts).
-    Reap,
-    /// How often it is routed to (experts).
-    Frequency,
-    /// Attribution patching, made positive per token.
-    Atp,
-    /// Output norm (heads).
-    Norm,
-}
-
 /// How a budget is spread over layers.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
@@ -353,14 +323,14 @@ pub struct MaskBuildArgs {
     #[command(flatten)]
     pub common: ProbeArgs,
     /// Which units.
-    #[arg(long, value_enum, default_value = "expert")]
-    pub units: Kind,
+    #[arg(long, default_value = "expert", value_parser = rows::unit_kind())]
+    pub units: UnitKind,
     /// The share to keep, above 0 and at most 1.
     #[arg(long)]
     pub keep: f64,
     /// How to score them.
-    #[arg(long, value_enum, default_value = "exact")]
-    pub method: ScoreMethod,
+    #[arg(long, default_value = "exact", value_parser = rows::ranking())]
+    pub method: Ranking,
     /// How to spread the budget over layers.
     #[arg(long, value_enum, default_value = "global")]
     pub spread: Spread,

@@ -5,10 +5,12 @@ mod args;
 mod assets;
 mod commands;
 mod error;
+mod grid;
 mod left_out;
 mod models;
 mod output;
 mod progress;
+mod rows;
 
 use args::Cli;
 use clap::Parser;

@@ -1,12 +1,11 @@
 //! Gradients against finite differences: candle loses or falsifies some without an error.
 
-use crate::support::{nano, opened, prompts};
+use crate::support::{attribution, nano, opened, prompts};
 use candle_core::{Tensor, Var};
 use uspx_domain::{Baseline, Statistic, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::Site;
-use uspx_model::{Holding, LoadedModel, NoPulse, Result};
-use uspx_probe::patch::attribution;
+use uspx_model::{Holding, LoadedModel, Result};
 
 /// The batch's loss with one unit's output scaled by `factor`.
 fn loss_scaled(model: &LoadedModel, batch: &Batch, kind: UnitKind, layer: usize, index: u32, factor: f64) -> f64 {
@@ -36,10 +35,10 @@ fn attribution_is_the_derivative_of_the_loss() {
         // As floats: the steps of activations cut to 16 bits would show in differences as small as these.
         let (model, some) = (opened(which, Holding::Floats), prompts("cli-heldout.jsonl", 6));
         let some = model.readable(&some).unwrap();
-        let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096, &NoPulse).unwrap();
+        let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096);
         let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
         let mut checked = 0;
-        for column in deposit.columns.iter().filter(|c| c.statistic == Statistic::Atp && c.unit.index % 5 < 2) {
+        for column in deposit.columns.iter().filter(|c| c.statistic == Statistic::ATP && c.unit.index % 5 < 2) {
             // Small enough that no token changes its experts within it: there the loss has a step, not a slope.
             let (unit, step) = (column.unit, 1e-3);
             let at = |factor| loss_scaled(&model, &batch, unit.kind, unit.layer as usize, unit.index, factor);
@@ -59,10 +58,10 @@ fn the_mean_baseline_moves_towards_the_mean() {
     let model = nano("teacher");
     let some = model.readable(&prompts("cli-heldout.jsonl", 4)).unwrap();
     let kinds = [UnitKind::Expert, UnitKind::Head];
-    let zero = attribution(&model, &some, &kinds, Baseline::Zero, 512, &NoPulse).unwrap();
-    let mean = attribution(&model, &some, &kinds, Baseline::Mean, 512, &NoPulse).unwrap();
+    let zero = attribution(&model, &some, &kinds, Baseline::Zero, 512);
+    let mean = attribution(&model, &some, &kinds, Baseline::Mean, 512);
     let size = |d: &uspx_domain::Deposit| -> f64 {
-        let signed = d.columns.iter().filter(|c| c.statistic == Statistic::AtpAbs);
+        let signed = d.columns.iter().filter(|c| c.statistic == Statistic::ATP_ABS);
         signed.flat_map(|c| &c.values).map(|v| f64::from(*v)).sum()
     };
     assert!(zero.columns.iter().zip(&mean.columns).any(|(a, b)| a.values != b.values));

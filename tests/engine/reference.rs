@@ -1,8 +1,8 @@
 //! Losses, logits, routing and exact effects against PyTorch.
 
-use crate::support::{ModelReference, nano, prompts, reference, root};
+use crate::support::{ModelReference, measured, nano, prompts, reference, root};
 use candle_core::{DType, Device};
-use uspx_domain::{Column, ModelShape, Prompt, Statistic, UnitKind};
+use uspx_domain::{Column, Estimator, ModelShape, Prompt, Statistic, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::chat::Bounds;
 use uspx_model::generate::{Choice, generate};
@@ -69,7 +69,8 @@ fn tokens_and_last_logits_agree_with_transformers() {
 
 /// `[layer][unit]`: a statistic summed over the prompts.
 fn table(columns: &[Column], shape: &ModelShape, kind: UnitKind, statistic: Statistic) -> Vec<Vec<f64>> {
-    let mut table = vec![vec![f64::NAN; shape.per_layer(kind) as usize]; shape.layers as usize];
+    let mut table: Vec<Vec<f64>> = Vec::new();
+    table.extend(shape.widths(kind).iter().map(|width| vec![f64::NAN; *width as usize]));
     for column in columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
         let sum = column.values.iter().copied().map(f64::from).sum();
         table[column.unit.layer as usize][column.unit.index as usize] = sum;
@@ -92,11 +93,11 @@ fn routing_agrees_with_transformers() {
     let sixteen = prompts("cli-heldout.jsonl", 16);
     assert!(sixteen.iter().zip(&want.prompts).all(|(p, id)| p.id == *id));
     let sixteen = model.readable(&sixteen).unwrap();
-    let deposit = uspx_probe::trace::trace(&model, &sixteen, 1024, &NoPulse).unwrap();
+    let deposit = measured(Estimator::TRACE, &model, &sixteen, 1024);
     let shape = model.shape();
     let get = |statistic| table(&deposit.columns, &shape, UnitKind::Expert, statistic);
-    close(&get(Statistic::Count), &want.expert_count, 0.0, "count");
-    close(&get(Statistic::GateMass), &want.expert_gate_mass, 2e-3, "gate mass");
+    close(&get(Statistic::COUNT), &want.expert_count, 0.0, "count");
+    close(&get(Statistic::GATE_MASS), &want.expert_gate_mass, 2e-3, "gate mass");
 }
 
 #[test]
@@ -107,10 +108,9 @@ fn exact_effects_agree_with_transformers() {
         (UnitKind::Expert, &want.expert_ban_reroute_effect_nats_per_token),
         (UnitKind::Head, &want.head_zero_effect_nats_per_token),
     ] {
-        let units: Vec<_> = shape.units(kind).collect();
-        let deposit = uspx_probe::exact_effects(&model, &sixteen, &units, 4096, &NoPulse).unwrap();
+        let deposit = measured(Estimator::EXACT, &model, &sixteen, 4096);
         let tokens: f64 = deposit.prompts.iter().map(|p| f64::from(p.tokens)).sum();
-        let mut found = table(&deposit.columns, &shape, kind, Statistic::Exact);
+        let mut found = table(&deposit.columns, &shape, kind, Statistic::EXACT);
         found.iter_mut().flatten().for_each(|v| *v /= tokens);
         close(&found, effects, 1e-3, "effect");
     }

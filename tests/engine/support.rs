@@ -3,8 +3,9 @@
 use candle_core::{DType, Device};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use uspx_domain::{Prompt, parse_prompts};
-use uspx_model::{Holding, LoadedModel, Placement};
+use uspx_domain::{Baseline, Deposit, Estimator, Prompt, UnitKind, parse_prompts};
+use uspx_model::{Holding, LoadedModel, NoPulse, Placement, Readable};
+use uspx_probe::{Request, measure};
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -64,4 +65,22 @@ pub struct ProbeReference {
 pub fn reference() -> Reference {
     let text = std::fs::read_to_string(root().join("tests/data/nano.json")).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// What an estimator finds of all units that it measures, with its usual baseline.
+pub fn measured(estimator: Estimator, model: &LoadedModel, prompts: &Readable, batch_tokens: usize) -> Deposit {
+    let request = Request::all(estimator, model, prompts, batch_tokens);
+    measure(estimator, &request, &NoPulse).unwrap()
+}
+
+/// Attribution patching of units of some kinds.
+pub fn attribution(
+    model: &LoadedModel,
+    prompts: &Readable,
+    kinds: &[UnitKind],
+    baseline: Baseline,
+    batch_tokens: usize,
+) -> Deposit {
+    let all = Request::all(Estimator::ATP, model, prompts, batch_tokens);
+    measure(Estimator::ATP, &Request { kinds, baseline, ..all }, &NoPulse).unwrap()
 }

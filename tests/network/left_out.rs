@@ -44,7 +44,7 @@ async fn invariant_10_one_long_prompt_costs_its_batch_nothing_else() {
 fn newly_traced(record: &Record) -> usize {
     let Record::Accepted { answer } = record else { return 0 };
     match &answer.outcome {
-        Outcome::Scores(d) if d.columns.iter().any(|c| c.statistic == Statistic::Count) => d.prompts.len(),
+        Outcome::Scores(d) if d.columns.iter().any(|c| c.statistic == Statistic::COUNT) => d.prompts.len(),
         _ => 0,
     }
 }

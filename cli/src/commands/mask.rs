@@ -1,19 +1,21 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 
-use super::probe::{divided, sums};
-use crate::args::{MaskBuildArgs, ScoreMethod, Spread};
+use crate::args::{MaskBuildArgs, Spread};
 use crate::error::{CliError, Exit, Result};
+use crate::grid::{Grid, divided, sums};
 use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::rows::Ranking;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use uspx_colony::Share;
 use uspx_colony::combine::Score;
 use uspx_colony::mask::{Budget, Rule, build as best};
-use uspx_domain::{Baseline, Deposit, Mask, Statistic, Unit, UnitKind};
+use uspx_domain::{Mask, Unit};
 use uspx_model::budget::Work;
+use uspx_probe::{Request, measure};
 use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
@@ -51,7 +53,7 @@ fn show(args: &MaskBuildArgs, built: &Built) -> Result<()> {
     if args.common.run.json {
         return output::json(built);
     }
-    let kind = UnitKind::from(args.units);
+    let kind = args.units;
     let kept: usize = built.mask.lists(kind).into_iter().flatten().map(Vec::len).sum();
     output::line(&format!("{}: keeps {kept} {kind}s", args.out.display()))
 }
@@ -59,12 +61,12 @@ fn show(args: &MaskBuildArgs, built: &Built) -> Result<()> {
 /// The mask of the best units at the budget.
 fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     let subject = models::subject(&args.common, Work::Backward, shutdown)?;
-    let (kind, shape) = (UnitKind::from(args.units), subject.model.shape());
-    if shape.per_layer(kind) == 0 {
+    let (kind, shape) = (args.units, subject.model.shape());
+    if shape.count(kind) == 0 {
         return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
     }
     let bar = Bar::new("scoring units", args.common.run.json, shutdown);
-    let grid = scores(args, &subject, kind, &bar)?;
+    let grid = scores(args, &subject, &bar)?;
     bar.finish();
     let value = |u: Unit| grid.get(u.layer as usize).and_then(|l| l.get(u.index as usize)).copied().unwrap_or(0.0);
     let scores: BTreeMap<Unit, Score> =
@@ -73,45 +75,21 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
         Spread::Global => Rule::Global,
         Spread::Uniform => Rule::Uniform,
     };
-    let budget = Budget { model: subject.model.fingerprint, shape, kind, keep: Share::nearest(args.keep), rule };
+    let (model, keep) = (subject.model.fingerprint, Share::nearest(args.keep));
+    let budget = Budget { model, shape: &shape, kind, keep, rule };
     Ok(Built { mask: budget.mask(best(&budget, &scores)), skipped: left_out::listed(&subject.prompts.skipped) })
 }
 
-fn scores(args: &MaskBuildArgs, subject: &Subject, kind: UnitKind, bar: &Bar) -> Result<Vec<Vec<f64>>> {
+fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
     let Subject { model, prompts, batch_tokens } = subject;
-    let (shape, tokens) = (model.shape(), *batch_tokens);
-    let experts_only = |method: &str| {
-        CliError::new(Exit::Usage, format!("{method} scores experts only"))
-            .help("use --method exact, atp or norm for heads")
+    let (kind, ranking, shape) = (args.units, args.method, model.shape());
+    let Some(estimator) = ranking.estimator(kind) else {
+        let what = format!("the method {} does not rank {kind}s", ranking.method.name);
+        return Err(CliError::new(Exit::Usage, what).help(format!("these do: {}", Ranking::names_for(kind))));
     };
-    let traced = |statistic: Statistic| -> Result<(Deposit, Vec<Vec<f64>>)> {
-        let deposit = uspx_probe::trace::trace(model, prompts, tokens, bar)?;
-        let grid = sums(&deposit.columns, &shape, kind, statistic);
-        Ok((deposit, grid))
-    };
-    match (args.method, kind) {
-        (ScoreMethod::Exact, _) => {
-            let units: Vec<Unit> = shape.units(kind).collect();
-            let deposit = uspx_probe::exact_effects(model, prompts, &units, tokens, bar)?;
-            Ok(sums(&deposit.columns, &shape, kind, Statistic::Exact))
-        }
-        (ScoreMethod::Atp, _) => {
-            let deposit = uspx_probe::patch::attribution(model, prompts, &[kind], Baseline::Mean, tokens, bar)?;
-            Ok(sums(&deposit.columns, &shape, kind, Statistic::AtpAbs))
-        }
-        (ScoreMethod::Norm, UnitKind::Head) => Ok(traced(Statistic::HeadNorm)?.1),
-        (ScoreMethod::Norm, _) => Err(CliError::new(Exit::Usage, "norm scores heads only")),
-        (method, UnitKind::Expert) => {
-            let (deposit, grid) = traced(match method {
-                ScoreMethod::Frequency => Statistic::Count,
-                ScoreMethod::EasyEp => Statistic::EasyEp,
-                _ => Statistic::Saliency,
-            })?;
-            if method == ScoreMethod::Reap {
-                return Ok(divided(&grid, &sums(&deposit.columns, &shape, kind, Statistic::Count)));
-            }
-            Ok(grid)
-        }
-        _ => Err(experts_only("this method")),
-    }
+    let request = Request { kinds: &[kind], ..Request::all(estimator, model, prompts, *batch_tokens) };
+    let deposit = measure(estimator, &request, bar)?;
+    let of = |statistic| sums(&deposit, &shape, kind, statistic);
+    let grid = of(ranking.statistic);
+    Ok(ranking.method.per.map_or_else(|| grid.clone(), |per| divided(&grid, &of(per))))
 }

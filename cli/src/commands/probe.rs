@@ -1,20 +1,23 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
-use crate::args::{BaselineArg, Method, PatchArgs, ProbeCommand, TraceArgs};
+use crate::args::{PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::grid::{Grid, PerLayer, divided, per_token, sums};
 use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::rows;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
 use uspx_model::Readable;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
 use uspx_probe::evaluate::{Against, evaluate};
+use uspx_probe::{Request, measure};
 use uspx_runtime::{Shutdown, memory};
 
 /// Runs a probe.
@@ -24,26 +27,6 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
         ProbeCommand::Patch(args) => patch(args, shutdown),
         ProbeCommand::Ablate(args) => super::eval::ablate(args, shutdown),
     }
-}
-
-type Grid = Vec<Vec<f64>>;
-
-/// Sums of a statistic over the prompts, `[layer][unit]`.
-pub fn sums(columns: &[Column], shape: &ModelShape, kind: UnitKind, statistic: Statistic) -> Grid {
-    let mut grid = vec![vec![0.0; shape.per_layer(kind) as usize]; shape.layers as usize];
-    for column in columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
-        let place = grid.get_mut(column.unit.layer as usize).and_then(|l| l.get_mut(column.unit.index as usize));
-        if let Some(place) = place {
-            *place += column.values.iter().copied().map(f64::from).sum::<f64>();
-        }
-    }
-    grid
-}
-
-/// Each value of `a` divided by its twin in `b`; 0 where that is 0.
-pub fn divided(a: &Grid, b: &Grid) -> Grid {
-    let quotient = |(a, b): (&f64, &f64)| if *b == 0.0 { 0.0 } else { a / b };
-    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(quotient).collect()).collect()
 }
 
 #[derive(Serialize)]
@@ -70,8 +53,8 @@ struct ModelReport {
     fingerprint: Fingerprint,
     architecture: String,
     layers: u32,
-    experts: u32,
-    heads: u32,
+    experts: PerLayer,
+    heads: PerLayer,
 }
 
 #[derive(Serialize)]
@@ -105,24 +88,25 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
     let mut pass_seconds = Vec::new();
-    let mut columns = Vec::new();
+    let mut deposit = Deposit::default();
+    let request = Request::all(Estimator::TRACE, &model, &prompts, batch_tokens);
     for _ in 0..args.repeat {
         let start = Instant::now();
-        columns = uspx_probe::trace::columns(&model, sequences, batch_tokens, &bar)?;
+        deposit = measure(Estimator::TRACE, &request, &bar)?;
         pass_seconds.push(start.elapsed().as_secs_f64());
     }
     let seconds: f64 = pass_seconds.iter().sum();
     bar.finish();
     let shape = model.shape();
-    let of = |statistic| sums(&columns, &shape, UnitKind::Expert, statistic);
-    let (count, saliency) = (of(Statistic::Count), of(Statistic::Saliency));
+    let of = |statistic| sums(&deposit, &shape, UnitKind::Expert, statistic);
+    let (count, saliency) = (of(Statistic::COUNT), of(Statistic::SALIENCY));
     let report = TraceReport {
         model: ModelReport {
             fingerprint: model.fingerprint,
             architecture: model.transformer.config().architecture.clone(),
-            layers: shape.layers,
-            experts: shape.experts,
-            heads: shape.heads,
+            layers: shape.depth(),
+            experts: shape.widths(UnitKind::Expert).into(),
+            heads: shape.widths(UnitKind::Head).into(),
         },
         prompts: sequences.len(),
         tokens: tokens as u64,
@@ -135,11 +119,11 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
         experts: ExpertReport {
             saliency_reap: divided(&saliency, &count),
             count,
-            gate_mass: of(Statistic::GateMass),
+            gate_mass: of(Statistic::GATE_MASS),
             saliency,
-            saliency_easy_ep: of(Statistic::EasyEp),
+            saliency_easy_ep: of(Statistic::EASY_EP),
         },
-        heads: HeadReport { norm: sums(&columns, &shape, UnitKind::Head, Statistic::HeadNorm) },
+        heads: HeadReport { norm: sums(&deposit, &shape, UnitKind::Head, Statistic::HEAD_NORM) },
         seam_prompts: prompts.seams,
         skipped: left_out::listed(&prompts.skipped),
     };
@@ -176,33 +160,51 @@ struct PatchReport {
     skipped: Vec<LeftOut>,
 }
 
+/// What is to be measured, checked before the model is opened as far as that goes.
+fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
+    let (estimator, row) = (args.method, args.method.row());
+    let usage = |what: String, help: &str| Err(CliError::new(Exit::Usage, what).help(help));
+    let baseline = args.baseline.map_or(estimator.usual_baseline(), Baseline::from);
+    if !row.baselines.contains(&baseline) {
+        let name = rows::baseline_name(baseline);
+        let what = format!("{estimator} effects do not have the baseline {name}");
+        return usage(what, "leave out --baseline, or use another --method");
+    }
+    if let Some(kind) = args.units.iter().find(|kind| !row.kinds.contains(kind)) {
+        return usage(format!("{estimator} does not measure {kind}s"), "choose other --units");
+    }
+    let Some(statistic) = row.effect else {
+        return usage(format!("{estimator} measures no effects"), "use another --method");
+    };
+    Ok((statistic, baseline))
+}
+
 fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
-    let work = if args.method == Method::Atp { Work::Backward } else { Work::Forward };
-    let Subject { model, prompts, batch_tokens: tokens } = models::subject(&args.common, work, shutdown)?;
+    let (statistic, baseline) = effect_of(args)?;
+    let estimator = args.method;
+    let work = match estimator.row().needs {
+        Needs::Forward => Work::Forward,
+        Needs::Gradients => Work::Backward,
+    };
+    let opened = models::subject(&args.common, work, shutdown)?;
+    let Subject { model, prompts, batch_tokens: tokens } = opened;
     let shape = model.shape();
-    let layers = layers(args.layers.as_deref(), shape.layers)?;
-    let kinds: Vec<UnitKind> = args.units.iter().map(|k| (*k).into()).filter(|k| shape.per_layer(*k) > 0).collect();
+    let layers = layers(args.layers.as_deref(), shape.depth())?;
+    let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
+    let kinds: Vec<UnitKind> = args.units.iter().copied().filter(has_any).collect();
     if kinds.is_empty() {
         return Err(CliError::new(Exit::BadInput, "the model has none of these units").help("try --units head"));
     }
-    let units: Vec<Unit> = kinds.iter().flat_map(|k| shape.units(*k)).filter(|u| layers.contains(&u.layer)).collect();
     let bar = Bar::new("patching", args.common.run.json, shutdown);
     let start = Instant::now();
-    let (deposit, statistic, baseline, forwards, backwards) = match args.method {
-        Method::Exact => {
-            if args.baseline == Some(BaselineArg::Mean) {
-                return Err(CliError::new(Exit::Usage, "exact effects have the baseline zero (experts: a ban)")
-                    .help("leave out --baseline, or use --method atp"));
-            }
-            let deposit = uspx_probe::exact_effects(&model, &prompts, &units, tokens, &bar)?;
-            (deposit, Statistic::Exact, None, units.len() as u64 + 1, 0)
-        }
-        Method::Atp => {
-            let baseline = if args.baseline == Some(BaselineArg::Zero) { Baseline::Zero } else { Baseline::Mean };
-            let deposit = uspx_probe::patch::attribution(&model, &prompts, &kinds, baseline, tokens, &bar)?;
-            (deposit, Statistic::Atp, Some(baseline), if baseline == Baseline::Mean { 2 } else { 1 }, 1)
-        }
+    let request = Request {
+        kinds: &kinds,
+        layers: layers.clone(),
+        baseline,
+        ..Request::all(estimator, &model, &prompts, tokens)
     };
+    let deposit = measure(estimator, &request, &bar)?;
+    let (forwards, backwards) = (0, 0);
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let clean = evaluate(&model, &prompts, tokens, &mut NoTaps, &Against::Nothing, &uspx_model::NoPulse)?.losses;
@@ -214,8 +216,8 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         errors.insert(kind.to_string(), error);
     }
     let report = PatchReport {
-        method: if args.method == Method::Exact { "exact" } else { "atp" },
-        baseline,
+        method: estimator.name(),
+        baseline: (!estimator.row().is_exact).then_some(baseline),
         clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
         effects,
         stderr: errors,
@@ -226,34 +228,6 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json { output::json(&report) } else { print_effects(&report) }
-}
-
-/// Effects per response token and their standard errors over prompts, `[layer][unit]`; layers not asked for are empty.
-fn per_token(
-    deposit: &Deposit,
-    shape: &ModelShape,
-    kind: UnitKind,
-    statistic: Statistic,
-    layers: &Range<u32>,
-) -> (Grid, Grid) {
-    let empty = |layer| if layers.contains(&layer) { vec![0.0; shape.per_layer(kind) as usize] } else { Vec::new() };
-    let mut effects: Grid = (0..shape.layers).map(empty).collect();
-    let mut errors = effects.clone();
-    let tokens: Vec<f64> = deposit.prompts.iter().map(|p| f64::from(p.tokens)).collect();
-    let all: f64 = tokens.iter().sum();
-    let n = tokens.len() as f64;
-    for column in deposit.columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
-        let mean = column.values.iter().copied().map(f64::from).sum::<f64>() / all;
-        let squares: f64 = column.values.iter().zip(&tokens).map(|(v, t)| (f64::from(*v) - mean * t).powi(2)).sum();
-        let (layer, index) = (column.unit.layer as usize, column.unit.index as usize);
-        if let Some(place) = effects.get_mut(layer).and_then(|l| l.get_mut(index)) {
-            *place = mean;
-        }
-        if let Some(place) = errors.get_mut(layer).and_then(|l| l.get_mut(index)) {
-            *place = if n < 2.0 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / all };
-        }
-    }
-    (effects, errors)
 }
 
 fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {

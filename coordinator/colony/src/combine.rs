@@ -10,16 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uspx_domain::{ModelShape, Statistic, Unit, UnitKind};
 
-/// Cheap scores, best first; the first that is known of every unit ranks units before exact evidence exists.
-const CHEAP: [Statistic; 6] = [
-    Statistic::EasyEp,
-    Statistic::AtpAbs,
-    Statistic::HeadNorm,
-    Statistic::Saliency,
-    Statistic::GateMass,
-    Statistic::Count,
-];
-
 /// How many cheap scores the regression uses.
 const PREDICTORS: usize = 2;
 
@@ -59,7 +49,7 @@ pub struct Scored {
 /// Scores every unit of `kind`; none where no statistic is known at all.
 pub fn score(trails: &Trails, shape: &ModelShape, kind: UnitKind) -> Option<Scored> {
     let units: Vec<Unit> = shape.units(kind).collect();
-    let exact = estimates(trails, Statistic::Exact, &units);
+    let exact = estimates(trails, Statistic::EXACT, &units);
     let features = features(trails, &units);
     let known = exact.iter().flatten().count();
     if known == units.len() || known > 2 * (features.width + 1) {
@@ -74,9 +64,10 @@ fn estimates(trails: &Trails, statistic: Statistic, units: &[Unit]) -> Vec<Optio
     units.iter().map(|u| trails.get(statistic, *u).and_then(Estimate::of)).collect()
 }
 
-/// The cheap scores that are known of any unit. A unit that is missing was never reached: nothing is known for it.
+/// The cheap scores that are known of any unit, best first. A unit that is missing was never reached: nothing is known for it.
 fn cheap<'a>(trails: &'a Trails, units: &'a [Unit]) -> impl Iterator<Item = (Statistic, Vec<Option<Estimate>>)> + 'a {
-    CHEAP.iter().map(|s| (*s, estimates(trails, *s, units))).filter(|(_, column)| column.iter().any(Option::is_some))
+    let columns = Statistic::cheap().into_iter().map(|s| (s, estimates(trails, s, units)));
+    columns.filter(|(_, column)| column.iter().any(Option::is_some))
 }
 
 fn plain(estimate: Option<&Estimate>) -> Score {
@@ -239,25 +230,32 @@ mod tests {
 
     #[test]
     fn a_cheap_score_stands_in_until_exact_effects_exist() {
-        let shape = ModelShape { layers: 2, experts: 8, top_k: 2, heads: 0, channels: 0 };
+        let shape = crate::test_shape(2, 8);
         assert_eq!(score(&Trails::default(), &shape, UnitKind::Expert), None);
         let column =
             |unit: Unit, statistic| uspx_domain::Column { unit, statistic, values: vec![unit.index as f32, 1.0] };
         let outcome = |statistic| {
             let prompts = ["a", "b"].map(|id| uspx_domain::PromptTokens { id: id.into(), tokens: 2 }).to_vec();
             let columns = shape.units(UnitKind::Expert).map(|u| column(u, statistic)).collect();
-            uspx_domain::Outcome::Scores(uspx_domain::Deposit { prompts, columns })
+            uspx_domain::Outcome::Scores(uspx_domain::Deposit { prompts, columns, moments: vec![] })
         };
-        let work = crate::PlannedWork::Trace { prompts: vec![0, 1] };
+        let work = uspx_domain::Work::Estimate(uspx_domain::Estimate {
+            prompts: vec![0, 1],
+            estimator: uspx_domain::Estimator::TRACE,
+            kinds: vec![UnitKind::Expert],
+            baseline: uspx_domain::Baseline::Zero,
+        });
+        let purpose = crate::Purpose::Evidence;
         let model = uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"));
-        let task = crate::PlannedTask { id: uspx_domain::TaskId::derived(b"t"), epoch: 1, index: 0, model, work };
+        let task =
+            crate::PlannedTask { id: uspx_domain::TaskId::derived(b"t"), epoch: 1, index: 0, model, purpose, work };
         let mut trails = Trails::default();
-        trails.gather(&task, &outcome(Statistic::EasyEp));
+        trails.gather(&task, &outcome(Statistic::EASY_EP));
         let cheap = score(&trails, &shape, UnitKind::Expert).unwrap();
-        assert_eq!(cheap.basis, Basis::Cheap(Statistic::EasyEp));
+        assert_eq!(cheap.basis, Basis::Cheap(Statistic::EASY_EP));
         let best = cheap.scores.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean)).unwrap();
         assert_eq!((best.0.index, best.1.mean), (7, 2.0));
-        trails.gather(&task, &outcome(Statistic::Exact));
+        trails.gather(&task, &outcome(Statistic::EXACT));
         assert_eq!(score(&trails, &shape, UnitKind::Expert).unwrap().basis, Basis::Exact);
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::State;
 use crate::campaign::TrustPlan;
-use uspx_domain::{Answer, Deposit, LossRow, Outcome, WorkerId};
+use std::collections::BTreeMap;
+use uspx_domain::{Answer, Deposit, LossRow, Outcome, Statistic, Unit, WorkerId};
 
 /// Whether two answers say the same within what two machines may differ by; none where they cannot be compared.
 pub fn compare(first: &Answer, later: &Answer, trust: &TrustPlan) -> Option<bool> {
@@ -14,13 +15,20 @@ pub fn compare(first: &Answer, later: &Answer, trust: &TrustPlan) -> Option<bool
 }
 
 fn same_deposits(a: &Deposit, b: &Deposit, trust: &TrustPlan) -> bool {
-    let key = |d: &Deposit| d.columns.iter().map(|c| (c.statistic, c.unit)).collect::<std::collections::BTreeSet<_>>();
-    let ordered = |d: &Deposit| {
-        let mut columns: Vec<_> = d.columns.iter().map(|c| ((c.statistic, c.unit), c.values.clone())).collect();
-        columns.sort_by_key(|(key, _)| *key);
-        columns.into_iter().flat_map(|(_, values)| values).collect::<Vec<f32>>()
-    };
-    a.prompts == b.prompts && key(a) == key(b) && close(&ordered(a), &ordered(b), trust)
+    let (x, y) = (numbers(a), numbers(b));
+    let flat =
+        |numbers: &BTreeMap<(Statistic, Unit), Vec<f32>>| -> Vec<f32> { numbers.values().flatten().copied().collect() };
+    a.prompts == b.prompts && x.keys().eq(y.keys()) && close(&flat(&x), &flat(&y), trust)
+}
+
+/// What a deposit says, by statistic and unit; a layer's moments stand under its first unit.
+fn numbers(deposit: &Deposit) -> BTreeMap<(Statistic, Unit), Vec<f32>> {
+    let columns = deposit.columns.iter().map(|c| ((c.statistic, c.unit), c.values.clone()));
+    let moments = deposit.moments.iter().map(|m| {
+        let first = Unit { kind: m.kind, layer: m.layer, index: 0 };
+        ((m.statistic, first), [m.x.as_slice(), &m.xx, &m.xt].concat())
+    });
+    columns.chain(moments).collect()
 }
 
 fn same_losses(a: &[LossRow], b: &[LossRow], trust: &TrustPlan) -> bool {

@@ -20,8 +20,8 @@ mod record;
 pub mod report;
 pub mod state;
 mod step;
+mod task;
 pub mod trail;
-mod work;
 
 pub use campaign::{CampaignConfig, ConfigError, PromptEntry, Split};
 pub use dice::Dice;
@@ -32,4 +32,12 @@ pub use record::{Cause, Ending, Record, ReleaseOrder};
 pub use report::{Report, report};
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Colony, Command, Event, Step, Verdict};
-pub use work::{AttachError, Contender, CutRole, PlannedCut, PlannedTask, PlannedWork};
+pub use task::{AttachError, Contender, PlannedTask, Purpose, TrialRole};
+
+/// A model of alike layers of experts, for tests.
+#[cfg(test)]
+fn test_shape(layers: u32, experts: u32) -> uspx_domain::ModelShape {
+    use uspx_domain::{LayerShape, MlpShape, ModelShape};
+    let mlp = MlpShape::Experts { experts, top_k: 2, channels: 8 };
+    ModelShape::uniform(layers, LayerShape::new(4, mlp))
+}

@@ -5,7 +5,7 @@
 use crate::{CampaignConfig, GateReport, PlannedTask, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use uspx_domain::{Answer, BlobRef, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
+use uspx_domain::{Answer, BlobRef, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
 
 /// One record of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,12 +111,7 @@ pub enum Cause {
     /// Delivered too often without an answer.
     DeadLetter,
     /// The worker says that it could not be done.
-    Failed {
-        /// Why.
-        reason: String,
-        /// Whether another try may succeed.
-        retryable: bool,
-    },
+    Failed(Failure),
     /// The answer failed a check.
     Refused {
         /// Which.
@@ -131,7 +126,7 @@ impl fmt::Display for Cause {
             Self::Quarantined => f.write_str("its worker was quarantined"),
             Self::LeaseLost => f.write_str("its worker made no progress"),
             Self::DeadLetter => f.write_str("it was delivered too often without an answer"),
-            Self::Failed { reason, .. } => f.write_str(reason),
+            Self::Failed(failure) => f.write_str(&failure.reason),
             Self::Refused { reason } => write!(f, "its answer failed a check: {reason}"),
         }
     }
@@ -145,7 +140,7 @@ impl Cause {
 
     /// Whether another attempt is pointless.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Failed { retryable: false, .. })
+        matches!(self, Self::Failed(failure) if failure.is_final())
     }
 }
 

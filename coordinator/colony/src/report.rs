@@ -3,7 +3,7 @@
 use crate::combine::Score;
 use crate::gate::{Difference, difference};
 use crate::reasons::{self, LeftOut, Reason};
-use crate::{Contender, CutRole, Dice, GateReport, Split, State};
+use crate::{Contender, Dice, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uspx_domain::{Coverage, Mask, SeamPrompts, TrainingSummary, Unit, UnitKind};
@@ -153,11 +153,11 @@ fn mask_report(state: &State) -> Option<MaskReport> {
         version: version.version,
         kept: (campaign.units() - cut) as u32,
         units: campaign.units() as u32,
-        rise: rises.get(&CutRole::Chosen).copied(),
-        random: rises.iter().filter(|(role, _)| matches!(role, CutRole::Random(_))).map(|(_, rise)| *rise).collect(),
+        rise: rises.get(&TrialRole::Chosen).copied(),
+        random: rises.iter().filter(|(role, _)| matches!(role, TrialRole::Random(_))).map(|(_, rise)| *rise).collect(),
         curve: rises
             .iter()
-            .filter_map(|(r, rise)| if let CutRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None })
+            .filter_map(|(r, rise)| if let TrialRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None })
             .collect(),
         jaccard: version.jaccard,
         bootstrap_jaccard: version.bootstrap_jaccard,

@@ -178,17 +178,17 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
     let mut service = Service::default();
     service.found(&campaign("fail"));
     service.see("a");
-    let fail = |service: &mut Service, retryable| {
+    let fail = |service: &mut Service, kind| {
         let (worker, task) = service.queues.remove(0);
-        let outcome = Outcome::Failed { reason: "no memory".into(), retryable };
+        let outcome = Outcome::Failed(Failure { kind, reason: "no memory".into() });
         service.answer(Answer { task: task.id, worker, outcome, millis: 1, skipped: vec![], seams: 0 });
         task.id
     };
-    let gone = fail(&mut service, false);
+    let gone = fail(&mut service, FailureKind::Task);
     assert!(service.colony.state().tickets()[&gone].given_up.is_some());
     let mut tries = BTreeMap::new();
     while service.ending.is_none() {
-        *tries.entry(fail(&mut service, true)).or_insert(0) += 1;
+        *tries.entry(fail(&mut service, FailureKind::Machine)).or_insert(0) += 1;
     }
     assert!(tries.values().all(|n| *n == 3), "{tries:?}");
     let Some(Ending::Failed(reason)) = &service.ending else { panic!("{:?}", service.ending) };
@@ -207,14 +207,15 @@ fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
     service.found(&world.config);
     service.see("a");
     let (who, task) = service.queues.remove(0);
-    let outcome = Outcome::Failed { reason: "disk full".into(), retryable: false };
+    let failure = Failure { kind: FailureKind::Task, reason: "disk full".into() };
+    let outcome = Outcome::Failed(failure);
     service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1, skipped: vec![], seams: 0 });
     while service.colony.state().epoch() == task.epoch {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));
     }
     let unit = Unit { kind: UnitKind::Expert, layer: 0, index: 0 };
-    let prompts = |s: &Service| s.colony.state().trails().get(Statistic::EasyEp, unit).unwrap().n.to_f64();
+    let prompts = |s: &Service| s.colony.state().trails().get(Statistic::EASY_EP, unit).unwrap().n.to_f64();
     let before = prompts(&service);
     assert_eq!(service.answer(world.answer(&task, &who)), Some(Verdict::Accepted));
     assert_eq!(prompts(&service), before, "nothing acts before the close");
@@ -259,7 +260,6 @@ fn invariant_5_a_liar_is_quarantined() {
 /// Invariant 5: what does not fit its task is refused by name, and three of those end a worker's part.
 #[test]
 fn invariant_5_false_answers_are_refused() {
-    use check::Refusal;
     let world = World::new(campaign("false"));
     let mut service = Service::default();
     service.found(&world.config);
@@ -287,8 +287,8 @@ fn invariant_5_false_answers_are_refused() {
     assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = -1.0), Err(Refusal::Value("a score")));
     assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = 2e6), Err(Refusal::Value("a score")));
     assert_eq!(
-        verdict(&|a| scores(a).columns[0].statistic = Statistic::Exact),
-        Err(Refusal::Statistic(Statistic::Exact))
+        verdict(&|a| scores(a).columns[0].statistic = Statistic::EXACT),
+        Err(Refusal::Statistic(Statistic::EXACT))
     );
     let far = Unit { kind: UnitKind::Expert, layer: 0, index: 16 };
     assert_eq!(verdict(&|a| scores(a).columns[0].unit = far), Err(Refusal::Unit(far)));

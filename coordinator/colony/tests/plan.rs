@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use uspx_colony::plan::{Next, plan};
 use uspx_colony::*;
-use uspx_domain::{Cut, Mask, Prompt, Work};
+use uspx_domain::{Ablate, Cut, Prompt, Work};
 use world::*;
 
 fn opened() -> &'static Vec<(Stage, Vec<PlannedTask>)> {
@@ -62,34 +62,10 @@ fn labels_have_the_bounds_of_the_campaign() {
     let text =
         |id: &str| Some(Prompt { id: id.into(), prompt: "x".into(), reference: None, system: None, tags: vec![] });
     let bounds = |task: &PlannedTask| match task.attach(&config, text).unwrap().work {
-        Work::Label { max_new_tokens, max_reasoning_tokens, .. } => (max_new_tokens, max_reasoning_tokens),
+        Work::Label(label) => (label.max_new_tokens, label.max_reasoning_tokens),
         other => panic!("{}", other.name()),
     };
     assert!(!tasks.is_empty() && tasks.iter().all(|task| bounds(task) == (7, 77)));
-}
-
-/// A ledger that was begun before reasoning had a bound of its own.
-#[test]
-fn label_tasks_of_older_ledgers_have_the_usual_bound_and_are_written_alike() {
-    #[derive(serde::Serialize)]
-    #[serde(rename_all = "snake_case")]
-    enum OlderWork {
-        Label { prompts: Vec<u32>, split: Split, mask: Option<Mask>, top_k: u32, max_new_tokens: u32 },
-    }
-    let older = OlderWork::Label { prompts: vec![3], split: Split::Train, mask: None, top_k: 32, max_new_tokens: 64 };
-    let label = |max_reasoning_tokens| PlannedWork::Label {
-        prompts: vec![3],
-        split: Split::Train,
-        mask: None,
-        top_k: 32,
-        max_new_tokens: 64,
-        max_reasoning_tokens,
-    };
-    let bytes = rmp_serde::to_vec_named(&older).unwrap();
-    assert_eq!(rmp_serde::from_slice::<PlannedWork>(&bytes).unwrap(), label(1024));
-    assert_eq!(rmp_serde::to_vec_named(&label(1024)).unwrap(), bytes);
-    let other = rmp_serde::to_vec_named(&label(77)).unwrap();
-    assert_eq!(rmp_serde::from_slice::<PlannedWork>(&other).unwrap(), label(77));
 }
 
 #[test]
@@ -121,18 +97,21 @@ fn gate_prompts_are_for_judgement_only() {
 #[test]
 fn every_mask_is_judged_once_on_every_gate_prompt() {
     let config = campaign("planned");
-    let mut seen: BTreeMap<(CutRole, u32), u32> = BTreeMap::new();
+    let mut seen: BTreeMap<(TrialRole, u32), u32> = BTreeMap::new();
     for task in of(Stage::JudgeMasks) {
-        let PlannedWork::Ablate { prompts, cuts } = &task.work else { panic!("{}", task.work.name()) };
-        for cut in cuts {
-            let Cut::Mask(mask) = &cut.cut else { panic!("{cut:?}") };
+        let (Work::Ablate(ablate), Purpose::Trials(roles)) = (&task.work, &task.purpose) else {
+            panic!("{} for {:?}", task.work.name(), task.purpose)
+        };
+        assert_eq!(roles.len(), ablate.cuts.len());
+        for (cut, role) in ablate.cuts.iter().zip(roles) {
+            let Cut::Mask(mask) = cut else { panic!("{cut:?}") };
             mask.check(&config.shape).unwrap();
-            prompts.iter().for_each(|at| *seen.entry((cut.role, *at)).or_default() += 1);
+            ablate.prompts.iter().for_each(|at| *seen.entry((*role, *at)).or_default() += 1);
         }
     }
     assert!(seen.values().all(|n| *n == 1));
     let gate = config.split(Split::Gate);
-    let roles: BTreeSet<CutRole> = seen.keys().map(|(role, _)| *role).collect();
+    let roles: BTreeSet<TrialRole> = seen.keys().map(|(role, _)| *role).collect();
     assert_eq!(roles.len(), 1 + 5 + 6);
     assert!(roles.iter().all(|role| gate.iter().all(|at| seen.contains_key(&(*role, *at)))));
 }
@@ -157,8 +136,8 @@ fn a_round_spends_its_budget_on_fresh_prompts() {
 }
 
 fn units(task: &PlannedTask) -> Vec<uspx_domain::Unit> {
-    let PlannedWork::Ablate { cuts, .. } = &task.work else { return Vec::new() };
-    cuts.iter().filter_map(|c| if let Cut::Unit(u) = c.cut { Some(u) } else { None }).collect()
+    let Work::Ablate(Ablate { cuts, .. }) = &task.work else { return Vec::new() };
+    cuts.iter().filter_map(|c| if let Cut::Unit(u) = c { Some(*u) } else { None }).collect()
 }
 
 fn unit_pairs(task: &PlannedTask) -> usize {
@@ -174,7 +153,7 @@ fn a_campaign_that_cannot_work_is_refused() {
     };
     assert_eq!(refused(&|c| c.prompts[1].id = "p0".into()), ConfigError::Twice("p0".into()));
     assert_eq!(refused(&|c| c.prompts.retain(|p| p.split != Split::Gate)), ConfigError::NoPrompts("gate"));
-    assert_eq!(refused(&|c| c.shape.experts = 0), ConfigError::NoUnits(uspx_domain::UnitKind::Expert));
+    assert_eq!(refused(&|c| c.shape.layers.clear()), ConfigError::NoUnits(uspx_domain::UnitKind::Expert));
     assert!(matches!(refused(&|c| c.mask.keep = Share(0)), ConfigError::Range("mask.keep", _)));
     assert!(matches!(refused(&|c| c.trust.duplicates = Share::percent(11)), ConfigError::Range("trust.duplicates", _)));
     assert!(matches!(refused(&|c| c.probe.trace_batch = 0), ConfigError::Range("batch sizes", _)));

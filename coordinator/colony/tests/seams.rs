@@ -3,7 +3,7 @@
 
 mod world;
 
-use uspx_colony::check::{Refusal, check};
+use uspx_colony::check::check;
 use uspx_colony::*;
 use uspx_domain::*;
 use world::*;

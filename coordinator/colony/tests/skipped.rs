@@ -5,7 +5,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
-use uspx_colony::check::{Refusal, check};
+use uspx_colony::check::check;
 use uspx_colony::*;
 use uspx_domain::*;
 use world::*;
@@ -59,7 +59,7 @@ fn losses_keep_their_prompts_places() {
     let judged = |s: &Service| s.colony.state().judged(Contender::Base).unwrap().clone();
     let (all, some) = (judged(&whole), judged(&gappy));
     assert!(some.len() == 64 && some.iter().all(|(at, loss)| all[at] == *loss));
-    let trials = |s: &Service| s.colony.state().results().trials[&CutRole::Random(2)].pairs.clone();
+    let trials = |s: &Service| s.colony.state().results().trials[&TrialRole::Random(2)].pairs.clone();
     let (all, some) = (trials(&whole), trials(&gappy));
     assert!(some.len() == all.len() - 1 && some.iter().all(|(at, pair)| all[at] == *pair));
 }
@@ -110,36 +110,6 @@ fn where_nothing_can_be_run_the_ending_says_why() {
     assert!(reason.contains("the model's context is 131072"), "{reason}");
 }
 
-/// A ledger that was begun before answers could skip prompts, count bytes or count seams.
-#[test]
-fn records_of_older_ledgers_read_as_they_were_and_are_written_alike() {
-    #[derive(serde::Serialize)]
-    #[serde(rename_all = "snake_case")]
-    enum OlderRecord {
-        Accepted { answer: OlderAnswer },
-    }
-    #[derive(serde::Serialize)]
-    struct OlderAnswer {
-        task: TaskId,
-        worker: WorkerId,
-        outcome: OlderOutcome,
-        millis: u64,
-    }
-    #[derive(serde::Serialize)]
-    #[serde(rename_all = "snake_case")]
-    enum OlderOutcome {
-        Labels { blob: BlobRef, prompts: u32, tokens: u64 },
-    }
-    let (task, worker, blob) = (TaskId::derived(b"t"), worker("a"), BlobRef::to(b"labels"));
-    let outcome = OlderOutcome::Labels { blob, prompts: 3, tokens: 9 };
-    let older = OlderRecord::Accepted { answer: OlderAnswer { task, worker: worker.clone(), outcome, millis: 5 } };
-    let bytes = rmp_serde::to_vec_named(&older).unwrap();
-    let outcome = Outcome::Labels { blob, prompts: 3, tokens: 9, answer_bytes: 0, labelled_bytes: 0 };
-    let answer = Box::new(Answer { task, worker, outcome, millis: 5, skipped: vec![], seams: 0 });
-    assert_eq!(rmp_serde::from_slice::<Record>(&bytes).unwrap(), Record::Accepted { answer: answer.clone() });
-    assert_eq!(rmp_serde::to_vec_named(&Record::Accepted { answer }).unwrap(), bytes);
-}
-
 /// Evidence of an earlier campaign lets one go on whose own prompts cannot be measured: rounds of nothing must end.
 #[test]
 fn rounds_without_a_prompt_to_measure_end() {
@@ -180,7 +150,7 @@ fn invariant_5_answered_and_skipped_prompts_together_are_the_task_s() {
     assert_eq!(verdict(&|a| a.skipped.push(skip("a prompt's text"))), Err(Refusal::Prompts));
     let empty = |a: &mut Answer| {
         a.skipped = ticket.task.work.prompts().iter().map(|at| skip(&format!("p{at}"))).collect();
-        a.outcome = Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
+        a.outcome = Outcome::Scores(Deposit::default());
     };
     assert_eq!(verdict(&empty), Ok(()), "an answer without scores");
 }

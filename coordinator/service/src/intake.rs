@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use uspx_artifact::{ArtifactError, Store};
 use uspx_bus::{Bus, BusError, DeadLetter, Delivery};
-use uspx_domain::{Answer, BlobRef, Outcome};
+use uspx_domain::Answer;
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{HELLO, RESULTS};
 use uspx_wire::{AnswerMessage, Content, HelloMessage, decode, unpack_answer};
@@ -117,20 +117,12 @@ async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> 
         }
     };
     // An answer that names a blob nobody can fetch is no answer: the task goes out again when its lease runs out.
-    for blob in named_blobs(&answer.outcome) {
+    for blob in answer.outcome.blobs() {
         if !store.has_blob(&blob).await.map_err(|e| Unreadable::of(&e))? {
             return Err(Unreadable::Later(format!("its blob {} is not in the store", blob.digest)));
         }
     }
     Ok(answer)
-}
-
-fn named_blobs(outcome: &Outcome) -> Vec<BlobRef> {
-    match outcome {
-        Outcome::Labels { blob, .. } | Outcome::Adapter { blob, .. } => vec![*blob],
-        Outcome::Exported { files } => files.iter().map(|f| f.blob).collect(),
-        Outcome::Scores(_) | Outcome::Losses(_) | Outcome::Failed { .. } => Vec::new(),
-    }
 }
 
 async fn dead_letters(bus: Arc<dyn Bus>, out: mpsc::Sender<Incoming>, shutdown: Shutdown) {

@@ -2,8 +2,8 @@
 //! too little.
 //! Ids and reasons only: no prompt's text is known here.
 
-use uspx_colony::{PlannedWork, Record, State};
-use uspx_domain::{Answer, SkipGroup, TaskId};
+use uspx_colony::{Record, State};
+use uspx_domain::{Answer, Estimator, SkipGroup, TaskId, Work};
 
 /// Says it in the log. `state` has the records in it already.
 pub(crate) fn tell(records: &[Record], state: &State) {
@@ -40,12 +40,15 @@ fn left_out(answer: &Answer, state: &State) {
 fn closed(epoch: u32, state: &State) {
     let task = state.tickets().values().map(|t| &t.task).find(|t| t.epoch == epoch);
     match task.map(|t| &t.work) {
-        Some(PlannedWork::Label { .. }) => coverage(state),
-        Some(PlannedWork::Trace { .. } | PlannedWork::Judge { .. }) => {
-            state.seam_prompts().lines().iter().for_each(|line| tracing::warn!("{line}"));
-        }
+        Some(Work::Label(_)) => coverage(state),
+        Some(Work::Judge(_)) => seams(state),
+        Some(Work::Estimate(e)) if e.estimator == Estimator::TRACE => seams(state),
         _ => {}
     }
+}
+
+fn seams(state: &State) {
+    state.seam_prompts().lines().iter().for_each(|line| tracing::warn!("{line}"));
 }
 
 fn coverage(state: &State) {
@@ -62,9 +65,12 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
     use uspx_colony::{
-        CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Split, Stage, Step,
+        CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Purpose, Split, Stage, Step,
     };
-    use uspx_domain::{BlobRef, Deposit, Digest, Fingerprint, ModelShape, Outcome, SkipReason, Skipped, WorkerId};
+    use uspx_domain::{
+        Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, Failure, FailureKind, Fingerprint, Label, LayerShape,
+        MlpShape, ModelShape, Outcome, SkipReason, Skipped, UnitKind, WorkerId,
+    };
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -97,7 +103,8 @@ mod tests {
 
     /// A colony whose first task is out.
     fn at_work() -> (Colony, PlannedTask) {
-        let shape = ModelShape { layers: 1, experts: 4, top_k: 1, heads: 1, channels: 0 };
+        let mlp = MlpShape::Experts { experts: 4, top_k: 1, channels: 8 };
+        let shape = ModelShape::uniform(1, LayerShape::new(1, mlp));
         let model = Fingerprint(Digest::of(b"m"));
         let prompt = |(id, split): (&str, Split)| PromptEntry { id: id.into(), split, tags: vec![] };
         let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
@@ -116,7 +123,8 @@ mod tests {
     #[test]
     fn a_task_given_up_is_logged_with_its_reason() {
         let (mut colony, task) = at_work();
-        let outcome = Outcome::Failed { reason: "scratch files: no space left on device".into(), retryable: false };
+        let reason = "scratch files: no space left on device".into();
+        let outcome = Outcome::Failed(Failure { kind: FailureKind::Task, reason });
         let step = answered(&mut colony, &task, outcome, vec![]);
         let said = logged(&colony, &step);
         for words in ["an attempt failed", "a task is given up", "trace"] {
@@ -131,7 +139,7 @@ mod tests {
         let (mut colony, task) = at_work();
         let reason = SkipReason::TooLong { tokens: 40, context: 12 };
         let skipped = ["t1", "t2"].map(|id| Skipped { id: id.into(), reason });
-        let nothing = Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
+        let nothing = Outcome::Scores(Deposit::default());
         let step = answered(&mut colony, &task, nothing, skipped.to_vec());
         let said = logged(&colony, &step);
         assert!(said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"), "{said}");
@@ -139,10 +147,14 @@ mod tests {
     }
 
     /// What is logged where the only task of an epoch is answered so, in the step that opens the next.
-    fn logged_at_the_end(work: PlannedWork, outcome: Outcome, seams: u32) -> String {
+    fn logged_at_the_end(work: Work<u32>, outcome: Outcome, seams: u32) -> String {
         let (colony, task) = at_work();
         let mut state = colony.state().clone();
-        let task = PlannedTask { work, epoch: task.epoch + 1, id: TaskId::derived(b"next"), ..task };
+        let purpose = match work {
+            Work::Label(_) => Purpose::Labels(Split::Train),
+            _ => Purpose::Evidence,
+        };
+        let task = PlannedTask { work, purpose, epoch: task.epoch + 1, id: TaskId::derived(b"next"), ..task };
         let epoch = task.epoch;
         let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped: vec![], seams };
         let records = vec![
@@ -157,18 +169,25 @@ mod tests {
 
     #[test]
     fn labels_that_cover_too_little_are_logged_at_the_end_of_labelling() {
-        let (prompts, split, mask) = (vec![0], Split::Train, None);
-        let work = PlannedWork::Label { prompts, split, mask, top_k: 1, max_new_tokens: 9, max_reasoning_tokens: 9 };
+        let work = Work::Label(Label::of(vec![0]));
         let blob = BlobRef::to(b"labels");
-        let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, answer_bytes: 100, labelled_bytes: 3 };
+        let coverage = Coverage { answer_bytes: 100, labelled_bytes: 3 };
+        let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, coverage };
         let said = logged_at_the_end(work, outcome, 0);
         assert!(said.contains("3.0 % of 100 answer bytes labelled") && said.contains("WARN"), "{said}");
     }
 
     #[test]
     fn prompts_with_a_seam_are_logged_once_they_are_all_traced() {
-        let scores = || Outcome::Scores(Deposit { prompts: vec![], columns: vec![] });
-        let trace = || PlannedWork::Trace { prompts: vec![0, 1] };
+        let scores = || Outcome::Scores(Deposit::default());
+        let trace = || {
+            Work::Estimate(Estimate {
+                prompts: vec![0, 1],
+                estimator: Estimator::TRACE,
+                kinds: vec![UnitKind::Expert],
+                baseline: Baseline::Zero,
+            })
+        };
         let said = logged_at_the_end(trace(), scores(), 2);
         assert!(said.contains("for the teacher, 2 prompts have other tokens") && said.contains("WARN"), "{said}");
         assert_eq!(logged_at_the_end(trace(), scores(), 0), "");

@@ -84,7 +84,7 @@ impl Registry {
 
     /// All models that live workers hold.
     pub fn models(&self) -> BTreeMap<Fingerprint, (String, ModelShape)> {
-        let of = |m: &HeldModel| (m.fingerprint, (m.architecture.clone(), m.shape));
+        let of = |m: &HeldModel| (m.fingerprint, (m.architecture.clone(), m.shape.clone()));
         self.workers.iter().flat_map(|w| w.hello.models.iter().map(of).collect::<Vec<_>>()).collect()
     }
 }

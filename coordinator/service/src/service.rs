@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, MaskVersion, ReleaseOrder, State, Step};
-use uspx_domain::{Answer, Fingerprint, ModelShape, ReleaseNumber, TaskId, WorkerId};
+use uspx_domain::{Answer, Fingerprint, ModelShape, ReleaseNumber, TaskId, UnitKind, WorkerId};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{MASK, RESULTS, STATUS, parse_task_message_id, worker_of_queue};
 use uspx_wire::{HelloMessage, MaskMessage, encode};
@@ -188,9 +188,9 @@ impl Coordinator {
          -> Result<Option<(Fingerprint, ModelShape)>, ServiceError> {
             let fits = models.iter().filter(|(id, (_, shape))| match wanted {
                 Some(wanted) => **id == wanted,
-                None => (shape.experts > 0) == is_teacher,
+                None => (shape.count(UnitKind::Expert) > 0) == is_teacher,
             });
-            let mut fits = fits.map(|(id, (_, shape))| (*id, *shape));
+            let mut fits = fits.map(|(id, (_, shape))| (*id, shape.clone()));
             match (fits.next(), fits.next()) {
                 (Some(_), Some(_)) => {
                     let which = if is_teacher { "teacher" } else { "student" };

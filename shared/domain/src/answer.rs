@@ -1,6 +1,6 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
-use crate::{BlobRef, Skipped, Statistic, TaskId, Unit, WorkerId};
+use crate::{BlobRef, Coverage, Deposit, LossRow, Skipped, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one task.
@@ -15,11 +15,9 @@ pub struct Answer {
     /// How long the work took, in milliseconds. For planning only; nothing that is decided rests on it.
     pub millis: u64,
     /// The task's prompts that the model cannot run, in the task's order. The outcome is about the others.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// Of the others, those whose whole text the model's tokenizer reads otherwise than in use; what is measured are the
-    /// tokens in use. 0 for labels and training, and where an older worker does not say.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// tokens in use. 0 for labels and training.
     pub seams: u32,
 }
 
@@ -27,7 +25,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Trace and patch: one value per prompt and unit.
+    /// Estimates: statistics of units on prompts.
     Scores(Deposit),
     /// Ablate: one row without a cut, then one per cut. Judge: one row.
     Losses(Vec<LossRow>),
@@ -39,12 +37,8 @@ pub enum Outcome {
         prompts: u32,
         /// Tokens labelled.
         tokens: u64,
-        /// UTF-8 bytes of the answers; 0 where an older worker does not say.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        answer_bytes: u64,
-        /// Bytes of them that tokens with probabilities cover; see [`Coverage`](crate::Coverage).
-        #[serde(default, skip_serializing_if = "is_zero")]
-        labelled_bytes: u64,
+        /// How much of the answers the labels cover.
+        coverage: Coverage,
     },
     /// Distil: the adapter's blob.
     Adapter {
@@ -59,56 +53,46 @@ pub enum Outcome {
         files: Vec<StoredFile>,
     },
     /// It could not be done.
-    Failed {
-        /// Why, without any prompt's text.
-        reason: String,
-        /// Whether another try, elsewhere perhaps, may succeed.
-        retryable: bool,
-    },
+    Failed(Failure),
 }
 
-fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
-    *number == N::default()
+impl Outcome {
+    /// The blobs that it names, which must be in the store before it is told.
+    pub fn blobs(&self) -> Vec<BlobRef> {
+        match self {
+            Self::Labels { blob, .. } | Self::Adapter { blob, .. } => vec![*blob],
+            Self::Exported { files } => files.iter().map(|f| f.blob).collect(),
+            Self::Scores(_) | Self::Losses(_) | Self::Failed(_) => Vec::new(),
+        }
+    }
 }
 
-/// A prompt and the number of its response tokens.
+/// Why a task could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PromptTokens {
-    /// The prompt's id.
-    pub id: String,
-    /// Its response tokens.
-    pub tokens: u32,
+pub struct Failure {
+    /// What is to blame.
+    pub kind: FailureKind,
+    /// Why, without any prompt's text.
+    pub reason: String,
 }
 
-/// Scores of many units on many prompts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Deposit {
-    /// The prompts, in the order of the columns' values.
-    pub prompts: Vec<PromptTokens>,
-    /// One column per statistic and unit.
-    pub columns: Vec<Column>,
+/// What is to blame for a failure, and so who may be asked next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The task itself: nobody could do it.
+    Task,
+    /// This machine, now: another one may do it, or this one later.
+    Machine,
+    /// The worker's uspx is older than the task: another one may know it.
+    NotSpoken,
 }
 
-/// One statistic of one unit on every prompt of the deposit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Column {
-    /// Which unit.
-    pub unit: Unit,
-    /// Which statistic.
-    pub statistic: Statistic,
-    /// One value per prompt.
-    pub values: Vec<f32>,
-}
-
-/// Summed losses of a run, prompt by prompt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LossRow {
-    /// The prompts, in the order of `nats`.
-    pub prompts: Vec<PromptTokens>,
-    /// Negative log-likelihood of each prompt's response, in nats, summed over its tokens.
-    pub nats: Vec<f32>,
-    /// UTF-8 bytes of each prompt's reference.
-    pub bytes: Vec<u32>,
+impl Failure {
+    /// Whether another attempt is pointless.
+    pub fn is_final(&self) -> bool {
+        self.kind == FailureKind::Task
+    }
 }
 
 /// How a training went.

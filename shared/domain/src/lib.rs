@@ -4,22 +4,34 @@
 
 mod answer;
 mod coverage;
+mod deposit;
+mod estimator;
 mod ids;
 mod mask;
 mod prompt;
+mod refusal;
 mod release;
 mod seams;
+mod shape;
 mod skip;
-mod task;
+mod statistic;
 mod unit;
+mod work;
 
-pub use answer::{Answer, Column, Deposit, LossRow, Outcome, PromptTokens, StoredFile, TrainingSummary};
+pub use answer::{Answer, Failure, FailureKind, Outcome, StoredFile, TrainingSummary};
 pub use coverage::Coverage;
+pub use deposit::{Column, Deposit, LossRow, Moments, PromptTokens};
+pub use estimator::{Estimator, EstimatorRow, Needs, NotAnEstimator};
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
-pub use mask::{KeepLists, Mask, MaskError};
+pub use mask::{KeepLists, LayerLists, Mask, MaskError};
 pub use prompt::{Prompt, PromptError, PromptSet, parse_prompts};
+pub use refusal::{Asked, LARGEST, MOST_TOKENS, Refusal};
 pub use release::{ChunkEntry, FileEntry, Manifest, ReleaseNumber};
 pub use seams::SeamPrompts;
+pub use shape::{LayerShape, MlpShape, ModelShape};
 pub use skip::{SkipGroup, SkipReason, Skipped};
-pub use task::{Baseline, Cut, DistilRecipe, ExportFormat, PatchMethod, Subject, Task, Work};
-pub use unit::{ModelShape, Statistic, Unit, UnitKind};
+pub use statistic::{ScoreMethod, Statistic, StatisticRow};
+pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
+pub use work::{
+    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, ExportFormat, Job, Judge, Label, Subject, Task, Work,
+};

@@ -1,17 +1,28 @@
 //! A mask: the units kept at a budget.
 
 use crate::{Fingerprint, ModelShape, Unit, UnitKind};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 
-/// Kept indices per layer, for each kind; `None` keeps all of the kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct KeepLists {
-    /// Kept experts per layer.
-    pub expert: Option<Vec<Vec<u32>>>,
-    /// Kept query heads per layer.
-    pub head: Option<Vec<Vec<u32>>>,
-    /// Kept MLP channels per layer.
-    pub channel: Option<Vec<Vec<u32>>>,
+/// Kept indices per layer, for each kind that is cut; all of the other kinds stay. In JSON every
+/// kind has its key, `null` where all of it stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "BTreeMap<UnitKind, Option<LayerLists>>")]
+pub struct KeepLists(pub BTreeMap<UnitKind, LayerLists>);
+
+/// The kept indices of each layer, ascending.
+pub type LayerLists = Vec<Vec<u32>>;
+
+impl From<BTreeMap<UnitKind, Option<LayerLists>>> for KeepLists {
+    fn from(lists: BTreeMap<UnitKind, Option<LayerLists>>) -> Self {
+        Self(lists.into_iter().filter_map(|(kind, lists)| Some((kind, lists?))).collect())
+    }
+}
+
+impl Serialize for KeepLists {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(UnitKind::ALL.iter().map(|kind| (kind, self.0.get(kind))))
+    }
 }
 
 /// Which units of which model stay. Its JSON form is the file format of `uspx mask`.
@@ -47,19 +58,21 @@ pub enum MaskError {
         /// Which kind.
         kind: UnitKind,
         /// The layer.
-        layer: usize,
+        layer: u32,
         /// The offending index.
         index: u32,
     },
-    /// A layer keeps fewer experts than the router picks.
-    #[error("the mask keeps {got} experts in layer {layer}, but the router picks {top_k}: keep at least that many")]
-    BelowTopK {
+    /// A layer keeps fewer units than the model can do without; of experts, than the router picks.
+    #[error("the mask keeps {got} {kind}s in layer {layer}, which needs {floor}: keep at least that many")]
+    BelowFloor {
+        /// Which kind.
+        kind: UnitKind,
         /// The layer.
-        layer: usize,
-        /// Experts kept.
+        layer: u32,
+        /// Units kept.
         got: usize,
-        /// Experts picked per token.
-        top_k: u32,
+        /// The least.
+        floor: u32,
     },
 }
 
@@ -76,7 +89,7 @@ impl Mask {
         kind: UnitKind,
         kept: impl IntoIterator<Item = Unit>,
     ) -> Self {
-        let mut lists = vec![Vec::new(); shape.layers as usize];
+        let mut lists = vec![Vec::new(); shape.layers.len()];
         for unit in kept.into_iter().filter(|u| u.kind == kind) {
             if let Some(list) = lists.get_mut(unit.layer as usize) {
                 list.push(unit.index);
@@ -87,25 +100,13 @@ impl Mask {
             list.dedup();
         }
         let mut mask = Self::everything(model);
-        *mask.lists_mut(kind) = Some(lists);
+        mask.keep.0.insert(kind, lists);
         mask
     }
 
-    /// The lists of one kind.
-    pub fn lists(&self, kind: UnitKind) -> Option<&Vec<Vec<u32>>> {
-        match kind {
-            UnitKind::Expert => self.keep.expert.as_ref(),
-            UnitKind::Head => self.keep.head.as_ref(),
-            UnitKind::Channel => self.keep.channel.as_ref(),
-        }
-    }
-
-    fn lists_mut(&mut self, kind: UnitKind) -> &mut Option<Vec<Vec<u32>>> {
-        match kind {
-            UnitKind::Expert => &mut self.keep.expert,
-            UnitKind::Head => &mut self.keep.head,
-            UnitKind::Channel => &mut self.keep.channel,
-        }
+    /// The lists of one kind; none where all of it stays.
+    pub fn lists(&self, kind: UnitKind) -> Option<&LayerLists> {
+        self.keep.0.get(&kind)
     }
 
     /// Whether `unit` stays.
@@ -129,29 +130,25 @@ impl Mask {
         if self.version != 1 {
             return Err(MaskError::Version(self.version));
         }
-        for kind in [UnitKind::Expert, UnitKind::Head, UnitKind::Channel] {
-            if let Some(lists) = self.lists(kind) {
-                check_lists(lists, kind, shape)?;
-            }
-        }
-        Ok(())
+        self.keep.0.iter().try_for_each(|(kind, lists)| check_lists(lists, *kind, shape))
     }
 }
 
 fn check_lists(lists: &[Vec<u32>], kind: UnitKind, shape: &ModelShape) -> Result<(), MaskError> {
-    if lists.len() != shape.layers as usize {
-        return Err(MaskError::Layers { kind, got: lists.len(), want: shape.layers });
+    if lists.len() != shape.layers.len() {
+        return Err(MaskError::Layers { kind, got: lists.len(), want: shape.depth() });
     }
-    for (layer, list) in lists.iter().enumerate() {
+    for (layer, list) in (0..).zip(lists) {
         let mut least = 0;
         for &index in list {
-            if index < least || index >= shape.per_layer(kind) {
+            if index < least || index >= shape.width(kind, layer) {
                 return Err(MaskError::Unit { kind, layer, index });
             }
             least = index + 1;
         }
-        if kind == UnitKind::Expert && list.len() < shape.top_k as usize {
-            return Err(MaskError::BelowTopK { layer, got: list.len(), top_k: shape.top_k });
+        let floor = shape.floor(kind, layer);
+        if list.len() < floor as usize {
+            return Err(MaskError::BelowFloor { kind, layer, got: list.len(), floor });
         }
     }
     Ok(())
@@ -160,9 +157,12 @@ fn check_lists(lists: &[Vec<u32>], kind: UnitKind, shape: &ModelShape) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Digest;
+    use crate::{Digest, LayerShape, MlpShape};
 
-    const SHAPE: ModelShape = ModelShape { layers: 2, experts: 4, top_k: 2, heads: 2, channels: 0 };
+    fn shape() -> ModelShape {
+        let mlp = MlpShape::Experts { experts: 4, top_k: 2, channels: 6 };
+        ModelShape::uniform(2, LayerShape::new(2, mlp))
+    }
 
     fn model() -> Fingerprint {
         Fingerprint(Digest::of(b"m"))
@@ -175,25 +175,32 @@ mod tests {
     #[test]
     fn keeps_what_it_was_given() {
         let kept = [expert(0, 3), expert(0, 1), expert(1, 0), expert(1, 2)];
-        let mask = Mask::keeping(model(), &SHAPE, UnitKind::Expert, kept);
-        mask.check(&SHAPE).unwrap();
+        let mask = Mask::keeping(model(), &shape(), UnitKind::Expert, kept);
+        mask.check(&shape()).unwrap();
         assert!(kept.iter().all(|u| mask.keeps(*u)));
-        assert_eq!(mask.cut(&SHAPE, UnitKind::Expert).len(), 4);
+        assert_eq!(mask.cut(&shape(), UnitKind::Expert).len(), 4);
         assert!(mask.keeps(Unit { kind: UnitKind::Head, layer: 1, index: 1 }));
     }
 
     #[test]
     fn refuses_what_the_router_could_not_run() {
-        let mask = Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 3), expert(1, 0), expert(1, 2)]);
-        assert_eq!(mask.check(&SHAPE), Err(MaskError::BelowTopK { layer: 0, got: 1, top_k: 2 }));
-        let far = Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 3), expert(0, 9)]);
-        assert!(matches!(far.check(&SHAPE), Err(MaskError::Unit { index: 9, .. })));
+        let mask = Mask::keeping(model(), &shape(), UnitKind::Expert, [expert(0, 3), expert(1, 0), expert(1, 2)]);
+        assert_eq!(
+            mask.check(&shape()),
+            Err(MaskError::BelowFloor { kind: UnitKind::Expert, layer: 0, got: 1, floor: 2 })
+        );
+        let far = Mask::keeping(model(), &shape(), UnitKind::Expert, [expert(0, 3), expert(0, 9)]);
+        assert!(matches!(far.check(&shape()), Err(MaskError::Unit { index: 9, .. })));
     }
 
     #[test]
     fn its_json_is_the_file_format() {
-        let mask =
-            Mask::keeping(model(), &SHAPE, UnitKind::Expert, [expert(0, 0), expert(0, 1), expert(1, 0), expert(1, 2)]);
+        let mask = Mask::keeping(
+            model(),
+            &shape(),
+            UnitKind::Expert,
+            [expert(0, 0), expert(0, 1), expert(1, 0), expert(1, 2)],
+        );
         let json = serde_json::to_value(&mask).unwrap();
         assert_eq!(json["keep"]["expert"], serde_json::json!([[0, 1], [0, 2]]));
         assert_eq!(json["keep"]["head"], serde_json::Value::Null);

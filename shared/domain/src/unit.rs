@@ -1,27 +1,123 @@
-//! What a mask keeps or cuts, and what is measured about it.
+//! What a mask keeps or cuts. Everything that differs between kinds of unit stands in one row each.
 
+use crate::LayerShape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
-/// The kinds of unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnitKind {
+/// What there is to know of a kind of unit.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitKindRow {
+    /// Its name, in JSON and on the command line.
+    pub name: &'static str,
+    /// How many units a layer has.
+    pub width: fn(&LayerShape) -> u32,
+    /// The least that a mask must keep of a layer that has any.
+    pub floor: fn(&LayerShape) -> u32,
+    /// Whether a model has so many that deposits hold moments instead of a value per prompt.
+    pub is_large: bool,
+}
+
+/// The kinds, their list and their rows, from one table.
+macro_rules! unit_kinds {
+    ($($(#[doc = $doc:literal])* $(#[cfg($cfg:meta)])? $kind:ident: $row:expr,)*) => {
+        /// The kinds of unit.
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
+        #[serde(rename_all = "snake_case")]
+        pub enum UnitKind {
+            $($(#[doc = $doc])* $(#[cfg($cfg)])? $kind,)*
+        }
+
+        impl UnitKind {
+            /// Every kind, in the order in which they are told.
+            pub const ALL: &[Self] = &[$($(#[cfg($cfg)])? Self::$kind,)*];
+
+            /// What there is to know of it.
+            pub const fn row(self) -> &'static UnitKindRow {
+                match self {
+                    $($(#[cfg($cfg)])? Self::$kind => &$row,)*
+                }
+            }
+        }
+    };
+}
+
+unit_kinds! {
     /// One expert of a mixture-of-experts layer.
-    Expert,
+    Expert: UnitKindRow {
+        name: "expert",
+        width: |layer| layer.mlp.experts(),
+        floor: |layer| layer.mlp.top_k(),
+        is_large: false,
+    },
     /// One query head's output, before the output projection.
-    Head,
+    Head: UnitKindRow {
+        name: "head",
+        width: |layer| layer.heads,
+        floor: |_| 0,
+        is_large: false,
+    },
     /// One hidden channel of a dense MLP.
-    Channel,
+    Channel: UnitKindRow {
+        name: "channel",
+        width: |layer| layer.mlp.dense_channels(),
+        floor: |_| 0,
+        is_large: true,
+    },
+    /// One hidden channel of one expert; its index is expert · channels of an expert + channel.
+    ExpertChannel: UnitKindRow {
+        name: "expert_channel",
+        width: |layer| layer.mlp.expert_channels(),
+        floor: |_| 0,
+        is_large: true,
+    },
+    /// One feature of the sparse autoencoder that reads the residual stream after the layer.
+    Feature: UnitKindRow {
+        name: "feature",
+        width: |layer| layer.features,
+        floor: |_| 0,
+        is_large: true,
+    },
+    /// For tests: all that it takes to add a kind.
+    #[cfg(test)]
+    Example: UnitKindRow {
+        name: "example",
+        width: |layer| layer.heads / 2,
+        floor: |_| 1,
+        is_large: false,
+    },
+}
+
+impl UnitKind {
+    /// Its name, in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Whether deposits hold moments of such units instead of a value per prompt.
+    pub fn is_large(self) -> bool {
+        self.row().is_large
+    }
 }
 
 impl fmt::Display for UnitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            UnitKind::Expert => "expert",
-            UnitKind::Head => "head",
-            UnitKind::Channel => "channel",
-        })
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is not a kind of unit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a kind of unit: expert, head, channel, expert_channel and feature are")]
+pub struct NotAUnitKind(pub String);
+
+impl FromStr for UnitKind {
+    type Err = NotAUnitKind;
+    fn from_str(name: &str) -> Result<Self, NotAUnitKind> {
+        let named = Self::ALL.iter().find(|kind| kind.name() == name).copied();
+        named.ok_or_else(|| NotAUnitKind(name.to_owned()))
     }
 }
 
@@ -42,61 +138,27 @@ impl fmt::Display for Unit {
     }
 }
 
-/// The dimensions of a model that decisions need; no weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelShape {
-    /// Transformer layers.
-    pub layers: u32,
-    /// Experts per layer; 0 in a dense model.
-    pub experts: u32,
-    /// Experts that the router picks per token; 0 in a dense model.
-    pub top_k: u32,
-    /// Query heads per layer.
-    pub heads: u32,
-    /// Hidden channels of a dense MLP; 0 where the MLP is a mixture of experts.
-    pub channels: u32,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MlpShape, ModelShape};
 
-impl ModelShape {
-    /// Units of `kind` in each layer.
-    pub fn per_layer(&self, kind: UnitKind) -> u32 {
-        match kind {
-            UnitKind::Expert => self.experts,
-            UnitKind::Head => self.heads,
-            UnitKind::Channel => self.channels,
+    #[test]
+    fn names_are_those_that_serde_writes_and_differ() {
+        for kind in UnitKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+            assert_eq!(kind.name().parse(), Ok(*kind));
         }
+        assert!("neuron".parse::<UnitKind>().unwrap_err().to_string().contains("`neuron`"));
     }
 
-    /// Whether the model has that unit.
-    pub fn has(&self, unit: Unit) -> bool {
-        unit.layer < self.layers && unit.index < self.per_layer(unit.kind)
+    /// What adding a kind of unit takes: the row `Example` above.
+    #[test]
+    fn a_kind_of_unit_is_one_row() {
+        let layer = LayerShape::new(8, MlpShape::Dense { channels: 3 });
+        let shape = ModelShape { layers: vec![layer] };
+        assert_eq!(shape.units(UnitKind::Example).count(), 4);
+        assert_eq!((shape.floor(UnitKind::Example, 0), UnitKind::Example.is_large()), (1, false));
+        assert!(UnitKind::ALL.contains(&UnitKind::Example));
     }
-
-    /// Every unit of `kind`, layer by layer.
-    pub fn units(&self, kind: UnitKind) -> impl Iterator<Item = Unit> + use<> {
-        let width = self.per_layer(kind);
-        (0..self.layers).flat_map(move |layer| (0..width).map(move |index| Unit { kind, layer, index }))
-    }
-}
-
-/// What a deposit's column holds. Sums run over the prompt's response positions; methods are named in ARCHITECTURE.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Statistic {
-    /// Experts: positions routed to it. Unit: positions.
-    Count,
-    /// Experts: sum of gate weights g.
-    GateMass,
-    /// Experts: sum of g times the norm of the expert's output (REAP's saliency before it is divided by the count).
-    Saliency,
-    /// Experts: sum of g‖f‖·max(0, 1 − cos(h, h + MoE(h))) (EASY-EP).
-    EasyEp,
-    /// Heads: sum of the output's norm.
-    HeadNorm,
-    /// Attribution patching: signed first-order effect of the baseline on the loss. Unit: nats, summed over the prompt.
-    Atp,
-    /// Attribution patching: the same per token, made positive before summing.
-    AtpAbs,
-    /// Exact ablation: change of the prompt's summed loss when the unit is cut. Unit: nats.
-    Exact,
 }

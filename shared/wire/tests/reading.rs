@@ -132,8 +132,8 @@ fn every_cut_of_a_message_is_refused() {
 
 fn big_answer() -> Answer {
     let unit = Unit { kind: UnitKind::Channel, layer: 0, index: 0 };
-    let columns = vec![Column { unit, statistic: Statistic::Atp, values: vec![0.1; 80_000] }];
-    values::answer(Outcome::Scores(Deposit { prompts: vec![], columns }))
+    let columns = vec![Column { unit, statistic: Statistic::ATP, values: vec![0.1; 80_000] }];
+    values::answer(Outcome::Scores(Deposit { columns, ..Deposit::default() }))
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_wrong_blob_is_refused() {
 
 #[test]
 fn small_content_stays_inline() {
-    let task = values::task(Work::Trace { prompts: vec![] });
+    let task = values::task(Work::Label(Label::of(vec![])));
     let packed = pack_task(task.clone()).unwrap();
     assert_eq!(packed.blob, None);
     assert_eq!(decode::<TaskMessage>(&packed.message).unwrap().task, Content::Inline(task));
@@ -172,20 +172,22 @@ fn prompts() -> impl Strategy<Value = Vec<Prompt>> {
 }
 
 fn unit() -> impl Strategy<Value = Unit> {
-    let kind = prop_oneof![Just(UnitKind::Expert), Just(UnitKind::Head), Just(UnitKind::Channel)];
+    let kind = proptest::sample::select(UnitKind::ALL);
     (kind, any::<u32>(), any::<u32>()).prop_map(|(kind, layer, index)| Unit { kind, layer, index })
 }
 
-fn work() -> impl Strategy<Value = Work> {
+fn work() -> impl Strategy<Value = Work<Prompt>> {
     let blob = any::<Vec<u8>>().prop_map(|b| BlobRef::to(&b));
     prop_oneof![
-        prompts().prop_map(|prompts| Work::Trace { prompts }),
+        prompts().prop_map(|prompts| Work::Label(Label::of(prompts))),
         (prompts(), proptest::collection::vec(unit().prop_map(Cut::Unit), 0..5))
-            .prop_map(|(prompts, cuts)| Work::Ablate { prompts, cuts }),
-        (prompts(), any::<[u32; 3]>()).prop_map(|(prompts, [top_k, max_new_tokens, max_reasoning_tokens])| {
-            Work::Label { prompts, mask: None, top_k, max_new_tokens, max_reasoning_tokens }
+            .prop_map(|(prompts, cuts)| Work::Ablate(Ablate { prompts, cuts })),
+        (prompts(), any::<[u32; 3]>()).prop_map(|(prompts, numbers)| {
+            let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
+            let mask = None;
+            Work::Label(Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens })
         }),
-        (prompts(), blob).prop_map(|(prompts, b)| Work::Judge { prompts, subject: Subject::Adapted(b) }),
+        (prompts(), blob).prop_map(|(prompts, b)| { Work::Judge(Judge { prompts, subject: Subject::Adapted(b) }) }),
     ]
 }
 
@@ -202,16 +204,16 @@ fn skipped() -> impl Strategy<Value = Vec<Skipped>> {
 fn outcome() -> impl Strategy<Value = Outcome> {
     let values =
         || proptest::collection::vec(proptest::num::f32::ANY.prop_filter("equal to itself", |v| !v.is_nan()), 0..6);
-    let column = (unit(), values()).prop_map(|(unit, values)| Column { unit, statistic: Statistic::Saliency, values });
+    let column = (unit(), values()).prop_map(|(unit, values)| Column { unit, statistic: Statistic::SALIENCY, values });
     prop_oneof![
         proptest::collection::vec(column, 0..4)
-            .prop_map(|columns| Outcome::Scores(Deposit { prompts: vec![], columns })),
+            .prop_map(|columns| Outcome::Scores(Deposit { columns, ..Deposit::default() })),
         (values(), any::<Vec<u32>>()).prop_map(|(nats, bytes)| Outcome::Losses(vec![LossRow {
             prompts: vec![],
             nats,
             bytes
         }])),
-        (".{0,60}", any::<bool>()).prop_map(|(reason, retryable)| Outcome::Failed { reason, retryable }),
+        ".{0,60}".prop_map(|reason| { Outcome::Failed(Failure { kind: FailureKind::Machine, reason }) }),
     ]
 }
 

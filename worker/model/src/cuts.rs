@@ -3,12 +3,15 @@
 use crate::taps::{Site, Taps};
 use crate::{ModelError, Result};
 use candle_core::{Device, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Cut, Mask, ModelShape, Unit, UnitKind};
 
 /// What a banned expert's logit is set to, as in transformers' own masking. The router picks the next one, and the
 /// softmax over the new choice renormalises by itself.
 const BANNED: f32 = -1e9;
+
+/// The kinds of unit that can be taken out.
+const CUT: [UnitKind; 3] = [UnitKind::Expert, UnitKind::Head, UnitKind::Channel];
 
 /// A set of units that are gone, as a tap.
 #[derive(Debug, Clone, Default)]
@@ -39,8 +42,7 @@ impl CutTaps {
     /// The mask does not fit the model.
     pub fn of_mask(mask: &Mask, shape: &ModelShape, device: &Device) -> Result<Self> {
         mask.check(shape).map_err(|e| ModelError::Request(e.to_string()))?;
-        let kinds = [UnitKind::Expert, UnitKind::Head, UnitKind::Channel];
-        let units: Vec<Unit> = kinds.iter().flat_map(|k| mask.cut(shape, *k)).collect();
+        let units: Vec<Unit> = UnitKind::ALL.iter().flat_map(|k| mask.cut(shape, *k)).collect();
         Self::of_units(&units, shape, device)
     }
 
@@ -52,33 +54,52 @@ impl CutTaps {
         if let Some(unit) = units.iter().find(|u| !shape.has(**u)) {
             return Err(ModelError::Request(format!("the model has no unit {unit}")));
         }
+        if let Some(unit) = units.iter().find(|u| !CUT.contains(&u.kind)) {
+            let reason = format!("{}s cannot be cut yet, and {unit} is to be", unit.kind);
+            return Err(ModelError::Request(reason));
+        }
         let mut this = Self::default();
-        for layer in 0..shape.layers {
-            let gone = |kind| -> Vec<u32> {
-                units.iter().filter(|u| u.kind == kind && u.layer == layer).map(|u| u.index).collect()
-            };
-            let at = layer as usize;
-            let experts = gone(UnitKind::Expert);
-            if !experts.is_empty() {
-                if shape.experts as usize - experts.len() < shape.top_k as usize {
-                    let reason =
-                        format!("layer {layer} would keep fewer experts than the router picks ({})", shape.top_k);
-                    return Err(ModelError::Request(reason));
-                }
-                let bias = marked(shape.experts, &experts, 0.0, BANNED);
-                this.router.insert(at, Tensor::from_vec(bias, (1, shape.experts as usize), device)?);
-            }
-            for (kind, map) in [(UnitKind::Head, &mut this.heads), (UnitKind::Channel, &mut this.channels)] {
-                let gone = gone(kind);
-                if !gone.is_empty() {
-                    let width = shape.per_layer(kind) as usize;
-                    let factor = Tensor::from_vec(marked(width as u32, &gone, 1.0, 0.0), (1, width), device)?;
-                    let factor = if kind == UnitKind::Head { factor.unsqueeze(2)? } else { factor };
-                    map.insert(at, factor);
-                }
-            }
+        for layer in units.iter().map(|u| u.layer).collect::<BTreeSet<u32>>() {
+            this.router(layer, units, shape, device)?;
+            this.silence((UnitKind::Head, layer), units, shape, device)?;
+            this.silence((UnitKind::Channel, layer), units, shape, device)?;
         }
         Ok(this)
+    }
+
+    fn router(&mut self, layer: u32, units: &[Unit], shape: &ModelShape, device: &Device) -> Result<()> {
+        let (width, floor) = (shape.width(UnitKind::Expert, layer), shape.floor(UnitKind::Expert, layer));
+        let gone = gone((UnitKind::Expert, layer), units);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        if width as usize - gone.len() < floor as usize {
+            return Err(ModelError::Request(format!(
+                "layer {layer} would keep fewer experts than the router picks ({floor})"
+            )));
+        }
+        let bias = marked(width, &gone, 0.0, BANNED);
+        self.router.insert(layer as usize, Tensor::from_vec(bias, (1, width as usize), device)?);
+        Ok(())
+    }
+
+    fn silence(
+        &mut self,
+        (kind, layer): (UnitKind, u32),
+        units: &[Unit],
+        shape: &ModelShape,
+        device: &Device,
+    ) -> Result<()> {
+        let (width, gone) = (shape.width(kind, layer), gone((kind, layer), units));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let factor = Tensor::from_vec(marked(width, &gone, 1.0, 0.0), (1, width as usize), device)?;
+        match kind {
+            UnitKind::Head => self.heads.insert(layer as usize, factor.unsqueeze(2)?),
+            _ => self.channels.insert(layer as usize, factor),
+        };
+        Ok(())
     }
 
     /// The first layer that anything is cut in.
@@ -87,7 +108,12 @@ impl CutTaps {
     }
 }
 
-fn marked(width: u32, gone: &[u32], stays: f32, goes: f32) -> Vec<f32> {
+/// Indices of the units of that kind and layer.
+fn gone((kind, layer): (UnitKind, u32), units: &[Unit]) -> BTreeSet<u32> {
+    units.iter().filter(|u| u.kind == kind && u.layer == layer).map(|u| u.index).collect()
+}
+
+fn marked(width: u32, gone: &BTreeSet<u32>, stays: f32, goes: f32) -> Vec<f32> {
     (0..width).map(|i| if gone.contains(&i) { goes } else { stays }).collect()
 }
 

@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::batching::each_batch;
 use candle_core::Tensor;
-use uspx_domain::LossRow;
-use uspx_model::batch::{Batch, Frame};
+use uspx_domain::{LossRow, PromptTokens};
+use uspx_model::batch::{Batch, Frame, Sequence};
 use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
 use uspx_model::{LoadedModel, Pulse, Readable, loss};
@@ -113,8 +113,10 @@ pub(crate) fn scatter(into: &mut [f64], members: &[usize], values: &[f64]) {
 }
 
 pub(crate) fn loss_row(prompts: &Readable, nats: &[f64]) -> LossRow {
+    let tokens = |s: &Sequence| s.response_len() as u32;
+    let named = prompts.prompts.iter().zip(&prompts.sequences);
     LossRow {
-        prompts: crate::prompt_tokens(prompts),
+        prompts: named.map(|(p, s)| PromptTokens { id: p.id.clone(), tokens: tokens(s) }).collect(),
         nats: nats.iter().map(|v| *v as f32).collect(),
         bytes: prompts.prompts.iter().map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32)).collect(),
     }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use candle_core::{DType, Tensor};
+use uspx_domain::UnitKind;
 use uspx_model::batch::Sequence;
 use uspx_model::taps::{Site, Taps};
 use uspx_model::{LoadedModel, ModelError, batches};
@@ -18,9 +19,9 @@ pub(crate) struct Means {
 pub(crate) fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: usize) -> Result<Means> {
     let shape = model.shape();
     let mut taps = MeanTaps {
-        experts: vec![None; shape.layers as usize],
-        heads: vec![None; shape.layers as usize],
-        width: shape.experts as usize,
+        experts: vec![None; shape.layers.len()],
+        heads: vec![None; shape.layers.len()],
+        widths: shape.widths(UnitKind::Expert),
     };
     for (_, batch) in batches(sequences, batch_tokens)? {
         let frame = model.transformer.frame(&batch)?;
@@ -41,7 +42,8 @@ pub(crate) fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: u
 struct MeanTaps {
     experts: Vec<Option<(Tensor, Tensor)>>,
     heads: Vec<Option<(Tensor, Tensor)>>,
-    width: usize,
+    /// Experts of each layer.
+    widths: Vec<u32>,
 }
 
 fn add(place: Option<&mut Option<(Tensor, Tensor)>>, sum: Tensor, count: Tensor) -> Result<()> {
@@ -67,7 +69,8 @@ impl Taps for MeanTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::ExpertOut(at) => {
-                let (sum, count) = by_expert(value, at.expert, self.width)?;
+                let width = self.widths.get(at.layer).copied().unwrap_or(0) as usize;
+                let (sum, count) = by_expert(value, at.expert, width)?;
                 add(self.experts.get_mut(at.layer), sum, count)?;
             }
             Site::Heads { layer } => {

@@ -3,14 +3,14 @@
 use crate::compute::{Compute, Gauge};
 use crate::error::JobError;
 use crate::holdings::{Holdings, Opened};
-use crate::job::{self, Inputs, Product};
+use crate::product::{Inputs, Product};
 use crate::{WorkerError, WorkerSettings};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, BusError, Delivery, Lease};
-use uspx_domain::{Answer, Outcome, SkipGroup, Task, TaskId};
+use uspx_domain::{Answer, SkipGroup, Task, TaskId};
 use uspx_runtime::{Shutdown, memory};
 use uspx_wire::subjects::{HELLO, RESULTS, answer_message_id, task_queue};
 use uspx_wire::{
@@ -108,7 +108,7 @@ impl Agent {
             Err(JobError::Stopped) => return self.give_back(delivery, &JobError::Stopped).await,
             Err(error) => {
                 tracing::warn!(task = %id, %error, "a task failed");
-                Outcome::Failed { reason: error.to_string(), retryable: error.is_retryable() }.into()
+                Product::from(&error)
             }
             Ok(product) => product,
         };
@@ -158,7 +158,7 @@ impl Agent {
 
     async fn fetch(&self, task: &Task) -> Result<Inputs, JobError> {
         let mut inputs = Inputs::default();
-        for blob in job::needs(&task.work) {
+        for blob in task.work.blobs() {
             if let std::collections::hash_map::Entry::Vacant(place) = inputs.0.entry(blob) {
                 place.insert(self.store.get_blob(&blob).await?);
             }

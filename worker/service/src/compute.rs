@@ -3,7 +3,8 @@
 use crate::WorkerError;
 use crate::error::JobError;
 use crate::holdings::Opened;
-use crate::job::{self, Inputs, Product};
+use crate::jobs;
+use crate::product::{Inputs, Product};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,7 +71,7 @@ impl Compute {
             while let Some(order) = inbox.blocking_recv() {
                 let Order { task, inputs, gauge, done } = order;
                 let caught = catch_unwind(AssertUnwindSafe(|| {
-                    job::run(&task, &mut models, &inputs, batch_tokens, gauge.as_ref())
+                    jobs::run(&task, &mut models, &inputs, batch_tokens, gauge.as_ref())
                 }));
                 let result = caught.unwrap_or(Err(JobError::Panic));
                 // Nobody waits for it any more: the agent has gone.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
 use uspx_distill::DistillError;
+use uspx_domain::FailureKind;
 use uspx_export::ExportError;
 use uspx_model::ModelError;
 
@@ -68,16 +69,22 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// Whether another try, here or elsewhere, may succeed.
-    pub fn is_retryable(&self) -> bool {
-        match self {
+    /// What is to blame.
+    pub fn kind(&self) -> FailureKind {
+        let passes = match self {
             Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic => true,
             Self::Artifact(e) => e.is_retryable(),
             Self::Model(e) => matches!(e, ModelError::Read { .. }),
             Self::Distill(e) => e.is_retryable(),
             Self::Export(e) => e.is_retryable(),
             Self::Task(_) | Self::Chat => false,
-        }
+        };
+        if passes { FailureKind::Machine } else { FailureKind::Task }
+    }
+
+    /// Whether another try, here or elsewhere, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        self.kind() != FailureKind::Task
     }
 }
 

@@ -4,10 +4,11 @@
 use candle_core::Device;
 use std::path::Path;
 use tempfile::TempDir;
-use uspx_domain::{Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work};
+use uspx_domain::{Judge, Label, Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work};
 use uspx_model::{NoPulse, fingerprint};
 use uspx_worker::holdings::{Holdings, Opened};
-use uspx_worker::job::{Inputs, Product, run};
+use uspx_worker::jobs::run;
+use uspx_worker::product::{Inputs, Product};
 
 /// A shipped model with this template.
 fn changed(which: &str, template: &str) -> TempDir {
@@ -26,7 +27,7 @@ fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
     Prompt { id: id.into(), prompt: text.into(), reference, system: None, tags: vec![] }
 }
 
-fn done(folder: &TempDir, work: Work) -> Product {
+fn done(folder: &TempDir, work: Work<Prompt>) -> Product {
     let model = fingerprint(folder.path()).unwrap();
     let mut models = Opened::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu);
     let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
@@ -40,7 +41,7 @@ fn prompts_with_a_seam_are_counted_among_those_that_can_be_run() {
     let student = changed("student", template);
     let prompts =
         vec![prompt("seam", "cd; l", Some("s")), prompt("none", "Type 1", Some("ls")), prompt("bare", "cd; l", None)];
-    let product = done(&student, Work::Judge { prompts, subject: Subject::Model });
+    let product = done(&student, Work::Judge(Judge { prompts, subject: Subject::Model }));
     let Outcome::Losses(rows) = &product.outcome else { panic!("{:?}", product.outcome) };
     assert_eq!((rows[0].prompts.len(), product.seams), (2, 1));
     assert_eq!(product.skipped, [Skipped { id: "bare".into(), reason: SkipReason::NoReference }]);
@@ -55,8 +56,8 @@ fn a_label_task_bounds_reasoning_as_it_says() {
     let teacher = changed("teacher", template);
     let label = |max_reasoning_tokens| {
         let prompts = vec![prompt("asked", "List all files", None)];
-        let work = Work::Label { prompts, mask: None, top_k: 4, max_new_tokens: 8, max_reasoning_tokens };
-        done(&teacher, work)
+        let bounds = Label { top_k: 4, max_new_tokens: 8, ..Label::of(prompts) };
+        done(&teacher, Work::Label(Label { max_reasoning_tokens, ..bounds }))
     };
     for bound in [1, 2] {
         let product = label(bound);

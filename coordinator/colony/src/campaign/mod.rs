@@ -120,7 +120,7 @@ impl CampaignConfig {
 
     /// Units that the mask chooses among.
     pub fn units(&self) -> usize {
-        self.shape.layers as usize * self.shape.per_layer(self.mask.kind) as usize
+        self.shape.count(self.mask.kind)
     }
 
     /// Checks that a campaign can run on this.

@@ -2,7 +2,7 @@
 
 use crate::{Rule, Share};
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Baseline, DistilRecipe, UnitKind, Work};
+use uspx_domain::{Baseline, DistilRecipe, UnitKind};
 
 /// What is measured, and how much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -159,7 +159,7 @@ impl Default for StudentPlan {
             label_batch: 125,
             top_k: 32,
             max_new_tokens: 64,
-            max_reasoning_tokens: Work::REASONING_TOKENS,
+            max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             calibration: 128,
             judge_batch: 250,

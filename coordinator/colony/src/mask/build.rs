@@ -19,11 +19,11 @@ pub enum Rule {
 
 /// How much is kept of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub struct Budget<'a> {
     /// The model.
     pub model: Fingerprint,
     /// Its dimensions.
-    pub shape: ModelShape,
+    pub shape: &'a ModelShape,
     /// The kind of unit that is cut; all of the others stay.
     pub kind: UnitKind,
     /// The share kept.
@@ -32,12 +32,12 @@ pub struct Budget {
     pub rule: Rule,
 }
 
-impl Budget {
+impl<'a> Budget<'a> {
     /// The campaign's budget.
-    pub fn of(campaign: &CampaignConfig) -> Self {
+    pub fn of(campaign: &'a CampaignConfig) -> Self {
         Self {
             model: campaign.teacher,
-            shape: campaign.shape,
+            shape: &campaign.shape,
             kind: campaign.mask.kind,
             keep: campaign.mask.keep,
             rule: campaign.mask.rule,
@@ -49,31 +49,39 @@ impl Budget {
         Self { keep, ..self }
     }
 
-    /// The least kept per layer: what the router picks; other kinds may lose a whole layer.
-    pub fn floor(&self) -> usize {
-        if self.kind == UnitKind::Expert { self.shape.top_k.min(self.shape.experts) as usize } else { 0 }
+    /// The least kept of each layer: what the router picks; other kinds may lose a whole layer.
+    fn floors(&self) -> Vec<usize> {
+        let floor = |layer| self.shape.floor(self.kind, layer) as usize;
+        (0..self.shape.depth()).map(floor).collect()
     }
 
-    fn width(&self) -> usize {
-        self.shape.per_layer(self.kind) as usize
+    /// Units kept in each layer, where each keeps the same share.
+    fn shares(&self) -> Vec<usize> {
+        let widths = self.shape.widths(self.kind);
+        let share = |(width, floor): (u32, usize)| self.keep.of(width as usize).max(floor);
+        widths.into_iter().zip(self.floors()).map(share).collect()
+    }
+
+    /// Of each layer, the units kept whatever the others score.
+    fn firsts(&self) -> Vec<usize> {
+        match self.rule {
+            Rule::Global => self.floors(),
+            Rule::Uniform => self.shares(),
+        }
     }
 
     /// Units kept in the whole model.
     pub fn count(&self) -> usize {
-        let layers = self.shape.layers as usize;
+        let least: usize = self.firsts().iter().sum();
         match self.rule {
-            Rule::Global => self.keep.of(layers * self.width()).max(layers * self.floor()),
-            Rule::Uniform => layers * self.per_layer(),
+            Rule::Global => self.keep.of(self.shape.count(self.kind)).max(least),
+            Rule::Uniform => least,
         }
-    }
-
-    fn per_layer(&self) -> usize {
-        self.keep.of(self.width()).max(self.floor())
     }
 
     /// The mask that keeps `kept`.
     pub fn mask(&self, kept: impl IntoIterator<Item = Unit>) -> Mask {
-        Mask::keeping(self.model, &self.shape, self.kind, kept)
+        Mask::keeping(self.model, self.shape, self.kind, kept)
     }
 
     /// The units that a mask keeps.
@@ -83,35 +91,27 @@ impl Budget {
 
     /// Whether `kept` has this budget's size and respects its rule.
     pub fn allows(&self, kept: &BTreeSet<Unit>) -> bool {
-        let mut layers = vec![0usize; self.shape.layers as usize];
+        let mut layers = vec![0usize; self.shape.layers.len()];
         for unit in kept {
             if let Some(count) = layers.get_mut(unit.layer as usize) {
                 *count += 1;
             }
         }
-        kept.len() == self.count()
-            && match self.rule {
-                Rule::Global => layers.iter().all(|n| *n >= self.floor()),
-                Rule::Uniform => layers.iter().all(|n| *n == self.per_layer()),
-            }
+        kept.len() == self.count() && layers.iter().zip(self.firsts()).all(|(n, first)| *n >= first)
     }
 }
 
 /// The units that `scores` keep at a budget. A unit without a score ranks below all others; ties go by layer and index.
-pub fn build(budget: &Budget, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Unit> {
-    let mut ranked: Vec<(f64, Unit)> =
-        budget.shape.units(budget.kind).map(|u| (scores.get(&u).map_or(f64::NEG_INFINITY, |s| s.mean), u)).collect();
+pub fn build(budget: &Budget<'_>, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Unit> {
+    let mean = |u: Unit| scores.get(&u).map_or(f64::NEG_INFINITY, |s| s.mean);
+    let mut ranked: Vec<(f64, Unit)> = budget.shape.units(budget.kind).map(|u| (mean(u), u)).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let first = match budget.rule {
-        Rule::Global => budget.floor(),
-        Rule::Uniform => budget.per_layer(),
-    };
-    let mut taken = vec![0usize; budget.shape.layers as usize];
+    let mut open = budget.firsts();
     let (mut kept, mut rest) = (BTreeSet::new(), Vec::new());
     for (_, unit) in ranked {
-        match taken.get_mut(unit.layer as usize).filter(|n| **n < first) {
+        match open.get_mut(unit.layer as usize).filter(|n| **n > 0) {
             Some(n) => {
-                *n += 1;
+                *n -= 1;
                 kept.insert(unit);
             }
             None => rest.push(unit),
@@ -123,7 +123,7 @@ pub fn build(budget: &Budget, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Unit> 
 }
 
 /// A random mask of the same size and rule: random scores through the same builder.
-pub fn random_mask(dice: &mut Dice, budget: &Budget) -> Mask {
+pub fn random_mask(dice: &mut Dice, budget: &Budget<'_>) -> Mask {
     let scores = budget.shape.units(budget.kind).map(|u| (u, Score { mean: dice.unit(), error: 0.0, effective: 0.0 }));
     budget.mask(build(budget, &scores.collect()))
 }
@@ -132,7 +132,7 @@ pub fn random_mask(dice: &mut Dice, budget: &Budget) -> Mask {
 /// cut: one that waited lies wholly above it, or one that was kept lies wholly below it. Its partner is the weakest kept or
 /// the best waiting. Within a layer the cut lies between the two, because a layer's floor or count may be what binds.
 pub fn settle(
-    budget: &Budget,
+    budget: &Budget<'_>,
     scores: &BTreeMap<Unit, Score>,
     before: &BTreeSet<Unit>,
     ideal: &BTreeSet<Unit>,
@@ -172,14 +172,32 @@ fn has_cleared(new: Option<&Score>, old: Option<&Score>, cut: f64, z: f64) -> bo
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use uspx_domain::Digest;
+    use uspx_domain::{Digest, LayerShape, MlpShape};
 
-    fn budget(keep: u32, rule: Rule, (layers, experts, top_k): (u32, u32, u32)) -> Budget {
-        let shape = ModelShape { layers, experts, top_k, heads: 2, channels: 0 };
-        Budget { model: Fingerprint(Digest::of(b"m")), shape, kind: UnitKind::Expert, keep: Share(keep), rule }
+    /// Layers of experts: how many each has, and how many the router picks; 0 experts make a dense layer.
+    fn shape(layers: &[(u32, u32)]) -> ModelShape {
+        let layer = |(experts, top_k): &(u32, u32)| {
+            let (experts, top_k) = (*experts, *top_k);
+            let mlp = match experts {
+                0 => MlpShape::Dense { channels: 8 },
+                _ => MlpShape::Experts { experts, top_k, channels: 8 },
+            };
+            LayerShape::new(2, mlp)
+        };
+        ModelShape { layers: layers.iter().map(layer).collect() }
     }
 
-    fn scores(budget: &Budget, seed: u64, error: f64) -> BTreeMap<Unit, Score> {
+    fn budget(keep: u32, rule: Rule, shape: &ModelShape) -> Budget<'_> {
+        let (model, kind) = (Fingerprint(Digest::of(b"m")), UnitKind::Expert);
+        Budget { model, shape, kind, keep: Share(keep), rule }
+    }
+
+    /// Mixed models: dense layers, and layers of different numbers of experts.
+    fn layers() -> impl Strategy<Value = Vec<(u32, u32)>> {
+        prop::collection::vec((0u32..12, 1u32..3), 1..5)
+    }
+
+    fn scores(budget: &Budget<'_>, seed: u64, error: f64) -> BTreeMap<Unit, Score> {
         let mut dice = Dice::new(seed, "scores", 0);
         let mut score = || Score { mean: dice.normal(), error, effective: 10.0 };
         budget.shape.units(budget.kind).map(|u| (u, score())).collect()
@@ -191,25 +209,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn floor_and_budget_hold(keep in 1u32..=1_000_000, rule in rules(), shape in (1u32..5, 2u32..12, 1u32..3), seed: u64) {
-            let budget = budget(keep, rule, shape);
+        fn floor_and_budget_hold(keep in 1u32..=1_000_000, rule in rules(), layers in layers(), seed: u64) {
+            let shape = shape(&layers);
+            let budget = budget(keep, rule, &shape);
             let kept = build(&budget, &scores(&budget, seed, 0.1));
             prop_assert!(budget.allows(&kept));
-            budget.mask(kept.iter().copied()).check(&budget.shape).unwrap();
+            budget.mask(kept.iter().copied()).check(budget.shape).unwrap();
             let random = random_mask(&mut Dice::new(seed, "random", 0), &budget);
             prop_assert!(budget.allows(&budget.kept(&random)));
         }
 
         #[test]
         fn more_budget_keeps_all_that_less_kept(a in 1u32..=1_000_000, b in 1u32..=1_000_000, rule in rules(), seed: u64) {
-            let (less, more) = (budget(a.min(b), rule, (4, 16, 2)), budget(a.max(b), rule, (4, 16, 2)));
+            let shape = shape(&[(16, 2); 4]);
+            let (less, more) = (budget(a.min(b), rule, &shape), budget(a.max(b), rule, &shape));
             let scores = scores(&less, seed, 0.1);
             prop_assert!(build(&less, &scores).is_subset(&build(&more, &scores)));
         }
 
         #[test]
         fn a_better_score_never_costs_a_unit_its_place(seed: u64, which in 0usize..64, lift in 0.0f64..3.0) {
-            let budget = budget(400_000, Rule::Global, (4, 16, 2));
+            let shape = shape(&[(16, 2); 4]);
+            let budget = budget(400_000, Rule::Global, &shape);
             let mut scores = scores(&budget, seed, 0.1);
             let unit = *scores.keys().nth(which).unwrap();
             let before = build(&budget, &scores);
@@ -219,7 +240,8 @@ mod tests {
 
         #[test]
         fn settling_keeps_rule_and_size(one: u64, two: u64, error in 0.0f64..2.0, rule in rules()) {
-            let budget = budget(500_000, rule, (4, 16, 2));
+            let shape = shape(&[(16, 2); 4]);
+            let budget = budget(500_000, rule, &shape);
             let before = build(&budget, &scores(&budget, one, error));
             let now = scores(&budget, two, error);
             let ideal = build(&budget, &now);
@@ -231,7 +253,8 @@ mod tests {
 
     #[test]
     fn only_a_cleared_interval_swaps() {
-        let budget = budget(500_000, Rule::Uniform, (1, 4, 1));
+        let shape = shape(&[(4, 1)]);
+        let budget = budget(500_000, Rule::Uniform, &shape);
         let unit = |index| Unit { kind: UnitKind::Expert, layer: 0, index };
         let score = |mean, error| Score { mean, error, effective: 1.0 };
         let mut now: BTreeMap<_, _> =

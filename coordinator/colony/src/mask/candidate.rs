@@ -2,7 +2,7 @@
 
 use super::Budget;
 use crate::state::Trial;
-use crate::{CampaignConfig, CutRole, Dice, State};
+use crate::{CampaignConfig, Dice, State, TrialRole};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Mask, Unit};
 
@@ -10,7 +10,13 @@ use uspx_domain::{Mask, Unit};
 const SWAPS: u32 = 3;
 
 /// Up to `count` masks, each a few swaps from `mask`, the units drawn by pheromone (ambiguity at the cut).
-pub fn near(dice: &mut Dice, budget: &Budget, mask: &Mask, pheromone: &BTreeMap<Unit, f64>, count: u32) -> Vec<Mask> {
+pub fn near(
+    dice: &mut Dice,
+    budget: &Budget<'_>,
+    mask: &Mask,
+    pheromone: &BTreeMap<Unit, f64>,
+    count: u32,
+) -> Vec<Mask> {
     let kept = budget.kept(mask);
     let (inside, outside): (Vec<Unit>, Vec<Unit>) = budget.shape.units(budget.kind).partition(|u| kept.contains(u));
     let mut found: Vec<Mask> = Vec::new();
@@ -36,13 +42,13 @@ fn drawn(dice: &mut Dice, units: &[Unit], pheromone: &BTreeMap<Unit, f64>, count
 
 /// The best candidate of the round that just closed, if it beats the current mask on the same prompts by the campaign's
 /// number of standard errors. Hysteresis then keeps its swaps for as long as single-unit evidence does not speak against.
-pub fn adopt(state: &State, budget: &Budget) -> Option<BTreeSet<Unit>> {
+pub fn adopt(state: &State, budget: &Budget<'_>) -> Option<BTreeSet<Unit>> {
     let campaign = state.campaign.as_ref()?;
     let current = &state.mask.as_ref()?.mask;
     let trials = &state.results.trials;
-    let beats = |(role, trial): (&CutRole, &Trial)| {
-        let CutRole::Candidate(round, _) = role else { return None };
-        let beside = trials.get(&CutRole::Current(*round)).filter(|t| t.mask == *current)?;
+    let beats = |(role, trial): (&TrialRole, &Trial)| {
+        let TrialRole::Candidate(round, _) = role else { return None };
+        let beside = trials.get(&TrialRole::Current(*round)).filter(|t| t.mask == *current)?;
         let rise = advantage(beside, trial, campaign)?;
         Some((rise, budget.kept(&trial.mask)))
     };
@@ -73,10 +79,10 @@ mod tests {
     use super::*;
     use crate::state::Pair;
     use crate::{Fixed, MaskVersion, PromptEntry, Split};
-    use uspx_domain::{Digest, Fingerprint, ModelShape, UnitKind};
+    use uspx_domain::{Digest, Fingerprint, UnitKind};
 
     fn state() -> State {
-        let shape = ModelShape { layers: 2, experts: 8, top_k: 2, heads: 0, channels: 0 };
+        let shape = crate::test_shape(2, 8);
         let model = Fingerprint(Digest::of(b"m"));
         let prompts = (0..20).map(|i| PromptEntry { id: i.to_string(), split: Split::Train, tags: vec![] }).collect();
         let campaign = CampaignConfig::new("c", (model, shape), model, prompts);
@@ -117,12 +123,12 @@ mod tests {
         let budget = Budget::of(state.campaign.as_ref().unwrap());
         let current = state.mask.as_ref().unwrap().mask.clone();
         let other = near(&mut Dice::new(1, "near", 0), &budget, &current, &BTreeMap::new(), 1).remove(0);
-        state.results.trials.insert(CutRole::Current(1), trial(&current, 0.5, 0.0));
-        state.results.trials.insert(CutRole::Candidate(1, 0), trial(&other, 0.49, 0.5));
+        state.results.trials.insert(TrialRole::Current(1), trial(&current, 0.5, 0.0));
+        state.results.trials.insert(TrialRole::Candidate(1, 0), trial(&other, 0.49, 0.5));
         assert_eq!(adopt(&state, &budget), None, "within its error");
-        state.results.trials.insert(CutRole::Candidate(1, 1), trial(&other, 0.3, 0.05));
+        state.results.trials.insert(TrialRole::Candidate(1, 1), trial(&other, 0.3, 0.05));
         assert_eq!(adopt(&state, &budget), Some(budget.kept(&other)));
-        state.results.trials.insert(CutRole::Current(1), trial(&other, 0.5, 0.0));
+        state.results.trials.insert(TrialRole::Current(1), trial(&other, 0.5, 0.0));
         assert_eq!(adopt(&state, &budget), None, "beside a mask that is no longer the current one");
     }
 }

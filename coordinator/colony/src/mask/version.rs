@@ -100,7 +100,7 @@ fn cut(scores: &BTreeMap<Unit, Score>, kept: &BTreeSet<Unit>) -> f64 {
 /// Masks from scores redrawn within their errors: how often each unit is on this mask's side, and the mean overlap.
 fn bootstrap(
     campaign: &CampaignConfig,
-    budget: &Budget,
+    budget: &Budget<'_>,
     (epoch, scores, kept): (u32, &BTreeMap<Unit, Score>, &BTreeSet<Unit>),
 ) -> (BTreeMap<Unit, f64>, f64) {
     let mut dice = Dice::new(campaign.seed, "bootstrap", u64::from(epoch));

@@ -8,8 +8,8 @@ pub use judge::label_mask;
 
 use crate::reasons::because;
 use crate::state::Stage;
-use crate::{CampaignConfig, Ending, PlannedTask, PlannedWork, Split, State};
-use uspx_domain::Fingerprint;
+use crate::{CampaignConfig, Ending, PlannedTask, Purpose, Split, State};
+use uspx_domain::{Fingerprint, TaskId, Work};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +86,8 @@ fn explored_enough(campaign: &CampaignConfig, state: &State) -> bool {
     spent >= campaign.probe.exact_pairs || (stable && spent >= campaign.probe.exact_least)
 }
 
-/// A piece of work and the model that it is about.
-type Piece = (Fingerprint, PlannedWork);
+/// A piece of work, the model that it is about, and what its answer is for.
+type Piece = (Fingerprint, Purpose, Work<u32>);
 
 /// The planner's view.
 struct Planner<'a> {
@@ -151,16 +151,20 @@ impl Planner<'_> {
 
     fn number(&self, works: Vec<Piece>) -> Vec<PlannedTask> {
         let epoch = self.state.epoch + 1;
-        let task = |(index, (model, work))| PlannedTask::new(self.campaign, epoch, index, model, work);
+        let task = |(index, (model, purpose, work))| {
+            let name = format!("{}/{epoch}/{index}", self.campaign.name);
+            let id = TaskId::derived(name.as_bytes());
+            PlannedTask { id, epoch, index, model, purpose, work }
+        };
         (0..).zip(works).map(task).collect()
     }
 
-    fn teacher(&self, work: PlannedWork) -> Piece {
-        (self.campaign.teacher, work)
+    fn teacher(&self, purpose: Purpose, work: Work<u32>) -> Piece {
+        (self.campaign.teacher, purpose, work)
     }
 
-    fn student(&self, work: PlannedWork) -> Piece {
-        (self.campaign.student, work)
+    fn student(&self, purpose: Purpose, work: Work<u32>) -> Piece {
+        (self.campaign.student, purpose, work)
     }
 }
 

@@ -3,15 +3,17 @@
 //! A round spends most of its budget on all units alike and the rest where the pheromone points; each part and the
 //! candidate masks look at fresh prompts. Tasks hold units of few layers, so that a worker can reuse what lies below them.
 
+use super::judge::Trial;
 use super::{Piece, Planner, batches};
 use crate::mask::{Budget, near};
-use crate::{CutRole, Dice, PlannedCut, PlannedWork, Split};
-use uspx_domain::{Cut, PatchMethod, Unit, UnitKind};
+use crate::{Dice, Purpose, Split, TrialRole};
+use uspx_domain::{Ablate, Cut, Estimate, Estimator, Unit, Work};
 
 impl Planner<'_> {
     pub(super) fn trace(&self) -> Vec<Piece> {
         let batches = batches(&self.campaign.split(Split::Train), self.campaign.probe.trace_batch);
-        batches.into_iter().map(|prompts| self.teacher(PlannedWork::Trace { prompts })).collect()
+        let trace = |prompts| self.estimate(Estimator::TRACE, prompts);
+        batches.into_iter().map(trace).collect()
     }
 
     pub(super) fn patch(&self) -> Vec<Piece> {
@@ -19,18 +21,18 @@ impl Planner<'_> {
         let mut prompts = self.measurable(Split::Train);
         Dice::new(self.campaign.seed, "patch", 0).shuffle(&mut prompts);
         prompts.truncate(probe.patch_prompts as usize);
-        let work = |prompts| PlannedWork::Patch {
-            prompts,
-            method: PatchMethod::Atp,
-            kinds: self.patched_kinds(),
-            baseline: probe.baseline,
-        };
-        batches(&prompts, probe.patch_batch).into_iter().map(|prompts| self.teacher(work(prompts))).collect()
+        let batches = batches(&prompts, probe.patch_batch);
+        batches.into_iter().map(|prompts| self.estimate(Estimator::ATP, prompts)).collect()
     }
 
-    fn patched_kinds(&self) -> Vec<UnitKind> {
-        let shape = &self.campaign.shape;
-        [UnitKind::Expert, UnitKind::Head].into_iter().filter(|k| shape.per_layer(*k) > 0).collect()
+    /// All units that the estimator measures, with the campaign's baseline where it takes that.
+    fn estimate(&self, estimator: Estimator, prompts: Vec<u32>) -> Piece {
+        let wanted = self.campaign.probe.baseline;
+        let takes = estimator.row().baselines.contains(&wanted);
+        let baseline = if takes { wanted } else { estimator.usual_baseline() };
+        let kinds = estimator.kinds_of(&self.campaign.shape);
+        let work = Work::Estimate(Estimate { prompts, estimator, kinds, baseline });
+        self.teacher(Purpose::Evidence, work)
     }
 
     pub(super) fn explore(&self) -> Vec<Piece> {
@@ -65,10 +67,12 @@ impl Planner<'_> {
     }
 
     fn bans(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
-        let cut = |unit: &Unit| PlannedCut { role: CutRole::Unit, cut: Cut::Unit(*unit) };
-        let work =
-            |units: Vec<Unit>| PlannedWork::Ablate { prompts: prompts.to_vec(), cuts: units.iter().map(cut).collect() };
-        batches(units, self.campaign.probe.units_per_task).into_iter().map(|units| self.teacher(work(units))).collect()
+        let work = |units: Vec<Unit>| {
+            let cuts = units.into_iter().map(Cut::Unit).collect();
+            Work::Ablate(Ablate { prompts: prompts.to_vec(), cuts })
+        };
+        let batches = batches(units, self.campaign.probe.units_per_task);
+        batches.into_iter().map(|units| self.teacher(Purpose::Evidence, work(units))).collect()
     }
 
     /// One task: the mask of the day and its candidates on the same prompts. Not before single units gave a first mask.
@@ -80,11 +84,11 @@ impl Planner<'_> {
         if found.is_empty() {
             return None;
         }
-        let candidate = |(at, mask)| PlannedCut { role: CutRole::Candidate(round, at), cut: Cut::Mask(mask) };
-        let mut cuts = vec![PlannedCut { role: CutRole::Current(round), cut: Cut::Mask(current.clone()) }];
-        cuts.extend((0..).zip(found).map(candidate));
+        let candidate = |(at, mask)| (TrialRole::Candidate(round, at), mask);
+        let mut trials: Vec<Trial> = vec![(TrialRole::Current(round), current.clone())];
+        trials.extend((0..).zip(found).map(candidate));
         let prompts = fresh.take(self.campaign.probe.round_prompts as usize);
-        Some(self.teacher(PlannedWork::Ablate { prompts, cuts }))
+        Some(self.trials(prompts, trials))
     }
 }
 

@@ -1,8 +1,8 @@
 //! From labels to a judged 4-bit student.
 
 use super::{Piece, Planner, batches, label_mask};
-use crate::{Contender, Dice, PlannedWork, Split};
-use uspx_domain::{BlobRef, ExportFormat, Subject};
+use crate::{Contender, Dice, Purpose, Split};
+use uspx_domain::{BlobRef, Distil, DistilRecipe, Export, ExportFormat, Judge, Label, Subject, Work};
 
 /// Every format that is written; the gate looks at the first.
 const FORMATS: [ExportFormat; 3] = [ExportFormat::Gptq, ExportFormat::Rtn, ExportFormat::Gguf];
@@ -11,31 +11,31 @@ impl Planner<'_> {
     pub(super) fn label(&self) -> Vec<Piece> {
         let mask = label_mask(self.state);
         let student = &self.campaign.distil;
-        let work = |prompts, split| PlannedWork::Label {
-            prompts,
-            split,
-            mask: mask.clone(),
-            top_k: student.top_k,
-            max_new_tokens: student.max_new_tokens,
-            max_reasoning_tokens: student.max_reasoning_tokens,
+        let work = |prompts| {
+            Work::Label(Label {
+                prompts,
+                mask: mask.clone(),
+                top_k: student.top_k,
+                max_new_tokens: student.max_new_tokens,
+                max_reasoning_tokens: student.max_reasoning_tokens,
+            })
         };
         let of = |split| {
             let batches = batches(&self.campaign.split(split), student.label_batch);
             batches.into_iter().map(move |prompts| (prompts, split))
         };
         let all = of(Split::Train).chain(of(Split::Validation));
-        all.map(|(prompts, split)| self.teacher(work(prompts, split))).collect()
+        all.map(|(prompts, split)| self.teacher(Purpose::Labels(split), work(prompts))).collect()
     }
 
     pub(super) fn distil(&self) -> Vec<Piece> {
         let (train, validation) = (self.labels(Split::Train), self.labels(Split::Validation));
-        let work = |(number, recipe): (u32, &uspx_domain::DistilRecipe)| PlannedWork::Distil {
-            number,
-            train: train.clone(),
-            validation: validation.clone(),
-            recipe: *recipe,
+        let work = |(number, recipe): (u32, &DistilRecipe)| {
+            let (train, validation) = (train.clone(), validation.clone());
+            let distil = Distil { train, validation, recipe: *recipe };
+            self.student(Purpose::Adapter(number), Work::Distil(distil))
         };
-        (0..).zip(&self.campaign.distil.recipes).map(|each| self.student(work(each))).collect()
+        (0..).zip(&self.campaign.distil.recipes).map(work).collect()
     }
 
     fn labels(&self, split: Split) -> Vec<BlobRef> {
@@ -47,12 +47,12 @@ impl Planner<'_> {
         let mut calibration = self.campaign.split(Split::Train);
         Dice::new(self.campaign.seed, "calibration", 0).shuffle(&mut calibration);
         calibration.truncate(self.campaign.distil.calibration as usize);
-        let work = |format: ExportFormat| PlannedWork::Export {
-            adapter: Some(adapter),
-            calibration: calibration.clone(),
-            format,
+        let work = |format: &ExportFormat| {
+            let (format, calibration) = (*format, calibration.clone());
+            let export = Export { adapter: Some(adapter), calibration, format };
+            self.student(Purpose::Contender(format.into()), Work::Export(export))
         };
-        FORMATS.iter().map(|format| self.student(work(*format))).collect()
+        FORMATS.iter().map(work).collect()
     }
 
     /// Whom a new student must beat: the published one, or the base student where there is none.
@@ -63,18 +63,17 @@ impl Planner<'_> {
     pub(super) fn judge_students(&self) -> Vec<Piece> {
         let prompts = batches(&self.campaign.split(Split::Gate), self.campaign.distil.judge_batch);
         let works = |(contender, subject): (Contender, Subject)| {
-            let judge = move |prompts: &Vec<u32>| PlannedWork::Judge {
-                prompts: prompts.clone(),
-                contender,
-                subject: subject.clone(),
+            let judge = |prompts: &Vec<u32>| {
+                let judge = Judge { prompts: prompts.clone(), subject: subject.clone() };
+                let (purpose, work) = (Purpose::Contender(contender), Work::Judge(judge));
+                match contender {
+                    Contender::Teacher => self.teacher(purpose, work),
+                    _ => self.student(purpose, work),
+                }
             };
             prompts.iter().map(judge).collect::<Vec<_>>()
         };
-        let place = |work| match &work {
-            PlannedWork::Judge { contender: Contender::Teacher, .. } => self.teacher(work),
-            _ => self.student(work),
-        };
-        self.contenders().into_iter().flat_map(works).map(place).collect()
+        self.contenders().into_iter().flat_map(works).collect()
     }
 
     fn contenders(&self) -> Vec<(Contender, Subject)> {

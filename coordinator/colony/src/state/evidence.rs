@@ -3,10 +3,10 @@
 //! Within an epoch every sum is of integers, so order cannot matter; between epochs N ← λN + n, W ← λ²W + n and each
 //! other sum S ← λS + Σ, in integers too (invariant 1).
 
-use crate::{CutRole, Fixed, PlannedTask, PlannedWork, Share};
+use crate::{Fixed, PlannedTask, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uspx_domain::{Cut, Deposit, LossRow, Outcome, Statistic, Unit};
+use uspx_domain::{Cut, Deposit, LossRow, Outcome, PromptTokens, Statistic, Unit, Work};
 
 /// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,23 @@ impl Sums {
     }
 }
 
+/// What a deposit's moments share: n, Σt and Σt² of its prompts.
+struct Tokens(Sums);
+
+impl Tokens {
+    fn of(prompts: &[PromptTokens]) -> Self {
+        let mut sums = Sums::default();
+        prompts.iter().for_each(|p| sums.observe(0.0, p.tokens));
+        Self(sums)
+    }
+
+    /// The sums of a unit whose Σx, Σx² and Σxt are these.
+    fn with(&self, moments: [f32; 3]) -> Sums {
+        let [x, xx, xt] = moments.map(|m| Fixed::of(f64::from(m)));
+        Sums { x, xx, xt, ..self.0 }
+    }
+}
+
 /// The evidence on every unit, by statistic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trails(BTreeMap<Statistic, BTreeMap<Unit, Sums>>);
@@ -98,13 +115,11 @@ impl Trails {
     /// Adds what an answer says about single units.
     pub(crate) fn gather(&mut self, task: &PlannedTask, outcome: &Outcome) {
         match (&task.work, outcome) {
-            (PlannedWork::Trace { .. } | PlannedWork::Patch { .. }, Outcome::Scores(deposit)) => {
-                self.gather_scores(deposit)
-            }
-            (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => {
+            (Work::Estimate(_), Outcome::Scores(deposit)) => self.gather_scores(deposit),
+            (Work::Ablate(ablate), Outcome::Losses(rows)) => {
                 let Some((clean, rows)) = rows.split_first() else { return };
-                for (planned, row) in cuts.iter().zip(rows) {
-                    if let (CutRole::Unit, Cut::Unit(unit)) = (planned.role, &planned.cut) {
+                for (cut, row) in ablate.cuts.iter().zip(rows) {
+                    if let Cut::Unit(unit) = cut {
                         self.gather_rise(*unit, clean, row);
                     }
                 }
@@ -121,13 +136,19 @@ impl Trails {
                 sums.observe(f64::from(*value), prompt.tokens);
             }
         }
+        let tokens = Tokens::of(&deposit.prompts);
+        for moments in deposit.moments.iter().filter(|_| !deposit.prompts.is_empty()) {
+            for (unit, sums) in moments.units() {
+                self.entry(moments.statistic, unit).add(&tokens.with(sums));
+            }
+        }
     }
 
     fn gather_rise(&mut self, unit: Unit, clean: &LossRow, cut: &LossRow) {
         if clean.prompts.is_empty() {
             return;
         }
-        let sums = self.entry(Statistic::Exact, unit);
+        let sums = self.entry(Statistic::EXACT, unit);
         for ((cut, clean), prompt) in cut.nats.iter().zip(&clean.nats).zip(&clean.prompts) {
             sums.observe(f64::from(*cut) - f64::from(*clean), prompt.tokens);
         }
@@ -138,6 +159,27 @@ impl Trails {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use uspx_domain::{Column, Moments, UnitKind};
+
+    /// The two forms of a deposit say the same.
+    #[test]
+    fn moments_add_up_to_what_values_do() {
+        let unit = Unit { kind: UnitKind::Channel, layer: 0, index: 0 };
+        let prompts: Vec<PromptTokens> =
+            [3, 8, 5].map(|tokens| PromptTokens { id: tokens.to_string(), tokens }).to_vec();
+        let (statistic, values) = (Statistic::ATP, [0.5, -2.25, 4.0]);
+        let column = Column { unit, statistic, values: values.map(|v| v as f32).to_vec() };
+        let of = (unit.kind, unit.layer, statistic);
+        let moments = Moments::of(of, [&values[..]].into_iter(), &[3, 8, 5]);
+        let gathered = |deposit: Deposit| {
+            let mut trails = Trails::default();
+            trails.gather_scores(&deposit);
+            trails.get(statistic, unit).copied()
+        };
+        let columns = Deposit { prompts: prompts.clone(), columns: vec![column], moments: vec![] };
+        let summed = Deposit { prompts, columns: vec![], moments: vec![moments] };
+        assert_eq!(gathered(columns), gathered(summed));
+    }
 
     proptest! {
         /// Against the recurrences of the method, in floats.
@@ -154,13 +196,13 @@ mod tests {
                 let decay = [0.98, 0.98 * 0.98, 0.98, 0.98, 0.98, 0.98];
                 want.iter_mut().zip(decay).for_each(|(w, d)| *w *= d);
                 for (x, t) in epoch {
-                    gathered.entry(Statistic::Exact, unit).observe(f64::from(*x), *t);
+                    gathered.entry(Statistic::EXACT, unit).observe(f64::from(*x), *t);
                     let (x, t) = (f64::from(*x), f64::from(*t));
                     want.iter_mut().zip([1.0, 1.0, x, x * x, t, x * t]).for_each(|(w, v)| *w += v);
                 }
                 trails.close(lambda, gathered);
             }
-            let sums = trails.get(Statistic::Exact, unit).copied().unwrap_or_default();
+            let sums = trails.get(Statistic::EXACT, unit).copied().unwrap_or_default();
             let got = [sums.n, sums.w, sums.x, sums.xx, sums.t, sums.xt].map(Fixed::to_f64);
             for (got, want) in got.iter().zip(want) {
                 prop_assert!((got - want).abs() < 1e-6 * (1.0 + want.abs()), "{} {}", got, want);

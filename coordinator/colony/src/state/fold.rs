@@ -1,8 +1,8 @@
 //! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
 
-use crate::{Cause, Contender, Ending, PlannedTask, PlannedWork, Record, Stage, State, Ticket, mask, trail};
+use crate::{Cause, Contender, Ending, PlannedTask, Purpose, Record, Stage, State, Ticket, mask, trail};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, WorkerId};
+use uspx_domain::{Answer, Estimator, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
@@ -72,7 +72,7 @@ impl State {
         self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
         self.pending.insert(answer.task, answer.clone());
         let model = ticket.task.model;
-        count_seams(&mut self.seam_prompts, &ticket.task.work, answer.seams);
+        count_seams(&mut self.seam_prompts, &ticket.task, answer.seams);
         self.remember_skipped(model, answer);
     }
 
@@ -165,10 +165,11 @@ impl State {
 }
 
 /// Counts where every prompt is met once: see [`SeamPrompts`].
-fn count_seams(counts: &mut SeamPrompts, work: &PlannedWork, seams: u32) {
-    let count = match work {
-        PlannedWork::Trace { .. } | PlannedWork::Judge { contender: Contender::Teacher, .. } => &mut counts.teacher,
-        PlannedWork::Judge { contender: Contender::Base, .. } => &mut counts.student,
+fn count_seams(counts: &mut SeamPrompts, task: &PlannedTask, seams: u32) {
+    let count = match (&task.purpose, &task.work) {
+        (_, Work::Estimate(e)) if e.estimator == Estimator::TRACE => &mut counts.teacher,
+        (Purpose::Contender(Contender::Teacher), Work::Judge(_)) => &mut counts.teacher,
+        (Purpose::Contender(Contender::Base), Work::Judge(_)) => &mut counts.student,
         _ => return,
     };
     *count = count.saturating_add(seams);
@@ -177,7 +178,7 @@ fn count_seams(counts: &mut SeamPrompts, work: &PlannedWork, seams: u32) {
 /// Runs that a task asks for: prompts times cuts.
 fn pairs(task: &PlannedTask) -> u64 {
     match &task.work {
-        PlannedWork::Ablate { prompts, cuts } => prompts.len() as u64 * cuts.len() as u64,
+        Work::Ablate(ablate) => ablate.prompts.len() as u64 * ablate.cuts.len() as u64,
         _ => 0,
     }
 }

@@ -100,13 +100,10 @@ pub struct State {
     pub(crate) explored: Explored,
     pub(crate) results: Results,
     /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its reference and without.
-    #[serde(default)]
     pub(crate) skipped: BTreeMap<Fingerprint, BTreeMap<u32, BTreeSet<SkipReason>>>,
     /// Prompts that a tokenizer reads otherwise as a whole text than in use.
-    #[serde(default)]
     pub(crate) seam_prompts: SeamPrompts,
     /// Why attempts came to nothing, counted, by kind of work; only what counts against the task.
-    #[serde(default)]
     pub(crate) setbacks: BTreeMap<String, BTreeMap<String, u64>>,
     pub(crate) accounts: BTreeMap<WorkerId, Account>,
     pub(crate) planned: u64,

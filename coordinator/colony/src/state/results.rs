@@ -1,21 +1,20 @@
 //! What the later stages brought: masks' losses, labels, adapters, exports, judgements. All keyed, so order cannot matter.
 
-use crate::{CampaignConfig, Contender, CutRole, Fixed, PlannedCut, PlannedTask, PlannedWork, Split};
+use crate::{CampaignConfig, Contender, Fixed, PlannedTask, Purpose, Split, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, BlobRef, Coverage, Cut, LossRow, Mask, Outcome, StoredFile, TrainingSummary};
+use uspx_domain::{Answer, BlobRef, Coverage, LossRow, Mask, Outcome, StoredFile, TrainingSummary};
 
 /// Results by what they are about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// Losses under whole masks.
-    pub trials: BTreeMap<CutRole, Trial>,
+    pub trials: BTreeMap<TrialRole, Trial>,
     /// Label blobs by split, then (epoch, index) of their task.
     pub labels: BTreeMap<Split, BTreeMap<(u32, u32), BlobRef>>,
     /// The mask that the labels were made with.
     pub label_mask: Option<Mask>,
     /// How much of the answers is labelled, summed over the labels whose worker says so.
-    #[serde(default)]
     pub coverage: Coverage,
     /// Adapters by recipe.
     pub adapters: BTreeMap<u32, (BlobRef, TrainingSummary)>,
@@ -59,44 +58,50 @@ pub struct Judged {
 impl Results {
     /// Keeps what an answer brings besides evidence on single units.
     pub(crate) fn keep(&mut self, campaign: &CampaignConfig, task: &PlannedTask, answer: &Answer) {
-        let places = task.work.measured(campaign, &answer.skipped);
-        match (&task.work, &answer.outcome) {
-            (PlannedWork::Ablate { cuts, .. }, Outcome::Losses(rows)) => self.keep_trials(&places, cuts, rows),
-            (PlannedWork::Label { .. }, Outcome::Labels { prompts: 0, .. }) => {}
-            (PlannedWork::Label { split, mask, .. }, Outcome::Labels { blob, answer_bytes, labelled_bytes, .. }) => {
-                self.labels.entry(*split).or_default().insert((task.epoch, task.index), *blob);
-                self.label_mask.clone_from(mask);
-                let own = Coverage { answer_bytes: *answer_bytes, labelled_bytes: *labelled_bytes };
-                self.coverage = self.coverage.and(own);
+        let places = task.measured(campaign, &answer.skipped);
+        match (&task.purpose, &answer.outcome) {
+            (Purpose::Trials(roles), Outcome::Losses(rows)) => {
+                self.keep_trials(&places, task.masks().zip(roles), rows);
             }
-            (PlannedWork::Distil { number, .. }, Outcome::Adapter { blob, summary }) => {
-                self.adapters.insert(*number, (*blob, *summary));
+            (Purpose::Labels(_), Outcome::Labels { prompts: 0, .. }) => {}
+            (Purpose::Labels(split), Outcome::Labels { blob, coverage, .. }) => {
+                let place = (task.epoch, task.index);
+                self.labels.entry(*split).or_default().insert(place, *blob);
+                self.label_mask = task.label_mask().cloned();
+                self.coverage = self.coverage.and(*coverage);
             }
-            (PlannedWork::Export { format, .. }, Outcome::Exported { files }) => {
-                self.exports.insert((*format).into(), files.clone());
+            (Purpose::Adapter(recipe), Outcome::Adapter { blob, summary }) => {
+                self.adapters.insert(*recipe, (*blob, *summary));
             }
-            (PlannedWork::Judge { contender, .. }, Outcome::Losses(rows)) => {
+            (Purpose::Contender(who), Outcome::Exported { files }) => {
+                self.exports.insert(*who, files.clone());
+            }
+            (Purpose::Contender(who), Outcome::Losses(rows)) => {
                 if let Some(row) = rows.first() {
-                    self.judged.entry(*contender).or_default().extend(judged(&places, row));
+                    self.judged.entry(*who).or_default().extend(judged(&places, row));
                 }
             }
             _ => {}
         }
     }
 
-    fn keep_trials(&mut self, prompts: &[u32], cuts: &[PlannedCut], rows: &[LossRow]) {
+    fn keep_trials<'a>(
+        &mut self,
+        prompts: &[u32],
+        masks: impl Iterator<Item = (&'a Mask, &'a TrialRole)>,
+        rows: &[LossRow],
+    ) {
         let Some((clean, rows)) = rows.split_first() else { return };
-        for (planned, row) in cuts.iter().zip(rows) {
-            if let Cut::Mask(mask) = &planned.cut {
-                let trial = || Trial { mask: mask.clone(), pairs: BTreeMap::new() };
-                self.trials.entry(planned.role).or_insert_with(trial).pairs.extend(pairs(prompts, clean, row));
-            }
+        for ((mask, role), row) in masks.zip(rows) {
+            let trial = || Trial { mask: mask.clone(), pairs: BTreeMap::new() };
+            let trial = self.trials.entry(*role).or_insert_with(trial);
+            trial.pairs.extend(pairs(prompts, clean, row));
         }
     }
 
     /// Forgets the masks that were only tried beside the current one.
     pub(crate) fn forget_candidates(&mut self) {
-        self.trials.retain(|role, _| !matches!(role, CutRole::Current(_) | CutRole::Candidate(..)));
+        self.trials.retain(|role, _| !matches!(role, TrialRole::Current(_) | TrialRole::Candidate(..)));
     }
 
     /// The gate prompts that every judged contender has: pooled figures over other prompts could not be compared.
@@ -106,8 +111,9 @@ impl Results {
 
     /// Rises of the loss under the masks that the campaign judges, over the prompts that `wanted` picks and all of these
     /// masks were tried on, so that they can be compared.
-    pub fn rises(&self, wanted: impl Fn(u32) -> bool) -> BTreeMap<CutRole, f64> {
-        let is_judged = |role: &CutRole| matches!(role, CutRole::Chosen | CutRole::Random(_) | CutRole::Curve(_));
+    pub fn rises(&self, wanted: impl Fn(u32) -> bool) -> BTreeMap<TrialRole, f64> {
+        let is_judged =
+            |role: &TrialRole| matches!(role, TrialRole::Chosen | TrialRole::Random(_) | TrialRole::Curve(_));
         let tried = |trial: &Trial| trial.pairs.keys().any(|at| wanted(*at));
         let trials = || self.trials.iter().filter(|(role, trial)| is_judged(role) && tried(trial));
         let wanted_pairs = |t: &Trial| t.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(at, p)| (*at, *p)).collect();

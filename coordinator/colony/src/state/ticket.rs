@@ -113,7 +113,7 @@ impl Account {
     pub(crate) fn charge(&mut self, cause: &Cause) {
         match cause {
             Cause::Refused { .. } => self.refused += 1,
-            Cause::Failed { .. } | Cause::LeaseLost | Cause::DeadLetter => self.failed += 1,
+            Cause::Failed(_) | Cause::LeaseLost | Cause::DeadLetter => self.failed += 1,
             Cause::WorkerLost | Cause::Quarantined => {}
         }
     }

@@ -1,11 +1,11 @@
 //! An answer comes in: checked, then accepted, compared or refused. The first acceptance fixes a task's answer.
 
 use super::{Command, Turn, Verdict};
-use crate::check::{Refusal, check};
+use crate::check::check;
 use crate::compare::compare;
 use crate::state::Fate;
 use crate::{Cause, Record};
-use uspx_domain::{Answer, Outcome, TaskId, WorkerId};
+use uspx_domain::{Answer, Failure, Outcome, Refusal, TaskId, WorkerId};
 
 impl Turn<'_> {
     pub(super) fn answer(&mut self, sender: &WorkerId, answer: Answer) -> Verdict {
@@ -20,8 +20,8 @@ impl Turn<'_> {
         if let Err(refusal) = check(campaign, ticket, &answer) {
             return self.refuse(&answer, refusal);
         }
-        if let Outcome::Failed { reason, retryable } = &answer.outcome {
-            return self.failed(&answer, reason.clone(), *retryable);
+        if let Outcome::Failed(failure) = &answer.outcome {
+            return self.failed(&answer, failure.clone());
         }
         match ticket.and_then(|t| t.answered_by.clone()) {
             None => self.accept(answer),
@@ -42,9 +42,9 @@ impl Turn<'_> {
         Verdict::Refused(refusal)
     }
 
-    fn failed(&mut self, answer: &Answer, reason: String, retryable: bool) -> Verdict {
+    fn failed(&mut self, answer: &Answer, failure: Failure) -> Verdict {
         if self.state().tickets.get(&answer.task).is_some_and(|t| t.is_out_at(&answer.worker)) {
-            self.lose(answer.task, &answer.worker, Cause::Failed { reason, retryable });
+            self.lose(answer.task, &answer.worker, Cause::Failed(failure));
         }
         Verdict::Failed
     }

@@ -6,11 +6,10 @@
 mod answers;
 mod progress;
 
-use crate::check::Refusal;
 use crate::compare::suspicion;
 use crate::{CampaignConfig, Cause, ConfigError, Ending, MaskVersion, PlannedTask, Record, ReleaseOrder, State};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Fingerprint, ReleaseNumber, TaskId, WorkerId};
+use uspx_domain::{Answer, Fingerprint, Refusal, ReleaseNumber, TaskId, WorkerId};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -271,7 +270,7 @@ impl<'a> Turn<'a> {
         let comparing = ticket.attempts.iter().any(|a| a.worker == *worker && a.duplicate);
         let tries = self.state().campaign.as_ref()?.trust.attempts;
         match cause {
-            Cause::Failed { reason, retryable: false } if !comparing => Some(reason.clone()),
+            Cause::Failed(failure) if failure.is_final() && !comparing => Some(failure.reason.clone()),
             _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause}")),
             _ => None,
         }

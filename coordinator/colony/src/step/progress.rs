@@ -109,7 +109,7 @@ impl Turn<'_> {
         let share = campaign.trust.duplicates;
         let room = share.floor_of(state.planned) > state.duplicates;
         let drawn = || Dice::new(campaign.seed, &task.id.to_string(), 0).unit() < 2.0 * share.to_f64();
-        once && room && task.work.is_comparable() && drawn()
+        once && room && task.work.job().is_comparable() && drawn()
     }
 }
 

@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use uspx_colony::*;
 use uspx_domain::*;
 
-pub const SHAPE: ModelShape = ModelShape { layers: 4, experts: 16, top_k: 2, heads: 4, channels: 0 };
+/// Four layers of 16 experts and 4 heads.
+pub fn shape() -> ModelShape {
+    let mlp = MlpShape::Experts { experts: 16, top_k: 2, channels: 8 };
+    ModelShape::uniform(4, LayerShape::new(4, mlp))
+}
 
 pub fn fingerprint(name: &str) -> Fingerprint {
     Fingerprint(Digest::of(name.as_bytes()))
@@ -26,7 +30,7 @@ pub fn campaign(name: &str) -> CampaignConfig {
     let tags = |at: u32| vec!["all".to_owned(), if at.is_multiple_of(2) { "even" } else { "odd" }.to_owned()];
     let prompts = (0..420).map(|at| PromptEntry { id: format!("p{at}"), split: split(at), tags: tags(at) });
     let mut config =
-        CampaignConfig::new(name, (fingerprint("teacher"), SHAPE), fingerprint("student"), prompts.collect());
+        CampaignConfig::new(name, (fingerprint("teacher"), shape()), fingerprint("student"), prompts.collect());
     config.probe.trace_batch = 100;
     config.probe.patch_prompts = 60;
     config.probe.round_pairs = 1024;
@@ -44,7 +48,7 @@ pub fn effects(seed: u64) -> BTreeMap<Unit, f64> {
         let size = 0.02 + dice.unit() * if unit.index % 4 == 1 { 1.0 } else { 0.02 };
         (unit, size / f64::from(1 + unit.layer))
     };
-    SHAPE.units(UnitKind::Expert).map(&mut effect).collect()
+    shape().units(UnitKind::Expert).map(&mut effect).collect()
 }
 
 /// The units that a perfect judge would keep at a budget, as the builder does.
@@ -108,7 +112,7 @@ impl World {
         match cut {
             Cut::Unit(unit) => self.clean(at) + self.rise(at, *unit),
             Cut::Mask(mask) => {
-                self.clean(at) + mask.cut(&SHAPE, UnitKind::Expert).iter().map(|u| self.rise(at, *u)).sum::<f64>()
+                self.clean(at) + mask.cut(&shape(), UnitKind::Expert).iter().map(|u| self.rise(at, *u)).sum::<f64>()
             }
         }
     }
@@ -121,11 +125,13 @@ impl World {
     }
 
     fn scores(&self, places: &[u32], statistics: &[Statistic]) -> Outcome {
+        let shape = shape();
         let columns =
-            |s: &Statistic| SHAPE.units(UnitKind::Expert).map(|u| self.column(*s, u, places)).collect::<Vec<_>>();
+            |s: &Statistic| shape.units(UnitKind::Expert).map(|u| self.column(*s, u, places)).collect::<Vec<_>>();
         Outcome::Scores(Deposit {
             prompts: self.prompts(places),
             columns: statistics.iter().flat_map(columns).collect(),
+            moments: vec![],
         })
     }
 
@@ -142,32 +148,39 @@ impl World {
     /// The honest outcome of a task.
     pub fn outcome(&self, task: &PlannedTask) -> Outcome {
         let blob = |what: &str| BlobRef::to(format!("{what} {}", task.id).as_bytes());
-        match &task.work {
-            PlannedWork::Trace { prompts } => self.scores(prompts, &[Statistic::EasyEp, Statistic::Count]),
-            PlannedWork::Patch { prompts, .. } => self.scores(prompts, &[Statistic::AtpAbs]),
-            PlannedWork::Ablate { prompts, cuts } => {
+        match (&task.work, &task.purpose) {
+            (Work::Estimate(e), _) if e.estimator == Estimator::TRACE => {
+                self.scores(&e.prompts, &[Statistic::EASY_EP, Statistic::COUNT])
+            }
+            (Work::Estimate(e), _) => self.scores(&e.prompts, &[Statistic::ATP_ABS]),
+            (Work::Ablate(Ablate { prompts, cuts }), _) => {
                 let clean = self.row(prompts, |at| self.clean(at));
-                let cuts = cuts.iter().map(|c| self.row(prompts, |at| self.under(at, &c.cut)));
+                let cuts = cuts.iter().map(|cut| self.row(prompts, |at| self.under(at, cut)));
                 Outcome::Losses(std::iter::once(clean).chain(cuts).collect())
             }
-            PlannedWork::Label { prompts, .. } => {
-                let (prompts, answer_bytes) = (prompts.len() as u32, 100 * prompts.len() as u64);
-                let labelled_bytes = self.labelled * u64::from(prompts);
-                Outcome::Labels { blob: blob("labels"), prompts, tokens: 9, answer_bytes, labelled_bytes }
+            (Work::Label(label), _) => {
+                let prompts = label.prompts.len() as u32;
+                let coverage = Coverage {
+                    answer_bytes: 100 * u64::from(prompts),
+                    labelled_bytes: self.labelled * u64::from(prompts),
+                };
+                Outcome::Labels { blob: blob("labels"), prompts, tokens: 9, coverage }
             }
-            PlannedWork::Distil { number, .. } => {
-                let after = 3.0 - 0.1 * *number as f32;
+            (Work::Distil(_), Purpose::Adapter(recipe)) => {
+                let after = 3.0 - 0.1 * *recipe as f32;
                 Outcome::Adapter {
                     blob: blob("adapter"),
                     summary: TrainingSummary { steps: 9, before: 4.0, after, best_epoch: 2 },
                 }
             }
-            PlannedWork::Export { .. } => {
-                Outcome::Exported { files: vec![StoredFile { path: "model.bin".into(), blob: blob("model") }] }
+            (Work::Export(_), _) => {
+                let files = vec![StoredFile { path: "model.bin".into(), blob: blob("model") }];
+                Outcome::Exported { files }
             }
-            PlannedWork::Judge { prompts, contender, .. } => {
-                Outcome::Losses(vec![self.row(prompts, |at| self.judged(at, *contender))])
+            (Work::Judge(judge), Purpose::Contender(who)) => {
+                Outcome::Losses(vec![self.row(&judge.prompts, |at| self.judged(at, *who))])
             }
+            (work, purpose) => panic!("{} for {purpose:?}", work.name()),
         }
     }
 
@@ -176,22 +189,13 @@ impl World {
         let id = |at: &u32| self.config.prompts[*at as usize].id.clone();
         let skip = |at: &u32| reason(at).map(|reason| Skipped { id: id(at), reason });
         let skipped = task.work.prompts().iter().filter_map(skip).collect();
-        let mut runnable = task.clone();
-        prompts_of(&mut runnable.work).into_iter().for_each(|prompts| prompts.retain(|at| reason(at).is_none()));
-        let seams = runnable.work.prompts().iter().filter(|at| self.seams.contains(&(task.model, **at))).count() as u32;
-        Answer { task: task.id, worker: worker.clone(), outcome: self.outcome(&runnable), millis: 5, skipped, seams }
-    }
-}
-
-fn prompts_of(work: &mut PlannedWork) -> Option<&mut Vec<u32>> {
-    match work {
-        PlannedWork::Trace { prompts }
-        | PlannedWork::Patch { prompts, .. }
-        | PlannedWork::Ablate { prompts, .. }
-        | PlannedWork::Label { prompts, .. }
-        | PlannedWork::Judge { prompts, .. } => Some(prompts),
-        PlannedWork::Export { calibration, .. } => Some(calibration),
-        PlannedWork::Distil { .. } => None,
+        let mut prompts = task.work.prompts().to_vec();
+        prompts.retain(|at| reason(at).is_none());
+        let has_seam = |at: &&u32| self.seams.contains(&(task.model, **at));
+        let seams = prompts.iter().filter(has_seam).count() as u32;
+        let runnable = PlannedTask { work: task.work.clone().on(prompts), ..task.clone() };
+        let (worker, outcome) = (worker.clone(), self.outcome(&runnable));
+        Answer { task: task.id, worker, outcome, millis: 5, skipped, seams }
     }
 }
 

@@ -23,11 +23,7 @@ fn unit() -> Unit {
 }
 
 fn mask() -> Mask {
-    Mask {
-        version: 1,
-        model: model(),
-        keep: KeepLists { expert: Some(vec![vec![0, 3], vec![1]]), head: None, channel: None },
-    }
+    Mask { version: 1, model: model(), keep: KeepLists([(UnitKind::Expert, vec![vec![0, 3], vec![1]])].into()) }
 }
 
 fn files() -> Vec<StoredFile> {
@@ -38,8 +34,8 @@ fn tokens() -> Vec<PromptTokens> {
     vec![PromptTokens { id: "p1".into(), tokens: 7 }]
 }
 
-fn works() -> Vec<(&'static str, Work)> {
-    let prompts = vec![prompt()];
+fn works() -> Vec<(&'static str, Work<Prompt>)> {
+    let prompts = || vec![prompt()];
     let recipe = DistilRecipe {
         rank: 16,
         alpha: 32.0,
@@ -49,69 +45,64 @@ fn works() -> Vec<(&'static str, Work)> {
         teacher_weight: 0.5,
         seed: 42,
     };
+    let estimate = |estimator, kinds: &[UnitKind], baseline| {
+        Work::Estimate(Estimate { prompts: prompts(), estimator, kinds: kinds.to_vec(), baseline })
+    };
+    let judge = |subject| Work::Judge(Judge { prompts: prompts(), subject });
+    let adapter = BlobRef::to(b"adapter");
+    let cuts = vec![Cut::Unit(unit()), Cut::Mask(mask())];
     vec![
-        ("trace", Work::Trace { prompts: prompts.clone() }),
+        ("trace", estimate(Estimator::TRACE, &[UnitKind::Expert], Baseline::Zero)),
+        ("atp", estimate(Estimator::ATP, UnitKind::ALL, Baseline::Mean)),
+        ("exact", estimate(Estimator::EXACT, &[UnitKind::Head], Baseline::Zero)),
+        ("ablate", Work::Ablate(Ablate { prompts: prompts(), cuts })),
+        ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
         (
-            "patch",
-            Work::Patch {
-                prompts: prompts.clone(),
-                method: PatchMethod::Atp,
-                kinds: vec![UnitKind::Expert, UnitKind::Head, UnitKind::Channel],
-                baseline: Baseline::Mean,
-            },
+            "distil",
+            Work::Distil(Distil { train: vec![BlobRef::to(b"l1")], validation: vec![BlobRef::to(b"l2")], recipe }),
         ),
-        ("ablate", Work::Ablate { prompts: prompts.clone(), cuts: vec![Cut::Unit(unit()), Cut::Mask(mask())] }),
-        ("label", label(Work::REASONING_TOKENS)),
-        ("label-reasoning", label(256)),
-        ("distil", Work::Distil { train: vec![BlobRef::to(b"l1")], validation: vec![BlobRef::to(b"l2")], recipe }),
-        (
-            "export",
-            Work::Export {
-                adapter: Some(BlobRef::to(b"adapter")),
-                calibration: prompts.clone(),
-                format: ExportFormat::Gptq,
-            },
-        ),
-        ("judge-model", Work::Judge { prompts: prompts.clone(), subject: Subject::Model }),
-        ("judge-adapted", Work::Judge { prompts: prompts.clone(), subject: Subject::Adapted(BlobRef::to(b"adapter")) }),
-        (
-            "judge-exported",
-            Work::Judge { prompts, subject: Subject::Exported { format: ExportFormat::Gguf, files: files() } },
-        ),
+        ("export", Work::Export(Export { adapter: Some(adapter), calibration: prompts(), format: ExportFormat::Gptq })),
+        ("judge-model", judge(Subject::Model)),
+        ("judge-adapted", judge(Subject::Adapted(adapter))),
+        ("judge-exported", judge(Subject::Exported { format: ExportFormat::Gguf, files: files() })),
     ]
-}
-
-fn label(max_reasoning_tokens: u32) -> Work {
-    Work::Label { prompts: vec![prompt()], mask: Some(mask()), top_k: 20, max_new_tokens: 64, max_reasoning_tokens }
 }
 
 fn outcomes() -> Vec<(&'static str, Outcome)> {
     let column = |statistic| Column { unit: unit(), statistic, values: vec![0.5, -1.25] };
-    let statistics = [
-        Statistic::Count,
-        Statistic::GateMass,
-        Statistic::Saliency,
-        Statistic::EasyEp,
-        Statistic::HeadNorm,
-        Statistic::Atp,
-        Statistic::AtpAbs,
-        Statistic::Exact,
-    ];
-    let deposit = Deposit { prompts: tokens(), columns: statistics.into_iter().map(column).collect() };
+    let moments = Moments {
+        kind: UnitKind::Channel,
+        layer: 1,
+        statistic: Statistic::ATP,
+        x: vec![0.5, -3.0],
+        xx: vec![0.25, 4.5],
+        xt: vec![3.5, -21.0],
+    };
+    let deposit = Deposit {
+        prompts: tokens(),
+        columns: Statistic::ALL.iter().copied().map(column).collect(),
+        moments: vec![moments],
+    };
     let summary = TrainingSummary { steps: 120, before: 3.5, after: 2.25, best_epoch: 2 };
     vec![
         ("scores", Outcome::Scores(deposit)),
         ("losses", Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }])),
-        ("labels", labels(0, 0)),
-        ("labels-coverage", labels(300, 299)),
+        ("labels", labels()),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
-        ("failed", Outcome::Failed { reason: "out of memory".into(), retryable: true }),
+        ("failed-machine", failed(FailureKind::Machine)),
+        ("failed-task", failed(FailureKind::Task)),
+        ("failed-not-spoken", failed(FailureKind::NotSpoken)),
     ]
 }
 
-fn labels(answer_bytes: u64, labelled_bytes: u64) -> Outcome {
-    Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, answer_bytes, labelled_bytes }
+fn labels() -> Outcome {
+    let coverage = Coverage { answer_bytes: 300, labelled_bytes: 299 };
+    Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, coverage }
+}
+
+fn failed(kind: FailureKind) -> Outcome {
+    Outcome::Failed(Failure { kind, reason: "out of memory".into() })
 }
 
 fn skipped() -> Vec<Skipped> {
@@ -126,7 +117,7 @@ fn skipped() -> Vec<Skipped> {
     (2..).zip(reasons).map(|(n, reason)| Skipped { id: format!("p{n}"), reason }).collect()
 }
 
-pub fn task(work: Work) -> Task {
+pub fn task(work: Work<Prompt>) -> Task {
     Task { id: TaskId::derived(b"task"), epoch: 2, model: model(), work }
 }
 
@@ -157,7 +148,10 @@ fn current() -> Option<CurrentTask> {
 }
 
 pub fn hello() -> HelloMessage {
-    let shape = ModelShape { layers: 6, experts: 32, top_k: 4, heads: 8, channels: 0 };
+    let dense = LayerShape::new(8, MlpShape::Dense { channels: 5760 });
+    let experts = MlpShape::Experts { experts: 32, top_k: 4, channels: 2880 };
+    let read = LayerShape { features: 512, ..LayerShape::new(8, experts) };
+    let shape = ModelShape { layers: vec![dense, read] };
     HelloMessage {
         worker: "spare-box".parse().unwrap(),
         uspx_version: "0.1.0".into(),

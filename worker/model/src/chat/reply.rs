@@ -49,7 +49,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// Tokens of reasoning where nothing else is said.
-    pub const REASONING: usize = uspx_domain::Work::REASONING_TOKENS as usize;
+    pub const REASONING: usize = 1024;
 
     /// At most `answer` tokens of answer.
     pub fn answer(answer: usize) -> Self {

@@ -16,7 +16,7 @@ pub use rope::{Rope, RopeScaling};
 
 use crate::ModelError;
 use std::path::Path;
-use uspx_domain::ModelShape;
+use uspx_domain::{LayerShape, MlpShape, ModelShape};
 
 /// A transformer's dimensions and rules.
 #[derive(Debug, Clone, PartialEq)]
@@ -205,20 +205,18 @@ impl ModelConfig {
         })
     }
 
-    /// The dimensions that decisions need. Layers without experts count as layers whose experts are never chosen.
+    /// The dimensions that decisions need, layer by layer.
     pub fn shape(&self) -> ModelShape {
-        let (experts, top_k) = self.mixture().map_or((0, 0), |m| (m.experts, m.top_k));
-        let channels = self.mlps.iter().map(|mlp| match mlp {
-            Mlp::Dense { inner } if experts == 0 => *inner,
-            _ => 0,
-        });
-        ModelShape {
-            layers: self.windows.len() as u32,
-            experts: experts as u32,
-            top_k: top_k as u32,
-            heads: self.heads as u32,
-            channels: channels.max().unwrap_or(0) as u32,
-        }
+        let layer = |mlp: &Mlp| {
+            let mlp = match mlp {
+                Mlp::Dense { inner } => MlpShape::Dense { channels: *inner as u32 },
+                Mlp::Experts(m) => {
+                    MlpShape::Experts { experts: m.experts as u32, top_k: m.top_k as u32, channels: m.inner as u32 }
+                }
+            };
+            LayerShape::new(self.heads as u32, mlp)
+        };
+        ModelShape { layers: self.mlps.iter().map(layer).collect() }
     }
 }
 
@@ -238,7 +236,7 @@ mod tests {
         assert!(matches!(teacher.rope.scaling, RopeScaling::Yarn { truncate: false, .. }));
         let student = ModelConfig::from_json(STUDENT).unwrap();
         assert!(student.tied && !student.sinks);
-        assert_eq!(student.shape().channels, 384);
+        assert_eq!(student.shape().layers[0].mlp, MlpShape::Dense { channels: 384 });
     }
 
     #[test]

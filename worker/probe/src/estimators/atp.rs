@@ -3,64 +3,66 @@
 //! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the loss's gradients with
 //! respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by token, without keeping n.
 
-use crate::batching::{at_members, each_batch};
+use super::{Estimate, Request};
+use crate::Result;
+use crate::batching::each_batch;
 use crate::means::{Means, means};
-use crate::{Result, prompt_tokens};
+use crate::sums::UnitSums;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
-use uspx_domain::{Baseline, Column, Deposit, ModelShape, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Deposit, Estimator, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
+use uspx_model::{ModelError, Pulse, Spool};
 
-/// First-order effects of all experts and heads: columns [`Statistic::Atp`] (signed) and [`Statistic::AtpAbs`]
-/// (made positive per token), in nats summed over all positions of a prompt.
-///
-/// # Errors
-/// A kind that has no gradient probe; those of the model; a stop by the keeper.
-pub fn attribution(
-    model: &LoadedModel,
-    prompts: &Readable,
-    kinds: &[UnitKind],
-    baseline: Baseline,
-    batch_tokens: usize,
-    pulse: &dyn Pulse,
-) -> Result<Deposit> {
-    if kinds.contains(&UnitKind::Channel) {
-        return Err(ModelError::Request(
-            "attribution patching serves experts and heads; channels are not yet served".into(),
-        ));
+/// First-order effects, signed and made positive per token, in nats summed over all positions of a prompt.
+pub(super) struct AttributionPatching;
+
+impl Estimate for AttributionPatching {
+    fn estimator(&self) -> Estimator {
+        Estimator::ATP
     }
-    let sequences = &prompts.sequences;
-    let means = match baseline {
-        Baseline::Zero => None,
-        Baseline::Mean => Some(means(model, sequences, batch_tokens)?),
-    };
-    let shape = model.shape();
-    let mut effects = Effects::new(&shape, sequences.len());
-    let (mut done, total) = (0, sequences.len() as u64);
-    each_batch(sequences, batch_tokens, Batch::new, &mut |members, batch| {
-        let frame = model.transformer.frame(batch)?;
-        let mut found = Effects::new(&shape, members.len());
-        let mut boundaries = model.transformer.spool();
-        let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-            if let Site::Residual { .. } = site {
-                boundaries.push(value)?;
-            }
-            Ok(None)
+
+    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
+        let sequences = &request.prompts.sequences;
+        let means = match request.baseline {
+            Baseline::Zero => None,
+            Baseline::Mean => Some(means(request.model, sequences, request.batch_tokens)?),
         };
-        let x = model.transformer.forward(batch, &frame, &mut keep)?;
-        model.transformer.backward(
-            (&x, &frame, &boundaries),
-            |x| Ok(model.transformer.response_nll(x, batch)?.sum_all()?),
-            || GradientTaps { means: means.as_ref(), kinds, handles: Vec::new() },
-            |taps, gradients| found.add_all(&taps.handles, gradients, batch),
-        )?;
-        effects.take(&found, members);
-        done += members.len() as u64;
-        pulse.beat(done, total)
-    })?;
-    Ok(Deposit { prompts: prompt_tokens(prompts), columns: effects.columns(&shape, kinds) })
+        let mut effects = Effects::new(request);
+        let (mut done, total) = (0, sequences.len() as u64);
+        let mut each = |members: &[usize], batch: &Batch| {
+            let found = differentiate(request, means.as_ref(), batch, effects.blank(members.len()))?;
+            effects.take(&found, members);
+            done += members.len() as u64;
+            pulse.beat(done, total)
+        };
+        each_batch(sequences, request.batch_tokens, Batch::new, &mut each)?;
+        let mut deposit = request.deposit();
+        effects.0.iter().for_each(|(_, sums)| sums.tell(&request.tokens(), &mut deposit));
+        Ok(deposit)
+    }
+}
+
+/// A batch's effects: forward, keeping every layer's input, then backward layer by layer.
+fn differentiate(request: &Request<'_>, means: Option<&Means>, batch: &Batch, mut found: Effects) -> Result<Effects> {
+    let transformer = &request.model.transformer;
+    let frame = transformer.frame(batch)?;
+    let mut boundaries: Spool = transformer.spool();
+    let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+        if let Site::Residual { .. } = site {
+            boundaries.push(value)?;
+        }
+        Ok(None)
+    };
+    let x = transformer.forward(batch, &frame, &mut keep)?;
+    transformer.backward(
+        (&x, &frame, &boundaries),
+        |x| Ok(transformer.response_nll(x, batch)?.sum_all()?),
+        || GradientTaps { means, kinds: request.kinds, handles: Vec::new() },
+        |taps, gradients| found.add_all(&taps.handles, gradients, batch),
+    )?;
+    Ok(found)
 }
 
 /// The multipliers of some of a layer's units.
@@ -140,25 +142,24 @@ fn take<'a>(rest: &mut &'a [f32], var: &Var) -> &'a [f32] {
     front
 }
 
-/// Signed and absolute sums, `[layer][unit][prompt]` for experts and heads.
-struct Effects {
-    prompts: usize,
-    shape: ModelShape,
-    expert: (Vec<f64>, Vec<f64>),
-    head: (Vec<f64>, Vec<f64>),
-}
+/// Signed and positive sums of each kind that is asked for.
+struct Effects(Vec<(UnitKind, UnitSums)>);
 
 impl Effects {
-    fn new(shape: &ModelShape, prompts: usize) -> Self {
-        let zeros = |kind| {
-            let size = (shape.layers * shape.per_layer(kind)) as usize * prompts;
-            (vec![0.0; size], vec![0.0; size])
-        };
-        Self { prompts, shape: *shape, expert: zeros(UnitKind::Expert), head: zeros(UnitKind::Head) }
+    fn new(request: &Request<'_>) -> Self {
+        let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
+        let statistics = Estimator::ATP.row().statistics;
+        let of = |kind: &UnitKind| (*kind, UnitSums::new((*kind, statistics), &shape, &request.layers, prompts));
+        Self(request.kinds.iter().map(of).collect())
     }
 
-    fn sums(&mut self, kind: UnitKind) -> &mut (Vec<f64>, Vec<f64>) {
-        if kind == UnitKind::Head { &mut self.head } else { &mut self.expert }
+    fn blank(&self, prompts: usize) -> Self {
+        Self(self.0.iter().map(|(kind, sums)| (*kind, sums.blank(prompts))).collect())
+    }
+
+    fn take(&mut self, batch: &Self, members: &[usize]) {
+        let both = self.0.iter_mut().zip(&batch.0);
+        both.for_each(|((_, into), (_, from))| into.take(from, members));
     }
 
     /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading waits for all work.
@@ -181,48 +182,13 @@ impl Effects {
     }
 
     fn add(&mut self, handle: &Handle, alpha: &[f32], beta: Option<&[f32]>, batch: &Batch) {
-        let (prompts, width) = (self.prompts, self.shape.per_layer(handle.kind) as usize);
-        let (signed, positive) = self.sums(handle.kind);
+        let of_kind = self.0.iter_mut().find(|(kind, _)| *kind == handle.kind);
+        let Some((_, sums)) = of_kind else { return };
         for (i, ((row, unit), a)) in handle.places.iter().zip(alpha).enumerate() {
             let b = beta.and_then(|b| b.get(i)).copied().unwrap_or(0.0);
             let effect = f64::from(b) - f64::from(*a);
             let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
-            let at = (handle.layer * width + *unit as usize) * prompts + *prompt as usize;
-            if let (Some(s), Some(p)) = (signed.get_mut(at), positive.get_mut(at)) {
-                *s += effect;
-                *p += effect.abs();
-            }
+            sums.add((handle.layer, *unit), *prompt as usize, [effect, effect.abs()]);
         }
     }
-
-    /// Puts a batch's sums at the places of its prompts.
-    fn take(&mut self, batch: &Effects, members: &[usize]) {
-        let lists = [
-            (&mut self.expert.0, &batch.expert.0),
-            (&mut self.expert.1, &batch.expert.1),
-            (&mut self.head.0, &batch.head.0),
-            (&mut self.head.1, &batch.head.1),
-        ];
-        for (into, from) in lists {
-            at_members(into, from, self.prompts, members);
-        }
-    }
-
-    fn columns(&mut self, shape: &ModelShape, kinds: &[UnitKind]) -> Vec<Column> {
-        let width = self.prompts.max(1);
-        let mut columns = Vec::new();
-        for &kind in kinds {
-            let (signed, positive) = self.sums(kind);
-            let both = signed.chunks_exact(width).zip(positive.chunks_exact(width));
-            for (unit, (signed, positive)) in shape.units(kind).zip(both) {
-                columns.push(column(unit, Statistic::Atp, signed));
-                columns.push(column(unit, Statistic::AtpAbs, positive));
-            }
-        }
-        columns
-    }
-}
-
-fn column(unit: Unit, statistic: Statistic, values: &[f64]) -> Column {
-    Column { unit, statistic, values: values.iter().map(|v| *v as f32).collect() }
 }

@@ -1,112 +1,70 @@
 //! Trace: what one forward pass shows of every expert and head, over the positions that hold response tokens.
 
-use crate::batching::{at_members, each_batch};
-use crate::{Result, prompt_tokens};
-use candle_core::{D, DType, Tensor};
-use uspx_domain::{Column, Deposit, ModelShape, Statistic, Unit, UnitKind};
-use uspx_model::batch::{Batch, Sequence};
+use super::{Estimate, Request};
+use crate::Result;
+use crate::batching::each_batch;
+use crate::statistics::{EXPERT, HEAD, Routed, named};
+use crate::sums::UnitSums;
+use candle_core::{D, DType, Device, Tensor};
+use uspx_domain::{Deposit, Estimator, UnitKind};
+use uspx_model::batch::Batch;
 use uspx_model::layers::rows::norms;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
+use uspx_model::{ModelError, Pulse};
 
-/// The statistics of experts, in the order they are kept.
-const EXPERT: [Statistic; 4] = [Statistic::Count, Statistic::GateMass, Statistic::Saliency, Statistic::EasyEp];
+/// Per prompt, sums of the statistics of `crate::statistics` of each expert and head.
+pub(super) struct Trace;
 
-/// Traces `prompts`: per prompt, sums of count, gate mass, saliency and EASY-EP of each expert, of output norms of
-/// each head (methods: REAP, Lasby et al. 2025; EASY-EP, Dong et al. 2025).
-///
-/// # Errors
-/// Those of the model; a stop by the keeper.
-pub fn trace(model: &LoadedModel, prompts: &Readable, batch_tokens: usize, pulse: &dyn Pulse) -> Result<Deposit> {
-    let columns = columns(model, &prompts.sequences, batch_tokens, pulse)?;
-    Ok(Deposit { prompts: prompt_tokens(prompts), columns })
+impl Estimate for Trace {
+    fn estimator(&self) -> Estimator {
+        Estimator::TRACE
+    }
+
+    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
+        let (model, sequences) = (request.model, &request.prompts.sequences);
+        let mut sums = Sums::new(request);
+        let (mut done, total) = (0, sequences.len() as u64);
+        let mut each = |members: &[usize], batch: &Batch| {
+            let frame = model.transformer.frame(batch)?;
+            let mut found = sums.blank(members.len());
+            let mut taps = TraceTaps::new(batch, model.transformer.device(), &mut found)?;
+            model.transformer.forward(batch, &frame, &mut taps)?;
+            taps.read()?;
+            sums.take(&found, members);
+            done += members.len() as u64;
+            pulse.beat(done, total)
+        };
+        each_batch(sequences, request.batch_tokens, Batch::sharing, &mut each)?;
+        let mut deposit = request.deposit();
+        for (kind, sums) in [(UnitKind::Expert, &sums.experts), (UnitKind::Head, &sums.heads)] {
+            if request.wants(kind) {
+                sums.tell(&request.tokens(), &mut deposit);
+            }
+        }
+        Ok(deposit)
+    }
 }
 
-/// The same of token sequences: per unit and statistic one value per sequence.
-///
-/// # Errors
-/// As for [`trace`].
-pub fn columns(
-    model: &LoadedModel,
-    sequences: &[Sequence],
-    batch_tokens: usize,
-    pulse: &dyn Pulse,
-) -> Result<Vec<Column>> {
-    let shape = model.shape();
-    let mut sums = Sums::new(&shape, sequences.len());
-    let (mut done, total) = (0, sequences.len() as u64);
-    each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
-        let frame = model.transformer.frame(batch)?;
-        let mut found = Sums::new(&shape, members.len());
-        let (responses, places) = responses(batch);
-        let on_device = Tensor::from_slice(&responses, responses.len(), model.transformer.device())?;
-        let (before, routing, seen, unread) = (None, None, Vec::new(), Vec::new());
-        let own = &mut found;
-        let mut taps = TraceTaps { batch, responses, on_device, places, sums: own, before, routing, seen, unread };
-        model.transformer.forward(batch, &frame, &mut taps)?;
-        taps.read()?;
-        sums.take(&found, members);
-        done += members.len() as u64;
-        pulse.beat(done, total)
-    })?;
-    Ok(sums.columns(&shape))
-}
-
-/// Sums per statistic and unit, one value per prompt.
+/// Sums of experts and of heads.
 struct Sums {
-    prompts: usize,
-    experts: usize,
-    heads: usize,
-    /// `[layer][expert][statistic][prompt]`, flat.
-    expert: Vec<f64>,
-    /// `[layer][head][prompt]`, flat.
-    head: Vec<f64>,
+    experts: UnitSums,
+    heads: UnitSums,
 }
 
 impl Sums {
-    fn new(shape: &ModelShape, prompts: usize) -> Self {
-        let (layers, experts, heads) = (shape.layers as usize, shape.experts as usize, shape.heads as usize);
-        Self {
-            prompts,
-            experts,
-            heads,
-            expert: vec![0.0; layers * experts * EXPERT.len() * prompts],
-            head: vec![0.0; layers * heads * prompts],
-        }
+    fn new(request: &Request<'_>) -> Self {
+        let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
+        let of = |kind, statistics: &[_]| UnitSums::new((kind, statistics), &shape, &request.layers, prompts);
+        Self { experts: of(UnitKind::Expert, &named(EXPERT)), heads: of(UnitKind::Head, &named(HEAD)) }
     }
 
-    fn add_expert(&mut self, layer: usize, expert: u32, statistic: usize, prompt: usize, value: f64) {
-        let at = ((layer * self.experts + expert as usize) * EXPERT.len() + statistic) * self.prompts + prompt;
-        if let Some(sum) = self.expert.get_mut(at) {
-            *sum += value;
-        }
+    fn blank(&self, prompts: usize) -> Self {
+        Self { experts: self.experts.blank(prompts), heads: self.heads.blank(prompts) }
     }
 
-    fn add_head(&mut self, layer: usize, head: usize, prompt: usize, value: f64) {
-        if let Some(sum) = self.head.get_mut((layer * self.heads + head) * self.prompts + prompt) {
-            *sum += value;
-        }
-    }
-
-    /// Puts a batch's sums at the places of its prompts.
-    fn take(&mut self, batch: &Sums, members: &[usize]) {
-        at_members(&mut self.expert, &batch.expert, self.prompts, members);
-        at_members(&mut self.head, &batch.head, self.prompts, members);
-    }
-
-    fn columns(&self, shape: &ModelShape) -> Vec<Column> {
-        let narrow = |values: &[f64]| values.iter().map(|v| *v as f32).collect();
-        let each = |unit: Unit| EXPERT.into_iter().map(move |statistic| (unit, statistic));
-        let experts = shape.units(UnitKind::Expert).flat_map(each);
-        let heads = shape.units(UnitKind::Head).map(|unit| (unit, Statistic::HeadNorm));
-        let column = |((unit, statistic), values): ((Unit, Statistic), &[f64])| Column {
-            unit,
-            statistic,
-            values: narrow(values),
-        };
-        let width = self.prompts.max(1);
-        let experts = experts.zip(self.expert.chunks_exact(width)).map(column);
-        experts.chain(heads.zip(self.head.chunks_exact(width)).map(column)).collect()
+    fn take(&mut self, batch: &Self, members: &[usize]) {
+        self.experts.take(&batch.experts, members);
+        self.heads.take(&batch.heads, members);
     }
 }
 
@@ -161,7 +119,14 @@ enum Unread {
     },
 }
 
-impl TraceTaps<'_> {
+impl<'a> TraceTaps<'a> {
+    fn new(batch: &'a Batch, device: &Device, sums: &'a mut Sums) -> Result<Self> {
+        let (responses, places) = responses(batch);
+        let on_device = Tensor::from_slice(&responses, responses.len(), device)?;
+        let (before, routing, seen, unread) = (None, None, Vec::new(), Vec::new());
+        Ok(Self { batch, responses, on_device, places, sums, before, routing, seen, unread })
+    }
+
     /// The prompt that a row belongs to, where the row holds a response token.
     fn prompt(&self, row: usize) -> Option<usize> {
         let (sequence, response) = self.batch.place.get(row)?;
@@ -211,8 +176,7 @@ impl TraceTaps<'_> {
         Ok(())
     }
 
-    /// Count, gate mass and g‖f‖ of a layer's experts, and EASY-EP, which weighs g‖f‖ by how far the layer turned the
-    /// residual stream: max(0, 1 − cos(h, h + MoE(h))).
+    /// What is known of each token at a layer's experts, summed.
     fn experts(&mut self, layer: usize, seen: &[Seen], (gates, top_k): (&[f32], usize), cosines: &[f32]) -> Result<()> {
         let norms: Vec<&Tensor> = seen.iter().map(|s| &s.norms).collect();
         let norms: Vec<f32> = Tensor::cat(&norms, 0)?.to_vec1()?;
@@ -221,12 +185,11 @@ impl TraceTaps<'_> {
             let row = slot as usize / top_k;
             let Some(prompt) = self.prompt(row) else { continue };
             let gate = gates.get(slot as usize).copied().map_or(0.0, f64::from);
-            let saliency = gate * f64::from(norm);
             let cosine = self.places.get(row).and_then(|place| cosines.get(*place));
             let turned = cosine.map_or(0.0, |c| (1.0 - f64::from(*c)).max(0.0));
-            for (statistic, value) in [1.0, gate, saliency, saliency * turned].into_iter().enumerate() {
-                self.sums.add_expert(layer, expert, statistic, prompt, value);
-            }
+            let routed = Routed { gate, norm: f64::from(norm), turned };
+            let values = EXPERT.iter().map(|s| (s.of)(&routed));
+            self.sums.experts.add((layer, expert), prompt, values);
         }
         Ok(())
     }
@@ -240,13 +203,16 @@ impl TraceTaps<'_> {
         let batch = self.batch;
         let prompt = |row: &u32| batch.place.get(*row as usize).map(|(sequence, _)| *sequence as usize);
         for rows in self.responses.chunk_by(|a, b| prompt(a) == prompt(b)) {
-            let mut sums = vec![0.0; heads];
+            let mut sums = vec![[0.0; HEAD.len()]; heads];
             for of_row in norms.by_ref().take(rows.len()) {
-                sums.iter_mut().zip(of_row).for_each(|(sum, norm)| *sum += f64::from(*norm));
+                for (sums, norm) in sums.iter_mut().zip(of_row) {
+                    let each = sums.iter_mut().zip(HEAD);
+                    each.for_each(|(sum, s)| *sum += (s.of)(&f64::from(*norm)));
+                }
             }
             let Some(prompt) = rows.first().and_then(prompt) else { continue };
-            for (head, sum) in sums.into_iter().enumerate() {
-                self.sums.add_head(layer, head, prompt, sum);
+            for (head, sums) in (0..).zip(sums) {
+                self.sums.heads.add((layer, head), prompt, sums);
             }
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be judged.
 
+use super::{Run, Workbench};
 use crate::error::JobError;
-use crate::job::{Inputs, Product};
 use crate::open::open_any;
+use crate::product::{Inputs, Product};
 use bytes::Bytes;
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};
-use uspx_domain::{BlobRef, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
+use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
 use uspx_export::{Request, Settings};
 use uspx_model::batch::Batch;
 use uspx_model::{LoadedModel, Placement, Pulse, batches};
@@ -14,8 +15,16 @@ use uspx_model::{LoadedModel, Placement, Pulse, batches};
 /// Tokens of a calibration batch.
 const CALIBRATION_TOKENS: usize = 4096;
 
+impl Run for Export<Prompt> {
+    fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
+        let student = bench.adapted(self.adapter.as_ref())?;
+        let base = bench.models.folder(bench.model)?;
+        write(&student, base, &self.calibration, self.format, bench.pulse)
+    }
+}
+
 /// Exports `student` (its adapter is merged) and takes up the files.
-pub(crate) fn write(
+fn write(
     student: &LoadedModel,
     base: &Path,
     calibration: &[Prompt],
@@ -49,7 +58,7 @@ pub(crate) fn write(
 }
 
 /// Opens an exported student from its files.
-pub(crate) fn open(
+pub(super) fn open(
     format: ExportFormat,
     files: &[StoredFile],
     inputs: &Inputs,

@@ -1,0 +1,65 @@
+//! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank units.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use uspx_domain::{Baseline, Estimator, NotAUnitKind, NotAnEstimator, ScoreMethod, Statistic, UnitKind};
+
+/// Parses the name of a kind of unit.
+pub fn unit_kind() -> impl TypedValueParser<Value = UnitKind> {
+    let names = PossibleValuesParser::new(UnitKind::ALL.iter().map(|kind| kind.name()));
+    names.try_map(|name| -> Result<UnitKind, NotAUnitKind> { name.parse() })
+}
+
+/// Parses the name of an estimator that measures effects.
+pub fn effect_estimator() -> impl TypedValueParser<Value = Estimator> {
+    let value = |e: Estimator| PossibleValue::new(e.name()).help(e.row().help);
+    let names = PossibleValuesParser::new(Estimator::of_effects().map(value));
+    names.try_map(|name| -> Result<Estimator, NotAnEstimator> { name.parse() })
+}
+
+/// A way to rank units, and the statistic that it ranks by.
+#[derive(Debug, Clone, Copy)]
+pub struct Ranking {
+    /// The statistic.
+    pub statistic: Statistic,
+    /// How.
+    pub method: &'static ScoreMethod,
+}
+
+/// A name that is not a way to rank units.
+#[derive(Debug, thiserror::Error)]
+#[error("no such way to rank units")]
+pub struct NotARanking;
+
+/// Parses the name of a way to rank units.
+pub fn ranking() -> impl TypedValueParser<Value = Ranking> {
+    let value = |(_, m): (Statistic, &ScoreMethod)| PossibleValue::new(m.name).help(m.help);
+    let names = PossibleValuesParser::new(Statistic::methods().map(value));
+    names.try_map(|name| {
+        let mut all = Statistic::methods().map(|(statistic, method)| Ranking { statistic, method });
+        all.find(|r| r.method.name == name).ok_or(NotARanking)
+    })
+}
+
+impl Ranking {
+    /// The estimator to ask, where it ranks units of `kind`.
+    pub fn estimator(&self, kind: UnitKind) -> Option<Estimator> {
+        Estimator::yielding(self.statistic, kind)
+            .filter(|e| e.may_yield(self.statistic, kind))
+            .filter(|e| self.method.per.is_none_or(|per| e.may_yield(per, kind)))
+    }
+
+    /// The names of all ways to rank units of `kind`.
+    pub fn names_for(kind: UnitKind) -> String {
+        let all = Statistic::methods().map(|(statistic, method)| Self { statistic, method });
+        let fit = all.filter(|r| r.estimator(kind).is_some()).map(|r| r.method.name);
+        fit.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A baseline on the command line, in words.
+pub fn baseline_name(baseline: Baseline) -> &'static str {
+    match baseline {
+        Baseline::Zero => "zero",
+        Baseline::Mean => "mean",
+    }
+}

@@ -1,0 +1,216 @@
+//! How units are measured, one row for each way. Planner, check of deposits, job runner, command line and JSON read the
+//! rows; `worker/probe/src/estimators/` has the mathematics, one file each.
+
+use crate::Baseline::{self, Mean, Zero};
+use crate::UnitKind::{self, Channel, Expert, Head};
+use crate::{ModelShape, Statistic};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// What there is to know of an estimator.
+#[derive(Debug)]
+pub struct EstimatorRow {
+    /// Its name, on the wire, in the ledger, on the command line and in JSON.
+    pub name: &'static str,
+    /// What it does, in a line of help.
+    pub help: &'static str,
+    /// The kinds of unit that it measures.
+    pub kinds: &'static [UnitKind],
+    /// The statistics that it yields.
+    pub statistics: &'static [Statistic],
+    /// Of these, a unit's effect on the loss in nats, which `probe patch` shows; none where it
+    /// measures no effect.
+    pub effect: Option<Statistic>,
+    /// What may replace a unit; the first is taken where nothing is said.
+    pub baselines: &'static [Baseline],
+    /// Whether effects are exact; else they are approximations.
+    pub is_exact: bool,
+    /// What it needs of the model.
+    pub needs: Needs,
+}
+
+/// What an estimator needs of the model, which memory is planned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Forward passes.
+    Forward,
+    /// Gradients.
+    Gradients,
+}
+
+/// An estimator: a reference to its row.
+#[derive(Clone, Copy)]
+pub struct Estimator(&'static EstimatorRow);
+
+/// The estimators and their list, from one table.
+macro_rules! estimators {
+    ($($(#[doc = $doc:literal])* $id:ident: $row:expr,)*) => {
+        impl Estimator {
+            $($(#[doc = $doc])* pub const $id: Self = Self(&$row);)*
+
+            /// Every estimator.
+            pub const ALL: &[Self] = &[$(Self::$id,)*];
+        }
+    };
+}
+
+estimators! {
+    /// Routing and activation statistics of one forward pass.
+    TRACE: EstimatorRow {
+        name: "trace",
+        help: "Routing and activation statistics of one forward pass",
+        kinds: &[Expert, Head],
+        statistics: &[
+            Statistic::COUNT,
+            Statistic::GATE_MASS,
+            Statistic::SALIENCY,
+            Statistic::EASY_EP,
+            Statistic::HEAD_NORM,
+        ],
+        effect: None,
+        baselines: &[Zero],
+        is_exact: false,
+        needs: Needs::Forward,
+    },
+    /// Attribution patching: (baseline − clean) times the gradient of the loss (Nanda 2023).
+    ATP: EstimatorRow {
+        name: "atp",
+        help: "Attribution patching: all units from one backward pass",
+        kinds: &[Expert, Head],
+        statistics: &[Statistic::ATP, Statistic::ATP_ABS],
+        effect: Some(Statistic::ATP),
+        baselines: &[Mean, Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+    },
+    /// One run per unit, from where it bites.
+    EXACT: EstimatorRow {
+        name: "exact",
+        help: "One run per unit",
+        kinds: &[Expert, Head, Channel],
+        statistics: &[Statistic::EXACT],
+        effect: Some(Statistic::EXACT),
+        baselines: &[Zero],
+        is_exact: true,
+        needs: Needs::Forward,
+    },
+}
+
+impl Estimator {
+    /// An estimator that is not in the table: for tests of what reads rows.
+    pub const fn of(row: &'static EstimatorRow) -> Self {
+        Self(row)
+    }
+
+    /// What there is to know of it.
+    pub fn row(self) -> &'static EstimatorRow {
+        self.0
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// The estimator of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|e| e.name() == name)
+    }
+
+    /// The estimators that measure effects, those of `probe patch`.
+    pub fn of_effects() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|e| e.0.effect.is_some())
+    }
+
+    /// The estimator to ask for a statistic of `kind`.
+    pub fn yielding(statistic: Statistic, kind: UnitKind) -> Option<Self> {
+        let yields = |e: &Self| e.0.statistics.contains(&statistic) && e.0.kinds.contains(&kind);
+        Self::ALL.iter().copied().find(yields)
+    }
+
+    /// What replaces a unit where nothing is said.
+    pub fn usual_baseline(self) -> Baseline {
+        self.0.baselines.first().copied().unwrap_or(Zero)
+    }
+
+    /// The kinds that it measures and `shape` has.
+    pub fn kinds_of(self, shape: &ModelShape) -> Vec<UnitKind> {
+        self.0.kinds.iter().copied().filter(|kind| shape.count(*kind) > 0).collect()
+    }
+
+    /// Whether a deposit of it may hold that statistic of that kind of unit.
+    pub fn may_yield(self, statistic: Statistic, kind: UnitKind) -> bool {
+        self.0.statistics.contains(&statistic) && self.0.kinds.contains(&kind) && statistic.row().kinds.contains(&kind)
+    }
+}
+
+impl PartialEq for Estimator {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Estimator {}
+
+impl fmt::Debug for Estimator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Estimator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is not an estimator's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is not the name of an estimator known here")]
+pub struct NotAnEstimator;
+
+impl FromStr for Estimator {
+    type Err = NotAnEstimator;
+    fn from_str(name: &str) -> Result<Self, NotAnEstimator> {
+        Self::named(name).ok_or(NotAnEstimator)
+    }
+}
+
+impl Serialize for Estimator {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Estimator {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_agree_with_each_other() {
+        for estimator in Estimator::ALL {
+            let row = estimator.row();
+            assert_eq!(Estimator::named(row.name), Some(*estimator));
+            assert!(row.effect.is_none_or(|s| row.statistics.contains(&s)), "{estimator}");
+            for statistic in row.statistics {
+                let any = row.kinds.iter().any(|kind| estimator.may_yield(*statistic, *kind));
+                assert!(any, "{estimator} never yields {statistic}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_to_rank_units_has_an_estimator() {
+        for (statistic, method) in Statistic::methods() {
+            let served = |kind: &&UnitKind| Estimator::yielding(statistic, **kind).is_some();
+            assert!(UnitKind::ALL.iter().any(|kind| served(&kind)), "{}", method.name);
+        }
+    }
+}

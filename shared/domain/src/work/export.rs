@@ -1,0 +1,63 @@
+//! Writing a 4-bit student.
+
+use super::Job;
+use crate::{Asked, BlobRef, Outcome, Refusal, StoredFile};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Writes a 4-bit student.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Export<P> {
+    /// The adapter to merge; none exports the base.
+    pub adapter: Option<BlobRef>,
+    /// Prompts whose activations calibrate the quantiser.
+    pub calibration: Vec<P>,
+    /// Into what.
+    pub format: ExportFormat,
+}
+
+/// The 4-bit formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportFormat {
+    /// GPTQ v1, symmetric, Hessian-aware, Hugging Face folder.
+    Gptq,
+    /// The same layout, rounded to nearest: the yardstick.
+    Rtn,
+    /// GGUF for llama.cpp and its family.
+    Gguf,
+}
+
+impl<P> Export<P> {
+    pub(super) fn on<Q>(self, calibration: Vec<Q>) -> Export<Q> {
+        Export { adapter: self.adapter, calibration, format: self.format }
+    }
+}
+
+impl<P> Job<P> for Export<P> {
+    fn name(&self) -> &'static str {
+        "export"
+    }
+
+    fn prompts(&self) -> &[P] {
+        &self.calibration
+    }
+
+    fn blobs(&self) -> Vec<BlobRef> {
+        self.adapter.into_iter().collect()
+    }
+
+    fn check(&self, _: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {
+        let Outcome::Exported { files } = outcome else { return Err(Refusal::Kind("export")) };
+        paths(files)
+    }
+}
+
+/// No path is empty, repeated, or leads out of its folder.
+fn paths(files: &[StoredFile]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
+    let fits = |f: &StoredFile| f.path.split('/').all(plain);
+    let all = files.iter().all(|f| fits(f) && seen.insert(f.path.as_str()));
+    (all && !files.is_empty()).then_some(()).ok_or(Refusal::Path)
+}

@@ -1,0 +1,108 @@
+//! How units are measured, one estimator a file. Its row stands in the domain's table of estimators.
+
+mod atp;
+mod exact;
+mod trace;
+
+use crate::Result;
+use std::ops::Range;
+use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
+use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
+
+/// What is to be measured.
+#[derive(Clone)]
+pub struct Request<'a> {
+    /// The model.
+    pub model: &'a LoadedModel,
+    /// The prompts that it can run.
+    pub prompts: &'a Readable,
+    /// All units of these kinds ...
+    pub kinds: &'a [UnitKind],
+    /// ... in these layers.
+    pub layers: Range<u32>,
+    /// What replaces a unit.
+    pub baseline: Baseline,
+    /// Tokens run together.
+    pub batch_tokens: usize,
+}
+
+impl<'a> Request<'a> {
+    /// All that `estimator` measures of a model, with its usual baseline.
+    pub fn all(estimator: Estimator, model: &'a LoadedModel, prompts: &'a Readable, batch_tokens: usize) -> Self {
+        let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
+        let layers = 0..model.transformer.layers() as u32;
+        Self { model, prompts, kinds, layers, baseline, batch_tokens }
+    }
+
+    /// The kinds that an estimator's row has and that are asked for.
+    fn wants(&self, kind: UnitKind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
+    /// Response tokens of each sequence.
+    fn tokens(&self) -> Vec<u32> {
+        self.prompts.sequences.iter().map(|s| s.response_len() as u32).collect()
+    }
+
+    /// An empty deposit on these prompts. Bare sequences have no names.
+    fn deposit(&self) -> Deposit {
+        let named = self.prompts.prompts.iter().zip(self.tokens());
+        let prompts = named.map(|(p, tokens)| PromptTokens { id: p.id.clone(), tokens }).collect();
+        Deposit { prompts, ..Deposit::default() }
+    }
+}
+
+/// A way to measure units.
+pub trait Estimate: Sync {
+    /// Its row.
+    fn estimator(&self) -> Estimator;
+
+    /// Measures what is asked for; kinds and baseline are its row's.
+    ///
+    /// # Errors
+    /// Those of the model; a stop by the keeper.
+    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit>;
+}
+
+/// Every estimator there is.
+const ALL: &[&dyn Estimate] = &[&trace::Trace, &atp::AttributionPatching, &exact::Exact];
+
+/// Measures units: per prompt sums over its response tokens, or their moments over the prompts.
+///
+/// # Errors
+/// A kind or baseline that the estimator does not serve; those of the model; a stop by the keeper.
+pub fn measure(estimator: Estimator, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
+    measure_by(ALL, estimator, request, pulse)
+}
+
+fn measure_by(
+    all: &[&dyn Estimate],
+    estimator: Estimator,
+    request: &Request<'_>,
+    pulse: &dyn Pulse,
+) -> Result<Deposit> {
+    let refuse = |what: String| Err(ModelError::Request(format!("{estimator}: {what}")));
+    let row = estimator.row();
+    if let Some(kind) = request.kinds.iter().find(|kind| !row.kinds.contains(kind)) {
+        let served: Vec<&str> = row.kinds.iter().map(|kind| kind.name()).collect();
+        return refuse(format!("{kind}s are not served, only {}", served.join(", ")));
+    }
+    if !row.baselines.contains(&request.baseline) {
+        return refuse(format!("the baseline {:?} is not served", request.baseline));
+    }
+    match all.iter().find(|e| e.estimator() == estimator) {
+        Some(found) => found.measure(request, pulse),
+        None => refuse("this uspx cannot measure by it: upgrade".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_its_estimator() {
+        let rows: Vec<Estimator> = ALL.iter().map(|e| e.estimator()).collect();
+        assert_eq!(rows, Estimator::ALL);
+    }
+}
