@@ -1,8 +1,8 @@
 //! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be judged.
 
 use crate::error::JobError;
-use crate::job::{Inputs, Product};
 use crate::open::open_any;
+use crate::product::{Inputs, Product};
 use bytes::Bytes;
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};

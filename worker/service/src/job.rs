@@ -4,56 +4,16 @@ use crate::error::JobError;
 use crate::exports;
 use crate::holdings::Opened;
 use bytes::Bytes;
-use std::collections::HashMap;
 use uspx_distill::{Labels, PromptLabels};
 use uspx_domain::{
-    BlobRef, Coverage, DistilRecipe, Fingerprint, Mask, Outcome, PatchMethod, Prompt, Skipped, Subject, Task, Unit,
-    Work,
+    BlobRef, Coverage, DistilRecipe, Fingerprint, Mask, Outcome, PatchMethod, Prompt, Subject, Task, Unit, Work,
 };
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, Pulse, Readable};
+use uspx_model::{LoadedModel, Pulse};
 use uspx_probe::evaluate::{Against, evaluate};
 
-/// The blobs that a task names, fetched and verified.
-#[derive(Debug, Default)]
-pub struct Inputs(pub HashMap<BlobRef, Bytes>);
-
-impl Inputs {
-    /// A blob's content.
-    ///
-    /// # Errors
-    /// It was not fetched: a bug in [`needs`].
-    pub fn get(&self, blob: &BlobRef) -> Result<&Bytes, JobError> {
-        self.0.get(blob).ok_or_else(|| JobError::Task(format!("blob {} was not fetched", blob.digest)))
-    }
-}
-
-/// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it is not about.
-#[derive(Debug)]
-pub struct Product {
-    /// The outcome.
-    pub outcome: Outcome,
-    /// Blobs that it names.
-    pub blobs: Vec<Bytes>,
-    /// The task's prompts that the model cannot run.
-    pub skipped: Vec<Skipped>,
-    /// How many of the others the tokenizer reads otherwise as a whole text than in use.
-    pub seams: u32,
-}
-
-impl Product {
-    /// Numbers about the prompts that the model can run.
-    pub(crate) fn measured(outcome: Outcome, prompts: Readable) -> Self {
-        Self { outcome, blobs: Vec::new(), skipped: prompts.skipped, seams: prompts.seams }
-    }
-}
-
-impl From<Outcome> for Product {
-    fn from(outcome: Outcome) -> Self {
-        Self::measured(outcome, Readable::default())
-    }
-}
+pub use crate::product::{Inputs, Product};
 
 /// The blobs to fetch before a job can run.
 pub fn needs(work: &Work) -> Vec<BlobRef> {

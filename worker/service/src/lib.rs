@@ -10,6 +10,7 @@ mod exports;
 pub mod holdings;
 pub mod job;
 mod open;
+mod product;
 mod settings;
 
 pub use agent::Agent;
