@@ -1,29 +1,30 @@
 //! The service: one task that owns the colony's state. Records are durable before anything follows from them.
 
+mod releases;
+mod telling;
+
 use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming};
 use crate::ledger::Ledger;
 use crate::registry::{Registry, holdings};
-use crate::status::{self, Progress, write_file};
-use crate::{CoordinatorSettings, PromptBook, ServiceError, notice, release};
-use bytes::Bytes;
+use crate::status::{self, Progress};
+use crate::{CoordinatorSettings, PromptBook, ServiceError, notice};
+use releases::Released;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
-use uspx_colony::{Colony, Command, Ending, Event, MaskVersion, ReleaseOrder, State, Step};
-use uspx_domain::{Answer, Fingerprint, ModelShape, ReleaseNumber, TaskId, UnitKind, WorkerId};
+use uspx_colony::{Colony, Command, Ending, Event, State, Step};
+use uspx_domain::{Answer, Fingerprint, ModelShape, TaskId, UnitKind, WorkerId};
 use uspx_runtime::Shutdown;
-use uspx_wire::subjects::{MASK, RESULTS, STATUS, parse_task_message_id, worker_of_queue};
-use uspx_wire::{HelloMessage, MaskMessage, encode};
+use uspx_wire::HelloMessage;
+use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
 const TICK: Duration = Duration::from_millis(500);
 /// The pause between two ticks from which on the service was held up, and has heard nobody meanwhile.
 const HELD_UP: Duration = Duration::from_secs(2);
-/// How long sharing status or mask may take.
-const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// Incoming messages that wait for the service.
 const WAITING: usize = 64;
 
@@ -51,12 +52,6 @@ pub struct Coordinator {
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
     ticked: Instant,
-}
-
-/// What became of publishing.
-struct Released {
-    wanted: ReleaseNumber,
-    outcome: Result<ReleaseNumber, ServiceError>,
 }
 
 impl Coordinator {
@@ -316,70 +311,5 @@ impl Coordinator {
         self.dispatch.flush(self.colony.state(), &self.book).await?;
         self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
         Ok(ended)
-    }
-
-    async fn share_mask(&self, mask: &MaskVersion) -> Result<(), ServiceError> {
-        let Some(figures) = status::mask_status(self.colony.state()) else { return Ok(()) };
-        tracing::info!(version = mask.version, stability = figures.stability, "a new mask");
-        let path = self.settings.state.join("mask.json");
-        let text = serde_json::to_vec_pretty(&mask.mask).map_err(|e| ServiceError::file(&path)(e.into()))?;
-        write_file(&path, &text)?;
-        let message = encode(&MaskMessage { status: figures, mask: mask.mask.clone() })?;
-        self.tell(MASK, message).await;
-        Ok(())
-    }
-
-    /// Publishing can take minutes: it runs beside the service, which hears of its end.
-    fn publish(&self, order: ReleaseOrder) {
-        let Some(figures) = release::figures(self.colony.state()) else { return };
-        let (store, colony) = (self.store.clone(), self.settings.colony.clone());
-        let (scratch, done) = (self.settings.state.join("scratch"), self.releases.0.clone());
-        tokio::spawn(async move {
-            let outcome = release::publish(&store, &colony, &scratch, &order, &figures).await;
-            // A closed channel means that the service has ended; the next start publishes again.
-            let _ = done.send(Released { wanted: order.release, outcome }).await;
-        });
-    }
-
-    async fn released(&mut self, released: Released) -> Result<Option<Ending>, ServiceError> {
-        match released.outcome {
-            Ok(release) => {
-                tracing::info!(release, "published");
-                self.event(Event::ReleasePublished { release: released.wanted }).await
-            }
-            Err(ServiceError::Artifact(error)) if error.is_retryable() => {
-                tracing::warn!(%error, "publishing failed; trying again");
-                let order = self.colony.state().order().cloned();
-                tokio::time::sleep(TICK).await;
-                order.into_iter().for_each(|order| self.publish(order));
-                Ok(None)
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                self.event(Event::ReleaseFailed { release: released.wanted, reason }).await
-            }
-        }
-    }
-
-    /// Writes the status where `uspx status` looks for it.
-    async fn show(&self) -> Result<(), ServiceError> {
-        let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
-        let path = self.settings.state.join("status.json");
-        write_file(&path, &serde_json::to_vec_pretty(&message).map_err(|e| ServiceError::file(&path)(e.into()))?)?;
-        self.tell(STATUS, encode(&message)?).await;
-        self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
-        Ok(())
-    }
-
-    /// Shares what is for people only: trouble with the bus must hold nothing up.
-    async fn tell(&self, key: &str, value: Bytes) {
-        if !self.bus.is_connected() {
-            return;
-        }
-        match tokio::time::timeout(TELL_WITHIN, self.bus.put(key, value)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, key, "not shared; the next one will be"),
-            Err(_) => tracing::warn!(key, "not shared in time; the next one will be"),
-        }
     }
 }

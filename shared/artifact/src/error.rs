@@ -207,6 +207,10 @@ pub enum ErrorKind {
 }
 
 impl ArtifactError {
+    pub(crate) fn bad_url(url: &str, reason: &str) -> Self {
+        Self::Url { url: url.to_owned(), reason: reason.to_owned() }
+    }
+
     /// Whether the same call may succeed later, nothing else being changed.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -1,7 +1,6 @@
 //! S3 and what speaks its protocol: settings from the usual environment, checked before the first request.
 
 use crate::error::ArtifactError;
-use crate::store::bad_url;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
@@ -39,19 +38,19 @@ pub(crate) fn open(
     let builder = builder.with_allow_http(plain_http(url, endpoint.as_deref(), &env)?).with_bucket_name(bucket);
     use_ring();
     let built = builder.build();
-    let s3 = built.map_err(|e| bad_url(url, &e.to_string()))?;
+    let s3 = built.map_err(|e| ArtifactError::bad_url(url, &e.to_string()))?;
     Ok(if prefix.is_empty() { Arc::new(s3) } else { Arc::new(PrefixStore::new(s3, prefix)) })
 }
 
 fn bucket_and_prefix(url: &str) -> Result<(String, String), ArtifactError> {
-    let parsed = Url::parse(url).map_err(|e| bad_url(url, &e.to_string()))?;
+    let parsed = Url::parse(url).map_err(|e| ArtifactError::bad_url(url, &e.to_string()))?;
     if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
         // The address itself is not repeated: it may hold the secret.
         let reason = "credentials and options do not belong in the address: set AWS_ACCESS_KEY_ID and the like";
-        return Err(bad_url("s3://…", reason));
+        return Err(ArtifactError::bad_url("s3://…", reason));
     }
     let bucket = parsed.host_str().filter(|host| !host.is_empty());
-    let bucket = bucket.ok_or_else(|| bad_url(url, "it names no bucket: write s3://bucket/prefix"))?;
+    let bucket = bucket.ok_or_else(|| ArtifactError::bad_url(url, "it names no bucket: write s3://bucket/prefix"))?;
     Ok((bucket.to_owned(), parsed.path().trim_matches('/').to_owned()))
 }
 
@@ -62,7 +61,7 @@ fn need_credentials(url: &str, env: &BTreeMap<String, String>) -> Result<(), Art
     }
     let reason = "no credentials in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SKIP_SIGNATURE=true \
                   for a public bucket, AWS_METADATA_ENDPOINT on a machine with a role; profiles are not read)";
-    Err(bad_url(url, reason))
+    Err(ArtifactError::bad_url(url, reason))
 }
 
 /// Whether plain http may be spoken to the endpoint: to this machine, or where it is asked for.
@@ -74,7 +73,7 @@ fn plain_http(url: &str, endpoint: Option<&str>, env: &BTreeMap<String, String>)
     }
     let reason =
         format!("{endpoint} is not encrypted: use https, or set AWS_ALLOW_HTTP=true on a network that you trust");
-    Err(bad_url(url, &reason))
+    Err(ArtifactError::bad_url(url, &reason))
 }
 
 fn is_loopback(endpoint: &str) -> bool {

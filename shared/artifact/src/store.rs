@@ -37,14 +37,17 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_with(url: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ArtifactError> {
         match url.split_once("://") {
-            None if url.is_empty() => Err(bad_url(url, "it is empty: name a folder or an s3://bucket/prefix")),
+            None if url.is_empty() => {
+                Err(ArtifactError::bad_url(url, "it is empty: name a folder or an s3://bucket/prefix"))
+            }
             None => Self::folder(Path::new(url)),
             Some(("memory", _)) => Ok(Self::memory()),
             Some(("file", _)) => Self::folder(&file_path(url)?),
             Some(("s3", _)) => Ok(Self::over(s3::open(url, env)?, url)),
-            Some((scheme, _)) => {
-                Err(bad_url(url, &format!("`{scheme}://` is not known: use a folder, file:///…, s3://… or memory://")))
-            }
+            Some((scheme, _)) => Err(ArtifactError::bad_url(
+                url,
+                &format!("`{scheme}://` is not known: use a folder, file:///…, s3://… or memory://"),
+            )),
         }
     }
 
@@ -80,7 +83,7 @@ impl Store {
         let url = path.display().to_string();
         match LocalFileSystem::new_with_prefix(path) {
             Ok(files) => Ok(Self::over(Arc::new(files.with_fsync(true)), &url)),
-            Err(error) => Err(bad_url(&url, &error.to_string())),
+            Err(error) => Err(ArtifactError::bad_url(&url, &error.to_string())),
         }
     }
 
@@ -211,13 +214,9 @@ fn beneath<'a, E: std::error::Error + 'static>(top: &'a (dyn std::error::Error +
     std::iter::successors(Some(top), |error| error.source()).find_map(|error| error.downcast_ref::<E>())
 }
 
-pub(crate) fn bad_url(url: &str, reason: &str) -> ArtifactError {
-    ArtifactError::Url { url: url.to_owned(), reason: reason.to_owned() }
-}
-
 fn file_path(url: &str) -> Result<PathBuf, ArtifactError> {
-    let parsed = Url::parse(url).map_err(|e| bad_url(url, &e.to_string()))?;
-    parsed.to_file_path().map_err(|()| bad_url(url, "write file:///absolute/path, with three slashes"))
+    let parsed = Url::parse(url).map_err(|e| ArtifactError::bad_url(url, &e.to_string()))?;
+    parsed.to_file_path().map_err(|()| ArtifactError::bad_url(url, "write file:///absolute/path, with three slashes"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use uspx_domain::Fingerprint;
 use uspx_model::LoadedModel;
-use uspx_model::layers::linear::Adapter;
+use uspx_model::layers::adapter::Adapter;
 use uspx_model::taps::Projection;
 
 /// The header's key.

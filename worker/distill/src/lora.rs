@@ -7,7 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::HashMap;
 use uspx_model::LoadedModel;
-use uspx_model::layers::linear::{Adapter, Linear};
+use uspx_model::layers::adapter::Adapter;
+use uspx_model::layers::linear::Linear;
 use uspx_model::taps::Projection;
 
 /// The trainable matrices of one linear map.

@@ -4,7 +4,8 @@
 use crate::hessian::Hessian;
 use crate::{ExportError, Result};
 use candle_core::Tensor;
-use uspx_model::batch::{Batch, Frame};
+use uspx_model::batch::Batch;
+use uspx_model::layers::frame::Frame;
 use uspx_model::taps::{Projection, Site};
 use uspx_model::transformer::Transformer;
 

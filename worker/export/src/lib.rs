@@ -7,6 +7,7 @@
 
 pub mod calibrate;
 pub mod compare;
+mod difference;
 mod error;
 mod export;
 pub mod gguf;
@@ -24,9 +25,9 @@ pub mod rtn;
 mod same_chat;
 pub mod weights;
 
+pub use difference::{Difference, Part, Place};
 pub use error::{ExportError, Result};
 pub use export::{GGUF_FILE, Request, Settings, export};
 pub use hf::is_gptq;
 pub use open::{gguf_chat, open_gguf, open_gptq, slower_than_llama_cpp};
 pub use report::{ExportReport, TensorReport};
-pub use same_chat::{Difference, Part, Place};

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mlp, ModelConfig, Quantisation};
-use crate::load::Holding;
+use crate::placement::Holding;
 use crate::{ModelError, Result};
 use candle_core::Device;
 use std::fmt;

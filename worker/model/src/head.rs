@@ -2,7 +2,8 @@
 
 use crate::layers::weight::Weight;
 use crate::link::link;
-use crate::load::{Holding, Placement, Source};
+use crate::load::Source;
+use crate::placement::{Holding, Placement};
 use crate::{ModelError, Result};
 use candle_core::{D, DType, Device, Tensor};
 use std::borrow::Cow;

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mixture, Mlp, ModelConfig, Quantisation};
-use crate::load::{EMBEDDING, ExpertNames, HEAD};
+use crate::names::{EMBEDDING, ExpertNames, HEAD};
 use crate::taps::Projection;
 use crate::{ModelError, Result};
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! The instrumented model: one forward pass, parametrised by `config.json`, that serves every architecture.
 //!
 //! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its weights on disk) →
-//! `load` (which tensor goes where) → [`transformer`] (the layers) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
+//! `load` (which tensor goes where) → [`transformer`] (its [`layers`], block by block) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
 //! [`chat`] turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
 //!
 //! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N, hidden]`; only attention
@@ -28,6 +28,8 @@ mod link_many;
 mod load;
 mod loaded;
 pub mod loss;
+mod names;
+mod placement;
 mod pulse;
 mod readable;
 mod spool;
@@ -35,8 +37,8 @@ pub mod taps;
 pub mod transformer;
 
 pub use error::ModelError;
-pub use load::{Holding, Placement};
 pub use loaded::{LoadedModel, batches, fingerprint};
+pub use placement::{Holding, Placement};
 pub use pulse::{NoPulse, Pulse};
 pub use readable::Readable;
 pub use spool::Spool;

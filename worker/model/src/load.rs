@@ -1,64 +1,22 @@
-//! From a checkpoint's tensors to blocks: which tensor goes where, under the names that each family gives them.
+//! From a checkpoint's tensors to blocks: which tensor goes where.
 
 use crate::checkpoint::{Checkpoint, Form, Stacked};
 use crate::config::{GatedUnit, Mixture, Mlp, ModelConfig, Quantisation};
 use crate::layers::attention::Attention;
+use crate::layers::block::{Block, FeedForward};
 use crate::layers::linear::Linear;
 use crate::layers::mlp::DenseMlp;
 use crate::layers::moe::{Expert, ExpertSource, Experts, FirstMaps};
 use crate::layers::norm::RmsNorm;
 use crate::layers::weight::Weight;
+use crate::names::{EMBEDDING, ExpertNames, HEAD};
+use crate::placement::{Holding, Placement};
 use crate::taps::Projection;
-use crate::transformer::{Block, FeedForward};
 use crate::{ModelError, Result, inventory};
 use candle_core::{DType, Device, Tensor};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Where a model's weights are kept, and as what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holding {
-    /// In memory, every weight expanded to the type that is computed with: for training and exporting.
-    Floats,
-    /// In memory as they are stored (bf16, MXFP4), where this device has a kernel for that.
-    Stored,
-    /// In their file; a layer, and of its experts one at a time, is read when it is needed and then dropped.
-    Streamed,
-}
-
-/// How a model is to be loaded.
-#[derive(Debug, Clone)]
-pub struct Placement {
-    /// The type computed with.
-    pub dtype: DType,
-    /// The device computed on.
-    pub device: Device,
-    /// Where weights are kept.
-    pub holding: Holding,
-    /// Bytes of residual streams that a pass may keep in memory at layer boundaries; the rest goes to a temporary file.
-    pub boundaries: usize,
-}
-
-/// Enough for the small models that are held in memory.
-const BOUNDARIES: usize = 1 << 30;
-
-impl Placement {
-    /// In memory as floats.
-    pub fn floats(dtype: DType, device: &Device) -> Self {
-        Self::new(Holding::Floats, dtype, device)
-    }
-
-    /// As `holding` says.
-    pub fn new(holding: Holding, dtype: DType, device: &Device) -> Self {
-        Self { dtype, device: device.clone(), holding, boundaries: BOUNDARIES }
-    }
-}
-
-/// The embedding's tensor.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The output head's, where it is one of its own.
-pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// A checkpoint, and what is to become of it.
 #[derive(Debug)]
@@ -197,34 +155,6 @@ impl Source {
             _ => Box::new((0..mixture.experts).map(|e| in_file.read(e)).collect::<Result<Vec<_>>>()?),
         };
         Ok(Experts { router, source, mixture })
-    }
-}
-
-/// How a layer's experts are called.
-#[derive(Debug)]
-pub(crate) struct ExpertNames {
-    /// The router's path.
-    pub router: String,
-    /// The path before an expert's number, or of the stacked tensors.
-    pub experts: String,
-    /// All experts in one tensor.
-    pub stacked: bool,
-    /// gate, up and down of an expert with tensors of its own.
-    pub parts: [&'static str; 3],
-}
-
-impl ExpertNames {
-    pub fn find(checkpoint: &Checkpoint, layer: usize) -> Self {
-        let at = |rest: &str| format!("model.layers.{layer}.{rest}");
-        let mixtral = checkpoint.has(&at("block_sparse_moe.gate.weight"));
-        let block = at(if mixtral { "block_sparse_moe" } else { "mlp" });
-        let router = ["router", "gate"].map(|name| format!("{block}.{name}"));
-        let [router, gate] = router;
-        let router = if checkpoint.has(&format!("{router}.weight")) { router } else { gate };
-        let experts = format!("{block}.experts");
-        let stacked = ["", "_blocks"].iter().any(|end| checkpoint.has(&format!("{experts}.gate_up_proj{end}")));
-        let parts = if mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
-        Self { router, experts, stacked, parts }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::batch::{Batch, Sequence, pack};
 use crate::chat::{Chat, ChatFiles};
 use crate::checkpoint::{Checkpoint, INDEX, SINGLE, shard_paths};
 use crate::config::ModelConfig;
-use crate::load::Placement;
+use crate::placement::Placement;
 use crate::transformer::Transformer;
 use crate::{ModelError, Result, inventory};
 use std::path::Path;

@@ -1,47 +1,25 @@
 //! The transformer: embedding, blocks, norm and head, each callable on its own so that a probe can start anywhere.
 
-use crate::batch::{Batch, Frame};
+use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::head::{Embedding, Head};
-use crate::layers::attention::Attention;
-use crate::layers::cache::{KvCache, LayerCache};
+use crate::layers::block::Block;
+use crate::layers::cache::KvCache;
+use crate::layers::frame::Frame;
 use crate::layers::linear::Linear;
-use crate::layers::mlp::DenseMlp;
-use crate::layers::moe::Experts;
 use crate::layers::norm::RmsNorm;
 use crate::layers::rope::Rotary;
-use crate::load::{Holding, Placement, Source};
+use crate::load::Source;
 use crate::loss::token_nll;
-use crate::taps::{Projection, Site, Taps, tap};
+use crate::placement::{Holding, Placement};
+use crate::taps::{Projection, Taps};
 use crate::{ModelError, Result, Spool, cuda};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// One block: attention, then an MLP or experts, each on the normalised stream and added to it.
-#[derive(Debug, Clone)]
-pub struct Block {
-    /// Norm before attention.
-    pub attention_norm: RmsNorm,
-    /// Attention.
-    pub attention: Attention,
-    /// Norm before the MLP.
-    pub mlp_norm: RmsNorm,
-    /// What follows attention.
-    pub feed_forward: FeedForward,
-}
-
-/// A block's second half.
-#[derive(Debug, Clone)]
-pub enum FeedForward {
-    /// One MLP.
-    Dense(Box<DenseMlp>),
-    /// A mixture of experts.
-    Experts(Arc<Experts>),
-}
 
 /// A transformer, its weights in memory or in their file.
 #[derive(Debug, Clone)]
@@ -345,66 +323,4 @@ fn streamed() -> ModelError {
 
 fn no_linear(layer: usize, projection: Projection) -> ModelError {
     ModelError::Request(format!("the model has no linear map {}", projection.path(layer)))
-}
-
-impl Block {
-    fn attend(
-        &self,
-        layer: usize,
-        x: Tensor,
-        frame: &Frame,
-        cache: Option<&mut LayerCache>,
-        taps: &mut dyn Taps,
-    ) -> Result<Tensor> {
-        let x = tap(taps, Site::Residual { layer }, x)?;
-        let normed = tap(taps, Site::AttentionNorm { layer }, self.attention_norm.forward(&x)?)?;
-        let out = self.attention.forward(layer, &normed, frame, cache, taps)?;
-        let out = tap(taps, Site::AttentionOut { layer }, out)?;
-        Ok((&x + out)?)
-    }
-
-    fn feed(&self, layer: usize, x: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
-        let x = tap(taps, Site::Middle { layer }, x)?;
-        let normed = tap(taps, Site::MlpNorm { layer }, self.mlp_norm.forward(&x)?)?;
-        let out = match &self.feed_forward {
-            FeedForward::Dense(mlp) => mlp.forward(layer, &normed, taps)?,
-            FeedForward::Experts(experts) => experts.forward(layer, &normed, taps)?,
-        };
-        let out = tap(taps, Site::MlpOut { layer }, out)?;
-        Ok((&x + out)?)
-    }
-
-    fn linear(&self, projection: Projection) -> Option<&Linear> {
-        let attention = &self.attention;
-        let dense = match &self.feed_forward {
-            FeedForward::Dense(mlp) => Some(mlp.as_ref()),
-            FeedForward::Experts(_) => None,
-        };
-        match projection {
-            Projection::Q => Some(&attention.q),
-            Projection::K => Some(&attention.k),
-            Projection::V => Some(&attention.v),
-            Projection::O => Some(&attention.o),
-            Projection::Gate => dense.map(|m| &m.gate),
-            Projection::Up => dense.map(|m| &m.up),
-            Projection::Down => dense.map(|m| &m.down),
-        }
-    }
-
-    fn linear_mut(&mut self, projection: Projection) -> Option<&mut Linear> {
-        let attention = &mut self.attention;
-        let dense = match &mut self.feed_forward {
-            FeedForward::Dense(mlp) => Some(mlp.as_mut()),
-            FeedForward::Experts(_) => None,
-        };
-        match projection {
-            Projection::Q => Some(&mut attention.q),
-            Projection::K => Some(&mut attention.k),
-            Projection::V => Some(&mut attention.v),
-            Projection::O => Some(&mut attention.o),
-            Projection::Gate => dense.map(|m| &mut m.gate),
-            Projection::Up => dense.map(|m| &mut m.up),
-            Projection::Down => dense.map(|m| &mut m.down),
-        }
-    }
 }

@@ -5,8 +5,9 @@ use crate::batching::each_batch;
 use crate::evaluate::{loss_row, scatter};
 use candle_core::Tensor;
 use uspx_domain::{Cut, LossRow, UnitKind};
-use uspx_model::batch::{Batch, Frame, Sequence};
+use uspx_model::batch::{Batch, Sequence};
 use uspx_model::cuts::CutTaps;
+use uspx_model::layers::frame::Frame;
 use uspx_model::taps::Site;
 use uspx_model::{LoadedModel, Pulse, Readable, Spool, loss};
 

@@ -6,12 +6,15 @@
 
 pub mod encode;
 pub mod file;
+mod llama3;
 pub mod metadata;
 pub mod names;
+mod pairs;
 mod read;
 pub mod rope_order;
 mod sentencepiece;
 pub mod special;
+mod token;
 pub mod tokenizer;
 pub mod write;
 

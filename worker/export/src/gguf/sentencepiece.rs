@@ -4,14 +4,12 @@
 //! list of merges instead: every way to split a piece into two pieces, in the order of the scores, which is how
 //! transformers converts these tokenizers. Spaces are `▁`; what no piece covers falls back to byte pieces `<0x..>`.
 
-use super::tokenizer::{Token, tables};
+use super::token::{Token, UNKNOWN, tables};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// SentencePiece's space.
 const SPACE: &str = "\u{2581}";
-/// llama.cpp's type of the unknown token.
-const UNKNOWN: i32 = 2;
 
 /// A tokenizer.json. `prefix`: a text begins as if a space stood before it.
 pub(super) fn tokenizer_json(tokens: &[Token<'_>], scores: &[f32], prefix: bool) -> Value {

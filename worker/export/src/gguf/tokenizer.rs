@@ -3,6 +3,8 @@
 //!
 //! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows can be written.
 
+use super::sentencepiece;
+use super::token::{CONTROL, NORMAL, Token, UNUSED, USER_DEFINED, tables};
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value as Gguf;
 use serde_json::{Map, Value, json};
@@ -16,13 +18,6 @@ const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p
 /// Qwen 2's: a digit at a time.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-// llama.cpp's token types.
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
-const BYTE: i32 = 6;
 
 fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
     Err(ExportError::Unsupported(reason.into()))
@@ -150,25 +145,6 @@ fn rule(pre: &str) -> Option<Rule> {
     })
 }
 
-/// A token of a GGUF file.
-pub(super) struct Token<'a> {
-    pub text: &'a str,
-    /// llama.cpp's type.
-    pub kind: i32,
-}
-
-impl Token<'_> {
-    /// Part of the vocabulary proper.
-    pub fn is_plain(&self) -> bool {
-        self.kind == NORMAL || self.kind == BYTE
-    }
-
-    /// Neither that nor unused: found in a text before it is split. With whether it is a control token.
-    pub fn is_added(&self) -> Option<bool> {
-        (!self.is_plain() && self.kind != UNUSED).then_some(self.kind == CONTROL)
-    }
-}
-
 /// A tokenizer.json from `tokenizer.ggml.*`.
 ///
 /// # Errors
@@ -203,7 +179,7 @@ pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Result<Value> {
             let scores = scores.iter().map(Gguf::to_f32).collect::<candle_core::Result<Vec<f32>>>();
             let scores = scores.ok().filter(|s| s.len() == tokens.len()).ok_or_else(|| absent("scores"))?;
             let prefix = metadata.get("tokenizer.ggml.add_space_prefix").and_then(|v| v.to_bool().ok()).unwrap_or(true);
-            Ok(super::sentencepiece::tokenizer_json(&tokens, &scores, prefix))
+            Ok(sentencepiece::tokenizer_json(&tokens, &scores, prefix))
         }
         other => unsupported(format!(
             "the tokenizer `{other}` is not known: byte-level BPE (gpt2) and SentencePiece's (llama) are"
@@ -213,23 +189,6 @@ pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Result<Value> {
 
 fn strings(value: &Gguf) -> Option<Vec<&str>> {
     value.to_vec().ok()?.iter().map(|v| v.to_string().ok().map(String::as_str)).collect()
-}
-
-/// tokenizer.json's vocabulary and added tokens. `in_vocabulary` says which tokens the vocabulary holds.
-pub(super) fn tables(tokens: &[Token<'_>], in_vocabulary: fn(&Token<'_>) -> bool) -> (Map<String, Value>, Vec<Value>) {
-    let (mut vocab, mut added) = (Map::new(), Vec::new());
-    for (id, token) in tokens.iter().enumerate() {
-        if in_vocabulary(token) {
-            vocab.insert(token.text.to_owned(), id.into());
-        }
-        if let Some(special) = token.is_added() {
-            added.push(json!({
-                "id": id, "content": token.text, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special,
-            }));
-        }
-    }
-    (vocab, added)
 }
 
 fn byte_level(rule: &Rule, tokens: &[Token<'_>], merges: Vec<Value>) -> Value {

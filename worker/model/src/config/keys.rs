@@ -5,38 +5,10 @@
 //! families' keys that would change the mathematics. The first row that names a key and a family counts.
 
 use super::families::Family;
-use super::values::{Keys, shown};
-use super::{refuse, rope};
+use super::role::{Neutral, Role, check_neutral};
+use super::rope;
+use super::values::Keys;
 use crate::ModelError;
-use serde_json::Value;
-
-/// What becomes of a key.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Role {
-    /// It decides what is computed.
-    Used,
-    /// It does, except in the case named here.
-    UsedUnless(&'static str),
-    /// Nothing here depends on it, for this reason.
-    NoEffect(&'static str),
-    /// Another value than these changes the mathematics in a way that is not known here. `null` is always neutral.
-    Only(&'static [Neutral]),
-}
-
-/// A value that changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Neutral {
-    /// No value but `null`.
-    Null,
-    /// true or false.
-    Flag(bool),
-    /// This number.
-    Number(f64),
-    /// This string.
-    Text(&'static str),
-    /// An empty list or object.
-    Empty,
-}
 
 use Family::{GptOss, Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3Moe};
 use Neutral::{Empty, Flag, Null, Number, Text};
@@ -203,40 +175,6 @@ pub(super) fn check(family: Family, keys: &Keys<'_>) -> Result<(), ModelError> {
         }
     }
     Ok(())
-}
-
-pub(super) fn check_neutral(path: &str, value: &Value, neutral: &[Neutral]) -> Result<(), ModelError> {
-    if neutral.iter().any(|n| n.is(value)) {
-        return Ok(());
-    }
-    let accepted: Vec<String> = neutral.iter().map(|n| n.shown()).collect();
-    refuse(format!(
-        "`{path}` is {}, which changes the mathematics in a way that is not known here: only {} is",
-        shown(value),
-        accepted.join(" or ")
-    ))
-}
-
-impl Neutral {
-    fn is(self, value: &Value) -> bool {
-        match self {
-            Null => value.is_null(),
-            Flag(flag) => value.as_bool() == Some(flag),
-            Number(number) => value.as_f64() == Some(number),
-            Text(text) => value.as_str() == Some(text),
-            Empty => value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(|o| o.is_empty()),
-        }
-    }
-
-    fn shown(self) -> String {
-        match self {
-            Null => "null".to_owned(),
-            Flag(flag) => flag.to_string(),
-            Number(number) => number.to_string(),
-            Text(text) => format!("\"{text}\""),
-            Empty => "an empty one".to_owned(),
-        }
-    }
 }
 
 /// The keys of a file that nobody here knows, sorted.

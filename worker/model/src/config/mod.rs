@@ -7,11 +7,13 @@
 mod families;
 mod keys;
 mod read;
+mod role;
 mod rope;
 mod values;
 
 pub use families::Family;
-pub use keys::{Neutral, Role, role};
+pub use keys::role;
+pub use role::{Neutral, Role};
 pub use rope::{Rope, RopeScaling};
 
 use crate::ModelError;

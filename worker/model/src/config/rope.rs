@@ -3,7 +3,7 @@
 //! before the one within.
 
 use super::families::Family;
-use super::keys::{Neutral, Role, check_neutral};
+use super::role::{Neutral, Role, check_neutral};
 use super::values::Keys;
 use super::{missing, refuse};
 use crate::ModelError;

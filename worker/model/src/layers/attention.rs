@@ -4,8 +4,8 @@
 //! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to
 //! rectangles of like lengths.
 
-use crate::batch::Frame;
 use crate::layers::cache::LayerCache;
+use crate::layers::frame::Frame;
 use crate::layers::fused::{Heads, attend};
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;

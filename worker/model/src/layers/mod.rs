@@ -1,13 +1,17 @@
 //! The parts of a transformer block, each differentiable.
 
+pub mod adapter;
 pub mod attention;
+pub mod block;
 pub mod cache;
+pub mod frame;
 mod fused;
 mod gated;
 pub mod linear;
 pub mod mlp;
 pub mod moe;
 pub mod norm;
+pub mod rectangle;
 pub mod rope;
 pub mod rows;
 pub(crate) mod slices;

@@ -1,0 +1,102 @@
+//! The command line: every command and example; the flags of each stand in the modules below.
+
+mod colony;
+mod mask;
+mod model;
+mod probe;
+mod student;
+
+use clap::{Parser, Subcommand};
+
+pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WorkerArgs};
+pub use mask::{MaskBuildArgs, MaskCommand, Spread};
+pub use model::{Precision, RunArgs};
+pub use probe::{AblateArgs, BaselineArg, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
+pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
+
+/// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student of them.
+#[derive(Parser, Debug)]
+#[command(name = "uspx", version, propagate_version = true, after_help = "Begin with: uspx demo")]
+pub struct Cli {
+    /// Log more (twice: much more). USPX_LOG chooses finely.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The level that `-v` asks for.
+    pub fn log_level(&self) -> &'static str {
+        match self.verbose {
+            0 => "warn",
+            1 => "info",
+            _ => "debug",
+        }
+    }
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// The whole loop on a small teacher and student that come with uspx.
+    #[command(after_help = "Example: uspx demo --workers 2 --out ./uspx-demo")]
+    Demo(DemoArgs),
+    /// The coordinator of a colony over NATS.
+    #[command(after_help = "Example: uspx coordinator -c uspx.toml --nats nats://box:4222 --store s3://bucket/uspx")]
+    Coordinator(CoordinatorArgs),
+    /// A worker of a colony over NATS.
+    #[command(
+        after_help = "Example: uspx worker --name spare-box --nats nats://box:4222 --store s3://bucket/uspx --models ./teacher,./student"
+    )]
+    Worker(WorkerArgs),
+    /// Fetches and verifies the newest student.
+    #[command(after_help = "Example: uspx pull s3://bucket/uspx")]
+    Pull(PullArgs),
+    /// Chats with the student that was pulled.
+    #[command(after_help = "Example: uspx run \"List files by size\"")]
+    Run(ChatArgs),
+    /// The colony at a glance.
+    #[command(after_help = "Example: uspx status --nats nats://box:4222 --watch")]
+    Status(StatusArgs),
+    /// Loss, divergence and speed of a model on prompts.
+    #[command(after_help = "Example: uspx eval --model ./teacher --prompts mine.jsonl --mask mask.json")]
+    Eval(EvalArgs),
+    /// One probe on this machine, without a colony.
+    #[command(subcommand)]
+    Probe(ProbeCommand),
+    /// Masks: build one here, without a colony.
+    #[command(subcommand)]
+    Mask(MaskCommand),
+    /// Prints completions for a shell.
+    #[command(after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// The number of threads asked for.
+    pub fn threads(&self) -> Option<usize> {
+        match self {
+            Self::Eval(a) => a.common.run.threads,
+            Self::Probe(p) => p.common().run.threads,
+            Self::Mask(MaskCommand::Build(a)) => a.common.run.threads,
+            Self::Demo(a) => Some(a.threads_per_worker()),
+            Self::Worker(a) => a.threads,
+            Self::Run(a) => a.run.threads,
+            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Completions { .. } => None,
+        }
+    }
+}
+
+/// A count of at least one.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}

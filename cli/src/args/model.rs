@@ -1,0 +1,73 @@
+//! How a model is run: flags of every command that runs one.
+
+use super::positive;
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use uspx_model::chat::{Bounds, OpenedReasoning};
+
+/// Flags of everything that runs a model.
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Where to run: cpu, cuda:0, metal.
+    #[arg(long, default_value = "cpu", env = "USPX_DEVICE")]
+    pub device: String,
+    /// What to compute with: f32, or bf16 on a GPU [default: bf16 on CUDA where no gradient is asked for, else f32].
+    #[arg(long, env = "USPX_DTYPE")]
+    pub dtype: Option<Precision>,
+    /// Threads for the mathematics [default: the physical cores].
+    #[arg(long, env = "USPX_THREADS", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Tokens run together [default: as many as the memory takes, 4096 where that is enough].
+    #[arg(long, value_parser = positive)]
+    pub batch_tokens: Option<usize>,
+    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether the model is streamed.
+    #[arg(long, env = "USPX_MEMORY")]
+    pub memory: Option<ByteSize>,
+    /// Leave the weights in their file and read one layer at a time, whatever the memory.
+    #[arg(long)]
+    pub stream: bool,
+    /// Bound on what a model that reasons writes before its answer; one that meets it has given no answer.
+    #[arg(long, env = "USPX_MAX_REASONING_TOKENS", default_value_t = Bounds::REASONING)]
+    pub max_reasoning_tokens: usize,
+    /// What becomes of reasoning that the generation prompt opens, where a given answer is scored: an empty think block
+    /// (closed), or none (open: the answer stands in the reasoning's place).
+    #[arg(long, env = "USPX_REASONING", value_enum, default_value = "closed")]
+    pub reasoning: Opened,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// Bounds on a reply whose answer has at most `answer` tokens.
+    pub fn bounds(&self, answer: usize) -> Bounds {
+        Bounds { answer, reasoning: self.max_reasoning_tokens }
+    }
+}
+
+/// See [`OpenedReasoning`].
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum Opened {
+    /// Closed empty.
+    Closed,
+    /// Left open.
+    Open,
+}
+
+impl From<Opened> for OpenedReasoning {
+    fn from(opened: Opened) -> Self {
+        match opened {
+            Opened::Closed => Self::Closed,
+            Opened::Open => Self::Open,
+        }
+    }
+}
+
+/// What is computed with.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with the exponent of 32-bit ones; sums and norms in 32 bits.
+    Bf16,
+}

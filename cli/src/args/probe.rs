@@ -1,0 +1,144 @@
+//! `uspx probe` and `uspx eval`: a model and prompts, and what is measured.
+
+use super::model::RunArgs;
+use super::positive;
+use crate::rows;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use uspx_domain::{Baseline, Estimator, UnitKind};
+
+/// A model and prompts.
+#[derive(Args, Debug, Clone)]
+pub struct ProbeArgs {
+    /// The model's folder, or a GGUF file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// The prompts (JSON lines).
+    #[arg(long)]
+    pub prompts: PathBuf,
+    /// Use the first N prompts only.
+    #[arg(long, value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Go on without lines that are no prompts.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Bound on answers that the model must give itself, where a prompt has no reference.
+    #[arg(long, default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `uspx eval`.
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    /// Model and prompts.
+    #[command(flatten)]
+    pub common: ProbeArgs,
+    /// Evaluate under this mask; KL is then measured against the model without it.
+    #[arg(long)]
+    pub mask: Option<PathBuf>,
+    /// Measure KL against this model (of the same tokenizer).
+    #[arg(long, conflicts_with = "mask")]
+    pub against: Option<PathBuf>,
+    /// Also decode answers greedily and count those equal to the reference.
+    #[arg(long)]
+    pub exact_match: bool,
+}
+
+/// `uspx probe …`.
+#[derive(Subcommand, Debug)]
+pub enum ProbeCommand {
+    /// Routing and activation statistics of one forward pass.
+    #[command(after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl --json")]
+    Trace(TraceArgs),
+    /// Effects of single units, exact or by gradient.
+    #[command(
+        after_help = "Example: uspx probe patch --model ./teacher --prompts mine.jsonl --units expert,head --method atp"
+    )]
+    Patch(PatchArgs),
+    /// The loss under a mask.
+    #[command(after_help = "Example: uspx probe ablate --model ./teacher --prompts mine.jsonl --mask mask.json")]
+    Ablate(AblateArgs),
+}
+
+impl ProbeCommand {
+    /// What all probes share.
+    pub fn common(&self) -> &ProbeArgs {
+        match self {
+            Self::Trace(a) => &a.common,
+            Self::Patch(a) => &a.common,
+            Self::Ablate(a) => &a.common,
+        }
+    }
+}
+
+/// `uspx probe trace`.
+#[derive(Args, Debug)]
+pub struct TraceArgs {
+    /// Model and prompts.
+    #[command(flatten)]
+    pub common: ProbeArgs,
+    /// For benchmarks: the lines of --prompts are token ids, {"ids": [..], "response_start": n}.
+    #[arg(long, hide = true)]
+    pub tokenised: bool,
+    /// For benchmarks: do it so many times.
+    #[arg(long, hide = true, default_value_t = 1, value_parser = positive)]
+    pub repeat: usize,
+}
+
+/// What replaces a unit.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaselineArg {
+    /// Nothing.
+    Zero,
+    /// Its mean over the prompts.
+    Mean,
+}
+
+impl From<BaselineArg> for Baseline {
+    fn from(baseline: BaselineArg) -> Self {
+        match baseline {
+            BaselineArg::Zero => Self::Zero,
+            BaselineArg::Mean => Self::Mean,
+        }
+    }
+}
+
+/// `uspx probe patch`.
+#[derive(Args, Debug)]
+pub struct PatchArgs {
+    /// Model and prompts.
+    #[command(flatten)]
+    pub common: ProbeArgs,
+    /// Which units.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "expert,head",
+        value_parser = rows::unit_kind()
+    )]
+    pub units: Vec<UnitKind>,
+    /// How.
+    #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
+    pub method: Estimator,
+    /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed) [default: zero for
+    /// exact, mean for atp].
+    #[arg(long, value_enum)]
+    pub baseline: Option<BaselineArg>,
+    /// Only these layers, as A..B (B not included).
+    #[arg(long)]
+    pub layers: Option<String>,
+}
+
+/// `uspx probe ablate`.
+#[derive(Args, Debug)]
+pub struct AblateArgs {
+    /// Model and prompts.
+    #[command(flatten)]
+    pub common: ProbeArgs,
+    /// The mask.
+    #[arg(long)]
+    pub mask: PathBuf,
+}

@@ -1,0 +1,79 @@
+//! `uspx pull` and `uspx run`: students that are published.
+
+use super::model::RunArgs;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// `uspx pull`.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// The store [default: the one pulled from last].
+    pub store: Option<String>,
+    /// Which release [default: the newest].
+    #[arg(long)]
+    pub release: Option<u64>,
+    /// Where students are kept.
+    #[arg(long, env = "USPX_STUDENTS")]
+    pub into: Option<PathBuf>,
+    /// Read a release that is here already through, and mend it.
+    #[arg(long)]
+    pub repair: bool,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which of a release's formats to run.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudentFormat {
+    /// The GGUF file.
+    Gguf,
+    /// The GPTQ folder.
+    Gptq,
+}
+
+/// What answers in `uspx run`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// An installed llama.cpp where it is the quicker one, else our own.
+    Auto,
+    /// Our own.
+    Own,
+    /// llama.cpp's llama-server, on PATH or where USPX_LLAMA_CPP points.
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+}
+
+/// `uspx run`.
+#[derive(Args, Debug)]
+pub struct ChatArgs {
+    /// Ask this and end; without it, chat line by line.
+    pub prompt: Option<String>,
+    /// Where students are kept.
+    #[arg(long, env = "USPX_STUDENTS")]
+    pub from: Option<PathBuf>,
+    /// Run this model instead: a folder or a GGUF file.
+    #[arg(long, conflicts_with = "from")]
+    pub model: Option<PathBuf>,
+    /// Which of the release's formats.
+    #[arg(long, value_enum, default_value = "gguf")]
+    pub format: StudentFormat,
+    /// What is to answer.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub engine: Engine,
+    /// A system message.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// 0 is greedy; above it, answers are drawn.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Bound on an answer.
+    #[arg(long, default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}

@@ -1,0 +1,49 @@
+//! What is for people: the mask and the status, in the state folder and on the bus.
+
+use super::Coordinator;
+use crate::ServiceError;
+use crate::status::{self, write_file};
+use bytes::Bytes;
+use std::time::Duration;
+use uspx_colony::MaskVersion;
+use uspx_wire::subjects::{MASK, STATUS};
+use uspx_wire::{MaskMessage, encode};
+
+/// How long sharing status or mask may take.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
+
+impl Coordinator {
+    /// Writes the mask beside the ledger and shares it.
+    pub(super) async fn share_mask(&self, mask: &MaskVersion) -> Result<(), ServiceError> {
+        let Some(figures) = status::mask_status(self.colony.state()) else { return Ok(()) };
+        tracing::info!(version = mask.version, stability = figures.stability, "a new mask");
+        let path = self.settings.state.join("mask.json");
+        let text = serde_json::to_vec_pretty(&mask.mask).map_err(|e| ServiceError::file(&path)(e.into()))?;
+        write_file(&path, &text)?;
+        let message = encode(&MaskMessage { status: figures, mask: mask.mask.clone() })?;
+        self.tell(MASK, message).await;
+        Ok(())
+    }
+
+    /// Writes the status where `uspx status` looks for it.
+    pub(super) async fn show(&self) -> Result<(), ServiceError> {
+        let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
+        let path = self.settings.state.join("status.json");
+        write_file(&path, &serde_json::to_vec_pretty(&message).map_err(|e| ServiceError::file(&path)(e.into()))?)?;
+        self.tell(STATUS, encode(&message)?).await;
+        self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
+        Ok(())
+    }
+
+    /// Shares what is for people only: trouble with the bus must hold nothing up.
+    async fn tell(&self, key: &str, value: Bytes) {
+        if !self.bus.is_connected() {
+            return;
+        }
+        match tokio::time::timeout(TELL_WITHIN, self.bus.put(key, value)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, key, "not shared; the next one will be"),
+            Err(_) => tracing::warn!(key, "not shared in time; the next one will be"),
+        }
+    }
+}
