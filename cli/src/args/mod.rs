@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WorkerArgs};
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
 pub use model::{Precision, RunArgs};
-pub use probe::{AblateArgs, BaselineArg, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
+pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
 
 /// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student of them.
