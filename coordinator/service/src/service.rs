@@ -73,6 +73,10 @@ impl Coordinator {
             records += 1;
         })?;
         tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
+        if !state.deviations().is_empty() {
+            let epochs = state.deviations();
+            tracing::warn!(?epochs, "today's rules would decide otherwise; what was decided stands");
+        }
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
         Ok(Self {
             dispatch,
@@ -203,7 +207,7 @@ impl Coordinator {
             return Ok(None);
         };
         let config = self.settings.plan.config(teacher, student.0, &self.book);
-        let step = self.colony.found(config)?;
+        let step = self.colony.found(config, *uuid::Uuid::new_v4().as_bytes())?;
         self.commit(step).await
     }
 
