@@ -60,6 +60,9 @@ pub enum Command {
     /// Masks: build one here, without a colony.
     #[command(subcommand)]
     Mask(MaskCommand),
+    /// The ledger: is it whole?
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Prints completions for a shell.
     #[command(after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx")]
     Completions {
@@ -78,7 +81,7 @@ impl Command {
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => a.threads,
             Self::Run(a) => a.run.threads,
-            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Completions { .. } => None,
+            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Ledger(_) | Self::Completions { .. } => None,
         }
     }
 }
@@ -544,6 +547,26 @@ pub struct StatusArgs {
     /// Show it again every two seconds.
     #[arg(long)]
     pub watch: bool,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `uspx ledger`.
+#[derive(Subcommand, Debug)]
+pub enum LedgerCommand {
+    /// Reads the ledger through: how many records, how far synced, whether whole. Changes nothing, and may run beside a
+    /// coordinator.
+    #[command(after_help = "Example: uspx ledger check --state ./uspx-demo/colony")]
+    Check(LedgerCheckArgs),
+}
+
+/// `uspx ledger check`.
+#[derive(Args, Debug)]
+pub struct LedgerCheckArgs {
+    /// The state folder of a coordinator on this machine.
+    #[arg(long, env = "USPX_STATE", default_value = ".")]
+    pub state: PathBuf,
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,
