@@ -72,6 +72,18 @@ fn every_changed_byte_is_damage_of_its_record_or_a_tail() {
 }
 
 #[test]
+fn all_of_a_record_but_its_length_is_told_to_have_changed() {
+    let (ledger, heads) = small();
+    let third = places(&ledger)[2].clone();
+    for at in third.start + 4..third.end {
+        let mut changed = ledger.clone();
+        changed[at] ^= 1;
+        let found = damage(&changed, &heads[RECORDS.len()]);
+        assert_eq!(found, Damage { at: third.start as u64, sequence: 3, fault: Fault::Changed });
+    }
+}
+
+#[test]
 fn every_cut_is_damage_of_the_record_it_cuts_or_a_tail() {
     let (ledger, heads) = small();
     for (synced, head) in heads.iter().enumerate() {
