@@ -5,7 +5,7 @@ mod telling;
 
 use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming};
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
 use crate::registry::{Registry, holdings};
 use crate::status::{self, Progress};
 use crate::{CoordinatorSettings, PromptBook, ServiceError, notice};
@@ -68,7 +68,7 @@ impl Coordinator {
         std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
         let mut records = 0u64;
-        let ledger = Ledger::open(&settings.state.join("ledger"), |record| {
+        let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
             records += 1;
         })?;
