@@ -2,7 +2,7 @@
 //!
 //! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must not (invariant 1).
 
-use crate::{CampaignConfig, GateReport, PlannedTask, Stage};
+use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uspx_domain::{Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
@@ -13,6 +13,8 @@ use uspx_domain::{Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNu
 pub enum Record {
     /// A campaign begins. Trails of the same teacher and the published student live on from the one before.
     Founded(Box<Founding>),
+    /// A campaign that had ended goes on.
+    Continued(Box<More>),
     /// A batch of work was planned.
     EpochOpened {
         /// Its number, from 1, never used twice.
@@ -121,6 +123,15 @@ impl Founding {
         let digest = self.campaign.digest();
         Digest::of(&[self.nonce.as_slice(), digest.0.as_slice()].concat())
     }
+}
+
+/// What a campaign that had ended goes on with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct More {
+    /// Prompts that it did not have; they take the places after the others.
+    pub prompts: Vec<PromptEntry>,
+    /// Exact runs beyond those made, all of which are to be made.
+    pub pairs: u64,
 }
 
 /// What an epoch's evidence decided. A replay takes it from here, so that later rules cannot make

@@ -32,6 +32,15 @@ fn the_stages_come_in_order_and_names_are_unique() {
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
 }
 
+/// Whoever proposes and allocates, the golden campaign's epochs stay as they were, byte for byte.
+#[test]
+fn the_epochs_of_the_golden_campaign_are_pinned() {
+    let bytes = rmp_serde::to_vec_named(opened()).unwrap();
+    assert_eq!(uspx_domain::Digest::of(&bytes).hex(), GOLDEN);
+}
+
+const GOLDEN: &str = "f0a49d9bb68fb39685d39809ea9d3598a9904003f56825a4395c43103c44a2a5";
+
 #[test]
 fn planning_again_gives_the_same_tasks() {
     let (service, _) = honest(campaign("again"));

@@ -80,6 +80,12 @@ pub enum ConfigError {
     /// A campaign is under way.
     #[error("campaign `{0}` is still under way: end it first")]
     UnderWay(String),
+    /// There is no campaign to continue.
+    #[error("no campaign has ended here: there is none to continue")]
+    NotEnded,
+    /// A campaign is to be continued with nothing.
+    #[error("there is nothing to continue with: give more prompts or more exact runs")]
+    NothingMore,
     /// A prompt's id stands twice.
     #[error("prompt `{0}` is named twice: give every prompt its own id")]
     Twice(String),

@@ -1,15 +1,23 @@
 //! What comes next: a pure function of the state. It is asked only when no epoch is open.
+//!
+//! Proposers, one a file, offer what they would have measured or made next; the allocator chooses among their offers.
+//! Today it takes the first that has any work, in the order of a campaign; what an offer gains and costs comes in here.
 
-mod judge;
-mod probe;
-mod student;
+mod distil;
+mod explore;
+mod export;
+mod judge_masks;
+mod judge_students;
+mod label;
+mod patch;
+mod trace;
+mod view;
 
-pub use judge::label_mask;
+pub use label::label_mask;
 
-use crate::reasons::because;
 use crate::state::Stage;
-use crate::{CampaignConfig, Ending, PlannedTask, Purpose, Split, State};
-use uspx_domain::{Digest, Fingerprint, Work};
+use crate::{Ending, PlannedTask, State};
+use view::{Piece, View, batches};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,144 +37,66 @@ pub enum Next {
     Wait,
 }
 
+/// What a proposer offers.
+enum Offer {
+    /// Nothing: what it could ask for is asked for.
+    Nothing,
+    /// This batch of work.
+    Work(Vec<Piece>),
+    /// It cannot begin, and nothing after it can: what is missing, and why.
+    Blocked(String),
+}
+
+impl From<Vec<Piece>> for Offer {
+    fn from(pieces: Vec<Piece>) -> Self {
+        if pieces.is_empty() { Self::Nothing } else { Self::Work(pieces) }
+    }
+}
+
+/// A source of work.
+trait Proposer: Sync {
+    /// What its work is for.
+    fn stage(&self) -> Stage;
+
+    /// What it would have done next.
+    fn offer(&self, view: &View<'_>) -> Offer;
+}
+
+/// Every proposer, in the order of a campaign.
+const PROPOSERS: [&dyn Proposer; 8] = [
+    &trace::Trace,
+    &patch::Patch,
+    &explore::Explore,
+    &judge_masks::JudgeMasks,
+    &label::Label,
+    &distil::Distil,
+    &export::Export,
+    &judge_students::JudgeStudents,
+];
+
 /// The next batch.
 pub fn plan(state: &State) -> Next {
     match &state.campaign {
-        Some(campaign) if !state.open && state.ending.is_none() && state.gate.is_none() => next(campaign, state),
+        Some(campaign) if !state.open && state.ending.is_none() && state.gate.is_none() => {
+            allocate(&View { campaign, state })
+        }
         _ => Next::Wait,
     }
 }
 
-fn next(campaign: &CampaignConfig, state: &State) -> Next {
-    let planner = Planner { campaign, state };
-    let mut stage = following(campaign, state);
-    // A stage may have nothing to do (no prompts for patching, say); the one after it is next then.
-    while let Some(now) = stage {
-        if let Some(missing) = planner.missing(now) {
-            return Next::End(Ending::Failed(missing));
+/// Chooses among the offers: the first that has work. Where none has, the students are judged as far as they ever will be.
+fn allocate(view: &View<'_>) -> Next {
+    for proposer in PROPOSERS {
+        match proposer.offer(view) {
+            Offer::Nothing => {}
+            Offer::Work(pieces) => {
+                return Next::Open { stage: proposer.stage(), tasks: view.number(pieces) };
+            }
+            Offer::Blocked(why) => return Next::End(Ending::Failed(why)),
         }
-        let works = planner.works(now);
-        if !works.is_empty() {
-            return Next::Open { stage: now, tasks: planner.number(works) };
-        }
-        stage = after(now);
     }
-    match planner.lacks_judgement() {
+    match judge_students::lacks_judgement(view) {
         Some(missing) => Next::End(Ending::Failed(missing)),
         None => Next::Gate,
     }
-}
-
-fn following(campaign: &CampaignConfig, state: &State) -> Option<Stage> {
-    match state.stage {
-        None => Some(Stage::Trace),
-        Some(Stage::Patch | Stage::Explore) if !explored_enough(campaign, state) => Some(Stage::Explore),
-        Some(Stage::Patch | Stage::Explore) => Some(Stage::JudgeMasks),
-        Some(stage) => after(stage),
-    }
-}
-
-fn after(stage: Stage) -> Option<Stage> {
-    match stage {
-        Stage::Trace => Some(Stage::Patch),
-        Stage::Patch => Some(Stage::Explore),
-        Stage::Explore => Some(Stage::JudgeMasks),
-        Stage::JudgeMasks => Some(Stage::Label),
-        Stage::Label => Some(Stage::Distil),
-        Stage::Distil => Some(Stage::Export),
-        Stage::Export => Some(Stage::JudgeStudents),
-        Stage::JudgeStudents => None,
-    }
-}
-
-/// Whether the exact budget is spent, or the mask is stable after the least that must be spent.
-fn explored_enough(campaign: &CampaignConfig, state: &State) -> bool {
-    let spent = state.explored.pairs;
-    let stable = state.stable_versions >= campaign.mask.stable_versions;
-    spent >= campaign.probe.exact_pairs || (stable && spent >= campaign.probe.exact_least)
-}
-
-/// A piece of work, the model that it is about, and what its answer is for.
-type Piece = (Fingerprint, Purpose, Work<u32>);
-
-/// The planner's view.
-struct Planner<'a> {
-    campaign: &'a CampaignConfig,
-    state: &'a State,
-}
-
-impl Planner<'_> {
-    fn works(&self, stage: Stage) -> Vec<Piece> {
-        match stage {
-            Stage::Trace => self.trace(),
-            Stage::Patch => self.patch(),
-            Stage::Explore if explored_enough(self.campaign, self.state) => Vec::new(),
-            Stage::Explore => self.explore(),
-            Stage::JudgeMasks => self.judge_masks(),
-            Stage::Label => self.label(),
-            Stage::Distil => self.distil(),
-            Stage::Export => self.export(),
-            Stage::JudgeStudents => self.judge_students(),
-        }
-    }
-
-    /// What a stage cannot begin without, and why it is not there.
-    fn missing(&self, stage: Stage) -> Option<String> {
-        let results = &self.state.results;
-        let labels = |split| results.labels.get(&split).is_none_or(|l| l.is_empty());
-        let (what, work) = match stage {
-            Stage::Patch if self.state.trails.is_empty() => (self.untraced(), "trace"),
-            Stage::JudgeMasks if self.state.mask.is_none() => ("there is no evidence to draw a mask from", "ablate"),
-            Stage::Distil if labels(Split::Train) => ("no train prompt was labelled", "label"),
-            Stage::Distil if labels(Split::Validation) => ("no validation prompt was labelled", "label"),
-            Stage::Export if results.adapters.is_empty() => ("no training succeeded", "distil"),
-            Stage::JudgeStudents if !results.exports.contains_key(&crate::Contender::Gptq) => {
-                ("the GPTQ export was given up, and the gate judges no other", "export")
-            }
-            _ => return None,
-        };
-        Some(because(self.state, what, work))
-    }
-
-    fn untraced(&self) -> &'static str {
-        let given_up = self.state.tickets.values().any(|t| !t.is_answered() && t.task.work.name() == "trace");
-        if given_up { "no trace task was answered" } else { "no train prompt could be traced" }
-    }
-
-    fn lacks_judgement(&self) -> Option<String> {
-        let missing = |who| self.state.judged(who).is_none_or(|rows| rows.is_empty());
-        let what = match () {
-            () if missing(crate::Contender::Gptq) => "the GPTQ student was not judged",
-            () if missing(self.rival()) => "what the student is to beat was not judged",
-            () => return None,
-        };
-        Some(because(self.state, what, "judge"))
-    }
-
-    /// A split's prompts, but for those that the teacher is known to be unable to run.
-    fn measurable(&self, split: Split) -> Vec<u32> {
-        let teacher = self.campaign.teacher;
-        self.campaign.split(split).into_iter().filter(|at| !self.state.is_skipped(teacher, *at)).collect()
-    }
-
-    fn number(&self, works: Vec<Piece>) -> Vec<PlannedTask> {
-        let epoch = self.state.epoch + 1;
-        let identity = self.state.identity.unwrap_or(Digest([0; 32]));
-        let task = |(index, piece)| PlannedTask::new(identity, (epoch, index), piece);
-        (0..).zip(works).map(task).collect()
-    }
-
-    fn teacher(&self, purpose: Purpose, work: Work<u32>) -> Piece {
-        (self.campaign.teacher, purpose, work)
-    }
-
-    fn student(&self, purpose: Purpose, work: Work<u32>) -> Piece {
-        (self.campaign.student, purpose, work)
-    }
-}
-
-/// Batches of at most `size`, all but equal in length.
-fn batches<T: Clone>(items: &[T], size: u32) -> Vec<Vec<T>> {
-    let parts = items.len().div_ceil(size.max(1) as usize).max(1);
-    items.chunks(items.len().div_ceil(parts).max(1)).map(<[T]>::to_vec).collect()
 }

@@ -1,11 +1,11 @@
 //! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
 
 use crate::{
-    Cause, Contender, Decision, Ending, Founding, MaskVersion, PlannedTask, Purpose, Record, Stage, State, Ticket,
-    mask, trail,
+    Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose, Record, Stage, State,
+    Ticket, mask, trail,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Estimator, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId};
+use uspx_domain::{Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
@@ -23,6 +23,7 @@ impl State {
     pub fn fold(&mut self, record: &Record) {
         match record {
             Record::Founded(founding) => self.found(founding),
+            Record::Continued(more) => self.continue_campaign(more),
             Record::EpochOpened { epoch, stage, tasks } => self.open_epoch(*epoch, *stage, tasks),
             Record::Issued { task, worker, attempt, duplicate } => self.issue(*task, worker, *attempt, *duplicate),
             Record::Accepted { answer } => self.accept(answer),
@@ -63,6 +64,12 @@ impl State {
 
     fn open_epoch(&mut self, epoch: u32, stage: Stage, tasks: &[PlannedTask]) {
         (self.epoch, self.stage, self.open) = (epoch, Some(stage), true);
+        self.opened.insert(stage);
+        if stage == Stage::Label {
+            self.label_under(tasks.first().and_then(PlannedTask::label_mask));
+        }
+        let prompts = tasks.iter().flat_map(|t| t.work.prompts()).copied();
+        self.asked.entry(stage).or_default().extend(prompts);
         self.tickets.extend(tasks.iter().map(|t| (t.id, Ticket::new(t.clone()))));
         self.planned += tasks.len() as u64;
         if stage == Stage::Explore {
@@ -70,6 +77,28 @@ impl State {
             self.explored.prompts += tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
             self.explored.pairs += tasks.iter().map(pairs).sum::<u64>();
         }
+    }
+
+    /// Labels of another mask than this are forgotten: they are made anew.
+    fn label_under(&mut self, mask: Option<&Mask>) {
+        if self.results.label_mask.as_ref() != mask {
+            self.results.forget_labels();
+            self.asked.remove(&Stage::Label);
+        }
+    }
+
+    /// The campaign goes on: what is measured stays, what was made and judged of it is made and judged anew.
+    fn continue_campaign(&mut self, more: &More) {
+        let Some(campaign) = &mut self.campaign else { return };
+        campaign.prompts.extend(more.prompts.iter().cloned());
+        let spent = self.explored.pairs;
+        campaign.probe.exact_pairs = campaign.probe.exact_pairs.max(spent) + more.pairs;
+        if more.pairs > 0 {
+            campaign.probe.exact_least = spent + more.pairs;
+        }
+        self.opened.clear();
+        self.results.forget_student();
+        (self.ending, self.gate, self.order) = (None, None, None);
     }
 
     fn issue(&mut self, task: TaskId, worker: &WorkerId, number: u32, duplicate: bool) {

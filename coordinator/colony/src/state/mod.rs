@@ -92,6 +92,10 @@ pub struct State {
     pub(crate) epoch: u32,
     pub(crate) stage: Option<Stage>,
     pub(crate) open: bool,
+    /// Stages opened since the campaign began or was continued.
+    pub(crate) opened: BTreeSet<Stage>,
+    /// Prompts that each stage has asked for, by place.
+    pub(crate) asked: BTreeMap<Stage, BTreeSet<u32>>,
     pub(crate) tickets: BTreeMap<TaskId, Ticket>,
     /// Accepted since the last close; their evidence has not acted yet.
     pub(crate) pending: BTreeMap<TaskId, Answer>,

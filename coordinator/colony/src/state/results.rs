@@ -104,6 +104,20 @@ impl Results {
         self.trials.retain(|role, _| !matches!(role, TrialRole::Current(_) | TrialRole::Candidate(..)));
     }
 
+    /// Forgets all labels.
+    pub(crate) fn forget_labels(&mut self) {
+        self.labels.clear();
+        self.coverage = Coverage::default();
+    }
+
+    /// Forgets what was judged of masks and made of labels. The labels stay.
+    pub(crate) fn forget_student(&mut self) {
+        self.trials.clear();
+        self.adapters.clear();
+        self.exports.clear();
+        self.judged.clear();
+    }
+
     /// The gate prompts that every judged contender has: pooled figures over other prompts could not be compared.
     pub fn shared_prompts(&self) -> BTreeSet<u32> {
         shared(self.judged.values())

@@ -8,7 +8,8 @@ mod progress;
 
 use crate::compare::suspicion;
 use crate::{
-    CampaignConfig, Cause, ConfigError, Ending, Founding, MaskVersion, PlannedTask, RULES, Record, ReleaseOrder, State,
+    CampaignConfig, Cause, ConfigError, Ending, Founding, MaskVersion, More, PlannedTask, RULES, Record, ReleaseOrder,
+    State,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Answer, Fingerprint, Refusal, ReleaseNumber, TaskId, WorkerId};
@@ -163,6 +164,26 @@ impl Colony {
         let mut turn = Turn::new(self);
         let founding = Founding { nonce, rules: RULES, campaign };
         turn.record(Record::Founded(Box::new(founding)));
+        turn.advance();
+        Ok(turn.step)
+    }
+
+    /// Lets a campaign that has ended go on with more prompts or more exact runs.
+    ///
+    /// # Errors
+    /// Where none has ended, nothing is added, or a prompt is one that it has.
+    pub fn continue_campaign(&mut self, more: More) -> Result<Step, ConfigError> {
+        let ended = self.state.campaign.as_ref().filter(|_| self.state.ending.is_some());
+        let campaign = ended.ok_or(ConfigError::NotEnded)?;
+        if more == More::default() {
+            return Err(ConfigError::NothingMore);
+        }
+        let mut known: BTreeSet<&str> = campaign.prompts.iter().map(|p| p.id.as_str()).collect();
+        if let Some(twice) = more.prompts.iter().find(|p| !known.insert(p.id.as_str())) {
+            return Err(ConfigError::Twice(twice.id.clone()));
+        }
+        let mut turn = Turn::new(self);
+        turn.record(Record::Continued(Box::new(more)));
         turn.advance();
         Ok(turn.step)
     }

@@ -1,49 +1,40 @@
-//! Probing: one trace of everything, attribution patching on some, then rounds of exact bans and candidate masks.
+//! Proposes rounds of exact bans and candidate masks, until the budget is spent or the mask is stable.
 //!
 //! A round spends most of its budget on all units alike and the rest where the pheromone points; each part and the
 //! candidate masks look at fresh prompts. Tasks hold units of few layers, so that a worker can reuse what lies below them.
 
-use super::judge::Trial;
-use super::{Piece, Planner, batches};
+use super::judge_masks::{Trial, trials};
+use super::{Offer, Piece, Proposer, View, batches};
 use crate::mask::{Budget, near};
+use crate::state::Stage;
 use crate::{Dice, Purpose, Split, TrialRole};
-use uspx_domain::{Ablate, Cut, Estimate, Estimator, Unit, Work};
+use uspx_domain::{Ablate, Cut, Unit, Work};
 
-impl Planner<'_> {
-    pub(super) fn trace(&self) -> Vec<Piece> {
-        let batches = batches(&self.campaign.split(Split::Train), self.campaign.probe.trace_batch);
-        let trace = |prompts| self.estimate(Estimator::TRACE, prompts);
-        batches.into_iter().map(trace).collect()
+pub(super) struct Explore;
+
+impl Proposer for Explore {
+    fn stage(&self) -> Stage {
+        Stage::Explore
     }
 
-    pub(super) fn patch(&self) -> Vec<Piece> {
-        let probe = &self.campaign.probe;
-        let mut prompts = self.measurable(Split::Train);
-        Dice::new(self.campaign.seed, "patch", 0).shuffle(&mut prompts);
-        prompts.truncate(probe.patch_prompts as usize);
-        let batches = batches(&prompts, probe.patch_batch);
-        batches.into_iter().map(|prompts| self.estimate(Estimator::ATP, prompts)).collect()
-    }
-
-    /// All units that the estimator measures, with the campaign's baseline where it takes that.
-    fn estimate(&self, estimator: Estimator, prompts: Vec<u32>) -> Piece {
-        let wanted = self.campaign.probe.baseline;
-        let takes = estimator.row().baselines.contains(&wanted);
-        let baseline = if takes { wanted } else { estimator.usual_baseline() };
-        let kinds = estimator.kinds_of(&self.campaign.shape);
-        let work = Work::Estimate(Estimate { prompts, estimator, kinds, baseline });
-        self.teacher(Purpose::Evidence, work)
-    }
-
-    pub(super) fn explore(&self) -> Vec<Piece> {
-        let mut fresh = Fresh::new(self);
-        if fresh.order.is_empty() {
-            return Vec::new();
+    fn offer(&self, view: &View<'_>) -> Offer {
+        let mut fresh = Fresh::new(view);
+        if view.explored_enough() || fresh.order.is_empty() {
+            return Offer::Nothing;
         }
-        let mut works = self.uniform_part(&mut fresh);
-        works.extend(self.led_part(&mut fresh));
-        works.extend(self.candidates(&mut fresh));
-        works
+        let mut works = view.uniform_part(&mut fresh);
+        works.extend(view.led_part(&mut fresh));
+        works.extend(view.candidates(&mut fresh));
+        works.into()
+    }
+}
+
+impl View<'_> {
+    /// Whether the exact budget is spent, or the mask is stable after the least that must be spent.
+    fn explored_enough(&self) -> bool {
+        let (spent, probe) = (self.state.explored.pairs, &self.campaign.probe);
+        let stable = self.state.stable_versions >= self.campaign.mask.stable_versions;
+        spent >= probe.exact_pairs || (stable && spent >= probe.exact_least)
     }
 
     /// Every unit, on as many prompts as its share of the round allows.
@@ -85,10 +76,10 @@ impl Planner<'_> {
             return None;
         }
         let candidate = |(at, mask)| (TrialRole::Candidate(round, at), mask);
-        let mut trials: Vec<Trial> = vec![(TrialRole::Current(round), current.clone())];
-        trials.extend((0..).zip(found).map(candidate));
+        let mut tried: Vec<Trial> = vec![(TrialRole::Current(round), current.clone())];
+        tried.extend((0..).zip(found).map(candidate));
         let prompts = fresh.take(self.campaign.probe.round_prompts as usize);
-        Some(self.trials(prompts, trials))
+        Some(trials(self, prompts, tried))
     }
 }
 
@@ -100,12 +91,12 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn new(planner: &Planner<'_>) -> Self {
-        let campaign = planner.campaign;
-        let mut order = planner.measurable(Split::Train);
+    fn new(view: &View<'_>) -> Self {
+        let campaign = view.campaign;
+        let mut order = view.measurable(Split::Train);
         Dice::new(campaign.seed, "fresh prompts", 0).shuffle(&mut order);
-        let next = (planner.state.explored.prompts % order.len().max(1) as u64) as usize;
-        let dice = Dice::new(campaign.seed, "round", u64::from(planner.state.explored.rounds));
+        let next = (view.state.explored.prompts % order.len().max(1) as u64) as usize;
+        let dice = Dice::new(campaign.seed, "round", u64::from(view.state.explored.rounds));
         Self { order, next, dice }
     }
 

@@ -1,0 +1,39 @@
+//! Proposes a training for each of the campaign's recipes.
+
+use super::{Offer, Piece, Proposer, View};
+use crate::state::Stage;
+use crate::{Purpose, Split};
+use uspx_domain::{BlobRef, DistilRecipe, Work};
+
+pub(super) struct Distil;
+
+impl Proposer for Distil {
+    fn stage(&self) -> Stage {
+        Stage::Distil
+    }
+
+    fn offer(&self, view: &View<'_>) -> Offer {
+        if view.was_opened(Stage::Distil) {
+            return Offer::Nothing;
+        }
+        let (train, validation) = (labels(view, Split::Train), labels(view, Split::Validation));
+        for (labels, what) in
+            [(&train, "no train prompt was labelled"), (&validation, "no validation prompt was labelled")]
+        {
+            if labels.is_empty() {
+                return Offer::Blocked(view.because(what, "label"));
+            }
+        }
+        let work = |(number, recipe): (u32, &DistilRecipe)| {
+            let (train, validation) = (train.clone(), validation.clone());
+            let distil = uspx_domain::Distil { train, validation, recipe: *recipe };
+            view.student(Purpose::Adapter(number), Work::Distil(distil))
+        };
+        (0..).zip(&view.campaign.distil.recipes).map(work).collect::<Vec<Piece>>().into()
+    }
+}
+
+fn labels(view: &View<'_>, split: Split) -> Vec<BlobRef> {
+    let labels = view.state.results.labels.get(&split);
+    labels.into_iter().flat_map(|l| l.values().copied()).collect()
+}

@@ -1,0 +1,41 @@
+//! Proposes an export of the best adapter in every format.
+
+use super::{Offer, Piece, Proposer, View};
+use crate::state::Stage;
+use crate::{Dice, Purpose, Split};
+use uspx_domain::{ExportFormat, Work};
+
+/// Every format that is written; the gate looks at the first.
+pub(super) const FORMATS: [ExportFormat; 3] = [ExportFormat::Gptq, ExportFormat::Rtn, ExportFormat::Gguf];
+
+pub(super) struct Export;
+
+impl Proposer for Export {
+    fn stage(&self) -> Stage {
+        Stage::Export
+    }
+
+    fn offer(&self, view: &View<'_>) -> Offer {
+        if view.was_opened(Stage::Export) {
+            return Offer::Nothing;
+        }
+        let Some((_, adapter, _)) = view.state.results.best_adapter() else {
+            return Offer::Blocked(view.because("no training succeeded", "distil"));
+        };
+        let calibration = calibration(view);
+        let work = |format: &ExportFormat| {
+            let (format, calibration) = (*format, calibration.clone());
+            let export = uspx_domain::Export { adapter: Some(adapter), calibration, format };
+            view.student(Purpose::Contender(format.into()), Work::Export(export))
+        };
+        FORMATS.iter().map(work).collect::<Vec<Piece>>().into()
+    }
+}
+
+/// Train prompts that calibrate the quantiser.
+fn calibration(view: &View<'_>) -> Vec<u32> {
+    let mut prompts = view.campaign.split(Split::Train);
+    Dice::new(view.campaign.seed, "calibration", 0).shuffle(&mut prompts);
+    prompts.truncate(view.campaign.distil.calibration as usize);
+    prompts
+}

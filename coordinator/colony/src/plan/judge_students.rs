@@ -1,0 +1,64 @@
+//! Proposes that every model of the final comparison be judged on the gate prompts.
+
+use super::export::FORMATS;
+use super::{Offer, Piece, Proposer, View, batches};
+use crate::state::Stage;
+use crate::{Contender, Purpose, Split};
+use uspx_domain::{ExportFormat, Judge, Subject, Work};
+
+pub(super) struct JudgeStudents;
+
+impl Proposer for JudgeStudents {
+    fn stage(&self) -> Stage {
+        Stage::JudgeStudents
+    }
+
+    fn offer(&self, view: &View<'_>) -> Offer {
+        if view.was_opened(Stage::JudgeStudents) {
+            return Offer::Nothing;
+        }
+        if !view.state.results.exports.contains_key(&Contender::Gptq) {
+            let what = "the GPTQ export was given up, and the gate judges no other";
+            return Offer::Blocked(view.because(what, "export"));
+        }
+        let prompts = batches(&view.campaign.split(Split::Gate), view.campaign.distil.judge_batch);
+        let works = |(contender, subject): (Contender, Subject)| {
+            let judge = |prompts: &Vec<u32>| {
+                let judge = Judge { prompts: prompts.clone(), subject: subject.clone() };
+                let (purpose, work) = (Purpose::Contender(contender), Work::Judge(judge));
+                match contender {
+                    Contender::Teacher => view.teacher(purpose, work),
+                    _ => view.student(purpose, work),
+                }
+            };
+            prompts.iter().map(judge).collect::<Vec<_>>()
+        };
+        contenders(view).into_iter().flat_map(works).collect::<Vec<Piece>>().into()
+    }
+}
+
+fn contenders(view: &View<'_>) -> Vec<(Contender, Subject)> {
+    let results = &view.state.results;
+    let mut all = vec![(Contender::Teacher, Subject::Model), (Contender::Base, Subject::Model)];
+    let adapted = |(n, (blob, _)): (&u32, &(_, _))| (Contender::Distilled(*n), Subject::Adapted(*blob));
+    all.extend(results.adapters.iter().map(adapted));
+    for format in FORMATS {
+        let files = results.exports.get(&format.into()).cloned();
+        all.extend(files.map(|files| (format.into(), Subject::Exported { format, files })));
+    }
+    let published = view.state.published.as_ref().filter(|p| !p.gptq.is_empty());
+    let gptq = |files| Subject::Exported { format: ExportFormat::Gptq, files };
+    all.extend(published.map(|p| (Contender::Published, gptq(p.gptq.clone()))));
+    all
+}
+
+/// The losses that the gate cannot do without.
+pub(super) fn lacks_judgement(view: &View<'_>) -> Option<String> {
+    let missing = |who| view.state.judged(who).is_none_or(|rows| rows.is_empty());
+    let what = match () {
+        () if missing(Contender::Gptq) => "the GPTQ student was not judged",
+        () if missing(crate::gate::rival(view.state)) => "what the student is to beat was not judged",
+        () => return None,
+    };
+    Some(view.because(what, "judge"))
+}
