@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Column, Deposit, Fingerprint, ModelShape, Statistic, Unit, UnitKind};
-use uspx_model::Readable;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
+use uspx_model::{PerPrompt, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_runtime::{Shutdown, memory};
 
@@ -168,8 +168,10 @@ struct PatchReport {
     clean_loss: f64,
     effects: BTreeMap<String, Grid>,
     stderr: BTreeMap<String, Grid>,
-    forwards: u64,
-    backwards: u64,
+    /// Forward-equivalents: layers run ÷ layers of the model, per prompt.
+    forwards: f64,
+    /// Layers differentiated ÷ layers of the model, per prompt.
+    backwards: f64,
     seconds: f64,
     /// As for a trace.
     seam_prompts: u32,
@@ -187,23 +189,25 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     }
     let units: Vec<Unit> = kinds.iter().flat_map(|k| shape.units(*k)).filter(|u| layers.contains(&u.layer)).collect();
     let bar = Bar::new("patching", args.common.run.json, shutdown);
-    let start = Instant::now();
-    let (deposit, statistic, baseline, forwards, backwards) = match args.method {
+    let (start, before) = (Instant::now(), model.transformer.passes());
+    let (deposit, statistic, baseline) = match args.method {
         Method::Exact => {
             if args.baseline == Some(BaselineArg::Mean) {
                 return Err(CliError::new(Exit::Usage, "exact effects have the baseline zero (experts: a ban)")
                     .help("leave out --baseline, or use --method atp"));
             }
             let deposit = uspx_probe::exact_effects(&model, &prompts, &units, tokens, &bar)?;
-            (deposit, Statistic::Exact, None, units.len() as u64 + 1, 0)
+            (deposit, Statistic::Exact, None)
         }
         Method::Atp => {
             let baseline = if args.baseline == Some(BaselineArg::Zero) { Baseline::Zero } else { Baseline::Mean };
             let deposit = uspx_probe::patch::attribution(&model, &prompts, &kinds, baseline, tokens, &bar)?;
-            (deposit, Statistic::Atp, Some(baseline), if baseline == Baseline::Mean { 2 } else { 1 }, 1)
+            (deposit, Statistic::Atp, Some(baseline))
         }
     };
     let seconds = start.elapsed().as_secs_f64();
+    let passes = model.transformer.passes().since(before);
+    let PerPrompt { forwards, backwards } = passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
     bar.finish();
     let clean = evaluate(&model, &prompts, tokens, &mut NoTaps, &Against::Nothing, &uspx_model::NoPulse)?.losses;
     let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
@@ -283,5 +287,8 @@ fn print_effects(report: &PatchReport) -> Result<()> {
         table.add_row([unit, format!("{effect:.4}"), format!("{error:.4}")]);
     }
     output::line(&table.to_string())?;
-    output::line(&format!("clean loss {:.4}, {:.1} s", report.clean_loss, report.seconds))
+    output::line(&format!(
+        "clean loss {:.4}, {:.1} s, {:.2} forward and {:.2} backward passes a prompt",
+        report.clean_loss, report.seconds, report.forwards, report.backwards
+    ))
 }
