@@ -3,10 +3,11 @@
 .PHONY: test tools fmt lint unit doc parity bench-engine demo clean-tools
 
 CARGO ?= cargo
-# With these set, a test whose server is missing fails instead of being skipped.
+# With these set, a test whose server or engine is missing fails instead of being skipped.
 export USPX_REQUIRE_NATS := 1
 export USPX_REQUIRE_S3 := 1
 export USPX_REQUIRE_LLAMA_CPP := 1
+export USPX_REQUIRE_PYTHON := 1
 
 test: tools fmt lint unit doc ## everything that CI runs
 

@@ -3,11 +3,27 @@
 
 use crate::support::{BAD_INPUT, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
+use libtest_mimic::Trial;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tempfile::{TempDir, tempdir};
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_prompt_that_is_too_long_is_left_out_and_the_others_are_measured_as_without_it,
+        every_probe_and_mask_build_leave_it_out,
+        where_no_prompt_is_left_the_reasons_are_the_error,
+        a_prompt_that_cannot_even_be_asked_leaves_the_others_their_answers,
+        a_byte_order_mark_is_skipped_and_utf_16_is_named,
+        #[cfg(unix)]
+        run_into_a_closed_pipe_ends_quietly_and_at_once,
+        #[cfg(unix)]
+        progress_into_a_closed_pipe_is_no_error,
+    ]
+}
 
 /// Prompts that every shipped model can run.
 const GOOD: usize = 4;
@@ -63,7 +79,6 @@ fn one_too_long(report: &Value) {
     assert!(skipped[0]["tokens"].as_u64() > Some(WORDS as u64) && skipped[0]["context"] == 8192);
 }
 
-#[test]
 fn a_prompt_that_is_too_long_is_left_out_and_the_others_are_measured_as_without_it() {
     let files = Files::new();
     let mixed = json(&mut on(&["eval"], &files.path("mixed.jsonl")));
@@ -78,7 +93,6 @@ fn a_prompt_that_is_too_long_is_left_out_and_the_others_are_measured_as_without_
     assert!(person.status.success() && said.contains("prompt long is left out") && said.contains("8192"), "{said}");
 }
 
-#[test]
 fn every_probe_and_mask_build_leave_it_out() {
     let files = Files::new();
     let mixed = files.path("mixed.jsonl");
@@ -94,7 +108,6 @@ fn every_probe_and_mask_build_leave_it_out() {
     one_too_long(&json(on(&["probe", "ablate", "--mask"], &mixed).arg(&mask)));
 }
 
-#[test]
 fn where_no_prompt_is_left_the_reasons_are_the_error() {
     let files = Files::new();
     refuses(&mut on(&["eval", "--json"], &files.path("long.jsonl")), BAD_INPUT, &["prompt long", "context is 8192"]);
@@ -102,7 +115,6 @@ fn where_no_prompt_is_left_the_reasons_are_the_error() {
     refuses(&mut on(&["eval", "--json"], &bare), BAD_INPUT, &["prompt bare", "context is 8192"]);
 }
 
-#[test]
 fn a_prompt_that_cannot_even_be_asked_leaves_the_others_their_answers() {
     let files = Files::new();
     let bare = |id: &str, text: &str| serde_json::json!({"id": id, "prompt": text}).to_string();
@@ -113,7 +125,6 @@ fn a_prompt_that_cannot_even_be_asked_leaves_the_others_their_answers() {
     assert_eq!(report["per_prompt"][0]["id"], "asked");
 }
 
-#[test]
 fn a_byte_order_mark_is_skipped_and_utf_16_is_named() {
     let files = Files::new();
     let good = fs::read_to_string(files.path("good.jsonl")).unwrap();
@@ -156,7 +167,6 @@ fn run_student(tokens: &str) -> std::process::Command {
 }
 
 #[cfg(unix)]
-#[test]
 fn run_into_a_closed_pipe_ends_quietly_and_at_once() {
     let start = std::time::Instant::now();
     let (code, said) = unread(&mut run_student("8000"), true, false);
@@ -167,7 +177,6 @@ fn run_into_a_closed_pipe_ends_quietly_and_at_once() {
 }
 
 #[cfg(unix)]
-#[test]
 fn progress_into_a_closed_pipe_is_no_error() {
     let files = Files::new();
     let mut command = std::process::Command::new(uspx_tests::uspx());

@@ -3,10 +3,20 @@
 use crate::students::{student, write};
 use crate::support::{BAD_INPUT, USAGE, copied, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
+use libtest_mimic::Trial;
 use serde_json::{Value, json as value};
 use std::path::Path;
 use tempfile::tempdir;
 use uspx_domain::ExportFormat;
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        gptq_is_recognised_by_either_file,
+        weights_that_are_not_what_the_configuration_says_are_explained,
+        what_is_passed_over_is_named_once,
+    ]
+}
 
 fn eval(folder: &Path) -> Command {
     let mut command = uspx();
@@ -22,7 +32,6 @@ fn edit(folder: &Path, change: impl Fn(&mut Value)) {
     std::fs::write(path, config.to_string()).unwrap();
 }
 
-#[test]
 fn gptq_is_recognised_by_either_file() {
     let folder = tempdir().unwrap();
     write(&student(), ExportFormat::Gptq, folder.path());
@@ -40,7 +49,6 @@ fn gptq_is_recognised_by_either_file() {
     refuses(&mut eval(folder.path()), BAD_INPUT, &[&place, "packed as GPTQ", "quantization_config"]);
 }
 
-#[test]
 fn weights_that_are_not_what_the_configuration_says_are_explained() {
     let folder = tempdir().unwrap();
     copied(&model("teacher"), folder.path());
@@ -49,7 +57,6 @@ fn weights_that_are_not_what_the_configuration_says_are_explained() {
     refuses(&mut eval(folder.path()), BAD_INPUT, &[&place, "stored in MXFP4", "add \"quantization_config\""]);
 }
 
-#[test]
 fn what_is_passed_over_is_named_once() {
     let folder = tempdir().unwrap();
     copied(&model("student"), folder.path());

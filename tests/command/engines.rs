@@ -4,9 +4,27 @@
 use crate::others_gguf::random_llama;
 use crate::support::{NOT_FOUND, json, refuses, uspx};
 use assert_cmd::Command;
+use libtest_mimic::Trial;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use uspx_tests::{Need, trials};
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = trials![a_llama_cpp_that_is_missing_or_fails_ends_as_the_contract_says];
+    trials.extend(
+        python()
+            .of_all(trials![llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer, auto_says_what_it_chose_and_why,]),
+    );
+    trials
+}
+
+/// What runs the script.
+fn python() -> Need {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|folder| folder.join("python3").is_file());
+    Need::new("python3", "USPX_REQUIRE_PYTHON", there)
+}
 
 const FAILED: i32 = 1;
 
@@ -73,23 +91,11 @@ impl Scene {
     }
 }
 
-fn has_python() -> bool {
-    let has = std::process::Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success());
-    if !has {
-        println!("SKIPPED: the script that stands for llama.cpp needs python3");
-    }
-    has
-}
-
 fn is_running(process: u64) -> bool {
     Path::new(&format!("/proc/{process}")).exists()
 }
 
-#[test]
 fn llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer() {
-    if !has_python() {
-        return;
-    }
     let scene = Scene::new(SERVER);
     let answer = json(&mut scene.run(&["--engine", "llama.cpp", "--system", "Be brief.", "list files"]));
     assert_eq!((&answer["engine"], &answer["tokens"]), (&"llama.cpp".into(), &3.into()));
@@ -108,11 +114,7 @@ fn llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer() {
     assert_eq!((&own["engine"], &own["tokens"]), (&"own".into(), &3.into()));
 }
 
-#[test]
 fn auto_says_what_it_chose_and_why() {
-    if !has_python() {
-        return;
-    }
     let scene = Scene::new(SERVER);
     let said = |command: &mut Command| {
         let output = command.arg("list files").output().unwrap();
@@ -126,7 +128,6 @@ fn auto_says_what_it_chose_and_why() {
     assert!(!alone.contains("engine"), "{alone}");
 }
 
-#[test]
 fn a_llama_cpp_that_is_missing_or_fails_ends_as_the_contract_says() {
     let scene = Scene::new("#!/bin/sh\nexit 7\n");
     let ask = |words: &[&str]| scene.run(&[&["--engine", "llama.cpp", "hi"], words].concat());

@@ -4,9 +4,37 @@ use crate::support::{
     BAD_INPUT, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, copied, json, model, on, prompts, refuses, uspx,
 };
 use assert_cmd::Command;
+use libtest_mimic::Trial;
 use std::fs;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        the_copied_teacher_is_good_until_it_is_spoilt,
+        a_missing_shard_is_named,
+        a_truncated_shard_is_named_with_its_bytes,
+        a_weight_that_is_not_a_number_is_named_held_and_streamed,
+        a_vocabulary_smaller_than_the_tokenizer_is_refused,
+        a_prompt_longer_than_the_context_is_named,
+        a_memory_budget_decides_and_is_refused_where_it_is_too_small,
+        an_unknown_architecture_is_named_with_those_known,
+        a_tokenizer_without_a_template_is_refused_with_the_remedy,
+        what_is_not_there_is_not_found,
+        a_broken_line_is_numbered_and_can_be_skipped,
+        an_empty_prompt_set_is_refused,
+        a_mask_of_another_model_is_refused,
+        a_mask_that_the_router_cannot_run_is_refused,
+        a_mask_that_is_there_survives_a_build_that_fails,
+        a_device_that_is_none_is_a_wrong_usage,
+        a_command_line_that_makes_no_sense_ends_with_2,
+        a_store_without_a_release_gives_nothing_to_pull,
+        #[cfg(unix)]
+        a_nats_server_that_is_too_old_is_refused_with_the_remedy,
+        status_of_nothing_says_so,
+    ]
+}
 
 /// A copy of the teacher to spoil.
 fn teacher() -> TempDir {
@@ -33,13 +61,11 @@ fn eval_of(model: &Path) -> Command {
     command
 }
 
-#[test]
 fn the_copied_teacher_is_good_until_it_is_spoilt() {
     assert_eq!(json(&mut on(&["eval"], "teacher", 1))["prompts"], 1);
     eval_of(teacher().path()).assert().success();
 }
 
-#[test]
 fn a_missing_shard_is_named() {
     let folder = teacher();
     fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
@@ -47,7 +73,6 @@ fn a_missing_shard_is_named() {
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &words);
 }
 
-#[test]
 fn a_truncated_shard_is_named_with_its_bytes() {
     let folder = teacher();
     let path = folder.path().join("model-00001-of-00002.safetensors");
@@ -66,7 +91,6 @@ fn spoil_end(path: &Path, bytes: &[u8]) {
     fs::write(path, whole).unwrap();
 }
 
-#[test]
 fn a_weight_that_is_not_a_number_is_named_held_and_streamed() {
     let folder = teacher();
     // All ones are not a number in bf16, and as a scale of MXFP4.
@@ -76,14 +100,12 @@ fn a_weight_that_is_not_a_number_is_named_held_and_streamed() {
     }
 }
 
-#[test]
 fn a_vocabulary_smaller_than_the_tokenizer_is_refused() {
     let folder = teacher();
     replace(&folder.path().join("config.json"), "\"vocab_size\": 2048", "\"vocab_size\": 2000");
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &["config.json", "2000", "tokenizer"]);
 }
 
-#[test]
 fn a_prompt_longer_than_the_context_is_named() {
     let folder = teacher();
     let key = "\"max_position_embeddings\": ";
@@ -91,7 +113,6 @@ fn a_prompt_longer_than_the_context_is_named() {
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &["prompt cli-", "context is 12"]);
 }
 
-#[test]
 fn a_memory_budget_decides_and_is_refused_where_it_is_too_small() {
     let losses = ["--memory=4GiB", "--memory=250MiB", "--stream"].map(|flag| {
         let report = json(on(&["eval"], "teacher", 8).arg(flag));
@@ -103,21 +124,18 @@ fn a_memory_budget_decides_and_is_refused_where_it_is_too_small() {
     refuses(on(&["eval"], "teacher", 1).arg("--memory=lots"), USAGE, &["lots"]);
 }
 
-#[test]
 fn an_unknown_architecture_is_named_with_those_known() {
     let folder = teacher();
     replace(&folder.path().join("config.json"), "\"gpt_oss\"", "\"mamba\"");
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &["config.json", "mamba", "gpt_oss", "llama"]);
 }
 
-#[test]
 fn a_tokenizer_without_a_template_is_refused_with_the_remedy() {
     let folder = teacher();
     replace(&folder.path().join("tokenizer_config.json"), "\"chat_template\"", "\"no_template\"");
     refuses(&mut eval_of(folder.path()), BAD_INPUT, &["chat template", "chat_template.jinja", "instruct"]);
 }
 
-#[test]
 fn what_is_not_there_is_not_found() {
     let nothing = tempdir().unwrap();
     let missing = nothing.path().join("no-such-thing");
@@ -129,7 +147,6 @@ fn what_is_not_there_is_not_found() {
     refuses(uspx().arg("run").arg("--from").arg(nothing.path()).arg("hi"), NOT_FOUND, &["no student", "uspx pull"]);
 }
 
-#[test]
 fn a_broken_line_is_numbered_and_can_be_skipped() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("mine.jsonl");
@@ -146,7 +163,6 @@ fn a_broken_line_is_numbered_and_can_be_skipped() {
     assert_eq!(report["prompts"], 3);
 }
 
-#[test]
 fn an_empty_prompt_set_is_refused() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("mine.jsonl");
@@ -165,7 +181,6 @@ fn mask(folder: &Path) -> std::path::PathBuf {
     path
 }
 
-#[test]
 fn a_mask_of_another_model_is_refused() {
     let folder = tempdir().unwrap();
     let path = mask(folder.path());
@@ -174,7 +189,6 @@ fn a_mask_of_another_model_is_refused() {
     refuses(ablate.arg("--mask").arg(&path), REFUSED, &["made for model"]);
 }
 
-#[test]
 fn a_mask_that_the_router_cannot_run_is_refused() {
     let folder = tempdir().unwrap();
     let path = mask(folder.path());
@@ -186,7 +200,6 @@ fn a_mask_that_the_router_cannot_run_is_refused() {
     refuses(eval_of(&model("teacher")).arg("--mask").arg(&path), BAD_INPUT, &["mask.json", "no mask"]);
 }
 
-#[test]
 fn a_mask_that_is_there_survives_a_build_that_fails() {
     let folder = tempdir().unwrap();
     let path = mask(folder.path());
@@ -204,14 +217,12 @@ fn a_mask_that_is_there_survives_a_build_that_fails() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
-#[test]
 fn a_device_that_is_none_is_a_wrong_usage() {
     refuses(eval_of(&model("teacher")).args(["--device", "tpu:7"]), USAGE, &["tpu:7", "cpu", "cuda:0", "metal"]);
     refuses(eval_of(&model("teacher")).args(["--device", "cuda:x"]), USAGE, &["cuda:x"]);
     refuses(eval_of(&model("teacher")).env("USPX_DEVICE", "gpu"), USAGE, &["gpu"]);
 }
 
-#[test]
 fn a_command_line_that_makes_no_sense_ends_with_2() {
     refuses(uspx().args(["eval", "--bogus"]), USAGE, &["--bogus", "Usage"]);
     refuses(uspx().arg("evil"), USAGE, &["evil"]);
@@ -220,7 +231,6 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
     refuses(&mut on(&["eval", "--mask", "a", "--against", "b"], "teacher", 1), USAGE, &["--against"]);
 }
 
-#[test]
 fn a_store_without_a_release_gives_nothing_to_pull() {
     let folder = tempdir().unwrap();
     let (store, into) = (folder.path().join("store"), folder.path().join("into"));
@@ -238,7 +248,6 @@ fn a_store_without_a_release_gives_nothing_to_pull() {
 }
 
 #[cfg(unix)]
-#[test]
 fn a_nats_server_that_is_too_old_is_refused_with_the_remedy() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempdir().unwrap();
@@ -251,7 +260,6 @@ fn a_nats_server_that_is_too_old_is_refused_with_the_remedy() {
     refuses(demo.env("USPX_NATS_SERVER", &old), REFUSED, &words);
 }
 
-#[test]
 fn status_of_nothing_says_so() {
     let folder = tempdir().unwrap();
     refuses(uspx().arg("status"), USAGE, &["--nats", "--state"]);

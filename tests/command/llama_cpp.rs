@@ -10,6 +10,7 @@ use crate::students::{student, write};
 use crate::support::{prompts, root};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device};
+use libtest_mimic::Trial;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,24 +19,30 @@ use uspx_export::{GGUF_FILE, gguf, open_gguf};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::NoTaps;
 use uspx_model::{Holding, Placement};
+use uspx_tests::{Need, trials};
 
 const PROMPTS: usize = 8;
 /// A Python with xllamacpp; `tests/tools/venv.sh` makes the one that is looked for without it.
 const PYTHON: &str = "USPX_TEST_PYTHON";
-/// Set, a missing llama.cpp fails the test.
-const REQUIRED: &str = "USPX_REQUIRE_LLAMA_CPP";
 
-/// The Python that has llama.cpp, if there is one.
-pub fn python(test: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(PYTHON).map_or_else(|| root().join(".tools/venv-test/bin/python"), PathBuf::from);
-    let works = Command::new(&path).args(["-c", "import xllamacpp"]).output().is_ok_and(|o| o.status.success());
-    if works {
-        return Some(path);
-    }
-    let missing = format!("{} has no xllamacpp: run tests/tools/venv.sh, or set {PYTHON}", path.display());
-    assert!(std::env::var(REQUIRED).as_deref() != Ok("1"), "{missing}");
-    println!("SKIPPED llama.cpp's part of {test}: {missing}");
-    None
+pub fn trials() -> Vec<Trial> {
+    need().of_all(trials![llama_cpp_reads_what_we_write])
+}
+
+/// What tests with llama.cpp need. A Python that somebody names is taken to have it.
+pub fn need() -> Need {
+    let libraries = std::fs::read_dir(venv().join("lib")).into_iter().flatten().flatten();
+    let mut packages = libraries.map(|library| library.path().join("site-packages/xllamacpp"));
+    let there = std::env::var_os(PYTHON).is_some() || packages.any(|package| package.is_dir());
+    Need::new("llama.cpp", "USPX_REQUIRE_LLAMA_CPP", there)
+}
+
+fn venv() -> PathBuf {
+    root().join(".tools/venv-test")
+}
+
+fn python() -> PathBuf {
+    std::env::var_os(PYTHON).map_or_else(|| venv().join("bin/python"), PathBuf::from)
 }
 
 /// The same weights as F32.
@@ -51,9 +58,11 @@ fn expand(from: &Path, to: &Path) {
 }
 
 /// Log-probabilities after each list of ids, in llama.cpp.
-pub fn theirs(python: &Path, file: &Path, ids: &Path) -> Vec<Vec<f32>> {
-    let script = root().join("tests/parity/gguf_logits.py");
-    let output = Command::new(python).arg(script).arg(file).arg(ids).output().unwrap();
+pub fn theirs(file: &Path, ids: &Path) -> Vec<Vec<f32>> {
+    let (python, script) = (python(), root().join("tests/parity/gguf_logits.py"));
+    let output = Command::new(&python).arg(script).arg(file).arg(ids).output();
+    let output =
+        output.unwrap_or_else(|e| panic!("{}: {e}: run tests/tools/venv.sh, or set {PYTHON}", python.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let mut answer: serde_json::Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
@@ -105,9 +114,7 @@ pub fn apart(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> (f64, f64) {
     worst
 }
 
-#[test]
 fn llama_cpp_reads_what_we_write() {
-    let Some(python) = python("llama_cpp_reads_what_we_write") else { return };
     let (folder, student) = (tempfile::tempdir().unwrap(), student());
     write(&student, ExportFormat::Gguf, folder.path());
     let (four, floats) = (folder.path().join(GGUF_FILE), folder.path().join("f32.gguf"));
@@ -119,12 +126,12 @@ fn llama_cpp_reads_what_we_write() {
     std::fs::write(&ids, serde_json::to_string(&asked).unwrap()).unwrap();
 
     let wanted = ours(&four, &asked, Holding::Floats);
-    let got = theirs(&python, &floats, &ids);
+    let got = theirs(&floats, &ids);
     same_first_tokens(&wanted, &got);
     let (worst, rms) = apart(&wanted, &got);
     println!("weights as F32: worst {worst:.2e}, rms {rms:.2e} of the largest logit");
     assert!(worst < 1e-4, "on the same weights as floats llama.cpp is {worst} away");
-    let got = theirs(&python, &four, &ids);
+    let got = theirs(&four, &ids);
     same_first_tokens(&wanted, &got);
     let (worst, rms) = apart(&wanted, &got);
     println!("as it ships: worst {worst:.2e}, rms {rms:.2e} of the largest logit");

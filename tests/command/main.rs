@@ -1,4 +1,7 @@
 //! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it refuses.
+//!
+//! Tests that need llama.cpp, or Python for what stands in its place, are listed as ignored where there is none; with
+//! `USPX_REQUIRE_LLAMA_CPP=1` and `USPX_REQUIRE_PYTHON=1` they fail instead.
 
 mod causes;
 mod configs;
@@ -10,3 +13,20 @@ mod llama_cpp;
 mod others_gguf;
 mod students;
 mod support;
+
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let trials = [
+        causes::trials(),
+        configs::trials(),
+        engines::trials(),
+        forms::trials(),
+        inputs::trials(),
+        llama_cpp::trials(),
+        others_gguf::trials(),
+        students::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}

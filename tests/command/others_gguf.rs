@@ -5,17 +5,19 @@
 //! rows, rotation and metadata. On blocks it rounds the inputs of products to 8 bits, where we keep 16: there our
 //! products in blocks are bound tightly against our own floats, and loosely against llama.cpp.
 
-use crate::llama_cpp::{apart, ours, python, theirs};
+use crate::llama_cpp::{apart, need, ours, theirs};
 use crate::support::model;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
+use libtest_mimic::Trial;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uspx_export::gguf::{FromGguf, read_gguf, read_quantised, special, tokenizer};
 use uspx_export::{ExportError, open_gguf};
 use uspx_model::chat::ChatFiles;
 use uspx_model::{Holding, Placement};
+use uspx_tests::trials;
 
 const VOCAB: usize = 2048;
 const HIDDEN: usize = 256;
@@ -43,6 +45,17 @@ const QWEN2: Case =
     Case { architecture: "qwen2", tied: true, stretched: false, yarn: true, blocks: GgmlDType::Q8_0, ..LLAMA };
 const QWEN3: Case = Case { architecture: "qwen3", head_dim: 128, yarn: false, blocks: GgmlDType::F16, ..QWEN2 };
 const FIVE: Case = Case { stretched: false, tied: true, blocks: GgmlDType::Q5K, ..LLAMA };
+const CASES: [Case; 4] = [LLAMA, QWEN2, QWEN3, FIVE];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = trials![
+        products_in_blocks_are_those_in_floats,
+        matrices_stay_in_their_blocks,
+        damaged_files_are_refused_with_what_is_wrong,
+    ];
+    trials.extend(need().of_all(trials![files_of_every_architecture_mean_what_llama_cpp_takes_them_for]));
+    trials
+}
 
 /// Values between -1 and 1 times `scale`, the same for the same seed.
 fn random(seed: &mut u64, shape: &[usize], scale: f32) -> Tensor {
@@ -168,6 +181,21 @@ pub fn random_llama(path: &Path) {
     write(path, &pairs(LLAMA), &tensors(LLAMA, false));
 }
 
+/// One model in two files.
+struct Files {
+    stored: PathBuf,
+    floats: PathBuf,
+}
+
+impl Files {
+    fn new(folder: &Path, case: Case) -> Self {
+        let [stored, floats] = ["stored.gguf", "floats.gguf"].map(|name| folder.join(name));
+        write(&stored, &pairs(case), &tensors(case, false));
+        write(&floats, &pairs(case), &tensors(case, true));
+        Self { stored, floats }
+    }
+}
+
 /// Some lists of tokens: short ones and one of a hundred.
 fn asked() -> Vec<Vec<u32>> {
     let list = |length: u32, step: u32| (0..length).map(|i| (i * step + 17) % 2000).collect();
@@ -181,33 +209,39 @@ fn relative(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     gap / a.iter().map(|a| a.abs()).fold(0.0, f32::max)
 }
 
-#[test]
+fn name(case: Case) -> String {
+    format!("{} {:?}", case.architecture, case.blocks)
+}
+
+fn products_in_blocks_are_those_in_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let files = Files::new(folder.path(), case);
+        let [own, expanded] = [Holding::Stored, Holding::Floats].map(|holding| ours(&files.stored, &asked(), holding));
+        let (what, gap) = (name(case), relative(&expanded, &own));
+        println!("{what}: in blocks {gap:.2e} from our floats");
+        assert!(gap < 2e-4, "{what}: products in blocks are {gap} from those in floats");
+        assert!(relative(&expanded, &ours(&files.floats, &asked(), Holding::Stored)) < 1e-5, "{what}");
+    }
+}
+
 fn files_of_every_architecture_mean_what_llama_cpp_takes_them_for() {
     let folder = tempfile::tempdir().unwrap();
     let ids = folder.path().join("ids.json");
     std::fs::write(&ids, serde_json::to_string(&asked()).unwrap()).unwrap();
-    let python = python("others_gguf");
-    for case in [LLAMA, QWEN2, QWEN3, FIVE] {
-        let what = format!("{} {:?}", case.architecture, case.blocks);
-        let [stored, floats] = ["stored.gguf", "floats.gguf"].map(|name| folder.path().join(name));
-        write(&stored, &pairs(case), &tensors(case, false));
-        write(&floats, &pairs(case), &tensors(case, true));
-        let [own, expanded] = [Holding::Stored, Holding::Floats].map(|holding| ours(&stored, &asked(), holding));
-        let gap = relative(&expanded, &own);
-        println!("{what}: in blocks {gap:.2e} from our floats");
-        assert!(gap < 2e-4, "{what}: products in blocks are {gap} from those in floats");
-        assert!(relative(&expanded, &ours(&floats, &asked(), Holding::Stored)) < 1e-5, "{what}");
-        let Some(python) = &python else { continue };
-        let (worst, rms) = apart(&expanded, &theirs(python, &floats, &ids));
+    for case in CASES {
+        let (what, files) = (name(case), Files::new(folder.path(), case));
+        let expanded = ours(&files.stored, &asked(), Holding::Floats);
+        let (worst, rms) = apart(&expanded, &theirs(&files.floats, &ids));
         println!("{what}: weights as F32: worst {worst:.2e}, rms {rms:.2e} of the largest logit");
         assert!(worst < 1e-4, "{what}: on the same weights as floats llama.cpp is {worst} away");
-        let (worst, rms) = apart(&own, &theirs(python, &stored, &ids));
+        let own = ours(&files.stored, &asked(), Holding::Stored);
+        let (worst, rms) = apart(&own, &theirs(&files.stored, &ids));
         println!("{what}: as stored: worst {worst:.2e}, rms {rms:.2e} of the largest logit");
         assert!(rms < 2e-2, "{what}: on the file as stored llama.cpp is {rms} away");
     }
 }
 
-#[test]
 fn matrices_stay_in_their_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
@@ -224,7 +258,6 @@ fn matrices_stay_in_their_blocks() {
     assert!(bytes < std::fs::metadata(&path).unwrap().len() as usize);
 }
 
-#[test]
 fn damaged_files_are_refused_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");

@@ -3,6 +3,7 @@
 use crate::support::{BAD_INPUT, FAILED, NOT_FOUND, REFUSED, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
 use candle_core::{DType, Device};
+use libtest_mimic::Trial;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,20 @@ use uspx_domain::{Digest, ExportFormat, Fingerprint, Manifest};
 use uspx_export::{Request, Settings, export};
 use uspx_model::batch::Batch;
 use uspx_model::{LoadedModel, NoPulse, Placement, batches};
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_release_is_pulled_and_answers_in_both_formats,
+        a_tampered_blob_is_refused_and_the_release_before_stays,
+        a_tampered_manifest_is_refused_and_the_release_before_stays,
+        a_newer_release_replaces_the_older_and_the_older_can_be_had_again,
+        only_one_pull_at_a_time_goes_into_a_folder,
+        a_log_in_a_file_has_no_escape_codes,
+        #[cfg(unix)]
+        what_the_system_says_of_a_disk_reaches_the_person,
+    ]
+}
 
 /// Prompts that calibrate the exports: enough to run, not to be good.
 const CALIBRATION: usize = 16;
@@ -120,7 +135,6 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-#[test]
 fn a_release_is_pulled_and_answers_in_both_formats() {
     let (world, release, student) = (World::new(), tempdir().unwrap(), student());
     write(&student, ExportFormat::Gptq, &release.path().join("gptq"));
@@ -174,7 +188,6 @@ fn evaluates(world: &World, release: &Path) {
     refuses(&mut command, BAD_INPUT, &["student.gguf"]);
 }
 
-#[test]
 fn a_tampered_blob_is_refused_and_the_release_before_stays() {
     let world = World::new();
     let spoil = |manifest: &Manifest| {
@@ -188,7 +201,6 @@ fn a_tampered_blob_is_refused_and_the_release_before_stays() {
     refuses(&mut world.pull(), NOT_FOUND, &["blobs/"]);
 }
 
-#[test]
 fn a_tampered_manifest_is_refused_and_the_release_before_stays() {
     for (from, to) in [("report.json", "retort.json"), ("\"colony\":\"test\"", "\"colony\":\"pest\""), ("{", "")] {
         let world = World::new();
@@ -202,7 +214,6 @@ fn a_tampered_manifest_is_refused_and_the_release_before_stays() {
     }
 }
 
-#[test]
 fn a_newer_release_replaces_the_older_and_the_older_can_be_had_again() {
     let world = World::new();
     let outcome =
@@ -217,7 +228,6 @@ fn a_newer_release_replaces_the_older_and_the_older_can_be_had_again() {
     assert!(world.in_use().keys().all(|path| path.to_string_lossy().contains("releases/1/")));
 }
 
-#[test]
 fn only_one_pull_at_a_time_goes_into_a_folder() {
     let world = World::new();
     world.publish_small(1);
@@ -234,7 +244,6 @@ fn only_one_pull_at_a_time_goes_into_a_folder() {
     assert_eq!(json(&mut world.pull())["release"], 2);
 }
 
-#[test]
 fn a_log_in_a_file_has_no_escape_codes() {
     let world = World::new();
     world.publish_small(1);
@@ -246,7 +255,6 @@ fn a_log_in_a_file_has_no_escape_codes() {
 
 /// The system's own words, at the end of the message.
 #[cfg(unix)]
-#[test]
 fn what_the_system_says_of_a_disk_reaches_the_person() {
     let world = World::new();
     world.publish_small(1);

@@ -1,55 +1,91 @@
 //! Gradients against finite differences: candle loses or falsifies some without an error.
+//!
+//! Gradients come from the models as probes hold them. The differences are taken on the same weights in f64, at two steps,
+//! which tells how far they can be trusted; so what is left is the gradient's own error, and it is bound in relation to
+//! the gradient.
 
-use crate::support::{attribution, nano, opened, prompts};
-use candle_core::{Tensor, Var};
-use uspx_domain::{Baseline, Statistic, UnitKind};
+use crate::support::{attribution, in_f64, nano, opened, prompts};
+use candle_core::{DType, Device, Tensor, Var};
+use uspx_domain::{Baseline, Column, Deposit, Statistic, UnitKind};
 use uspx_model::batch::Batch;
-use uspx_model::taps::Site;
+use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, Result};
+
+/// A derivative, and how far it may be off.
+struct Slope {
+    value: f64,
+    error: f64,
+}
+
+/// The derivative of `loss` at 0: central differences at a step and at half of it, extrapolated to none (Richardson). It is
+/// taken to be off by no more than the extrapolation moved it.
+fn slope(step: f64, loss: impl Fn(f64) -> f64) -> Slope {
+    let central = |h: f64| (loss(h) - loss(-h)) / (2.0 * h);
+    let (wide, narrow) = (central(step), central(step / 2.0));
+    let value = (4.0 * narrow - wide) / 3.0;
+    Slope { value, error: (value - narrow).abs() }
+}
+
+/// A model's loss on a batch from its embedded tokens on, summed.
+fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps) -> Tensor {
+    let (transformer, frame) = (&model.transformer, model.transformer.frame(batch).unwrap());
+    let x = transformer.run(0..transformer.layers(), x.clone(), &frame, None, taps).unwrap();
+    transformer.response_nll(&x, batch).unwrap().sum_all().unwrap()
+}
 
 /// The batch's loss with one unit's output scaled by `factor`.
 fn loss_scaled(model: &LoadedModel, batch: &Batch, kind: UnitKind, layer: usize, index: u32, factor: f64) -> f64 {
-    let frame = model.transformer.frame(batch).unwrap();
     let mut scale = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
         match (site, kind) {
             (Site::ExpertOut(at), UnitKind::Expert) if at.layer == layer && at.expert == index => {
                 Ok(Some((value * factor)?))
             }
             (Site::Heads { layer: l }, UnitKind::Head) if l == layer => {
-                let heads = value.dim(1)?;
-                let factors: Vec<f32> =
-                    (0..heads).map(|h| if h == index as usize { factor as f32 } else { 1.0 }).collect();
-                Ok(Some(value.broadcast_mul(&Tensor::from_vec(factors, (1, heads, 1), value.device())?)?))
+                let factors = (0..value.dim(1)? as u32).map(|h| if h == index { factor } else { 1.0 });
+                let factors = Tensor::from_iter(factors, value.device())?.reshape((1, (), 1))?;
+                Ok(Some(value.broadcast_mul(&factors.to_dtype(value.dtype())?)?))
             }
             _ => Ok(None),
         }
     };
-    let x = model.transformer.forward(batch, &frame, &mut scale).unwrap();
-    let nll = model.transformer.response_nll(&x, batch).unwrap().to_vec1::<f32>().unwrap();
-    nll.into_iter().map(f64::from).sum()
+    let x = model.transformer.embed(&batch.ids).unwrap();
+    loss_from(model, batch, &x, &mut scale).to_scalar().unwrap()
+}
+
+/// A unit's effect over all prompts.
+fn sum(column: &Column) -> f64 {
+    column.values.iter().copied().map(f64::from).sum()
+}
+
+/// The signed effects of some units, each with its absolute one, which is made of the same values.
+fn effects(deposit: &Deposit) -> impl Iterator<Item = (&Column, &Column)> {
+    let of = |statistic| deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2);
+    of(Statistic::ATP).zip(of(Statistic::ATP_ABS))
 }
 
 #[test]
 fn attribution_is_the_derivative_of_the_loss() {
     for (which, kinds) in [("teacher", vec![UnitKind::Expert, UnitKind::Head]), ("student", vec![UnitKind::Head])] {
-        // As floats: the steps of activations cut to 16 bits would show in differences as small as these.
-        let (model, some) = (opened(which, Holding::Floats), prompts("cli-heldout.jsonl", 6));
-        let some = model.readable(&some).unwrap();
+        let (model, exact) = (opened(which, Holding::Floats), in_f64(which));
+        let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096);
         let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
-        let mut checked = 0;
-        for column in deposit.columns.iter().filter(|c| c.statistic == Statistic::ATP && c.unit.index % 5 < 2) {
+        let (mut proved, mut worst) = (0, 0f64);
+        for (signed, positive) in effects(&deposit) {
+            let (unit, scale) = (signed.unit, sum(positive));
+            assert_eq!(unit, positive.unit);
             // Small enough that no token changes its experts within it: there the loss has a step, not a slope.
-            let (unit, step) = (column.unit, 1e-3);
-            let at = |factor| loss_scaled(&model, &batch, unit.kind, unit.layer as usize, unit.index, factor);
-            let derivative = (at(1.0 + step) - at(1.0 - step)) / (2.0 * step);
+            let at = |s| loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 + s);
+            let wanted = slope(1e-4, at);
+            assert!(wanted.error <= 1e-4 * scale, "{which} {unit}: the difference is off by {}", wanted.error);
             // With the baseline zero the effect is −∂L/∂α.
-            let found: f64 = -column.values.iter().copied().map(f64::from).sum::<f64>();
-            let bound = 2e-2 + 2e-2 * derivative.abs();
-            assert!((found - derivative).abs() < bound, "{which} {unit}: {found} against {derivative}");
-            checked += usize::from(derivative.abs() > 0.1);
+            let off = (-sum(signed) - wanted.value).abs();
+            assert!(off <= 2e-4 * scale, "{which} {unit}: {off} off {}, of {scale}", wanted.value);
+            worst = worst.max(off / scale);
+            proved += usize::from(wanted.value.abs() > 1e-1 * scale);
         }
-        assert!(checked >= 4, "{which}: only {checked} derivatives were large enough to prove anything");
+        println!("{which}: at worst off by {worst:.1e} of what the effect is made of");
+        assert!(proved >= 4, "{which}: only {proved} derivatives were large enough to prove anything");
     }
 }
 
@@ -68,30 +104,79 @@ fn the_mean_baseline_moves_towards_the_mean() {
     assert!(size(&mean) < size(&zero), "the mean is nearer to the clean value than zero is");
 }
 
-/// d loss / d residual at layer 0 by backward, against central differences in random directions.
+/// Directions that a gradient is looked at from.
+const DIRECTIONS: u64 = 12;
+
+/// Ones and minus ones, the same for the same seed (xorshift).
+fn signs(seed: u64, count: usize) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        if state >> 63 == 0 { 1.0 } else { -1.0 }
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// d loss / d embedded tokens, by backward.
+fn gradient(model: &LoadedModel, batch: &Batch, taps: &mut dyn Taps) -> Vec<f64> {
+    let start = Var::from_tensor(&model.transformer.embed(&batch.ids).unwrap()).unwrap();
+    let gradients = loss_from(model, batch, start.as_tensor(), taps).backward().unwrap();
+    let found = gradients.get(&start).unwrap().to_dtype(DType::F64).unwrap();
+    found.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// How far the gradient at the embedding, taken through `taps`, is from the true one, relative to its length. Its error's
+/// square is the mean over all sign vectors s of (error · s)²; some of them estimate it.
+fn relative_error(which: &str, taps: &mut dyn Taps) -> f64 {
+    let (model, exact) = (nano(which), in_f64(which));
+    let sequences = model.readable(&prompts("cli-heldout.jsonl", 3)).unwrap().sequences;
+    let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
+    let found = gradient(&model, &batch, taps);
+    let length = dot(&found, &found).sqrt();
+    let start = exact.transformer.embed(&batch.ids).unwrap();
+    let size = start.sqr().unwrap().mean_all().unwrap().sqrt().unwrap().to_scalar::<f64>().unwrap();
+    let square = |seed| {
+        let signs = signs(seed, found.len());
+        let direction = Tensor::from_slice(&signs, start.shape(), &Device::Cpu).unwrap();
+        let wanted = slope(1e-5 * size, |s| {
+            let moved = (&start + (&direction * s).unwrap()).unwrap();
+            loss_from(&exact, &batch, &moved, &mut NoTaps).to_scalar().unwrap()
+        });
+        assert!(wanted.error <= 1e-4 * length, "{which}: the difference is off by {}", wanted.error / length);
+        (dot(&found, &signs) - wanted.value).powi(2)
+    };
+    ((1..=DIRECTIONS).map(square).sum::<f64>() / DIRECTIONS as f64).sqrt() / length
+}
+
 #[test]
 fn every_layer_passes_gradients_to_the_embedding() {
     for which in ["teacher", "student"] {
-        let (model, some) = (nano(which), prompts("cli-heldout.jsonl", 3));
-        let sequences = model.readable(&some).unwrap().sequences;
-        let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
-        let frame = model.transformer.frame(&batch).unwrap();
-        let start = model.transformer.embed(&batch.ids).unwrap();
-        let loss = |x: &Tensor| {
-            let layers = 0..model.transformer.layers();
-            let x = model.transformer.run(layers, x.clone(), &frame, None, &mut uspx_model::taps::NoTaps).unwrap();
-            model.transformer.response_nll(&x, &batch).unwrap().sum_all().unwrap()
+        let error = relative_error(which, &mut NoTaps);
+        println!("{which}: the gradient is off by {error:.1e} of its length");
+        assert!(error < 2e-4, "{which}: the gradient is off by {error} of its length");
+    }
+}
+
+/// What the test before is worth: it sees that one of the paths through a layer has no gradient.
+#[test]
+fn a_gradient_that_lacks_one_path_is_told_apart() {
+    for lost in ["attention", "mlp"] {
+        let mut detach = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+            let here = match site {
+                Site::AttentionOut { layer: 1 } => lost == "attention",
+                Site::MlpOut { layer: 1 } => lost == "mlp",
+                _ => false,
+            };
+            Ok(here.then(|| value.detach()))
         };
-        let var = Var::from_tensor(&start).unwrap();
-        let gradient = loss(var.as_tensor()).backward().unwrap().get(&var).unwrap().clone();
-        for trial in 0..4 {
-            let direction = (start.sin().unwrap() * f64::from(trial + 1)).unwrap().cos().unwrap();
-            let along = (&gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-            let step = 2e-4;
-            let at = |s: f64| loss(&(&start + (&direction * s).unwrap()).unwrap()).to_scalar::<f32>().unwrap();
-            let central = f64::from(at(step) - at(-step)) / (2.0 * step);
-            let bound = 0.3 + 2e-2 * central.abs();
-            assert!((f64::from(along) - central).abs() < bound, "{which}: {along} against {central}");
-        }
+        let error = relative_error("teacher", &mut detach);
+        println!("without {lost}: off by {error:.1e} of its length");
+        assert!(error > 1e-1, "without {lost} the gradient is off by only {error} of its length");
     }
 }

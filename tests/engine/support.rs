@@ -17,7 +17,15 @@ pub fn nano(which: &str) -> LoadedModel {
 }
 
 pub fn opened(which: &str, holding: Holding) -> LoadedModel {
-    let placement = Placement::new(holding, DType::F32, &Device::Cpu);
+    placed(which, Placement::new(holding, DType::F32, &Device::Cpu))
+}
+
+/// The same weights, computed with in f64: what f32 is to come near.
+pub fn in_f64(which: &str) -> LoadedModel {
+    placed(which, Placement::floats(DType::F64, &Device::Cpu))
+}
+
+fn placed(which: &str, placement: Placement) -> LoadedModel {
     LoadedModel::open(&root().join("cli/assets/nano").join(which), placement).unwrap()
 }
 

@@ -1,11 +1,19 @@
 //! The whole loop over a real network: from prompts to a student that another machine pulled.
 
-use crate::ground::{CAMPAIGN_WITHIN, Ground, WORKERS, assert_published, lacks_nats};
+use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, WORKERS, assert_published};
 use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, records};
-use crate::moto::Moto;
 use crate::process::wait_for;
+use libtest_mimic::Trial;
 use serde_json::Value;
 use std::path::Path;
+use uspx_tests::moto::Moto;
+use uspx_tests::trials;
+
+pub fn trials(needs: &Needs) -> Vec<Trial> {
+    let mut trials = trials![a_colony_over_nats_publishes_a_student_that_pulls];
+    trials.extend(needs.s3.of_all(trials![the_same_over_an_s3_api]));
+    needs.nats.of_all(trials)
+}
 
 /// One undisturbed campaign, watched over the network while it runs, and its student pulled.
 fn publishes_a_student_that_pulls(ground: &Ground) {
@@ -57,21 +65,11 @@ fn assert_is_a_release(laptop: &Path) {
     student.unwrap_or_else(|e| panic!("the pulled student does not open: {e}"));
 }
 
-#[test]
 fn a_colony_over_nats_publishes_a_student_that_pulls() {
-    if !lacks_nats("a_colony_over_nats_publishes_a_student_that_pulls") {
-        publishes_a_student_that_pulls(&Ground::new());
-    }
+    publishes_a_student_that_pulls(&Ground::new());
 }
 
-#[test]
 fn the_same_over_an_s3_api() {
-    if lacks_nats("the_same_over_an_s3_api") {
-        return;
-    }
-    let Some(moto) = Moto::start() else {
-        eprintln!("SKIPPED the_same_over_an_s3_api: no moto_server; tests/tools/venv.sh installs it");
-        return;
-    };
+    let moto = Moto::start();
     publishes_a_student_that_pulls(&Ground::over(Some("s3://colony/students/mine"), moto.env()));
 }

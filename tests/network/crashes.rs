@@ -1,11 +1,21 @@
 //! Killed with kill -9 in the middle of a task: a worker, the coordinator, the nats-server. It costs only time: every
 //! task is answered exactly once, and the evidence is, bit for bit, that of a campaign that nobody disturbed.
 
-use crate::ground::{CAMPAIGN, CAMPAIGN_WITHIN, Ground, assert_published, lacks_nats};
+use crate::ground::{CAMPAIGN, CAMPAIGN_WITHIN, Ground, Needs, assert_published};
 use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, losses, records, ways};
+use libtest_mimic::Trial;
 use std::time::Duration;
 use uspx_colony::Cause;
 use uspx_domain::Digest;
+use uspx_tests::trials;
+
+pub fn trials(needs: &Needs) -> Vec<Trial> {
+    needs.nats.of_all(trials![
+        a_worker_killed_in_the_middle_of_a_task_costs_only_time,
+        a_coordinator_killed_and_restarted_costs_only_time,
+        a_nats_server_killed_and_restarted_costs_only_time
+    ])
+}
 
 /// What the evidence of this build's campaign comes to when nothing goes wrong. Kept beside the binary for the next test.
 fn undisturbed() -> String {
@@ -37,11 +47,7 @@ fn assert_only_time_was_lost(ground: &Ground) {
     assert_eq!(evidence(ground), undisturbed(), "other evidence than a campaign that nobody disturbed");
 }
 
-#[test]
 fn a_worker_killed_in_the_middle_of_a_task_costs_only_time() {
-    if lacks_nats("a_worker_killed_in_the_middle_of_a_task_costs_only_time") {
-        return;
-    }
     // A task of a fast machine can end between the look and the kill: then nothing is lost, and it is tried again.
     let lost = (0..4).any(|_| {
         let ground = Ground::new();
@@ -71,11 +77,7 @@ fn kill_a_worker_at_work(ground: &Ground) -> bool {
     !lost.is_empty()
 }
 
-#[test]
 fn a_coordinator_killed_and_restarted_costs_only_time() {
-    if lacks_nats("a_coordinator_killed_and_restarted_costs_only_time") {
-        return;
-    }
     let ground = Ground::new();
     let mut coordinator = ground.coordinator("first");
     let _workers = ground.workers();
@@ -88,11 +90,7 @@ fn a_coordinator_killed_and_restarted_costs_only_time() {
     assert_only_time_was_lost(&ground);
 }
 
-#[test]
 fn a_nats_server_killed_and_restarted_costs_only_time() {
-    if lacks_nats("a_nats_server_killed_and_restarted_costs_only_time") {
-        return;
-    }
     let mut ground = Ground::new();
     let mut coordinator = ground.coordinator("only");
     let mut workers = ground.workers();

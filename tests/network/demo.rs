@@ -1,12 +1,27 @@
 //! `uspx demo`, interrupted: embedded, where its ledger is all that lives on, and over a nats-server and worker processes
 //! of its own, which end with it; and refused by a nats-server that is too old.
 
-use crate::ground::{CAMPAIGN_WITHIN, lacks_nats};
+use crate::ground::{CAMPAIGN_WITHIN, Needs};
 use crate::ledger::{acceptances, records};
 use crate::process::{Process, uspx, wait_for};
+use libtest_mimic::Trial;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use uspx_tests::trials;
+
+pub fn trials(needs: &Needs) -> Vec<Trial> {
+    let mut trials = trials![
+        embedded_campaign_goes_on_after_ctrl_c,
+        #[cfg(unix)]
+        the_demo_refuses_a_nats_server_that_is_too_old,
+    ];
+    trials.extend(needs.nats.of_all(trials![
+        #[cfg(target_os = "linux")]
+        the_demo_over_its_own_nats_server_goes_on_after_kill_9_and_ctrl_c,
+    ]));
+    trials
+}
 
 const END_WITHIN: Duration = Duration::from_secs(20);
 
@@ -48,7 +63,6 @@ fn epoch(out: &Path) -> Option<u64> {
     status["epoch"].as_u64()
 }
 
-#[test]
 fn embedded_campaign_goes_on_after_ctrl_c() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
@@ -59,11 +73,7 @@ fn embedded_campaign_goes_on_after_ctrl_c() {
 }
 
 #[cfg(target_os = "linux")]
-#[test]
 fn the_demo_over_its_own_nats_server_goes_on_after_kill_9_and_ctrl_c() {
-    if lacks_nats("the_demo_over_its_own_nats_server_goes_on_after_kill_9_and_ctrl_c") {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
     let flags = ["--nats", "auto"];
@@ -103,7 +113,6 @@ fn standing(pid: u32) -> Option<(char, u32)> {
 }
 
 #[cfg(unix)]
-#[test]
 fn the_demo_refuses_a_nats_server_that_is_too_old() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();

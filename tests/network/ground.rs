@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use uspx_bus::server::{NatsServer, find_program};
+use uspx_tests::Need;
+use uspx_tests::moto::Moto;
 
 /// A campaign may take this long, on a machine that does other things too.
 pub const CAMPAIGN_WITHIN: Duration = Duration::from_secs(240);
@@ -48,13 +50,16 @@ pub fn models() -> [PathBuf; 2] {
     ["teacher", "student"].map(|which| assets().join("nano").join(which))
 }
 
-/// Whether a nats-server is missing and may be: says so under the test's name then.
-pub fn lacks_nats(test: &str) -> bool {
-    let Err(why) = find_program() else { return false };
-    let required = std::env::var("USPX_REQUIRE_NATS").is_ok_and(|v| v == "1");
-    assert!(!required, "USPX_REQUIRE_NATS=1, but {why}");
-    eprintln!("SKIPPED {test}: {why}");
-    true
+/// What tests need beside the binary.
+pub struct Needs {
+    pub nats: Need,
+    pub s3: Need,
+}
+
+impl Needs {
+    pub fn look() -> Self {
+        Self { nats: Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok()), s3: Moto::need() }
+    }
 }
 
 /// The place of one colony.

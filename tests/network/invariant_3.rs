@@ -1,12 +1,18 @@
 //! Invariant 3: no task is acknowledged before its result is durable, and no unanswered task is forgotten.
 
-use crate::ground::{CAMPAIGN_WITHIN, Ground, assert_published, lacks_nats};
+use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assert_published};
 use crate::ledger::{acceptances, assert_exactly_once, records};
 use crate::process::{Process, uspx};
+use libtest_mimic::Trial;
 use std::process::Command;
 use std::time::Duration;
 use uspx_bus::{Bus, NatsBus, NatsOptions};
+use uspx_tests::trials;
 use uspx_wire::subjects::RESULTS;
+
+pub fn trials(needs: &Needs) -> Vec<Trial> {
+    needs.nats.of_all(trials![invariant_3_no_task_is_acknowledged_before_its_result_is_durable])
+}
 
 /// The largest file that the coordinator may write, in KiB: its ledger reaches that among the exact bans.
 const FULL_AT: u32 = 96;
@@ -19,11 +25,8 @@ fn on_a_full_disk(ground: &Ground) -> Process {
     Process::start(command, ground.folder.path(), "coordinator-full-disk")
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::main]
 async fn invariant_3_no_task_is_acknowledged_before_its_result_is_durable() {
-    if lacks_nats("invariant_3_no_task_is_acknowledged_before_its_result_is_durable") {
-        return;
-    }
     let ground = Ground::new();
     std::fs::create_dir_all(&ground.store).unwrap();
     let mut coordinator = on_a_full_disk(&ground);

@@ -4,14 +4,20 @@
 use crate::ground::models;
 use crate::ledger::{losses, records, ways};
 use crate::replay::Here;
+use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
 use uspx_bus::Bus;
 use uspx_colony::{Cause, Record};
 use uspx_domain::WorkerId;
+use uspx_tests::trials;
 use uspx_wire::subjects::{HELLO, parse_task_message_id, task_queue};
 use uspx_wire::{CurrentTask, HelloMessage, SpokenVersion, encode};
 use uspx_worker::holdings::Holdings;
+
+pub fn trials() -> Vec<Trial> {
+    trials![invariant_4_a_hung_worker_loses_its_lease]
+}
 
 const LEASE: Duration = Duration::from_millis(800);
 
@@ -39,7 +45,7 @@ async fn hang(bus: Arc<dyn Bus>, name: WorkerId) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::main]
 async fn invariant_4_a_hung_worker_loses_its_lease() {
     let mut here = Here::new(LEASE);
     let hung = tokio::spawn(hang(here.bus.clone(), "hung".parse().unwrap()));

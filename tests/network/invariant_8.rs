@@ -1,8 +1,14 @@
 //! Invariant 8: what computes never sees the network, and what coordinates never links the mathematics. The dependency
 //! trees say so.
 
+use libtest_mimic::Trial;
 use std::collections::BTreeSet;
 use std::process::Command;
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![invariant_8_probe_distill_export_model_never_see_the_network_and_the_coordinator_never_links_candle]
+}
 
 /// Names of all packages that a package is built from, itself included.
 fn tree(package: &str) -> BTreeSet<String> {
@@ -23,7 +29,6 @@ fn assert_without(package: &str, foreign: &[&str]) {
     assert!(found.is_empty(), "{package} is built from {found:?}");
 }
 
-#[test]
 fn invariant_8_probe_distill_export_model_never_see_the_network_and_the_coordinator_never_links_candle() {
     let network = ["async-nats", "object_store", "tokio", "hyper", "reqwest", "rustls", "uspx-bus", "uspx-artifact"];
     for package in ["uspx-model", "uspx-probe", "uspx-distill", "uspx-export"] {

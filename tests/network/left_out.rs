@@ -1,14 +1,22 @@
 //! Prompts that are too long for the teacher: left out alone, and named in log, status and ending.
 
-use crate::ground::{CAMPAIGN_WITHIN, Ground, lacks_nats};
+use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs};
 use crate::ledger::records;
 use crate::process::run;
 use crate::replay::{Here, prompts};
+use libtest_mimic::Trial;
 use serde_json::Value;
 use std::time::Duration;
 use uspx_colony::Record;
 use uspx_colony::reasons::left_out;
 use uspx_domain::{Outcome, Prompt, Statistic};
+use uspx_tests::trials;
+
+pub fn trials(needs: &Needs) -> Vec<Trial> {
+    let mut trials = trials![invariant_10_one_long_prompt_costs_its_batch_nothing_else];
+    trials.extend(needs.nats.of_all(trials![invariant_10_where_none_can_be_traced_log_status_and_ending_say_why]));
+    trials
+}
 
 /// More words than the shipped teacher's context of 131072 has tokens.
 const WORDS: usize = 132_000;
@@ -18,7 +26,7 @@ fn lengthened(mut prompt: Prompt) -> Prompt {
     prompt
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::main]
 async fn invariant_10_one_long_prompt_costs_its_batch_nothing_else() {
     let mut train = prompts(0..48);
     let long = train[3].id.clone();
@@ -49,11 +57,7 @@ fn newly_traced(record: &Record) -> usize {
     }
 }
 
-#[test]
 fn invariant_10_where_none_can_be_traced_log_status_and_ending_say_why() {
-    if lacks_nats("invariant_10_where_none_can_be_traced_log_status_and_ending_say_why") {
-        return;
-    }
     let ground = Ground::new();
     let train: Vec<Prompt> = prompts(0..3).into_iter().map(lengthened).collect();
     let lines: Vec<String> = train.iter().map(|p| serde_json::to_string(p).unwrap()).collect();

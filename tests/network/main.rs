@@ -1,7 +1,7 @@
 //! The colony over a real network, and what becomes of it when parts of it are killed: the `uspx` binary, a real
 //! nats-server, a real S3 API.
 //!
-//! Every test that needs a nats-server starts its own. Where none is found they print SKIPPED and their name; with
+//! Every test that needs a nats-server starts its own. Where none is found they are listed as ignored; with
 //! `USPX_REQUIRE_NATS=1` (`USPX_REQUIRE_S3=1` for moto) they fail instead.
 
 mod campaign;
@@ -13,8 +13,25 @@ mod invariant_4;
 mod invariant_8;
 mod ledger;
 mod left_out;
-#[path = "../../shared/artifact/tests/contract/moto.rs"]
-mod moto;
 mod process;
 mod replay;
 mod seams;
+
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let needs = ground::Needs::look();
+    let trials = [
+        campaign::trials(&needs),
+        crashes::trials(&needs),
+        demo::trials(&needs),
+        invariant_3::trials(&needs),
+        invariant_4::trials(),
+        invariant_8::trials(),
+        left_out::trials(&needs),
+        replay::trials(),
+        seams::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}

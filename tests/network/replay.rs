@@ -2,6 +2,7 @@
 //! bit, what the running coordinator knows.
 
 use crate::ground::{CAMPAIGN, assets, models};
+use libtest_mimic::Trial;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,12 @@ use uspx_coordinator::ledger::replay_file;
 use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, Progress, PromptBook};
 use uspx_domain::{Prompt, parse_prompts};
 use uspx_runtime::Shutdown;
+use uspx_tests::trials;
 use uspx_worker::{Agent, WorkerSettings};
+
+pub fn trials() -> Vec<Trial> {
+    trials![invariant_1_the_ledger_file_replays_to_the_running_coordinators_bytes]
+}
 
 /// Coordinator and bus of a colony in this process.
 pub struct Here {
@@ -106,7 +112,7 @@ pub fn prompts(range: Range<usize>) -> Vec<Prompt> {
     parse_prompts(&text, false).unwrap().prompts[range].to_vec()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::main]
 async fn invariant_1_the_ledger_file_replays_to_the_running_coordinators_bytes() {
     let mut here = Here::new(Duration::from_secs(30));
     let workers = [here.worker("one"), here.worker("two")];

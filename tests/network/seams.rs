@@ -3,9 +3,15 @@
 use crate::ground::models;
 use crate::process::run;
 use crate::replay::{Here, prompts};
+use libtest_mimic::Trial;
 use serde_json::Value;
 use std::time::Duration;
 use uspx_domain::{Prompt, SeamPrompts};
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![seams_of_a_campaign_are_counted_in_its_status]
+}
 
 /// Bare texts one after another: "l" and "s" are one token of the whole.
 const TEMPLATE: &str =
@@ -15,7 +21,7 @@ fn joining(prompt: &Prompt) -> Prompt {
     Prompt { prompt: "cd; l".to_owned(), reference: Some("s".to_owned()), ..prompt.clone() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::main]
 async fn seams_of_a_campaign_are_counted_in_its_status() {
     let [shipped, student] = models();
     let teacher = tempfile::tempdir().unwrap();

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
-use uspx_model::Readable;
 use uspx_model::budget::Work;
 use uspx_model::taps::NoTaps;
+use uspx_model::{PerPrompt, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_probe::{Request, measure};
 use uspx_runtime::{Shutdown, memory};
@@ -152,8 +152,10 @@ struct PatchReport {
     clean_loss: f64,
     effects: BTreeMap<String, Grid>,
     stderr: BTreeMap<String, Grid>,
-    forwards: u64,
-    backwards: u64,
+    /// Forward-equivalents: layers run ÷ layers of the model, per prompt.
+    forwards: f64,
+    /// Layers differentiated ÷ layers of the model, per prompt.
+    backwards: f64,
     seconds: f64,
     /// As for a trace.
     seam_prompts: u32,
@@ -196,7 +198,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         return Err(CliError::new(Exit::BadInput, "the model has none of these units").help("try --units head"));
     }
     let bar = Bar::new("patching", args.common.run.json, shutdown);
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), model.transformer.passes());
     let request = Request {
         kinds: &kinds,
         layers: layers.clone(),
@@ -204,8 +206,9 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         ..Request::all(estimator, &model, &prompts, tokens)
     };
     let deposit = measure(estimator, &request, &bar)?;
-    let (forwards, backwards) = (0, 0);
     let seconds = start.elapsed().as_secs_f64();
+    let passes = model.transformer.passes().since(before);
+    let PerPrompt { forwards, backwards } = passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
     bar.finish();
     let clean = evaluate(&model, &prompts, tokens, &mut NoTaps, &Against::Nothing, &uspx_model::NoPulse)?.losses;
     let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
@@ -257,5 +260,8 @@ fn print_effects(report: &PatchReport) -> Result<()> {
         table.add_row([unit, format!("{effect:.4}"), format!("{error:.4}")]);
     }
     output::line(&table.to_string())?;
-    output::line(&format!("clean loss {:.4}, {:.1} s", report.clean_loss, report.seconds))
+    output::line(&format!(
+        "clean loss {:.4}, {:.1} s, {:.2} forward and {:.2} backward passes a prompt",
+        report.clean_loss, report.seconds, report.forwards, report.backwards
+    ))
 }

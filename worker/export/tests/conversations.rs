@@ -100,7 +100,7 @@ fn edit(folder: &Path, name: &str, change: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn a_template_in_a_list_is_exported() {
+fn invariant_11_a_template_in_a_list_is_exported() {
     let student = Student::with(|folder| {
         edit(folder, "tokenizer_config.json", |config| {
             let default = config["chat_template"].clone();
@@ -123,7 +123,7 @@ fn a_template_in_a_file_of_its_own_is_exported_and_not_the_one_beside_it() {
 }
 
 #[test]
-fn ends_wherever_they_stand_are_exported() {
+fn invariant_11_ends_wherever_they_stand_are_exported() {
     let student = Student::with(|folder| {
         edit(folder, "generation_config.json", |c| c["eos_token_id"] = json!([2045, 2043]));
     });
@@ -145,7 +145,7 @@ fn more_ends_than_gguf_has_room_for_are_refused_by_name() {
 
 /// No BOS is written by this template, so none was trained on and none may be added.
 #[test]
-fn no_bos_is_added_where_the_template_writes_none() {
+fn invariant_11_no_bos_is_added_where_the_template_writes_none() {
     let student = Student::with(|folder| {
         edit(folder, "tokenizer_config.json", |config| {
             let template = config["chat_template"].as_str().unwrap().replace("{{ '<|begin_of_text|>' }}", "");
@@ -188,7 +188,7 @@ type Change = fn(&Path);
 
 /// What lies in the base's folder is not always what was opened.
 #[test]
-fn an_export_with_other_tokens_is_refused_with_the_first_difference() {
+fn invariant_11_an_export_with_other_tokens_is_refused_with_the_first_difference() {
     let changes: [(Part, Change); 4] = [
         (Part::Template, |folder| {
             edit(folder, "tokenizer_config.json", |c| c["chat_template"] = OTHER.into());

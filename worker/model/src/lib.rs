@@ -29,6 +29,7 @@ mod load;
 mod loaded;
 pub mod loss;
 mod names;
+mod passes;
 mod placement;
 mod pulse;
 mod readable;
@@ -38,6 +39,7 @@ pub mod transformer;
 
 pub use error::ModelError;
 pub use loaded::{LoadedModel, batches, fingerprint};
+pub use passes::{Passes, PerPrompt};
 pub use placement::{Holding, Placement};
 pub use pulse::{NoPulse, Pulse};
 pub use readable::Readable;

@@ -12,6 +12,7 @@ use crate::layers::norm::RmsNorm;
 use crate::layers::rope::Rotary;
 use crate::load::Source;
 use crate::loss::token_nll;
+use crate::passes::{Meter, Passes};
 use crate::placement::{Holding, Placement};
 use crate::taps::{Projection, Taps};
 use crate::{ModelError, Result, Spool, cuda};
@@ -33,6 +34,7 @@ pub struct Transformer {
     dtype: DType,
     device: Device,
     boundaries: usize,
+    meter: Meter,
 }
 
 /// Where blocks come from.
@@ -73,6 +75,7 @@ impl Transformer {
             dtype,
             device: device.clone(),
             boundaries,
+            meter: Meter::default(),
             config,
         })
     }
@@ -95,6 +98,11 @@ impl Transformer {
     /// Layers.
     pub fn layers(&self) -> usize {
         self.config.windows.len()
+    }
+
+    /// What has run so far, on this model and its clones.
+    pub fn passes(&self) -> Passes {
+        self.meter.read()
     }
 
     /// A block: the one in memory, or read from the file, while the next one is asked for.
@@ -172,6 +180,7 @@ impl Transformer {
             x = block.attend(layer, x, frame, cache, taps)?;
             caches.as_deref_mut().map(|c| c.close(layer)).transpose()?;
             x = block.feed(layer, x, taps)?;
+            self.meter.forward(frame);
         }
         Ok(x)
     }
@@ -182,6 +191,7 @@ impl Transformer {
     /// Those of the tensor library and of the taps.
     pub fn run_from_middle(&self, layer: usize, x: Tensor, frame: &Frame, taps: &mut dyn Taps) -> Result<Tensor> {
         let x = self.block(layer)?.feed(layer, x, taps)?;
+        self.meter.forward(frame);
         self.run(layer + 1..self.layers(), x, frame, None, taps)
     }
 
@@ -226,6 +236,7 @@ impl Transformer {
             let mut taps = tapped();
             let out = self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
             let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;
+            self.meter.backward(frame);
             found(&taps, &gradients)?;
             gradient = gradients.remove(&input).ok_or_else(lost)?;
         }

@@ -1,53 +1,55 @@
 //! The backends that every contract is tested over.
 
-use crate::moto::Moto;
-use tempfile::TempDir;
+use libtest_mimic::Trial;
+use std::any::Any;
+use std::pin::Pin;
 use uspx_artifact::Store;
+use uspx_tests::moto::Moto;
 
-/// A store, and what must live as long as it does.
-pub struct Backend {
-    pub store: Store,
-    _folder: Option<TempDir>,
-    _moto: Option<Moto>,
+/// A test of the contract: it holds of every store.
+pub type Contract = fn(Store) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Names and boxes each contract, an `async fn(Store)`.
+#[macro_export]
+macro_rules! contracts {
+    ($($name:ident),+ $(,)?) => {
+        [$((concat!(module_path!(), "::", stringify!($name)), (|s| Box::pin($name(s))) as $crate::backends::Contract)),+]
+    };
 }
 
-pub fn memory() -> Option<Backend> {
-    Some(Backend { store: Store::memory(), _folder: None, _moto: None })
+/// One test per contract and backend; those over S3 need moto.
+pub fn over_every_backend<const N: usize>(contracts: [(&'static str, Contract); N]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (name, contract) in contracts {
+        trials.push(over("memory", name, contract, || (Store::memory(), None)));
+        trials.push(over("folder", name, contract, folder));
+    }
+    let s3 = contracts.map(|(name, contract)| over("s3", name, contract, s3));
+    trials.extend(Moto::need().of_all(s3.into()));
+    trials
 }
 
-pub fn folder() -> Option<Backend> {
+/// What must live as long as a store does.
+type Ground = Option<Box<dyn Any>>;
+
+fn folder() -> (Store, Ground) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().to_str().unwrap()).unwrap();
-    Some(Backend { store, _folder: Some(folder), _moto: None })
+    (store, Some(Box::new(folder)))
 }
 
-pub fn s3() -> Option<Backend> {
-    let moto = Moto::start()?;
+fn s3() -> (Store, Ground) {
+    let moto = Moto::start();
     let store = Store::open_with("s3://colony/some/prefix", moto.env()).unwrap();
-    Some(Backend { store, _folder: None, _moto: Some(moto) })
+    (store, Some(Box::new(moto)))
 }
 
-/// Makes one test per backend of each contract, an `async fn(Store)`.
-#[macro_export]
-macro_rules! over_every_backend {
-    ($($contract:ident),* $(,)?) => {$(
-        mod $contract {
-            $crate::over_every_backend!(@one $contract, memory);
-            $crate::over_every_backend!(@one $contract, folder);
-            $crate::over_every_backend!(@one $contract, s3);
-        }
-    )*};
-    (@one $contract:ident, $backend:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $backend() {
-            match $crate::backends::$backend() {
-                Some(backend) => super::$contract(backend.store.clone()).await,
-                None => println!(
-                    "SKIPPED: {}::{} (no moto_server: run tests/tools/venv.sh)",
-                    module_path!(),
-                    stringify!($backend)
-                ),
-            }
-        }
-    };
+fn over(backend: &str, name: &str, contract: Contract, open: fn() -> (Store, Ground)) -> Trial {
+    let (_, name) = name.split_once("::").unwrap();
+    Trial::test(format!("{name}::{backend}"), move || {
+        let (store, _ground) = open();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(contract(store));
+        Ok(())
+    })
 }

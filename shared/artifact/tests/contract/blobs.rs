@@ -1,11 +1,15 @@
 //! Blobs: what comes out is what went in, or an error that names the key.
 
-use crate::over_every_backend;
+use crate::backends::over_every_backend;
+use crate::contracts;
 use crate::samples::{blob_key, keys, noise, overwrite};
+use libtest_mimic::Trial;
 use uspx_artifact::{ArtifactError, ErrorKind, Store};
 use uspx_domain::{BlobRef, Digest};
 
-over_every_backend!(bytes_come_back, files_come_back, a_tampered_blob_is_refused);
+pub fn trials() -> Vec<Trial> {
+    over_every_backend(contracts![bytes_come_back, files_come_back, a_tampered_blob_is_refused])
+}
 
 async fn bytes_come_back(store: Store) {
     // Nothing; one byte; a single request; several parts, the last one short.

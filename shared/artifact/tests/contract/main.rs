@@ -1,7 +1,7 @@
 //! The contract of the store: the same tests over memory, a folder, and a real S3 API (moto).
 //!
-//! Where moto is not installed (`tests/tools/venv.sh` does that) the S3 tests say so by name and are skipped;
-//! `USPX_REQUIRE_S3=1` makes them fail instead.
+//! Where moto is not installed (`tests/tools/venv.sh` does that) the S3 tests are listed as ignored; with
+//! `USPX_REQUIRE_S3=1` they fail instead.
 
 // The lint's leave for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -9,9 +9,24 @@
 mod backends;
 mod blobs;
 mod faulty;
-mod moto;
+mod invariant_6;
 mod pulls;
 mod pulls_local;
 mod releases;
 mod s3_errors;
 mod samples;
+
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let trials = [
+        blobs::trials(),
+        invariant_6::trials(),
+        pulls::trials(),
+        pulls_local::trials(),
+        releases::trials(),
+        s3_errors::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}

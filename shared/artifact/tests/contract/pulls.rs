@@ -1,8 +1,10 @@
 //! Pulls: all or nothing, resumed, one at a time, nothing outside the folder.
 
+use crate::backends::over_every_backend;
+use crate::contracts;
 use crate::faulty::Faulty;
-use crate::over_every_backend;
 use crate::samples::{Watch, assert_same, blob_key, draft, forge, large_chunks, overwrite, publish, student};
+use libtest_mimic::Trial;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
 use std::path::Path;
@@ -13,15 +15,17 @@ use uspx_artifact::{
 };
 use uspx_domain::{ChunkEntry, Digest, FileEntry};
 
-over_every_backend!(
-    what_is_published_is_pulled,
-    an_interrupted_pull_is_resumed,
-    a_body_cut_short_changes_nothing,
-    a_tampered_chunk_changes_nothing,
-    a_tampered_manifest_changes_nothing,
-    a_second_pull_is_turned_away,
-    hostile_paths_are_refused,
-);
+pub fn trials() -> Vec<Trial> {
+    over_every_backend(contracts![
+        what_is_published_is_pulled,
+        an_interrupted_pull_is_resumed,
+        a_body_cut_short_changes_nothing,
+        a_tampered_chunk_changes_nothing,
+        a_tampered_manifest_changes_nothing,
+        a_second_pull_is_turned_away,
+        hostile_paths_are_refused
+    ])
+}
 
 async fn take(store: &Store, dest: &Path) -> Result<PullReport, ArtifactError> {
     pull(store, dest, &PullOptions::default(), &silent).await

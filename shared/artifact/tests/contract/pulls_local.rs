@@ -2,6 +2,7 @@
 
 use crate::faulty::Faulty;
 use crate::samples::{draft, large_chunks, publish, student};
+use libtest_mimic::Trial;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
 use std::fs;
@@ -11,11 +12,24 @@ use uspx_artifact::{
     ArtifactError, CHUNK_BYTES, Draft, ErrorKind, PullOptions, Pulled, Store, current, local_releases, prune, pull,
     silent, verify,
 };
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        damage_on_this_machine_is_found_and_mended,
+        old_releases_are_cleared_out_but_never_the_one_in_use,
+        a_store_that_went_back_is_not_followed,
+        another_colonys_release_is_not_mixed_in,
+        a_dropped_pull_frees_its_lock_and_is_resumed,
+        rubbish_in_the_partial_folder_does_no_harm,
+        transfers_can_be_spawned
+    ]
+}
 
 const PLAIN: PullOptions = PullOptions { release: None, repair: false, at_once: 4 };
 const REPAIR: PullOptions = PullOptions { repair: true, ..PLAIN };
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn damage_on_this_machine_is_found_and_mended() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     let dest = home.path();
@@ -41,7 +55,7 @@ async fn damage_on_this_machine_is_found_and_mended() {
     assert_eq!(pull(&store, dest, &REPAIR, &silent).await.unwrap().outcome, Pulled::UpToDate);
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn old_releases_are_cleared_out_but_never_the_one_in_use() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     for release in 1..=4 {
@@ -54,7 +68,7 @@ async fn old_releases_are_cleared_out_but_never_the_one_in_use() {
     assert_eq!(current(home.path()).unwrap().unwrap().manifest.release, 2);
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn a_store_that_went_back_is_not_followed() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     publish(&store, 1, None).await;
@@ -66,7 +80,7 @@ async fn a_store_that_went_back_is_not_followed() {
     assert_eq!(current(home.path()).unwrap().unwrap().manifest.release, 2);
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn another_colonys_release_is_not_mixed_in() {
     let (ours, theirs, home) = (Store::memory(), Store::memory(), tempfile::tempdir().unwrap());
     publish(&ours, 1, None).await;
@@ -78,7 +92,7 @@ async fn another_colonys_release_is_not_mixed_in() {
     assert_eq!(current(home.path()).unwrap().unwrap().manifest.colony, "theirs");
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn a_dropped_pull_frees_its_lock_and_is_resumed() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     let manifest = publish(&store, 1, None).await;
@@ -91,7 +105,7 @@ async fn a_dropped_pull_frees_its_lock_and_is_resumed() {
     assert_eq!(large_chunks(&manifest).len(), 3);
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn rubbish_in_the_partial_folder_does_no_harm() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     publish(&store, 1, None).await;
@@ -104,7 +118,7 @@ async fn rubbish_in_the_partial_folder_does_no_harm() {
     assert_eq!(verify(home.path()).unwrap().damaged, []);
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn transfers_can_be_spawned() {
     // Futures that are not Send could not be: this would not compile.
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());

@@ -1,22 +1,29 @@
 //! Releases: one winner for a number, `latest` only forward, no manifest before its blobs.
 
+use crate::backends::over_every_backend;
+use crate::contracts;
 use crate::faulty::Faulty;
-use crate::over_every_backend;
 use crate::samples::{Watch, draft, keys, large_chunks, publish, student};
 use futures::future::join_all;
+use libtest_mimic::Trial;
 use object_store::path::Path as Key;
 use std::fs;
 use std::sync::atomic::AtomicI64;
 use uspx_artifact::{ArtifactError, ErrorKind, Store, silent};
+use uspx_tests::trials;
 
-over_every_backend!(
-    one_of_sixteen_wins,
-    racing_publishers_all_get_a_number_in_the_end,
-    latest_only_moves_forward,
-    no_manifest_before_its_blobs,
-    no_manifest_over_a_blob_that_reads_back_wrong,
-    a_publisher_that_died_before_the_marker_is_finished,
-);
+pub fn trials() -> Vec<Trial> {
+    let mut trials = over_every_backend(contracts![
+        one_of_sixteen_wins,
+        racing_publishers_all_get_a_number_in_the_end,
+        invariant_6_latest_only_moves_forward,
+        invariant_6_no_manifest_before_its_blobs,
+        invariant_6_no_manifest_over_a_blob_that_reads_back_wrong,
+        a_publisher_that_died_before_the_marker_is_finished
+    ]);
+    trials.extend(trials![an_unfit_folder_is_refused_with_the_file_named]);
+    trials
+}
 
 /// A folder of one small file.
 fn small(seed: u64) -> tempfile::TempDir {
@@ -63,7 +70,7 @@ async fn racing_publishers_all_get_a_number_in_the_end(store: Store) {
     assert_eq!(store.manifest(4).await.unwrap().previous, Some(3));
 }
 
-async fn latest_only_moves_forward(store: Store) {
+async fn invariant_6_latest_only_moves_forward(store: Store) {
     assert_eq!(store.latest().await.unwrap(), None);
     let nothing = store.manifest(1).await.unwrap_err();
     assert!(matches!(nothing, ArtifactError::NoRelease { release: Some(1), .. }), "{nothing:?}");
@@ -79,7 +86,7 @@ async fn latest_only_moves_forward(store: Store) {
     assert_eq!(keys(&store, "releases").await, ["releases/1/manifest.json", "releases/2/manifest.json"]);
 }
 
-async fn no_manifest_before_its_blobs(store: Store) {
+async fn invariant_6_no_manifest_before_its_blobs(store: Store) {
     let folder = student(1);
     let (broken, _) = Faulty { writes_left: AtomicI64::new(2), ..Faulty::over(&store) }.store();
     let error = broken.publish(folder.path(), &draft(None), &silent).await.unwrap_err();
@@ -93,7 +100,7 @@ async fn no_manifest_before_its_blobs(store: Store) {
     assert!(end.done == end.total && end.resumed == end.total, "what is stored is not sent twice: {end:?}");
 }
 
-async fn no_manifest_over_a_blob_that_reads_back_wrong(store: Store) {
+async fn invariant_6_no_manifest_over_a_blob_that_reads_back_wrong(store: Store) {
     let (broken, _) = Faulty { flip: true, ..Faulty::over(&store) }.store();
     let error = broken.publish(student(1).path(), &draft(None), &silent).await.unwrap_err();
     assert!(matches!(error, ArtifactError::Corrupt { .. }), "{error:?}");
@@ -116,7 +123,7 @@ async fn a_publisher_that_died_before_the_marker_is_finished(store: Store) {
     assert_eq!(store.settle().await.unwrap(), Some(2));
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn an_unfit_folder_is_refused_with_the_file_named() {
     let store = Store::memory();
     let folder = tempfile::tempdir().unwrap();

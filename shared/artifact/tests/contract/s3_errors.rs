@@ -1,10 +1,18 @@
 //! An S3 API that is not there, says no, or has no such bucket: each told apart, with what to do.
 
-use crate::moto::{Moto, env_for};
+use libtest_mimic::Trial;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uspx_artifact::{ArtifactError, ErrorKind, Store};
+use uspx_tests::moto::{Moto, env_for};
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = trials![nobody_listens, the_door_is_shut, the_server_has_trouble_of_its_own];
+    trials.extend(Moto::need().of_all(trials![the_bucket_is_missing]));
+    trials
+}
 
 /// A server that gives every request the same answer; its address.
 async fn answering(status: &'static str) -> String {
@@ -27,7 +35,7 @@ fn bucket(endpoint: &str) -> Store {
     Store::open_with("s3://colony/x", env_for(endpoint)).unwrap()
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn nobody_listens() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = Instant::now();
@@ -37,7 +45,7 @@ async fn nobody_listens() {
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn the_door_is_shut() {
     let store = bucket(&answering("403 Forbidden").await);
     for error in [store.check().await.unwrap_err(), store.put_blob("x".into()).await.unwrap_err()] {
@@ -46,18 +54,15 @@ async fn the_door_is_shut() {
     }
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn the_server_has_trouble_of_its_own() {
     let error = bucket(&answering("503 Slow Down").await).check().await.unwrap_err();
     assert!(matches!(error, ArtifactError::Backend { .. }) && error.is_retryable(), "{error:?}");
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn the_bucket_is_missing() {
-    let Some(moto) = Moto::start() else {
-        println!("SKIPPED: the_bucket_is_missing (no moto_server: run tests/tools/venv.sh)");
-        return;
-    };
+    let moto = Moto::start();
     Store::open_with("s3://colony", moto.env()).unwrap().check().await.unwrap();
     let store = Store::open_with("s3://nowhere/x", moto.env()).unwrap();
     let errors = [

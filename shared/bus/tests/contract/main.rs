@@ -1,7 +1,7 @@
 //! One contract, two backends: `embedded::NAME` and `nats::NAME` run the same code.
 //!
 //! Every `nats::` test starts a nats-server of its own. Where none is found (or only one that is too old) they are
-//! listed as ignored, which says by name what was not tried; with `USPX_REQUIRE_NATS=1` they fail instead.
+//! listed as ignored; with `USPX_REQUIRE_NATS=1` they fail instead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 /// Names and boxes async functions.
@@ -20,8 +20,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use support::{Ground, Need};
+use support::Ground;
+use uspx_bus::server::find_program;
 use uspx_bus::{Bus, EmbeddedBus};
+use uspx_tests::Need;
 
 /// A test of the contract.
 pub type Clause = fn(Arc<dyn Bus>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,9 +52,9 @@ fn main() -> ExitCode {
         return outage::child();
     }
     let clauses: Vec<_> = [queues::clauses(), letters::clauses(), topics::clauses()].concat();
-    let need = Need::look();
-    let embedded = clauses.iter().map(|(name, clause)| on_embedded(name, *clause));
+    let mut trials: Vec<Trial> = clauses.iter().map(|(name, clause)| on_embedded(name, *clause)).collect();
     let nats = clauses.iter().map(|(name, clause)| on_nats(name, *clause)).chain(outage::trials());
-    let nats = nats.map(|trial| need.apply(trial));
-    libtest_mimic::run(&Arguments::from_args(), embedded.chain(nats).collect()).exit_code()
+    let need = Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok());
+    trials.extend(need.of_all(nats.collect()));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

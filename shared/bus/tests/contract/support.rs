@@ -1,35 +1,11 @@
 //! A nats-server for one test, and short forms.
 
 use bytes::Bytes;
-use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use uspx_bus::server::{NatsServer, find_program};
+use uspx_bus::server::NatsServer;
 use uspx_bus::{Bus, Delivery, NatsBus, NatsOptions, Published, QueueSpec};
-
-/// Whether there is a nats-server, and whether there must be one.
-pub enum Need {
-    Fulfilled,
-    Waived,
-}
-
-impl Need {
-    pub fn look() -> Self {
-        match find_program() {
-            Ok(_) => Self::Fulfilled,
-            Err(_) if std::env::var("USPX_REQUIRE_NATS").is_ok_and(|v| v == "1") => Self::Fulfilled,
-            Err(why) => {
-                eprintln!("SKIPPED: every nats:: test: {why}");
-                Self::Waived
-            }
-        }
-    }
-
-    pub fn apply(&self, trial: Trial) -> Trial {
-        trial.with_ignored_flag(matches!(self, Self::Waived))
-    }
-}
 
 /// A server on a store of its own.
 pub struct Ground {

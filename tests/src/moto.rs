@@ -1,26 +1,33 @@
 //! A moto server: an S3 API in a process of its own, on this machine, gone when the test is.
 
+use crate::Need;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The server, with a bucket named `colony`.
 pub struct Moto {
     child: Child,
     address: SocketAddr,
 }
 
 impl Moto {
-    /// Starts it; `None` where it is not installed and need not be.
-    pub fn start() -> Option<Self> {
-        let Some(program) = program() else {
-            let required = std::env::var("USPX_REQUIRE_S3").is_ok_and(|v| v == "1");
-            assert!(!required, "USPX_REQUIRE_S3=1, but there is no moto_server: run tests/tools/venv.sh");
-            return None;
-        };
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It is not installed, or does not answer.
+    pub fn start() -> Self {
+        let program = program().expect("there is no moto_server: run tests/tools/venv.sh");
         // Another program may take the free port before moto does.
-        (0..3).find_map(|_| Self::try_start(&program)).or_else(|| panic!("{} does not answer", program.display()))
+        let started = (0..3).find_map(|_| Self::try_start(&program));
+        started.unwrap_or_else(|| panic!("{} does not answer", program.display()))
+    }
+
+    /// What tests with it need.
+    pub fn need() -> Need {
+        Need::new("moto_server", "USPX_REQUIRE_S3", program().is_some())
     }
 
     fn try_start(program: &PathBuf) -> Option<Self> {
