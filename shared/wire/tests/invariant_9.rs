@@ -1,7 +1,7 @@
-//! Frozen bytes: what is written today equals what was written when the message was released, and that still reads.
+//! Invariant 9, frozen bytes: what is written today equals what was written when the message was released, and that still reads.
 //!
 //! Fixtures are never written anew by a test run. A message of a new kind or version gets its files, once, from
-//! `cargo test -p uspx-wire --test fixtures -- --ignored`, which leaves files alone that are there.
+//! `cargo test -p uspx-wire --test invariant_9 -- --ignored`, which leaves files alone that are there.
 //! `NAME-vN.bin` is the message, `NAME-vN.txt` the same for people (offset, hexadecimal, characters).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -48,18 +48,18 @@ fn write_if_missing<M: Message>(name: &str, value: &M) {
 }
 
 #[test]
-fn tasks_are_frozen() {
+fn invariant_9_tasks_are_frozen() {
     values::tasks().iter().for_each(|(name, message)| holds(name, message));
 }
 
 #[test]
-fn answers_are_frozen() {
+fn invariant_9_answers_are_frozen() {
     values::answers().iter().for_each(|(name, message)| holds(name, message));
 }
 
 #[test]
-fn hello_status_and_mask_are_frozen() {
-    holds("hello", &values::hello());
+fn invariant_9_heartbeat_status_and_mask_are_frozen() {
+    holds("heartbeat", &values::heartbeat());
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
@@ -67,7 +67,7 @@ fn hello_status_and_mask_are_frozen() {
 }
 
 #[test]
-fn no_fixture_is_without_a_test() {
+fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
     assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 5));
@@ -78,7 +78,7 @@ fn no_fixture_is_without_a_test() {
 fn write_missing_fixtures() {
     values::tasks().iter().for_each(|(name, message)| write_if_missing(name, message));
     values::answers().iter().for_each(|(name, message)| write_if_missing(name, message));
-    write_if_missing("hello", &values::hello());
+    write_if_missing("heartbeat", &values::heartbeat());
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());
