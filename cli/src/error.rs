@@ -162,7 +162,10 @@ impl From<uspx_coordinator::ServiceError> for CliError {
         match error {
             ServiceError::Bus(inner) => inner.into(),
             ServiceError::Artifact(inner) => inner.into(),
-            error @ ServiceError::Locked(_) => Self::caused(Exit::Refused, &error),
+            error @ (ServiceError::Locked(_)
+            | ServiceError::Damaged { .. }
+            | ServiceError::OldLedger(_)
+            | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),
             error @ (ServiceError::File { .. } | ServiceError::Encode(_) | ServiceError::Wire(_)) => {
                 Self::caused(Exit::Failed, &error)
             }

@@ -5,6 +5,7 @@ mod configs;
 mod engines;
 mod forms;
 mod inputs;
+mod ledger;
 mod llama_cpp;
 mod others_gguf;
 mod students;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uspx_colony::{Cause, Record, State};
 use uspx_coordinator::Ledger;
-use uspx_coordinator::ledger::replay_file;
+use uspx_coordinator::ledger::{head_path, replay_file};
 use uspx_domain::{TaskId, WorkerId};
 
 /// All records of a ledger that nobody holds any more.
@@ -62,6 +62,7 @@ pub fn assert_replays_elsewhere(ledger: &Path, mask: &Path) -> State {
     let elsewhere = tempfile::tempdir().unwrap();
     let copy = elsewhere.path().join("copied");
     std::fs::copy(ledger, &copy).unwrap();
+    std::fs::copy(head_path(ledger), head_path(&copy)).unwrap();
     let (here, there) = (replay_file(ledger).unwrap(), replay_file(&copy).unwrap());
     assert_eq!(here.digest().unwrap(), there.digest().unwrap());
     let written: uspx_domain::Mask = serde_json::from_slice(&std::fs::read(mask).unwrap()).unwrap();

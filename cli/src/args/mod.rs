@@ -1,6 +1,7 @@
 //! The command line: every command and example; the flags of each stand in the modules below.
 
 mod colony;
+mod ledger;
 mod mask;
 mod model;
 mod probe;
@@ -9,6 +10,7 @@ mod student;
 use clap::{Parser, Subcommand};
 
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WorkerArgs};
+pub use ledger::{LedgerCheckArgs, LedgerCommand};
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
 pub use model::{Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
@@ -69,6 +71,9 @@ pub enum Command {
     /// Masks: build one here, without a colony.
     #[command(subcommand)]
     Mask(MaskCommand),
+    /// The ledger: is it whole?
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Prints completions for a shell.
     #[command(after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx")]
     Completions {
@@ -87,7 +92,7 @@ impl Command {
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => a.threads,
             Self::Run(a) => a.run.threads,
-            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Completions { .. } => None,
+            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Ledger(_) | Self::Completions { .. } => None,
         }
     }
 }

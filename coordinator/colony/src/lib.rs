@@ -28,7 +28,7 @@ pub use dice::Dice;
 pub use fixed::{Fixed, Share};
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
-pub use record::{Cause, Ending, Record, ReleaseOrder};
+pub use record::{Cause, Decision, Ending, Founding, RULES, Record, ReleaseOrder};
 pub use report::{Report, report};
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Colony, Command, Event, Step, Verdict};

@@ -5,14 +5,14 @@
 use crate::{CampaignConfig, GateReport, PlannedTask, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use uspx_domain::{Answer, BlobRef, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
+use uspx_domain::{Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
 
 /// One record of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
     /// A campaign begins. Trails of the same teacher and the published student live on from the one before.
-    Founded(Box<CampaignConfig>),
+    Founded(Box<Founding>),
     /// A batch of work was planned.
     EpochOpened {
         /// Its number, from 1, never used twice.
@@ -71,6 +71,8 @@ pub enum Record {
         answered: u32,
         /// Its tasks given up.
         given_up: u32,
+        /// What its evidence decided, where it bears on the mask.
+        decision: Option<Box<Decision>>,
     },
     /// A worker gets no more work.
     Quarantined {
@@ -96,6 +98,41 @@ pub enum Record {
         /// How it ended.
         ending: Ending,
     },
+}
+
+/// The rules by which today's colony decides. A change of what the same evidence decides is a new
+/// number.
+pub const RULES: u32 = 1;
+
+/// How a campaign began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Founding {
+    /// Drawn once, so that no two campaigns name a task alike, whatever they are called.
+    pub nonce: [u8; 16],
+    /// The rules of the colony that wrote this.
+    pub rules: u32,
+    /// What it is founded on.
+    pub campaign: CampaignConfig,
+}
+
+impl Founding {
+    /// What tasks' names derive from: the nonce and the campaign's digest.
+    pub fn identity(&self) -> Digest {
+        let digest = self.campaign.digest();
+        Digest::of(&[self.nonce.as_slice(), digest.0.as_slice()].concat())
+    }
+}
+
+/// What an epoch's evidence decided. A replay takes it from here, so that later rules cannot make
+/// another mask of an old ledger; it recomputes only to compare.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The mask.
+    pub mask: Mask,
+    /// θ: the score at the budget's cut.
+    pub cut: f64,
+    /// The digest of all trails at the close.
+    pub trails: Digest,
 }
 
 /// Why an attempt came to nothing.

@@ -3,12 +3,13 @@
 use crate::{CampaignConfig, Split};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{Cut, ExportFormat, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work};
+use uspx_domain::{Cut, Digest, ExportFormat, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work};
 
 /// A task without its prompts' text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedTask {
-    /// Derived from campaign, epoch and index: planning again names it the same.
+    /// Derived from the campaign's identity and all below: planning again names it the same, and
+    /// other content never bears its name.
     pub id: TaskId,
     /// The batch of evidence that it belongs to.
     pub epoch: u32,
@@ -93,9 +94,26 @@ pub enum AttachError {
     /// The text is not at hand.
     #[error("the text of prompt `{0}` is missing: start the coordinator with the prompt file of its campaign")]
     NoText(String),
+    /// The text is another one than the campaign began with.
+    #[error(
+        "prompt `{0}` was edited since its campaign began: start the coordinator with the prompts as they were, \
+         or begin a new campaign under another name"
+    )]
+    Edited(String),
 }
 
 impl PlannedTask {
+    /// Names and places a piece of work of the campaign that `identity` stands for.
+    pub fn new(
+        identity: Digest,
+        (epoch, index): (u32, u32),
+        (model, purpose, work): (Fingerprint, Purpose, Work<u32>),
+    ) -> Self {
+        let content = (identity, epoch, index, model, &purpose, &work);
+        let id = TaskId::derived(&rmp_serde::to_vec_named(&content).unwrap_or_default());
+        Self { id, epoch, index, model, purpose, work }
+    }
+
     /// The places of the prompts that an answer's numbers are about, in order: the work's without the skipped ones.
     pub fn measured(&self, campaign: &CampaignConfig, skipped: &[Skipped]) -> Vec<u32> {
         let skipped: BTreeSet<&str> = skipped.iter().map(|s| s.id.as_str()).collect();
@@ -124,8 +142,13 @@ impl PlannedTask {
         text: impl Fn(&str) -> Option<Prompt>,
     ) -> Result<Task, AttachError> {
         let prompts = self.work.prompts().iter().map(|at| {
-            let id = campaign.id(*at).ok_or(AttachError::NoSuchPrompt(self.id, *at))?;
-            text(id).ok_or_else(|| AttachError::NoText(id.to_owned()))
+            let entry = campaign.prompts.get(*at as usize);
+            let entry = entry.ok_or(AttachError::NoSuchPrompt(self.id, *at))?;
+            match text(&entry.id) {
+                None => Err(AttachError::NoText(entry.id.clone())),
+                Some(text) if text.digest() != entry.digest => Err(AttachError::Edited(entry.id.clone())),
+                Some(text) => Ok(text),
+            }
         });
         let work = self.work.clone().on(prompts.collect::<Result<_, _>>()?);
         Ok(Task { id: self.id, epoch: self.epoch, model: self.model, work })

@@ -70,7 +70,7 @@ fn the_next_campaign_must_beat_the_published_student() {
 fn a_campaign_under_way_is_not_replaced() {
     let mut service = Service::default();
     service.found(&campaign("one"));
-    assert_eq!(service.colony.found(campaign("two")).unwrap_err(), ConfigError::UnderWay("one".into()));
+    assert_eq!(service.colony.found(campaign("two"), [0; 16]).unwrap_err(), ConfigError::UnderWay("one".into()));
 }
 
 /// What workers do to a colony: go away, come back, answer late, twice, falsely or not at all.

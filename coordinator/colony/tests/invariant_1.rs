@@ -78,7 +78,67 @@ fn invariant_1_the_digest_is_the_same_on_every_machine() {
     assert_eq!(state.evidence_digest().unwrap().hex(), PINNED.1);
 }
 
-const PINNED: (u32, &str) = (5, "b4c3cc5a3a050615353bcaa7f058afab0b1fe771fc6565479e7bafde7ffeed3f");
+const PINNED: (u32, &str) = (5, "970a654c4bf1fc0685099d7710fae2f914713621979b9c1e43f6833db7502de3");
+
+/// What an epoch decided is taken from its record: other rules cannot make another mask of it, and say so.
+#[test]
+fn invariant_1_recorded_decisions_stand_whatever_todays_rules_say() {
+    let mut records = ledger().clone();
+    let (mut closed, mut other) = (0, None);
+    for record in &mut records {
+        let Record::EpochClosed { epoch, decision: Some(decision), .. } = record else { continue };
+        closed += 1;
+        if closed == 3 {
+            // As a rule that keeps other units would have decided.
+            let budget = mask::Budget { keep: Share::percent(50), ..mask::Budget::of(config()) };
+            decision.mask = mask::random_mask(&mut Dice::new(1, "other", 0), &budget);
+            other = Some((*epoch, decision.mask.clone()));
+        }
+    }
+    let (epoch, mask) = other.unwrap();
+    let mut state = State::default();
+    for record in &records {
+        state.fold(record);
+        if matches!(record, Record::EpochClosed { epoch: e, .. } if *e == epoch) {
+            assert_eq!(state.mask().unwrap().mask, mask);
+        }
+    }
+    assert!(state.deviations().contains(&epoch), "{:?}", state.deviations());
+    assert_eq!(replay(ledger()).deviations().len(), 0);
+    let last = |records: &[Record]| {
+        let decisions = records.iter().rev().find_map(|r| match r {
+            Record::EpochClosed { decision: Some(decision), .. } => Some(decision.mask.clone()),
+            _ => None,
+        });
+        decisions.unwrap()
+    };
+    assert_eq!(state.mask().unwrap().mask, last(&records), "it goes on from what is recorded");
+}
+
+fn config() -> &'static CampaignConfig {
+    let founded = ledger().iter().find_map(|r| match r {
+        Record::Founded(founding) => Some(&founding.campaign),
+        _ => None,
+    });
+    founded.unwrap()
+}
+
+/// Tasks of the same campaign founded again, or with one prompt edited, bear other names.
+#[test]
+fn invariant_1_names_bind_content() {
+    let ids = |config: CampaignConfig, nonce| -> Vec<uspx_domain::TaskId> {
+        let step = Colony::default().found(config, nonce).unwrap();
+        let Some(Record::EpochOpened { tasks, .. }) = step.records.last() else { panic!() };
+        tasks.iter().map(|t| t.id).collect()
+    };
+    let first = ids(campaign("one"), [1; 16]);
+    assert_eq!(first, ids(campaign("one"), [1; 16]));
+    let mut edited = campaign("one");
+    edited.prompts[0].digest = uspx_domain::Digest::of(b"edited");
+    for others in [ids(campaign("one"), [2; 16]), ids(edited, [1; 16])] {
+        assert!(others.iter().all(|id| !first.contains(id)));
+    }
+}
 
 #[test]
 fn the_live_state_is_the_replayed_one() {
@@ -107,14 +167,13 @@ fn a_damaged_snapshot_is_refused() {
 fn invariant_7_the_ledger_has_no_prompt_text() {
     let config = campaign("private");
     let mut colony = Colony::default();
-    let found = colony.found(config.clone()).unwrap();
+    let found = colony.found(config.clone(), [1; 16]).unwrap();
     let Some(Record::EpochOpened { tasks, .. }) = found.records.last() else { panic!("no epoch") };
-    let secret = |id: &str| {
-        let text = format!("secret of {id}");
-        Some(uspx_domain::Prompt { id: id.into(), prompt: text, reference: None, system: None, tags: vec![] })
-    };
+    let secret = |id: &str| Some(prompt(id));
     let task = tasks[0].attach(&config, secret).unwrap();
     assert_eq!(task.work.prompts().len(), tasks[0].work.prompts().len());
     assert_eq!(task.work.prompts()[0].prompt, "secret of p0");
     assert_eq!(tasks[0].attach(&config, |_| None), Err(AttachError::NoText("p0".into())));
+    let edited = |id: &str| Some(uspx_domain::Prompt { prompt: "other".into(), ..prompt(id) });
+    assert_eq!(tasks[0].attach(&config, edited), Err(AttachError::Edited("p0".into())));
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use uspx_colony::plan::{Next, plan};
 use uspx_colony::*;
-use uspx_domain::{Ablate, Cut, Prompt, Work};
+use uspx_domain::{Ablate, Cut, Work};
 use world::*;
 
 fn opened() -> &'static Vec<(Stage, Vec<PlannedTask>)> {
@@ -59,8 +59,7 @@ fn labels_have_the_bounds_of_the_campaign() {
         _ => None,
     });
     let tasks: Vec<PlannedTask> = opened.flatten().collect();
-    let text =
-        |id: &str| Some(Prompt { id: id.into(), prompt: "x".into(), reference: None, system: None, tags: vec![] });
+    let text = |id: &str| Some(prompt(id));
     let bounds = |task: &PlannedTask| match task.attach(&config, text).unwrap().work {
         Work::Label(label) => (label.max_new_tokens, label.max_reasoning_tokens),
         other => panic!("{}", other.name()),
@@ -149,7 +148,7 @@ fn a_campaign_that_cannot_work_is_refused() {
     let refused = |change: &dyn Fn(&mut CampaignConfig)| {
         let mut config = campaign("bad");
         change(&mut config);
-        Colony::default().found(config).unwrap_err()
+        Colony::default().found(config, [0; 16]).unwrap_err()
     };
     assert_eq!(refused(&|c| c.prompts[1].id = "p0".into()), ConfigError::Twice("p0".into()));
     assert_eq!(refused(&|c| c.prompts.retain(|p| p.split != Split::Gate)), ConfigError::NoPrompts("gate"));

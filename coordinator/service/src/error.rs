@@ -1,5 +1,6 @@
 //! What ends a coordinator.
 
+use crate::ledger::Damage;
 use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
@@ -19,19 +20,30 @@ pub enum ServiceError {
     /// Another coordinator works on the same state.
     #[error("{0} is in use by another coordinator: stop that one, or choose another state folder")]
     Locked(PathBuf),
-    /// A record in the middle of the ledger is damaged.
-    #[error(
-        "{path}: the ledger is damaged at byte {at}: restore it from a copy, or begin anew in another state folder"
-    )]
+    /// Something that the ledger had synced is no longer there as it was.
+    #[error("{path} is {damage}. {}", damage.fault.remedy())]
     Damaged {
         /// The ledger.
         path: PathBuf,
-        /// Where.
-        at: u64,
+        /// Where, and what.
+        damage: Damage,
     },
-    /// The file is no ledger, or one of a newer uspx.
-    #[error("{0} is no ledger that this version of uspx reads: update uspx, or choose another state folder")]
+    /// The file is not a ledger, or one of a newer uspx.
+    #[error("{0} is not a ledger that this version of uspx reads: update uspx, or choose another state folder")]
     NotALedger(PathBuf),
+    /// The ledger is of the first format, which no release ever wrote.
+    #[error("{0} is a ledger of format 1, from before the first release: begin anew in another state folder")]
+    OldLedger(PathBuf),
+    /// A record is whole, but of a kind or form that is not known here.
+    #[error("{path}: record {sequence} is whole, but not one that this version of uspx reads: update uspx ({source})")]
+    UnknownRecord {
+        /// The ledger.
+        path: PathBuf,
+        /// The record's number.
+        sequence: u64,
+        /// Why.
+        source: rmp_serde::decode::Error,
+    },
     /// A record cannot be written down.
     #[error("a record cannot be encoded: {0}")]
     Encode(#[from] rmp_serde::encode::Error),

@@ -106,10 +106,15 @@ mod tests {
         let mlp = MlpShape::Experts { experts: 4, top_k: 1, channels: 8 };
         let shape = ModelShape::uniform(1, LayerShape::new(1, mlp));
         let model = Fingerprint(Digest::of(b"m"));
-        let prompt = |(id, split): (&str, Split)| PromptEntry { id: id.into(), split, tags: vec![] };
+        let prompt = |(id, split): (&str, Split)| PromptEntry {
+            id: id.into(),
+            digest: Digest::of(id.as_bytes()),
+            split,
+            tags: vec![],
+        };
         let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
         let mut colony = Colony::default();
-        colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec())).unwrap();
+        colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec()), [0; 16]).unwrap();
         let step = colony.step(Event::WorkerSeen { worker: worker(), speaks: Speaks::here(), holds: vec![model] });
         let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else { panic!("nothing was issued") };
         (colony, *task)
@@ -160,7 +165,7 @@ mod tests {
         let records = vec![
             Record::EpochOpened { epoch, stage: Stage::Trace, tasks: vec![task] },
             Record::Accepted { answer: Box::new(answer) },
-            Record::EpochClosed { epoch, answered: 1, given_up: 0 },
+            Record::EpochClosed { epoch, answered: 1, given_up: 0, decision: None },
             Record::EpochOpened { epoch: epoch + 1, stage: Stage::Distil, tasks: vec![] },
         ];
         records.iter().for_each(|r| state.fold(r));

@@ -17,7 +17,7 @@ impl PromptBook {
         let mut book = Self::default();
         for (split, prompts) in [(Split::Train, train), (Split::Validation, validation), (Split::Gate, gate)] {
             for prompt in prompts {
-                book.entries.push(PromptEntry { id: prompt.id.clone(), split, tags: prompt.tags.clone() });
+                book.entries.push(PromptEntry::of(&prompt, split));
                 book.texts.insert(prompt.id.clone(), prompt);
             }
         }

@@ -5,7 +5,7 @@ mod telling;
 
 use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming};
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
 use crate::registry::{Registry, holdings};
 use crate::status::{self, Progress};
 use crate::{CoordinatorSettings, PromptBook, ServiceError, notice};
@@ -72,11 +72,15 @@ impl Coordinator {
         std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
         let mut records = 0u64;
-        let ledger = Ledger::open(&settings.state.join("ledger"), |record| {
+        let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
             records += 1;
         })?;
         tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
+        if !state.deviations().is_empty() {
+            let epochs = state.deviations();
+            tracing::warn!(?epochs, "today's rules would decide otherwise; what was decided stands");
+        }
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
         Ok(Self {
             dispatch,
@@ -212,7 +216,7 @@ impl Coordinator {
             return Ok(None);
         };
         let config = self.settings.plan.config(teacher, student.0, &self.book);
-        let step = self.colony.found(config)?;
+        let step = self.colony.found(config, *uuid::Uuid::new_v4().as_bytes())?;
         self.commit(step).await
     }
 

@@ -1,5 +1,6 @@
 //! The person's own prompts (ErrBench) and their JSON-lines form.
 
+use crate::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
@@ -19,6 +20,21 @@ pub struct Prompt {
     /// Free labels, for splits of reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+}
+
+impl Prompt {
+    /// What it says, whatever it is called: the digest of prompt, reference and system message. An
+    /// edited prompt is another prompt.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for text in [Some(&self.prompt), self.reference.as_ref(), self.system.as_ref()] {
+            // Lengths keep the parts apart; 0 stands for a part that is not there.
+            let length = text.map_or(0, |t| t.len() as u64 + 1);
+            hasher.update(&length.to_le_bytes());
+            hasher.update(text.map_or("", String::as_str).as_bytes());
+        }
+        Digest(*hasher.finalize().as_bytes())
+    }
 }
 
 /// What is wrong with a prompt file.
@@ -93,6 +109,21 @@ pub fn parse_prompts(text: &str, skip_bad: bool) -> Result<PromptSet, PromptErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edited_prompt_is_another_prompt_and_a_renamed_one_is_not() {
+        let one =
+            Prompt { id: "a".into(), prompt: "list".into(), reference: Some("ls".into()), system: None, tags: vec![] };
+        let renamed = Prompt { id: "b".into(), tags: vec!["x".into()], ..one.clone() };
+        assert_eq!(one.digest(), renamed.digest());
+        let others = [
+            Prompt { prompt: "listl".into(), reference: Some("s".into()), ..one.clone() },
+            Prompt { reference: None, ..one.clone() },
+            Prompt { reference: None, system: Some("ls".into()), ..one.clone() },
+            Prompt { system: Some(String::new()), ..one.clone() },
+        ];
+        assert!(others.iter().all(|other| other.digest() != one.digest()));
+    }
 
     #[test]
     fn a_broken_line_is_named_with_its_number() {

@@ -7,7 +7,7 @@ pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
 use crate::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{Fingerprint, ModelShape, UnitKind};
+use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt, UnitKind};
 
 /// What a prompt may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,11 +26,20 @@ pub enum Split {
 pub struct PromptEntry {
     /// Its id.
     pub id: String,
+    /// What it says ([`Prompt::digest`]).
+    pub digest: Digest,
     /// What it may be used for.
     pub split: Split,
     /// Free labels; the gate looks at each that is frequent enough.
-    #[serde(default)]
     pub tags: Vec<String>,
+}
+
+impl PromptEntry {
+    /// What the ledger knows of a prompt.
+    pub fn of(prompt: &Prompt, split: Split) -> Self {
+        let (id, tags) = (prompt.id.clone(), prompt.tags.clone());
+        Self { id, digest: prompt.digest(), split, tags }
+    }
 }
 
 /// Everything that decisions depend on besides answers.
@@ -111,6 +120,11 @@ impl CampaignConfig {
     /// The prompts of a split, by their place in `prompts`, in that order.
     pub fn split(&self, split: Split) -> Vec<u32> {
         (0u32..).zip(&self.prompts).filter(|(_, p)| p.split == split).map(|(at, _)| at).collect()
+    }
+
+    /// What the campaign is: the digest of all of this.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&rmp_serde::to_vec_named(self).unwrap_or_default())
     }
 
     /// The id of the prompt at a place.

@@ -84,7 +84,11 @@ mod tests {
     fn state() -> State {
         let shape = crate::test_shape(2, 8);
         let model = Fingerprint(Digest::of(b"m"));
-        let prompts = (0..20).map(|i| PromptEntry { id: i.to_string(), split: Split::Train, tags: vec![] }).collect();
+        let entry = |i: u32| {
+            let (id, digest) = (i.to_string(), Digest::of(&i.to_le_bytes()));
+            PromptEntry { id, digest, split: Split::Train, tags: vec![] }
+        };
+        let prompts = (0..20).map(entry).collect();
         let campaign = CampaignConfig::new("c", (model, shape), model, prompts);
         let budget = Budget::of(&campaign);
         let kept = budget.shape.units(UnitKind::Expert).filter(|u| u.index < 4);

@@ -6,4 +6,4 @@ mod version;
 
 pub use build::{Budget, Rule, build, random_mask, settle};
 pub use candidate::{adopt, near};
-pub use version::{MaskVersion, jaccard, redraw};
+pub use version::{MaskVersion, as_recorded, jaccard, redraw};

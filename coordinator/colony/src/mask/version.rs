@@ -2,7 +2,7 @@
 
 use super::{Budget, adopt, build, settle};
 use crate::combine::{Basis, Score, Scored, score};
-use crate::{CampaignConfig, Dice, State};
+use crate::{CampaignConfig, Decision, Dice, State};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Mask, Unit};
@@ -83,6 +83,35 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
         jaccard: before.as_ref().map(|b| jaccard(b, &kept)),
         bootstrap_jaccard,
     })
+}
+
+/// The version that a closing record decided, with today's scores; what today's rules draw counts
+/// only where it is the same.
+pub fn as_recorded(state: &State, today: Option<MaskVersion>, recorded: Option<&Decision>) -> Option<MaskVersion> {
+    let recorded = recorded?;
+    let same = |t: &MaskVersion| t.mask == recorded.mask && t.cut == recorded.cut;
+    if let Some(today) = today.as_ref().filter(|t| same(t)) {
+        return Some(today.clone());
+    }
+    let campaign = state.campaign.as_ref()?;
+    let budget = Budget::of(campaign);
+    let old = state.mask.as_ref();
+    let (before, kept) = (old.map(|old| budget.kept(&old.mask)), budget.kept(&recorded.mask));
+    let (mask, cut) = (recorded.mask.clone(), recorded.cut);
+    let jaccard = before.map(|b| jaccard(&b, &kept));
+    let version = old.map_or(1, |old| old.version + 1);
+    let blank = || MaskVersion {
+        version,
+        epoch: state.epoch,
+        mask: mask.clone(),
+        basis: Basis::Exact,
+        cut,
+        scores: BTreeMap::new(),
+        confidence: BTreeMap::new(),
+        jaccard,
+        bootstrap_jaccard: 0.0,
+    };
+    Some(MaskVersion { version, mask: mask.clone(), cut, jaccard, ..today.unwrap_or_else(blank) })
 }
 
 /// θ: halfway between the lowest score above the cut and the highest below, as if no layer had a floor.

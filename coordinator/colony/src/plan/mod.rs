@@ -9,7 +9,7 @@ pub use judge::label_mask;
 use crate::reasons::because;
 use crate::state::Stage;
 use crate::{CampaignConfig, Ending, PlannedTask, Purpose, Split, State};
-use uspx_domain::{Fingerprint, TaskId, Work};
+use uspx_domain::{Digest, Fingerprint, Work};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,11 +151,8 @@ impl Planner<'_> {
 
     fn number(&self, works: Vec<Piece>) -> Vec<PlannedTask> {
         let epoch = self.state.epoch + 1;
-        let task = |(index, (model, purpose, work))| {
-            let name = format!("{}/{epoch}/{index}", self.campaign.name);
-            let id = TaskId::derived(name.as_bytes());
-            PlannedTask { id, epoch, index, model, purpose, work }
-        };
+        let identity = self.state.identity.unwrap_or(Digest([0; 32]));
+        let task = |(index, piece)| PlannedTask::new(identity, (epoch, index), piece);
         (0..).zip(works).map(task).collect()
     }
 

@@ -6,7 +6,7 @@
 use crate::{Fixed, PlannedTask, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uspx_domain::{Cut, Deposit, LossRow, Outcome, PromptTokens, Statistic, Unit, Work};
+use uspx_domain::{Cut, Deposit, Digest, LossRow, Outcome, PromptTokens, Statistic, Unit, Work};
 
 /// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,11 @@ impl Trails {
     /// One unit's sums.
     pub fn get(&self, statistic: Statistic, unit: Unit) -> Option<&Sums> {
         self.0.get(&statistic)?.get(&unit)
+    }
+
+    /// The digest of all sums: equal evidence, equal digest.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&rmp_serde::to_vec_named(self).unwrap_or_default())
     }
 
     /// Whether there is no evidence at all.

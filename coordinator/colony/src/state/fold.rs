@@ -1,23 +1,37 @@
 //! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
 
-use crate::{Cause, Contender, Ending, PlannedTask, Purpose, Record, Stage, State, Ticket, mask, trail};
+use crate::{
+    Cause, Contender, Decision, Ending, Founding, MaskVersion, PlannedTask, Purpose, Record, Stage, State, Ticket,
+    mask, trail,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Answer, Estimator, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
+/// Where an epoch's decision comes from.
+#[derive(Clone, Copy)]
+enum Taken<'a> {
+    /// From today's rules.
+    Today,
+    /// From its record, whatever today's rules say.
+    Recorded(Option<&'a Decision>),
+}
+
 impl State {
     /// Takes one record in.
     pub fn fold(&mut self, record: &Record) {
         match record {
-            Record::Founded(campaign) => self.found(campaign),
+            Record::Founded(founding) => self.found(founding),
             Record::EpochOpened { epoch, stage, tasks } => self.open_epoch(*epoch, *stage, tasks),
             Record::Issued { task, worker, attempt, duplicate } => self.issue(*task, worker, *attempt, *duplicate),
             Record::Accepted { answer } => self.accept(answer),
             Record::Compared { task, worker, agreed } => self.compare(*task, worker, *agreed),
             Record::Lost { task, worker, cause } => self.lose(*task, worker, cause),
             Record::GivenUp { task, reason } => self.give_up(*task, reason),
-            Record::EpochClosed { epoch, .. } => self.close_epoch(*epoch),
+            Record::EpochClosed { epoch, decision, .. } => {
+                self.close_epoch(*epoch, Taken::Recorded(decision.as_deref()));
+            }
             Record::Quarantined { worker, reason } => {
                 self.accounts.entry(worker.clone()).or_default().quarantined = Some(reason.clone());
             }
@@ -31,13 +45,14 @@ impl State {
     }
 
     /// A new campaign keeps what is known of workers, of the same teacher's units, and the published student.
-    fn found(&mut self, campaign: &crate::CampaignConfig) {
-        let old = std::mem::take(self);
+    fn found(&mut self, founding: &Founding) {
+        let (old, campaign) = (std::mem::take(self), &founding.campaign);
         let same = old.campaign.as_ref().is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
         let kept = if same { old.trails } else { Trails::default() };
         let student = old.campaign.is_some_and(|c| c.student == campaign.student);
         *self = Self {
             campaign: Some(campaign.clone()),
+            identity: Some(founding.identity()),
             epoch: old.epoch,
             trails: kept,
             accounts: old.accounts,
@@ -118,8 +133,13 @@ impl State {
         }
     }
 
+    /// Closes the epoch by today's rules, and says what they decide.
+    pub(crate) fn decide(&mut self) -> Option<Decision> {
+        self.close_epoch(self.epoch, Taken::Today)
+    }
+
     /// Everything accepted since the last close acts now, also late answers to earlier epochs.
-    fn close_epoch(&mut self, epoch: u32) {
+    fn close_epoch(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
         let pending = std::mem::take(&mut self.pending);
         if let Some(campaign) = &self.campaign {
             let mut gathered = Trails::default();
@@ -132,21 +152,45 @@ impl State {
             self.trails.close(campaign.probe.evaporation, gathered);
         }
         self.open = false;
-        if self.stage.is_some_and(Stage::is_probe) {
-            self.redraw();
-        }
+        let bears = self.stage.is_some_and(Stage::is_probe);
+        let decision = if bears { self.redraw(epoch, taken) } else { None };
         self.forget(epoch, pending);
+        decision
     }
 
     /// Draws the mask anew and steers the next look at it.
-    fn redraw(&mut self) {
-        let Some(drawn) = mask::redraw(self) else { return };
-        let Some(campaign) = &self.campaign else { return };
+    fn redraw(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
+        let today = mask::redraw(self);
+        let drawn = match taken {
+            Taken::Today => today,
+            Taken::Recorded(recorded) => {
+                self.compare_rules(epoch, today.as_ref(), recorded);
+                mask::as_recorded(self, today, recorded)
+            }
+        }?;
+        let campaign = self.campaign.as_ref()?;
         let steady = drawn.jaccard.is_some_and(|j| j >= campaign.mask.stable);
         self.stable_versions = if steady { self.stable_versions + 1 } else { 0 };
         trail::deposit(&mut self.pheromone, &drawn);
+        let trails = self.trails.digest();
+        let decision = Decision { mask: drawn.mask.clone(), cut: drawn.cut, trails };
         self.mask = Some(drawn);
         self.results.forget_candidates();
+        Some(decision)
+    }
+
+    /// Remembers where today's rules come to something else than what is recorded.
+    fn compare_rules(&mut self, epoch: u32, today: Option<&MaskVersion>, recorded: Option<&Decision>) {
+        let same = match (today, recorded) {
+            (Some(today), Some(then)) => {
+                today.mask == then.mask && today.cut == then.cut && self.trails.digest() == then.trails
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.deviations.insert(epoch);
+        }
     }
 
     /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a comparison may come, and the

@@ -15,7 +15,7 @@ use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, R
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, Coverage, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile, TaskId, Unit, WorkerId,
+    Answer, Coverage, Digest, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile, TaskId, Unit, WorkerId,
 };
 
 /// What a batch of work is for, in the order of a campaign.
@@ -85,6 +85,10 @@ pub struct PublishedStudent {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub(crate) campaign: Option<CampaignConfig>,
+    /// What the campaign's tasks are named by ([`crate::Founding::identity`]).
+    pub(crate) identity: Option<Digest>,
+    /// Epochs that today's rules would have decided otherwise than they were.
+    pub(crate) deviations: BTreeSet<u32>,
     pub(crate) epoch: u32,
     pub(crate) stage: Option<Stage>,
     pub(crate) open: bool,
@@ -118,6 +122,11 @@ impl State {
     /// The campaign, once one was founded.
     pub fn campaign(&self) -> Option<&CampaignConfig> {
         self.campaign.as_ref()
+    }
+
+    /// Epochs whose recorded decision today's rules would not come to; the recorded one counts.
+    pub fn deviations(&self) -> &BTreeSet<u32> {
+        &self.deviations
     }
 
     /// The latest epoch's number; 0 before the first.

@@ -9,7 +9,8 @@ mod roster;
 
 use crate::compare::suspicion;
 use crate::{
-    CampaignConfig, Cause, ConfigError, Ending, MaskVersion, PlannedTask, Record, ReleaseOrder, State, Ticket,
+    CampaignConfig, Cause, ConfigError, Ending, Founding, MaskVersion, PlannedTask, RULES, Record, ReleaseOrder, State,
+    Ticket,
 };
 use roster::{Member, unspoken};
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,17 +153,18 @@ impl Colony {
         unsettled.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
     }
 
-    /// Begins a campaign.
+    /// Begins a campaign. The nonce is drawn by the caller, once.
     ///
     /// # Errors
     /// Where one is under way, or the configuration cannot work.
-    pub fn found(&mut self, config: CampaignConfig) -> Result<Step, ConfigError> {
+    pub fn found(&mut self, campaign: CampaignConfig, nonce: [u8; 16]) -> Result<Step, ConfigError> {
         if let (Some(old), None) = (&self.state.campaign, &self.state.ending) {
             return Err(ConfigError::UnderWay(old.name.clone()));
         }
-        config.check()?;
+        campaign.check()?;
         let mut turn = Turn::new(self);
-        turn.record(Record::Founded(Box::new(config)));
+        let founding = Founding { nonce, rules: RULES, campaign };
+        turn.record(Record::Founded(Box::new(founding)));
         turn.advance();
         Ok(turn.step)
     }

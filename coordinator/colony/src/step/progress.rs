@@ -41,7 +41,9 @@ impl Turn<'_> {
         let answered = self.current().filter(|t| t.is_answered()).count() as u32;
         let given_up = self.current().count() as u32 - answered;
         let before = self.state().mask.as_ref().map(|m| m.version);
-        self.record(Record::EpochClosed { epoch: self.state().epoch, answered, given_up });
+        let epoch = self.state().epoch;
+        let decision = self.colony.state.decide().map(Box::new);
+        self.step.records.push(Record::EpochClosed { epoch, answered, given_up, decision });
         let new = self.state().mask.clone().filter(|m| Some(m.version) != before);
         self.step.commands.extend(new.map(|mask| Command::PublishMask(Box::new(mask))));
     }

@@ -20,6 +20,12 @@ pub fn worker(name: &str) -> WorkerId {
     name.parse().unwrap()
 }
 
+/// The text of a prompt.
+pub fn prompt(id: &str) -> Prompt {
+    let (id, prompt) = (id.to_owned(), format!("secret of {id}"));
+    Prompt { id, prompt, reference: None, system: None, tags: vec![] }
+}
+
 /// A campaign small enough for many runs.
 pub fn campaign(name: &str) -> CampaignConfig {
     let split = |at| match at {
@@ -28,7 +34,11 @@ pub fn campaign(name: &str) -> CampaignConfig {
         _ => Split::Gate,
     };
     let tags = |at: u32| vec!["all".to_owned(), if at.is_multiple_of(2) { "even" } else { "odd" }.to_owned()];
-    let prompts = (0..420).map(|at| PromptEntry { id: format!("p{at}"), split: split(at), tags: tags(at) });
+    let entry = |at: u32| {
+        let tagged = Prompt { tags: tags(at), ..prompt(&format!("p{at}")) };
+        PromptEntry::of(&tagged, split(at))
+    };
+    let prompts = (0..420).map(entry);
     let mut config =
         CampaignConfig::new(name, (fingerprint("teacher"), shape()), fingerprint("student"), prompts.collect());
     config.probe.trace_batch = 100;
@@ -238,7 +248,7 @@ impl Service {
     }
 
     pub fn found(&mut self, config: &CampaignConfig) {
-        let step = self.colony.found(config.clone()).unwrap();
+        let step = self.colony.found(config.clone(), [7; 16]).unwrap();
         self.take(step);
     }
 

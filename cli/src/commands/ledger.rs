@@ -1,0 +1,75 @@
+//! `uspx ledger check`: whether a ledger is whole. It only reads, and may do so beside a running
+//! coordinator.
+
+use crate::args::LedgerCheckArgs;
+use crate::error::{CliError, Result};
+use crate::output;
+use serde::Serialize;
+use std::path::Path;
+use uspx_coordinator::ServiceError;
+use uspx_coordinator::ledger::{Damage, Extent, FILE_NAME, Survey, survey};
+
+/// What `--json` prints; of a damaged ledger too, beside the error.
+#[derive(Serialize)]
+struct Report<'a> {
+    ledger: &'a Path,
+    whole: bool,
+    /// Whole records; of a damaged ledger those before the damage.
+    records: u64,
+    head: Option<Extent>,
+    beyond: Option<Extent>,
+    damage: Option<&'a Damage>,
+}
+
+/// `uspx ledger check`.
+pub fn check(args: &LedgerCheckArgs) -> Result<()> {
+    let ledger = args.state.join(FILE_NAME);
+    match survey(&ledger, |_| {}) {
+        Ok(found) if args.json => output::json(&whole(&ledger, &found)),
+        Ok(found) => show(&ledger, &found),
+        Err(ServiceError::File { path, source }) => Err(CliError::file(&path, &source)
+            .help("name the state folder of a coordinator that was started on this machine: --state DIR")),
+        Err(error) => {
+            if let (true, ServiceError::Damaged { damage, .. }) = (args.json, &error) {
+                output::json(&damaged(&ledger, damage))?;
+            }
+            Err(consequence(error))
+        }
+    }
+}
+
+fn whole<'a>(ledger: &'a Path, found: &Survey) -> Report<'a> {
+    let Survey { records, head, beyond } = *found;
+    Report { ledger, whole: true, records, head: Some(head), beyond: Some(beyond), damage: None }
+}
+
+fn damaged<'a>(ledger: &'a Path, damage: &'a Damage) -> Report<'a> {
+    let records = damage.sequence.saturating_sub(1);
+    Report { ledger, whole: false, records, head: None, beyond: None, damage: Some(damage) }
+}
+
+/// What follows from damage, beside what it is.
+fn consequence(error: ServiceError) -> CliError {
+    let before = match &error {
+        ServiceError::Damaged { damage, .. } => damage.sequence.saturating_sub(1),
+        _ => return error.into(),
+    };
+    CliError::from(error).help(format!("{before} records before it are whole; no coordinator starts on this ledger"))
+}
+
+fn show(ledger: &Path, found: &Survey) -> Result<()> {
+    let Survey { records, head, beyond } = found;
+    let mut table = output::table(&["ledger", &ledger.display().to_string()]);
+    table.add_row(["whole", "yes"]);
+    table.add_row(["records", &records.to_string()]);
+    table.add_row(["head", &format!("record {}, byte {}", head.records, head.bytes)]);
+    if beyond.bytes > 0 {
+        let text = format!(
+            "{} records in {} bytes: being written, or left by a crash; the next start keeps whole records and sets the \
+             rest aside",
+            beyond.records, beyond.bytes
+        );
+        table.add_row(["beyond the head", &text]);
+    }
+    output::line(&table.to_string())
+}

@@ -1,0 +1,144 @@
+//! What a ledger asks of a disk, as single steps: a test can let the machine die after each of
+//! them.
+
+use crate::ServiceError;
+use fs4::fs_std::FileExt;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// The two files of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Ledger,
+    Head,
+}
+
+/// Where a ledger lies.
+pub(super) trait Disk {
+    /// The ledger's path, for messages.
+    fn path(&self) -> &Path;
+    /// A file's bytes; none where it is missing.
+    fn read(&mut self, which: Which) -> Result<Option<Vec<u8>>, ServiceError>;
+    /// Writes bytes at a place. They may be lost, torn or zero until the file is synced.
+    fn write(&mut self, which: Which, at: u64, bytes: &[u8]) -> Result<(), ServiceError>;
+    /// Shortens the ledger.
+    fn cut(&mut self, length: u64) -> Result<(), ServiceError>;
+    /// Returns when all that was written to a file is on the disk.
+    fn sync(&mut self, which: Which) -> Result<(), ServiceError>;
+    /// Returns when the files' names are on the disk.
+    fn sync_names(&mut self) -> Result<(), ServiceError>;
+    /// Makes a durable copy of what was found from record `sequence` on, and says where.
+    fn set_aside(&mut self, sequence: u64, bytes: &[u8]) -> Result<PathBuf, ServiceError>;
+}
+
+/// The path of the head file beside the ledger at `path`: whoever moves the one moves the other
+/// too.
+pub fn head_path(path: &Path) -> PathBuf {
+    beside(path, ".head")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// A file's bytes; none where it is missing.
+pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, ServiceError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ServiceError::file(path)(error)),
+    }
+}
+
+/// A ledger in a folder, held for this process alone.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    ledger: File,
+    head: Option<File>,
+}
+
+impl Folder {
+    pub fn hold(path: &Path) -> Result<Self, ServiceError> {
+        let ledger = open(path)?;
+        if !FileExt::try_lock_exclusive(&ledger).map_err(ServiceError::file(path))? {
+            return Err(ServiceError::Locked(path.to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), ledger, head: None })
+    }
+
+    fn path_of(&self, which: Which) -> PathBuf {
+        match which {
+            Which::Ledger => self.path.clone(),
+            Which::Head => head_path(&self.path),
+        }
+    }
+
+    fn file(&mut self, which: Which) -> Result<&mut File, ServiceError> {
+        match (which, &mut self.head) {
+            (Which::Ledger, _) => Ok(&mut self.ledger),
+            (Which::Head, Some(head)) => Ok(head),
+            (Which::Head, none) => Ok(none.insert(open(&head_path(&self.path))?)),
+        }
+    }
+}
+
+impl Disk for Folder {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&mut self, which: Which) -> Result<Option<Vec<u8>>, ServiceError> {
+        read_file(&self.path_of(which))
+    }
+
+    fn write(&mut self, which: Which, at: u64, bytes: &[u8]) -> Result<(), ServiceError> {
+        let path = self.path_of(which);
+        let file = self.file(which)?;
+        file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes)).map_err(ServiceError::file(path))
+    }
+
+    fn cut(&mut self, length: u64) -> Result<(), ServiceError> {
+        self.ledger.set_len(length).map_err(ServiceError::file(&self.path))
+    }
+
+    fn sync(&mut self, which: Which) -> Result<(), ServiceError> {
+        let path = self.path_of(which);
+        self.file(which)?.sync_data().map_err(ServiceError::file(path))
+    }
+
+    fn sync_names(&mut self) -> Result<(), ServiceError> {
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(ServiceError::file(folder))
+    }
+
+    fn set_aside(&mut self, sequence: u64, bytes: &[u8]) -> Result<PathBuf, ServiceError> {
+        let (path, mut file) = fresh(&self.path, sequence)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(ServiceError::file(&path))?;
+        self.sync_names()?;
+        Ok(path)
+    }
+}
+
+fn open(path: &Path) -> Result<File, ServiceError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).open(path).map_err(ServiceError::file(path))
+}
+
+/// A new file for a tail that begins with record `sequence`; no other is overwritten.
+fn fresh(ledger: &Path, sequence: u64) -> Result<(PathBuf, File), ServiceError> {
+    let mut copies = 1;
+    loop {
+        let again = if copies == 1 { String::new() } else { format!("-{copies}") };
+        let path = beside(ledger, &format!(".tail-{sequence}{again}"));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => copies += 1,
+            Err(error) => return Err(ServiceError::file(path)(error)),
+        }
+    }
+}

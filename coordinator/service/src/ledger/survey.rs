@@ -1,0 +1,63 @@
+//! Looking at a ledger without holding or changing it, beside a running coordinator too: what lies
+//! beyond the head is then simply being written.
+
+use super::decode;
+use super::disk::{head_path, read_file};
+use super::head::Head;
+use super::scan::scan;
+use crate::ServiceError;
+use serde::Serialize;
+use std::path::Path;
+use uspx_colony::{Record, State};
+
+/// What a look at a whole ledger shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Survey {
+    /// Whole records.
+    pub records: u64,
+    /// How far it was synced for certain.
+    pub head: Extent,
+    /// What lies beyond: being written just now, or left by a crash. The next start keeps its whole
+    /// records and sets the rest aside.
+    pub beyond: Extent,
+}
+
+/// A part of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Extent {
+    /// Whole records in it.
+    pub records: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Reads the ledger at `path` through and hands every whole record to `each`.
+///
+/// # Errors
+/// As [`super::Ledger::open`], but for the lock; or there is no ledger.
+pub fn survey(path: &Path, mut each: impl FnMut(Record)) -> Result<Survey, ServiceError> {
+    // The head first: what it names was in the ledger before.
+    let head = read_file(&head_path(path))?;
+    let ledger = match (read_file(path)?, &head) {
+        (Some(bytes), _) => bytes,
+        (None, Some(_)) => Vec::new(),
+        (None, None) => return Err(ServiceError::file(path)(std::io::ErrorKind::NotFound.into())),
+    };
+    let found = scan(path, &ledger, &Head::read(head.as_deref()))?;
+    for (sequence, payload) in (1..).zip(&found.records) {
+        each(decode(path, sequence, payload)?);
+    }
+    let (records, bytes) = found.head.map_or((0, 0), |end| (end.sequence, end.length));
+    let beyond = Extent { records: found.end.sequence - records, bytes: (ledger.len() as u64).saturating_sub(bytes) };
+    Ok(Survey { records: found.end.sequence, head: Extent { records, bytes }, beyond })
+}
+
+/// The state that a ledger's records fold to, without holding the ledger: for inspection and tests.
+///
+/// # Errors
+/// As [`survey`].
+pub fn replay_file(path: &Path) -> Result<State, ServiceError> {
+    let mut state = State::default();
+    survey(path, |record| state.fold(&record))?;
+    Ok(state)
+}
