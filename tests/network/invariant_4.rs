@@ -1,4 +1,4 @@
-//! Invariant 4: a lease is kept alive by progress, not by a timer. A worker that says hello for ever and does nothing
+//! Invariant 4: a lease is kept alive by progress, not by a timer. A worker whose heart beats for ever and that does nothing
 //! keeps its task on the bus for one lease, and in the ledger for two; then it goes to another worker.
 
 use crate::ground::models;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use uspx_bus::Bus;
 use uspx_colony::{Cause, Record};
-use uspx_domain::WorkerId;
+use uspx_domain::{Speaks, WorkerId};
 use uspx_tests::trials;
-use uspx_wire::subjects::{HELLO, parse_task_message_id, task_queue};
-use uspx_wire::{CurrentTask, HelloMessage, SpokenVersion, encode};
+use uspx_wire::subjects::{HEARTBEAT, parse_task_message_id, task_queue};
+use uspx_wire::{CurrentTask, HeartbeatMessage, encode};
 use uspx_worker::holdings::Holdings;
 
 pub fn trials() -> Vec<Trial> {
@@ -21,12 +21,13 @@ pub fn trials() -> Vec<Trial> {
 
 const LEASE: Duration = Duration::from_millis(800);
 
-/// A worker whose kernel hangs: it takes one task, says hello, and never gets any further.
+/// A worker whose kernel hangs: it takes one task, says that it lives, and never gets any further.
 async fn hang(bus: Arc<dyn Bus>, name: WorkerId) {
-    let mut hello = HelloMessage {
+    let mut heartbeat = HeartbeatMessage {
         worker: name.clone(),
         uspx_version: "0.0.0".to_owned(),
-        speaks: SpokenVersion::all(),
+        speaks: Speaks::here(),
+        reads: HeartbeatMessage::read_here(),
         models: Holdings::scan(&models()).unwrap().report(),
         threads: 1,
         memory_bytes: 1 << 30,
@@ -34,12 +35,12 @@ async fn hang(bus: Arc<dyn Bus>, name: WorkerId) {
         current: None,
     };
     loop {
-        bus.broadcast(HELLO, encode(&hello).unwrap()).await.unwrap();
-        if hello.current.is_none()
+        bus.broadcast(HEARTBEAT, encode(&heartbeat).unwrap()).await.unwrap();
+        if heartbeat.current.is_none()
             && let Ok(Some(delivery)) = bus.pull(&task_queue(&name), Duration::from_millis(50)).await
         {
             let (task, _) = parse_task_message_id(&delivery.message_id).unwrap();
-            hello.current = Some(CurrentTask { task, done: 1, total: 10 });
+            heartbeat.current = Some(CurrentTask { task, done: 1, total: 10 });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -6,6 +6,7 @@ use crate::output;
 use std::path::Path;
 use std::time::Duration;
 use uspx_bus::{Bus, NatsBus, NatsOptions};
+use uspx_domain::{Coverage, SeamPrompts};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::STATUS;
 use uspx_wire::{ReasonStatus, StatusMessage, decode};
@@ -105,10 +106,14 @@ fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
     let counted = |what: &'static str| {
         move |r: &ReasonStatus| [what.to_owned(), format!("{} × {}: {}", r.count, r.work, r.reason)]
     };
-    let labels = status.labels.iter().map(|labels| ["labels".to_owned(), labels.to_string()]);
+    let labels = status.labels.iter().map(|labels| ["labels".to_owned(), Coverage::from(*labels).to_string()]);
     let left_out = status.skipped.iter().map(|s| ["left out".to_owned(), s.text.clone()]);
     let given_up = status.given_up.iter().map(counted("given up"));
     let attempts = status.failed_attempts.iter().map(counted("failed attempts"));
-    let seams = status.seam_prompts.lines().into_iter().map(|line| ["seams".to_owned(), line]);
+    let seams = status
+        .seam_prompts
+        .iter()
+        .flat_map(|seams| SeamPrompts::from(*seams).lines())
+        .map(|line| ["seams".to_owned(), line]);
     labels.chain(left_out).chain(seams).chain(given_up).chain(attempts).collect()
 }

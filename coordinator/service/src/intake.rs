@@ -1,4 +1,4 @@
-//! Off the bus: pulls answers, hellos and dead letters, decodes them, and hands them to the service in one channel.
+//! Off the bus: pulls answers, heartbeats and dead letters, decodes them, and hands them to the service in one channel.
 
 use crate::ServiceError;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use uspx_artifact::{ArtifactError, Store};
 use uspx_bus::{Bus, BusError, DeadLetter, Delivery};
 use uspx_domain::Answer;
 use uspx_runtime::Shutdown;
-use uspx_wire::subjects::{HELLO, RESULTS};
-use uspx_wire::{AnswerMessage, Content, HelloMessage, decode, unpack_answer};
+use uspx_wire::subjects::{HEARTBEAT, RESULTS};
+use uspx_wire::{Content, HeartbeatMessage, decode, unpack_answer};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub(crate) enum Incoming {
     /// An answer, with the delivery to acknowledge once it is durable.
     Answer(Box<Answer>, Delivery),
     /// A sign of life.
-    Hello(HelloMessage),
+    Heartbeat(HeartbeatMessage),
     /// A message that ran out of deliveries.
     Dead(DeadLetter),
     /// The bus failed for good.
@@ -35,19 +35,19 @@ pub(crate) async fn start(
     out: &mpsc::Sender<Incoming>,
     shutdown: &Shutdown,
 ) -> Result<(), BusError> {
-    let mut hellos = bus.listen(HELLO).await?;
+    let mut heartbeats = bus.listen(HEARTBEAT).await?;
     let (sender, stop) = (out.clone(), shutdown.clone());
     tokio::spawn(async move {
         loop {
-            let payload = tokio::select! { p = hellos.next() => p, () = stop.asked() => None };
+            let payload = tokio::select! { p = heartbeats.next() => p, () = stop.asked() => None };
             let Some(payload) = payload else { break };
-            match decode::<HelloMessage>(&payload) {
-                Ok(hello) => {
-                    if sender.send(Incoming::Hello(hello)).await.is_err() {
+            match decode::<HeartbeatMessage>(&payload) {
+                Ok(heartbeat) => {
+                    if sender.send(Incoming::Heartbeat(heartbeat)).await.is_err() {
                         break;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "a hello that cannot be read"),
+                Err(error) => tracing::warn!(%error, "a heartbeat that cannot be read"),
             }
         }
     });
@@ -108,8 +108,8 @@ impl Unreadable {
 }
 
 async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> {
-    let message: AnswerMessage = decode(&delivery.payload).map_err(|e| Unreadable::Never(e.to_string()))?;
-    let answer = match message.answer {
+    let message = decode(&delivery.payload).map_err(|e| Unreadable::Never(e.to_string()))?;
+    let answer: Answer = match message {
         Content::Inline(answer) => answer,
         Content::Stored(blob) => {
             let bytes = store.get_blob(&blob).await.map_err(|e| Unreadable::of(&e))?;

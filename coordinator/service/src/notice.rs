@@ -69,7 +69,7 @@ mod tests {
     };
     use uspx_domain::{
         Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, Failure, FailureKind, Fingerprint, Label, LayerShape,
-        MlpShape, ModelShape, Outcome, SkipReason, Skipped, UnitKind, WorkerId,
+        MlpShape, ModelShape, Outcome, SkipReason, Skipped, Speaks, UnitKind, WorkerId,
     };
 
     #[derive(Clone, Default)]
@@ -115,7 +115,7 @@ mod tests {
         let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
         let mut colony = Colony::default();
         colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec()), [0; 16]).unwrap();
-        let step = colony.step(Event::WorkerSeen { worker: worker(), holds: vec![model] });
+        let step = colony.step(Event::WorkerSeen { worker: worker(), speaks: Speaks::here(), holds: vec![model] });
         let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else { panic!("nothing was issued") };
         (colony, *task)
     }

@@ -1,10 +1,10 @@
-//! Who is alive: the last hello of every worker. Nothing here is in the ledger.
+//! Who is alive: the last heartbeat of every worker. Nothing here is in the ledger.
 
 use dashmap::DashMap;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use uspx_domain::{Fingerprint, ModelShape, TaskId, WorkerId};
-use uspx_wire::{HeldModel, HelloMessage};
+use uspx_wire::{HeartbeatMessage, HeldModel};
 
 /// The live workers.
 #[derive(Debug, Default)]
@@ -12,11 +12,11 @@ pub struct Registry {
     workers: DashMap<WorkerId, Live>,
 }
 
-/// A worker as it last said hello.
+/// A worker as it last said.
 #[derive(Debug, Clone)]
 pub struct Live {
     /// What it said.
-    pub hello: HelloMessage,
+    pub heartbeat: HeartbeatMessage,
     /// When.
     pub seen: Instant,
     /// When it last showed progress, or had nothing to show any of.
@@ -26,19 +26,22 @@ pub struct Live {
 }
 
 impl Registry {
-    /// Takes a hello; whether the worker is new, back, moves again, or holds other models than before.
-    pub fn greet(&self, hello: HelloMessage) -> bool {
+    /// Takes a heartbeat; whether the worker is new, back, moves again, or speaks or holds other things than before.
+    pub fn hear(&self, heartbeat: HeartbeatMessage) -> bool {
         let now = Instant::now();
-        let mut live = Live { hello, seen: now, moved: now, hung: false };
+        let mut live = Live { heartbeat, seen: now, moved: now, hung: false };
         let mut news = true;
-        if let Some(before) = self.workers.get(&live.hello.worker) {
-            let still = before.hello.current == live.hello.current;
+        if let Some(before) = self.workers.get(&live.heartbeat.worker) {
+            let still = before.heartbeat.current == live.heartbeat.current;
             if still {
                 (live.moved, live.hung) = (before.moved, before.hung);
             }
-            news = before.hello.models != live.hello.models || (before.hung && !still);
+            let other = |a: &HeartbeatMessage, b: &HeartbeatMessage| {
+                a.models != b.models || a.speaks != b.speaks || a.reads != b.reads
+            };
+            news = other(&before.heartbeat, &live.heartbeat) || (before.hung && !still);
         }
-        self.workers.insert(live.hello.worker.clone(), live);
+        self.workers.insert(live.heartbeat.worker.clone(), live);
         news
     }
 
@@ -54,7 +57,7 @@ impl Registry {
         let still = |w: &Live| !w.hung && w.moved.elapsed() > patience;
         let mut hung = Vec::new();
         for mut worker in self.workers.iter_mut().filter(|w| still(w)) {
-            let current = worker.hello.current.map(|c| c.task);
+            let current = worker.heartbeat.current.map(|c| c.task);
             // One that is idle may only have missed a message: it is asked again.
             (worker.moved, worker.hung) = (Instant::now(), current.is_some());
             hung.push((worker.key().clone(), current));
@@ -85,27 +88,29 @@ impl Registry {
     /// All models that live workers hold.
     pub fn models(&self) -> BTreeMap<Fingerprint, (String, ModelShape)> {
         let of = |m: &HeldModel| (m.fingerprint, (m.architecture.clone(), m.shape.clone()));
-        self.workers.iter().flat_map(|w| w.hello.models.iter().map(of).collect::<Vec<_>>()).collect()
+        self.workers.iter().flat_map(|w| w.heartbeat.models.iter().map(of).collect::<Vec<_>>()).collect()
     }
 }
 
-/// The fingerprints in a hello.
-pub fn holdings(hello: &HelloMessage) -> Vec<Fingerprint> {
-    hello.models.iter().map(|m| m.fingerprint).collect()
+/// The fingerprints in a heartbeat.
+pub fn holdings(heartbeat: &HeartbeatMessage) -> Vec<Fingerprint> {
+    heartbeat.models.iter().map(|m| m.fingerprint).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uspx_domain::Speaks;
     use uspx_wire::CurrentTask;
 
     const PATIENCE: Duration = Duration::from_millis(40);
 
-    fn hello(done: Option<u64>) -> HelloMessage {
-        HelloMessage {
+    fn heartbeat(done: Option<u64>) -> HeartbeatMessage {
+        HeartbeatMessage {
             worker: "w".parse().unwrap(),
             uspx_version: "0".into(),
-            speaks: vec![],
+            speaks: Speaks::here(),
+            reads: HeartbeatMessage::read_here(),
             models: vec![],
             threads: 1,
             memory_bytes: 1,
@@ -114,24 +119,32 @@ mod tests {
         }
     }
 
-    /// Invariant 4 on the ledger's side: hellos without progress keep nothing.
+    /// Invariant 4 on the ledger's side: heartbeats without progress keep nothing.
     #[test]
-    fn a_worker_that_says_hello_but_does_not_move_is_hung_until_it_moves() {
+    fn a_worker_that_is_heard_but_does_not_move_is_hung_until_it_moves() {
         let registry = Registry::default();
-        assert!(registry.greet(hello(Some(1))));
+        assert!(registry.hear(heartbeat(Some(1))));
         std::thread::sleep(PATIENCE * 2);
-        assert!(!registry.greet(hello(Some(1))));
+        assert!(!registry.hear(heartbeat(Some(1))));
         assert_eq!(registry.take_hung(PATIENCE), vec![("w".parse().unwrap(), Some(TaskId::derived(b"t")))]);
         std::thread::sleep(PATIENCE * 2);
         assert!(registry.take_hung(PATIENCE).is_empty(), "named twice");
-        assert!(registry.greet(hello(Some(2))), "it moves again");
+        assert!(registry.hear(heartbeat(Some(2))), "it moves again");
         assert!(registry.take_hung(PATIENCE).is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_was_upgraded_is_news() {
+        let (registry, mut older) = (Registry::default(), heartbeat(None));
+        older.speaks.jobs.remove("export");
+        assert!(registry.hear(older.clone()) && !registry.hear(older));
+        assert!(registry.hear(heartbeat(None)) && !registry.hear(heartbeat(None)));
     }
 
     #[test]
     fn one_that_has_nothing_to_show_is_excused() {
         let registry = Registry::default();
-        registry.greet(hello(None));
+        registry.hear(heartbeat(None));
         std::thread::sleep(PATIENCE * 2);
         registry.excuse(|_| true);
         assert!(registry.take_hung(PATIENCE).is_empty());

@@ -18,13 +18,15 @@ use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, Fingerprint, ModelShape, TaskId, UnitKind, WorkerId};
 use uspx_runtime::Shutdown;
-use uspx_wire::HelloMessage;
+use uspx_wire::HeartbeatMessage;
 use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
 const TICK: Duration = Duration::from_millis(500);
 /// The pause between two ticks from which on the service was held up, and has heard nobody meanwhile.
 const HELD_UP: Duration = Duration::from_secs(2);
+/// How long tasks wait for a worker that speaks them, while others are here.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Incoming messages that wait for the service.
 const WAITING: usize = 64;
 
@@ -52,6 +54,8 @@ pub struct Coordinator {
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
     ticked: Instant,
+    /// When no task waited for a worker that speaks it.
+    spoken: Instant,
 }
 
 impl Coordinator {
@@ -91,6 +95,7 @@ impl Coordinator {
             releases: mpsc::channel(1),
             hearing: Instant::now(),
             ticked: Instant::now(),
+            spoken: Instant::now(),
         })
     }
 
@@ -142,7 +147,7 @@ impl Coordinator {
     async fn take(&mut self, message: Incoming) -> Result<Option<Ending>, ServiceError> {
         match message {
             Incoming::Answer(answer, delivery) => self.answered(answer, &delivery).await,
-            Incoming::Hello(hello) => self.greet(hello).await,
+            Incoming::Heartbeat(heartbeat) => self.heard(heartbeat).await,
             Incoming::Dead(letter) => self.buried(&letter).await,
             Incoming::Broken(error) => Err(error),
         }
@@ -160,19 +165,23 @@ impl Coordinator {
         Ok(ended)
     }
 
-    async fn greet(&mut self, hello: HelloMessage) -> Result<Option<Ending>, ServiceError> {
-        let (worker, holds) = (hello.worker.clone(), holdings(&hello));
-        if !self.registry.greet(hello) {
+    async fn heard(&mut self, heartbeat: HeartbeatMessage) -> Result<Option<Ending>, ServiceError> {
+        let (worker, holds, speaks) = (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
+        let version = heartbeat.uspx_version.clone();
+        if !self.registry.hear(heartbeat) {
             return Ok(None);
         }
-        tracing::info!(%worker, models = holds.len(), "a worker said hello");
+        tracing::info!(%worker, models = holds.len(), version, "a worker is here");
+        if speaks.jobs.is_empty() {
+            tracing::warn!(%worker, version, "it does not read this coordinator's tasks and gets none: upgrade uspx on it");
+        }
         if let Err(error) = self.dispatch.open_queue(&worker).await {
             if !error.is_retryable() {
                 return Err(error.into());
             }
             tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
         }
-        let ended = self.event(Event::WorkerSeen { worker, holds }).await?;
+        let ended = self.event(Event::WorkerSeen { worker, speaks, holds }).await?;
         if self.colony.state().campaign().is_none() {
             return self.found().await;
         }
@@ -242,7 +251,10 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
-        let ended = self.event(Event::Tick).await?;
+        let ended = match self.is_patience_over() {
+            true => self.event(Event::NobodySpeaks).await?,
+            false => self.event(Event::Tick).await?,
+        };
         self.show().await?;
         Ok(ended)
     }
@@ -270,6 +282,14 @@ impl Coordinator {
         silent.sort_unstable();
         silent.dedup();
         silent
+    }
+
+    /// Whether tasks have waited for too long for a worker that speaks them; since when is reckoned here.
+    fn is_patience_over(&mut self) -> bool {
+        if self.colony.unspoken().is_empty() {
+            self.spoken = Instant::now();
+        }
+        self.spoken.elapsed() > PATIENCE
     }
 
     /// Invariant 4: without progress the bus delivers a task to the same worker again after one lease, and after two the

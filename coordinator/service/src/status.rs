@@ -45,7 +45,7 @@ pub fn progress(state: &State, registry: &Registry) -> Progress {
     let workers = registry
         .all()
         .into_iter()
-        .map(|(worker, live)| WorkerProgress { worker, current: live.hello.current.map(|c| (c.done, c.total)) });
+        .map(|(worker, live)| WorkerProgress { worker, current: live.heartbeat.current.map(|c| (c.done, c.total)) });
     Progress {
         stage: state.stage(),
         epoch: state.epoch(),
@@ -84,8 +84,8 @@ pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessag
         given_up: most_frequent(reasons::given_up(state)),
         failed_attempts: most_frequent(reasons::failed_attempts(state)),
         skipped: reasons::left_out(state).into_iter().map(skip_status).collect(),
-        seam_prompts: state.seam_prompts(),
-        labels: state.coverage(),
+        seam_prompts: Some(state.seam_prompts()).filter(|seams| !seams.is_none()).map(Into::into),
+        labels: state.coverage().map(Into::into),
     }
 }
 
@@ -118,15 +118,15 @@ fn workers(state: &State, registry: &Registry) -> Vec<WorkerStatus> {
     let account = |worker: &WorkerId| state.accounts().get(worker);
     let of = |(worker, live): (WorkerId, crate::registry::Live)| {
         let quarantined = account(&worker).is_some_and(|a| a.quarantined.is_some());
-        let doing = match (quarantined, &live.hello.current) {
+        let doing = match (quarantined, &live.heartbeat.current) {
             (true, _) => "quarantined",
             (false, Some(_)) => "working",
             (false, None) => "idle",
         };
         WorkerStatus {
             state: doing.to_owned(),
-            device: live.hello.device.clone(),
-            current: live.hello.current,
+            device: live.heartbeat.device.clone(),
+            current: live.heartbeat.current,
             answered: account(&worker).map_or(0, |a| u64::from(a.answered)),
             silent_millis: live.seen.elapsed().as_millis() as u64,
             worker,

@@ -96,7 +96,7 @@ pub trait Bus: Send + Sync + 'static {
     /// after its lease. Wait in short pulls rather than cancelling long ones.
     ///
     /// # Errors
-    /// [`BusError::NoQueue`] (retryable: the coordinator makes a worker's queue on its first hello), or trouble with the broker.
+    /// [`BusError::NoQueue`] (retryable: the coordinator makes a worker's queue on its first heartbeat), or trouble with the broker.
     async fn pull(&self, queue: &str, wait: Duration) -> Result<Option<Delivery>, BusError>;
 
     /// Takes the next message that ran out of deliveries, of any queue. It comes again until it is settled.

@@ -14,6 +14,7 @@ mod release;
 mod seams;
 mod shape;
 mod skip;
+mod speaks;
 mod statistic;
 mod unit;
 mod work;
@@ -30,6 +31,7 @@ pub use release::{ChunkEntry, FileEntry, Manifest, ReleaseNumber};
 pub use seams::SeamPrompts;
 pub use shape::{LayerShape, MlpShape, ModelShape};
 pub use skip::{SkipGroup, SkipReason, Skipped};
+pub use speaks::Speaks;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{

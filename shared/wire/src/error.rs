@@ -14,7 +14,7 @@ pub enum WireError {
         /// The limit.
         limit: usize,
     },
-    /// These bytes are no message of ours.
+    /// These bytes are not a message of ours.
     #[error("not a uspx message: {0}")]
     Envelope(Flaw),
     /// Another kind of message than the one looked for.
@@ -37,6 +37,18 @@ pub enum WireError {
         found: u16,
         /// The newest version known here.
         known: u16,
+        /// The version of uspx here.
+        here: &'static str,
+    },
+    /// It names a thing that is not known here.
+    #[error(
+        "a `{kind}` message names {what} that uspx {here} on this machine does not know: upgrade uspx on this machine"
+    )]
+    Unknown {
+        /// The kind of message.
+        kind: &'static str,
+        /// What sort of thing.
+        what: &'static str,
         /// The version of uspx here.
         here: &'static str,
     },
@@ -78,6 +90,13 @@ pub enum WireError {
     },
 }
 
+impl WireError {
+    /// Whether the message is of a newer uspx, and nothing is wrong with it.
+    pub fn is_not_spoken(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Unknown { .. })
+    }
+}
+
 /// What is wrong with MessagePack bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
@@ -104,6 +123,8 @@ impl fmt::Display for Flaw {
         })
     }
 }
+
+impl std::error::Error for Flaw {}
 
 impl From<decode::Error> for Flaw {
     fn from(error: decode::Error) -> Self {

@@ -3,7 +3,7 @@
 //! The blob is the very message with its content inline, so one reader serves both, and a blob says what it is.
 
 use crate::envelope::{Message, decode_bounded, encode_unbounded};
-use crate::{AnswerMessage, TaskMessage, WireError};
+use crate::{Unread, WireError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uspx_domain::{Answer, BlobRef, Task};
@@ -23,6 +23,32 @@ pub enum Content<T> {
     Stored(BlobRef),
 }
 
+impl<T> Content<T> {
+    /// The same, of a reference.
+    pub(crate) fn as_ref(&self) -> Content<&T> {
+        match self {
+            Self::Inline(it) => Content::Inline(it),
+            Self::Stored(blob) => Content::Stored(*blob),
+        }
+    }
+
+    /// Another form of what is here.
+    pub(crate) fn map<U>(self, form: impl FnOnce(T) -> U) -> Content<U> {
+        match self {
+            Self::Inline(it) => Content::Inline(form(it)),
+            Self::Stored(blob) => Content::Stored(blob),
+        }
+    }
+
+    /// The same, where it may fail.
+    pub(crate) fn try_map<U>(self, form: impl FnOnce(T) -> Result<U, Unread>) -> Result<Content<U>, Unread> {
+        match self {
+            Self::Inline(it) => form(it).map(Content::Inline),
+            Self::Stored(blob) => Ok(Content::Stored(blob)),
+        }
+    }
+}
+
 /// A message ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
@@ -37,7 +63,7 @@ pub struct Packed {
 /// # Errors
 /// [`WireError::TooLarge`] over [`MAX_BLOB`], [`WireError::Encode`].
 pub fn pack_task(task: Task) -> Result<Packed, WireError> {
-    pack(&TaskMessage { task: Content::Inline(task) }, |blob| TaskMessage { task: Content::Stored(blob) })
+    pack(task)
 }
 
 /// Packs an answer, as a blob and its reference where it is large.
@@ -45,7 +71,7 @@ pub fn pack_task(task: Task) -> Result<Packed, WireError> {
 /// # Errors
 /// [`WireError::TooLarge`] over [`MAX_BLOB`], [`WireError::Encode`].
 pub fn pack_answer(answer: Answer) -> Result<Packed, WireError> {
-    pack(&AnswerMessage { answer: Content::Inline(answer) }, |blob| AnswerMessage { answer: Content::Stored(blob) })
+    pack(answer)
 }
 
 /// Reads a task out of the blob that a message referred to.
@@ -53,7 +79,7 @@ pub fn pack_answer(answer: Answer) -> Result<Packed, WireError> {
 /// # Errors
 /// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any message.
 pub fn unpack_task(reference: &BlobRef, blob: &[u8]) -> Result<Task, WireError> {
-    inline(unpack::<TaskMessage>(reference, blob)?.task, TaskMessage::KIND)
+    unpack(reference, blob)
 }
 
 /// Reads an answer out of the blob that a message referred to.
@@ -61,11 +87,14 @@ pub fn unpack_task(reference: &BlobRef, blob: &[u8]) -> Result<Task, WireError> 
 /// # Errors
 /// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any message.
 pub fn unpack_answer(reference: &BlobRef, blob: &[u8]) -> Result<Answer, WireError> {
-    inline(unpack::<AnswerMessage>(reference, blob)?.answer, AnswerMessage::KIND)
+    unpack(reference, blob)
 }
 
-fn pack<M: Message>(whole: &M, referring: impl FnOnce(BlobRef) -> M) -> Result<Packed, WireError> {
-    let bytes = encode_unbounded(whole)?;
+fn pack<T>(it: T) -> Result<Packed, WireError>
+where
+    Content<T>: Message,
+{
+    let bytes = encode_unbounded(&Content::Inline(it))?;
     if bytes.len() <= INLINE_LIMIT {
         return Ok(Packed { message: bytes, blob: None });
     }
@@ -73,18 +102,19 @@ fn pack<M: Message>(whole: &M, referring: impl FnOnce(BlobRef) -> M) -> Result<P
         return Err(WireError::TooLarge { bytes: bytes.len(), limit: MAX_BLOB });
     }
     let reference = BlobRef::to(&bytes);
-    Ok(Packed { message: encode_unbounded(&referring(reference))?, blob: Some((reference, bytes)) })
+    let message = encode_unbounded(&Content::<T>::Stored(reference))?;
+    Ok(Packed { message, blob: Some((reference, bytes)) })
 }
 
-fn unpack<M: Message>(reference: &BlobRef, blob: &[u8]) -> Result<M, WireError> {
+fn unpack<T>(reference: &BlobRef, blob: &[u8]) -> Result<T, WireError>
+where
+    Content<T>: Message,
+{
+    let kind = Content::<T>::KIND;
     if BlobRef::to(blob) != *reference {
-        return Err(WireError::WrongBlob { kind: M::KIND });
+        return Err(WireError::WrongBlob { kind });
     }
-    decode_bounded(blob, MAX_BLOB)
-}
-
-fn inline<T>(content: Content<T>, kind: &'static str) -> Result<T, WireError> {
-    match content {
+    match decode_bounded(blob, MAX_BLOB)? {
         Content::Inline(it) => Ok(it),
         Content::Stored(_) => Err(WireError::Nested { kind }),
     }

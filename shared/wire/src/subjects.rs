@@ -9,8 +9,8 @@ use uspx_domain::{TaskId, WorkerId};
 
 /// The queue that answers go to.
 pub const RESULTS: &str = "result";
-/// The topic on which workers say hello and report progress.
-pub const HELLO: &str = "hello";
+/// The topic of the workers' heartbeats, which report progress too.
+pub const HEARTBEAT: &str = "heartbeat";
 /// The key under which the coordinator keeps its status.
 pub const STATUS: &str = "status";
 /// The key under which the coordinator keeps the current mask.

@@ -58,8 +58,8 @@ fn invariant_9_answers_are_frozen() {
 }
 
 #[test]
-fn invariant_9_hello_status_and_mask_are_frozen() {
-    holds("hello", &values::hello());
+fn invariant_9_heartbeat_status_and_mask_are_frozen() {
+    holds("heartbeat", &values::heartbeat());
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
@@ -78,7 +78,7 @@ fn invariant_9_no_fixture_is_without_a_test() {
 fn write_missing_fixtures() {
     values::tasks().iter().for_each(|(name, message)| write_if_missing(name, message));
     values::answers().iter().for_each(|(name, message)| write_if_missing(name, message));
-    write_if_missing("hello", &values::hello());
+    write_if_missing("heartbeat", &values::heartbeat());
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());

@@ -1,4 +1,4 @@
-//! The agent: says hello, pulls the worker's own tasks, keeps their leases by progress, and posts answers.
+//! The agent: says that it lives, pulls the worker's own tasks, keeps their leases by progress, and posts answers.
 
 use crate::compute::{Compute, Gauge};
 use crate::error::JobError;
@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, BusError, Delivery, Lease};
-use uspx_domain::{Answer, SkipGroup, Task, TaskId};
+use uspx_domain::{Answer, SkipGroup, Speaks, Task, TaskId};
 use uspx_runtime::{Shutdown, memory};
-use uspx_wire::subjects::{HELLO, RESULTS, answer_message_id, task_queue};
-use uspx_wire::{
-    Content, CurrentTask, HelloMessage, SpokenVersion, TaskMessage, decode, encode, pack_answer, unpack_task,
-};
+use uspx_wire::subjects::{HEARTBEAT, RESULTS, answer_message_id, parse_task_message_id, task_queue};
+use uspx_wire::{Content, CurrentTask, HeartbeatMessage, decode, encode, pack_answer, unpack_task};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -28,7 +26,7 @@ pub struct Agent {
     bus: Arc<dyn Bus>,
     store: Store,
     compute: Compute,
-    hello: HelloMessage,
+    heartbeat: HeartbeatMessage,
     current: Current,
 }
 
@@ -42,10 +40,11 @@ impl Agent {
     /// A model folder that cannot be used.
     pub fn new(settings: WorkerSettings, bus: Arc<dyn Bus>, store: Store) -> Result<Self, WorkerError> {
         let holdings = Holdings::scan(&settings.models)?;
-        let hello = HelloMessage {
+        let heartbeat = HeartbeatMessage {
             worker: settings.id.clone(),
             uspx_version: env!("CARGO_PKG_VERSION").to_owned(),
-            speaks: SpokenVersion::all(),
+            speaks: Speaks::here(),
+            reads: HeartbeatMessage::read_here(),
             models: holdings.report(),
             threads: settings.threads,
             memory_bytes: memory::of_machine().1,
@@ -53,7 +52,7 @@ impl Agent {
             current: None,
         };
         let compute = Compute::start(Opened::new(holdings, settings.device.clone()), settings.batch_tokens)?;
-        Ok(Self { settings, bus, store, compute, hello, current: Current::default() })
+        Ok(Self { settings, bus, store, compute, heartbeat, current: Current::default() })
     }
 
     /// Works until the end is asked for. A task that is under way then goes back into the queue.
@@ -61,18 +60,18 @@ impl Agent {
     /// # Errors
     /// What cannot be waited out.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
-        let hellos = shutdown.child();
-        let saying = tokio::spawn(say_hello(
+        let heartbeats = shutdown.child();
+        let beating = tokio::spawn(beat(
             self.bus.clone(),
-            self.hello.clone(),
+            self.heartbeat.clone(),
             self.current.clone(),
-            self.settings.hello_every,
-            hellos.clone(),
+            self.settings.heartbeat_every,
+            heartbeats.clone(),
         ));
         let outcome = self.pull_tasks(shutdown).await;
-        hellos.ask();
-        if let Err(error) = saying.await {
-            tracing::warn!(%error, "the hellos ended badly");
+        heartbeats.ask();
+        if let Err(error) = beating.await {
+            tracing::warn!(%error, "the heartbeats ended badly");
         }
         outcome
     }
@@ -97,6 +96,7 @@ impl Agent {
     async fn work(&self, delivery: &Delivery, shutdown: &Shutdown) -> Result<(), WorkerError> {
         let task = match self.read(delivery).await {
             Ok(task) => task,
+            Err(error @ JobError::NotSpoken(_)) => return self.decline(&error, delivery).await,
             Err(error) if error.is_retryable() => return self.give_back(delivery, &error).await,
             Err(error) => return Ok(delivery.term(&error.to_string()).await?),
         };
@@ -120,11 +120,19 @@ impl Agent {
 
     /// The task in a delivery.
     async fn read(&self, delivery: &Delivery) -> Result<Task, JobError> {
-        let unreadable = |e: uspx_wire::WireError| JobError::Task(e.to_string());
-        let message: TaskMessage = decode(&delivery.payload).map_err(unreadable)?;
-        match message.task {
+        match decode(&delivery.payload)? {
             Content::Inline(task) => Ok(task),
-            Content::Stored(blob) => unpack_task(&blob, &self.store.get_blob(&blob).await?).map_err(unreadable),
+            Content::Stored(blob) => Ok(unpack_task(&blob, &self.store.get_blob(&blob).await?)?),
+        }
+    }
+
+    /// Says at once that a task is of a newer uspx, so that it goes to another worker. Which task it is stands in the
+    /// message's id, whatever the message holds.
+    async fn decline(&self, why: &JobError, delivery: &Delivery) -> Result<(), WorkerError> {
+        tracing::warn!(message = delivery.message_id, %why, "a task is declined");
+        match parse_task_message_id(&delivery.message_id) {
+            Some((task, _)) => self.post(task, Product::from(why), Duration::ZERO, delivery).await,
+            None => Ok(delivery.term(&why.to_string()).await?),
         }
     }
 
@@ -237,7 +245,7 @@ async fn keep_lease(
     }
 }
 
-async fn say_hello(bus: Arc<dyn Bus>, hello: HelloMessage, current: Current, every: Duration, stop: Shutdown) {
+async fn beat(bus: Arc<dyn Bus>, heartbeat: HeartbeatMessage, current: Current, every: Duration, stop: Shutdown) {
     let mut clock = tokio::time::interval(every);
     loop {
         tokio::select! { _ = clock.tick() => {}, () = stop.asked() => return }
@@ -246,13 +254,13 @@ async fn say_hello(bus: Arc<dyn Bus>, hello: HelloMessage, current: Current, eve
             let (done, total) = gauge.steps();
             CurrentTask { task, done, total }
         });
-        match encode(&HelloMessage { current, ..hello.clone() }) {
+        match encode(&HeartbeatMessage { current, ..heartbeat.clone() }) {
             Ok(message) => {
-                if let Err(error) = bus.broadcast(HELLO, message).await {
-                    tracing::debug!(%error, "a hello was not said");
+                if let Err(error) = bus.broadcast(HEARTBEAT, message).await {
+                    tracing::debug!(%error, "a heartbeat was not sent");
                 }
             }
-            Err(error) => tracing::error!(%error, "a hello cannot be encoded"),
+            Err(error) => tracing::error!(%error, "a heartbeat cannot be encoded"),
         }
     }
 }

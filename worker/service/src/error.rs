@@ -7,6 +7,7 @@ use uspx_distill::DistillError;
 use uspx_domain::FailureKind;
 use uspx_export::ExportError;
 use uspx_model::ModelError;
+use uspx_wire::WireError;
 
 /// Errors that end the worker.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum WorkerError {
     Bus(#[from] BusError),
     /// A message cannot be encoded.
     #[error(transparent)]
-    Wire(#[from] uspx_wire::WireError),
+    Wire(#[from] WireError),
     /// The thread that computes has ended.
     #[error("the compute thread has ended: start the worker again")]
     ComputeGone,
@@ -57,6 +58,9 @@ pub enum JobError {
     /// Scratch files cannot be written.
     #[error("scratch files: {0}")]
     Scratch(#[from] std::io::Error),
+    /// The task is of a newer uspx than this worker's.
+    #[error("{0}")]
+    NotSpoken(WireError),
     /// The task makes no sense.
     #[error("{0}")]
     Task(String),
@@ -71,13 +75,16 @@ pub enum JobError {
 impl JobError {
     /// What is to blame.
     pub fn kind(&self) -> FailureKind {
+        if let Self::NotSpoken(_) = self {
+            return FailureKind::NotSpoken;
+        }
         let passes = match self {
             Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic => true,
             Self::Artifact(e) => e.is_retryable(),
             Self::Model(e) => matches!(e, ModelError::Read { .. }),
             Self::Distill(e) => e.is_retryable(),
             Self::Export(e) => e.is_retryable(),
-            Self::Task(_) | Self::Chat => false,
+            Self::NotSpoken(_) | Self::Task(_) | Self::Chat => false,
         };
         if passes { FailureKind::Machine } else { FailureKind::Task }
     }
@@ -85,6 +92,12 @@ impl JobError {
     /// Whether another try, here or elsewhere, may succeed.
     pub fn is_retryable(&self) -> bool {
         self.kind() != FailureKind::Task
+    }
+}
+
+impl From<WireError> for JobError {
+    fn from(error: WireError) -> Self {
+        if error.is_not_spoken() { Self::NotSpoken(error) } else { Self::Task(error.to_string()) }
     }
 }
 

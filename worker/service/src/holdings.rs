@@ -31,7 +31,7 @@ impl Holdings {
         Ok(Self { models })
     }
 
-    /// What the hello says.
+    /// What the heartbeat says.
     pub fn report(&self) -> Vec<HeldModel> {
         self.models.values().map(|(_, held)| held.clone()).collect()
     }

@@ -20,8 +20,8 @@ pub struct WorkerSettings {
     pub threads: u32,
     /// Tokens run together.
     pub batch_tokens: usize,
-    /// How often it says hello.
-    pub hello_every: Duration,
+    /// How often it says that it lives.
+    pub heartbeat_every: Duration,
 }
 
 impl WorkerSettings {
@@ -34,7 +34,7 @@ impl WorkerSettings {
             device_name: "cpu".to_owned(),
             threads: candle_core::utils::get_num_threads() as u32,
             batch_tokens: 4096,
-            hello_every: Duration::from_secs(2),
+            heartbeat_every: Duration::from_secs(2),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Workers {
             let id: WorkerId = name(number).parse().map_err(|e| CliError::new(Exit::Failed, e))?;
             let models = vec![layout.model("teacher"), layout.model("student")];
             let mut settings = WorkerSettings::on_cpu(id, models);
-            settings.hello_every = Duration::from_millis(500);
+            settings.heartbeat_every = Duration::from_millis(500);
             settings.batch_tokens = BATCH_TOKENS;
             let agent = Agent::new(settings, bus.clone(), store.clone())?;
             let end = end.clone();

@@ -3,7 +3,7 @@
 use crate::{Cause, PlannedTask};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::WorkerId;
+use uspx_domain::{FailureKind, WorkerId};
 
 /// A task that was planned, who was asked, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,8 @@ impl Account {
     pub(crate) fn charge(&mut self, cause: &Cause) {
         match cause {
             Cause::Refused { .. } => self.refused += 1,
+            // An older uspx is not a sick machine.
+            Cause::Failed(failure) if failure.kind == FailureKind::NotSpoken => {}
             Cause::Failed(_) | Cause::LeaseLost | Cause::DeadLetter => self.failed += 1,
             Cause::WorkerLost | Cause::Quarantined => {}
         }

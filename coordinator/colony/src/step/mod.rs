@@ -5,24 +5,28 @@
 
 mod answers;
 mod progress;
+mod roster;
 
 use crate::compare::suspicion;
 use crate::{
     CampaignConfig, Cause, ConfigError, Ending, Founding, MaskVersion, More, PlannedTask, RULES, Record, ReleaseOrder,
-    State,
+    State, Ticket,
 };
+use roster::{Member, unspoken};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Fingerprint, Refusal, ReleaseNumber, TaskId, WorkerId};
+use uspx_domain::{Answer, FailureKind, Fingerprint, Refusal, ReleaseNumber, Speaks, TaskId, WorkerId};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The service has started, on a ledger that was replayed.
     Started,
-    /// A worker was heard of, with the models that it holds.
+    /// A worker was heard of, with what it understands and the models that it holds.
     WorkerSeen {
         /// Who.
         worker: WorkerId,
+        /// What it may be asked for.
+        speaks: Speaks,
         /// Fingerprints of the models on its disk.
         holds: Vec<Fingerprint>,
     },
@@ -52,6 +56,8 @@ pub enum Event {
         /// To whom.
         worker: WorkerId,
     },
+    /// Nobody who speaks the waiting tasks ([`Colony::unspoken`]) has come for too long.
+    NobodySpeaks,
     /// The release stands in the store.
     ReleasePublished {
         /// Its number.
@@ -127,7 +133,7 @@ pub struct Step {
 #[derive(Debug, Clone, Default)]
 pub struct Colony {
     state: State,
-    roster: BTreeMap<WorkerId, BTreeSet<Fingerprint>>,
+    roster: BTreeMap<WorkerId, Member>,
 }
 
 impl Colony {
@@ -139,11 +145,6 @@ impl Colony {
     /// What it knows.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// The workers heard of.
-    pub fn roster(&self) -> &BTreeMap<WorkerId, BTreeSet<Fingerprint>> {
-        &self.roster
     }
 
     /// Workers that hold an unanswered task; after a restart, those never heard of again must be declared lost.
@@ -224,8 +225,8 @@ impl<'a> Turn<'a> {
     fn take(&mut self, event: Event) {
         match event {
             Event::Started => self.restart(),
-            Event::WorkerSeen { worker, holds } => {
-                self.colony.roster.insert(worker, holds.into_iter().collect());
+            Event::WorkerSeen { worker, speaks, holds } => {
+                self.colony.roster.insert(worker, Member { speaks, holds: holds.into_iter().collect() });
             }
             Event::WorkerLost { worker } => {
                 self.colony.roster.remove(&worker);
@@ -234,6 +235,7 @@ impl<'a> Turn<'a> {
             Event::AnswerArrived { worker, answer } => self.step.verdict = Some(self.answer(&worker, *answer)),
             Event::LeaseLost { task, worker } => self.lapse(task, &worker, Cause::LeaseLost),
             Event::DeadLetter { task, worker } => self.lapse(task, &worker, Cause::DeadLetter),
+            Event::NobodySpeaks => self.give_up_unspoken(),
             Event::ReleasePublished { release } => self.published(release),
             Event::ReleaseFailed { release, reason } => self.release_failed(release, reason),
             Event::Tick => {}
@@ -242,7 +244,7 @@ impl<'a> Turn<'a> {
 
     /// Says again what a crash may have kept from being said. Everything said twice is named alike.
     fn restart(&mut self) {
-        let waits = |t: &&crate::Ticket| !t.is_settled();
+        let waits = |t: &&Ticket| !t.is_settled();
         let again: Vec<Command> = self
             .state()
             .tickets
@@ -295,6 +297,9 @@ impl<'a> Turn<'a> {
         let tries = self.state().campaign.as_ref()?.trust.attempts;
         match cause {
             Cause::Failed(failure) if failure.is_final() && !comparing => Some(failure.reason.clone()),
+            Cause::Failed(failure) if ticket.failures() >= tries && failure.kind == FailureKind::NotSpoken => {
+                Some(unspoken(&ticket.task))
+            }
             _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause}")),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! What moves the colony on after an event: epochs close and open, tasks go out.
 
+use super::roster::Member;
 use super::{Command, Turn};
 use crate::assign::{WorkerView, assign};
 use crate::plan::{Next, plan};
@@ -93,14 +94,14 @@ impl Turn<'_> {
     /// The trusted workers heard of, as a task sees them.
     fn views(&self, task: &PlannedTask) -> Vec<WorkerView> {
         let account = |id: &WorkerId| self.state().accounts.get(id);
-        let trusted = self.colony.roster.iter().filter(|(id, _)| account(id).is_none_or(|a| a.quarantined.is_none()));
-        let view = |(id, holds): (&WorkerId, &std::collections::BTreeSet<_>)| WorkerView {
+        let view = |(id, member): (&WorkerId, &Member)| WorkerView {
             id: id.clone(),
             busy: busy(self.state(), id),
-            holds_model: holds.contains(&task.model),
+            speaks: member.speaks.knows(&task.work),
+            holds_model: member.holds.contains(&task.model),
             failures: account(id).map_or(0, |a| a.failed + a.refused),
         };
-        trusted.map(view).collect()
+        self.colony.trusted().map(view).collect()
     }
 
     /// Whether a task that has just gone out goes out a second time: a seeded draw, never beyond the campaign's share.

@@ -253,10 +253,13 @@ impl Service {
     }
 
     pub fn see(&mut self, name: &str) {
-        self.event(Event::WorkerSeen {
-            worker: worker(name),
-            holds: vec![fingerprint("teacher"), fingerprint("student")],
-        });
+        self.hear(name, Speaks::here());
+    }
+
+    /// Hears of a worker that speaks no more than this.
+    pub fn hear(&mut self, name: &str, speaks: Speaks) {
+        let holds = vec![fingerprint("teacher"), fingerprint("student")];
+        self.event(Event::WorkerSeen { worker: worker(name), speaks, holds });
     }
 
     pub fn answer(&mut self, answer: Answer) -> Option<Verdict> {

@@ -90,6 +90,21 @@ impl<P> Work<P> {
         }
     }
 
+    /// Every kind of job, as [`Work::kind`] names it.
+    pub const KINDS: &[&'static str] = &["estimate", "ablate", "label", "distil", "export", "judge"];
+
+    /// The name of its kind of job, on the wire and in what a worker says that it speaks.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Estimate(_) => "estimate",
+            Self::Ablate(_) => "ablate",
+            Self::Label(_) => "label",
+            Self::Distil(_) => "distil",
+            Self::Export(_) => "export",
+            Self::Judge(_) => "judge",
+        }
+    }
+
     /// See [`Job::name`].
     pub fn name(&self) -> &'static str {
         self.job().name()

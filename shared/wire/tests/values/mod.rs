@@ -22,8 +22,15 @@ fn unit() -> Unit {
     Unit { kind: UnitKind::Expert, layer: 1, index: 300 }
 }
 
+/// Every kind of unit: bitmaps, a list where that is shorter, and a layer that keeps nothing.
 fn mask() -> Mask {
-    Mask { version: 1, model: model(), keep: KeepLists([(UnitKind::Expert, vec![vec![0, 3], vec![1]])].into()) }
+    let lists = |kind| match kind {
+        UnitKind::Feature => vec![vec![90_000], vec![]],
+        UnitKind::Channel => vec![(0..40).filter(|n| n % 3 > 0).collect(), vec![]],
+        _ => vec![vec![0, 3], vec![1]],
+    };
+    let keep = UnitKind::ALL.iter().map(|kind| (*kind, lists(*kind)));
+    Mask { version: 1, model: model(), keep: KeepLists(keep.collect()) }
 }
 
 fn files() -> Vec<StoredFile> {
@@ -126,20 +133,20 @@ pub fn answer(outcome: Outcome) -> Answer {
     Answer { task, worker, outcome, millis: 31_000, skipped: vec![], seams: 0 }
 }
 
-pub fn tasks() -> Vec<(String, TaskMessage)> {
-    let stored = ("task-stored".to_owned(), TaskMessage { task: Content::Stored(BlobRef::to(b"task")) });
-    let inline = |(name, work)| (format!("task-{name}"), TaskMessage { task: Content::Inline(task(work)) });
+pub fn tasks() -> Vec<(String, Content<Task>)> {
+    let stored = ("task-stored".to_owned(), Content::Stored(BlobRef::to(b"task")));
+    let inline = |(name, work)| (format!("task-{name}"), Content::Inline(task(work)));
     works().into_iter().map(inline).chain([stored]).collect()
 }
 
-pub fn answers() -> Vec<(String, AnswerMessage)> {
-    let stored = ("answer-stored".to_owned(), AnswerMessage { answer: Content::Stored(BlobRef::to(b"answer")) });
-    let inline = |(name, out)| (format!("answer-{name}"), AnswerMessage { answer: Content::Inline(answer(out)) });
+pub fn answers() -> Vec<(String, Content<Answer>)> {
+    let stored = ("answer-stored".to_owned(), Content::Stored(BlobRef::to(b"answer")));
+    let inline = |(name, out)| (format!("answer-{name}"), Content::Inline(answer(out)));
     let (_, losses) = outcomes().into_iter().find(|(name, _)| *name == "losses").unwrap();
     let skipping = Answer { skipped: skipped(), ..answer(losses.clone()) };
-    let skipping = ("answer-skipped".to_owned(), AnswerMessage { answer: Content::Inline(skipping) });
+    let skipping = ("answer-skipped".to_owned(), Content::Inline(skipping));
     let seams = Answer { seams: 1, ..answer(losses) };
-    let seams = ("answer-seams".to_owned(), AnswerMessage { answer: Content::Inline(seams) });
+    let seams = ("answer-seams".to_owned(), Content::Inline(seams));
     outcomes().into_iter().map(inline).chain([stored, skipping, seams]).collect()
 }
 
@@ -147,15 +154,17 @@ fn current() -> Option<CurrentTask> {
     Some(CurrentTask { task: TaskId::derived(b"task"), done: 17, total: 40 })
 }
 
-pub fn hello() -> HelloMessage {
+pub fn heartbeat() -> HeartbeatMessage {
     let dense = LayerShape::new(8, MlpShape::Dense { channels: 5760 });
     let experts = MlpShape::Experts { experts: 32, top_k: 4, channels: 2880 };
     let read = LayerShape { features: 512, ..LayerShape::new(8, experts) };
     let shape = ModelShape { layers: vec![dense, read] };
-    HelloMessage {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    HeartbeatMessage {
         worker: "spare-box".parse().unwrap(),
         uspx_version: "0.1.0".into(),
-        speaks: vec![SpokenVersion { kind: "task".into(), version: 1 }],
+        speaks: Speaks { jobs: names(&["estimate", "label"]), estimators: names(&["trace"]) },
+        reads: [("task".to_owned(), 1)].into(),
         models: vec![HeldModel { fingerprint: model(), architecture: "GptOssForCausalLM".into(), shape }],
         threads: 2,
         memory_bytes: 4 << 30,
@@ -186,7 +195,7 @@ pub fn status() -> StatusMessage {
         given_up: vec![],
         failed_attempts: vec![],
         skipped: vec![],
-        seam_prompts: SeamPrompts::default(),
+        seam_prompts: None,
         labels: None,
     }
 }
@@ -205,14 +214,14 @@ pub fn status_with_reasons() -> StatusMessage {
             ids: group.ids.clone(),
             text: group.to_string(),
         }],
-        labels: Some(Coverage { answer_bytes: 300, labelled_bytes: 299 }),
+        labels: Some(CoverageStatus { answer_bytes: 300, labelled_bytes: 299 }),
         ..status()
     }
 }
 
 /// A status of a campaign whose models have seams.
 pub fn status_with_seams() -> StatusMessage {
-    StatusMessage { seam_prompts: SeamPrompts { teacher: 300, student: 2 }, ..status() }
+    StatusMessage { seam_prompts: Some(SeamStatus { teacher: 300, student: 2 }), ..status() }
 }
 
 fn mask_status() -> MaskStatus {

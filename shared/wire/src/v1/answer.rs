@@ -1,0 +1,157 @@
+//! An answer on its way back.
+
+use super::deposit::{Deposit, LossRow};
+use super::jobs::{File, stored};
+use super::names::{known, name};
+use super::{all, try_all};
+use crate::{Flaw, Unread};
+use serde::{Deserialize, Serialize};
+use uspx_domain::{self as domain, BlobRef, SkipReason, TaskId, WorkerId};
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Answer {
+    task: TaskId,
+    worker: WorkerId,
+    outcome: Outcome,
+    millis: u64,
+    skipped: Vec<Skipped>,
+    seams: u32,
+}
+
+one_of! {
+    /// What came of a task.
+    Outcome {
+        Scores(Deposit) = "scores",
+        Losses(Vec<LossRow>) = "losses",
+        Labels(Labels) = "labels",
+        Adapter(Adapter) = "adapter",
+        Exported(Vec<File>) = "exported",
+        Failed(Failure) = "failed",
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Labels {
+    blob: BlobRef,
+    prompts: u32,
+    tokens: u64,
+    answer_bytes: u64,
+    labelled_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Adapter {
+    blob: BlobRef,
+    steps: u32,
+    before: f32,
+    after: f32,
+    best_epoch: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Failure {
+    kind: String,
+    reason: String,
+}
+
+/// A prompt that was left out: the reason's name, and the numbers that it has.
+#[derive(Serialize, Deserialize)]
+struct Skipped {
+    id: String,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<u32>,
+}
+
+impl From<&domain::Answer> for Answer {
+    fn from(answer: &domain::Answer) -> Self {
+        Self {
+            task: answer.task,
+            worker: answer.worker.clone(),
+            outcome: (&answer.outcome).into(),
+            millis: answer.millis,
+            skipped: all(&answer.skipped),
+            seams: answer.seams,
+        }
+    }
+}
+
+impl TryFrom<Answer> for domain::Answer {
+    type Error = Unread;
+    fn try_from(answer: Answer) -> Result<Self, Unread> {
+        let Answer { task, worker, outcome, millis, skipped, seams } = answer;
+        Ok(Self { task, worker, outcome: outcome.try_into()?, millis, skipped: try_all(skipped)?, seams })
+    }
+}
+
+impl From<&domain::Outcome> for Outcome {
+    fn from(outcome: &domain::Outcome) -> Self {
+        match outcome {
+            domain::Outcome::Scores(deposit) => Self::Scores(deposit.into()),
+            domain::Outcome::Losses(rows) => Self::Losses(all(rows)),
+            domain::Outcome::Labels { blob, prompts, tokens, coverage } => {
+                let domain::Coverage { answer_bytes, labelled_bytes } = *coverage;
+                Self::Labels(Labels { blob: *blob, prompts: *prompts, tokens: *tokens, answer_bytes, labelled_bytes })
+            }
+            domain::Outcome::Adapter { blob, summary } => {
+                let domain::TrainingSummary { steps, before, after, best_epoch } = *summary;
+                Self::Adapter(Adapter { blob: *blob, steps, before, after, best_epoch })
+            }
+            domain::Outcome::Exported { files } => Self::Exported(all(files)),
+            domain::Outcome::Failed(failure) => {
+                Self::Failed(Failure { kind: name(failure.kind), reason: failure.reason.clone() })
+            }
+        }
+    }
+}
+
+impl TryFrom<Outcome> for domain::Outcome {
+    type Error = Unread;
+    fn try_from(outcome: Outcome) -> Result<Self, Unread> {
+        Ok(match outcome {
+            Outcome::Scores(deposit) => Self::Scores(deposit.try_into()?),
+            Outcome::Losses(rows) => Self::Losses(try_all(rows)?),
+            Outcome::Labels(Labels { blob, prompts, tokens, answer_bytes, labelled_bytes }) => {
+                let coverage = domain::Coverage { answer_bytes, labelled_bytes };
+                Self::Labels { blob, prompts, tokens, coverage }
+            }
+            Outcome::Adapter(Adapter { blob, steps, before, after, best_epoch }) => {
+                let summary = domain::TrainingSummary { steps, before, after, best_epoch };
+                Self::Adapter { blob, summary }
+            }
+            Outcome::Exported(files) => Self::Exported { files: stored(files) },
+            Outcome::Failed(Failure { kind, reason }) => Self::Failed(domain::Failure { kind: known(&kind)?, reason }),
+            Outcome::Unknown => return Err(Unread::Unknown("an outcome")),
+        })
+    }
+}
+
+impl From<&domain::Skipped> for Skipped {
+    fn from(skipped: &domain::Skipped) -> Self {
+        let (tokens, context) = match skipped.reason {
+            SkipReason::TooLong { tokens, context } => (Some(tokens), Some(context)),
+            SkipReason::Unfinished { tokens } => (Some(tokens), None),
+            SkipReason::Empty | SkipReason::NoReference | SkipReason::Template | SkipReason::Tokenizer => (None, None),
+        };
+        Self { id: skipped.id.clone(), reason: skipped.reason.name().to_owned(), tokens, context }
+    }
+}
+
+impl TryFrom<Skipped> for domain::Skipped {
+    type Error = Unread;
+    fn try_from(skipped: Skipped) -> Result<Self, Unread> {
+        let reason = match (skipped.reason.as_str(), skipped.tokens, skipped.context) {
+            ("too_long", Some(tokens), Some(context)) => SkipReason::TooLong { tokens, context },
+            ("unfinished", Some(tokens), _) => SkipReason::Unfinished { tokens },
+            ("too_long" | "unfinished", ..) => return Err(Flaw::Fields.into()),
+            ("empty", ..) => SkipReason::Empty,
+            ("no_reference", ..) => SkipReason::NoReference,
+            ("template", ..) => SkipReason::Template,
+            ("tokenizer", ..) => SkipReason::Tokenizer,
+            _ => return Err(Unread::Unknown("a reason to leave a prompt out")),
+        };
+        Ok(Self { id: skipped.id, reason })
+    }
+}

@@ -1,0 +1,242 @@
+//! The kinds of job.
+
+use super::deposit::Unit;
+use super::mask::Mask;
+use super::names::{known, name};
+use super::task::Prompt;
+use super::{all, try_all};
+use crate::Unread;
+use serde::{Deserialize, Serialize};
+use uspx_domain::{self as domain, BlobRef};
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Estimate {
+    prompts: Vec<Prompt>,
+    estimator: String,
+    kinds: Vec<String>,
+    baseline: String,
+}
+
+impl From<&domain::Estimate<domain::Prompt>> for Estimate {
+    fn from(job: &domain::Estimate<domain::Prompt>) -> Self {
+        Self {
+            prompts: all(&job.prompts),
+            estimator: name(job.estimator),
+            kinds: job.kinds.iter().copied().map(name).collect(),
+            baseline: name(job.baseline),
+        }
+    }
+}
+
+impl TryFrom<Estimate> for domain::Estimate<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Estimate) -> Result<Self, Unread> {
+        Ok(Self {
+            prompts: texts(job.prompts),
+            estimator: known(&job.estimator)?,
+            kinds: job.kinds.iter().map(|kind| known(kind)).collect::<Result<_, _>>()?,
+            baseline: known(&job.baseline)?,
+        })
+    }
+}
+
+fn texts(prompts: Vec<Prompt>) -> Vec<domain::Prompt> {
+    prompts.into_iter().map(Into::into).collect()
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ablate {
+    prompts: Vec<Prompt>,
+    cuts: Vec<Cut>,
+}
+
+one_of! {
+    /// One run of an ablation.
+    Cut { Unit(Unit) = "unit", Mask(Mask) = "mask", }
+}
+
+impl From<&domain::Ablate<domain::Prompt>> for Ablate {
+    fn from(job: &domain::Ablate<domain::Prompt>) -> Self {
+        Self { prompts: all(&job.prompts), cuts: all(&job.cuts) }
+    }
+}
+
+impl TryFrom<Ablate> for domain::Ablate<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Ablate) -> Result<Self, Unread> {
+        Ok(Self { prompts: texts(job.prompts), cuts: try_all(job.cuts)? })
+    }
+}
+
+impl From<&domain::Cut> for Cut {
+    fn from(cut: &domain::Cut) -> Self {
+        match cut {
+            domain::Cut::Unit(unit) => Self::Unit(unit.into()),
+            domain::Cut::Mask(mask) => Self::Mask(mask.into()),
+        }
+    }
+}
+
+impl TryFrom<Cut> for domain::Cut {
+    type Error = Unread;
+    fn try_from(cut: Cut) -> Result<Self, Unread> {
+        match cut {
+            Cut::Unit(unit) => Ok(Self::Unit(unit.try_into()?)),
+            Cut::Mask(mask) => Ok(Self::Mask(mask.try_into()?)),
+            Cut::Unknown => Err(Unread::Unknown("a kind of cut")),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Label {
+    prompts: Vec<Prompt>,
+    mask: Option<Mask>,
+    top_k: u32,
+    max_new_tokens: u32,
+    max_reasoning_tokens: u32,
+}
+
+impl From<&domain::Label<domain::Prompt>> for Label {
+    fn from(job: &domain::Label<domain::Prompt>) -> Self {
+        let domain::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens } = job;
+        Self {
+            prompts: all(prompts),
+            mask: mask.as_ref().map(Into::into),
+            top_k: *top_k,
+            max_new_tokens: *max_new_tokens,
+            max_reasoning_tokens: *max_reasoning_tokens,
+        }
+    }
+}
+
+impl TryFrom<Label> for domain::Label<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Label) -> Result<Self, Unread> {
+        let Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens } = job;
+        let mask = mask.map(TryInto::try_into).transpose()?;
+        Ok(Self { prompts: texts(prompts), mask, top_k, max_new_tokens, max_reasoning_tokens })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Distil {
+    train: Vec<BlobRef>,
+    validation: Vec<BlobRef>,
+    recipe: Recipe,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Recipe {
+    rank: u32,
+    alpha: f32,
+    epochs: u32,
+    learning_rate: f32,
+    batch_tokens: u32,
+    teacher_weight: f32,
+    seed: u64,
+}
+
+impl From<&domain::Distil> for Distil {
+    fn from(job: &domain::Distil) -> Self {
+        let domain::DistilRecipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } =
+            job.recipe;
+        let recipe = Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
+        Self { train: job.train.clone(), validation: job.validation.clone(), recipe }
+    }
+}
+
+impl From<Distil> for domain::Distil {
+    fn from(job: Distil) -> Self {
+        let Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } = job.recipe;
+        let recipe = domain::DistilRecipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
+        Self { train: job.train, validation: job.validation, recipe }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Export {
+    adapter: Option<BlobRef>,
+    calibration: Vec<Prompt>,
+    format: String,
+}
+
+impl From<&domain::Export<domain::Prompt>> for Export {
+    fn from(job: &domain::Export<domain::Prompt>) -> Self {
+        Self { adapter: job.adapter, calibration: all(&job.calibration), format: name(job.format) }
+    }
+}
+
+impl TryFrom<Export> for domain::Export<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Export) -> Result<Self, Unread> {
+        Ok(Self { adapter: job.adapter, calibration: texts(job.calibration), format: known(&job.format)? })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Judge {
+    prompts: Vec<Prompt>,
+    subject: Subject,
+}
+
+one_of! {
+    /// Which model a judgement is about.
+    Subject { Model(Model) = "model", Adapted(BlobRef) = "adapted", Exported(Exported) = "exported", }
+}
+
+/// The task's model as it is.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Model {}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Exported {
+    format: String,
+    files: Vec<File>,
+}
+
+/// A file of a folder.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct File {
+    path: String,
+    blob: BlobRef,
+}
+
+impl From<&domain::Judge<domain::Prompt>> for Judge {
+    fn from(job: &domain::Judge<domain::Prompt>) -> Self {
+        let subject = match &job.subject {
+            domain::Subject::Model => Subject::Model(Model {}),
+            domain::Subject::Adapted(blob) => Subject::Adapted(*blob),
+            domain::Subject::Exported { format, files } => {
+                Subject::Exported(Exported { format: name(*format), files: all(files) })
+            }
+        };
+        Self { prompts: all(&job.prompts), subject }
+    }
+}
+
+impl TryFrom<Judge> for domain::Judge<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Judge) -> Result<Self, Unread> {
+        let subject = match job.subject {
+            Subject::Model(_) => domain::Subject::Model,
+            Subject::Adapted(blob) => domain::Subject::Adapted(blob),
+            Subject::Exported(Exported { format, files }) => {
+                domain::Subject::Exported { format: known(&format)?, files: stored(files) }
+            }
+            Subject::Unknown => return Err(Unread::Unknown("a thing to judge")),
+        };
+        Ok(Self { prompts: texts(job.prompts), subject })
+    }
+}
+
+impl From<&domain::StoredFile> for File {
+    fn from(file: &domain::StoredFile) -> Self {
+        Self { path: file.path.clone(), blob: file.blob }
+    }
+}
+
+/// Files as the domain has them.
+pub(crate) fn stored(files: Vec<File>) -> Vec<domain::StoredFile> {
+    files.into_iter().map(|File { path, blob }| domain::StoredFile { path, blob }).collect()
+}

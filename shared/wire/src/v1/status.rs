@@ -1,0 +1,152 @@
+//! How the colony stands, for people. Nothing is decided by it, so that it is its own noun: the coordinator writes it
+//! and `uspx status` shows it, as MessagePack from the bus or as JSON from the state folder.
+
+use serde::{Deserialize, Serialize};
+use uspx_domain::{Coverage, ReleaseNumber, SeamPrompts, TaskId, WorkerId};
+
+/// A task at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentTask {
+    /// Which.
+    pub task: TaskId,
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all; 0 where that is not known yet.
+    pub total: u64,
+}
+
+/// What `uspx status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusMessage {
+    /// The colony's name.
+    pub colony: String,
+    /// Where it stands (`probe`, `label`, `distil`, ..), for people.
+    pub stage: String,
+    /// The current epoch.
+    pub epoch: u32,
+    /// Tasks that wait for an answer.
+    pub tasks_open: u64,
+    /// Tasks answered so far.
+    pub tasks_answered: u64,
+    /// Tasks given up so far.
+    pub tasks_failed: u64,
+    /// Its workers.
+    pub workers: Vec<WorkerStatus>,
+    /// The current mask, once there is one.
+    pub mask: Option<MaskStatus>,
+    /// The newest release, once there is one.
+    pub release: Option<ReleaseNumber>,
+    /// When this was written, in milliseconds since 1970 UTC. For people only.
+    pub written_unix_millis: u64,
+    /// Why tasks were given up, most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<ReasonStatus>,
+    /// Why attempts at tasks came to nothing, most frequent first; most tasks are tried again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<ReasonStatus>,
+    /// Prompts that a model cannot run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkipStatus>,
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seam_prompts: Option<SeamStatus>,
+    /// How much of the answers is labelled, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<CoverageStatus>,
+}
+
+/// A reason, and how often it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonStatus {
+    /// The kind of work (`trace`, `label`, ..).
+    pub work: String,
+    /// The reason, for people.
+    pub reason: String,
+    /// Tasks or attempts that it was given for.
+    pub count: u64,
+}
+
+/// Prompts that a model cannot run, for one kind of reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipStatus {
+    /// `teacher` or `student`.
+    pub model: String,
+    /// The kind of reason (`too_long`, `template`, ..).
+    pub reason: String,
+    /// Prompts.
+    pub prompts: u64,
+    /// Ids of the first of them.
+    pub ids: Vec<String>,
+    /// All that in words.
+    pub text: String,
+}
+
+/// A worker, as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Who.
+    pub worker: WorkerId,
+    /// How it does (`idle`, `working`, `silent`, `quarantined`, ..), for people.
+    pub state: String,
+    /// What it computes on.
+    pub device: String,
+    /// What it is at work on.
+    pub current: Option<CurrentTask>,
+    /// Tasks it answered so far.
+    pub answered: u64,
+    /// Milliseconds since it was last heard of.
+    pub silent_millis: u64,
+}
+
+/// The current mask in figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MaskStatus {
+    /// Its revision, from 1.
+    pub revision: u64,
+    /// Kept units over all units of the kinds that it cuts.
+    pub kept_fraction: f64,
+    /// How much of it the last epochs left unchanged, 0 to 1.
+    pub stability: f64,
+}
+
+/// Prompts with a seam, by model: see [`SeamPrompts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeamStatus {
+    /// Of the teacher.
+    pub teacher: u32,
+    /// Of the base student.
+    pub student: u32,
+}
+
+impl From<SeamPrompts> for SeamStatus {
+    fn from(SeamPrompts { teacher, student }: SeamPrompts) -> Self {
+        Self { teacher, student }
+    }
+}
+
+impl From<SeamStatus> for SeamPrompts {
+    fn from(SeamStatus { teacher, student }: SeamStatus) -> Self {
+        Self { teacher, student }
+    }
+}
+
+/// How much of the answers is labelled: see [`Coverage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoverageStatus {
+    /// Bytes of the answers to learn.
+    pub answer_bytes: u64,
+    /// Bytes of them that are labelled.
+    pub labelled_bytes: u64,
+}
+
+impl From<Coverage> for CoverageStatus {
+    fn from(Coverage { answer_bytes, labelled_bytes }: Coverage) -> Self {
+        Self { answer_bytes, labelled_bytes }
+    }
+}
+
+impl From<CoverageStatus> for Coverage {
+    fn from(CoverageStatus { answer_bytes, labelled_bytes }: CoverageStatus) -> Self {
+        Self { answer_bytes, labelled_bytes }
+    }
+}

@@ -1,0 +1,159 @@
+//! Whatever is written can be read again, and no bytes make a reader panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod values;
+
+use proptest::prelude::*;
+use uspx_domain::*;
+use uspx_wire::*;
+
+/// The envelope of version 1 around bytes.
+fn enveloped(kind: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x83, 0xa1, b'v', 1, 0xa4];
+    bytes.extend(b"kind");
+    bytes.push(0xa0 + kind.len() as u8);
+    bytes.extend(kind.as_bytes());
+    bytes.push(0xa4);
+    bytes.extend(b"body");
+    bytes.extend([0xc6]);
+    bytes.extend((body.len() as u32).to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn prompts() -> impl Strategy<Value = Vec<Prompt>> {
+    let prompt = (".{1,12}", ".{0,40}", proptest::option::of(".{0,20}"), proptest::option::of(".{0,9}"))
+        .prop_map(|(id, prompt, reference, system)| Prompt { id, prompt, reference, system, tags: vec![] });
+    proptest::collection::vec(prompt, 0..4)
+}
+
+fn unit() -> impl Strategy<Value = Unit> {
+    let kind = proptest::sample::select(UnitKind::ALL);
+    (kind, any::<u32>(), any::<u32>()).prop_map(|(kind, layer, index)| Unit { kind, layer, index })
+}
+
+/// Masks of any shape, of all kinds of unit: lists that a bitmap cannot say too.
+fn mask() -> impl Strategy<Value = Mask> {
+    let ascending = proptest::collection::btree_set(0..3000u32, 0..400).prop_map(|set| set.into_iter().collect());
+    let sparse = proptest::collection::vec(any::<u32>(), 0..4);
+    let layers = proptest::collection::vec(prop_oneof![ascending, sparse], 0..4);
+    let keep = proptest::collection::btree_map(proptest::sample::select(UnitKind::ALL), layers, 0..5);
+    let model = Fingerprint(Digest::of(b"model"));
+    (any::<u32>(), keep).prop_map(move |(version, keep)| Mask { version, model, keep: KeepLists(keep) })
+}
+
+fn shape() -> impl Strategy<Value = ModelShape> {
+    let dense = any::<u32>().prop_map(|channels| MlpShape::Dense { channels });
+    let experts = any::<(u32, u32, u32)>();
+    let experts = experts.prop_map(|(experts, top_k, channels)| MlpShape::Experts { experts, top_k, channels });
+    let layer = (any::<(u32, u32)>(), prop_oneof![dense, experts]);
+    let layer = layer.prop_map(|((heads, features), mlp)| LayerShape { heads, mlp, features });
+    proptest::collection::vec(layer, 0..6).prop_map(|layers| ModelShape { layers })
+}
+
+fn work() -> impl Strategy<Value = Work<Prompt>> {
+    let blob = any::<Vec<u8>>().prop_map(|b| BlobRef::to(&b));
+    prop_oneof![
+        prompts().prop_map(|prompts| Work::Label(Label::of(prompts))),
+        (
+            prompts(),
+            proptest::collection::vec(prop_oneof![unit().prop_map(Cut::Unit), mask().prop_map(Cut::Mask)], 0..5)
+        )
+            .prop_map(|(prompts, cuts)| Work::Ablate(Ablate { prompts, cuts })),
+        (prompts(), proptest::option::of(mask()), any::<[u32; 3]>()).prop_map(|(prompts, mask, numbers)| {
+            let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
+            Work::Label(Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens })
+        }),
+        (prompts(), blob).prop_map(|(prompts, b)| { Work::Judge(Judge { prompts, subject: Subject::Adapted(b) }) }),
+    ]
+}
+
+fn skipped() -> impl Strategy<Value = Vec<Skipped>> {
+    let reason = prop_oneof![
+        any::<(u32, u32)>().prop_map(|(tokens, context)| SkipReason::TooLong { tokens, context }),
+        Just(SkipReason::Template),
+        any::<u32>().prop_map(|tokens| SkipReason::Unfinished { tokens }),
+    ];
+    let one = (".{1,12}", reason).prop_map(|(id, reason)| Skipped { id, reason });
+    proptest::collection::vec(one, 0..4)
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let values =
+        || proptest::collection::vec(proptest::num::f32::ANY.prop_filter("equal to itself", |v| !v.is_nan()), 0..6);
+    let statistic = || proptest::sample::select(Statistic::ALL);
+    let column = (unit(), statistic(), values());
+    let column = column.prop_map(|(unit, statistic, values)| Column { unit, statistic, values });
+    let moments = (unit(), statistic(), values(), values(), values());
+    let moments = moments.prop_map(|(Unit { kind, layer, .. }, statistic, x, xx, xt)| Moments {
+        kind,
+        layer,
+        statistic,
+        x,
+        xx,
+        xt,
+    });
+    prop_oneof![
+        (proptest::collection::vec(column, 0..4), proptest::collection::vec(moments, 0..4))
+            .prop_map(|(columns, moments)| Outcome::Scores(Deposit { prompts: vec![], columns, moments })),
+        (values(), any::<Vec<u32>>()).prop_map(|(nats, bytes)| Outcome::Losses(vec![LossRow {
+            prompts: vec![],
+            nats,
+            bytes
+        }])),
+        ".{0,60}".prop_map(|reason| { Outcome::Failed(Failure { kind: FailureKind::Machine, reason }) }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn tasks_come_back_as_they_went(work in work(), epoch: u32, name: Vec<u8>) {
+        let task = Task { id: TaskId::derived(&name), epoch, model: Fingerprint(Digest::of(&name)), work };
+        let packed = pack_task(task.clone()).unwrap();
+        prop_assert_eq!(decode::<Content<Task>>(&packed.message).unwrap(), Content::Inline(task));
+    }
+
+    #[test]
+    fn answers_come_back_as_they_went(outcome in outcome(), skipped in skipped(), seams: u32, millis: u64) {
+        let answer = Answer { millis, skipped, seams, ..values::answer(outcome) };
+        let packed = pack_answer(answer.clone()).unwrap();
+        prop_assert_eq!(decode::<Content<Answer>>(&packed.message).unwrap(), Content::Inline(answer));
+    }
+
+    #[test]
+    fn masks_come_back_as_they_went(mask in mask()) {
+        let message = MaskMessage { mask, ..values::mask_message() };
+        prop_assert_eq!(decode::<MaskMessage>(&encode(&message).unwrap()).unwrap(), message);
+    }
+
+    #[test]
+    fn heartbeats_come_back_as_they_went(shape in shape(), reads: std::collections::BTreeMap<String, u16>) {
+        let mut heartbeat = HeartbeatMessage { reads, ..values::heartbeat() };
+        heartbeat.models[0].shape = shape;
+        prop_assert_eq!(decode::<HeartbeatMessage>(&encode(&heartbeat).unwrap()).unwrap(), heartbeat);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes: Vec<u8>) {
+        let _ = decode::<Content<Task>>(&bytes);
+        let _ = decode::<StatusMessage>(&enveloped("status", &bytes));
+        let _ = decode::<HeartbeatMessage>(&enveloped("heartbeat", &bytes));
+        let _ = decode::<MaskMessage>(&enveloped("mask", &bytes));
+        let _ = decode::<Content<Answer>>(&enveloped("answer", &bytes));
+    }
+
+    #[test]
+    fn a_damaged_message_never_panics(at: prop::sample::Index, with: u8, which: prop::sample::Index) {
+        fn damaged<M: Message>(message: &M, at: prop::sample::Index, with: u8) {
+            let mut bytes = encode(message).unwrap().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            let _ = decode::<M>(&bytes);
+        }
+        let (tasks, answers) = (values::tasks(), values::answers());
+        damaged(&tasks[which.index(tasks.len())].1, at, with);
+        damaged(&answers[which.index(answers.len())].1, at, with);
+        damaged(&values::mask_message(), at, with);
+        damaged(&values::heartbeat(), at, with);
+    }
+}
