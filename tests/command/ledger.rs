@@ -2,12 +2,23 @@
 
 use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, json, refuses, uspx};
 use assert_cmd::Command;
+use libtest_mimic::Trial;
 use serde_json::{Value, json as value};
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
 use uspx_colony::{Ending, Record};
 use uspx_coordinator::Ledger;
 use uspx_coordinator::ledger::head_path;
+use uspx_tests::trials;
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_whole_ledger_is_counted_while_a_coordinator_holds_it,
+        what_lies_beyond_the_head_is_no_damage,
+        damage_is_named_with_its_place_and_what_follows,
+        a_lost_head_another_version_and_no_ledger_are_told_apart,
+    ]
+}
 
 /// A state folder with a ledger of so many records.
 fn state(records: u64) -> TempDir {
@@ -33,7 +44,6 @@ fn change(state: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(&path, bytes).unwrap();
 }
 
-#[test]
 fn a_whole_ledger_is_counted_while_a_coordinator_holds_it() {
     let state = state(3);
     let bytes = std::fs::metadata(state.path().join("ledger")).unwrap().len();
@@ -47,7 +57,6 @@ fn a_whole_ledger_is_counted_while_a_coordinator_holds_it() {
     assert!(said.contains(&format!("record 3, byte {bytes}")) && !said.contains("beyond the head"), "{said}");
 }
 
-#[test]
 fn what_lies_beyond_the_head_is_no_damage() {
     let state = state(2);
     change(state.path(), |bytes| bytes.extend(b"torn"));
@@ -58,7 +67,6 @@ fn what_lies_beyond_the_head_is_no_damage() {
     assert!(std::fs::read(state.path().join("ledger")).unwrap().ends_with(b"torn"), "it was to look only");
 }
 
-#[test]
 fn damage_is_named_with_its_place_and_what_follows() {
     let state = state(4);
     // The first record begins after the 8 bytes that every ledger begins with.
@@ -72,7 +80,6 @@ fn damage_is_named_with_its_place_and_what_follows() {
     assert_eq!(report["damage"], value!({"at": 8, "sequence": 1, "fault": {"kind": "changed"}}));
 }
 
-#[test]
 fn a_lost_head_another_version_and_no_ledger_are_told_apart() {
     let state = state(2);
     std::fs::remove_file(head_path(&state.path().join("ledger"))).unwrap();

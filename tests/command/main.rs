@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         engines::trials(),
         forms::trials(),
         inputs::trials(),
+        ledger::trials(),
         llama_cpp::trials(),
         others_gguf::trials(),
         students::trials(),
