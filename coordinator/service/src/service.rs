@@ -289,7 +289,11 @@ impl Coordinator {
         if self.colony.unspoken().is_empty() {
             self.spoken = Instant::now();
         }
-        self.spoken.elapsed() > PATIENCE
+        let over = self.spoken.elapsed() > PATIENCE;
+        if over {
+            self.spoken = Instant::now();
+        }
+        over
     }
 
     /// Invariant 4: without progress the bus delivers a task to the same worker again after one lease, and after two the
