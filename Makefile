@@ -20,26 +20,26 @@ fmt:
 	$(CARGO) fmt --all --check
 
 lint:
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 unit:
-	$(CARGO) build --workspace --bins
-	$(CARGO) nextest run --workspace
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) nextest run --locked --workspace
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
 parity: ## heavy comparisons with PyTorch and gptqmodel, in a venv of their own
 	tests/parity/run.sh
 
 bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hour); the last line is JSON
-	$(CARGO) build --release --bins
+	$(CARGO) build --locked --release --bins
 	tests/tools/venv.sh
 	tests/parity/venv.sh
-	$(CARGO) run --release --package uspx-bench-engine -- run $(BENCH)
+	$(CARGO) run --locked --release --package uspx-bench-engine -- run $(BENCH)
 
 demo:
-	$(CARGO) run --release -- demo
+	$(CARGO) run --locked --release -- demo
 
 clean-tools:
 	rm -rf .tools

@@ -213,7 +213,7 @@ fn a_mask_that_is_there_survives_a_build_that_fails() {
     refuses(share.arg(&path), USAGE, &["1.5", "no share"]);
     let mut heads =
         on(&["mask", "build", "--keep", "0.5", "--units", "head", "--method", "reap", "--out"], "teacher", 1);
-    refuses(heads.arg(&path), USAGE, &["experts only"]);
+    refuses(heads.arg(&path), USAGE, &["reap does not rank heads", "norm"]);
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 

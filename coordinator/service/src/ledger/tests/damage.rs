@@ -66,12 +66,11 @@ struct Whole {
     heads: Vec<(usize, Vec<u8>)>,
 }
 
-fn whole(path: &Path, dice: &mut Dice) -> Whole {
-    let records: Vec<Record> = (0..RECORDS).map(|_| dice.record()).collect();
+fn whole(path: &Path, records: Vec<Record>, dice: &mut Dice) -> Whole {
     let mut ledger = Ledger::open(path, |_| {}).unwrap();
     let (mut heads, mut synced) = (Vec::new(), 0);
-    while synced < RECORDS {
-        let next = (synced + 1 + dice.below(6)).min(RECORDS);
+    while synced < records.len() {
+        let next = (synced + 1 + dice.below(6)).min(records.len());
         ledger.append(&records[synced..next]).unwrap();
         synced = next;
         heads.push((synced, std::fs::read(head_path(path)).unwrap()));
@@ -166,19 +165,32 @@ impl Whole {
     }
 }
 
-#[test]
-fn a_thousand_flips_cuts_and_zeroings_are_never_a_silent_loss() {
-    let mut dice = Dice(ChaCha8Rng::seed_from_u64(7));
+/// All that befalls a ledger, counted; each outcome is judged on the way.
+fn befall(records: Vec<Record>, dice: &mut Dice) -> Whole {
     let dir = tempfile::tempdir().unwrap();
-    let whole = whole(&dir.path().join("ledger"), &mut dice);
+    let whole = whole(&dir.path().join("ledger"), records, dice);
     let mut table = BTreeMap::<_, usize>::new();
     for _ in 0..TIMES {
-        *table.entry(whole.befall(&mut dice)).or_default() += 1;
+        *table.entry(whole.befall(dice)).or_default() += 1;
     }
-    eprintln!("{RECORDS} records in {} bytes: {table:#?}", whole.ledger.len());
+    eprintln!("{} records in {} bytes: {table:#?}", whole.records.len(), whole.ledger.len());
     for kind in ["flip", "cut", "zeroing"] {
         for outcome in ["refused with its place", "a tail, set aside", "all records read"] {
             assert!(table.contains_key(&(kind, outcome)), "no {kind} ended with: {outcome}");
         }
     }
+    whole
+}
+
+#[test]
+fn a_thousand_flips_cuts_and_zeroings_are_never_a_silent_loss() {
+    let mut dice = Dice(ChaCha8Rng::seed_from_u64(7));
+    let records = (0..RECORDS).map(|_| dice.record()).collect();
+    befall(records, &mut dice);
+}
+
+#[test]
+fn a_thousand_flips_cuts_and_zeroings_of_the_frozen_ledger_are_never_a_silent_loss() {
+    let whole = befall(super::frozen::records(), &mut Dice(ChaCha8Rng::seed_from_u64(11)));
+    assert!(whole.ledger == super::frozen::bytes());
 }

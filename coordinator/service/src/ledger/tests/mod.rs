@@ -5,6 +5,7 @@ mod crashes;
 mod damage;
 mod every_byte;
 mod files;
+mod frozen;
 mod properties;
 mod sim;
 

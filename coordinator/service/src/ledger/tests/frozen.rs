@@ -1,0 +1,89 @@
+//! The frozen ledger: a small campaign's, written once. Every later version must read it and replay it to the same mask, to
+//! the byte.
+
+#[path = "../../../../colony/tests/world/mod.rs"]
+mod world;
+
+use crate::ledger::{Ledger, head_path, replay_file};
+use std::path::{Path, PathBuf};
+use uspx_colony::{CampaignConfig, Record, Share, State};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/campaign-1").join(name)
+}
+
+/// A copy in a folder of its own: opening locks the file, and the fixture is never written to.
+fn copied() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    std::fs::copy(fixture("ledger"), &path).unwrap();
+    std::fs::copy(fixture("ledger.head"), head_path(&path)).unwrap();
+    (dir, path)
+}
+
+/// The frozen records, in order.
+pub(super) fn records() -> Vec<Record> {
+    let (_dir, path) = copied();
+    let mut records = Vec::new();
+    Ledger::open(&path, |r| records.push(r)).unwrap();
+    records
+}
+
+/// The frozen bytes.
+pub(super) fn bytes() -> Vec<u8> {
+    std::fs::read(fixture("ledger")).unwrap()
+}
+
+#[test]
+fn invariant_1_the_frozen_ledger_replays_to_the_same_mask_bytes() {
+    let (_dir, path) = copied();
+    let state = replay_file(&path).unwrap();
+    let mask = serde_json::to_vec_pretty(&state.mask().unwrap().mask).unwrap();
+    assert_eq!(mask, std::fs::read(fixture("mask.json")).unwrap());
+    assert_eq!(state.deviations().len(), 0, "today's rules differ from the first: RULES");
+}
+
+/// What is appended today are the frozen bytes: frames and records are written as they were.
+#[test]
+fn invariant_1_records_are_written_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    Ledger::open(&path, |_| {}).unwrap().append(&records()).unwrap();
+    assert!(std::fs::read(&path).unwrap() == bytes(), "the ledger is written otherwise: version it");
+}
+
+#[test]
+#[ignore = "writes the fixture of a new version; never changes one that is there"]
+fn write_the_missing_fixture() {
+    let path = fixture("ledger");
+    if path.exists() {
+        return;
+    }
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let (service, _) = world::honest(small());
+    for records in service.ledger.chunks(3) {
+        Ledger::open(&path, |_| {}).unwrap().append(records).unwrap();
+    }
+    let mut state = State::default();
+    service.ledger.iter().for_each(|r| state.fold(r));
+    let mask = serde_json::to_vec_pretty(&state.mask().unwrap().mask).unwrap();
+    std::fs::write(fixture("mask.json"), mask).unwrap();
+}
+
+/// A campaign whose ledger is small.
+fn small() -> CampaignConfig {
+    let mut config = world::campaign("frozen");
+    let prompts = std::mem::take(&mut config.prompts).into_iter().enumerate();
+    let kept = |at: usize| matches!(at, 0..40 | 300..316 | 340..364);
+    config.prompts = prompts.filter(|(at, _)| kept(*at)).map(|(_, p)| p).collect();
+    config.probe.trace_batch = 20;
+    config.probe.patch_prompts = 12;
+    config.probe.round_pairs = 256;
+    config.probe.round_prompts = 8;
+    config.probe.exact_least = 512;
+    config.probe.exact_pairs = 1024;
+    config.judge.random_masks = 2;
+    config.judge.curve = vec![Share::percent(25), Share::percent(75)];
+    config.distil.resamples = 50;
+    config
+}
