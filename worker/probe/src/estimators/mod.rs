@@ -99,10 +99,75 @@ fn measure_by(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{DType, Device};
+    use std::path::Path;
+    use uspx_domain::{EstimatorRow, Needs, Prompt, Statistic};
+    use uspx_model::{NoPulse, Placement};
 
     #[test]
     fn every_row_has_its_estimator() {
         let rows: Vec<Estimator> = ALL.iter().map(|e| e.estimator()).collect();
         assert_eq!(rows, Estimator::ALL);
+    }
+
+    static ROW: EstimatorRow = EstimatorRow {
+        name: "example",
+        help: "Counts response tokens",
+        kinds: &[UnitKind::Head],
+        statistics: &[Statistic::HEAD_NORM],
+        effect: None,
+        baselines: &[Baseline::Zero],
+        is_exact: false,
+        needs: Needs::Forward,
+    };
+
+    /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.
+    struct Example;
+
+    impl Estimate for Example {
+        fn estimator(&self) -> Estimator {
+            Estimator::of(&ROW)
+        }
+
+        fn measure(&self, request: &Request<'_>, _: &dyn Pulse) -> Result<Deposit> {
+            let (shape, tokens) = (request.model.shape(), request.tokens());
+            let of = (UnitKind::Head, ROW.statistics);
+            let mut sums = crate::sums::UnitSums::new(of, &shape, &request.layers, tokens.len());
+            for unit in shape.units(UnitKind::Head) {
+                for (prompt, tokens) in tokens.iter().enumerate() {
+                    sums.add((unit.layer as usize, unit.index), prompt, [f64::from(*tokens)]);
+                }
+            }
+            let mut deposit = request.deposit();
+            sums.tell(&tokens, &mut deposit);
+            Ok(deposit)
+        }
+    }
+
+    #[test]
+    fn an_estimator_is_one_file_and_one_row() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+        let placement = Placement::floats(DType::F32, &Device::Cpu);
+        let model = LoadedModel::open(&folder, placement).unwrap();
+        let prompt = Prompt {
+            id: "p".into(),
+            prompt: "list files".into(),
+            reference: Some("ls".into()),
+            system: None,
+            tags: vec![],
+        };
+        let (prompts, example) = (model.readable(&[prompt]).unwrap(), Estimator::of(&ROW));
+        let request = Request::all(example, &model, &prompts, 64);
+        let deposit = measure_by(&[&Example], example, &request, &NoPulse).unwrap();
+        let heads = model.shape().count(UnitKind::Head);
+        assert_eq!((deposit.columns.len(), deposit.prompts.len()), (heads, 1));
+        assert_eq!(deposit.columns[0].values, [deposit.prompts[0].tokens as f32]);
+
+        let refused = |request: &Request<'_>| measure(example, request, &NoPulse).unwrap_err().to_string();
+        assert!(refused(&request).contains("upgrade"), "it has a row and no file");
+        let experts = Request { kinds: &[UnitKind::Expert], ..request.clone() };
+        assert!(refused(&experts).contains("experts are not served, only head"));
+        let mean = Request { baseline: Baseline::Mean, ..request };
+        assert!(refused(&mean).contains("baseline"));
     }
 }
