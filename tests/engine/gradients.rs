@@ -133,8 +133,8 @@ fn gradient(model: &LoadedModel, batch: &Batch, taps: &mut dyn Taps) -> Vec<f64>
 
 /// How far the gradient at the embedding, taken through `taps`, is from the true one, relative to its length. Its error's
 /// square is the mean over all sign vectors s of (error · s)²; some of them estimate it.
-fn relative_error(which: &str, taps: &mut dyn Taps) -> f64 {
-    let (model, exact) = (nano(which), in_f64(which));
+fn relative_error(which: &str, holding: Holding, taps: &mut dyn Taps) -> f64 {
+    let (model, exact) = (opened(which, holding), in_f64(which));
     let sequences = model.readable(&prompts("cli-heldout.jsonl", 3)).unwrap().sequences;
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let found = gradient(&model, &batch, taps);
@@ -156,10 +156,13 @@ fn relative_error(which: &str, taps: &mut dyn Taps) -> f64 {
 
 #[test]
 fn every_layer_passes_gradients_to_the_embedding() {
-    for which in ["teacher", "student"] {
-        let error = relative_error(which, &mut NoTaps);
-        println!("{which}: the gradient is off by {error:.1e} of its length");
-        assert!(error < 2e-4, "{which}: the gradient is off by {error} of its length");
+    // Stored weights are multiplied by activations of 16 bits where there is AMX, and the pass back starts from there.
+    for (holding, bound) in [(Holding::Floats, 2e-4), (Holding::Stored, 5e-3)] {
+        for which in ["teacher", "student"] {
+            let error = relative_error(which, holding, &mut NoTaps);
+            println!("{which}, {holding:?}: the gradient is off by {error:.1e} of its length");
+            assert!(error < bound, "{which}, {holding:?}: off by {error} of its length");
+        }
     }
 }
 
@@ -175,7 +178,7 @@ fn a_gradient_that_lacks_one_path_is_told_apart() {
             };
             Ok(here.then(|| value.detach()))
         };
-        let error = relative_error("teacher", &mut detach);
+        let error = relative_error("teacher", Holding::Floats, &mut detach);
         println!("without {lost}: off by {error:.1e} of its length");
         assert!(error > 1e-1, "without {lost} the gradient is off by only {error} of its length");
     }
