@@ -1,7 +1,7 @@
 //! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank units.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use uspx_domain::{Baseline, Estimator, NotAUnitKind, NotAnEstimator, ScoreMethod, Statistic, UnitKind};
+use uspx_domain::{Baseline, Estimator, NotAUnitKind, ScoreMethod, Statistic, UnitKind};
 
 /// Parses the name of a kind of unit.
 pub fn unit_kind() -> impl TypedValueParser<Value = UnitKind> {
@@ -9,11 +9,28 @@ pub fn unit_kind() -> impl TypedValueParser<Value = UnitKind> {
     names.try_map(|name| -> Result<UnitKind, NotAUnitKind> { name.parse() })
 }
 
+/// A name that is not in a table; clap refuses it before.
+#[derive(Debug, thiserror::Error)]
+#[error("this name is not known here")]
+pub struct NotInTheTable;
+
+/// Parses the name of a baseline.
+pub fn baseline() -> impl TypedValueParser<Value = Baseline> {
+    let value = |baseline: &Baseline| {
+        PossibleValue::new(baseline.name()).help(match baseline {
+            Baseline::Zero => "Nothing",
+            Baseline::Mean => "Its mean over the prompts",
+        })
+    };
+    let names = PossibleValuesParser::new(Baseline::ALL.iter().map(value));
+    names.try_map(|name| Baseline::ALL.iter().copied().find(|b| b.name() == name).ok_or(NotInTheTable))
+}
+
 /// Parses the name of an estimator that measures effects.
 pub fn effect_estimator() -> impl TypedValueParser<Value = Estimator> {
     let value = |e: Estimator| PossibleValue::new(e.name()).help(e.row().help);
     let names = PossibleValuesParser::new(Estimator::of_effects().map(value));
-    names.try_map(|name| -> Result<Estimator, NotAnEstimator> { name.parse() })
+    names.try_map(|name| Estimator::named(&name).ok_or(NotInTheTable))
 }
 
 /// A way to rank units, and the statistic that it ranks by.
@@ -25,18 +42,13 @@ pub struct Ranking {
     pub method: &'static ScoreMethod,
 }
 
-/// A name that is not a way to rank units.
-#[derive(Debug, thiserror::Error)]
-#[error("no such way to rank units")]
-pub struct NotARanking;
-
 /// Parses the name of a way to rank units.
 pub fn ranking() -> impl TypedValueParser<Value = Ranking> {
     let value = |(_, m): (Statistic, &ScoreMethod)| PossibleValue::new(m.name).help(m.help);
     let names = PossibleValuesParser::new(Statistic::methods().map(value));
     names.try_map(|name| {
         let mut all = Statistic::methods().map(|(statistic, method)| Ranking { statistic, method });
-        all.find(|r| r.method.name == name).ok_or(NotARanking)
+        all.find(|r| r.method.name == name).ok_or(NotInTheTable)
     })
 }
 
@@ -53,13 +65,5 @@ impl Ranking {
         let all = Statistic::methods().map(|(statistic, method)| Self { statistic, method });
         let fit = all.filter(|r| r.estimator(kind).is_some()).map(|r| r.method.name);
         fit.collect::<Vec<_>>().join(", ")
-    }
-}
-
-/// A baseline on the command line, in words.
-pub fn baseline_name(baseline: Baseline) -> &'static str {
-    match baseline {
-        Baseline::Zero => "zero",
-        Baseline::Mean => "mean",
     }
 }

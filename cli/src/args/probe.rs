@@ -3,7 +3,7 @@
 use super::model::RunArgs;
 use super::positive;
 use crate::rows;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use uspx_domain::{Baseline, Estimator, UnitKind};
 
@@ -88,24 +88,6 @@ pub struct TraceArgs {
     pub repeat: usize,
 }
 
-/// What replaces a unit.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BaselineArg {
-    /// Nothing.
-    Zero,
-    /// Its mean over the prompts.
-    Mean,
-}
-
-impl From<BaselineArg> for Baseline {
-    fn from(baseline: BaselineArg) -> Self {
-        match baseline {
-            BaselineArg::Zero => Self::Zero,
-            BaselineArg::Mean => Self::Mean,
-        }
-    }
-}
-
 /// `uspx probe patch`.
 #[derive(Args, Debug)]
 pub struct PatchArgs {
@@ -125,8 +107,8 @@ pub struct PatchArgs {
     pub method: Estimator,
     /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed) [default: zero for
     /// exact, mean for atp].
-    #[arg(long, value_enum)]
-    pub baseline: Option<BaselineArg>,
+    #[arg(long, value_parser = rows::baseline())]
+    pub baseline: Option<Baseline>,
     /// Only these layers, as A..B (B not included).
     #[arg(long)]
     pub layers: Option<String>,

@@ -7,7 +7,6 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
-use crate::rows;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -166,9 +165,9 @@ struct PatchReport {
 fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
     let (estimator, row) = (args.method, args.method.row());
     let usage = |what: String, help: &str| Err(CliError::new(Exit::Usage, what).help(help));
-    let baseline = args.baseline.map_or(estimator.usual_baseline(), Baseline::from);
+    let baseline = args.baseline.unwrap_or(estimator.usual_baseline());
     if !row.baselines.contains(&baseline) {
-        let name = rows::baseline_name(baseline);
+        let name = baseline.name();
         let what = format!("{estimator} effects do not have the baseline {name}");
         return usage(what, "leave out --baseline, or use another --method");
     }

@@ -4,9 +4,6 @@
 use crate::Baseline::{self, Mean, Zero};
 use crate::UnitKind::{self, Channel, Expert, Head};
 use crate::{ModelShape, Statistic};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
-use std::str::FromStr;
 
 /// What there is to know of an estimator.
 #[derive(Debug)]
@@ -43,19 +40,8 @@ pub enum Needs {
 #[derive(Clone, Copy)]
 pub struct Estimator(&'static EstimatorRow);
 
-/// The estimators and their list, from one table.
-macro_rules! estimators {
-    ($($(#[doc = $doc:literal])* $id:ident: $row:expr,)*) => {
-        impl Estimator {
-            $($(#[doc = $doc])* pub const $id: Self = Self(&$row);)*
-
-            /// Every estimator.
-            pub const ALL: &[Self] = &[$(Self::$id,)*];
-        }
-    };
-}
-
-estimators! {
+table! {
+    Estimator(EstimatorRow), "this is not the name of an estimator known here";
     /// Routing and activation statistics of one forward pass.
     TRACE: EstimatorRow {
         name: "trace",
@@ -98,26 +84,6 @@ estimators! {
 }
 
 impl Estimator {
-    /// An estimator that is not in the table: for tests of what reads rows.
-    pub const fn of(row: &'static EstimatorRow) -> Self {
-        Self(row)
-    }
-
-    /// What there is to know of it.
-    pub fn row(self) -> &'static EstimatorRow {
-        self.0
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        self.0.name
-    }
-
-    /// The estimator of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|e| e.name() == name)
-    }
-
     /// The estimators that measure effects, those of `probe patch`.
     pub fn of_effects() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|e| e.0.effect.is_some())
@@ -142,50 +108,6 @@ impl Estimator {
     /// Whether a deposit of it may hold that statistic of that kind of unit.
     pub fn may_yield(self, statistic: Statistic, kind: UnitKind) -> bool {
         self.0.statistics.contains(&statistic) && self.0.kinds.contains(&kind) && statistic.row().kinds.contains(&kind)
-    }
-}
-
-impl PartialEq for Estimator {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for Estimator {}
-
-impl fmt::Debug for Estimator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for Estimator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A name that is not an estimator's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is not the name of an estimator known here")]
-pub struct NotAnEstimator;
-
-impl FromStr for Estimator {
-    type Err = NotAnEstimator;
-    fn from_str(name: &str) -> Result<Self, NotAnEstimator> {
-        Self::named(name).ok_or(NotAnEstimator)
-    }
-}
-
-impl Serialize for Estimator {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Estimator {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Nothing here waits, reads a clock, opens a file or knows a network. Every other crate speaks in these words.
 
+#[macro_use]
+mod table;
+
 mod answer;
 mod coverage;
 mod deposit;
@@ -22,7 +25,7 @@ mod work;
 pub use answer::{Answer, Failure, FailureKind, Outcome, StoredFile, TrainingSummary};
 pub use coverage::Coverage;
 pub use deposit::{Column, Deposit, LossRow, Moments, PromptTokens};
-pub use estimator::{Estimator, EstimatorRow, Needs, NotAnEstimator};
+pub use estimator::{Estimator, EstimatorRow, Needs};
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, LayerLists, Mask, MaskError};
 pub use prompt::{Prompt, PromptError, PromptSet, parse_prompts};

@@ -1,10 +1,6 @@
 //! What is measured about a unit, one row each. Checks, trails, scores, the command line and JSON read the rows.
 
 use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Feature, Head};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::cmp::Ordering;
-use std::fmt;
-use std::hash::{Hash, Hasher};
 
 /// What there is to know of a statistic. Values are sums over a prompt's response positions.
 #[derive(Debug)]
@@ -39,18 +35,6 @@ pub struct ScoreMethod {
 #[derive(Clone, Copy)]
 pub struct Statistic(&'static StatisticRow);
 
-/// The statistics and their list, from one table.
-macro_rules! statistics {
-    ($($(#[doc = $doc:literal])* $id:ident: $row:expr,)*) => {
-        impl Statistic {
-            $($(#[doc = $doc])* pub const $id: Self = Self(&$row);)*
-
-            /// Every statistic.
-            pub const ALL: &[Self] = &[$(Self::$id,)*];
-        }
-    };
-}
-
 /// A row with the values that most have.
 const PLAIN: StatisticRow =
     StatisticRow { name: "", kinds: &[], signed: false, is_effect: false, rank: None, methods: &[] };
@@ -59,7 +43,8 @@ const fn method(name: &'static str, help: &'static str) -> ScoreMethod {
     ScoreMethod { name, help, per: None }
 }
 
-statistics! {
+table! {
+    Statistic(StatisticRow), "a statistic not known here";
     /// Positions routed to an expert.
     COUNT: StatisticRow {
         name: "count",
@@ -129,26 +114,6 @@ statistics! {
 }
 
 impl Statistic {
-    /// A statistic that is not in the table: for tests of what reads rows.
-    pub const fn of(row: &'static StatisticRow) -> Self {
-        Self(row)
-    }
-
-    /// What there is to know of it.
-    pub fn row(self) -> &'static StatisticRow {
-        self.0
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        self.0.name
-    }
-
-    /// The statistic of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|s| s.name() == name)
-    }
-
     /// The cheap scores, best first.
     pub fn cheap() -> Vec<Self> {
         let mut ranked: Vec<Self> = Self::ALL.iter().copied().filter(|s| s.0.rank.is_some()).collect();
@@ -159,58 +124,6 @@ impl Statistic {
     /// Every way to rank units, with its statistic.
     pub fn methods() -> impl Iterator<Item = (Self, &'static ScoreMethod)> {
         Self::ALL.iter().flat_map(|s| s.0.methods.iter().map(move |m| (*s, m)))
-    }
-}
-
-impl PartialEq for Statistic {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for Statistic {}
-
-impl Hash for Statistic {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name().hash(state);
-    }
-}
-
-impl PartialOrd for Statistic {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Statistic {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.name().cmp(other.name())
-    }
-}
-
-impl fmt::Debug for Statistic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for Statistic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl Serialize for Statistic {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Statistic {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        // Never the name itself: an error must not repeat what a stranger sent.
-        Self::named(&name).ok_or_else(|| serde::de::Error::custom("a statistic not known here"))
     }
 }
 

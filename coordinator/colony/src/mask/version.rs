@@ -85,14 +85,8 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
     })
 }
 
-/// The version that a closing record decided, with today's scores; what today's rules draw counts
-/// only where it is the same.
-pub fn as_recorded(state: &State, today: Option<MaskVersion>, recorded: Option<&Decision>) -> Option<MaskVersion> {
-    let recorded = recorded?;
-    let same = |t: &MaskVersion| t.mask == recorded.mask && t.cut == recorded.cut;
-    if let Some(today) = today.as_ref().filter(|t| same(t)) {
-        return Some(today.clone());
-    }
+/// The version that a closing record decided, with the scores of what today's rules draw.
+pub fn as_recorded(state: &State, today: Option<MaskVersion>, recorded: &Decision) -> Option<MaskVersion> {
     let campaign = state.campaign.as_ref()?;
     let budget = Budget::of(campaign);
     let old = state.mask.as_ref();

@@ -187,39 +187,28 @@ impl State {
         decision
     }
 
-    /// Draws the mask anew and steers the next look at it.
+    /// Draws the mask anew and steers the next look at it. A recorded decision counts whatever today's rules come to; that
+    /// they come to another is remembered.
     fn redraw(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
         let today = mask::redraw(self);
-        let drawn = match taken {
-            Taken::Today => today,
-            Taken::Recorded(recorded) => {
-                self.compare_rules(epoch, today.as_ref(), recorded);
-                mask::as_recorded(self, today, recorded)
+        let trails = self.trails.digest();
+        let of = |drawn: &MaskVersion| Decision { mask: drawn.mask.clone(), cut: drawn.cut, trails };
+        let decided = today.as_ref().map(of);
+        let (drawn, decision) = match taken {
+            Taken::Recorded(recorded) if recorded != decided.as_ref() => {
+                self.deviations.insert(epoch);
+                let recorded = recorded?;
+                (mask::as_recorded(self, today, recorded)?, recorded.clone())
             }
-        }?;
+            _ => (today?, decided?),
+        };
         let campaign = self.campaign.as_ref()?;
         let steady = drawn.jaccard.is_some_and(|j| j >= campaign.mask.stable);
         self.stable_versions = if steady { self.stable_versions + 1 } else { 0 };
         trail::deposit(&mut self.pheromone, &drawn);
-        let trails = self.trails.digest();
-        let decision = Decision { mask: drawn.mask.clone(), cut: drawn.cut, trails };
         self.mask = Some(drawn);
         self.results.forget_candidates();
         Some(decision)
-    }
-
-    /// Remembers where today's rules come to something else than what is recorded.
-    fn compare_rules(&mut self, epoch: u32, today: Option<&MaskVersion>, recorded: Option<&Decision>) {
-        let same = match (today, recorded) {
-            (Some(today), Some(then)) => {
-                today.mask == then.mask && today.cut == then.cut && self.trails.digest() == then.trails
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        if !same {
-            self.deviations.insert(epoch);
-        }
     }
 
     /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a comparison may come, and the

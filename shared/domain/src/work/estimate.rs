@@ -27,6 +27,19 @@ pub enum Baseline {
     Mean,
 }
 
+impl Baseline {
+    /// Every baseline.
+    pub const ALL: &[Self] = &[Self::Zero, Self::Mean];
+
+    /// Its name, on the wire, on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zero => "zero",
+            Self::Mean => "mean",
+        }
+    }
+}
+
 impl<P> Estimate<P> {
     pub(super) fn on<Q>(self, prompts: Vec<Q>) -> Estimate<Q> {
         let Self { estimator, kinds, baseline, .. } = self;

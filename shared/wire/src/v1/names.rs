@@ -61,12 +61,9 @@ impl Named for ExportFormat {
 
 impl Named for Baseline {
     const WHAT: &'static str = "a baseline";
-    const ALL: &'static [Self] = &[Self::Zero, Self::Mean];
+    const ALL: &'static [Self] = Self::ALL;
     fn name(self) -> &'static str {
-        match self {
-            Self::Zero => "zero",
-            Self::Mean => "mean",
-        }
+        Self::name(self)
     }
 }
 
