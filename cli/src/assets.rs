@@ -1,4 +1,5 @@
-//! What ships inside the binary: the small teacher and student, and the prompts, with their provenance.
+//! What ships inside the binary: the small teacher and student, and the prompts, with their
+//! provenance.
 
 use crate::error::{CliError, Result};
 use rust_embed::RustEmbed;
@@ -8,7 +9,8 @@ use std::path::Path;
 #[folder = "assets"]
 struct Assets;
 
-/// Lays the shipped files out in `folder`. A file that is there with the same content is left alone.
+/// Lays the shipped files out in `folder`. A file that is there with the same content is left
+/// alone.
 pub fn lay_out(folder: &Path) -> Result<()> {
     for name in Assets::iter() {
         let Some(file) = Assets::get(&name) else { continue };

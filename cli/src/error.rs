@@ -1,4 +1,5 @@
-//! What a person sees when something fails: what is wrong, where, what to do; and the exit code of the contract.
+//! What a person sees when something fails: what is wrong, where, what to do; and the exit code of
+//! the contract.
 
 use miette::Diagnostic;
 use std::fmt::Display;
@@ -36,7 +37,8 @@ pub struct CliError {
     help: Option<String>,
 }
 
-/// Lines wrapped for a screen cannot be searched or copied from a log: without a terminal they stay whole.
+/// Lines wrapped for a screen cannot be searched or copied from a log: without a terminal they stay
+/// whole.
 pub fn plain_lines_without_a_terminal() {
     if std::io::stderr().is_terminal() {
         return;
@@ -99,7 +101,9 @@ impl CliError {
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
         let exit = match &error {
-            ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+            ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Exit::NotFound
+            }
             ModelError::Stopped => Exit::Interrupted,
             ModelError::Candle(_) => Exit::Failed,
             _ => Exit::BadInput,
@@ -166,9 +170,9 @@ impl From<uspx_coordinator::ServiceError> for CliError {
             | ServiceError::Damaged { .. }
             | ServiceError::OldLedger(_)
             | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),
-            error @ (ServiceError::File { .. } | ServiceError::Encode(_) | ServiceError::Wire(_)) => {
-                Self::caused(Exit::Failed, &error)
-            }
+            error @ (ServiceError::File { .. }
+            | ServiceError::Encode(_)
+            | ServiceError::Wire(_)) => Self::caused(Exit::Failed, &error),
             error => Self::caused(Exit::BadInput, &error),
         }
     }
@@ -189,9 +193,8 @@ impl From<uspx_runtime::config::ConfigError> for CliError {
     fn from(error: uspx_runtime::config::ConfigError) -> Self {
         let exit = match &error {
             uspx_runtime::config::ConfigError::NotFound(_) => Exit::NotFound,
-            uspx_runtime::config::ConfigError::Value(_) | uspx_runtime::config::ConfigError::Unreadable { .. } => {
-                Exit::BadInput
-            }
+            uspx_runtime::config::ConfigError::Value(_)
+            | uspx_runtime::config::ConfigError::Unreadable { .. } => Exit::BadInput,
         };
         Self::caused(exit, &error)
     }

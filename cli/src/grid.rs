@@ -40,7 +40,11 @@ pub struct Totals {
 }
 
 /// The totals of every unit of a kind.
-pub fn totals<'a>(deposit: &'a Deposit, kind: UnitKind, statistic: Statistic) -> impl Iterator<Item = Totals> + 'a {
+pub fn totals<'a>(
+    deposit: &'a Deposit,
+    kind: UnitKind,
+    statistic: Statistic,
+) -> impl Iterator<Item = Totals> + 'a {
     let tokens: Vec<f64> = deposit.prompts.iter().map(|p| f64::from(p.tokens)).collect();
     let wanted = move |k: UnitKind, s: Statistic| k == kind && s == statistic;
     let columns = deposit.columns.iter().filter(move |c| wanted(c.unit.kind, c.statistic));
@@ -141,7 +145,8 @@ mod tests {
         let prompts: Vec<PromptTokens> =
             tokens.iter().map(|t| PromptTokens { id: t.to_string(), tokens: *t }).collect();
         let mean = 5.0 / 11.0;
-        let squares: f64 = values.iter().zip(tokens).map(|(v, t)| (v - mean * f64::from(t)).powi(2)).sum();
+        let squares: f64 =
+            values.iter().zip(tokens).map(|(v, t)| (v - mean * f64::from(t)).powi(2)).sum();
         let error = (squares * 3.0 / 2.0).sqrt() / 11.0;
         let unit = Unit { kind: UnitKind::Expert, layer: 1, index: 1 };
         let f32s = values.iter().map(|v| *v as f32).collect();

@@ -1,4 +1,5 @@
-//! Prompts that a model cannot run: said on stderr for people, listed in JSON, an error where none is left.
+//! Prompts that a model cannot run: said on stderr for people, listed in JSON, an error where none
+//! is left.
 
 use crate::error::{CliError, Exit, Result};
 use crate::output;
@@ -30,11 +31,17 @@ pub fn listed(skipped: &[Skipped]) -> Vec<LeftOut> {
     skipped.iter().map(each).collect()
 }
 
-/// Says what was left out of work that goes on with `kept` prompts; a `--json` answer lists it itself.
+/// Says what was left out of work that goes on with `kept` prompts; a `--json` answer lists it
+/// itself.
 ///
 /// # Errors
 /// Nothing is left. `cause` is what template or tokenizer said of the first that it refused.
-pub fn tell(skipped: &[Skipped], kept: usize, cause: Option<&ModelError>, json: bool) -> Result<()> {
+pub fn tell(
+    skipped: &[Skipped],
+    kept: usize,
+    cause: Option<&ModelError>,
+    json: bool,
+) -> Result<()> {
     let groups = SkipGroup::of(skipped);
     if kept == 0 && !groups.is_empty() {
         return Err(none_left(&groups, cause));
@@ -47,8 +54,11 @@ pub fn tell(skipped: &[Skipped], kept: usize, cause: Option<&ModelError>, json: 
 
 fn none_left(groups: &[SkipGroup], cause: Option<&ModelError>) -> CliError {
     let why: Vec<String> = groups.iter().map(|group| said(group, cause)).collect();
-    CliError::new(Exit::BadInput, format!("the model can run none of these prompts: {}", why.join("; ")))
-        .help("shorten or correct them, or choose a model that can run them")
+    CliError::new(
+        Exit::BadInput,
+        format!("the model can run none of these prompts: {}", why.join("; ")),
+    )
+    .help("shorten or correct them, or choose a model that can run them")
 }
 
 fn said(group: &SkipGroup, cause: Option<&ModelError>) -> String {
@@ -65,7 +75,8 @@ mod tests {
     #[test]
     fn json_has_the_numbers_beside_the_name_of_the_reason() {
         let long = SkipReason::TooLong { tokens: 40, context: 12 };
-        let skipped = [("a", long), ("b", SkipReason::Template)].map(|(id, reason)| Skipped { id: id.into(), reason });
+        let skipped = [("a", long), ("b", SkipReason::Template)]
+            .map(|(id, reason)| Skipped { id: id.into(), reason });
         let found = serde_json::to_value(listed(&skipped)).unwrap();
         let wanted = serde_json::json!([
             {"id": "a", "reason": "too_long", "tokens": 40, "context": 12},
@@ -80,6 +91,9 @@ mod tests {
         let cause = ModelError::Chat("the template wants another role".into());
         assert!(tell(&skipped, 3, Some(&cause), true).is_ok() && tell(&[], 0, None, true).is_ok());
         let error = tell(&skipped, 0, Some(&cause), true).unwrap_err().to_string();
-        assert!(error.contains("prompt a is left out") && error.contains("another role"), "{error}");
+        assert!(
+            error.contains("prompt a is left out") && error.contains("another role"),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The `uspx` command: one binary for operator, worker and student's user. Thin: it reads arguments, shows progress
-//! and prints results; the work is done by the crates beside it.
+//! The `uspx` command: one binary for operator, worker and student's user. Thin: it reads
+//! arguments, shows progress and prints results; the work is done by the crates beside it.
 
 mod args;
 mod assets;
@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     set_threads(cli.command.threads());
     uspx_runtime::telemetry::start(cli.log_level(), false);
-    // async-nats brings ring, object_store would bring another provider: with two, the first TLS connection panics.
+    // async-nats brings ring, object_store would bring another provider: with two, the first TLS
+    // connection panics.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed before");
     }
@@ -31,12 +32,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// candle and rayon read their numbers of threads from the environment, once. Without the second variable candle spins as many
-/// threads as there are cores whatever rayon was told, and two workers in one process block each other there.
+/// candle and rayon read their numbers of threads from the environment, once. Without the second
+/// variable candle spins as many threads as there are cores whatever rayon was told, and two
+/// workers in one process block each other there.
 fn set_threads(threads: Option<usize>) {
     let Some(threads) = threads else { return };
     for variable in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
-        // SAFETY: nothing else runs yet: this is the only thread, before the runtime and before rayon's pool.
+        // SAFETY: nothing else runs yet: this is the only thread, before the runtime and before
+        // rayon's pool.
         unsafe { std::env::set_var(variable, threads.to_string()) };
     }
 }

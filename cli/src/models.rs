@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use uspx_domain::{Mask, Prompt, Skipped, parse_prompts};
 use uspx_model::batch::Sequence;
-use uspx_model::budget::{Demands, Plan, Work};
+use uspx_model::budget::{Demands, Plan, Workload};
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
 use uspx_model::{Holding, LoadedModel, Placement, Readable, device_memory};
@@ -18,21 +18,23 @@ use uspx_runtime::{Shutdown, memory, text};
 /// The device that `--device` names.
 pub fn device(name: &str) -> Result<Device> {
     let unusable = |e: candle_core::Error| {
-        CliError::new(Exit::NotFound, format!("device {name}: {e}"))
-            .help("build with --features cuda or metal on a machine that has one, or use --device cpu")
+        CliError::new(Exit::NotFound, format!("device {name}: {e}")).help(
+            "build with --features cuda or metal on a machine that has one, or use --device cpu",
+        )
     };
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", _) => Ok(Device::Cpu),
         (kind @ ("cuda" | "metal"), number) => {
             let number = number.parse().map_err(|_| bad_device(name))?;
-            if kind == "cuda" { Device::new_cuda(number) } else { Device::new_metal(number) }.map_err(unusable)
+            if kind == "cuda" { Device::new_cuda(number) } else { Device::new_metal(number) }
+                .map_err(unusable)
         }
         _ => Err(bad_device(name)),
     }
 }
 
 fn bad_device(name: &str) -> CliError {
-    CliError::new(Exit::Usage, format!("`{name}` is no device")).help("use cpu, cuda:0 or metal")
+    CliError::new(Exit::Usage, format!("`{name}` is not a device")).help("use cpu, cuda:0 or metal")
 }
 
 /// A model, and how many of its tokens fit in memory together.
@@ -47,9 +49,12 @@ pub struct Opened {
 const BATCH_TOKENS: usize = 4096;
 
 /// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
-pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
+pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
     if !path.exists() {
-        return Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())));
+        return Err(CliError::new(
+            Exit::NotFound,
+            format!("there is no model at {}", path.display()),
+        ));
     }
     let device = device(&run.device)?;
     let plan = plan(path, run, work, &device)?;
@@ -67,35 +72,45 @@ pub fn opened(path: &Path, run: &RunArgs, work: Work) -> Result<Opened> {
     Ok(Opened { model, batch_tokens: run.batch_tokens.unwrap_or(batch_tokens) })
 }
 
-/// The type to compute with. Gradients of single units are small differences: bf16 only where it is asked for.
-fn precision(run: &RunArgs, work: Work, device: &Device) -> Result<DType> {
+/// The type to compute with. Gradients of single units are small differences: bf16 only where it is
+/// asked for.
+fn precision(run: &RunArgs, work: Workload, device: &Device) -> Result<DType> {
     match run.dtype {
-        Some(Precision::Bf16) if device.is_cpu() => Err(CliError::new(Exit::Usage, "bf16 is for GPUs")
-            .help("leave out --dtype: on the CPU, bf16 weights are multiplied exactly, with sums in f32")),
+        Some(Precision::Bf16) if device.is_cpu() => Err(CliError::new(
+            Exit::Usage,
+            "bf16 is for GPUs",
+        )
+        .help(
+            "leave out --dtype: on the CPU, bf16 weights are multiplied exactly, with sums in f32",
+        )),
         Some(Precision::Bf16) => Ok(DType::BF16),
-        None if device.is_cuda() && work == Work::Forward => Ok(DType::BF16),
+        None if device.is_cuda() && work == Workload::Forward => Ok(DType::BF16),
         _ => Ok(DType::F32),
     }
 }
 
 /// The plan for a folder of floats or MXFP4; 4-bit students are small, and are held.
-fn plan(path: &Path, run: &RunArgs, work: Work, device: &Device) -> Result<Option<Plan>> {
+fn plan(path: &Path, run: &RunArgs, work: Workload, device: &Device) -> Result<Option<Plan>> {
     if path.is_file() || uspx_export::is_gptq(path) {
         if run.stream {
-            return Err(CliError::new(Exit::Usage, "--stream reads folders of safetensors, not 4-bit students")
-                .help("leave out --stream: a 4-bit student fits in memory"));
+            return Err(CliError::new(
+                Exit::Usage,
+                "--stream reads folders of safetensors, not 4-bit students",
+            )
+            .help("leave out --stream: a 4-bit student fits in memory"));
         }
         return Ok(None);
     }
     // What is free on a GPU counts there, less what its libraries take as they run.
-    let free = || device_memory(device).map_or_else(|| memory::of_machine().1, |free| free - free / 8);
+    let free =
+        || device_memory(device).map_or_else(|| memory::of_machine().1, |free| free - free / 8);
     let budget = run.memory.map_or_else(free, |bytes| bytes.as_u64());
     Ok(Some(Demands::of_folder(path)?.plan(budget, work, run.stream, device)?))
 }
 
 /// A model to ask.
 pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
-    Ok(opened(path, run, Work::Forward)?.model)
+    Ok(opened(path, run, Workload::Forward)?.model)
 }
 
 /// Reads a prompt file.
@@ -111,8 +126,8 @@ pub fn prompts(path: &Path, skip_bad: bool) -> Result<Vec<Prompt>> {
     Ok(set.prompts)
 }
 
-/// Reads a file of token sequences instead, one a line; `model` must know their tokens. Those that are too long for it are
-/// left out, named by their line.
+/// Reads a file of token sequences instead, one a line; `model` must know their tokens. Those that
+/// are too long for it are left out, named by their line.
 pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<(Vec<Sequence>, Vec<Skipped>)> {
     #[derive(serde::Deserialize)]
     struct Line {
@@ -123,10 +138,15 @@ pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<(Vec<Sequence>
     let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
     let vocab = model.transformer.config().vocab;
     let each = |(at, line): (usize, &str)| {
-        let bad = |why: String| CliError::new(Exit::BadInput, format!("{}: line {}: {why}", path.display(), at + 1));
-        let Line { ids, response_start } = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
+        let bad = |why: String| {
+            CliError::new(Exit::BadInput, format!("{}: line {}: {why}", path.display(), at + 1))
+        };
+        let Line { ids, response_start } =
+            serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
         if response_start > ids.len() || ids.iter().any(|id| *id as usize >= vocab) {
-            return Err(bad(format!("a token above {vocab}, or an answer that begins after the end")));
+            return Err(bad(format!(
+                "a token above {vocab}, or an answer that begins after the end"
+            )));
         }
         let sequence = Sequence { ids, response_start };
         let fits = model.check_context(&sequence);
@@ -154,7 +174,7 @@ pub struct Subject {
 }
 
 /// Opens what a probe needs.
-pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subject> {
+pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<Subject> {
     let mut all = prompts(&args.prompts, args.skip_bad)?;
     all.truncate(args.limit.unwrap_or(usize::MAX));
     let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
@@ -168,7 +188,8 @@ pub fn subject(args: &ProbeArgs, work: Work, shutdown: &Shutdown) -> Result<Subj
     Ok(Subject { model, prompts, batch_tokens })
 }
 
-/// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are taken out and named.
+/// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are
+/// taken out and named.
 fn answer_the_unanswered(
     model: &LoadedModel,
     prompts: &mut Vec<Prompt>,
@@ -182,7 +203,8 @@ fn answer_the_unanswered(
     let mut asked = model.askable(&open)?;
     leave_out(prompts, &asked.skipped);
     let bar = Bar::new("answering", args.run.json, shutdown);
-    let unfinished = fill_references(model, prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
+    let unfinished =
+        fill_references(model, prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
     bar.finish();
     leave_out(prompts, &unfinished);
     asked.skipped.extend(unfinished);
@@ -197,13 +219,20 @@ fn leave_out(prompts: &mut Vec<Prompt>, skipped: &[Skipped]) {
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
     let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
-    let mask: Mask = serde_json::from_str(&text)
-        .map_err(|e| CliError::new(Exit::BadInput, format!("{}: this is no mask: {e}", path.display())))?;
+    let mask: Mask = serde_json::from_str(&text).map_err(|e| {
+        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", path.display()))
+    })?;
     if mask.model != model.fingerprint {
-        let message =
-            format!("{}: the mask was made for model {}, this is {}", path.display(), mask.model, model.fingerprint);
-        return Err(CliError::new(Exit::Refused, message).help("build a mask for this model: uspx mask build"));
+        let message = format!(
+            "{}: the mask was made for model {}, this is {}",
+            path.display(),
+            mask.model,
+            model.fingerprint
+        );
+        return Err(CliError::new(Exit::Refused, message)
+            .help("build a mask for this model: uspx mask build"));
     }
-    mask.check(&model.shape()).map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
+    mask.check(&model.shape())
+        .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
     Ok(mask)
 }

@@ -11,22 +11,26 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
-/// Prints a line on stdout. A closed pipe (`| head`) is no error.
+/// Prints a line on stdout. A closed pipe (`| head`) is not an error.
 pub fn line(text: &str) -> Result<()> {
     piece(&format!("{text}\n")).map(drop)
 }
 
-/// Prints a part of a line on stdout at once. `false` where the pipe is closed, so that nobody reads any more.
+/// Prints a part of a line on stdout at once. `false` where the pipe is closed, so that nobody
+/// reads any more.
 pub fn piece(text: &str) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(CliError::new(Exit::Failed, format!("cannot write to standard output: {error}"))),
+        Err(error) => {
+            Err(CliError::new(Exit::Failed, format!("cannot write to standard output: {error}")))
+        }
     }
 }
 
-/// Prints a line on stderr. Where that is closed there is nobody to tell: unlike `eprintln!`, it does not panic.
+/// Prints a line on stderr. Where that is closed there is nobody to tell: unlike `eprintln!`, it
+/// does not panic.
 pub fn note(text: &str) {
     remark(&format!("{text}\n"));
 }

@@ -1,12 +1,12 @@
-//! Progress: bars on a terminal, JSON lines on stderr beside `--json`. It never goes backwards, and an ETA leaves out what
-//! a resume skipped.
+//! Progress: bars on a terminal, JSON lines on stderr beside `--json`. It never goes backwards, and
+//! an ETA leaves out what a resume skipped.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use uspx_model::{ModelError, Pulse};
+use uspx_model::{ModelError, Progress};
 use uspx_runtime::Shutdown;
 
 /// A bar that work beats on; Ctrl-C ends the work at the next beat.
@@ -39,7 +39,8 @@ impl Lines {
             return;
         }
         *last = Some(Instant::now());
-        let line = Line { stage: &self.stage, done, total, seconds: self.started.elapsed().as_secs_f64() };
+        let line =
+            Line { stage: &self.stage, done, total, seconds: self.started.elapsed().as_secs_f64() };
         if let Ok(text) = serde_json::to_string(&line) {
             crate::output::note(&text);
         }
@@ -51,17 +52,24 @@ const STYLE: &str = "{msg:<28} {bar:32} {percent:>3}%  {eta:>5}";
 /// A bar of bytes, with its speed.
 pub fn bytes(message: &str) -> ProgressBar {
     let bar = bar(message);
-    let style = ProgressStyle::with_template("{msg:<28} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta:>5}");
+    let style = ProgressStyle::with_template(
+        "{msg:<28} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta:>5}",
+    );
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
 
-/// An empty bar; hidden where stderr is no terminal.
+/// An empty bar; hidden where stderr is not a terminal.
 pub fn bar(message: &str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(1), target);
-    bar.set_style(ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar.set_message(message.to_owned());
     bar
 }
@@ -69,7 +77,11 @@ pub fn bar(message: &str) -> ProgressBar {
 impl Bar {
     /// A bar named `message`; JSON lines instead where the command answers in JSON.
     pub fn new(message: &str, json: bool, shutdown: &Shutdown) -> Self {
-        let lines = json.then(|| Lines { stage: message.to_owned(), started: Instant::now(), last: Mutex::new(None) });
+        let lines = json.then(|| Lines {
+            stage: message.to_owned(),
+            started: Instant::now(),
+            last: Mutex::new(None),
+        });
         let bar = if json { ProgressBar::hidden() } else { bar(message) };
         if !json {
             bar.enable_steady_tick(Duration::from_millis(500));
@@ -83,9 +95,9 @@ impl Bar {
     }
 }
 
-impl Pulse for Bar {
-    fn beat(&self, done: u64, total: u64) -> uspx_model::Result<()> {
-        if self.shutdown.is_asked() {
+impl Progress for Bar {
+    fn report(&self, done: u64, total: u64) -> uspx_model::Result<()> {
+        if self.shutdown.is_cancelled() {
             self.bar.abandon();
             return Err(ModelError::Stopped);
         }

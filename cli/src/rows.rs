@@ -1,4 +1,5 @@
-//! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank units.
+//! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank
+//! units.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use uspx_domain::{Baseline, Estimator, NotAUnitKind, ScoreMethod, Statistic, UnitKind};
@@ -23,7 +24,9 @@ pub fn baseline() -> impl TypedValueParser<Value = Baseline> {
         })
     };
     let names = PossibleValuesParser::new(Baseline::ALL.iter().map(value));
-    names.try_map(|name| Baseline::ALL.iter().copied().find(|b| b.name() == name).ok_or(NotInTheTable))
+    names.try_map(|name| {
+        Baseline::ALL.iter().copied().find(|b| b.name() == name).ok_or(NotInTheTable)
+    })
 }
 
 /// Parses the name of an estimator that measures effects.

@@ -1,5 +1,5 @@
-//! A cause always reaches the person: prompts left out by name, files of other encodings, closed pipes. (The
-//! system's own reason and logs without colours: `students`.)
+//! A cause always reaches the person: prompts left out by name, files of other encodings, closed
+//! pipes. (The system's own reason and logs without colours: `students`.)
 
 use crate::support::{BAD_INPUT, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
@@ -43,7 +43,9 @@ struct Files {
 impl Files {
     fn new() -> Self {
         let folder = tempdir().unwrap();
-        let long = serde_json::json!({"id": "long", "prompt": "list ".repeat(WORDS), "reference": "ls"}).to_string();
+        let long =
+            serde_json::json!({"id": "long", "prompt": "list ".repeat(WORDS), "reference": "ls"})
+                .to_string();
         let mut lines = good_lines();
         fs::write(folder.path().join("good.jsonl"), lines.join("\n")).unwrap();
         fs::write(folder.path().join("long.jsonl"), &long).unwrap();
@@ -63,9 +65,11 @@ impl Files {
     }
 }
 
-/// A command on the student and a prompt file. The last word may be a flag whose value the caller adds.
+/// A command on the student and a prompt file. The last word may be a flag whose value the caller
+/// adds.
 fn on(words: &[&str], prompts: &Path) -> Command {
-    let (names, flags) = words.split_at(words.iter().position(|w| w.starts_with('-')).unwrap_or(words.len()));
+    let (names, flags) =
+        words.split_at(words.iter().position(|w| w.starts_with('-')).unwrap_or(words.len()));
     let mut command = uspx();
     command.args(names).arg("--model").arg(model("student")).arg("--prompts").arg(prompts);
     command.args(["--threads", "1"]).args(flags);
@@ -90,19 +94,31 @@ fn a_prompt_that_is_too_long_is_left_out_and_the_others_are_measured_as_without_
 
     let person = on(&["eval"], &files.path("mixed.jsonl")).output().unwrap();
     let said = String::from_utf8(person.stderr).unwrap();
-    assert!(person.status.success() && said.contains("prompt long is left out") && said.contains("8192"), "{said}");
+    assert!(
+        person.status.success()
+            && said.contains("prompt long is left out")
+            && said.contains("8192"),
+        "{said}"
+    );
 }
 
 fn every_probe_and_mask_build_leave_it_out() {
     let files = Files::new();
     let mixed = files.path("mixed.jsonl");
     let mask = files.path("mask.json");
-    let mut build = on(&["mask", "build", "--keep", "0.5", "--units", "head", "--method", "norm", "--out"], &mixed);
+    let mut build = on(
+        &["mask", "build", "--keep", "0.5", "--units", "head", "--method", "norm", "--out"],
+        &mixed,
+    );
     one_too_long(&json(build.arg(&mask)));
-    assert!(!fs::read_to_string(&mask).unwrap().contains("skipped"), "the file is a mask and nothing else");
-    for words in
-        [&["probe", "trace"][..], &["probe", "patch", "--units", "head", "--method", "atp", "--layers", "0..1"]]
-    {
+    assert!(
+        !fs::read_to_string(&mask).unwrap().contains("skipped"),
+        "the file is a mask and nothing else"
+    );
+    for words in [
+        &["probe", "trace"][..],
+        &["probe", "patch", "--units", "head", "--method", "atp", "--layers", "0..1"],
+    ] {
         one_too_long(&json(&mut on(words, &mixed)));
     }
     one_too_long(&json(on(&["probe", "ablate", "--mask"], &mixed).arg(&mask)));
@@ -110,15 +126,23 @@ fn every_probe_and_mask_build_leave_it_out() {
 
 fn where_no_prompt_is_left_the_reasons_are_the_error() {
     let files = Files::new();
-    refuses(&mut on(&["eval", "--json"], &files.path("long.jsonl")), BAD_INPUT, &["prompt long", "context is 8192"]);
-    let bare = files.write("bare.jsonl", format!("{{\"id\": \"bare\", \"prompt\": \"{}\"}}", "list ".repeat(WORDS)));
+    refuses(
+        &mut on(&["eval", "--json"], &files.path("long.jsonl")),
+        BAD_INPUT,
+        &["prompt long", "context is 8192"],
+    );
+    let bare = files.write(
+        "bare.jsonl",
+        format!("{{\"id\": \"bare\", \"prompt\": \"{}\"}}", "list ".repeat(WORDS)),
+    );
     refuses(&mut on(&["eval", "--json"], &bare), BAD_INPUT, &["prompt bare", "context is 8192"]);
 }
 
 fn a_prompt_that_cannot_even_be_asked_leaves_the_others_their_answers() {
     let files = Files::new();
     let bare = |id: &str, text: &str| serde_json::json!({"id": id, "prompt": text}).to_string();
-    let lines = [bare("long", &"list ".repeat(WORDS)), bare("asked", "List files"), good_lines().remove(0)];
+    let lines =
+        [bare("long", &"list ".repeat(WORDS)), bare("asked", "List files"), good_lines().remove(0)];
     let path = files.write("bare.jsonl", lines.join("\n"));
     let report = json(&mut on(&["eval", "--max-new-tokens", "8"], &path));
     one_too_long(&report);
@@ -129,11 +153,15 @@ fn a_byte_order_mark_is_skipped_and_utf_16_is_named() {
     let files = Files::new();
     let good = fs::read_to_string(files.path("good.jsonl")).unwrap();
     let marked = files.write("marked.jsonl", format!("\u{feff}{good}"));
-    let (with, without) = (json(&mut on(&["eval"], &marked)), json(&mut on(&["eval"], &files.path("good.jsonl"))));
+    let (with, without) =
+        (json(&mut on(&["eval"], &marked)), json(&mut on(&["eval"], &files.path("good.jsonl"))));
     assert_eq!(with["per_prompt"], without["per_prompt"]);
 
     let mask = files.path("mask.json");
-    let mut build = on(&["mask", "build", "--keep", "0.5", "--units", "head", "--method", "norm", "--out"], &marked);
+    let mut build = on(
+        &["mask", "build", "--keep", "0.5", "--units", "head", "--method", "norm", "--out"],
+        &marked,
+    );
     json(build.arg(&mask));
     fs::write(&mask, format!("\u{feff}{}", fs::read_to_string(&mask).unwrap())).unwrap();
     json(on(&["eval", "--mask"], &marked).arg(&mask));
@@ -141,7 +169,11 @@ fn a_byte_order_mark_is_skipped_and_utf_16_is_named() {
     let wide: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let wide = files.write("wide.jsonl", [&[0xff, 0xfe][..], &wide].concat());
     for flag in ["--json", "--skip-bad"] {
-        refuses(&mut on(&["eval", flag], &wide), BAD_INPUT, &["wide.jsonl", "UTF-16", "save it as UTF-8", "iconv"]);
+        refuses(
+            &mut on(&["eval", flag], &wide),
+            BAD_INPUT,
+            &["wide.jsonl", "UTF-16", "save it as UTF-8", "iconv"],
+        );
     }
 }
 
@@ -161,7 +193,16 @@ fn unread(command: &mut std::process::Command, out: bool, err: bool) -> (Option<
 
 fn run_student(tokens: &str) -> std::process::Command {
     let mut command = std::process::Command::new(uspx_tests::uspx());
-    command.args(["run", "--threads", "1", "--temperature", "0", "--max-new-tokens", tokens, "--model"]);
+    command.args([
+        "run",
+        "--threads",
+        "1",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        tokens,
+        "--model",
+    ]);
     command.arg(model("student")).arg("List files");
     command
 }

@@ -46,7 +46,11 @@ fn gptq_is_recognised_by_either_file() {
     assert_eq!(json(&mut eval(folder.path()))["loss"], wanted);
     std::fs::remove_file(&apart).unwrap();
     let place = folder.path().display().to_string();
-    refuses(&mut eval(folder.path()), BAD_INPUT, &[&place, "packed as GPTQ", "quantization_config"]);
+    refuses(
+        &mut eval(folder.path()),
+        BAD_INPUT,
+        &[&place, "packed as GPTQ", "quantization_config"],
+    );
 }
 
 fn weights_that_are_not_what_the_configuration_says_are_explained() {
@@ -54,7 +58,11 @@ fn weights_that_are_not_what_the_configuration_says_are_explained() {
     copied(&model("teacher"), folder.path());
     edit(folder.path(), |config| config["quantization_config"] = Value::Null);
     let place = folder.path().display().to_string();
-    refuses(&mut eval(folder.path()), BAD_INPUT, &[&place, "stored in MXFP4", "add \"quantization_config\""]);
+    refuses(
+        &mut eval(folder.path()),
+        BAD_INPUT,
+        &[&place, "stored in MXFP4", "add \"quantization_config\""],
+    );
 }
 
 fn what_is_passed_over_is_named_once() {
@@ -72,5 +80,8 @@ fn what_is_passed_over_is_named_once() {
     }
     assert!(said.contains(&folder.path().display().to_string()), "{said}");
     let untouched = eval(&model("student")).output().unwrap();
-    assert!(!String::from_utf8_lossy(&untouched.stderr).contains("WARN"), "nothing is to be said of a shipped model");
+    assert!(
+        !String::from_utf8_lossy(&untouched.stderr).contains("WARN"),
+        "nothing is to be said of a shipped model"
+    );
 }

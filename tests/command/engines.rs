@@ -1,5 +1,6 @@
-//! `uspx run --engine`: when a GGUF file is handed to llama.cpp, what it is asked, and how its failures end. The
-//! llama.cpp is a script that speaks llama-server's protocol and notes what it was asked.
+//! `uspx run --engine`: when a GGUF file is handed to llama.cpp, what it is asked, and how its
+//! failures end. The llama.cpp is a script that speaks llama-server's protocol and notes what it
+//! was asked.
 
 use crate::others_gguf::random_llama;
 use crate::support::{NOT_FOUND, json, refuses, uspx};
@@ -12,10 +13,10 @@ use uspx_tests::{Need, trials};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = trials![a_llama_cpp_that_is_missing_or_fails_ends_as_the_contract_says];
-    trials.extend(
-        python()
-            .of_all(trials![llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer, auto_says_what_it_chose_and_why,]),
-    );
+    trials.extend(python().of_all(trials![
+        llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer,
+        auto_says_what_it_chose_and_why,
+    ]));
     trials
 }
 
@@ -83,9 +84,12 @@ impl Scene {
     fn run(&self, words: &[&str]) -> Command {
         let mut command = uspx();
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::iter::once(self.folder.path().to_owned()).chain(std::env::split_paths(&path));
+        let folders =
+            std::iter::once(self.folder.path().to_owned()).chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(folders).unwrap());
-        command.args(["run", "--threads", "1", "--max-new-tokens", "3", "--model"]).arg(self.path("x.gguf"));
+        command
+            .args(["run", "--threads", "1", "--max-new-tokens", "3", "--model"])
+            .arg(self.path("x.gguf"));
         command.args(words);
         command
     }
@@ -97,12 +101,15 @@ fn is_running(process: u64) -> bool {
 
 fn llama_cpp_gets_our_tokens_and_its_tokens_are_the_answer() {
     let scene = Scene::new(SERVER);
-    let answer = json(&mut scene.run(&["--engine", "llama.cpp", "--system", "Be brief.", "list files"]));
+    let answer =
+        json(&mut scene.run(&["--engine", "llama.cpp", "--system", "Be brief.", "list files"]));
     assert_eq!((&answer["engine"], &answer["tokens"]), (&"llama.cpp".into(), &3.into()));
     assert_eq!((&answer["tokens_per_second"], &answer["ended"]), (&12.5.into(), &false.into()));
-    let notes: Value = serde_json::from_slice(&std::fs::read(scene.path("notes.json")).unwrap()).unwrap();
+    let notes: Value =
+        serde_json::from_slice(&std::fs::read(scene.path("notes.json")).unwrap()).unwrap();
     assert_eq!((&notes["path"], &notes["asked"]["n_predict"]), (&"/completion".into(), &3.into()));
-    let arguments: Vec<&str> = notes["arguments"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    let arguments: Vec<&str> =
+        notes["arguments"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
     assert!(arguments.windows(2).any(|w| w == ["-t", "1"]), "{arguments:?}");
     assert!(arguments.contains(&scene.path("x.gguf").to_str().unwrap()), "{arguments:?}");
     // The whole conversation, as ids: it is longer than the answer's three tokens.
@@ -133,7 +140,11 @@ fn a_llama_cpp_that_is_missing_or_fails_ends_as_the_contract_says() {
     let ask = |words: &[&str]| scene.run(&[&["--engine", "llama.cpp", "hi"], words].concat());
     refuses(&mut ask(&[]), FAILED, &["llama.cpp", "exit status: 7", "--engine own"]);
     let nowhere = scene.path("nowhere");
-    refuses(ask(&[]).env("USPX_LLAMA_CPP", &nowhere), NOT_FOUND, &["llama-server", "USPX_LLAMA_CPP", "--engine own"]);
+    refuses(
+        ask(&[]).env("USPX_LLAMA_CPP", &nowhere),
+        NOT_FOUND,
+        &["llama-server", "USPX_LLAMA_CPP", "--engine own"],
+    );
     let folder = crate::support::model("student");
     let mut command = uspx();
     command.args(["run", "--engine", "llama.cpp", "hi", "--model"]).arg(folder);

@@ -28,13 +28,21 @@ const HEADS: usize = 4;
 const TOP_K: f64 = 2.0;
 
 fn number(value: &Value, path: &str) -> f64 {
-    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path}: {value:#}"))
+    value
+        .pointer(path)
+        .and_then(Value::as_f64)
+        .unwrap_or_else(|| panic!("no number at {path}: {value:#}"))
 }
 
 /// A table `[layer][unit]` of numbers.
 fn grid(value: &Value, path: &str, units: usize) -> Vec<Vec<f64>> {
-    let rows = value.pointer(path).and_then(Value::as_array).unwrap_or_else(|| panic!("no table at {path}: {value:#}"));
-    let row = |r: &Value| -> Vec<f64> { r.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let rows = value
+        .pointer(path)
+        .and_then(Value::as_array)
+        .unwrap_or_else(|| panic!("no table at {path}: {value:#}"));
+    let row = |r: &Value| -> Vec<f64> {
+        r.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
     let grid: Vec<Vec<f64>> = rows.iter().map(row).collect();
     assert!(grid.len() == LAYERS && grid.iter().all(|r| r.len() == units), "{path}: {grid:?}");
     grid
@@ -69,10 +77,15 @@ fn eval_adds_up() {
         let report = json(&mut on(&["eval"], which, PROMPTS));
         adds_up(&report);
         assert!(report["kl"].is_null() && report["exact_match"].is_null());
-        let ids: Vec<&str> =
-            report["per_prompt"].as_array().unwrap().iter().map(|r| r["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> = report["per_prompt"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| r["id"].as_str().unwrap())
+            .collect();
         let text = std::fs::read_to_string(crate::support::prompts("cli-heldout.jsonl")).unwrap();
-        for ((line, id), row) in text.lines().zip(ids).zip(report["per_prompt"].as_array().unwrap()) {
+        for ((line, id), row) in text.lines().zip(ids).zip(report["per_prompt"].as_array().unwrap())
+        {
             let prompt: Value = serde_json::from_str(line).unwrap();
             assert_eq!(prompt["id"], id);
             assert_eq!(row["bytes"], prompt["reference"].as_str().unwrap().len());
@@ -81,7 +94,8 @@ fn eval_adds_up() {
 }
 
 fn eval_counts_exact_answers_and_compares_models() {
-    let exact = json(&mut on(&["eval", "--exact-match", "--max-new-tokens", "16"], "teacher", PROMPTS));
+    let exact =
+        json(&mut on(&["eval", "--exact-match", "--max-new-tokens", "16"], "teacher", PROMPTS));
     assert!((0.0..=1.0).contains(&number(&exact, "/exact_match")));
     let itself = json(on(&["eval", "--against"], "teacher", PROMPTS).arg(model("teacher")));
     adds_up(&itself);
@@ -99,7 +113,9 @@ fn trace_counts_every_choice_of_the_router() {
     assert_eq!(number(&report, "/prompts"), PROMPTS as f64);
     let response = number(&report, "/response_tokens");
     assert!(response > 0.0 && number(&report, "/tokens") > response);
-    assert!(number(&report, "/tokens_per_second") > 0.0 && number(&report, "/peak_rss_bytes") > 1e6);
+    assert!(
+        number(&report, "/tokens_per_second") > 0.0 && number(&report, "/peak_rss_bytes") > 1e6
+    );
     let table = |key: &str| grid(&report, &format!("/experts/{key}"), EXPERTS);
     let (count, mass) = (table("count"), table("gate_mass"));
     for (count, mass) in count.iter().zip(&mass) {
@@ -109,7 +125,9 @@ fn trace_counts_every_choice_of_the_router() {
     }
     for key in ["saliency_reap", "saliency_easy_ep"] {
         let values = table(key);
-        let same = |(v, c): (&Vec<f64>, &Vec<f64>)| v.iter().zip(c).all(|(v, c)| *v >= 0.0 && (*c > 0.0 || *v == 0.0));
+        let same = |(v, c): (&Vec<f64>, &Vec<f64>)| {
+            v.iter().zip(c).all(|(v, c)| *v >= 0.0 && (*c > 0.0 || *v == 0.0))
+        };
         assert!(values.iter().zip(&count).all(same), "{key}: {values:?}");
     }
     assert!(grid(&report, "/heads/norm", HEADS).iter().flatten().all(|norm| *norm > 0.0));
@@ -118,8 +136,11 @@ fn trace_counts_every_choice_of_the_router() {
 fn patch_gives_effects_with_their_errors() {
     let clean = number(&json(&mut on(&["eval"], "teacher", PROMPTS)), "/loss");
     for method in ["exact", "atp"] {
-        let report =
-            json(&mut on(&["probe", "patch", "--units", "expert,head", "--method", method], "teacher", PROMPTS));
+        let report = json(&mut on(
+            &["probe", "patch", "--units", "expert,head", "--method", method],
+            "teacher",
+            PROMPTS,
+        ));
         assert_eq!(report["method"], method);
         assert!(report.as_object().unwrap().contains_key("baseline"));
         close(number(&report, "/clean_loss"), clean, 1e-6);
@@ -133,11 +154,14 @@ fn patch_gives_effects_with_their_errors() {
     }
 }
 
-/// Layers run and differentiated, per layer of the model and prompt: counted by hand here, and where layers run there.
+/// Layers run and differentiated, per layer of the model and prompt: counted by hand here, and
+/// where layers run there.
 fn patch_says_what_it_cost_in_passes() {
     // A cut of layer l runs layers l to the last, an expert's the first of them from its middle on.
     let after = |layer: usize| LAYERS - layer;
-    let cuts = |units, layers: std::ops::Range<usize>| layers.map(|layer| units * after(layer)).sum::<usize>();
+    let cuts = |units, layers: std::ops::Range<usize>| {
+        layers.map(|layer| units * after(layer)).sum::<usize>()
+    };
     let exact = |layers_run: usize| (1.0 + layers_run as f64 / LAYERS as f64, 0.0);
     let cost = |flags: &[&str]| {
         let report = json(&mut on(&[&["probe", "patch"], flags].concat(), "teacher", PROMPTS));
@@ -147,11 +171,20 @@ fn patch_says_what_it_cost_in_passes() {
     assert_eq!(cost(&["--units=expert,head", "--method=exact"]), exact(all));
     // However the prompts are batched.
     assert_eq!(cost(&["--units=expert,head", "--method=exact", "--batch-tokens=300"]), exact(all));
-    assert_eq!(cost(&["--units=head", "--method=exact", "--layers=1..3"]), exact(cuts(HEADS, 1..3)));
+    assert_eq!(
+        cost(&["--units=head", "--method=exact", "--layers=1..3"]),
+        exact(cuts(HEADS, 1..3))
+    );
     // The clean run, each layer again for its gradient; before them a run for the mean outputs.
     let [clean, again, mean] = [1.0; 3];
-    assert_eq!(cost(&["--units=expert,head", "--method=atp", "--baseline=zero"]), (clean + again, 1.0));
-    assert_eq!(cost(&["--units=head", "--method=atp", "--baseline=mean"]), (mean + clean + again, 1.0));
+    assert_eq!(
+        cost(&["--units=expert,head", "--method=atp", "--baseline=zero"]),
+        (clean + again, 1.0)
+    );
+    assert_eq!(
+        cost(&["--units=head", "--method=atp", "--baseline=mean"]),
+        (mean + clean + again, 1.0)
+    );
 }
 
 /// Expert bans measured one by one, against the same ban given as a mask.
@@ -159,17 +192,26 @@ fn an_exact_effect_is_the_loss_of_the_mask_that_cuts_one_expert() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("mask.json");
     let trace = json(&mut on(&["probe", "trace"], "teacher", PROMPTS));
-    let patch = json(&mut on(&["probe", "patch", "--units", "expert", "--layers", "1..2"], "teacher", PROMPTS));
+    let patch = json(&mut on(
+        &["probe", "patch", "--units", "expert", "--layers", "1..2"],
+        "teacher",
+        PROMPTS,
+    ));
     let kept = |layer| (0..EXPERTS).filter(|e| layer != 1 || *e != 8).collect::<Vec<_>>();
     let keep = serde_json::json!({"expert": (0..LAYERS).map(kept).collect::<Vec<_>>(), "head": null, "channel": null});
-    let mask = serde_json::json!({"version": 1, "model": trace["model"]["fingerprint"], "keep": keep});
+    let mask =
+        serde_json::json!({"version": 1, "model": trace["model"]["fingerprint"], "keep": keep});
     std::fs::write(&path, mask.to_string()).unwrap();
     let masked = json(on(&["probe", "ablate", "--mask"], "teacher", PROMPTS).arg(&path));
     adds_up(&masked);
     let rise = number(&masked, "/loss") - number(&patch, "/clean_loss");
     let effect = number(&patch, "/effects/expert/1/8");
     assert!((rise - effect).abs() < 1e-5, "{rise} against {effect}");
-    assert_eq!(patch["effects"]["expert"][0], serde_json::json!([]), "a layer not asked for is empty");
+    assert_eq!(
+        patch["effects"]["expert"][0],
+        serde_json::json!([]),
+        "a layer not asked for is empty"
+    );
 }
 
 fn a_mask_is_built_and_what_it_costs_is_measured() {
@@ -177,14 +219,26 @@ fn a_mask_is_built_and_what_it_costs_is_measured() {
     let path = folder.path().join("mask.json");
     let clean = json(&mut on(&["eval"], "teacher", PROMPTS));
     let build = |keep: &str| {
-        json(on(&["mask", "build", "--units", "expert", "--keep", keep, "--out"], "teacher", PROMPTS).arg(&path))
+        json(
+            on(
+                &["mask", "build", "--units", "expert", "--keep", keep, "--out"],
+                "teacher",
+                PROMPTS,
+            )
+            .arg(&path),
+        )
     };
     let eval = || json(on(&["eval", "--mask"], "teacher", PROMPTS).arg(&path));
 
     let mask = build("0.5");
     assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()).unwrap(), mask);
     assert_eq!((mask["version"].as_u64(), mask["keep"]["head"].is_null()), (Some(1), true));
-    let kept: usize = mask["keep"]["expert"].as_array().unwrap().iter().map(|l| l.as_array().unwrap().len()).sum();
+    let kept: usize = mask["keep"]["expert"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l.as_array().unwrap().len())
+        .sum();
     assert_eq!(kept, LAYERS * EXPERTS / 2);
     let half = eval();
     adds_up(&half);
@@ -202,12 +256,21 @@ fn a_mask_is_built_and_what_it_costs_is_measured() {
 fn commands(words: &[String]) -> Vec<Vec<String>> {
     let output = uspx().args(words).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let listed = help.lines().skip_while(|l| !l.starts_with("Commands:")).skip(1).take_while(|l| !l.is_empty());
-    let named =
-        listed.filter(|l| l.starts_with("  ") && !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next());
+    let listed = help
+        .lines()
+        .skip_while(|l| !l.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|l| !l.is_empty());
+    let named = listed
+        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
+        .filter_map(|l| l.split_whitespace().next());
     let below: Vec<Vec<String>> =
         named.filter(|n| *n != "help").map(|name| [words, &[name.to_owned()]].concat()).collect();
-    if below.is_empty() { vec![words.to_vec()] } else { below.iter().flat_map(|w| commands(w)).collect() }
+    if below.is_empty() {
+        vec![words.to_vec()]
+    } else {
+        below.iter().flat_map(|w| commands(w)).collect()
+    }
 }
 
 fn every_command_has_an_example_that_begins_with_itself() {
@@ -215,7 +278,8 @@ fn every_command_has_an_example_that_begins_with_itself() {
     assert!(all.len() >= 12, "{all:?}");
     let mut without = Vec::new();
     for words in all {
-        let help = String::from_utf8(uspx().args(&words).arg("--help").output().unwrap().stdout).unwrap();
+        let help =
+            String::from_utf8(uspx().args(&words).arg("--help").output().unwrap().stdout).unwrap();
         let example = format!("Example: uspx {}", words.join(" "));
         if !help.split_whitespace().collect::<Vec<_>>().join(" ").contains(&example) {
             without.push(words.join(" "));
@@ -227,8 +291,10 @@ fn every_command_has_an_example_that_begins_with_itself() {
 fn long_work_tells_its_progress_in_json_lines_beside_a_json_answer() {
     let output = on(&["eval", "--batch-tokens=300", "--json"], "teacher", 12).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    let lines: Vec<Value> =
-        said.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")))
+        .collect();
     let done: Vec<u64> = lines.iter().map(|l| l["done"].as_u64().unwrap()).collect();
     assert!(done.is_sorted() && done.last() == Some(&12), "{said}");
     assert!(lines.iter().all(|l| l["stage"] == "evaluating" && l["total"] == 12), "{said}");

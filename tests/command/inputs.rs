@@ -1,7 +1,9 @@
-//! Bad input: the documented exit code, a message that names the thing and the remedy, and nothing lost.
+//! Bad input: the documented exit code, a message that names the thing and the remedy, and nothing
+//! lost.
 
 use crate::support::{
-    BAD_INPUT, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, copied, json, model, on, prompts, refuses, uspx,
+    BAD_INPUT, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, copied, json, model, on, prompts, refuses,
+    uspx,
 };
 use assert_cmd::Command;
 use libtest_mimic::Trial;
@@ -51,7 +53,11 @@ fn replace(path: &Path, from: &str, to: &str) {
 
 fn eval(model: &Path, prompts: &Path) -> Command {
     let mut command = uspx();
-    command.args(["eval", "--threads", "1", "--json", "--model"]).arg(model).arg("--prompts").arg(prompts);
+    command
+        .args(["eval", "--threads", "1", "--json", "--model"])
+        .arg(model)
+        .arg("--prompts")
+        .arg(prompts);
     command
 }
 
@@ -133,7 +139,11 @@ fn an_unknown_architecture_is_named_with_those_known() {
 fn a_tokenizer_without_a_template_is_refused_with_the_remedy() {
     let folder = teacher();
     replace(&folder.path().join("tokenizer_config.json"), "\"chat_template\"", "\"no_template\"");
-    refuses(&mut eval_of(folder.path()), BAD_INPUT, &["chat template", "chat_template.jinja", "instruct"]);
+    refuses(
+        &mut eval_of(folder.path()),
+        BAD_INPUT,
+        &["chat template", "chat_template.jinja", "instruct"],
+    );
 }
 
 fn what_is_not_there_is_not_found() {
@@ -143,8 +153,16 @@ fn what_is_not_there_is_not_found() {
     refuses(&mut eval_of(&missing), NOT_FOUND, &["no model", &name]);
     refuses(&mut eval(&model("teacher"), &missing), NOT_FOUND, &[&name]);
     refuses(eval_of(&model("teacher")).arg("--mask").arg(&missing), NOT_FOUND, &[&name]);
-    refuses(uspx().arg("coordinator").arg("-c").arg(&missing), NOT_FOUND, &["configuration", &name]);
-    refuses(uspx().arg("run").arg("--from").arg(nothing.path()).arg("hi"), NOT_FOUND, &["no student", "uspx pull"]);
+    refuses(
+        uspx().arg("coordinator").arg("-c").arg(&missing),
+        NOT_FOUND,
+        &["configuration", &name],
+    );
+    refuses(
+        uspx().arg("run").arg("--from").arg(nothing.path()).arg("hi"),
+        NOT_FOUND,
+        &["no student", "uspx pull"],
+    );
 }
 
 fn a_broken_line_is_numbered_and_can_be_skipped() {
@@ -154,11 +172,18 @@ fn a_broken_line_is_numbered_and_can_be_skipped() {
     let mut lines: Vec<&str> = good.lines().take(3).collect();
     lines.insert(2, "{\"id\": \"x\", \"prom");
     fs::write(&path, lines.join("\n")).unwrap();
-    refuses(&mut eval(&model("teacher"), &path), BAD_INPUT, &["mine.jsonl", "line 3", "--skip-bad"]);
+    refuses(
+        &mut eval(&model("teacher"), &path),
+        BAD_INPUT,
+        &["mine.jsonl", "line 3", "--skip-bad"],
+    );
 
     let output = eval(&model("teacher"), &path).arg("--skip-bad").output().unwrap();
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("line 3"), "what is skipped has to be said");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("line 3"),
+        "what is skipped has to be said"
+    );
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["prompts"], 3);
 }
@@ -171,20 +196,31 @@ fn an_empty_prompt_set_is_refused() {
         refuses(&mut eval(&model("teacher"), &path), BAD_INPUT, &["mine.jsonl", "no prompts"]);
     }
     fs::write(&path, "no JSON\n").unwrap();
-    refuses(eval(&model("teacher"), &path).arg("--skip-bad"), BAD_INPUT, &["mine.jsonl", "no prompts"]);
+    refuses(
+        eval(&model("teacher"), &path).arg("--skip-bad"),
+        BAD_INPUT,
+        &["mine.jsonl", "no prompts"],
+    );
 }
 
 /// A mask of the teacher, as `mask build` writes it.
 fn mask(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("mask.json");
-    json(on(&["mask", "build", "--method", "frequency", "--keep", "0.5", "--out"], "teacher", 2).arg(&path));
+    json(
+        on(&["mask", "build", "--method", "frequency", "--keep", "0.5", "--out"], "teacher", 2)
+            .arg(&path),
+    );
     path
 }
 
 fn a_mask_of_another_model_is_refused() {
     let folder = tempdir().unwrap();
     let path = mask(folder.path());
-    refuses(eval_of(&model("student")).arg("--mask").arg(&path), REFUSED, &["made for model", "uspx mask build"]);
+    refuses(
+        eval_of(&model("student")).arg("--mask").arg(&path),
+        REFUSED,
+        &["made for model", "uspx mask build"],
+    );
     let mut ablate = on(&["probe", "ablate"], "student", 1);
     refuses(ablate.arg("--mask").arg(&path), REFUSED, &["made for model"]);
 }
@@ -195,9 +231,17 @@ fn a_mask_that_the_router_cannot_run_is_refused() {
     let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     value["keep"]["expert"][1] = serde_json::json!([3]);
     fs::write(&path, value.to_string()).unwrap();
-    refuses(eval_of(&model("teacher")).arg("--mask").arg(&path), BAD_INPUT, &["mask.json", "layer 1", "keep at least"]);
+    refuses(
+        eval_of(&model("teacher")).arg("--mask").arg(&path),
+        BAD_INPUT,
+        &["mask.json", "layer 1", "keep at least"],
+    );
     fs::write(&path, "{}").unwrap();
-    refuses(eval_of(&model("teacher")).arg("--mask").arg(&path), BAD_INPUT, &["mask.json", "no mask"]);
+    refuses(
+        eval_of(&model("teacher")).arg("--mask").arg(&path),
+        BAD_INPUT,
+        &["mask.json", "no mask"],
+    );
 }
 
 fn a_mask_that_is_there_survives_a_build_that_fails() {
@@ -211,14 +255,21 @@ fn a_mask_that_is_there_survives_a_build_that_fails() {
     refuses(build.arg("--prompts").arg(&empty).arg("--out").arg(&path), BAD_INPUT, &["no prompts"]);
     let mut share = on(&["mask", "build", "--keep", "1.5", "--out"], "teacher", 1);
     refuses(share.arg(&path), USAGE, &["1.5", "no share"]);
-    let mut heads =
-        on(&["mask", "build", "--keep", "0.5", "--units", "head", "--method", "reap", "--out"], "teacher", 1);
+    let mut heads = on(
+        &["mask", "build", "--keep", "0.5", "--units", "head", "--method", "reap", "--out"],
+        "teacher",
+        1,
+    );
     refuses(heads.arg(&path), USAGE, &["reap does not rank heads", "norm"]);
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
 fn a_device_that_is_none_is_a_wrong_usage() {
-    refuses(eval_of(&model("teacher")).args(["--device", "tpu:7"]), USAGE, &["tpu:7", "cpu", "cuda:0", "metal"]);
+    refuses(
+        eval_of(&model("teacher")).args(["--device", "tpu:7"]),
+        USAGE,
+        &["tpu:7", "cpu", "cuda:0", "metal"],
+    );
     refuses(eval_of(&model("teacher")).args(["--device", "cuda:x"]), USAGE, &["cuda:x"]);
     refuses(eval_of(&model("teacher")).env("USPX_DEVICE", "gpu"), USAGE, &["gpu"]);
 }
@@ -227,8 +278,16 @@ fn a_command_line_that_makes_no_sense_ends_with_2() {
     refuses(uspx().args(["eval", "--bogus"]), USAGE, &["--bogus", "Usage"]);
     refuses(uspx().arg("evil"), USAGE, &["evil"]);
     refuses(&mut uspx(), USAGE, &["Usage"]);
-    refuses(on(&["probe", "patch", "--layers", "3..9"], "teacher", 1).arg("--json"), USAGE, &["3..9", "A..B"]);
-    refuses(&mut on(&["eval", "--mask", "a", "--against", "b"], "teacher", 1), USAGE, &["--against"]);
+    refuses(
+        on(&["probe", "patch", "--layers", "3..9"], "teacher", 1).arg("--json"),
+        USAGE,
+        &["3..9", "A..B"],
+    );
+    refuses(
+        &mut on(&["eval", "--mask", "a", "--against", "b"], "teacher", 1),
+        USAGE,
+        &["--against"],
+    );
 }
 
 fn a_store_without_a_release_gives_nothing_to_pull() {

@@ -50,11 +50,17 @@ fn a_whole_ledger_is_counted_while_a_coordinator_holds_it() {
     let _held = Ledger::open(&state.path().join("ledger"), |_| {}).unwrap();
     let report = json(&mut check(state.path()));
     let extent = |records: u64, bytes: u64| value!({"records": records, "bytes": bytes});
-    assert_eq!((&report["whole"], &report["records"], &report["damage"]), (&value!(true), &value!(3), &Value::Null));
+    assert_eq!(
+        (&report["whole"], &report["records"], &report["damage"]),
+        (&value!(true), &value!(3), &Value::Null)
+    );
     assert_eq!((&report["head"], &report["beyond"]), (&extent(3, bytes), &extent(0, 0)));
     let said = check(state.path()).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains(&format!("record 3, byte {bytes}")) && !said.contains("beyond the head"), "{said}");
+    assert!(
+        said.contains(&format!("record 3, byte {bytes}")) && !said.contains("beyond the head"),
+        "{said}"
+    );
 }
 
 fn what_lies_beyond_the_head_is_no_damage() {
@@ -64,14 +70,22 @@ fn what_lies_beyond_the_head_is_no_damage() {
     assert_eq!(report["beyond"], value!({"records": 0, "bytes": 4}));
     let said = check(state.path()).output().unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).contains("beyond the head"), "{said:?}");
-    assert!(std::fs::read(state.path().join("ledger")).unwrap().ends_with(b"torn"), "it was to look only");
+    assert!(
+        std::fs::read(state.path().join("ledger")).unwrap().ends_with(b"torn"),
+        "it was to look only"
+    );
 }
 
 fn damage_is_named_with_its_place_and_what_follows() {
     let state = state(4);
     // The first record begins after the 8 bytes that every ledger begins with.
     change(state.path(), |bytes| bytes[8 + 4] ^= 2);
-    let words = ["damaged at byte 8, record 1", "have changed", "Restore the ledger", "no coordinator starts"];
+    let words = [
+        "damaged at byte 8, record 1",
+        "have changed",
+        "Restore the ledger",
+        "no coordinator starts",
+    ];
     refuses(&mut check(state.path()), REFUSED, &words);
     let output = check(state.path()).arg("--json").output().unwrap();
     assert_eq!(output.status.code(), Some(REFUSED));
@@ -83,7 +97,11 @@ fn damage_is_named_with_its_place_and_what_follows() {
 fn a_lost_head_another_version_and_no_ledger_are_told_apart() {
     let state = state(2);
     std::fs::remove_file(head_path(&state.path().join("ledger"))).unwrap();
-    refuses(&mut check(state.path()), REFUSED, &["head file is missing", "2 records are whole", "copy both"]);
+    refuses(
+        &mut check(state.path()),
+        REFUSED,
+        &["head file is missing", "2 records are whole", "copy both"],
+    );
     change(state.path(), |bytes| bytes[7] = b'1');
     refuses(&mut check(state.path()), REFUSED, &["format 1", "another state folder"]);
     change(state.path(), |bytes| bytes[0] = b'?');

@@ -1,10 +1,12 @@
-//! Our GGUF files in llama.cpp: first-token log-probabilities against our own reading of the same file.
+//! Our GGUF files in llama.cpp: first-token log-probabilities against our own reading of the same
+//! file.
 //!
-//! Two files. With the same weights written as F32, llama.cpp multiplies floats as we do: any mistake in names, rows,
-//! rotation or metadata shows, and the worst logit is bound. The 4-bit file is what ships; there llama.cpp rounds the
-//! inputs of every product to 8 bits (Q8_0), which we do not. Where the head or one layer was looked at alone
-//! that was shown to be the whole gap (see the head of tests/parity/export.sh); for the whole file it is likely, and some
-//! 1.5e-2 at worst, 3e-3 to 5e-3 rms. Hence a bound of 1e-2 on rms, and the same first token; the worst is printed.
+//! Two files. With the same weights written as F32, llama.cpp multiplies floats as we do: any
+//! mistake in names, rows, rotation or metadata shows, and the worst logit is bound. The 4-bit file
+//! is what ships; there llama.cpp rounds the inputs of every product to 8 bits (Q8_0), which we do
+//! not. Where the head or one layer was looked at alone that was shown to be the whole gap (see the
+//! head of tests/parity/export.sh); for the whole file it is likely, and some 1.5e-2 at worst, 3e-3
+//! to 5e-3 rms. Hence a bound of 1e-2 on rms, and the same first token; the worst is printed.
 
 use crate::students::{student, write};
 use crate::support::{prompts, root};
@@ -61,11 +63,13 @@ fn expand(from: &Path, to: &Path) {
 pub fn theirs(file: &Path, ids: &Path) -> Vec<Vec<f32>> {
     let (python, script) = (python(), root().join("tests/parity/gguf_logits.py"));
     let output = Command::new(&python).arg(script).arg(file).arg(ids).output();
-    let output =
-        output.unwrap_or_else(|e| panic!("{}: {e}: run tests/tools/venv.sh, or set {PYTHON}", python.display()));
+    let output = output.unwrap_or_else(|e| {
+        panic!("{}: {e}: run tests/tools/venv.sh, or set {PYTHON}", python.display())
+    });
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut answer: serde_json::Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
+    let mut answer: serde_json::Value =
+        serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
     serde_json::from_value(answer["values"].take()).unwrap()
 }
 
@@ -81,7 +85,8 @@ pub fn ours(file: &Path, asked: &[Vec<u32>], holding: Holding) -> Vec<Vec<f32>> 
     model.transformer.logits(&x, &batch.last_rows()).unwrap().to_vec2().unwrap()
 }
 
-/// Logits and log-probabilities are the same up to a constant: brought to mean 0, they can be compared.
+/// Logits and log-probabilities are the same up to a constant: brought to mean 0, they can be
+/// compared.
 fn centred(values: &[f32]) -> Vec<f64> {
     let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64;
     values.iter().map(|v| f64::from(*v) - mean).collect()
@@ -121,7 +126,8 @@ fn llama_cpp_reads_what_we_write() {
     expand(&four, &floats);
     let text = std::fs::read_to_string(prompts("cli-heldout.jsonl")).unwrap();
     let some = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
-    let asked: Vec<Vec<u32>> = some.iter().take(PROMPTS).map(|p| student.chat.sequence(p, None).unwrap().ids).collect();
+    let asked: Vec<Vec<u32>> =
+        some.iter().take(PROMPTS).map(|p| student.chat.sequence(p, None).unwrap().ids).collect();
     let ids = folder.path().join("ids.json");
     std::fs::write(&ids, serde_json::to_string(&asked).unwrap()).unwrap();
 

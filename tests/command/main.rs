@@ -1,7 +1,8 @@
-//! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it refuses.
+//! The `uspx` command from outside: what it prints, where it ends, and what it leaves alone when it
+//! refuses.
 //!
-//! Tests that need llama.cpp, or Python for what stands in its place, are listed as ignored where there is none; with
-//! `USPX_REQUIRE_LLAMA_CPP=1` and `USPX_REQUIRE_PYTHON=1` they fail instead.
+//! Tests that need llama.cpp, or Python for what stands in its place, are listed as ignored where
+//! there is none; with `USPX_REQUIRE_LLAMA_CPP=1` and `USPX_REQUIRE_PYTHON=1` they fail instead.
 
 mod causes;
 mod configs;

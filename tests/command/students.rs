@@ -1,4 +1,5 @@
-//! A release from the store to an answer: pulled, run in both formats, and refused whole where a byte is wrong.
+//! A release from the store to an answer: pulled, run in both formats, and refused whole where a
+//! byte is wrong.
 
 use crate::support::{BAD_INPUT, FAILED, NOT_FOUND, REFUSED, json, model, prompts, refuses, uspx};
 use assert_cmd::Command;
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 use uspx_artifact::{Draft, Store, silent};
 use uspx_domain::{Digest, ExportFormat, Fingerprint, Manifest};
-use uspx_export::{Request, Settings, export};
+use uspx_export::{ExportRequest, ExportSettings, export};
 use uspx_model::batch::Batch;
-use uspx_model::{LoadedModel, NoPulse, Placement, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement, batches};
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
@@ -41,11 +42,13 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let mut some = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
     some.truncate(CALIBRATION);
     let sequences = student.readable(&some).unwrap().sequences;
-    let calibration: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
-    let (base, settings) = (model("student"), Settings::shipped(format));
+    let calibration: Vec<Batch> =
+        batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
+    let (base, settings) = (model("student"), ExportSettings::shipped(format));
     let (calibration, conversations) = (&calibration[..], &some[..]);
-    let request = Request { student, base: &base, calibration, conversations, format, settings };
-    export(&request, out, &NoPulse).unwrap();
+    let request =
+        ExportRequest { student, base: &base, calibration, conversations, format, settings };
+    export(&request, out, &NoProgress).unwrap();
 }
 
 /// A store in a folder, and a folder beside it to pull into.
@@ -71,7 +74,12 @@ impl World {
     /// Publishes a folder as the next release.
     fn publish(&self, release: &Path, previous: Option<u64>) -> Manifest {
         let print = |name: &str| Fingerprint(Digest::of(name.as_bytes()));
-        let draft = Draft { colony: "test".into(), teacher: print("teacher"), base: print("base"), previous };
+        let draft = Draft {
+            colony: "test".into(),
+            teacher: print("teacher"),
+            base: print("base"),
+            previous,
+        };
         let store = Store::folder(&self.store()).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(store.publish(release, &draft, &silent)).unwrap()
@@ -81,7 +89,8 @@ impl World {
     fn publish_small(&self, number: u64) -> Manifest {
         let release = tempdir().unwrap();
         fs::write(release.path().join("README.md"), "the same in all").unwrap();
-        fs::write(release.path().join("report.json"), format!("{{\"release\": {number}}}")).unwrap();
+        fs::write(release.path().join("report.json"), format!("{{\"release\": {number}}}"))
+            .unwrap();
         self.publish(release.path(), number.checked_sub(1).filter(|n| *n > 0))
     }
 
@@ -115,7 +124,8 @@ impl World {
         files
     }
 
-    /// Pulls release 1, publishes release 2, spoils it, and pulls again: refused, and release 1 is as it was.
+    /// Pulls release 1, publishes release 2, spoils it, and pulls again: refused, and release 1 is
+    /// as it was.
     fn refuses_release_2(&self, spoil: impl Fn(&Manifest), words: &[&str]) {
         self.publish_small(1);
         assert_eq!(json(&mut self.pull())["release"], 1);
@@ -123,7 +133,10 @@ impl World {
         spoil(&self.publish_small(2));
         refuses(&mut self.pull(), REFUSED, words);
         assert_eq!(self.in_use(), before);
-        assert!(!self.dest().join("releases/2").exists(), "nothing of a refused release may look like one");
+        assert!(
+            !self.dest().join("releases/2").exists(),
+            "nothing of a refused release may look like one"
+        );
     }
 }
 
@@ -143,17 +156,27 @@ fn a_release_is_pulled_and_answers_in_both_formats() {
     let manifest = world.publish(release.path(), None);
 
     let pulled = json(&mut world.pull());
-    assert_eq!((pulled["outcome"].as_str(), pulled["release"].as_u64()), (Some("fetched"), Some(1)));
+    assert_eq!(
+        (pulled["outcome"].as_str(), pulled["release"].as_u64()),
+        (Some("fetched"), Some(1))
+    );
     assert_eq!(pulled["files"], manifest.files.len());
     let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
-    assert_eq!((pulled["bytes"].as_u64(), pulled["fetched_bytes"].as_u64()), (Some(bytes), Some(bytes)));
+    assert_eq!(
+        (pulled["bytes"].as_u64(), pulled["fetched_bytes"].as_u64()),
+        (Some(bytes), Some(bytes))
+    );
     for file in &manifest.files {
-        let (from, to) = (release.path().join(&file.path), world.dest().join("current").join(&file.path));
+        let (from, to) =
+            (release.path().join(&file.path), world.dest().join("current").join(&file.path));
         assert_eq!(fs::read(from).unwrap(), fs::read(to).unwrap(), "{}", file.path);
     }
 
     let again = json(&mut world.pull());
-    assert_eq!((again["outcome"].as_str(), again["fetched_bytes"].as_u64()), (Some("up to date"), Some(0)));
+    assert_eq!(
+        (again["outcome"].as_str(), again["fetched_bytes"].as_u64()),
+        (Some("up to date"), Some(0))
+    );
     // The store is remembered.
     assert_eq!(json(uspx().arg("pull").arg("--into").arg(world.dest()))["outcome"], "up to date");
 
@@ -161,7 +184,10 @@ fn a_release_is_pulled_and_answers_in_both_formats() {
         let answer = json(&mut world.run(format));
         assert!(!answer["text"].as_str().unwrap().trim().is_empty(), "{format}: {answer}");
         let tokens = answer["tokens"].as_u64().unwrap();
-        assert!((1..=24).contains(&tokens) && (answer["ended"] == true || tokens == 24), "{format}: {answer}");
+        assert!(
+            (1..=24).contains(&tokens) && (answer["ended"] == true || tokens == 24),
+            "{format}: {answer}"
+        );
         assert_eq!(json(&mut world.run(format))["text"], answer["text"], "greedy answers repeat");
     }
     evaluates(&world, release.path());
@@ -202,7 +228,9 @@ fn a_tampered_blob_is_refused_and_the_release_before_stays() {
 }
 
 fn a_tampered_manifest_is_refused_and_the_release_before_stays() {
-    for (from, to) in [("report.json", "retort.json"), ("\"colony\":\"test\"", "\"colony\":\"pest\""), ("{", "")] {
+    for (from, to) in
+        [("report.json", "retort.json"), ("\"colony\":\"test\"", "\"colony\":\"pest\""), ("{", "")]
+    {
         let world = World::new();
         let spoil = |_: &Manifest| {
             let path = world.store().join("releases/2/manifest.json");
@@ -216,14 +244,18 @@ fn a_tampered_manifest_is_refused_and_the_release_before_stays() {
 
 fn a_newer_release_replaces_the_older_and_the_older_can_be_had_again() {
     let world = World::new();
-    let outcome =
-        |report: serde_json::Value| (report["outcome"].as_str().unwrap().to_owned(), report["release"].clone());
+    let outcome = |report: serde_json::Value| {
+        (report["outcome"].as_str().unwrap().to_owned(), report["release"].clone())
+    };
     world.publish_small(1);
     assert_eq!(outcome(json(&mut world.pull())), ("fetched".to_owned(), 1.into()));
     world.publish_small(2);
     let second = json(&mut world.pull());
     assert_eq!((second["release"].as_u64(), second["previous"].as_u64()), (Some(2), Some(1)));
-    assert_eq!(outcome(json(world.pull().args(["--release", "1"]))), ("switched".to_owned(), 1.into()));
+    assert_eq!(
+        outcome(json(world.pull().args(["--release", "1"]))),
+        ("switched".to_owned(), 1.into())
+    );
     refuses(world.pull().args(["--release", "3"]), NOT_FOUND, &["release 3"]);
     assert!(world.in_use().keys().all(|path| path.to_string_lossy().contains("releases/1/")));
 }
@@ -259,10 +291,15 @@ fn what_the_system_says_of_a_disk_reaches_the_person() {
     let world = World::new();
     world.publish_small(1);
     let mut below_a_file = uspx();
-    below_a_file.arg("pull").arg(world.store()).arg("--into").arg(world.store().join("releases/1/manifest.json/x"));
+    below_a_file
+        .arg("pull")
+        .arg(world.store())
+        .arg("--into")
+        .arg(world.store().join("releases/1/manifest.json/x"));
     refuses(&mut below_a_file, FAILED, &["manifest.json/x", "Not a directory"]);
 
-    // As on a disk that is full: no file may grow beyond some blocks, which the system says of the first that does.
+    // As on a disk that is full: no file may grow beyond some blocks, which the system says of the
+    // first that does.
     let release = tempdir().unwrap();
     fs::write(release.path().join("student.gguf"), vec![7; 1 << 20]).unwrap();
     world.publish(release.path(), Some(1));

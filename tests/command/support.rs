@@ -28,7 +28,9 @@ pub fn prompts(file: &str) -> PathBuf {
 /// `uspx` with one thread and nothing of the caller's settings.
 pub fn uspx() -> Command {
     let mut command = Command::new(uspx_tests::uspx());
-    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("USPX_") || key.starts_with("AWS_")) {
+    for (key, _) in
+        std::env::vars().filter(|(key, _)| key.starts_with("USPX_") || key.starts_with("AWS_"))
+    {
         command.env_remove(key);
     }
     // A home that cannot exist: a command that uses one unasked fails.
@@ -37,12 +39,18 @@ pub fn uspx() -> Command {
     command
 }
 
-/// `uspx eval`, or whatever `words` name, on a shipped model and the held-out prompts. The last word may be a flag whose
-/// value the caller adds.
+/// `uspx eval`, or whatever `words` name, on a shipped model and the held-out prompts. The last
+/// word may be a flag whose value the caller adds.
 pub fn on(words: &[&str], which: &str, limit: usize) -> Command {
-    let (names, flags) = words.split_at(words.iter().position(|w| w.starts_with('-')).unwrap_or(words.len()));
+    let (names, flags) =
+        words.split_at(words.iter().position(|w| w.starts_with('-')).unwrap_or(words.len()));
     let mut command = uspx();
-    command.args(names).arg("--model").arg(model(which)).arg("--prompts").arg(prompts("cli-heldout.jsonl"));
+    command
+        .args(names)
+        .arg("--model")
+        .arg(model(which))
+        .arg("--prompts")
+        .arg(prompts("cli-heldout.jsonl"));
     command.args(["--threads", "1", "--limit", &limit.to_string()]).args(flags);
     command
 }
@@ -68,7 +76,11 @@ pub fn refuses(command: &mut Command, code: i32, words: &[&str]) {
 }
 
 fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Without the frame and the line breaks, which fall anywhere, even within a path.

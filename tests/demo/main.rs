@@ -6,21 +6,29 @@ use std::process::Command;
 use uspx_tests::uspx;
 
 fn number(value: &Value, path: &str) -> f64 {
-    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("the demo's JSON lacks {path}: {value:#}"))
+    value
+        .pointer(path)
+        .and_then(Value::as_f64)
+        .unwrap_or_else(|| panic!("the demo's JSON lacks {path}: {value:#}"))
 }
 
 #[test]
 fn the_demo_shows_what_it_promises() {
     let dir = tempfile::tempdir().unwrap();
-    let out = Command::new(uspx()).args(["demo", "--json", "--out"]).arg(dir.path()).output().unwrap();
+    let out =
+        Command::new(uspx()).args(["demo", "--json", "--out"]).arg(dir.path()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let page: Value = serde_json::from_slice(&out.stdout).unwrap();
     println!("{page:#}");
 
-    // Half of the experts pruned cost less than a quarter of what random masks of the same size and rule cost.
+    // Half of the experts pruned cost less than a quarter of what random masks of the same size and
+    // rule cost.
     assert_eq!(number(&page, "/mask/kept_fraction"), 0.5);
     assert_eq!(number(&page, "/mask/random_masks"), 20.0);
-    let (ours, random) = (number(&page, "/mask/heldout_loss_rise"), number(&page, "/mask/random_masks_mean_loss_rise"));
+    let (ours, random) = (
+        number(&page, "/mask/heldout_loss_rise"),
+        number(&page, "/mask/random_masks_mean_loss_rise"),
+    );
     assert!(ours < 0.25 * random, "{ours} against {random}");
     assert_eq!(page["mask"]["curve"].as_array().unwrap().len(), 6);
 
@@ -42,12 +50,18 @@ fn the_demo_shows_what_it_promises() {
 
     // What was pulled is there, whole, and started again the demo has nothing left to do.
     let release = PathBuf::from(page["release"].as_str().unwrap());
-    for file in
-        ["manifest.json", "report.json", "README.md", "mask.json", "gptq/model.safetensors", "gguf/student.gguf"]
-    {
+    for file in [
+        "manifest.json",
+        "report.json",
+        "README.md",
+        "mask.json",
+        "gptq/model.safetensors",
+        "gguf/student.gguf",
+    ] {
         assert!(release.join(file).is_file(), "{file}");
     }
-    let again = Command::new(uspx()).args(["demo", "--json", "--out"]).arg(dir.path()).output().unwrap();
+    let again =
+        Command::new(uspx()).args(["demo", "--json", "--out"]).arg(dir.path()).output().unwrap();
     let again: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again["student"], page["student"]);
     assert_eq!(again["release_number"], page["release_number"]);

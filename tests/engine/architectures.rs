@@ -1,5 +1,6 @@
-//! Every architecture against transformers: random checkpoints of tests/data/architectures, each with the losses, routing
-//! and logits that tests/parity/architectures.py computed. And the ways of holding weights against each other.
+//! Every architecture against transformers: random checkpoints of tests/data/architectures, each
+//! with the losses, routing and logits that tests/parity/architectures.py computed. And the ways of
+//! holding weights against each other.
 
 use crate::support::root;
 use candle_core::{DType, Device, Tensor, Var};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
-use uspx_model::taps::{NoTaps, Site, WithAttention};
+use uspx_model::taps::{NoTaps, Site, WithPattern};
 use uspx_model::transformer::Transformer;
 use uspx_model::{Holding, Placement, Result, loss};
 
@@ -27,11 +28,13 @@ struct Ids {
     response_start: usize,
 }
 
-/// The folders of the committed checkpoints, or those of `USPX_ARCHITECTURES` (fresh ones, for `make parity`).
+/// The folders of the committed checkpoints, or those of `USPX_ARCHITECTURES` (fresh ones, for
+/// `make parity`).
 fn cases() -> Vec<PathBuf> {
     let folder = std::env::var_os("USPX_ARCHITECTURES").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| root().join("tests/data/architectures"));
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
     cases.retain(|case| case.join("golden.json").exists());
     cases.sort();
     assert!(cases.len() >= 8, "{}: only {} checkpoints", folder.display(), cases.len());
@@ -40,20 +43,23 @@ fn cases() -> Vec<PathBuf> {
 
 fn open(case: &Path, holding: Holding) -> Transformer {
     let config = std::fs::read_to_string(case.join("config.json")).unwrap();
-    let config = ModelConfig::from_json(&config).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+    let config =
+        ModelConfig::from_json(&config).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
     let placement = Placement::new(holding, DType::F32, &Device::Cpu);
     let opened = Checkpoint::open(case).and_then(|c| Transformer::load(config, c, placement));
     opened.unwrap_or_else(|e| panic!("{}: {e}", case.display()))
 }
 
 fn golden(case: &Path) -> (Golden, Vec<Sequence>) {
-    let golden: Golden = serde_json::from_slice(&std::fs::read(case.join("golden.json")).unwrap()).unwrap();
+    let golden: Golden =
+        serde_json::from_slice(&std::fs::read(case.join("golden.json")).unwrap()).unwrap();
     let of = |s: &Ids| Sequence { ids: s.ids.clone(), response_start: s.response_start };
     let sequences = golden.sequences.iter().map(of).collect();
     (golden, sequences)
 }
 
-/// Of every layer with experts: its number, and the experts chosen for each row of the batch, sorted.
+/// Of every layer with experts: its number, and the experts chosen for each row of the batch,
+/// sorted.
 type Choices = Vec<(usize, Vec<Vec<u32>>)>;
 
 /// The residual stream after the last layer, and the experts chosen on the way.
@@ -70,7 +76,7 @@ fn run(model: &Transformer, batch: &Batch, padded: bool) -> (Tensor, Choices) {
         Ok(None)
     };
     let x = match padded {
-        true => model.forward(batch, &frame, &mut WithAttention(&mut look)),
+        true => model.forward(batch, &frame, &mut WithPattern(&mut look)),
         false => model.forward(batch, &frame, &mut look),
     };
     (x.unwrap(), chosen)
@@ -105,14 +111,23 @@ fn every_architecture_agrees_with_transformers() {
                 let (x, chosen) = run(&model, &batch, padded);
                 let what = format!("{name} {holding:?}{}", if padded { " padded" } else { "" });
                 close(&nats(&model, &x, &batch), &golden.nats, 1e-4, &what);
-                let logits = model.logits(&x, &batch.last_rows()[..1]).unwrap().flatten_all().unwrap();
+                let logits =
+                    model.logits(&x, &batch.last_rows()[..1]).unwrap().flatten_all().unwrap();
                 let largest = golden.first_logits.iter().fold(0f32, |m, v| m.max(v.abs()));
-                for (found, wanted) in logits.to_vec1::<f32>().unwrap().iter().zip(&golden.first_logits) {
-                    assert!((found - wanted).abs() < 1e-4 * largest, "{what}: logit {found} against {wanted}");
+                for (found, wanted) in
+                    logits.to_vec1::<f32>().unwrap().iter().zip(&golden.first_logits)
+                {
+                    assert!(
+                        (found - wanted).abs() < 1e-4 * largest,
+                        "{what}: logit {found} against {wanted}"
+                    );
                 }
                 let Some(routing) = &golden.routing else { continue };
-                let wanted: Vec<_> =
-                    routing.iter().enumerate().filter(|(_, l)| l.iter().any(|s| !s.is_empty())).collect();
+                let wanted: Vec<_> = routing
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, l)| l.iter().any(|s| !s.is_empty()))
+                    .collect();
                 assert_eq!(chosen.len(), wanted.len(), "{what}: layers with experts");
                 for ((layer, found), (at, wanted)) in chosen.iter().zip(wanted) {
                     let flat: Vec<Vec<u32>> = wanted.concat();
@@ -140,7 +155,8 @@ fn shared_beginnings_change_no_loss() {
         let all: Vec<&Sequence> = sequences.iter().collect();
         let model = open(&case, Holding::Stored);
         let losses = [Batch::new(&all).unwrap(), Batch::sharing(&all).unwrap()].map(|batch| {
-            let both = [false, true].map(|padded| nats(&model, &run(&model, &batch, padded).0, &batch));
+            let both =
+                [false, true].map(|padded| nats(&model, &run(&model, &batch, padded).0, &batch));
             close(&both[0], &both[1], 1e-5, "each sequence by itself, and padded");
             (batch.tokens(), both[0].clone())
         });
@@ -160,7 +176,9 @@ fn gradients_do_not_depend_on_how_weights_are_held() {
             let model = open(&case, holding);
             let start = Var::from_tensor(&model.embed(&batch.ids).unwrap()).unwrap();
             let frame = model.frame(&batch).unwrap();
-            let x = model.run(0..model.layers(), start.as_tensor().clone(), &frame, None, &mut NoTaps).unwrap();
+            let x = model
+                .run(0..model.layers(), start.as_tensor().clone(), &frame, None, &mut NoTaps)
+                .unwrap();
             let loss = model.response_nll(&x, &batch).unwrap().sum_all().unwrap();
             let gradient = loss.backward().unwrap().get(&start).unwrap().flatten_all().unwrap();
             gradient.to_vec1::<f32>().unwrap()

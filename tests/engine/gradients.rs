@@ -1,8 +1,8 @@
 //! Gradients against finite differences: candle loses or falsifies some without an error.
 //!
-//! Gradients come from the models as probes hold them. The differences are taken on the same weights in f64, at two steps,
-//! which tells how far they can be trusted; so what is left is the gradient's own error, and it is bound in relation to
-//! the gradient.
+//! Gradients come from the models as probes hold them. The differences are taken on the same
+//! weights in f64, at two steps, which tells how far they can be trusted; so what is left is the
+//! gradient's own error, and it is bound in relation to the gradient.
 
 use crate::support::{attribution, in_f64, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
@@ -17,8 +17,8 @@ struct Slope {
     error: f64,
 }
 
-/// The derivative of `loss` at 0: central differences at a step and at half of it, extrapolated to none (Richardson). It is
-/// taken to be off by no more than the extrapolation moved it.
+/// The derivative of `loss` at 0: central differences at a step and at half of it, extrapolated to
+/// none (Richardson). It is taken to be off by no more than the extrapolation moved it.
 fn slope(step: f64, loss: impl Fn(f64) -> f64) -> Slope {
     let central = |h: f64| (loss(h) - loss(-h)) / (2.0 * h);
     let (wide, narrow) = (central(step), central(step / 2.0));
@@ -34,14 +34,22 @@ fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps
 }
 
 /// The batch's loss with one unit's output scaled by `factor`.
-fn loss_scaled(model: &LoadedModel, batch: &Batch, kind: UnitKind, layer: usize, index: u32, factor: f64) -> f64 {
+fn loss_scaled(
+    model: &LoadedModel,
+    batch: &Batch,
+    kind: UnitKind,
+    layer: usize,
+    index: u32,
+    factor: f64,
+) -> f64 {
     let mut scale = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
         match (site, kind) {
             (Site::ExpertOut(at), UnitKind::Expert) if at.layer == layer && at.expert == index => {
                 Ok(Some((value * factor)?))
             }
-            (Site::Heads { layer: l }, UnitKind::Head) if l == layer => {
-                let factors = (0..value.dim(1)? as u32).map(|h| if h == index { factor } else { 1.0 });
+            (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
+                let factors =
+                    (0..value.dim(1)? as u32).map(|h| if h == index { factor } else { 1.0 });
                 let factors = Tensor::from_iter(factors, value.device())?.reshape((1, (), 1))?;
                 Ok(Some(value.broadcast_mul(&factors.to_dtype(value.dtype())?)?))
             }
@@ -59,13 +67,17 @@ fn sum(column: &Column) -> f64 {
 
 /// The signed effects of some units, each with its absolute one, which is made of the same values.
 fn effects(deposit: &Deposit) -> impl Iterator<Item = (&Column, &Column)> {
-    let of = |statistic| deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2);
+    let of = |statistic| {
+        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2)
+    };
     of(Statistic::ATP).zip(of(Statistic::ATP_ABS))
 }
 
 #[test]
 fn attribution_is_the_derivative_of_the_loss() {
-    for (which, kinds) in [("teacher", vec![UnitKind::Expert, UnitKind::Head]), ("student", vec![UnitKind::Head])] {
+    for (which, kinds) in
+        [("teacher", vec![UnitKind::Expert, UnitKind::Head]), ("student", vec![UnitKind::Head])]
+    {
         let (model, exact) = (opened(which, Holding::Floats), in_f64(which));
         let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096);
@@ -74,10 +86,17 @@ fn attribution_is_the_derivative_of_the_loss() {
         for (signed, positive) in effects(&deposit) {
             let (unit, scale) = (signed.unit, sum(positive));
             assert_eq!(unit, positive.unit);
-            // Small enough that no token changes its experts within it: there the loss has a step, not a slope.
-            let at = |s| loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 + s);
+            // Small enough that no token changes its experts within it: there the loss has a step,
+            // not a slope.
+            let at = |s| {
+                loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 + s)
+            };
             let wanted = slope(1e-4, at);
-            assert!(wanted.error <= 1e-4 * scale, "{which} {unit}: the difference is off by {}", wanted.error);
+            assert!(
+                wanted.error <= 1e-4 * scale,
+                "{which} {unit}: the difference is off by {}",
+                wanted.error
+            );
             // With the baseline zero the effect is −∂L/∂α.
             let off = (-sum(signed) - wanted.value).abs();
             assert!(off <= 2e-4 * scale, "{which} {unit}: {off} off {}, of {scale}", wanted.value);
@@ -85,7 +104,10 @@ fn attribution_is_the_derivative_of_the_loss() {
             proved += usize::from(wanted.value.abs() > 1e-1 * scale);
         }
         println!("{which}: at worst off by {worst:.1e} of what the effect is made of");
-        assert!(proved >= 4, "{which}: only {proved} derivatives were large enough to prove anything");
+        assert!(
+            proved >= 4,
+            "{which}: only {proved} derivatives were large enough to prove anything"
+        );
     }
 }
 
@@ -131,8 +153,9 @@ fn gradient(model: &LoadedModel, batch: &Batch, taps: &mut dyn Taps) -> Vec<f64>
     found.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// How far the gradient at the embedding, taken through `taps`, is from the true one, relative to its length. Its error's
-/// square is the mean over all sign vectors s of (error · s)²; some of them estimate it.
+/// How far the gradient at the embedding, taken through `taps`, is from the true one, relative to
+/// its length. Its error's square is the mean over all sign vectors s of (error · s)²; some of them
+/// estimate it.
 fn relative_error(which: &str, holding: Holding, taps: &mut dyn Taps) -> f64 {
     let (model, exact) = (opened(which, holding), in_f64(which));
     let sequences = model.readable(&prompts("cli-heldout.jsonl", 3)).unwrap().sequences;
@@ -148,7 +171,11 @@ fn relative_error(which: &str, holding: Holding, taps: &mut dyn Taps) -> f64 {
             let moved = (&start + (&direction * s).unwrap()).unwrap();
             loss_from(&exact, &batch, &moved, &mut NoTaps).to_scalar().unwrap()
         });
-        assert!(wanted.error <= 1e-4 * length, "{which}: the difference is off by {}", wanted.error / length);
+        assert!(
+            wanted.error <= 1e-4 * length,
+            "{which}: the difference is off by {}",
+            wanted.error / length
+        );
         (dot(&found, &signs) - wanted.value).powi(2)
     };
     ((1..=DIRECTIONS).map(square).sum::<f64>() / DIRECTIONS as f64).sqrt() / length
@@ -156,7 +183,8 @@ fn relative_error(which: &str, holding: Holding, taps: &mut dyn Taps) -> f64 {
 
 #[test]
 fn every_layer_passes_gradients_to_the_embedding() {
-    // Stored weights are multiplied by activations of 16 bits where there is AMX, and the pass back starts from there.
+    // Stored weights are multiplied by activations of 16 bits where there is AMX, and the pass back
+    // starts from there.
     for (holding, bound) in [(Holding::Floats, 2e-4), (Holding::Stored, 5e-3)] {
         for which in ["teacher", "student"] {
             let error = relative_error(which, holding, &mut NoTaps);

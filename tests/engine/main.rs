@@ -1,5 +1,5 @@
-//! The engine against values computed with PyTorch and transformers (tests/data/nano.json), and against finite
-//! differences.
+//! The engine against values computed with PyTorch and transformers (tests/data/nano.json), and
+//! against finite differences.
 
 mod architectures;
 mod gradients;

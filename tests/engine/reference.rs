@@ -7,10 +7,11 @@ use uspx_model::batch::Batch;
 use uspx_model::chat::Bounds;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::NoTaps;
-use uspx_model::{Holding, LoadedModel, NoPulse, Placement};
+use uspx_model::{Holding, LoadedModel, NoProgress, Placement};
 use uspx_probe::evaluate::{Against, evaluate};
 
-/// The 58 reference prompts: 48 command lines, 10 of arithmetic that are longer than the sliding window.
+/// The 58 reference prompts: 48 command lines, 10 of arithmetic that are longer than the sliding
+/// window.
 fn reference_prompts() -> Vec<Prompt> {
     let mut all = prompts("cli-heldout.jsonl", 48);
     all.extend(prompts("math-heldout.jsonl", 10));
@@ -20,8 +21,16 @@ fn reference_prompts() -> Vec<Prompt> {
 fn agrees(model: &LoadedModel, wanted: &ModelReference) {
     let all = reference_prompts();
     assert_eq!(wanted.per_prompt.len(), all.len());
-    let found =
-        evaluate(model, &model.readable(&all).unwrap(), 2048, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
+    let found = evaluate(
+        model,
+        &model.readable(&all).unwrap(),
+        2048,
+        &mut NoTaps,
+        &Against::Nothing,
+        &NoProgress,
+    )
+    .unwrap()
+    .losses;
     for ((want, tokens), nats) in wanted.per_prompt.iter().zip(&found.prompts).zip(&found.nats) {
         assert_eq!(want.id, tokens.id);
         assert_eq!(want.response_tokens, tokens.tokens as usize, "{}", want.id);
@@ -40,12 +49,17 @@ fn tokens_and_logits_agree(model: &LoadedModel, wanted: &ModelReference) {
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();
-    let logits = model.transformer.logits(&x, &batch.last_rows()).unwrap().to_vec2::<f32>().unwrap();
+    let logits =
+        model.transformer.logits(&x, &batch.last_rows()).unwrap().to_vec2::<f32>().unwrap();
     for ((sequence, want), logits) in sequences.iter().zip(&wanted.per_prompt).zip(&logits) {
         assert_eq!(sequence.ids[..8], want.first_ids[..], "{}", want.id);
         assert_eq!(sequence.response_start, want.prompt_tokens);
         for (id, value) in &want.last_logits_top5 {
-            assert!((f64::from(logits[*id as usize]) - value).abs() < 2e-3, "{} token {id}", want.id);
+            assert!(
+                (f64::from(logits[*id as usize]) - value).abs() < 2e-3,
+                "{} token {id}",
+                want.id
+            );
         }
     }
 }
@@ -68,7 +82,12 @@ fn tokens_and_last_logits_agree_with_transformers() {
 }
 
 /// `[layer][unit]`: a statistic summed over the prompts.
-fn table(columns: &[Column], shape: &ModelShape, kind: UnitKind, statistic: Statistic) -> Vec<Vec<f64>> {
+fn table(
+    columns: &[Column],
+    shape: &ModelShape,
+    kind: UnitKind,
+    statistic: Statistic,
+) -> Vec<Vec<f64>> {
     let mut table: Vec<Vec<f64>> = Vec::new();
     table.extend(shape.widths(kind).iter().map(|width| vec![f64::NAN; *width as usize]));
     for column in columns.iter().filter(|c| c.unit.kind == kind && c.statistic == statistic) {
@@ -103,7 +122,8 @@ fn routing_agrees_with_transformers() {
 #[test]
 fn exact_effects_agree_with_transformers() {
     let (model, want) = (nano("teacher"), reference().teacher_probe);
-    let (sixteen, shape) = (model.readable(&prompts("cli-heldout.jsonl", 16)).unwrap(), model.shape());
+    let (sixteen, shape) =
+        (model.readable(&prompts("cli-heldout.jsonl", 16)).unwrap(), model.shape());
     for (kind, effects) in [
         (UnitKind::Expert, &want.expert_ban_reroute_effect_nats_per_token),
         (UnitKind::Head, &want.head_zero_effect_nats_per_token),
@@ -114,7 +134,9 @@ fn exact_effects_agree_with_transformers() {
         found.iter_mut().flatten().for_each(|v| *v /= tokens);
         close(&found, effects, 1e-3, "effect");
     }
-    let clean = evaluate(&model, &sixteen, 4096, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
+    let clean = evaluate(&model, &sixteen, 4096, &mut NoTaps, &Against::Nothing, &NoProgress)
+        .unwrap()
+        .losses;
     let tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
     let loss = clean.nats.iter().copied().map(f64::from).sum::<f64>() / tokens;
     assert!((loss - want.clean_loss_per_token).abs() < 1e-4);
@@ -124,8 +146,11 @@ fn exact_effects_agree_with_transformers() {
 fn batching_does_not_change_a_loss() {
     let model = nano("teacher");
     let some = model.readable(&prompts("math-heldout.jsonl", 6)).unwrap();
-    let alone = evaluate(&model, &some, 1, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
-    let together = evaluate(&model, &some, 1 << 20, &mut NoTaps, &Against::Nothing, &NoPulse).unwrap().losses;
+    let alone =
+        evaluate(&model, &some, 1, &mut NoTaps, &Against::Nothing, &NoProgress).unwrap().losses;
+    let together = evaluate(&model, &some, 1 << 20, &mut NoTaps, &Against::Nothing, &NoProgress)
+        .unwrap()
+        .losses;
     for (a, b) in alone.nats.iter().zip(&together.nats) {
         assert!((a - b).abs() < 1e-3 * a.abs(), "{a} against {b}");
     }
@@ -141,14 +166,24 @@ fn cached_decoding_gives_the_tokens_of_whole_forward_passes() {
             .map(|p| model.chat.sequence(p, None).unwrap())
             .collect();
         let all: Vec<_> = asked.iter().collect();
-        let answers =
-            generate(&model, &all, Bounds::answer(40), &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {}).unwrap();
+        let answers = generate(
+            &model,
+            &all,
+            Bounds::answer(40),
+            &mut Choice::Greedy,
+            &mut NoTaps,
+            &mut |_, _, _| {},
+        )
+        .unwrap();
         for (sequence, answer) in asked.iter().zip(&answers) {
             let mut ids = sequence.ids.clone();
             let mut greedy = Vec::new();
             for _ in 0..40 {
-                let batch = Batch::new(&[&uspx_model::batch::Sequence { response_start: ids.len(), ids: ids.clone() }])
-                    .unwrap();
+                let batch = Batch::new(&[&uspx_model::batch::Sequence {
+                    response_start: ids.len(),
+                    ids: ids.clone(),
+                }])
+                .unwrap();
                 let frame = model.transformer.frame(&batch).unwrap();
                 let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();
                 let logits = model.transformer.logits(&x, &batch.last_rows()).unwrap();
@@ -168,18 +203,26 @@ fn cached_decoding_gives_the_tokens_of_whole_forward_passes() {
 #[test]
 fn streamed_decoding_gives_the_same_tokens() {
     let asked = prompts("cli-heldout.jsonl", 5);
-    let decoded = [(Holding::Stored, 1 << 30), (Holding::Streamed, 1 << 30), (Holding::Streamed, 10_000)].map(
-        |(holding, boundaries)| {
-            let mut placement = Placement::new(holding, DType::F32, &Device::Cpu);
-            placement.boundaries = boundaries;
-            let model = LoadedModel::open(&root().join("cli/assets/nano/teacher"), placement).unwrap();
-            let sequences: Vec<_> = asked.iter().map(|p| model.chat.sequence(p, None).unwrap()).collect();
-            let sequences: Vec<_> = sequences.iter().collect();
-            let answers =
-                generate(&model, &sequences, Bounds::answer(16), &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {});
-            answers.unwrap().into_iter().map(|a| a.ids).collect::<Vec<_>>()
-        },
-    );
+    let decoded =
+        [(Holding::Stored, 1 << 30), (Holding::Streamed, 1 << 30), (Holding::Streamed, 10_000)]
+            .map(|(holding, boundaries)| {
+                let mut placement = Placement::new(holding, DType::F32, &Device::Cpu);
+                placement.boundaries = boundaries;
+                let model =
+                    LoadedModel::open(&root().join("cli/assets/nano/teacher"), placement).unwrap();
+                let sequences: Vec<_> =
+                    asked.iter().map(|p| model.chat.sequence(p, None).unwrap()).collect();
+                let sequences: Vec<_> = sequences.iter().collect();
+                let answers = generate(
+                    &model,
+                    &sequences,
+                    Bounds::answer(16),
+                    &mut Choice::Greedy,
+                    &mut NoTaps,
+                    &mut |_, _, _| {},
+                );
+                answers.unwrap().into_iter().map(|a| a.ids).collect::<Vec<_>>()
+            });
     assert!(decoded[0].iter().any(|ids| ids.len() > 4));
     assert_eq!(decoded[0], decoded[1]);
     assert_eq!(decoded[0], decoded[2]);

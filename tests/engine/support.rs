@@ -4,8 +4,8 @@ use candle_core::{DType, Device};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use uspx_domain::{Baseline, Deposit, Estimator, Prompt, UnitKind, parse_prompts};
-use uspx_model::{Holding, LoadedModel, NoPulse, Placement, Readable};
-use uspx_probe::{Request, measure};
+use uspx_model::{Holding, LoadedModel, NoProgress, Placement, Readable};
+use uspx_probe::{ProbeRequest, measure};
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -76,9 +76,14 @@ pub fn reference() -> Reference {
 }
 
 /// What an estimator finds of all units that it measures, with its usual baseline.
-pub fn measured(estimator: Estimator, model: &LoadedModel, prompts: &Readable, batch_tokens: usize) -> Deposit {
-    let request = Request::all(estimator, model, prompts, batch_tokens);
-    measure(estimator, &request, &NoPulse).unwrap()
+pub fn measured(
+    estimator: Estimator,
+    model: &LoadedModel,
+    prompts: &Readable,
+    batch_tokens: usize,
+) -> Deposit {
+    let request = ProbeRequest::all(estimator, model, prompts, batch_tokens);
+    measure(estimator, &request, &NoProgress).unwrap()
 }
 
 /// Attribution patching of units of some kinds.
@@ -89,6 +94,6 @@ pub fn attribution(
     baseline: Baseline,
     batch_tokens: usize,
 ) -> Deposit {
-    let all = Request::all(Estimator::ATP, model, prompts, batch_tokens);
-    measure(Estimator::ATP, &Request { kinds, baseline, ..all }, &NoPulse).unwrap()
+    let all = ProbeRequest::all(Estimator::ATP, model, prompts, batch_tokens);
+    measure(Estimator::ATP, &ProbeRequest { kinds, baseline, ..all }, &NoProgress).unwrap()
 }

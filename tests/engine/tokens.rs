@@ -1,5 +1,6 @@
-//! A conversation's tokens against transformers: families of tokenizers x templates x awkward conversations, made and
-//! explained by tests/parity/tokens (reference.py states the rule that is tested).
+//! A conversation's tokens against transformers: families of tokenizers x templates x awkward
+//! conversations, made and explained by tests/parity/tokens (reference.py states the rule that is
+//! tested).
 
 use crate::support::root;
 use serde::Deserialize;
@@ -42,7 +43,8 @@ struct Wanted {
     rest: Option<Vec<u32>>,
     /// Where the answer's first token is: at least and at most.
     begin: [usize; 2],
-    /// What the answer's ids decode to; none where transformers does not decode them to the answer either.
+    /// What the answer's ids decode to; none where transformers does not decode them to the answer
+    /// either.
     text: Option<String>,
 }
 
@@ -71,7 +73,8 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
 }
 
 fn cells() -> Vec<PathBuf> {
-    let mut cells: Vec<PathBuf> = std::fs::read_dir(matrix()).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut cells: Vec<PathBuf> =
+        std::fs::read_dir(matrix()).unwrap().map(|e| e.unwrap().path()).collect();
     cells.retain(|cell| cell.join("golden.json").exists());
     cells.sort();
     assert!(cells.len() >= 12, "{}: only {} cells", matrix().display(), cells.len());
@@ -97,20 +100,33 @@ fn tokens_are_those_of_transformers() {
     println!("\n{summary}");
     let shown = if std::env::var_os("USPX_TOKENS_ALL").is_some() { differences.len() } else { 20 };
     let first: Vec<&str> = differences.iter().take(shown).map(String::as_str).collect();
-    assert!(differences.is_empty(), "{} differences, the first:\n{}", differences.len(), first.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} differences, the first:\n{}",
+        differences.len(),
+        first.join("\n")
+    );
 }
 
 /// The verdict of opening a cell, and of each of its rows.
-fn judge_cell(cell: &Path, conversations: &BTreeMap<String, Conversation>) -> Vec<(String, Verdict)> {
+fn judge_cell(
+    cell: &Path,
+    conversations: &BTreeMap<String, Conversation>,
+) -> Vec<(String, Verdict)> {
     let golden: Golden = read(&cell.join("golden.json"));
     let opened = || "opening".to_owned();
     let chat = match (Chat::open(cell), &golden.refused) {
-        (Err(error), Some(kind)) => return vec![(opened(), names(&error.to_string(), &[kind, "tokenizer.json"]))],
-        (Ok(_), Some(kind)) => return vec![(opened(), Err(format!("a tokenizer of kind {kind} is taken")))],
+        (Err(error), Some(kind)) => {
+            return vec![(opened(), names(&error.to_string(), &[kind, "tokenizer.json"]))];
+        }
+        (Ok(_), Some(kind)) => {
+            return vec![(opened(), Err(format!("a tokenizer of kind {kind} is taken")))];
+        }
         (Err(error), None) => return vec![(opened(), Err(error.to_string()))],
         (Ok(chat), None) => chat,
     };
-    let mut verdicts = vec![(opened(), same("end tokens", chat.ends(), &golden.ends).map(|()| "opened"))];
+    let mut verdicts =
+        vec![(opened(), same("end tokens", chat.ends(), &golden.ends).map(|()| "opened"))];
     verdicts.extend(golden.rows.iter().map(|(name, row)| {
         let conversation = &conversations[name];
         (name.clone(), judge(&chat, golden.end, conversation, row))
@@ -125,8 +141,12 @@ fn judge(chat: &Chat, end: u32, conversation: &Conversation, row: &Row) -> Verdi
     let open = chat.sequence(&prompt, None).map_err(|e| e.to_string());
     let whole = chat.answered(&prompt, answer).map_err(|e| e.to_string());
     match row {
-        Row::Refused { prompt: None, says } => refused(open, says).and_then(|_| refused(whole, says)),
-        Row::Refused { prompt: Some(ids), says } => is_prompt(&open?, ids).and_then(|()| refused(whole, says)),
+        Row::Refused { prompt: None, says } => {
+            refused(open, says).and_then(|_| refused(whole, says))
+        }
+        Row::Refused { prompt: Some(ids), says } => {
+            is_prompt(&open?, ids).and_then(|()| refused(whole, says))
+        }
         Row::Equal(wanted) | Row::Seam(wanted) | Row::Rewritten(wanted) => {
             is_prompt(&open?, &wanted.prompt)?;
             answered(chat, end, whole, row, wanted)
@@ -140,7 +160,9 @@ fn answered(chat: &Chat, end: u32, whole: Found, row: &Row, wanted: &Wanted) -> 
         Row::Rewritten(_) if whole.is_err() => return Ok("rewritten, refused"),
         Row::Rewritten(_) => ["rewritten, as joint", "rewritten, as spelled"],
         Row::Seam(_) => ["seam, as joint", "seam, as spelled"],
-        Row::Equal(_) | Row::Refused { .. } => return equal(chat, &whole?, wanted).map(|()| "equal"),
+        Row::Equal(_) | Row::Refused { .. } => {
+            return equal(chat, &whole?, wanted).map(|()| "equal");
+        }
     };
     let whole = whole?;
     joint(&whole.sequence, wanted)
@@ -192,17 +214,24 @@ fn decodes(chat: &Chat, found: &Answered, text: &str) -> Checked {
     let ids = &found.sequence.ids[found.sequence.response_start..];
     let spelled = chat.decode(ids);
     let decoded = spelled.strip_prefix(&*String::from_utf8_lossy(&found.lead)).unwrap_or(&spelled);
-    if decoded == text { Ok(()) } else { Err(format!("the answer {decoded:?} of {ids:?}, not {text:?}")) }
+    if decoded == text {
+        Ok(())
+    } else {
+        Err(format!("the answer {decoded:?} of {ids:?}, not {text:?}"))
+    }
 }
 
 fn refused<T>(found: Result<T, String>, says: &str) -> Verdict {
-    let error = found.err().ok_or_else(|| format!("is not refused, though the template says {says:?}"))?;
+    let error =
+        found.err().ok_or_else(|| format!("is not refused, though the template says {says:?}"))?;
     names(&error, &[says])
 }
 
 fn names(message: &str, parts: &[&str]) -> Verdict {
     let missing = parts.iter().find(|part| !message.contains(**part));
-    missing.map_or(Ok("refused as expected"), |part| Err(format!("the message does not say {part:?}: {message}")))
+    missing.map_or(Ok("refused as expected"), |part| {
+        Err(format!("the message does not say {part:?}: {message}"))
+    })
 }
 
 fn number(what: &str, found: usize, wanted: usize) -> Checked {
@@ -215,7 +244,8 @@ fn same(what: &str, found: &[u32], wanted: &[u32]) -> Checked {
         return Ok(());
     }
     let at = found.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-    let around = |ids: &[u32]| ids.iter().skip(at.saturating_sub(3)).take(9).copied().collect::<Vec<_>>();
+    let around =
+        |ids: &[u32]| ids.iter().skip(at.saturating_sub(3)).take(9).copied().collect::<Vec<_>>();
     let lengths = format!("{} ids, not {}", found.len(), wanted.len());
     Err(format!("{what} differ at {at} ({lengths}): {:?}, not {:?}", around(found), around(wanted)))
 }

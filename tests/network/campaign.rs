@@ -24,18 +24,30 @@ fn publishes_a_student_that_pulls(ground: &Ground) {
         let both = status["workers"].as_array().is_some_and(|w| w.len() == WORKERS.len());
         (both && status["stage"] == "explore").then_some(status)
     });
-    assert!(seen["epoch"].as_u64().is_some_and(|n| n > 0) && seen["tasks_answered"].as_u64().is_some_and(|n| n > 0));
-    assert_eq!(seen["workers"].as_array().unwrap().iter().map(|w| &w["worker"]).collect::<Vec<_>>(), WORKERS);
+    assert!(
+        seen["epoch"].as_u64().is_some_and(|n| n > 0)
+            && seen["tasks_answered"].as_u64().is_some_and(|n| n > 0)
+    );
+    assert_eq!(
+        seen["workers"].as_array().unwrap().iter().map(|w| &w["worker"]).collect::<Vec<_>>(),
+        WORKERS
+    );
 
     assert_published(&coordinator.end(CAMPAIGN_WITHIN));
     assert_eq!(ground.status()["release"], 1);
     assert_exactly_once(&records(&ground.ledger()));
     assert_replays_elsewhere(&ground.ledger(), &ground.path("state/mask.json"));
     let (report, laptop) = ground.pull();
-    assert_eq!((&report["outcome"], &report["release"]), (&Value::from("fetched"), &Value::from(1)));
+    assert_eq!(
+        (&report["outcome"], &report["release"]),
+        (&Value::from("fetched"), &Value::from(1))
+    );
     assert_is_a_release(&laptop);
     let (again, _) = ground.pull();
-    assert_eq!((&again["outcome"], &again["fetched_bytes"]), (&Value::from("up to date"), &Value::from(0)));
+    assert_eq!(
+        (&again["outcome"], &again["fetched_bytes"]),
+        (&Value::from("up to date"), &Value::from(0))
+    );
 }
 
 /// Every file verified against the manifest, and all parts of a release there.
@@ -55,7 +67,11 @@ fn assert_is_a_release(laptop: &Path) {
     }
     let adapter = std::fs::read(current.folder.join("adapter/adapter_config.json")).unwrap();
     let adapter: Value = serde_json::from_slice(&adapter).unwrap();
-    assert_eq!((&adapter["peft_type"], &adapter["r"].is_u64()), (&Value::from("LORA"), &true), "{adapter}");
+    assert_eq!(
+        (&adapter["peft_type"], &adapter["r"].is_u64()),
+        (&Value::from("LORA"), &true),
+        "{adapter}"
+    );
     let gguf = std::fs::read_dir(current.folder.join("gguf")).unwrap().count();
     assert_eq!(gguf, 1);
     let student = uspx_worker::open_any(

@@ -1,5 +1,6 @@
-//! Killed with kill -9 in the middle of a task: a worker, the coordinator, the nats-server. It costs only time: every
-//! task is answered exactly once, and the evidence is, bit for bit, that of a campaign that nobody disturbed.
+//! Killed with kill -9 in the middle of a task: a worker, the coordinator, the nats-server. It
+//! costs only time: every task is answered exactly once, and the evidence is, bit for bit, that of
+//! a campaign that nobody disturbed.
 
 use crate::ground::{CAMPAIGN, CAMPAIGN_WITHIN, Ground, Needs, assert_published};
 use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, losses, records, ways};
@@ -17,7 +18,8 @@ pub fn trials(needs: &Needs) -> Vec<Trial> {
     ])
 }
 
-/// What the evidence of this build's campaign comes to when nothing goes wrong. Kept beside the binary for the next test.
+/// What the evidence of this build's campaign comes to when nothing goes wrong. Kept beside the
+/// binary for the next test.
 fn undisturbed() -> String {
     let built = std::fs::metadata(crate::process::uspx()).and_then(|m| m.modified()).unwrap();
     let stamp = built.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
@@ -44,11 +46,16 @@ fn evidence(ground: &Ground) -> String {
 /// The campaign is over, and nothing shows of what happened on its way.
 fn assert_only_time_was_lost(ground: &Ground) {
     assert_exactly_once(&records(&ground.ledger()));
-    assert_eq!(evidence(ground), undisturbed(), "other evidence than a campaign that nobody disturbed");
+    assert_eq!(
+        evidence(ground),
+        undisturbed(),
+        "other evidence than a campaign that nobody disturbed"
+    );
 }
 
 fn a_worker_killed_in_the_middle_of_a_task_costs_only_time() {
-    // A task of a fast machine can end between the look and the kill: then nothing is lost, and it is tried again.
+    // A task of a fast machine can end between the look and the kill: then nothing is lost, and it
+    // is tried again.
     let lost = (0..4).any(|_| {
         let ground = Ground::new();
         let lost = kill_a_worker_at_work(&ground);
@@ -58,7 +65,8 @@ fn a_worker_killed_in_the_middle_of_a_task_costs_only_time() {
     assert!(lost, "four kills, and none of them met a task");
 }
 
-/// Kills a worker at work, lets the campaign come to its end, and tells whether a task was lost by it.
+/// Kills a worker at work, lets the campaign come to its end, and tells whether a task was lost by
+/// it.
 fn kill_a_worker_at_work(ground: &Ground) -> bool {
     let mut coordinator = ground.coordinator("only");
     let mut workers = crate::ground::WORKERS.map(|name| (name, ground.worker(name)));
@@ -81,7 +89,8 @@ fn a_coordinator_killed_and_restarted_costs_only_time() {
     let ground = Ground::new();
     let mut coordinator = ground.coordinator("first");
     let _workers = ground.workers();
-    for (stage, next) in [("explore", "second"), ("distil", "third"), ("judge students", "fourth")] {
+    for (stage, next) in [("explore", "second"), ("distil", "third"), ("judge students", "fourth")]
+    {
         ground.in_stage(stage);
         coordinator.kill();
         coordinator = ground.coordinator(next);
@@ -95,7 +104,9 @@ fn a_nats_server_killed_and_restarted_costs_only_time() {
     let mut coordinator = ground.coordinator("only");
     let mut workers = ground.workers();
     // Once for a moment, once for longer than a worker may be silent.
-    for (stage, away) in [("explore", Duration::from_millis(300)), ("distil", Duration::from_secs(6))] {
+    for (stage, away) in
+        [("explore", Duration::from_millis(300)), ("distil", Duration::from_secs(6))]
+    {
         ground.in_stage(stage);
         ground.server.kill();
         std::thread::sleep(away);

@@ -1,5 +1,6 @@
-//! `uspx demo`, interrupted: embedded, where its ledger is all that lives on, and over a nats-server and worker processes
-//! of its own, which end with it; and refused by a nats-server that is too old.
+//! `uspx demo`, interrupted: embedded, where its ledger is all that lives on, and over a
+//! nats-server and worker processes of its own, which end with it; and refused by a nats-server
+//! that is too old.
 
 use crate::ground::{CAMPAIGN_WITHIN, Needs};
 use crate::ledger::{acceptances, records};
@@ -84,7 +85,9 @@ fn the_demo_over_its_own_nats_server_goes_on_after_kill_9_and_ctrl_c() {
     let before = answered(&out);
     let first = epoch(&out).unwrap();
     let again = started(&out, &flags, first);
-    wait_for("the killed demo's processes have ended", END_WITHIN, || orphans.iter().all(|p| !lives(*p)).then_some(()));
+    wait_for("the killed demo's processes have ended", END_WITHIN, || {
+        orphans.iter().all(|p| !lives(*p)).then_some(())
+    });
     let its = children(&again);
     assert!(interrupted(again, &out) > first && answered(&out) > before);
     let left: Vec<_> = its.into_iter().filter(|p| lives(*p)).collect();
@@ -94,7 +97,10 @@ fn the_demo_over_its_own_nats_server_goes_on_after_kill_9_and_ctrl_c() {
 /// The processes that a process has started.
 #[cfg(target_os = "linux")]
 fn children(process: &Process) -> Vec<u32> {
-    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
     all.filter(|pid| standing(*pid).is_some_and(|(_, parent)| parent == process.id())).collect()
 }
 
@@ -120,7 +126,10 @@ fn the_demo_refuses_a_nats_server_that_is_too_old() {
     std::fs::write(&old, "#!/bin/sh\necho 'nats-server: v2.9.10'\n").unwrap();
     std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(uspx());
-    command.args(["demo", "--nats", "auto", "--out"]).arg(folder.path().join("demo")).env("USPX_NATS_SERVER", &old);
+    command
+        .args(["demo", "--nats", "auto", "--out"])
+        .arg(folder.path().join("demo"))
+        .env("USPX_NATS_SERVER", &old);
     let ended = Process::start(command, folder.path(), "demo").end(END_WITHIN);
     assert_eq!(ended.code, Some(6), "{ended:?}");
     // The page may break lines anywhere between words.

@@ -1,4 +1,5 @@
-//! What a colony stands on in a test: a nats-server, a store, a small campaign, and the processes of its parts.
+//! What a colony stands on in a test: a nats-server, a store, a small campaign, and the processes
+//! of its parts.
 
 use crate::process::{Ended, Process, run, uspx, wait_for};
 use serde_json::Value;
@@ -15,7 +16,8 @@ pub const CAMPAIGN_WITHIN: Duration = Duration::from_secs(240);
 /// The workers of a test's colony.
 pub const WORKERS: [&str; 2] = ["one", "two"];
 
-/// Everything small, so that it ends within seconds; one recipe, one training, a few rounds of probing.
+/// Everything small, so that it ends within seconds; one recipe, one training, a few rounds of
+/// probing.
 pub const CAMPAIGN: &str = "
 name = 'small'
 seed = 7
@@ -58,7 +60,10 @@ pub struct Needs {
 
 impl Needs {
     pub fn look() -> Self {
-        Self { nats: Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok()), s3: Moto::need() }
+        Self {
+            nats: Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok()),
+            s3: Moto::need(),
+        }
     }
 }
 
@@ -79,8 +84,10 @@ impl Ground {
     /// A colony whose store is at `url`, reached with `env`.
     pub fn over(url: Option<&str>, env: Vec<(String, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = NatsServer::start(&folder.path().join("nats"), None).unwrap_or_else(|e| panic!("{e}"));
-        let store = url.map_or_else(|| folder.path().join("store").display().to_string(), str::to_owned);
+        let server =
+            NatsServer::start(&folder.path().join("nats"), None).unwrap_or_else(|e| panic!("{e}"));
+        let store =
+            url.map_or_else(|| folder.path().join("store").display().to_string(), str::to_owned);
         write_prompts(folder.path());
         let here = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
@@ -104,13 +111,14 @@ impl Ground {
         self.path("state/ledger")
     }
 
-    /// The coordinator, up as soon as it has shown its status. One that is started again after its release may be over
-    /// before anybody looks; one that fails is a failed test.
+    /// The coordinator, up as soon as it has shown its status. One that is started again after its
+    /// release may be over before anybody looks; one that fails is a failed test.
     pub fn coordinator(&self, run: &str) -> Process {
         std::fs::remove_file(self.path("state/status.json")).ok();
         let mut command = self.command();
         command.args(["coordinator", "-c"]).arg(self.path("uspx.toml"));
-        let mut process = Process::start(command, self.folder.path(), &format!("coordinator-{run}"));
+        let mut process =
+            Process::start(command, self.folder.path(), &format!("coordinator-{run}"));
         wait_for("the coordinator is up", Duration::from_secs(60), || {
             if process.has_ended() {
                 let ended = process.end(Duration::from_secs(1));
@@ -126,7 +134,15 @@ impl Ground {
         let [teacher, student] = models();
         let models = format!("{},{}", teacher.display(), student.display());
         let mut command = self.command();
-        command.args(["worker", "--name", name, "--nats", &self.server.url(), "--store", &self.store]);
+        command.args([
+            "worker",
+            "--name",
+            name,
+            "--nats",
+            &self.server.url(),
+            "--store",
+            &self.store,
+        ]);
         command.args(["--models", &models, "--threads", "1"]);
         Process::start(command, self.folder.path(), &format!("worker-{name}"))
     }
@@ -146,16 +162,19 @@ impl Ground {
         serde_json::from_slice(&std::fs::read(self.path("state/status.json")).ok()?).ok()
     }
 
-    /// Waits until the campaign is in `stage`, or beyond it, with a worker at work on a task, and names the worker.
+    /// Waits until the campaign is in `stage`, or beyond it, with a worker at work on a task, and
+    /// names the worker.
     pub fn at_work_in(&self, stage: &str) -> String {
         wait_for(&format!("a worker is at work in {stage}"), CAMPAIGN_WITHIN, || {
             let status = self.status_file().filter(|s| has_reached(s, stage))?;
-            let mut working = status["workers"].as_array()?.iter().filter(|w| !w["current"].is_null());
+            let mut working =
+                status["workers"].as_array()?.iter().filter(|w| !w["current"].is_null());
             working.next()?["worker"].as_str().map(str::to_owned)
         })
     }
 
-    /// Waits until the campaign is in `stage`, or beyond it: on a fast machine a stage is over soon.
+    /// Waits until the campaign is in `stage`, or beyond it: on a fast machine a stage is over
+    /// soon.
     pub fn in_stage(&self, stage: &str) {
         wait_for(stage, CAMPAIGN_WITHIN, || self.status_file().filter(|s| has_reached(s, stage)));
     }
@@ -170,7 +189,8 @@ impl Ground {
     /// `uspx pull` into a folder of its own, as JSON.
     pub fn pull(&self) -> (Value, PathBuf) {
         let into = self.path("laptop");
-        let said = run(&["pull", &self.store, "--into", &into.display().to_string(), "--json"], &self.env);
+        let said =
+            run(&["pull", &self.store, "--into", &into.display().to_string(), "--json"], &self.env);
         assert_eq!(said.code, Some(0), "{said:?}");
         (serde_json::from_str(&said.out).unwrap(), into)
     }
@@ -199,15 +219,18 @@ pub fn assert_published(ended: &Ended) {
     assert!(ended.out.contains("published release 1"), "{ended:?}");
 }
 
-/// Gate and validation prompts are train prompts under other names: a student of seconds learns those by heart, and the
-/// gate lets it pass. What a real student is worth is measured elsewhere; here the way counts.
+/// Gate and validation prompts are train prompts under other names: a student of seconds learns
+/// those by heart, and the gate lets it pass. What a real student is worth is measured elsewhere;
+/// here the way counts.
 fn write_prompts(folder: &Path) {
     let all = std::fs::read_to_string(assets().join("prompts/cli-train.jsonl")).unwrap();
     let lines: Vec<&str> = all.lines().take(48).collect();
     let renamed = |lines: &[&str], mark: &str| -> Vec<String> {
         lines.iter().map(|l| l.replacen("\"id\": \"", &format!("\"id\": \"{mark}-"), 1)).collect()
     };
-    let write = |name: &str, lines: Vec<String>| std::fs::write(folder.join(name), lines.join("\n")).unwrap();
+    let write = |name: &str, lines: Vec<String>| {
+        std::fs::write(folder.join(name), lines.join("\n")).unwrap()
+    };
     write("train.jsonl", renamed(&lines, "train"));
     write("validation.jsonl", renamed(&lines[..8], "validation"));
     write("gate.jsonl", renamed(&lines[8..32], "gate"));

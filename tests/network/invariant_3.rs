@@ -1,4 +1,5 @@
-//! Invariant 3: no task is acknowledged before its result is durable, and no unanswered task is forgotten.
+//! Invariant 3: no task is acknowledged before its result is durable, and no unanswered task is
+//! forgotten.
 
 use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assert_published};
 use crate::ledger::{acceptances, assert_exactly_once, records};
@@ -14,10 +15,12 @@ pub fn trials(needs: &Needs) -> Vec<Trial> {
     needs.nats.of_all(trials![invariant_3_no_task_is_acknowledged_before_its_result_is_durable])
 }
 
-/// The largest file that the coordinator may write, in KiB: its ledger reaches that among the exact bans.
+/// The largest file that the coordinator may write, in KiB: its ledger reaches that among the exact
+/// expert ablations.
 const FULL_AT: u32 = 96;
 
-/// The coordinator on a disk that is full when the ledger has grown to [`FULL_AT`]: writing more fails with an error.
+/// The coordinator on a disk that is full when the ledger has grown to [`FULL_AT`]: writing more
+/// fails with an error.
 fn on_a_full_disk(ground: &Ground) -> Process {
     let script = format!("trap '' XFSZ; ulimit -f {FULL_AT}; exec \"$0\" coordinator -c \"$1\"");
     let mut command = Command::new("bash");
@@ -38,10 +41,14 @@ async fn invariant_3_no_task_is_acknowledged_before_its_result_is_durable() {
     let before = acceptances(&records(&ground.ledger()));
     let written = before.values().sum::<u32>();
     assert!(written > 0 && before.values().any(|n| *n == 0), "it was to fail on the way");
-    // The answer that could not be written down is still in the queue, and those that came after it.
+    // The answer that could not be written down is still in the queue, and those that came after
+    // it.
     let bus = NatsBus::connect(&NatsOptions::new(ground.server.url())).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(bus.depth(RESULTS).await.unwrap() >= 1, "an answer was acknowledged that is in no ledger");
+    assert!(
+        bus.depth(RESULTS).await.unwrap() >= 1,
+        "an answer was acknowledged that is in no ledger"
+    );
 
     let mut coordinator = ground.coordinator("with-room");
     assert_published(&coordinator.end(CAMPAIGN_WITHIN));

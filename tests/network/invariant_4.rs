@@ -1,5 +1,6 @@
-//! Invariant 4: a lease is kept alive by progress, not by a timer. A worker whose heart beats for ever and that does nothing
-//! keeps its task on the bus for one lease, and in the ledger for two; then it goes to another worker.
+//! Invariant 4: a lease is kept alive by progress, not by a timer. A worker whose heart beats for
+//! ever and that does nothing keeps its task on the bus for one lease, and in the ledger for two;
+//! then it goes to another worker.
 
 use crate::ground::models;
 use crate::ledger::{losses, records, ways};
@@ -37,7 +38,8 @@ async fn hang(bus: Arc<dyn Bus>, name: WorkerId) {
     loop {
         bus.broadcast(HEARTBEAT, encode(&heartbeat).unwrap()).await.unwrap();
         if heartbeat.current.is_none()
-            && let Ok(Some(delivery)) = bus.pull(&task_queue(&name), Duration::from_millis(50)).await
+            && let Ok(Some(delivery)) =
+                bus.pull(&task_queue(&name), Duration::from_millis(50)).await
         {
             let (task, _) = parse_task_message_id(&delivery.message_id).unwrap();
             heartbeat.current = Some(CurrentTask { task, done: 1, total: 10 });
@@ -61,14 +63,24 @@ async fn invariant_4_a_hung_worker_loses_its_lease() {
     drop(coordinator);
     let records = records(&folder.path().join("ledger"));
     let lost = losses(&records, "hung");
-    let (task, _) = lost.iter().find(|(_, cause)| *cause == Cause::LeaseLost).expect("no lease was lost");
+    let (task, _) =
+        lost.iter().find(|(_, cause)| *cause == Cause::LeaseLost).expect("no lease was lost");
     let way = ways(&records, *task);
     assert_eq!(way.iter().map(WorkerId::as_str).collect::<Vec<_>>(), ["hung", "sound"]);
     let answered = |r: &Record| matches!(r, Record::Accepted { answer } if answer.task == *task);
     let by: Vec<_> = records.iter().filter(|r| answered(r)).collect();
-    assert!(matches!(by.as_slice(), [Record::Accepted { answer }] if answer.worker.as_str() == "sound"), "{by:?}");
+    assert!(
+        matches!(by.as_slice(), [Record::Accepted { answer }] if answer.worker.as_str() == "sound"),
+        "{by:?}"
+    );
     // It gets nothing more while it hangs.
-    let last_loss = records.iter().rposition(|r| matches!(r, Record::Lost { worker, .. } if worker.as_str() == "hung"));
+    let last_loss = records
+        .iter()
+        .rposition(|r| matches!(r, Record::Lost { worker, .. } if worker.as_str() == "hung"));
     let later = &records[last_loss.unwrap()..];
-    assert!(!later.iter().any(|r| matches!(r, Record::Issued { worker, .. } if worker.as_str() == "hung")));
+    assert!(
+        !later
+            .iter()
+            .any(|r| matches!(r, Record::Issued { worker, .. } if worker.as_str() == "hung"))
+    );
 }

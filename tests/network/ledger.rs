@@ -20,7 +20,9 @@ pub fn acceptances(records: &[Record]) -> BTreeMap<TaskId, u32> {
     for record in records {
         match record {
             Record::EpochOpened { tasks, .. } => times.extend(tasks.iter().map(|t| (t.id, 0))),
-            Record::Accepted { answer } => *times.get_mut(&answer.task).expect("an unknown task was accepted") += 1,
+            Record::Accepted { answer } => {
+                *times.get_mut(&answer.task).expect("an unknown task was accepted") += 1
+            }
             _ => {}
         }
     }
@@ -34,14 +36,19 @@ pub fn assert_exactly_once(records: &[Record]) {
     let wrong: Vec<_> = times.iter().filter(|(_, n)| **n != 1).collect();
     assert!(wrong.is_empty(), "not accepted once: {wrong:?}");
     for record in records {
-        assert!(!matches!(record, Record::GivenUp { .. } | Record::Quarantined { .. }), "{record:?}");
+        assert!(
+            !matches!(record, Record::GivenUp { .. } | Record::Quarantined { .. }),
+            "{record:?}"
+        );
     }
 }
 
 /// Attempts of `worker` that came to nothing, with their causes.
 pub fn losses(records: &[Record], worker: &str) -> Vec<(TaskId, Cause)> {
     let of = |r: &Record| match r {
-        Record::Lost { task, worker: who, cause } if who.as_str() == worker => Some((*task, cause.clone())),
+        Record::Lost { task, worker: who, cause } if who.as_str() == worker => {
+            Some((*task, cause.clone()))
+        }
         _ => None,
     };
     records.iter().filter_map(of).collect()
@@ -50,14 +57,16 @@ pub fn losses(records: &[Record], worker: &str) -> Vec<(TaskId, Cause)> {
 /// To whom a task went, in order, comparisons left out.
 pub fn ways(records: &[Record], wanted: TaskId) -> Vec<WorkerId> {
     let of = |r: &Record| match r {
-        Record::Issued { task, worker, duplicate: false, .. } if *task == wanted => Some(worker.clone()),
+        Record::Issued { task, worker, duplicate: false, .. } if *task == wanted => {
+            Some(worker.clone())
+        }
         _ => None,
     };
     records.iter().filter_map(of).collect()
 }
 
-/// Invariant 1 across machines: a copy elsewhere replays to the same state, and to the mask that the living coordinator
-/// wrote down.
+/// Invariant 1 across machines: a copy elsewhere replays to the same state, and to the mask that
+/// the living coordinator wrote down.
 pub fn assert_replays_elsewhere(ledger: &Path, mask: &Path) -> State {
     let elsewhere = tempfile::tempdir().unwrap();
     let copy = elsewhere.path().join("copied");

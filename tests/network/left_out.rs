@@ -14,7 +14,11 @@ use uspx_tests::trials;
 
 pub fn trials(needs: &Needs) -> Vec<Trial> {
     let mut trials = trials![invariant_10_one_long_prompt_costs_its_batch_nothing_else];
-    trials.extend(needs.nats.of_all(trials![invariant_10_where_none_can_be_traced_log_status_and_ending_say_why]));
+    trials.extend(
+        needs
+            .nats
+            .of_all(trials![invariant_10_where_none_can_be_traced_log_status_and_ending_say_why]),
+    );
     trials
 }
 
@@ -39,7 +43,8 @@ async fn invariant_10_one_long_prompt_costs_its_batch_nothing_else() {
     assert_eq!(left_out(state)[0].ids, vec![long.clone()]);
     assert!(state.tickets().values().all(|t| t.given_up.is_none()));
     let status: Value =
-        serde_json::from_slice(&std::fs::read(here.folder.path().join("status.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(here.folder.path().join("status.json")).unwrap())
+            .unwrap();
     assert_eq!(status["skipped"][0]["ids"], serde_json::json!([long]));
     worker.await.unwrap();
     let Here { folder, coordinator, .. } = here;
@@ -52,7 +57,9 @@ async fn invariant_10_one_long_prompt_costs_its_batch_nothing_else() {
 fn newly_traced(record: &Record) -> usize {
     let Record::Accepted { answer } = record else { return 0 };
     match &answer.outcome {
-        Outcome::Scores(d) if d.columns.iter().any(|c| c.statistic == Statistic::COUNT) => d.prompts.len(),
+        Outcome::Scores(d) if d.columns.iter().any(|c| c.statistic == Statistic::COUNT) => {
+            d.prompts.len()
+        }
         _ => 0,
     }
 }
@@ -69,12 +76,17 @@ fn invariant_10_where_none_can_be_traced_log_status_and_ending_say_why() {
     let ids: Vec<&str> = train.iter().map(|p| p.id.as_str()).collect();
     let named = format!("3 prompts are left out ({})", ids.join(", "));
     let closing = format!("no train prompt could be traced: by the teacher, {named}");
-    assert!(ended.err.contains(&closing) && ended.err.contains("context is 131072"), "{}", ended.err);
+    assert!(
+        ended.err.contains(&closing) && ended.err.contains("context is 131072"),
+        "{}",
+        ended.err
+    );
     let logged = ended.err.lines().any(|l| l.contains("WARN") && l.contains(&named));
     assert!(logged && !ended.err.contains("x x x"), "{}", ended.err);
 
     let state = ground.path("state").display().to_string();
-    let json: Value = serde_json::from_str(&run(&["status", "--state", &state, "--json"], &[]).out).unwrap();
+    let json: Value =
+        serde_json::from_str(&run(&["status", "--state", &state, "--json"], &[]).out).unwrap();
     let skipped = &json["skipped"][0];
     assert_eq!((&skipped["model"], &skipped["reason"]), (&"teacher".into(), &"too_long".into()));
     assert_eq!((&skipped["prompts"], &skipped["ids"]), (&3.into(), &serde_json::json!(ids)));

@@ -1,8 +1,8 @@
-//! The colony over a real network, and what becomes of it when parts of it are killed: the `uspx` binary, a real
-//! nats-server, a real S3 API.
+//! The colony over a real network, and what becomes of it when parts of it are killed: the `uspx`
+//! binary, a real nats-server, a real S3 API.
 //!
-//! Every test that needs a nats-server starts its own. Where none is found they are listed as ignored; with
-//! `USPX_REQUIRE_NATS=1` (`USPX_REQUIRE_S3=1` for moto) they fail instead.
+//! Every test that needs a nats-server starts its own. Where none is found they are listed as
+//! ignored; with `USPX_REQUIRE_NATS=1` (`USPX_REQUIRE_S3=1` for moto) they fail instead.
 
 mod campaign;
 mod crashes;

@@ -51,7 +51,8 @@ impl Process {
 
     /// Ctrl-C.
     pub fn interrupt(&self) {
-        let done = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        let done =
+            Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
@@ -72,7 +73,11 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
         let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-        let ended = Ended { code: status.and_then(|s| s.code()), out: read(&self.out), err: read(&self.err) };
+        let ended = Ended {
+            code: status.and_then(|s| s.code()),
+            out: read(&self.out),
+            err: read(&self.err),
+        };
         assert!(status.is_some(), "still there after {within:?}: {ended:?}");
         ended
     }

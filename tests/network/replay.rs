@@ -1,5 +1,5 @@
-//! A colony in this process on the embedded bus; and invariant 1 as a service keeps it: the ledger's file holds, bit for
-//! bit, what the running coordinator knows.
+//! A colony in this process on the embedded bus; and invariant 1 as a service keeps it: the
+//! ledger's file holds, bit for bit, what the running coordinator knows.
 
 use crate::ground::{CAMPAIGN, assets, models};
 use libtest_mimic::Trial;
@@ -10,7 +10,9 @@ use std::time::Duration;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, EmbeddedBus};
 use uspx_coordinator::ledger::replay_file;
-use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, Progress, PromptBook};
+use uspx_coordinator::{
+    CampaignPlan, CampaignProgress, Coordinator, CoordinatorSettings, Finished, PromptBook,
+};
 use uspx_domain::{Prompt, parse_prompts};
 use uspx_runtime::Shutdown;
 use uspx_tests::trials;
@@ -59,19 +61,23 @@ impl Here {
     }
 
     /// Runs the coordinator until `enough`, then asks it to stop.
-    pub async fn run_until(&mut self, enough: impl Fn(&Progress) -> bool + Send + Sync + 'static) {
+    pub async fn run_until(
+        &mut self,
+        enough: impl Fn(&CampaignProgress) -> bool + Send + Sync + 'static,
+    ) {
         let mut progress = self.coordinator.watch();
         let stop = Shutdown::new();
         let asking = stop.clone();
         tokio::spawn(async move {
-            let seen = tokio::time::timeout(Duration::from_secs(120), progress.wait_for(|p| enough(p)));
+            let seen =
+                tokio::time::timeout(Duration::from_secs(120), progress.wait_for(|p| enough(p)));
             let seen = seen.await.is_ok_and(|found| found.is_ok());
-            asking.ask();
+            asking.cancel();
             assert!(seen, "the campaign did not come that far");
         });
         let finished = self.coordinator.run(&stop).await.unwrap();
         assert_eq!(finished, Finished::Stopped);
-        self.end.ask();
+        self.end.cancel();
     }
 
     pub fn ledger(&self) -> PathBuf {
@@ -87,7 +93,13 @@ impl Here {
     }
 }
 
-fn open(state: &Path, book: PromptBook, lease: Duration, bus: &Arc<dyn Bus>, store: &Store) -> Coordinator {
+fn open(
+    state: &Path,
+    book: PromptBook,
+    lease: Duration,
+    bus: &Arc<dyn Bus>,
+    store: &Store,
+) -> Coordinator {
     let mut settings = CoordinatorSettings::new("here", state);
     settings.lease = lease;
     settings.plan = plan();

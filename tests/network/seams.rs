@@ -1,4 +1,5 @@
-//! A template under which letters join over the seam: the campaign goes on with the tokens in use, and status says so.
+//! A template under which letters join over the seam: the campaign goes on with the tokens in use,
+//! and status says so.
 
 use crate::ground::models;
 use crate::process::run;
@@ -14,8 +15,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Bare texts one after another: "l" and "s" are one token of the whole.
-const TEMPLATE: &str =
-    "{% for m in messages %}{{ m.content }}{% endfor %}{% if not add_generation_prompt %}<|return|>{% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% endfor %}{% if not add_generation_prompt %}<|return|>{% endif %}";
 
 fn joining(prompt: &Prompt) -> Prompt {
     Prompt { prompt: "cd; l".to_owned(), reference: Some("s".to_owned()), ..prompt.clone() }
@@ -39,9 +39,13 @@ async fn seams_of_a_campaign_are_counted_in_its_status() {
     assert_eq!(here.coordinator.state().seam_prompts(), SeamPrompts { teacher: 3, student: 0 });
 
     let state = here.folder.path().display().to_string();
-    let json: Value = serde_json::from_str(&run(&["status", "--state", &state, "--json"], &[]).out).unwrap();
+    let json: Value =
+        serde_json::from_str(&run(&["status", "--state", &state, "--json"], &[]).out).unwrap();
     assert_eq!(json["seam_prompts"], serde_json::json!({"teacher": 3, "student": 0}));
     let person = run(&["status", "--state", &state], &[]).out;
-    assert!(person.contains("seams") && person.contains("for the teacher, 3 prompts have other tokens"), "{person}");
+    assert!(
+        person.contains("seams") && person.contains("for the teacher, 3 prompts have other tokens"),
+        "{person}"
+    );
     worker.await.unwrap();
 }

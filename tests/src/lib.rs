@@ -15,13 +15,21 @@ use std::path::{Path, PathBuf};
 /// It was not built.
 pub fn uspx() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let program = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps").join("uspx");
-    assert!(program.is_file(), "{} is not built: run `cargo build -p uspx` (make test does)", program.display());
+    let program = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("a test lies in target/PROFILE/deps")
+        .join("uspx");
+    assert!(
+        program.is_file(),
+        "{} is not built: run `cargo build -p uspx` (make test does)",
+        program.display()
+    );
     program
 }
 
-/// The named functions of the module that calls it, as tests under their paths. One that is left out is never used, which
-/// the compiler tells.
+/// The named functions of the module that calls it, as tests under their paths. One that is left
+/// out is never used, which the compiler tells.
 #[macro_export]
 macro_rules! trials {
     ($($(#[$when:meta])? $name:ident),+ $(,)?) => {

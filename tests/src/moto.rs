@@ -73,9 +73,13 @@ impl Drop for Moto {
 
 /// An environment with made-up credentials for an endpoint.
 pub fn env_for(endpoint: &str) -> Vec<(String, String)> {
-    [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_ENDPOINT_URL", endpoint)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ENDPOINT_URL", endpoint),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// `USPX_MOTO_SERVER`, or the one of the venv in a folder above.
@@ -84,5 +88,7 @@ fn program() -> Option<PathBuf> {
         return Some(named.into());
     }
     let here = std::env::current_dir().ok()?;
-    here.ancestors().map(|folder| folder.join(".tools/venv-test/bin/moto_server")).find(|program| program.is_file())
+    here.ancestors()
+        .map(|folder| folder.join(".tools/venv-test/bin/moto_server"))
+        .find(|program| program.is_file())
 }

@@ -1,5 +1,5 @@
-//! What some tests need and a machine may lack. Without it they are listed as ignored, with what is missing before their
-//! names: a test that cannot run is never one that passed.
+//! What some tests need and a machine may lack. Without it they are listed as ignored, with what is
+//! missing before their names: a test that cannot run is never one that passed.
 
 use libtest_mimic::Trial;
 
@@ -10,7 +10,8 @@ pub struct Need {
 }
 
 impl Need {
-    /// `there` says whether this machine has it. Where `variable` is 1 its tests run all the same, to fail without it.
+    /// `there` says whether this machine has it. Where `variable` is 1 its tests run all the same,
+    /// to fail without it.
     pub fn new(what: &'static str, variable: &str, there: bool) -> Self {
         let required = std::env::var(variable).is_ok_and(|v| v == "1");
         Self::of(what, required, there)
@@ -25,7 +26,10 @@ impl Need {
         if !self.waived {
             return trials;
         }
-        trials.into_iter().map(|t| t.with_ignored_flag(true).with_kind(format!("no {}", self.what))).collect()
+        trials
+            .into_iter()
+            .map(|t| t.with_ignored_flag(true).with_kind(format!("no {}", self.what)))
+            .collect()
     }
 }
 
@@ -38,7 +42,8 @@ mod tests {
         for (required, there, ignored) in
             [(false, false, true), (false, true, false), (true, false, false), (true, true, false)]
         {
-            let trials = Need::of("server", required, there).of_all(vec![Trial::test("x", || Ok(()))]);
+            let trials =
+                Need::of("server", required, there).of_all(vec![Trial::test("x", || Ok(()))]);
             assert_eq!(trials[0].has_ignored_flag(), ignored, "required {required}, there {there}");
             assert_eq!(trials[0].kind(), if ignored { "no server" } else { "" });
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 /// `uspx ledger`.
 #[derive(Subcommand, Debug)]
 pub enum LedgerCommand {
-    /// Reads the ledger through: how many records, how far synced, whether whole. Changes nothing, and may run beside a
-    /// coordinator.
+    /// Reads the ledger through: how many records, how far synced, whether whole. Changes nothing,
+    /// and may run beside a coordinator.
     #[command(after_help = "Example: uspx ledger check --state ./uspx-demo/colony")]
     Check(LedgerCheckArgs),
 }

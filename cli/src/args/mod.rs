@@ -16,7 +16,8 @@ pub use model::{Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
 
-/// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student of them.
+/// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student
+/// of them.
 #[derive(Parser, Debug)]
 #[command(name = "uspx", version, propagate_version = true, after_help = "Begin with: uspx demo")]
 pub struct Cli {
@@ -46,7 +47,9 @@ pub enum Command {
     #[command(after_help = "Example: uspx demo --workers 2 --out ./uspx-demo")]
     Demo(DemoArgs),
     /// The coordinator of a colony over NATS.
-    #[command(after_help = "Example: uspx coordinator -c uspx.toml --nats nats://box:4222 --store s3://bucket/uspx")]
+    #[command(
+        after_help = "Example: uspx coordinator -c uspx.toml --nats nats://box:4222 --store s3://bucket/uspx"
+    )]
     Coordinator(CoordinatorArgs),
     /// A worker of a colony over NATS.
     #[command(
@@ -63,7 +66,9 @@ pub enum Command {
     #[command(after_help = "Example: uspx status --nats nats://box:4222 --watch")]
     Status(StatusArgs),
     /// Loss, divergence and speed of a model on prompts.
-    #[command(after_help = "Example: uspx eval --model ./teacher --prompts mine.jsonl --mask mask.json")]
+    #[command(
+        after_help = "Example: uspx eval --model ./teacher --prompts mine.jsonl --mask mask.json"
+    )]
     Eval(EvalArgs),
     /// One probe on this machine, without a colony.
     #[command(subcommand)]
@@ -75,7 +80,9 @@ pub enum Command {
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Prints completions for a shell.
-    #[command(after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx")]
+    #[command(
+        after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx"
+    )]
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
@@ -92,7 +99,11 @@ impl Command {
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => a.threads,
             Self::Run(a) => a.run.threads,
-            Self::Coordinator(_) | Self::Pull(_) | Self::Status(_) | Self::Ledger(_) | Self::Completions { .. } => None,
+            Self::Coordinator(_)
+            | Self::Pull(_)
+            | Self::Status(_)
+            | Self::Ledger(_)
+            | Self::Completions { .. } => None,
         }
     }
 }

@@ -11,7 +11,8 @@ pub struct RunArgs {
     /// Where to run: cpu, cuda:0, metal.
     #[arg(long, default_value = "cpu", env = "USPX_DEVICE")]
     pub device: String,
-    /// What to compute with: f32, or bf16 on a GPU [default: bf16 on CUDA where no gradient is asked for, else f32].
+    /// What to compute with: f32, or bf16 on a GPU [default: bf16 on CUDA where no gradient is
+    /// asked for, else f32].
     #[arg(long, env = "USPX_DTYPE")]
     pub dtype: Option<Precision>,
     /// Threads for the mathematics [default: the physical cores].
@@ -20,17 +21,19 @@ pub struct RunArgs {
     /// Tokens run together [default: as many as the memory takes, 4096 where that is enough].
     #[arg(long, value_parser = positive)]
     pub batch_tokens: Option<usize>,
-    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether the model is streamed.
+    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether the model is
+    /// streamed.
     #[arg(long, env = "USPX_MEMORY")]
     pub memory: Option<ByteSize>,
     /// Leave the weights in their file and read one layer at a time, whatever the memory.
     #[arg(long)]
     pub stream: bool,
-    /// Bound on what a model that reasons writes before its answer; one that meets it has given no answer.
+    /// Bound on what a model that reasons writes before its answer; one that meets it has given no
+    /// answer.
     #[arg(long, env = "USPX_MAX_REASONING_TOKENS", default_value_t = Bounds::REASONING)]
     pub max_reasoning_tokens: usize,
-    /// What becomes of reasoning that the generation prompt opens, where a given answer is scored: an empty think block
-    /// (closed), or none (open: the answer stands in the reasoning's place).
+    /// What becomes of reasoning that the generation prompt opens, where a given answer is scored:
+    /// an empty think block (closed), or none (open: the answer stands in the reasoning's place).
     #[arg(long, env = "USPX_REASONING", value_enum, default_value = "closed")]
     pub reasoning: Opened,
     /// Print one JSON document on stdout.

@@ -19,7 +19,7 @@ pub struct ProbeArgs {
     /// Use the first N prompts only.
     #[arg(long, value_parser = positive)]
     pub limit: Option<usize>,
-    /// Go on without lines that are no prompts.
+    /// Go on without lines that are not prompts.
     #[arg(long)]
     pub skip_bad: bool,
     /// Bound on answers that the model must give itself, where a prompt has no reference.
@@ -51,7 +51,9 @@ pub struct EvalArgs {
 #[derive(Subcommand, Debug)]
 pub enum ProbeCommand {
     /// Routing and activation statistics of one forward pass.
-    #[command(after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl --json")]
+    #[command(
+        after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl --json"
+    )]
     Trace(TraceArgs),
     /// Effects of single units, exact or by gradient.
     #[command(
@@ -59,7 +61,9 @@ pub enum ProbeCommand {
     )]
     Patch(PatchArgs),
     /// The loss under a mask.
-    #[command(after_help = "Example: uspx probe ablate --model ./teacher --prompts mine.jsonl --mask mask.json")]
+    #[command(
+        after_help = "Example: uspx probe ablate --model ./teacher --prompts mine.jsonl --mask mask.json"
+    )]
     Ablate(AblateArgs),
 }
 
@@ -105,8 +109,8 @@ pub struct PatchArgs {
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
     pub method: Estimator,
-    /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed) [default: zero for
-    /// exact, mean for atp].
+    /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed)
+    /// [default: zero for exact, mean for atp].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
     /// Only these layers, as A..B (B not included).

@@ -65,7 +65,10 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
     };
     let settings: Settings = config::load(args.config.as_deref(), flags)?;
     let book = book(&settings.train, settings.validation.as_deref(), &settings.gate)?;
-    let options = NatsOptions { client_name: "uspx coordinator".to_owned(), ..NatsOptions::new(&settings.nats) };
+    let options = NatsOptions {
+        client_name: "uspx coordinator".to_owned(),
+        ..NatsOptions::new(&settings.nats)
+    };
     let bus = Arc::new(NatsBus::connect(&options).await?);
     let store = Store::create(&settings.store)?;
     store.check().await?;
@@ -80,21 +83,28 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
 /// Says how a run ended, with the exit code that belongs to it.
 pub fn ended(finished: Finished) -> Result<()> {
     match finished {
-        Finished::Campaign(Ending::Published(release)) => output::line(&format!("published release {release}")),
-        Finished::Campaign(Ending::Refused(reason)) => {
-            Err(CliError::new(Exit::Refused, format!("the release gate refused the student: {reason}"))
-                .help("the student published before stays in use; more prompts or another recipe may help"))
+        Finished::Campaign(Ending::Published(release)) => {
+            output::line(&format!("published release {release}"))
         }
+        Finished::Campaign(Ending::Refused(reason)) => Err(CliError::new(
+            Exit::Refused,
+            format!("the release gate refused the student: {reason}"),
+        )
+        .help(
+            "the student published before stays in use; more prompts or another recipe may help",
+        )),
         Finished::Campaign(Ending::Failed(reason)) => {
             Err(CliError::new(Exit::Failed, format!("the campaign failed: {reason}")))
         }
-        Finished::Stopped => {
-            Err(CliError::new(Exit::Interrupted, "stopped; started again, it goes on from the ledger"))
-        }
+        Finished::Stopped => Err(CliError::new(
+            Exit::Interrupted,
+            "stopped; started again, it goes on from the ledger",
+        )),
     }
 }
 
-/// The prompts of the three splits. Without a validation file the last twentieth of the training prompts serves.
+/// The prompts of the three splits. Without a validation file the last twentieth of the training
+/// prompts serves.
 pub fn book(train: &Path, validation: Option<&Path>, gate: &Path) -> Result<PromptBook> {
     let mut train_prompts = models::prompts(train, false)?;
     let validation = match validation {
@@ -118,9 +128,10 @@ fn no_prompt_twice(train: &[Prompt], validation: &[Prompt], gate: &[Prompt]) -> 
     let mut seen = std::collections::HashSet::new();
     match train.iter().chain(validation).chain(gate).find(|p| !seen.insert(p.id.as_str())) {
         None => Ok(()),
-        Some(twice) => {
-            Err(CliError::new(Exit::BadInput, format!("prompt {} stands in two of the prompt files", twice.id))
-                .help("held-out prompts must not be trained on: take it out of one of them"))
-        }
+        Some(twice) => Err(CliError::new(
+            Exit::BadInput,
+            format!("prompt {} stands in two of the prompt files", twice.id),
+        )
+        .help("held-out prompts must not be trained on: take it out of one of them")),
     }
 }

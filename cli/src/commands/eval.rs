@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 use uspx_domain::Prompt;
 use uspx_model::LoadedModel;
-use uspx_model::budget::Work;
+use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, generate};
@@ -50,8 +50,9 @@ struct PromptReport {
 
 /// `uspx eval`.
 pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, Work::Forward, shutdown)?;
-    let other = args.against.as_deref().map(|path| comparable(path, args, &subject.model)).transpose()?;
+    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
+    let other =
+        args.against.as_deref().map(|path| comparable(path, args, &subject.model)).transpose()?;
     let against = match (&other, &args.mask) {
         (Some(other), _) => Against::Other(&other.transformer),
         (None, Some(_)) => Against::Itself,
@@ -63,7 +64,7 @@ pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
 
 /// `uspx probe ablate`.
 pub fn ablate(args: &AblateArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, Work::Forward, shutdown)?;
+    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
     measure(&subject, Some(&args.mask), &Against::Itself, None, &args.common, shutdown)
 }
 
@@ -73,8 +74,12 @@ fn comparable(path: &Path, args: &EvalArgs, model: &LoadedModel) -> Result<Loade
     if other.chat.tokens() != model.chat.tokens()
         || other.transformer.config().vocab != model.transformer.config().vocab
     {
-        let message = format!("{} has another tokenizer: token distributions cannot be compared", path.display());
-        return Err(CliError::new(Exit::BadInput, message).help("compare bits_per_byte of two evaluations instead"));
+        let message = format!(
+            "{} has another tokenizer: token distributions cannot be compared",
+            path.display()
+        );
+        return Err(CliError::new(Exit::BadInput, message)
+            .help("compare bits_per_byte of two evaluations instead"));
     }
     Ok(other)
 }
@@ -101,7 +106,9 @@ fn measure(
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
     let exact = exact
-        .map(|bound| exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown)))
+        .map(|bound| {
+            exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown))
+        })
         .transpose()?;
     let report = report(&found, subject, exact, seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
@@ -129,7 +136,10 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
     Report {
         prompts: per_prompt.len(),
         loss: nats / tokens,
-        loss_stderr: pooled_stderr(&row.nats, &row.prompts.iter().map(|p| p.tokens).collect::<Vec<_>>()),
+        loss_stderr: pooled_stderr(
+            &row.nats,
+            &row.prompts.iter().map(|p| p.tokens).collect::<Vec<_>>(),
+        ),
         bits_per_byte: nats / LN_2 / bytes,
         kl: found.kl.as_ref().map(|kl| kl.iter().sum::<f64>() / tokens),
         exact_match,
@@ -148,7 +158,8 @@ fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
     let n = nats.len() as f64;
     let all: f64 = tokens.iter().copied().map(f64::from).sum();
     let ratio = nats.iter().copied().map(f64::from).sum::<f64>() / all;
-    let squares: f64 = nats.iter().zip(tokens).map(|(x, t)| (f64::from(*x) - ratio * f64::from(*t)).powi(2)).sum();
+    let squares: f64 =
+        nats.iter().zip(tokens).map(|(x, t)| (f64::from(*x) - ratio * f64::from(*t)).powi(2)).sum();
     if n < 2.0 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / all }
 }
 
@@ -160,19 +171,23 @@ fn exact_match(
     taps: &mut dyn Taps,
     (json, shutdown): (bool, &Shutdown),
 ) -> Result<f64> {
-    use uspx_model::Pulse;
+    use uspx_model::Progress;
     let bar = Bar::new("answering", json, shutdown);
     let mut right = 0usize;
     for (at, group) in prompts.chunks(32).enumerate() {
-        let asked = group.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;
+        let asked = group
+            .iter()
+            .map(|p| model.chat.sequence(p, None))
+            .collect::<uspx_model::Result<Vec<_>>>()?;
         let asked: Vec<_> = asked.iter().collect();
-        let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
+        let answers =
+            generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter().zip(&answers) {
             let text = model.chat.answer_text(&answer.ids);
             let same = prompt.reference.as_deref().map(str::trim) == Some(text.trim());
             right += usize::from(same && !answer.unfinished);
         }
-        bar.beat((at * 32 + group.len()) as u64, prompts.len() as u64)?;
+        bar.report((at * 32 + group.len()) as u64, prompts.len() as u64)?;
     }
     bar.finish();
     Ok(right as f64 / prompts.len() as f64)
@@ -181,7 +196,11 @@ fn exact_match(
 fn print(report: &Report) -> Result<()> {
     let mut table = output::table(&["", "value", ""]);
     table.add_row(["prompts", &report.prompts.to_string(), ""]);
-    table.add_row(["loss", &format!("{:.4} ± {:.4}", report.loss, report.loss_stderr), "nats per response token"]);
+    table.add_row([
+        "loss",
+        &format!("{:.4} ± {:.4}", report.loss, report.loss_stderr),
+        "nats per response token",
+    ]);
     table.add_row(["bits per byte", &format!("{:.4}", report.bits_per_byte), ""]);
     if let Some(kl) = report.kl {
         table.add_row(["KL", &format!("{kl:.4}"), "nats per response token"]);

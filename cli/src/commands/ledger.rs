@@ -27,8 +27,9 @@ pub fn check(args: &LedgerCheckArgs) -> Result<()> {
     match survey(&ledger, |_| {}) {
         Ok(found) if args.json => output::json(&whole(&ledger, &found)),
         Ok(found) => show(&ledger, &found),
-        Err(ServiceError::File { path, source }) => Err(CliError::file(&path, &source)
-            .help("name the state folder of a coordinator that was started on this machine: --state DIR")),
+        Err(ServiceError::File { path, source }) => Err(CliError::file(&path, &source).help(
+            "name the state folder of a coordinator that was started on this machine: --state DIR",
+        )),
         Err(error) => {
             if let (true, ServiceError::Damaged { damage, .. }) = (args.json, &error) {
                 output::json(&damaged(&ledger, damage))?;
@@ -54,7 +55,8 @@ fn consequence(error: ServiceError) -> CliError {
         ServiceError::Damaged { damage, .. } => damage.sequence.saturating_sub(1),
         _ => return error.into(),
     };
-    CliError::from(error).help(format!("{before} records before it are whole; no coordinator starts on this ledger"))
+    CliError::from(error)
+        .help(format!("{before} records before it are whole; no coordinator starts on this ledger"))
 }
 
 fn show(ledger: &Path, found: &Survey) -> Result<()> {

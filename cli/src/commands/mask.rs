@@ -14,22 +14,27 @@ use uspx_colony::Share;
 use uspx_colony::combine::Score;
 use uspx_colony::mask::{Budget, Rule, build as best};
 use uspx_domain::{Mask, Unit};
-use uspx_model::budget::Work;
-use uspx_probe::{Request, measure};
+use uspx_model::budget::Workload;
+use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
 pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     if !(args.keep > 0.0 && args.keep <= 1.0) {
-        return Err(CliError::new(Exit::Usage, format!("--keep {} is no share: above 0, at most 1", args.keep)));
+        return Err(CliError::new(
+            Exit::Usage,
+            format!("--keep {} is not a share: above 0, at most 1", args.keep),
+        ));
     }
     // Scoring can take hours: that the mask can be written is known before.
     let part = args.out.with_extension("part");
     std::fs::write(&part, "").map_err(|e| CliError::file(&part, &e))?;
     let built = score_and_cut(args, shutdown);
     let done = built.and_then(|built| {
-        let text = serde_json::to_string_pretty(&built.mask).map_err(|e| CliError::new(Exit::Failed, e))?;
-        let written = std::fs::write(&part, text + "\n").and_then(|()| std::fs::rename(&part, &args.out));
+        let text = serde_json::to_string_pretty(&built.mask)
+            .map_err(|e| CliError::new(Exit::Failed, e))?;
+        let written =
+            std::fs::write(&part, text + "\n").and_then(|()| std::fs::rename(&part, &args.out));
         written.map_err(|e| CliError::file(&args.out, &e))?;
         Ok(built)
     });
@@ -60,7 +65,7 @@ fn show(args: &MaskBuildArgs, built: &Built) -> Result<()> {
 
 /// The mask of the best units at the budget.
 fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
-    let subject = models::subject(&args.common, Work::Backward, shutdown)?;
+    let subject = models::subject(&args.common, Workload::Backward, shutdown)?;
     let (kind, shape) = (args.units, subject.model.shape());
     if shape.count(kind) == 0 {
         return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
@@ -68,16 +73,23 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     let bar = Bar::new("scoring units", args.common.run.json, shutdown);
     let grid = scores(args, &subject, &bar)?;
     bar.finish();
-    let value = |u: Unit| grid.get(u.layer as usize).and_then(|l| l.get(u.index as usize)).copied().unwrap_or(0.0);
-    let scores: BTreeMap<Unit, Score> =
-        shape.units(kind).map(|u| (u, Score { mean: value(u), error: 0.0, effective: 1.0 })).collect();
+    let value = |u: Unit| {
+        grid.get(u.layer as usize).and_then(|l| l.get(u.index as usize)).copied().unwrap_or(0.0)
+    };
+    let scores: BTreeMap<Unit, Score> = shape
+        .units(kind)
+        .map(|u| (u, Score { mean: value(u), error: 0.0, effective: 1.0 }))
+        .collect();
     let rule = match args.spread {
         Spread::Global => Rule::Global,
         Spread::Uniform => Rule::Uniform,
     };
     let (model, keep) = (subject.model.fingerprint, Share::nearest(args.keep));
     let budget = Budget { model, shape: &shape, kind, keep, rule };
-    Ok(Built { mask: budget.mask(best(&budget, &scores)), skipped: left_out::listed(&subject.prompts.skipped) })
+    Ok(Built {
+        mask: budget.mask(best(&budget, &scores)),
+        skipped: left_out::listed(&subject.prompts.skipped),
+    })
 }
 
 fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
@@ -85,9 +97,13 @@ fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
     let (kind, ranking, shape) = (args.units, args.method, model.shape());
     let Some(estimator) = ranking.estimator(kind) else {
         let what = format!("the method {} does not rank {kind}s", ranking.method.name);
-        return Err(CliError::new(Exit::Usage, what).help(format!("these do: {}", Ranking::names_for(kind))));
+        return Err(CliError::new(Exit::Usage, what)
+            .help(format!("these do: {}", Ranking::names_for(kind))));
     };
-    let request = Request { kinds: &[kind], ..Request::all(estimator, model, prompts, *batch_tokens) };
+    let request = ProbeRequest {
+        kinds: &[kind],
+        ..ProbeRequest::all(estimator, model, prompts, *batch_tokens)
+    };
     let deposit = measure(estimator, &request, bar)?;
     let of = |statistic| sums(&deposit, &shape, kind, statistic);
     let grid = of(ranking.statistic);

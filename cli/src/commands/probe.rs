@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
-use uspx_model::budget::Work;
+use uspx_model::budget::Workload;
 use uspx_model::taps::NoTaps;
 use uspx_model::{PerPrompt, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
-use uspx_probe::{Request, measure};
+use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::{Shutdown, memory};
 
 /// Runs a probe.
@@ -73,11 +73,12 @@ struct HeadReport {
 /// The model, its batch size, what to trace, and what cannot be.
 fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable)> {
     if args.tokenised {
-        let opened = models::opened(&args.common.model, &args.common.run, Work::Forward)?;
+        let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
         let (sequences, skipped) = models::sequences(&args.common, &opened.model)?;
         return Ok((opened, Readable { sequences, skipped, ..Readable::default() }));
     }
-    let Subject { model, prompts, batch_tokens } = models::subject(&args.common, Work::Forward, shutdown)?;
+    let Subject { model, prompts, batch_tokens } =
+        models::subject(&args.common, Workload::Forward, shutdown)?;
     Ok((Opened { model, batch_tokens }, prompts))
 }
 
@@ -88,7 +89,7 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
     let mut pass_seconds = Vec::new();
     let mut deposit = Deposit::default();
-    let request = Request::all(Estimator::TRACE, &model, &prompts, batch_tokens);
+    let request = ProbeRequest::all(Estimator::TRACE, &model, &prompts, batch_tokens);
     for _ in 0..args.repeat {
         let start = Instant::now();
         deposit = measure(Estimator::TRACE, &request, &bar)?;
@@ -129,7 +130,10 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     if args.common.run.json {
         return output::json(&report);
     }
-    let mut table = output::table(&["layer", "experts by how often they were routed to (share of response tokens)"]);
+    let mut table = output::table(&[
+        "layer",
+        "experts by how often they were routed to (share of response tokens)",
+    ]);
     for (layer, counts) in report.experts.count.iter().enumerate() {
         table.add_row([layer.to_string(), ranked(counts, report.response_tokens as f64)]);
     }
@@ -184,8 +188,8 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let (statistic, baseline) = effect_of(args)?;
     let estimator = args.method;
     let work = match estimator.row().needs {
-        Needs::Forward => Work::Forward,
-        Needs::Gradients => Work::Backward,
+        Needs::Forward => Workload::Forward,
+        Needs::Gradients => Workload::Backward,
     };
     let opened = models::subject(&args.common, work, shutdown)?;
     let Subject { model, prompts, batch_tokens: tokens } = opened;
@@ -194,22 +198,32 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
     let kinds: Vec<UnitKind> = args.units.iter().copied().filter(has_any).collect();
     if kinds.is_empty() {
-        return Err(CliError::new(Exit::BadInput, "the model has none of these units").help("try --units head"));
+        return Err(CliError::new(Exit::BadInput, "the model has none of these units")
+            .help("try --units head"));
     }
     let bar = Bar::new("patching", args.common.run.json, shutdown);
     let (start, before) = (Instant::now(), model.transformer.passes());
-    let request = Request {
+    let request = ProbeRequest {
         kinds: &kinds,
         layers: layers.clone(),
         baseline,
-        ..Request::all(estimator, &model, &prompts, tokens)
+        ..ProbeRequest::all(estimator, &model, &prompts, tokens)
     };
     let deposit = measure(estimator, &request, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     let passes = model.transformer.passes().since(before);
-    let PerPrompt { forwards, backwards } = passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
+    let PerPrompt { forwards, backwards } =
+        passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
     bar.finish();
-    let clean = evaluate(&model, &prompts, tokens, &mut NoTaps, &Against::Nothing, &uspx_model::NoPulse)?.losses;
+    let clean = evaluate(
+        &model,
+        &prompts,
+        tokens,
+        &mut NoTaps,
+        &Against::Nothing,
+        &uspx_model::NoProgress,
+    )?
+    .losses;
     let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
     let (mut effects, mut errors) = (BTreeMap::new(), BTreeMap::new());
     for kind in kinds {
@@ -234,7 +248,9 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
 
 fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {
     let Some(text) = text else { return Ok(0..all) };
-    let parsed = text.split_once("..").and_then(|(a, b)| Some(a.parse::<u32>().ok()?..b.parse::<u32>().ok()?));
+    let parsed = text
+        .split_once("..")
+        .and_then(|(a, b)| Some(a.parse::<u32>().ok()?..b.parse::<u32>().ok()?));
     match parsed {
         Some(range) if range.start < range.end && range.end <= all => Ok(range),
         _ => Err(CliError::new(Exit::Usage, format!("`{text}` names no layers of this model"))
@@ -248,7 +264,8 @@ fn print_effects(report: &PatchReport) -> Result<()> {
         let errors = report.stderr.get(kind);
         for (layer, effects) in grid.iter().enumerate() {
             for (index, effect) in effects.iter().enumerate() {
-                let error = errors.and_then(|e| e.get(layer)?.get(index)).copied().unwrap_or(f64::NAN);
+                let error =
+                    errors.and_then(|e| e.get(layer)?.get(index)).copied().unwrap_or(f64::NAN);
                 rows.push((*effect, error, format!("{kind}:{layer}.{index}")));
             }
         }

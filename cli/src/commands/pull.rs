@@ -5,7 +5,7 @@ use crate::error::{CliError, Exit, Result};
 use crate::{output, progress};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use uspx_artifact::{Progress, PullOptions, PullReport, Pulled, Store, pull};
+use uspx_artifact::{PullOptions, PullReport, Pulled, Store, TransferProgress, pull};
 use uspx_runtime::Shutdown;
 
 /// Where students are kept when nothing else is said.
@@ -14,7 +14,8 @@ pub fn students(given: Option<&Path>) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let home = std::env::var_os("HOME").ok_or_else(|| {
-        CliError::new(Exit::Usage, "there is no HOME to keep students in").help("name a folder: --into DIR")
+        CliError::new(Exit::Usage, "there is no HOME to keep students in")
+            .help("name a folder: --into DIR")
     })?;
     Ok(PathBuf::from(home).join(".local/share/uspx/students"))
 }
@@ -27,7 +28,8 @@ pub async fn run(args: &PullArgs, shutdown: &Shutdown) -> Result<()> {
     let dest = students(args.into.as_deref())?;
     let url = source(args, &dest)?;
     let store = Store::open(&url)?;
-    let options = PullOptions { release: args.release, repair: args.repair, ..PullOptions::default() };
+    let options =
+        PullOptions { release: args.release, repair: args.repair, ..PullOptions::default() };
     let report = fetch(&store, &dest, &options, shutdown).await?;
     let remembered = dest.join(SOURCE);
     std::fs::write(&remembered, &url).map_err(|e| CliError::file(&remembered, &e))?;
@@ -39,7 +41,9 @@ fn source(args: &PullArgs, dest: &Path) -> Result<String> {
         // A folder is remembered by its full path: the next pull may be made from elsewhere.
         Some(url) if !url.contains("://") => {
             // One that is not there is named by the store itself.
-            Ok(Path::new(url).canonicalize().map_or_else(|_| url.clone(), |full| full.display().to_string()))
+            Ok(Path::new(url)
+                .canonicalize()
+                .map_or_else(|_| url.clone(), |full| full.display().to_string()))
         }
         Some(url) => Ok(url.clone()),
         None => remembered(&dest.join(SOURCE)),
@@ -58,9 +62,14 @@ fn remembered(path: &Path) -> Result<String> {
 }
 
 /// Pulls with a progress bar; Ctrl-C leaves the student in use as it is.
-pub async fn fetch(store: &Store, dest: &Path, options: &PullOptions, shutdown: &Shutdown) -> Result<PullReport> {
+pub async fn fetch(
+    store: &Store,
+    dest: &Path,
+    options: &PullOptions,
+    shutdown: &Shutdown,
+) -> Result<PullReport> {
     let bar = progress::bytes("pulling");
-    let tell = |p: Progress| {
+    let tell = |p: TransferProgress| {
         bar.set_length(p.total);
         if p.done > bar.position() {
             // What was here already is not part of the speed.
@@ -72,7 +81,7 @@ pub async fn fetch(store: &Store, dest: &Path, options: &PullOptions, shutdown: 
     };
     let report = tokio::select! {
         report = pull(store, dest, options, &tell) => report?,
-        () = shutdown.asked() => {
+        () = shutdown.cancelled() => {
             return Err(CliError::new(Exit::Interrupted, "stopped; pulled again, it goes on from here"));
         }
     };

@@ -1,4 +1,5 @@
-//! `uspx run`: chat with the student that was pulled, or with any model, by our own engine or an installed llama.cpp.
+//! `uspx run`: chat with the student that was pulled, or with any model, by our own engine or an
+//! installed llama.cpp.
 
 mod llama_cpp;
 
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use uspx_model::chat::{Bounds, Chat, Part, Turn};
+use uspx_model::chat::{Bounds, Chat, ReplyPart, Turn};
 use uspx_model::generate::{Choice, generate, sampler};
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, ModelError};
@@ -24,7 +25,9 @@ pub fn run(args: &ChatArgs, shutdown: &Shutdown) -> Result<()> {
         None => pulled(args.from.as_deref(), args.format)?,
     };
     let mut engine = match llama_cpp::chosen(args, &path)? {
-        Some(program) => Engine::LlamaCpp(Box::new(LlamaCpp::start(&program, &path, args, shutdown)?)),
+        Some(program) => {
+            Engine::LlamaCpp(Box::new(LlamaCpp::start(&program, &path, args, shutdown)?))
+        }
         None => Engine::own(models::model(&path, &args.run)?, args, shutdown),
     };
     let mut turns: Vec<Turn> = args.system.iter().map(|s| Turn::system(s)).collect();
@@ -52,7 +55,8 @@ pub fn pulled(from: Option<&Path>, format: StudentFormat) -> Result<PathBuf> {
         StudentFormat::Gguf => {
             let gguf = release.manifest.files.iter().find(|f| f.path.ends_with(".gguf"));
             let gguf = gguf.ok_or_else(|| {
-                CliError::new(Exit::NotFound, "this release has no GGUF file").help("use --format gptq")
+                CliError::new(Exit::NotFound, "this release has no GGUF file")
+                    .help("use --format gptq")
             })?;
             Ok(release.folder.join(&gguf.path))
         }
@@ -68,7 +72,8 @@ struct Answer {
     reasoning: Option<String>,
     tokens: usize,
     ended: bool,
-    /// Tokens per second of decoding: the time from the first token to the last, the prompt left out.
+    /// Tokens per second of decoding: the time from the first token to the last, the prompt left
+    /// out.
     tokens_per_second: f64,
     /// Tokens per second of reading the prompt.
     prompt_tokens_per_second: f64,
@@ -84,12 +89,16 @@ enum Engine<'a> {
 
 impl<'a> Engine<'a> {
     fn own(model: LoadedModel, args: &ChatArgs, shutdown: &'a Shutdown) -> Self {
-        let choice = if args.temperature > 0.0 { sampler(args.seed, args.temperature) } else { Choice::Greedy };
+        let choice = if args.temperature > 0.0 {
+            sampler(args.seed, args.temperature)
+        } else {
+            Choice::Greedy
+        };
         Self::Own { model: Box::new(model), choice, shutdown }
     }
 
-    /// Answers the conversation so far, and prints the words: as they are made, or at the end by llama.cpp. `None` where
-    /// nobody reads them any more.
+    /// Answers the conversation so far, and prints the words: as they are made, or at the end by
+    /// llama.cpp. `None` where nobody reads them any more.
     fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Option<Answer>> {
         match self {
             Self::Own { model, choice, shutdown } => answer(model, turns, args, choice, shutdown),
@@ -125,14 +134,18 @@ fn answer(
     let sequence = model.chat.conversation(turns)?;
     let (mut shown, unread) = (Shown::new(args), Cell::new(false));
     let mut watch = |site: uspx_model::taps::Site<'_>, _: &candle_core::Tensor| {
-        let first = matches!(site, uspx_model::taps::Site::Residual { layer: 0 });
-        if first && (shutdown.is_asked() || unread.get()) { Err(ModelError::Stopped) } else { Ok(None) }
+        let first = matches!(site, uspx_model::taps::Site::ResidPre { layer: 0 });
+        if first && (shutdown.is_cancelled() || unread.get()) {
+            Err(ModelError::Stopped)
+        } else {
+            Ok(None)
+        }
     };
     let (start, mut first) = (Instant::now(), None);
     let bounds = args.run.bounds(args.max_new_tokens);
     let answers = generate(model, &[&sequence], bounds, choice, &mut watch, &mut |_, id, part| {
         first.get_or_insert_with(Instant::now);
-        if part == Part::Answer {
+        if part == ReplyPart::Answer {
             shown.push(&model.chat, id);
             unread.set(shown.is_over());
         }
@@ -141,7 +154,10 @@ fn answer(
     if !shown.end(&model.chat)? {
         return Ok(None);
     }
-    let ids = answers?.into_iter().next().ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
+    let ids = answers?
+        .into_iter()
+        .next()
+        .ok_or_else(|| CliError::new(Exit::Failed, "no answer was made"))?;
     let first = first.unwrap_or(end);
     // The first token comes of the prompt's pass; the end of the turn takes a step like any other.
     let written = ids.reasoning.len() + ids.ids.len();
@@ -158,7 +174,7 @@ fn answer(
 }
 
 /// What was written before the answer; says so where it never came to one.
-fn reasoning(chat: &Chat, answer: &uspx_model::chat::Answer) -> Option<String> {
+fn reasoning(chat: &Chat, answer: &uspx_model::chat::Reply) -> Option<String> {
     if answer.unfinished {
         let written = answer.reasoning.len();
         eprintln!(
@@ -227,7 +243,8 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
             output::remark("> ");
         }
         let mut line = String::new();
-        let read = input.lock().read_line(&mut line).map_err(|e| CliError::new(Exit::BadInput, e))?;
+        let read =
+            input.lock().read_line(&mut line).map_err(|e| CliError::new(Exit::BadInput, e))?;
         if read == 0 {
             return Ok(());
         }
@@ -244,10 +261,18 @@ fn chat(engine: &mut Engine<'_>, mut turns: Vec<Turn>, args: &ChatArgs) -> Resul
 }
 
 /// Greedy answers to single prompts, for the demo's last page.
-pub fn answers(model: &LoadedModel, prompts: &[uspx_domain::Prompt], bound: usize) -> Result<Vec<String>> {
-    let asked = prompts.iter().map(|p| model.chat.sequence(p, None)).collect::<uspx_model::Result<Vec<_>>>()?;
+pub fn answers(
+    model: &LoadedModel,
+    prompts: &[uspx_domain::Prompt],
+    bound: usize,
+) -> Result<Vec<String>> {
+    let asked = prompts
+        .iter()
+        .map(|p| model.chat.sequence(p, None))
+        .collect::<uspx_model::Result<Vec<_>>>()?;
     let asked: Vec<_> = asked.iter().collect();
     let bounds = Bounds::answer(bound);
-    let answers = generate(model, &asked, bounds, &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {})?;
+    let answers =
+        generate(model, &asked, bounds, &mut Choice::Greedy, &mut NoTaps, &mut |_, _, _| {})?;
     Ok(answers.iter().map(|a| model.chat.answer_text(&a.ids)).collect())
 }

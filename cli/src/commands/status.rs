@@ -33,8 +33,9 @@ impl Source<'_> {
             Self::Folder(folder) => {
                 let path = folder.join("status.json");
                 let text = std::fs::read(&path).map_err(|e| {
-                    CliError::file(&path, &e)
-                        .help("name the state folder of a coordinator that was started on this machine")
+                    CliError::file(&path, &e).help(
+                        "name the state folder of a coordinator that was started on this machine",
+                    )
                 })?;
                 serde_json::from_slice(&text)
                     .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))
@@ -47,12 +48,14 @@ impl Source<'_> {
 pub async fn run(args: &StatusArgs, shutdown: &Shutdown) -> Result<()> {
     let source = match (&args.nats, &args.state) {
         (Some(url), _) => Source::Bus(Box::new(
-            NatsBus::connect(&NatsOptions { connect_within: PATIENCE, ..NatsOptions::new(url) }).await?,
+            NatsBus::connect(&NatsOptions { connect_within: PATIENCE, ..NatsOptions::new(url) })
+                .await?,
         )),
         (None, Some(folder)) => Source::Folder(folder),
         (None, None) => {
-            return Err(CliError::new(Exit::Usage, "which colony?")
-                .help("name its server (--nats URL) or its coordinator's state folder (--state DIR)"));
+            return Err(CliError::new(Exit::Usage, "which colony?").help(
+                "name its server (--nats URL) or its coordinator's state folder (--state DIR)",
+            ));
         }
     };
     loop {
@@ -67,7 +70,7 @@ pub async fn run(args: &StatusArgs, shutdown: &Shutdown) -> Result<()> {
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
-            () = shutdown.asked() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(()),
         }
     }
 }
@@ -75,8 +78,10 @@ pub async fn run(args: &StatusArgs, shutdown: &Shutdown) -> Result<()> {
 fn show(status: &StatusMessage) -> Result<()> {
     let mut table = output::table(&["colony", &status.colony]);
     table.add_row(["stage", &format!("{} (epoch {})", status.stage, status.epoch)]);
-    let tasks =
-        format!("{} open, {} answered, {} given up", status.tasks_open, status.tasks_answered, status.tasks_failed);
+    let tasks = format!(
+        "{} open, {} answered, {} given up",
+        status.tasks_open, status.tasks_answered, status.tasks_failed
+    );
     table.add_row(["tasks", &tasks]);
     if let Some(mask) = &status.mask {
         let text = format!(
@@ -94,19 +99,25 @@ fn show(status: &StatusMessage) -> Result<()> {
         table.add_row(row);
     }
     for worker in &status.workers {
-        let current = worker.current.map_or_else(String::new, |c| format!(", task {}/{}", c.done, c.total));
-        let text = format!("{} on {}{current}, {} answers", worker.state, worker.device, worker.answered);
+        let current =
+            worker.current.map_or_else(String::new, |c| format!(", task {}/{}", c.done, c.total));
+        let text =
+            format!("{} on {}{current}, {} answers", worker.state, worker.device, worker.answered);
         table.add_row([format!("worker {}", worker.worker), text]);
     }
     output::line(&table.to_string())
 }
 
-/// What to bear in mind: why tasks failed, which prompts were left out or have a seam, how much of the answers is labelled.
+/// What to bear in mind: why tasks failed, which prompts were left out or have a seam, how much of
+/// the answers is labelled.
 fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
     let counted = |what: &'static str| {
         move |r: &ReasonStatus| [what.to_owned(), format!("{} × {}: {}", r.count, r.work, r.reason)]
     };
-    let labels = status.labels.iter().map(|labels| ["labels".to_owned(), Coverage::from(*labels).to_string()]);
+    let labels = status
+        .labels
+        .iter()
+        .map(|labels| ["labels".to_owned(), Coverage::from(*labels).to_string()]);
     let left_out = status.skipped.iter().map(|s| ["left out".to_owned(), s.text.clone()]);
     let given_up = status.given_up.iter().map(counted("given up"));
     let attempts = status.failed_attempts.iter().map(counted("failed attempts"));

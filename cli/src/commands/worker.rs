@@ -60,7 +60,10 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
     if args.with_parent {
         end_with_parent(shutdown.clone());
     }
-    let options = NatsOptions { client_name: format!("uspx worker {id}"), ..NatsOptions::new(&settings.nats) };
+    let options = NatsOptions {
+        client_name: format!("uspx worker {id}"),
+        ..NatsOptions::new(&settings.nats)
+    };
     let bus = Arc::new(NatsBus::connect(&options).await?);
     let store = Store::open(&settings.store)?;
     store.check().await?;
@@ -79,6 +82,6 @@ fn end_with_parent(shutdown: Shutdown) {
         let mut input = tokio::io::stdin();
         let mut byte = [0];
         while matches!(input.read(&mut byte).await, Ok(n) if n > 0) {}
-        shutdown.ask();
+        shutdown.cancel();
     });
 }

@@ -1,4 +1,5 @@
-//! Which worker gets a task: one that speaks it, has room, was not asked before, and holds the model already.
+//! Which worker gets a task: one that speaks it, has room, was not asked before, and holds the
+//! model already.
 
 use uspx_domain::WorkerId;
 
@@ -17,10 +18,16 @@ pub struct WorkerView {
     pub failures: u32,
 }
 
-/// The worker to ask next, of those that are heard of and trusted; none where all that may be asked have their hands full.
+/// The worker to ask next, of those that are heard of and trusted; none where all that may be asked
+/// have their hands full.
 ///
-/// Whoever does not speak the task is never asked; whoever was asked before only when nobody else is left.
-pub fn assign(workers: &[WorkerView], asked: impl Fn(&WorkerId) -> bool, ahead: u32) -> Option<WorkerId> {
+/// Whoever does not speak the task is never asked; whoever was asked before only when nobody else
+/// is left.
+pub fn assign(
+    workers: &[WorkerView],
+    asked: impl Fn(&WorkerId) -> bool,
+    ahead: u32,
+) -> Option<WorkerId> {
     let able = || workers.iter().filter(|w| w.speaks);
     let anyone_new = able().any(|w| !asked(&w.id));
     let allowed = able().filter(|w| w.busy < ahead && (!anyone_new || !asked(&w.id)));

@@ -1,11 +1,12 @@
-//! One score per unit from everything measured on it: exact effects, shrunk towards what cheap scores predict.
+//! One score per unit from everything measured on it: exact effects, shrunk towards what cheap
+//! scores predict.
 //!
-//! The prediction is a linear regression of exact effects on cheap scores; the shrinkage is empirical Bayes (Efron &
-//! Morris 1975; the regression form is Fay & Herriot 1979). Where too little exact evidence exists, the first cheap score
-//! stands alone (EASY-EP for experts).
+//! The prediction is a linear regression of exact effects on cheap scores; the shrinkage is
+//! empirical Bayes (Efron & Morris 1975; the regression form is Fay & Herriot 1979). Where too
+//! little exact evidence exists, the first cheap score stands alone (EASY-EP for experts).
 
 use crate::state::Trails;
-use crate::trail::Estimate;
+use crate::trail::UnitEstimate;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uspx_domain::{ModelShape, Statistic, Unit, UnitKind};
@@ -13,7 +14,8 @@ use uspx_domain::{ModelShape, Statistic, Unit, UnitKind};
 /// How many cheap scores the regression uses.
 const PREDICTORS: usize = 2;
 
-/// Prompts' worth of pooled spread mixed into a unit's own, so that a unit seen a few times is not trusted too much.
+/// Prompts' worth of pooled spread mixed into a unit's own, so that a unit seen a few times is not
+/// trusted too much.
 const POOLED_PROMPTS: f64 = 4.0;
 
 /// A unit's score, per response token.
@@ -60,17 +62,21 @@ pub fn score(trails: &Trails, shape: &ModelShape, kind: UnitKind) -> Option<Scor
     Some(Scored { basis: Basis::Cheap(statistic), scores: scores.collect() })
 }
 
-fn estimates(trails: &Trails, statistic: Statistic, units: &[Unit]) -> Vec<Option<Estimate>> {
-    units.iter().map(|u| trails.get(statistic, *u).and_then(Estimate::of)).collect()
+fn estimates(trails: &Trails, statistic: Statistic, units: &[Unit]) -> Vec<Option<UnitEstimate>> {
+    units.iter().map(|u| trails.get(statistic, *u).and_then(UnitEstimate::of)).collect()
 }
 
-/// The cheap scores that are known of any unit, best first. A unit that is missing was never reached: nothing is known for it.
-fn cheap<'a>(trails: &'a Trails, units: &'a [Unit]) -> impl Iterator<Item = (Statistic, Vec<Option<Estimate>>)> + 'a {
+/// The cheap scores that are known of any unit, best first. A unit that is missing was never
+/// reached: nothing is known for it.
+fn cheap<'a>(
+    trails: &'a Trails,
+    units: &'a [Unit],
+) -> impl Iterator<Item = (Statistic, Vec<Option<UnitEstimate>>)> + 'a {
     let columns = Statistic::cheap().into_iter().map(|s| (s, estimates(trails, s, units)));
     columns.filter(|(_, column)| column.iter().any(Option::is_some))
 }
 
-fn plain(estimate: Option<&Estimate>) -> Score {
+fn plain(estimate: Option<&UnitEstimate>) -> Score {
     match estimate {
         Some(e) => Score { mean: e.mean, error: e.standard_error(), effective: e.effective },
         None => Score { mean: 0.0, error: 0.0, effective: 0.0 },
@@ -86,12 +92,14 @@ struct Features {
 fn features(trails: &Trails, units: &[Unit]) -> Features {
     let columns: Vec<Vec<f64>> =
         cheap(trails, units).take(PREDICTORS).map(|(_, column)| standardised(&column)).collect();
-    let row = |at: usize| std::iter::once(1.0).chain(columns.iter().filter_map(|c| c.get(at).copied())).collect();
+    let row = |at: usize| {
+        std::iter::once(1.0).chain(columns.iter().filter_map(|c| c.get(at).copied())).collect()
+    };
     Features { width: columns.len() + 1, rows: (0..units.len()).map(row).collect() }
 }
 
 /// Mean 0 and variance 1.
-fn standardised(column: &[Option<Estimate>]) -> Vec<f64> {
+fn standardised(column: &[Option<UnitEstimate>]) -> Vec<f64> {
     let values: Vec<f64> = column.iter().map(|e| e.map_or(0.0, |e| e.mean)).collect();
     let n = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -100,11 +108,20 @@ fn standardised(column: &[Option<Estimate>]) -> Vec<f64> {
     values.iter().map(|v| (v - mean) * scale).collect()
 }
 
-/// Exact effects drawn towards the prediction, each by as much as its error exceeds the prediction's.
-fn shrink(units: &[Unit], exact: &[Option<Estimate>], features: &Features) -> BTreeMap<Unit, Score> {
+/// Exact effects drawn towards the prediction, each by as much as its error exceeds the
+/// prediction's.
+fn shrink(
+    units: &[Unit],
+    exact: &[Option<UnitEstimate>],
+    features: &Features,
+) -> BTreeMap<Unit, Score> {
     let measured = steadied(exact);
-    let seen: Vec<(&[f64], f64)> =
-        features.rows.iter().zip(&measured).filter_map(|(row, s)| s.map(|s| (row.as_slice(), s.mean))).collect();
+    let seen: Vec<(&[f64], f64)> = features
+        .rows
+        .iter()
+        .zip(&measured)
+        .filter_map(|(row, s)| s.map(|s| (row.as_slice(), s.mean)))
+        .collect();
     let weights = least_squares(&seen, features.width);
     let predict = |row: &[f64]| row.iter().zip(&weights).map(|(x, w)| x * w).sum::<f64>();
     let predicted: Vec<f64> = features.rows.iter().map(|row| predict(row)).collect();
@@ -117,17 +134,19 @@ fn shrink(units: &[Unit], exact: &[Option<Estimate>], features: &Features) -> BT
 }
 
 /// Exact scores whose spread is mixed with the pooled one.
-fn steadied(exact: &[Option<Estimate>]) -> Vec<Option<Score>> {
+fn steadied(exact: &[Option<UnitEstimate>]) -> Vec<Option<Score>> {
     let known = || exact.iter().flatten();
     let pooled = known().map(|e| e.spread).sum::<f64>() / (known().count().max(1) as f64);
-    let steady = |e: &Estimate| {
-        let spread = (e.spread * e.effective + pooled * POOLED_PROMPTS) / (e.effective + POOLED_PROMPTS);
+    let steady = |e: &UnitEstimate| {
+        let spread =
+            (e.spread * e.effective + pooled * POOLED_PROMPTS) / (e.effective + POOLED_PROMPTS);
         Score { mean: e.mean, error: (spread / e.effective).sqrt(), effective: e.effective }
     };
     exact.iter().map(|e| e.as_ref().map(steady)).collect()
 }
 
-/// Variance of true effects about the prediction, by moments; never less than a twentieth of what is seen.
+/// Variance of true effects about the prediction, by moments; never less than a twentieth of what
+/// is seen.
 fn prediction_variance(measured: &[Option<Score>], predicted: &[f64], width: usize) -> f64 {
     let misses: Vec<(f64, f64)> = measured
         .iter()
@@ -147,7 +166,11 @@ fn blend(score: Score, guess: f64, doubt: f64) -> Score {
         return score;
     }
     let own = doubt / (noise + doubt);
-    Score { mean: own * score.mean + (1.0 - own) * guess, error: (own * noise).sqrt(), effective: score.effective }
+    Score {
+        mean: own * score.mean + (1.0 - own) * guess,
+        error: (own * noise).sqrt(),
+        effective: score.effective,
+    }
 }
 
 /// Weights of the least-squares fit, by the normal equations with a whisper of ridge.
@@ -155,8 +178,11 @@ fn least_squares(rows: &[(&[f64], f64)], width: usize) -> Vec<f64> {
     let mut system = vec![vec![0.0; width + 1]; width];
     for (at, equation) in system.iter_mut().enumerate() {
         for (to, cell) in equation.iter_mut().enumerate() {
-            let term = |(row, y): &(&[f64], f64)| feature(row, at) * if to == width { *y } else { feature(row, to) };
-            *cell = rows.iter().map(term).sum::<f64>() + if at == to { 1e-9 * rows.len() as f64 } else { 0.0 };
+            let term = |(row, y): &(&[f64], f64)| {
+                feature(row, at) * if to == width { *y } else { feature(row, to) }
+            };
+            *cell = rows.iter().map(term).sum::<f64>()
+                + if at == to { 1e-9 * rows.len() as f64 } else { 0.0 };
         }
     }
     solve(system)
@@ -171,7 +197,8 @@ fn solve(mut system: Vec<Vec<f64>>) -> Vec<f64> {
     for at in 0..system.len() {
         let Some(pivot) = system.get(at).cloned() else { break };
         let head = feature(&pivot, at);
-        let pivot: Vec<f64> = pivot.iter().map(|x| if head > 0.0 { x / head } else { 0.0 }).collect();
+        let pivot: Vec<f64> =
+            pivot.iter().map(|x| if head > 0.0 { x / head } else { 0.0 }).collect();
         for (row, equation) in system.iter_mut().enumerate() {
             let factor = feature(equation, at);
             for (cell, p) in equation.iter_mut().zip(&pivot) {
@@ -209,21 +236,25 @@ mod tests {
         assert!(vague.error < 1.0 && vague.error > sharp.error);
     }
 
-    /// True effects, a cheap score that knows something of them, and a few noisy exact measurements.
+    /// True effects, a cheap score that knows something of them, and a few noisy exact
+    /// measurements.
     #[test]
     fn shrinking_halves_the_error_of_scarce_measurements() {
         let mut dice = crate::Dice::new(4, "shrink", 0);
-        let units: Vec<Unit> = (0..64).map(|index| Unit { kind: UnitKind::Expert, layer: 0, index }).collect();
+        let units: Vec<Unit> =
+            (0..64).map(|index| Unit { kind: UnitKind::Expert, layer: 0, index }).collect();
         let truth: Vec<f64> = units.iter().map(|_| dice.normal().abs()).collect();
         let rows = truth.iter().map(|t| vec![1.0, t + 0.4 * dice.normal()]).collect();
         let features = Features { width: 2, rows };
-        let mut measure = |t: &f64| Some(Estimate { mean: t + dice.normal(), spread: 5.0, effective: 5.0 });
-        let exact: Vec<Option<Estimate>> = truth.iter().map(&mut measure).collect();
+        let mut measure =
+            |t: &f64| Some(UnitEstimate { mean: t + dice.normal(), spread: 5.0, effective: 5.0 });
+        let exact: Vec<Option<UnitEstimate>> = truth.iter().map(&mut measure).collect();
         let scores = shrink(&units, &exact, &features);
         let error = |got: &dyn Fn(usize) -> f64| {
             truth.iter().enumerate().map(|(i, t)| (got(i) - t) * (got(i) - t)).sum::<f64>()
         };
-        let (raw, shrunk) = (error(&|i| exact[i].unwrap().mean), error(&|i| scores[&units[i]].mean));
+        let (raw, shrunk) =
+            (error(&|i| exact[i].unwrap().mean), error(&|i| scores[&units[i]].mean));
         assert!(shrunk < raw / 2.0, "{shrunk} {raw}");
         assert!(scores.values().all(|s| s.error > 0.0 && s.error < 1.0));
     }
@@ -232,10 +263,15 @@ mod tests {
     fn a_cheap_score_stands_in_until_exact_effects_exist() {
         let shape = crate::test_shape(2, 8);
         assert_eq!(score(&Trails::default(), &shape, UnitKind::Expert), None);
-        let column =
-            |unit: Unit, statistic| uspx_domain::Column { unit, statistic, values: vec![unit.index as f32, 1.0] };
+        let column = |unit: Unit, statistic| uspx_domain::Column {
+            unit,
+            statistic,
+            values: vec![unit.index as f32, 1.0],
+        };
         let outcome = |statistic| {
-            let prompts = ["a", "b"].map(|id| uspx_domain::PromptTokens { id: id.into(), tokens: 2 }).to_vec();
+            let prompts = ["a", "b"]
+                .map(|id| uspx_domain::PromptTokens { id: id.into(), tokens: 2 })
+                .to_vec();
             let columns = shape.units(UnitKind::Expert).map(|u| column(u, statistic)).collect();
             uspx_domain::Outcome::Scores(uspx_domain::Deposit { prompts, columns, moments: vec![] })
         };
@@ -247,8 +283,14 @@ mod tests {
         });
         let purpose = crate::Purpose::Evidence;
         let model = uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"));
-        let task =
-            crate::PlannedTask { id: uspx_domain::TaskId::derived(b"t"), epoch: 1, index: 0, model, purpose, work };
+        let task = crate::PlannedTask {
+            id: uspx_domain::TaskId::derived(b"t"),
+            epoch: 1,
+            index: 0,
+            model,
+            purpose,
+            work,
+        };
         let mut trails = Trails::default();
         trails.gather(&task, &outcome(Statistic::EASY_EP));
         let cheap = score(&trails, &shape, UnitKind::Expert).unwrap();

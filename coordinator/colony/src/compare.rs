@@ -5,7 +5,8 @@ use crate::campaign::TrustPlan;
 use std::collections::BTreeMap;
 use uspx_domain::{Answer, Deposit, LossRow, Outcome, Statistic, Unit, WorkerId};
 
-/// Whether two answers say the same within what two machines may differ by; none where they cannot be compared.
+/// Whether two answers say the same within what two machines may differ by; none where they cannot
+/// be compared.
 pub fn compare(first: &Answer, later: &Answer, trust: &TrustPlan) -> Option<bool> {
     match (&first.outcome, &later.outcome) {
         (Outcome::Scores(a), Outcome::Scores(b)) => Some(same_deposits(a, b, trust)),
@@ -16,8 +17,9 @@ pub fn compare(first: &Answer, later: &Answer, trust: &TrustPlan) -> Option<bool
 
 fn same_deposits(a: &Deposit, b: &Deposit, trust: &TrustPlan) -> bool {
     let (x, y) = (numbers(a), numbers(b));
-    let flat =
-        |numbers: &BTreeMap<(Statistic, Unit), Vec<f32>>| -> Vec<f32> { numbers.values().flatten().copied().collect() };
+    let flat = |numbers: &BTreeMap<(Statistic, Unit), Vec<f32>>| -> Vec<f32> {
+        numbers.values().flatten().copied().collect()
+    };
     a.prompts == b.prompts && x.keys().eq(y.keys()) && close(&flat(&x), &flat(&y), trust)
 }
 
@@ -32,7 +34,9 @@ fn numbers(deposit: &Deposit) -> BTreeMap<(Statistic, Unit), Vec<f32>> {
 }
 
 fn same_losses(a: &[LossRow], b: &[LossRow], trust: &TrustPlan) -> bool {
-    let texts = |rows: &[LossRow]| rows.iter().map(|r| (r.prompts.clone(), r.bytes.clone())).collect::<Vec<_>>();
+    let texts = |rows: &[LossRow]| {
+        rows.iter().map(|r| (r.prompts.clone(), r.bytes.clone())).collect::<Vec<_>>()
+    };
     let nats = |rows: &[LossRow]| rows.iter().flat_map(|r| r.nats.clone()).collect::<Vec<f32>>();
     texts(a) == texts(b) && close(&nats(a), &nats(b), trust)
 }
@@ -46,16 +50,19 @@ fn close(a: &[f32], b: &[f32], trust: &TrustPlan) -> bool {
     a.len() == b.len() && a.iter().zip(b).filter(apart).count() <= trust.outliers.of(a.len())
 }
 
-/// Why a worker is to be quarantined, if it is: too many refused answers, or comparisons that single it out.
+/// Why a worker is to be quarantined, if it is: too many refused answers, or comparisons that
+/// single it out.
 ///
-/// Of two that disagree nobody can say who is wrong. A worker is singled out when it disagrees with two others, or with
-/// one that others agree with while nobody agrees with it.
+/// Of two that disagree nobody can say who is wrong. A worker is singled out when it disagrees with
+/// two others, or with one that others agree with while nobody agrees with it.
 pub fn suspicion(state: &State, worker: &WorkerId, trust: &TrustPlan) -> Option<String> {
     let account = state.accounts.get(worker).filter(|a| a.quarantined.is_none())?;
     if account.refused >= trust.refusals {
         return Some(format!("{} of its answers failed a check", account.refused));
     }
-    let good = |other: &WorkerId| state.accounts.get(other).is_some_and(|a| a.agreed > 0 && a.quarantined.is_none());
+    let good = |other: &WorkerId| {
+        state.accounts.get(other).is_some_and(|a| a.agreed > 0 && a.quarantined.is_none())
+    };
     match account.disagreed.len() {
         0 => None,
         1 if account.agreed == 0 && account.disagreed.iter().any(good) => {
@@ -73,7 +80,8 @@ mod tests {
     use uspx_domain::{PromptTokens, TaskId};
 
     fn answer(nats: &[f32]) -> Answer {
-        let prompts = (0..nats.len()).map(|i| PromptTokens { id: format!("p{i}"), tokens: 3 }).collect();
+        let prompts =
+            (0..nats.len()).map(|i| PromptTokens { id: format!("p{i}"), tokens: 3 }).collect();
         let row = LossRow { prompts, nats: nats.to_vec(), bytes: vec![9; nats.len()] };
         Answer {
             task: TaskId::derived(b"t"),

@@ -11,7 +11,8 @@ const STEP: f64 = 1.0 / 9_007_199_254_740_992.0;
 pub struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// The stream of one purpose (a short name) and its number, for example an epoch, under the campaign's seed.
+    /// The stream of one purpose (a short name) and its number, for example an epoch, under the
+    /// campaign's seed.
     pub fn new(seed: u64, purpose: &str, number: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&seed.to_le_bytes()).update(&number.to_le_bytes()).update(purpose.as_bytes());
@@ -34,7 +35,8 @@ impl Dice {
         (self.0.next_u64() >> 11) as f64 * STEP
     }
 
-    /// Nearly a standard normal: twelve uniforms less 6 (Irwin–Hall), because exact methods need `ln` and `cos`.
+    /// Nearly a standard normal: twelve uniforms less 6 (Irwin–Hall), because exact methods need
+    /// `ln` and `cos`.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
@@ -46,9 +48,11 @@ impl Dice {
         }
     }
 
-    /// Up to `count` different places of `weights`, each drawn in proportion to what is left of the weights.
+    /// Up to `count` different places of `weights`, each drawn in proportion to what is left of the
+    /// weights.
     pub fn draw(&mut self, weights: &[f64], count: usize) -> Vec<usize> {
-        let mut left: Vec<(usize, f64)> = weights.iter().copied().enumerate().filter(|(_, w)| *w > 0.0).collect();
+        let mut left: Vec<(usize, f64)> =
+            weights.iter().copied().enumerate().filter(|(_, w)| *w > 0.0).collect();
         let mut drawn = Vec::new();
         while drawn.len() < count && !left.is_empty() {
             let at = pick(&left, self.unit());

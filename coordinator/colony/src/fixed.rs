@@ -11,9 +11,12 @@ const SCALE: f64 = 4_294_967_296.0;
 
 /// A number of 2^-32ths.
 ///
-/// Additions wrap, and are therefore associative without exception; values are bounded where answers are checked
-/// (|x| ≤ 2^20, so x² ≤ 2^40), which leaves room for 2^34 prompts before a wrap could happen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Additions wrap, and are therefore associative without exception; values are bounded where
+/// answers are checked (|x| ≤ 2^20, so x² ≤ 2^40), which leaves room for 2^34 prompts before a wrap
+/// could happen.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(from = "(i64, u64)", into = "(i64, u64)")]
 pub struct Fixed(i128);
 
@@ -153,6 +156,9 @@ mod tests {
         assert_eq!(Share::percent(50).of(5), 3);
         assert_eq!(Share::percent(40).of(64), 26);
         assert_eq!(Share::percent(75).rest(), Share::percent(25));
-        assert_eq!((Share::nearest(0.5), Share::nearest(7.0)), (Share::percent(50), Share::percent(100)));
+        assert_eq!(
+            (Share::nearest(0.5), Share::nearest(7.0)),
+            (Share::percent(50), Share::percent(100))
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! The release gate: a student is published only if it is surely better on held-out prompts, and worse for no tag.
+//! The release gate: a student is published only if it is surely better on held-out prompts, and
+//! worse for no tag.
 //!
-//! Paired bootstrap over gate prompts (Efron & Tibshirani 1993, ch. 13) of the difference in bits per byte.
+//! Paired bootstrap over gate prompts (Efron & Tibshirani 1993, ch. 13) of the difference in bits
+//! per byte.
 
 use crate::state::Judged;
 use crate::{Contender, Dice, Fixed, State};
@@ -23,7 +25,7 @@ pub struct GateReport {
     /// The rival.
     pub old: f64,
     /// The difference (negative: the student is better), with its intervals.
-    pub difference: Difference,
+    pub difference: PairedDifference,
     /// Tags with enough prompts.
     pub tags: BTreeMap<String, TagReport>,
     /// Why it is refused; none lets it pass.
@@ -32,7 +34,7 @@ pub struct GateReport {
 
 /// A paired difference in bits per byte.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct PairedDifference {
     /// On the prompts as they are.
     pub mean: f64,
     /// The two-sided 95 % interval's ends (2.5 and 97.5 %).
@@ -77,7 +79,9 @@ struct Both {
 
 /// Prompts that both were judged on, by place.
 fn paired(new: &BTreeMap<u32, Judged>, old: &BTreeMap<u32, Judged>) -> BTreeMap<u32, Both> {
-    let both = |(at, n): (&u32, &Judged)| old.get(at).map(|o| (*at, Both { new: n.nats, old: o.nats, bytes: n.bytes }));
+    let both = |(at, n): (&u32, &Judged)| {
+        old.get(at).map(|o| (*at, Both { new: n.nats, old: o.nats, bytes: n.bytes }))
+    };
     new.iter().filter_map(both).collect()
 }
 
@@ -87,18 +91,20 @@ pub fn difference(
     old: &BTreeMap<u32, Judged>,
     dice: &mut Dice,
     resamples: u32,
-) -> Option<Difference> {
+) -> Option<PairedDifference> {
     let pairs: Vec<Both> = paired(new, old).into_values().collect();
     let mean = pooled(pairs.iter())?;
     let resample = |dice: &mut Dice| {
-        let picks: Vec<&Both> =
-            pairs.iter().filter_map(|_| pairs.get(dice.below(pairs.len() as u32) as usize)).collect();
+        let picks: Vec<&Both> = pairs
+            .iter()
+            .filter_map(|_| pairs.get(dice.below(pairs.len() as u32) as usize))
+            .collect();
         pooled(picks.into_iter()).unwrap_or(mean)
     };
     let mut draws: Vec<f64> = (0..resamples).map(|_| resample(dice)).collect();
     draws.sort_by(f64::total_cmp);
     let at = |millionths| quantile(&draws, millionths).unwrap_or(mean);
-    Some(Difference { mean, low: at(25_000), high: at(975_000), upper: at(950_000) })
+    Some(PairedDifference { mean, low: at(25_000), high: at(975_000), upper: at(950_000) })
 }
 
 /// Σ(new − old) over Σ bytes, in bits. Sums are exact, so a resample's order cannot matter.
@@ -144,14 +150,22 @@ pub fn gate(state: &State) -> Option<GateReport> {
 
 fn refusal(report: &GateReport, wanted: usize, worse: f64) -> Option<String> {
     if f64::from(report.prompts) < COVERAGE * wanted as f64 {
-        return Some(format!("only {} of {wanted} gate prompts were judged for both", report.prompts));
+        return Some(format!(
+            "only {} of {wanted} gate prompts were judged for both",
+            report.prompts
+        ));
     }
     if report.difference.upper >= 0.0 {
         let upper = report.difference.upper;
-        return Some(format!("not surely better: the 95 % upper bound of the difference is {upper:+.4} bits per byte"));
+        return Some(format!(
+            "not surely better: the 95 % upper bound of the difference is {upper:+.4} bits per byte"
+        ));
     }
     let bad = report.tags.iter().find(|(_, t)| t.new > t.old * (1.0 + worse))?;
-    Some(format!("worse on tag `{}`: {:.4} against {:.4} bits per byte", bad.0, bad.1.new, bad.1.old))
+    Some(format!(
+        "worse on tag `{}`: {:.4} against {:.4} bits per byte",
+        bad.0, bad.1.new, bad.1.old
+    ))
 }
 
 fn tags(state: &State, pairs: &BTreeMap<u32, Both>, least: u32) -> BTreeMap<String, TagReport> {
@@ -208,7 +222,8 @@ mod tests {
         let got = difference(&new, &old, &mut Dice::new(5, "test", 0), 20_000).unwrap();
         let all = brute(&[-1.0, -0.5, 1.0]);
         assert!((got.mean - (-0.5 / 30.0 / LN_2)).abs() < 1e-9);
-        // 27 equally likely values: the 2.5 % point is the lowest, 95 % lies in the 26th, 97.5 % is the highest.
+        // 27 equally likely values: the 2.5 % point is the lowest, 95 % lies in the 26th, 97.5 % is
+        // the highest.
         for (got, want) in [(got.low, all[0]), (got.upper, all[25]), (got.high, all[26])] {
             assert!((got - want).abs() < 1e-8, "{got} {want}");
         }
@@ -229,7 +244,7 @@ mod tests {
             prompts: 100,
             new: 1.0,
             old: 1.0 - mean,
-            difference: Difference { mean, low: mean, high: upper, upper },
+            difference: PairedDifference { mean, low: mean, high: upper, upper },
             tags: [("t".to_owned(), TagReport { prompts: 40, new: tag.0, old: tag.1 })].into(),
             refusal: None,
         }
@@ -239,8 +254,14 @@ mod tests {
     fn each_ground_refuses_by_itself() {
         assert_eq!(refusal(&report((-0.2, -0.1), (1.0, 1.0)), 100, 0.02), None);
         assert!(refusal(&report((-0.2, 0.0), (1.0, 1.0)), 100, 0.02).unwrap().contains("surely"));
-        assert!(refusal(&report((-0.2, -0.1), (1.03, 1.0)), 100, 0.02).unwrap().contains("tag `t`"));
+        assert!(
+            refusal(&report((-0.2, -0.1), (1.03, 1.0)), 100, 0.02).unwrap().contains("tag `t`")
+        );
         assert_eq!(refusal(&report((-0.2, -0.1), (1.019, 1.0)), 100, 0.02), None);
-        assert!(refusal(&report((-0.2, -0.1), (1.0, 1.0)), 120, 0.02).unwrap().contains("only 100 of 120"));
+        assert!(
+            refusal(&report((-0.2, -0.1), (1.0, 1.0)), 120, 0.02)
+                .unwrap()
+                .contains("only 100 of 120")
+        );
     }
 }

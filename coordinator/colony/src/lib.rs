@@ -1,9 +1,10 @@
 //! The colony's decisions, pure: (state, event) → (records, commands).
 //!
-//! Nothing here waits, reads a clock, opens a file or makes its own randomness (invariant 2), and nothing that decides
-//! uses a float operation beyond + − × ÷ and square root, so that a ledger replays to the same bytes on any machine
-//! (invariant 1). How it reads: a [`Colony`] takes an [`Event`], checks answers ([`check`]), folds [`Record`]s into a
-//! [`State`] (evidence → trails → scores → mask), asks [`plan`] what comes next and [`assign`] who does it.
+//! Nothing here waits, reads a clock, opens a file or makes its own randomness (invariant 2), and
+//! nothing that decides uses a float operation beyond + − × ÷ and square root, so that a ledger
+//! replays to the same bytes on any machine (invariant 1). How it reads: a [`Colony`] takes an
+//! [`Event`], checks answers ([`check`]), folds [`Record`]s into a [`State`] (evidence → trails →
+//! scores → mask), asks [`plan`] what comes next and [`assign`] who does it.
 
 pub mod assign;
 pub mod campaign;
@@ -29,7 +30,7 @@ pub use fixed::{Fixed, Share};
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
 pub use record::{Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder};
-pub use report::{Report, report};
+pub use report::{CampaignReport, report};
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Colony, Command, Event, Step, Verdict};
 pub use task::{AttachError, Contender, PlannedTask, Purpose, TrialRole};

@@ -1,4 +1,5 @@
-//! Why work came to nothing and which prompts were left out, counted: for the closing error, status, log and report.
+//! Why work came to nothing and which prompts were left out, counted: for the closing error,
+//! status, log and report.
 
 use crate::State;
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,11 @@ pub fn given_up(state: &State) -> Vec<Reason> {
     let mut counts: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
     for ticket in state.tickets.values().filter(|t| !t.is_answered()) {
         if let Some(reason) = &ticket.given_up {
-            *counts.entry(ticket.task.work.name()).or_default().entry(reason.clone()).or_default() += 1;
+            *counts
+                .entry(ticket.task.work.name())
+                .or_default()
+                .entry(reason.clone())
+                .or_default() += 1;
         }
     }
     sorted(counts)
@@ -69,9 +74,13 @@ pub fn left_out(state: &State) -> Vec<LeftOut> {
     let of = |(name, model)| {
         let places = state.skipped.get(&model).into_iter().flatten();
         let each = places.flat_map(|(at, reasons)| reasons.iter().map(|reason| (*at, *reason)));
-        let skipped: Vec<Skipped> =
-            each.filter_map(|(at, reason)| Some(Skipped { id: campaign.id(at)?.to_owned(), reason })).collect();
-        SkipGroup::of(&skipped).into_iter().map(move |group| LeftOut::new(name, group)).collect::<Vec<_>>()
+        let skipped: Vec<Skipped> = each
+            .filter_map(|(at, reason)| Some(Skipped { id: campaign.id(at)?.to_owned(), reason }))
+            .collect();
+        SkipGroup::of(&skipped)
+            .into_iter()
+            .map(move |group| LeftOut::new(name, group))
+            .collect::<Vec<_>>()
     };
     let models = [("teacher", campaign.teacher), ("student", campaign.student)];
     models.into_iter().flat_map(of).collect()
@@ -80,11 +89,17 @@ pub fn left_out(state: &State) -> Vec<LeftOut> {
 impl LeftOut {
     fn new(model: &str, group: SkipGroup) -> Self {
         let text = format!("by the {model}, {group}");
-        Self { model: model.to_owned(), reason: group.reason.name().to_owned(), ids: group.ids, text }
+        Self {
+            model: model.to_owned(),
+            reason: group.reason.name().to_owned(),
+            ids: group.ids,
+            text,
+        }
     }
 }
 
-/// `what`, and why: the reasons of the tasks of this kind of work that were given up, and the prompts left out.
+/// `what`, and why: the reasons of the tasks of this kind of work that were given up, and the
+/// prompts left out.
 pub(crate) fn because(state: &State, what: &str, work: &str) -> String {
     let tasks = given_up(state).into_iter().filter(|r| r.work == work).map(|r| r.to_string());
     let why: Vec<String> = tasks.chain(left_out(state).into_iter().map(|l| l.text)).collect();

@@ -1,17 +1,22 @@
 //! The ledger's records. Whatever the colony knows, it knows by folding these in order.
 //!
-//! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must not (invariant 1).
+//! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must
+//! not (invariant 1).
 
 use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use uspx_domain::{Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId, WorkerId};
+use uspx_domain::{
+    Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId,
+    WorkerId,
+};
 
 /// One record of the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// A campaign begins. Trails of the same teacher and the published student live on from the one before.
+    /// A campaign begins. Trails of the same teacher and the published student live on from the one
+    /// before.
     Founded(Box<Founding>),
     /// A campaign that had ended goes on.
     Continued(Box<More>),

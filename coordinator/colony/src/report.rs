@@ -1,7 +1,8 @@
-//! What a campaign found, as figures: for the last table, the release's report and the dashboard. Nothing rests on it.
+//! What a campaign found, as figures: for the last table, the release's report and the dashboard.
+//! Nothing rests on it.
 
 use crate::combine::Score;
-use crate::gate::{Difference, difference};
+use crate::gate::{PairedDifference, difference};
 use crate::reasons::{self, LeftOut, Reason};
 use crate::{Contender, Dice, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use uspx_domain::{Coverage, Mask, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// The figures of a campaign, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct CampaignReport {
     /// The campaign's name.
     pub campaign: String,
     /// The mask and its cost.
@@ -40,14 +41,19 @@ pub struct Report {
     pub given_up: Vec<Reason>,
 }
 
-impl Report {
-    /// What to bear in mind of the figures, a line each: answers without labels, prompts left out, prompts with a seam, tasks
-    /// given up.
+impl CampaignReport {
+    /// What to bear in mind of the figures, a line each: answers without labels, prompts left out,
+    /// prompts with a seam, tasks given up.
     pub fn caveats(&self) -> Vec<String> {
         let labels = self.labels.filter(|l| l.is_low()).map(|l| format!("labels: {l}"));
         let left_out = self.skipped.iter().map(|l| l.text.clone());
         let given_up = self.given_up.iter().map(ToString::to_string);
-        labels.into_iter().chain(left_out).chain(self.seam_prompts.lines()).chain(given_up).collect()
+        labels
+            .into_iter()
+            .chain(left_out)
+            .chain(self.seam_prompts.lines())
+            .chain(given_up)
+            .collect()
     }
 }
 
@@ -81,7 +87,8 @@ pub struct MaskReport {
 impl MaskReport {
     /// Mean rise under the random masks.
     pub fn random_mean(&self) -> Option<f64> {
-        (!self.random.is_empty()).then(|| self.random.iter().sum::<f64>() / self.random.len() as f64)
+        (!self.random.is_empty())
+            .then(|| self.random.iter().sum::<f64>() / self.random.len() as f64)
     }
 }
 
@@ -93,7 +100,7 @@ pub struct StudentReport {
     /// Pooled bits per byte, over the prompts that all were judged on.
     pub bits_per_byte: f64,
     /// Less the base student's, with its intervals, over the prompts that both were judged on.
-    pub against_base: Option<Difference>,
+    pub against_base: Option<PairedDifference>,
 }
 
 /// One unit of the mask's kind, as `mask why` and the dashboard show it.
@@ -125,9 +132,9 @@ pub fn units(state: &State) -> Vec<UnitReport> {
 }
 
 /// The figures of the state's campaign; none before one was founded.
-pub fn report(state: &State) -> Option<Report> {
+pub fn report(state: &State) -> Option<CampaignReport> {
     let campaign = state.campaign.as_ref()?;
-    Some(Report {
+    Some(CampaignReport {
         campaign: campaign.name.clone(),
         mask: mask_report(state),
         students: state.results.judged.keys().filter_map(|who| student(state, *who)).collect(),
@@ -154,10 +161,18 @@ fn mask_report(state: &State) -> Option<MaskReport> {
         kept: (campaign.units() - cut) as u32,
         units: campaign.units() as u32,
         rise: rises.get(&TrialRole::Chosen).copied(),
-        random: rises.iter().filter(|(role, _)| matches!(role, TrialRole::Random(_))).map(|(_, rise)| *rise).collect(),
+        random: rises
+            .iter()
+            .filter(|(role, _)| matches!(role, TrialRole::Random(_)))
+            .map(|(_, rise)| *rise)
+            .collect(),
         curve: rises
             .iter()
-            .filter_map(|(r, rise)| if let TrialRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None })
+            .filter_map(
+                |(r, rise)| {
+                    if let TrialRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None }
+                },
+            )
             .collect(),
         jaccard: version.jaccard,
         bootstrap_jaccard: version.bootstrap_jaccard,
@@ -178,8 +193,9 @@ fn student(state: &State, contender: Contender) -> Option<StudentReport> {
     Some(StudentReport { contender, bits_per_byte: state.bits_per_byte(contender)?, against_base })
 }
 
-/// The paired difference of any two contenders (first − second) in bits per byte, for the report's side remarks.
-pub fn between(state: &State, first: Contender, second: Contender) -> Option<Difference> {
+/// The paired difference of any two contenders (first − second) in bits per byte, for the report's
+/// side remarks.
+pub fn between(state: &State, first: Contender, second: Contender) -> Option<PairedDifference> {
     let campaign = state.campaign.as_ref()?;
     let mut dice = Dice::new(campaign.seed, "report", 0);
     difference(state.judged(first)?, state.judged(second)?, &mut dice, campaign.distil.resamples)

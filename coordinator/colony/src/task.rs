@@ -1,9 +1,12 @@
-//! Tasks as the ledger knows them: prompts by their place in the campaign, never their text (invariant 7).
+//! Tasks as the ledger knows them: prompts by their place in the campaign, never their text
+//! (invariant 7).
 
 use crate::{CampaignConfig, Split};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{Cut, Digest, ExportFormat, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work};
+use uspx_domain::{
+    Cut, Digest, ExportFormat, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work,
+};
 
 /// A task without its prompts' text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,10 +92,14 @@ impl From<ExportFormat> for Contender {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
     /// The campaign has no prompt at that place.
-    #[error("task {0} names prompt {1}, which the campaign does not have: the ledger is of another version")]
+    #[error(
+        "task {0} names prompt {1}, which the campaign does not have: the ledger is of another version"
+    )]
     NoSuchPrompt(TaskId, u32),
     /// The text is not at hand.
-    #[error("the text of prompt `{0}` is missing: start the coordinator with the prompt file of its campaign")]
+    #[error(
+        "the text of prompt `{0}` is missing: start the coordinator with the prompt file of its campaign"
+    )]
     NoText(String),
     /// The text is another one than the campaign began with.
     #[error(
@@ -114,7 +121,8 @@ impl PlannedTask {
         Self { id, epoch, index, model, purpose, work }
     }
 
-    /// The places of the prompts that an answer's numbers are about, in order: the work's without the skipped ones.
+    /// The places of the prompts that an answer's numbers are about, in order: the work's without
+    /// the skipped ones.
     pub fn measured(&self, campaign: &CampaignConfig, skipped: &[Skipped]) -> Vec<u32> {
         let skipped: BTreeSet<&str> = skipped.iter().map(|s| s.id.as_str()).collect();
         let is_measured = |at: &u32| campaign.id(*at).is_some_and(|id| !skipped.contains(id));
@@ -146,7 +154,9 @@ impl PlannedTask {
             let entry = entry.ok_or(AttachError::NoSuchPrompt(self.id, *at))?;
             match text(&entry.id) {
                 None => Err(AttachError::NoText(entry.id.clone())),
-                Some(text) if text.digest() != entry.digest => Err(AttachError::Edited(entry.id.clone())),
+                Some(text) if text.digest() != entry.digest => {
+                    Err(AttachError::Edited(entry.id.clone()))
+                }
                 Some(text) => Ok(text),
             }
         });

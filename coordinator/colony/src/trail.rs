@@ -1,7 +1,8 @@
-//! The estimate of a unit from its evaporated sums, and the pheromone that steers where to look next.
+//! The estimate of a unit from its evaporated sums, and the pheromone that steers where to look
+//! next.
 //!
-//! The pheromone is not the estimate: deposits on effect size lose to uniform sampling, so it marks ambiguity at the
-//! mask's cut, within the bounds of a MAX-MIN ant system (Stützle & Hoos 2000).
+//! The pheromone is not the estimate: deposits on effect size lose to uniform sampling, so it marks
+//! ambiguity at the mask's cut, within the bounds of a MAX-MIN ant system (Stützle & Hoos 2000).
 
 use crate::MaskVersion;
 use crate::combine::Score;
@@ -18,7 +19,7 @@ const MOST: f64 = 4.0;
 
 /// What the evidence says about a unit, per response token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
+pub struct UnitEstimate {
     /// Σx / Σt: the pooled effect per token.
     pub mean: f64,
     /// Variance of one prompt's value about that ratio, per mean token squared.
@@ -27,10 +28,11 @@ pub struct Estimate {
     pub effective: f64,
 }
 
-impl Estimate {
+impl UnitEstimate {
     /// The ratio estimate of `sums`; none without evidence.
     pub fn of(sums: &Sums) -> Option<Self> {
-        let [n, w, x, xx, t, tt, xt] = [sums.n, sums.w, sums.x, sums.xx, sums.t, sums.tt, sums.xt].map(|s| s.to_f64());
+        let [n, w, x, xx, t, tt, xt] =
+            [sums.n, sums.w, sums.x, sums.xx, sums.t, sums.tt, sums.xt].map(|s| s.to_f64());
         if n <= 0.0 || w <= 0.0 || t <= 0.0 {
             return None;
         }
@@ -42,9 +44,14 @@ impl Estimate {
         Some(Self { mean, spread: residual / (tokens * tokens), effective: n * n / w })
     }
 
-    /// Variance of the mean. A single prompt says nothing of its spread, so its own square stands in.
+    /// Variance of the mean. A single prompt says nothing of its spread, so its own square stands
+    /// in.
     pub fn variance(&self) -> f64 {
-        if self.effective > 1.5 { self.spread / (self.effective - 1.0) } else { self.spread + self.mean * self.mean }
+        if self.effective > 1.5 {
+            self.spread / (self.effective - 1.0)
+        } else {
+            self.spread + self.mean * self.mean
+        }
     }
 
     /// Standard error of the mean.
@@ -69,12 +76,16 @@ pub fn deposit(pheromone: &mut BTreeMap<Unit, f64>, drawn: &MaskVersion) {
     }
 }
 
-/// η of every unit. ε is a twentieth of the mean distance to the cut, so that the scale of scores cancels.
+/// η of every unit. ε is a twentieth of the mean distance to the cut, so that the scale of scores
+/// cancels.
 fn ambiguity(scores: &BTreeMap<Unit, Score>, cut: f64) -> BTreeMap<Unit, f64> {
     let away = |score: &Score| (score.mean - cut).abs();
     let mean = scores.values().map(away).sum::<f64>() / (scores.len().max(1) as f64);
     let epsilon = (mean / 20.0).max(1e-12);
-    scores.iter().map(|(unit, s)| (*unit, 1.0 / (s.effective.max(1.0).sqrt() * (away(s) + epsilon)))).collect()
+    scores
+        .iter()
+        .map(|(unit, s)| (*unit, 1.0 / (s.effective.max(1.0).sqrt() * (away(s) + epsilon))))
+        .collect()
 }
 
 #[cfg(test)]
@@ -87,19 +98,20 @@ mod tests {
         for (x, t) in [(1.0, 10), (2.0, 10), (3.0, 10), (2.0, 10)] {
             sums.observe(x, t);
         }
-        let estimate = Estimate::of(&sums).unwrap();
+        let estimate = UnitEstimate::of(&sums).unwrap();
         assert!((estimate.mean - 0.2).abs() < 1e-9);
         assert!((estimate.effective - 4.0).abs() < 1e-9);
         // Sample variance 2/3 over 4 prompts, per 10 tokens.
         assert!((estimate.standard_error() - (2.0f64 / 3.0 / 4.0).sqrt() / 10.0).abs() < 1e-6);
-        assert_eq!(Estimate::of(&Sums::default()), None);
+        assert_eq!(UnitEstimate::of(&Sums::default()), None);
     }
 
     #[test]
     fn pheromone_gathers_at_the_cut_within_its_bounds() {
         let unit = |index| Unit { kind: uspx_domain::UnitKind::Expert, layer: 0, index };
-        let scores: BTreeMap<_, _> =
-            (0..10).map(|i| (unit(i), Score { mean: f64::from(i), error: 0.1, effective: 9.0 })).collect();
+        let scores: BTreeMap<_, _> = (0..10)
+            .map(|i| (unit(i), Score { mean: f64::from(i), error: 0.1, effective: 9.0 }))
+            .collect();
         let drawn = MaskVersion { cut: 4.5, scores, ..MaskVersion::blank() };
         let mut pheromone = BTreeMap::new();
         for _ in 0..200 {

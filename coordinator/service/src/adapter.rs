@@ -1,5 +1,6 @@
-//! PEFT's two files, as a release holds them, from the one blob that a worker sent: the tensors are the blob, and the
-//! configuration lies in its header (`uspx_distill::adapter_file` writes it; this crate links no tensor library).
+//! PEFT's two files, as a release holds them, from the one blob that a worker sent: the tensors are
+//! the blob, and the configuration lies in its header (`uspx_distill::adapter_file` writes it; this
+//! crate links no tensor library).
 
 use crate::ServiceError;
 use serde::Deserialize;
@@ -42,7 +43,9 @@ pub(crate) fn config(path: &Path) -> Result<Value, ServiceError> {
     let header = header(path).map_err(ServiceError::file(path))?;
     let parsed = serde_json::from_slice::<Header>(&header)
         .and_then(|header| serde_json::from_str::<Info>(&header.metadata.uspx_adapter));
-    parsed.map(|info| info.peft).map_err(|source| ServiceError::Adapter { path: path.to_owned(), source })
+    parsed
+        .map(|info| info.peft)
+        .map_err(|source| ServiceError::Adapter { path: path.to_owned(), source })
 }
 
 /// A safetensors file's header: its length in eight bytes, then JSON.
@@ -79,7 +82,11 @@ mod tests {
         for length in [0, 10, u64::MAX] {
             assert!(read(&header, Some(length)).unwrap_err().contains(TENSORS), "{length}");
         }
-        for bare in [json!({}), json!({"__metadata__": {}}), json!({"__metadata__": {"uspx_adapter": "{}"}})] {
+        for bare in [
+            json!({}),
+            json!({"__metadata__": {}}),
+            json!({"__metadata__": {"uspx_adapter": "{}"}}),
+        ] {
             let error = read(&bare, None).unwrap_err();
             assert!(error.contains(TENSORS) && error.contains("distil again"), "{error}");
         }

@@ -53,7 +53,11 @@ impl Dispatch {
     }
 
     /// Sends what is in the outbox, as far as the bus takes it; the rest waits for the next call.
-    pub(crate) async fn flush(&mut self, state: &State, book: &PromptBook) -> Result<(), ServiceError> {
+    pub(crate) async fn flush(
+        &mut self,
+        state: &State,
+        book: &PromptBook,
+    ) -> Result<(), ServiceError> {
         // Each try would wait long for the connection, and the service with it.
         if !self.bus.is_connected() {
             return Ok(());
@@ -72,10 +76,17 @@ impl Dispatch {
         Ok(())
     }
 
-    async fn send(&mut self, parcel: &Parcel, state: &State, book: &PromptBook) -> Result<(), ServiceError> {
+    async fn send(
+        &mut self,
+        parcel: &Parcel,
+        state: &State,
+        book: &PromptBook,
+    ) -> Result<(), ServiceError> {
         // It may have been answered by another worker while it waited here.
         let ticket = state.tickets().get(&parcel.task.id);
-        let (Some(campaign), true) = (state.campaign(), ticket.is_some_and(|t| t.is_out_at(&parcel.worker))) else {
+        let (Some(campaign), true) =
+            (state.campaign(), ticket.is_some_and(|t| t.is_out_at(&parcel.worker)))
+        else {
             return Ok(());
         };
         let task = parcel.task.attach(campaign, |id| book.get(id))?;
@@ -90,7 +101,8 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Takes a task back from a worker's queue. What cannot be taken back does no harm: its answer is compared.
+    /// Takes a task back from a worker's queue. What cannot be taken back does no harm: its answer
+    /// is compared.
     pub(crate) async fn withdraw(&mut self, task: TaskId, worker: &WorkerId, state: &State) {
         self.outbox.retain(|p| p.task.id != task || p.worker != *worker);
         let attempts = state.tickets().get(&task).into_iter().flat_map(|t| &t.attempts);

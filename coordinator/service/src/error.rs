@@ -29,13 +29,19 @@ pub enum ServiceError {
         damage: Damage,
     },
     /// The file is not a ledger, or one of a newer uspx.
-    #[error("{0} is not a ledger that this version of uspx reads: update uspx, or choose another state folder")]
+    #[error(
+        "{0} is not a ledger that this version of uspx reads: update uspx, or choose another state folder"
+    )]
     NotALedger(PathBuf),
     /// The ledger is of the first format, which no release ever wrote.
-    #[error("{0} is a ledger of format 1, from before the first release: begin anew in another state folder")]
+    #[error(
+        "{0} is a ledger of format 1, from before the first release: begin anew in another state folder"
+    )]
     OldLedger(PathBuf),
     /// A record is whole, but of a kind or form that is not known here.
-    #[error("{path}: record {sequence} is whole, but not one that this version of uspx reads: update uspx ({source})")]
+    #[error(
+        "{path}: record {sequence} is whole, but not one that this version of uspx reads: update uspx ({source})"
+    )]
     UnknownRecord {
         /// The ledger.
         path: PathBuf,
@@ -51,7 +57,9 @@ pub enum ServiceError {
     #[error("the campaign cannot begin: {0}")]
     Campaign(#[from] ConfigError),
     /// A prompt that the ledger names is not in the prompt files.
-    #[error("{0}. The ledger was begun with other prompt files: give the same ones, or another state folder")]
+    #[error(
+        "{0}. The ledger was begun with other prompt files: give the same ones, or another state folder"
+    )]
     Prompts(#[from] uspx_colony::AttachError),
     /// It is not clear which model is the teacher or the student.
     #[error("{0}")]
@@ -63,7 +71,9 @@ pub enum ServiceError {
     #[error(transparent)]
     Wire(#[from] uspx_wire::WireError),
     /// A worker's adapter does not say what `peft` needs to know of it.
-    #[error("{path}: the adapter's header holds no configuration ({source}): update the workers, and distil again")]
+    #[error(
+        "{path}: the adapter's header holds no configuration ({source}): update the workers, and distil again"
+    )]
     Adapter {
         /// The file.
         path: PathBuf,

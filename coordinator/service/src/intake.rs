@@ -1,4 +1,5 @@
-//! Off the bus: pulls answers, heartbeats and dead letters, decodes them, and hands them to the service in one channel.
+//! Off the bus: pulls answers, heartbeats and dead letters, decodes them, and hands them to the
+//! service in one channel.
 
 use crate::ServiceError;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub(crate) async fn start(
     let (sender, stop) = (out.clone(), shutdown.clone());
     tokio::spawn(async move {
         loop {
-            let payload = tokio::select! { p = heartbeats.next() => p, () = stop.asked() => None };
+            let payload =
+                tokio::select! { p = heartbeats.next() => p, () = stop.cancelled() => None };
             let Some(payload) = payload else { break };
             match decode::<HeartbeatMessage>(&payload) {
                 Ok(heartbeat) => {
@@ -57,7 +59,7 @@ pub(crate) async fn start(
 }
 
 async fn answers(bus: Arc<dyn Bus>, store: Store, out: mpsc::Sender<Incoming>, shutdown: Shutdown) {
-    while !shutdown.is_asked() {
+    while !shutdown.is_cancelled() {
         let incoming = match bus.pull(RESULTS, WAIT).await {
             Ok(None) => continue,
             Ok(Some(delivery)) => match read(&store, &delivery).await {
@@ -90,7 +92,11 @@ enum Unreadable {
 
 impl Unreadable {
     fn of(error: &ArtifactError) -> Self {
-        if error.is_retryable() { Self::Later(error.to_string()) } else { Self::Never(error.to_string()) }
+        if error.is_retryable() {
+            Self::Later(error.to_string())
+        } else {
+            Self::Never(error.to_string())
+        }
     }
 
     async fn settle(&self, delivery: &Delivery) {
@@ -116,7 +122,8 @@ async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> 
             unpack_answer(&blob, &bytes).map_err(|e| Unreadable::Never(e.to_string()))?
         }
     };
-    // An answer that names a blob nobody can fetch is no answer: the task goes out again when its lease runs out.
+    // An answer that names a blob nobody can fetch is not an answer: the task goes out again when
+    // its lease runs out.
     for blob in answer.outcome.blobs() {
         if !store.has_blob(&blob).await.map_err(|e| Unreadable::of(&e))? {
             return Err(Unreadable::Later(format!("its blob {} is not in the store", blob.digest)));
@@ -126,7 +133,7 @@ async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> 
 }
 
 async fn dead_letters(bus: Arc<dyn Bus>, out: mpsc::Sender<Incoming>, shutdown: Shutdown) {
-    while !shutdown.is_asked() {
+    while !shutdown.is_cancelled() {
         match bus.dead_letters(WAIT).await {
             Ok(None) => {}
             Ok(Some(letter)) => {

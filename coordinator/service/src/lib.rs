@@ -1,26 +1,28 @@
-//! The coordinator: it listens to workers, keeps the ledger, sends out tasks and publishes releases.
+//! The coordinator: it listens to workers, keeps the ledger, sends out tasks and publishes
+//! releases.
 //!
-//! It decides nothing: every decision is [`uspx_colony`]'s. In the order of an answer's way: `intake` (off the bus,
-//! decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) → `dispatch` (what follows from it, on its
-//! way) → `release` (a student, published, its `adapter` in two files). `registry` knows who is alive, [`status`] says how
-//! things stand, `notice` logs what a person should hear of.
+//! It decides nothing: every decision is [`uspx_colony`]'s. In the order of an answer's way:
+//! `intake` (off the bus, decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) →
+//! `dispatch` (what follows from it, on its way) → `release` (a student, published, its `adapter`
+//! in two files). `registry` knows who is alive, [`status`] says how things stand, `warnings` logs
+//! what a person should hear of.
 
 mod adapter;
 mod dispatch;
 mod error;
 mod intake;
 pub mod ledger;
-mod notice;
 pub mod prompts;
 mod registry;
 mod release;
 pub mod service;
 mod settings;
 pub mod status;
+mod warnings;
 
 pub use error::ServiceError;
 pub use ledger::Ledger;
 pub use prompts::PromptBook;
 pub use service::{Coordinator, Finished};
 pub use settings::{CampaignPlan, CoordinatorSettings};
-pub use status::{Progress, WorkerProgress};
+pub use status::{CampaignProgress, WorkerProgress};

@@ -15,7 +15,9 @@ impl PromptBook {
     /// A book of the three splits. The order within a split is kept.
     pub fn new(train: Vec<Prompt>, validation: Vec<Prompt>, gate: Vec<Prompt>) -> Self {
         let mut book = Self::default();
-        for (split, prompts) in [(Split::Train, train), (Split::Validation, validation), (Split::Gate, gate)] {
+        for (split, prompts) in
+            [(Split::Train, train), (Split::Validation, validation), (Split::Gate, gate)]
+        {
             for prompt in prompts {
                 book.entries.push(PromptEntry::of(&prompt, split));
                 book.texts.insert(prompt.id.clone(), prompt);

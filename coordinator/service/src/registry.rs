@@ -26,7 +26,8 @@ pub struct Live {
 }
 
 impl Registry {
-    /// Takes a heartbeat; whether the worker is new, back, moves again, or speaks or holds other things than before.
+    /// Takes a heartbeat; whether the worker is new, back, moves again, or speaks or holds other
+    /// things than before.
     pub fn hear(&self, heartbeat: HeartbeatMessage) -> bool {
         let now = Instant::now();
         let mut live = Live { heartbeat, seen: now, moved: now, hung: false };
@@ -51,8 +52,8 @@ impl Registry {
         self.workers.iter_mut().filter(|w| excused(w.key())).for_each(|mut w| w.moved = now);
     }
 
-    /// The workers that have shown no progress for longer than `patience`, each named once until it moves again, with
-    /// what they say they are at work on.
+    /// The workers that have shown no progress for longer than `patience`, each named once until it
+    /// moves again, with what they say they are at work on.
     pub fn take_hung(&self, patience: Duration) -> Vec<(WorkerId, Option<TaskId>)> {
         let still = |w: &Live| !w.hung && w.moved.elapsed() > patience;
         let mut hung = Vec::new();
@@ -67,8 +68,12 @@ impl Registry {
 
     /// Forgets the workers that have been silent for longer than `silence`, and names them.
     pub fn take_silent(&self, silence: Duration) -> Vec<WorkerId> {
-        let silent: Vec<WorkerId> =
-            self.workers.iter().filter(|w| w.seen.elapsed() > silence).map(|w| w.key().clone()).collect();
+        let silent: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|w| w.seen.elapsed() > silence)
+            .map(|w| w.key().clone())
+            .collect();
         for worker in &silent {
             self.workers.remove(worker);
         }
@@ -88,7 +93,10 @@ impl Registry {
     /// All models that live workers hold.
     pub fn models(&self) -> BTreeMap<Fingerprint, (String, ModelShape)> {
         let of = |m: &HeldModel| (m.fingerprint, (m.architecture.clone(), m.shape.clone()));
-        self.workers.iter().flat_map(|w| w.heartbeat.models.iter().map(of).collect::<Vec<_>>()).collect()
+        self.workers
+            .iter()
+            .flat_map(|w| w.heartbeat.models.iter().map(of).collect::<Vec<_>>())
+            .collect()
     }
 }
 
@@ -126,7 +134,10 @@ mod tests {
         assert!(registry.hear(heartbeat(Some(1))));
         std::thread::sleep(PATIENCE * 2);
         assert!(!registry.hear(heartbeat(Some(1))));
-        assert_eq!(registry.take_hung(PATIENCE), vec![("w".parse().unwrap(), Some(TaskId::derived(b"t")))]);
+        assert_eq!(
+            registry.take_hung(PATIENCE),
+            vec![("w".parse().unwrap(), Some(TaskId::derived(b"t")))]
+        );
         std::thread::sleep(PATIENCE * 2);
         assert!(registry.take_hung(PATIENCE).is_empty(), "named twice");
         assert!(registry.hear(heartbeat(Some(2))), "it moves again");

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use uspx_artifact::{ArtifactError, Draft, Store, silent};
 use uspx_colony::report::StudentReport;
-use uspx_colony::{Contender, GateReport, ReleaseOrder, Report, State, report};
+use uspx_colony::{CampaignReport, Contender, GateReport, ReleaseOrder, State, report};
 use uspx_domain::{BlobRef, Fingerprint, ReleaseNumber, StoredFile};
 
 /// What `report.json` of a release says. Prompts are named by id only, and only in the ledger.
@@ -19,7 +19,7 @@ struct ReleaseReport<'a> {
     previous: Option<ReleaseNumber>,
     teacher: Fingerprint,
     base: Fingerprint,
-    figures: &'a Report,
+    figures: &'a CampaignReport,
 }
 
 /// Builds the folder and publishes it.
@@ -31,15 +31,19 @@ pub(crate) async fn publish(
     colony: &str,
     scratch: &Path,
     order: &ReleaseOrder,
-    figures: &Report,
+    figures: &CampaignReport,
 ) -> Result<ReleaseNumber, ServiceError> {
     if let Some(done) = already_published(store, order).await? {
         return Ok(done);
     }
     let folder = scratch.join(format!("release-{}", order.release));
     build(store, colony, &folder, order, figures).await?;
-    let draft =
-        Draft { colony: colony.to_owned(), teacher: order.teacher, base: order.base, previous: store.latest().await? };
+    let draft = Draft {
+        colony: colony.to_owned(),
+        teacher: order.teacher,
+        base: order.base,
+        previous: store.latest().await?,
+    };
     let manifest = store.publish(&folder, &draft, &silent).await?;
     // The store has it all now; what is left over of the folder costs disk and nothing else.
     if let Err(error) = std::fs::remove_dir_all(&folder) {
@@ -49,7 +53,10 @@ pub(crate) async fn publish(
 }
 
 /// A crash between publishing and noting it down: the newest release holds this very adapter.
-async fn already_published(store: &Store, order: &ReleaseOrder) -> Result<Option<ReleaseNumber>, ArtifactError> {
+async fn already_published(
+    store: &Store,
+    order: &ReleaseOrder,
+) -> Result<Option<ReleaseNumber>, ArtifactError> {
     let Some(latest) = store.latest().await? else { return Ok(None) };
     let manifest = store.manifest(latest).await?;
     let tensors = format!("adapter/{}", adapter::TENSORS);
@@ -62,7 +69,7 @@ async fn build(
     colony: &str,
     folder: &Path,
     order: &ReleaseOrder,
-    figures: &Report,
+    figures: &CampaignReport,
 ) -> Result<(), ServiceError> {
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(ServiceError::file(folder))?;
@@ -101,7 +108,7 @@ fn json(path: &Path, value: &impl Serialize) -> Result<(), ServiceError> {
 }
 
 /// The figures of the state's campaign, if one was founded.
-pub(crate) fn figures(state: &State) -> Option<Report> {
+pub(crate) fn figures(state: &State) -> Option<CampaignReport> {
     report(state)
 }
 
@@ -119,7 +126,7 @@ pub fn contender_name(contender: Contender) -> String {
 }
 
 /// The model card.
-fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
+fn card(colony: &str, order: &ReleaseOrder, figures: &CampaignReport) -> String {
     let mut text = format!(
         "# Student {} of colony {colony}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
          - teacher: `{}`\n- base: `{}`\n- `gptq/`: a Hugging Face folder (GPTQ, symmetric)\n- `gguf/`: for llama.cpp \
@@ -131,7 +138,9 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
         text.push_str(&row(student));
     }
     if let Some(mask) = &figures.mask {
-        let rise = mask.rise.map_or_else(|| "not measured".to_owned(), |r| format!("{r:.3} nats per token"));
+        let rise = mask
+            .rise
+            .map_or_else(|| "not measured".to_owned(), |r| format!("{r:.3} nats per token"));
         let random = mask.random_mean().map_or_else(|| "-".to_owned(), |r| format!("{r:.3}"));
         // Writing to a String cannot fail.
         let _ = write!(
@@ -149,17 +158,22 @@ fn card(colony: &str, order: &ReleaseOrder, figures: &Report) -> String {
 }
 
 /// What to bear in mind of the figures; empty where there is nothing.
-fn caveats(figures: &Report) -> String {
-    let lines: Vec<String> = figures.caveats().iter().map(|caveat| format!("- {caveat}\n")).collect();
+fn caveats(figures: &CampaignReport) -> String {
+    let lines: Vec<String> =
+        figures.caveats().iter().map(|caveat| format!("- {caveat}\n")).collect();
     if lines.is_empty() { String::new() } else { format!("\n## Caveats\n\n{}", lines.concat()) }
 }
 
 fn row(student: &StudentReport) -> String {
-    let against = student
-        .against_base
-        .as_ref()
-        .map_or_else(|| "-".to_owned(), |d| format!("{:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
-    format!("| {} | {:.3} | {against} |\n", contender_name(student.contender), student.bits_per_byte)
+    let against = student.against_base.as_ref().map_or_else(
+        || "-".to_owned(),
+        |d| format!("{:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high),
+    );
+    format!(
+        "| {} | {:.3} | {against} |\n",
+        contender_name(student.contender),
+        student.bits_per_byte
+    )
 }
 
 fn verdict(gate: &GateReport) -> String {

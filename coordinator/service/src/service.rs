@@ -1,14 +1,17 @@
-//! The service: one task that owns the colony's state. Records are durable before anything follows from them.
+//! The service: one task that owns the colony's state. Records are durable before anything follows
+//! from them.
 
+mod founding;
 mod releases;
+mod silence;
 mod telling;
 
 use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming};
 use crate::ledger::{self, Ledger};
 use crate::registry::{Registry, holdings};
-use crate::status::{self, Progress};
-use crate::{CoordinatorSettings, PromptBook, ServiceError, notice};
+use crate::status::{self, CampaignProgress};
+use crate::{CoordinatorSettings, PromptBook, ServiceError, warnings};
 use releases::Released;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +19,15 @@ use tokio::sync::{mpsc, watch};
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
-use uspx_domain::{Answer, Fingerprint, ModelShape, TaskId, UnitKind, WorkerId};
+use uspx_domain::Answer;
 use uspx_runtime::Shutdown;
 use uspx_wire::HeartbeatMessage;
 use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
 const TICK: Duration = Duration::from_millis(500);
-/// The pause between two ticks from which on the service was held up, and has heard nobody meanwhile.
+/// The pause between two ticks from which on the service was held up, and has heard nobody
+/// meanwhile.
 const HELD_UP: Duration = Duration::from_secs(2);
 /// How long tasks wait for a worker that speaks them, while others are here.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -49,7 +53,7 @@ pub struct Coordinator {
     colony: Colony,
     registry: Arc<Registry>,
     dispatch: Dispatch,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<CampaignProgress>,
     releases: (mpsc::Sender<Released>, mpsc::Receiver<Released>),
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
@@ -79,7 +83,10 @@ impl Coordinator {
         tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
         if !state.deviations().is_empty() {
             let epochs = state.deviations();
-            tracing::warn!(?epochs, "today's rules would decide otherwise; what was decided stands");
+            tracing::warn!(
+                ?epochs,
+                "today's rules would decide otherwise; what was decided stands"
+            );
         }
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
         Ok(Self {
@@ -105,26 +112,35 @@ impl Coordinator {
     }
 
     /// Follows the campaign from outside.
-    pub fn watch(&self) -> watch::Receiver<Progress> {
+    pub fn watch(&self) -> watch::Receiver<CampaignProgress> {
         self.progress.subscribe()
     }
 
     /// Runs until the campaign is over or the end is asked for.
     ///
     /// # Errors
-    /// Whatever cannot be waited out. The ledger holds all that was accepted; a new start goes on from there.
+    /// Whatever cannot be waited out. The ledger holds all that was accepted; a new start goes on
+    /// from there.
     pub async fn run(&mut self, shutdown: &Shutdown) -> Result<Finished, ServiceError> {
         let readers = shutdown.child();
         let outcome = self.serve(shutdown, &readers).await;
-        readers.ask();
+        readers.cancel();
         if let Err(error) = self.show().await {
             tracing::warn!(%error, "the last status could not be written");
         }
         outcome
     }
 
-    async fn serve(&mut self, shutdown: &Shutdown, readers: &Shutdown) -> Result<Finished, ServiceError> {
-        let results = QueueSpec { lease: self.settings.lease, max_deliveries: 100, ..QueueSpec::new(RESULTS) };
+    async fn serve(
+        &mut self,
+        shutdown: &Shutdown,
+        readers: &Shutdown,
+    ) -> Result<Finished, ServiceError> {
+        let results = QueueSpec {
+            lease: self.settings.lease,
+            max_deliveries: 100,
+            ..QueueSpec::new(RESULTS)
+        };
         self.bus.ensure(&results).await?;
         let (sender, mut incoming) = mpsc::channel(WAITING);
         intake::start(&self.bus, &self.store, &sender, readers).await?;
@@ -136,7 +152,7 @@ impl Coordinator {
                 return Ok(Finished::Campaign(ending));
             }
             ended = tokio::select! {
-                () = shutdown.asked() => return Ok(Finished::Stopped),
+                () = shutdown.cancelled() => return Ok(Finished::Stopped),
                 Some(message) = incoming.recv() => self.take(message).await?,
                 Some(released) = self.releases.1.recv() => self.released(released).await?,
                 _ = clock.tick() => self.tick().await?,
@@ -154,7 +170,11 @@ impl Coordinator {
     }
 
     /// Invariant 3: the delivery is acknowledged only after the ledger has the answer.
-    async fn answered(&mut self, answer: Box<Answer>, delivery: &Delivery) -> Result<Option<Ending>, ServiceError> {
+    async fn answered(
+        &mut self,
+        answer: Box<Answer>,
+        delivery: &Delivery,
+    ) -> Result<Option<Ending>, ServiceError> {
         let (task, worker) = (answer.task, answer.worker.clone());
         let step = self.colony.step(Event::AnswerArrived { worker: worker.clone(), answer });
         tracing::debug!(%task, %worker, verdict = ?step.verdict, "an answer");
@@ -166,7 +186,8 @@ impl Coordinator {
     }
 
     async fn heard(&mut self, heartbeat: HeartbeatMessage) -> Result<Option<Ending>, ServiceError> {
-        let (worker, holds, speaks) = (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
+        let (worker, holds, speaks) =
+            (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
         let version = heartbeat.uspx_version.clone();
         if !self.registry.hear(heartbeat) {
             return Ok(None);
@@ -186,38 +207,6 @@ impl Coordinator {
             return self.found().await;
         }
         Ok(ended)
-    }
-
-    /// Begins the campaign as soon as it is clear which models it is about.
-    async fn found(&mut self) -> Result<Option<Ending>, ServiceError> {
-        let models = self.registry.models();
-        let held = |wanted: Option<Fingerprint>,
-                    is_teacher: bool|
-         -> Result<Option<(Fingerprint, ModelShape)>, ServiceError> {
-            let fits = models.iter().filter(|(id, (_, shape))| match wanted {
-                Some(wanted) => **id == wanted,
-                None => (shape.count(UnitKind::Expert) > 0) == is_teacher,
-            });
-            let mut fits = fits.map(|(id, (_, shape))| (*id, shape.clone()));
-            match (fits.next(), fits.next()) {
-                (Some(_), Some(_)) => {
-                    let which = if is_teacher { "teacher" } else { "student" };
-                    Err(ServiceError::Models(format!(
-                        "workers hold several models that could be the {which}: name one by its fingerprint"
-                    )))
-                }
-                (found, _) => Ok(found),
-            }
-        };
-        let (Some(teacher), Some(student)) =
-            (held(self.settings.plan.teacher, true)?, held(self.settings.plan.student, false)?)
-        else {
-            tracing::info!("waiting for workers that hold the teacher and the student");
-            return Ok(None);
-        };
-        let config = self.settings.plan.config(teacher, student.0, &self.book);
-        let step = self.colony.found(config, *uuid::Uuid::new_v4().as_bytes())?;
-        self.commit(step).await
     }
 
     async fn buried(&mut self, letter: &DeadLetter) -> Result<Option<Ending>, ServiceError> {
@@ -259,62 +248,6 @@ impl Coordinator {
         Ok(ended)
     }
 
-    /// Who cannot be heard is not silent, and who has nothing to do has no progress to show.
-    fn listen(&mut self) {
-        let now = Instant::now();
-        let deaf = !self.bus.is_connected() || now - self.ticked > HELD_UP;
-        self.ticked = now;
-        if deaf {
-            self.hearing = now;
-        }
-        let waiting_on = self.colony.waiting_on();
-        let excused = deaf || !self.dispatch.is_idle();
-        self.registry.excuse(|worker| excused || !waiting_on.contains(worker));
-    }
-
-    /// Workers that were heard of and are silent now; and, some time after a start, those that never were.
-    fn silent(&self) -> Vec<WorkerId> {
-        if self.hearing.elapsed() <= self.settings.silence {
-            return Vec::new();
-        }
-        let mut silent = self.registry.take_silent(self.settings.silence);
-        silent.extend(self.colony.waiting_on().into_iter().filter(|w| !self.registry.knows(w)));
-        silent.sort_unstable();
-        silent.dedup();
-        silent
-    }
-
-    /// Whether tasks have waited for too long for a worker that speaks them; since when is reckoned here.
-    fn is_patience_over(&mut self) -> bool {
-        if self.colony.unspoken().is_empty() {
-            self.spoken = Instant::now();
-        }
-        let over = self.spoken.elapsed() > PATIENCE;
-        if over {
-            self.spoken = Instant::now();
-        }
-        over
-    }
-
-    /// Invariant 4: without progress the bus delivers a task to the same worker again after one lease, and after two the
-    /// ledger gives it to another.
-    async fn hung(&mut self, worker: WorkerId, current: Option<TaskId>) -> Result<Option<Ending>, ServiceError> {
-        tracing::warn!(%worker, task = ?current, "a worker makes no progress: its tasks go to others");
-        let out = self.colony.state().tickets().iter().filter(|(_, t)| !t.is_settled() && t.is_out_at(&worker));
-        let out: Vec<TaskId> = out.map(|(id, _)| *id).filter(|id| current.is_none_or(|c| c == *id)).collect();
-        for task in out {
-            let ended = self.event(Event::LeaseLost { task, worker: worker.clone() }).await?;
-            if ended.is_some() {
-                return Ok(ended);
-            }
-        }
-        // Stuck in the middle of one, it gets to none of the others either.
-        match current {
-            Some(_) => self.event(Event::WorkerLost { worker }).await,
-            None => Ok(None),
-        }
-    }
-
     async fn event(&mut self, event: Event) -> Result<Option<Ending>, ServiceError> {
         let step = self.colony.step(event);
         self.commit(step).await
@@ -323,11 +256,13 @@ impl Coordinator {
     /// Makes a step's records durable, then carries out its commands.
     async fn commit(&mut self, step: Step) -> Result<Option<Ending>, ServiceError> {
         self.ledger.append(&step.records)?;
-        notice::tell(&step.records, self.colony.state());
+        warnings::tell(&step.records, self.colony.state());
         let mut ended = None;
         for command in step.commands {
             match command {
-                Command::Issue { task, worker, attempt } => self.dispatch.issue(*task, worker, attempt),
+                Command::Issue { task, worker, attempt } => {
+                    self.dispatch.issue(*task, worker, attempt)
+                }
                 Command::Withdraw { task, worker } => {
                     self.dispatch.withdraw(task, &worker, self.colony.state()).await;
                 }

@@ -11,7 +11,7 @@ use uspx_wire::{MaskStatus, ReasonStatus, SkipStatus, StatusMessage, WorkerStatu
 
 /// A glance at a campaign, for progress bars.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Progress {
+pub struct CampaignProgress {
     /// What the latest epoch is for.
     pub stage: Option<Stage>,
     /// Its number.
@@ -40,13 +40,13 @@ pub struct WorkerProgress {
 }
 
 /// The glance at `state`.
-pub fn progress(state: &State, registry: &Registry) -> Progress {
+pub fn progress(state: &State, registry: &Registry) -> CampaignProgress {
     let (answered, given_up, tasks) = state.progress();
-    let workers = registry
-        .all()
-        .into_iter()
-        .map(|(worker, live)| WorkerProgress { worker, current: live.heartbeat.current.map(|c| (c.done, c.total)) });
-    Progress {
+    let workers = registry.all().into_iter().map(|(worker, live)| WorkerProgress {
+        worker,
+        current: live.heartbeat.current.map(|c| (c.done, c.total)),
+    });
+    CampaignProgress {
         stage: state.stage(),
         epoch: state.epoch(),
         settled: answered + given_up,
@@ -80,7 +80,9 @@ pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessag
         workers: workers(state, registry),
         mask: mask_status(state),
         release: state.published().map(|p| p.release),
-        written_unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+        written_unix_millis: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as u64),
         given_up: most_frequent(reasons::given_up(state)),
         failed_attempts: most_frequent(reasons::failed_attempts(state)),
         skipped: reasons::left_out(state).into_iter().map(skip_status).collect(),
@@ -110,7 +112,9 @@ fn skip_status(left: LeftOut) -> SkipStatus {
 
 fn totals(state: &State) -> (u64, u64) {
     let answered = state.accounts().values().map(|a| u64::from(a.answered)).sum();
-    let given_up = state.tickets().values().filter(|t| !t.is_answered() && t.given_up.is_some()).count() as u64;
+    let given_up =
+        state.tickets().values().filter(|t| !t.is_answered() && t.given_up.is_some()).count()
+            as u64;
     (answered, given_up)
 }
 

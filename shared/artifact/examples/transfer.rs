@@ -1,7 +1,8 @@
-//! Measures publishing and pulling: `cargo run --release -p uspx-artifact --example transfer -- [MB] [STORE-URL]`.
+//! Measures publishing and pulling: `cargo run --release -p uspx-artifact --example transfer --
+//! [MB] [STORE-URL]`.
 //!
-//! Random bytes in one large and a few small files, to a folder unless another store is named. Prints MB/s and the peak of
-//! resident memory.
+//! Random bytes in one large and a few small files, to a folder unless another store is named.
+//! Prints MB/s and the peak of resident memory.
 
 use std::error::Error;
 use std::fs;
@@ -20,7 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::create(&args.next().unwrap_or(folder))?;
     write_student(&student, megabytes)?;
     let print = Fingerprint(Digest::of(b"measured"));
-    let draft = |previous| Draft { colony: "measured".into(), teacher: print, base: print, previous };
+    let draft =
+        |previous| Draft { colony: "measured".into(), teacher: print, base: print, previous };
     let before = store.latest().await?;
 
     let rate = |start: Instant| megabytes as f64 / start.elapsed().as_secs_f64();

@@ -1,4 +1,5 @@
-//! Blobs: bytes under the name of their own BLAKE3 hash. What is put is read back; what is got is verified.
+//! Blobs: bytes under the name of their own BLAKE3 hash. What is put is read back; what is got is
+//! verified.
 
 use crate::error::ArtifactError;
 use crate::keys;
@@ -14,13 +15,15 @@ use std::pin::pin;
 use std::time::Duration;
 use uspx_domain::{BlobRef, Digest};
 
-/// Length of one part of a long transfer, in bytes. S3 wants at least 5 MiB; a 10,000-part upload reaches 78 GiB.
+/// Length of one part of a long transfer, in bytes. S3 wants at least 5 MiB; a 10,000-part upload
+/// reaches 78 GiB.
 pub(crate) const PART_BYTES: u64 = 8 << 20;
 /// Parts of one object under way at once: with [`PART_BYTES`], the memory of a transfer.
 const PARTS_AT_ONCE: usize = 3;
 
 impl Store {
-    /// Stores bytes as a blob and reads them back. Bytes that are there already, unharmed, are not sent again.
+    /// Stores bytes as a blob and reads them back. Bytes that are there already, unharmed, are not
+    /// sent again.
     ///
     /// # Errors
     /// The store's; [`ArtifactError::Corrupt`] where what was stored reads back differently.
@@ -31,7 +34,11 @@ impl Store {
     }
 
     /// The same for bytes whose name is known. Whether they had to be sent.
-    pub(crate) async fn store_blob(&self, blob: BlobRef, content: Bytes) -> Result<bool, ArtifactError> {
+    pub(crate) async fn store_blob(
+        &self,
+        blob: BlobRef,
+        content: Bytes,
+    ) -> Result<bool, ArtifactError> {
         if self.holds(&blob).await? {
             return Ok(false);
         }
@@ -49,7 +56,8 @@ impl Store {
     /// A blob's bytes, verified. All of them are in memory: see [`Store::get_file`] for large ones.
     ///
     /// # Errors
-    /// The store's; [`ArtifactError::NotFound`]; [`ArtifactError::Corrupt`] for other bytes than the name says.
+    /// The store's; [`ArtifactError::NotFound`]; [`ArtifactError::Corrupt`] for other bytes than
+    /// the name says.
     pub async fn get_blob(&self, blob: &BlobRef) -> Result<Bytes, ArtifactError> {
         let mut reader = self.read_blob(blob);
         // Most blobs are one part, which is not copied.
@@ -63,17 +71,27 @@ impl Store {
         Ok(whole.freeze())
     }
 
-    /// Bytes of a range of a blob. Its length is checked, but a part cannot be verified by the whole's hash.
+    /// Bytes of a range of a blob. Its length is checked, but a part cannot be verified by the
+    /// whole's hash.
     ///
     /// # Errors
     /// The store's, or a range that leaves the blob.
-    pub async fn get_blob_range(&self, blob: &BlobRef, range: Range<u64>) -> Result<Bytes, ArtifactError> {
+    pub async fn get_blob_range(
+        &self,
+        blob: &BlobRef,
+        range: Range<u64>,
+    ) -> Result<Bytes, ArtifactError> {
         let key = keys::blob(blob);
         if range.end > blob.bytes || range.start > range.end {
-            let reason = format!("bytes {} to {} of {} were asked for", range.start, range.end, blob.bytes);
+            let reason =
+                format!("bytes {} to {} of {} were asked for", range.start, range.end, blob.bytes);
             return Err(self.corrupt(&key, reason));
         }
-        if range.is_empty() { Ok(Bytes::new()) } else { self.read_part(&key, range, blob.bytes).await }
+        if range.is_empty() {
+            Ok(Bytes::new())
+        } else {
+            self.read_part(&key, range, blob.bytes).await
+        }
     }
 
     /// Whether the store has a blob of that name and length. Its content is not read.
@@ -106,7 +124,8 @@ impl Store {
         }
     }
 
-    /// Whether the blob is there and reads back right. A damaged one counts as missing, so that it is written anew.
+    /// Whether the blob is there and reads back right. A damaged one counts as missing, so that it
+    /// is written anew.
     pub(crate) async fn holds(&self, blob: &BlobRef) -> Result<bool, ArtifactError> {
         if !self.has_blob(blob).await? {
             return Ok(false);
@@ -126,18 +145,35 @@ impl Store {
         BlobReader { store: self, key: keys::blob(blob), blob: *blob, hash: Hasher::new() }
     }
 
-    /// A range of an object that is `whole` bytes long. Broken-off transfers are begun again a few times.
-    async fn read_part(&self, key: &Key, range: Range<u64>, whole: u64) -> Result<Bytes, ArtifactError> {
+    /// A range of an object that is `whole` bytes long. Broken-off transfers are begun again a few
+    /// times.
+    async fn read_part(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        whole: u64,
+    ) -> Result<Bytes, ArtifactError> {
         (|| self.read_part_once(key, range.clone(), whole))
-            .retry(ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_max_times(2).with_jitter())
+            .retry(
+                ExponentialBuilder::new()
+                    .with_min_delay(Duration::from_millis(100))
+                    .with_max_times(2)
+                    .with_jitter(),
+            )
             .when(ArtifactError::is_retryable)
             .notify(|error, after| tracing::warn!(%error, ?after, "reading again"))
             .await
     }
 
-    async fn read_part_once(&self, key: &Key, range: Range<u64>, whole: u64) -> Result<Bytes, ArtifactError> {
+    async fn read_part_once(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        whole: u64,
+    ) -> Result<Bytes, ArtifactError> {
         let want = range.end.saturating_sub(range.start);
-        let answer = match self.inner.get_opts(key, GetOptions::new().with_range(Some(range))).await {
+        let answer = match self.inner.get_opts(key, GetOptions::new().with_range(Some(range))).await
+        {
             Ok(answer) => answer,
             Err(error) => return Err(self.unreadable(key, whole, error).await),
         };
@@ -149,10 +185,16 @@ impl Store {
         if got == want {
             return Ok(part);
         }
-        Err(ArtifactError::Truncated { store: self.url().to_owned(), key: key.to_string(), got, want })
+        Err(ArtifactError::Truncated {
+            store: self.url().to_owned(),
+            key: key.to_string(),
+            got,
+            want,
+        })
     }
 
-    /// An object that is too short answers a range with some error of the backend's: this says what is wrong with it.
+    /// An object that is too short answers a range with some error of the backend's: this says what
+    /// is wrong with it.
     async fn unreadable(&self, key: &Key, whole: u64, error: object_store::Error) -> ArtifactError {
         let error = self.failed(key, error);
         if !matches!(error, ArtifactError::Backend { .. }) {
@@ -172,13 +214,15 @@ impl Store {
         ArtifactError::Corrupt { store: self.url().to_owned(), key: key.to_string(), reason }
     }
 
-    /// Writes an object in parts. It appears when the last one is there; an error in `parts` leaves nothing behind.
+    /// Writes an object in parts. It appears when the last one is there; an error in `parts` leaves
+    /// nothing behind.
     pub(crate) async fn upload(
         &self,
         key: &Key,
         parts: impl Stream<Item = Result<Bytes, ArtifactError>>,
     ) -> Result<(), ArtifactError> {
-        let mut upload = self.inner.put_multipart(key).await.map_err(|e| self.write_failed(key, e))?;
+        let mut upload =
+            self.inner.put_multipart(key).await.map_err(|e| self.write_failed(key, e))?;
         let sent = match self.send_parts(key, upload.as_mut(), parts).await {
             Ok(()) => upload.complete().await.map(drop).map_err(|e| self.write_failed(key, e)),
             Err(error) => Err(error),
@@ -252,10 +296,12 @@ impl BlobReader<'_> {
 
 /// The ranges of the parts of `bytes` bytes.
 fn ranges(bytes: u64) -> impl Iterator<Item = Range<u64>> {
-    (0..bytes.div_ceil(PART_BYTES)).map(move |at| at * PART_BYTES..((at + 1) * PART_BYTES).min(bytes))
+    (0..bytes.div_ceil(PART_BYTES))
+        .map(move |at| at * PART_BYTES..((at + 1) * PART_BYTES).min(bytes))
 }
 
-/// A part of bytes that are in memory, sharing them. The range lies within them, so both casts hold.
+/// A part of bytes that are in memory, sharing them. The range lies within them, so both casts
+/// hold.
 fn slice(content: &Bytes, range: Range<u64>) -> Bytes {
     content.slice(range.start as usize..range.end as usize)
 }

@@ -33,7 +33,12 @@ impl Store {
         Ok(blob)
     }
 
-    async fn put_unchanged(&self, path: &Path, blob: BlobRef, content: Bytes) -> Result<BlobRef, ArtifactError> {
+    async fn put_unchanged(
+        &self,
+        path: &Path,
+        blob: BlobRef,
+        content: Bytes,
+    ) -> Result<BlobRef, ArtifactError> {
         if BlobRef::to(&content) != blob {
             return Err(changed(path));
         }
@@ -41,14 +46,16 @@ impl Store {
         Ok(blob)
     }
 
-    /// Fetches a blob into a file. The file appears, or is replaced, only when all of it is there and verified.
+    /// Fetches a blob into a file. The file appears, or is replaced, only when all of it is there
+    /// and verified.
     ///
     /// # Errors
     /// As [`Store::get_blob`]; a file that cannot be written.
     pub async fn get_file(&self, blob: &BlobRef, path: &Path) -> Result<(), ArtifactError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(ArtifactError::io("create the folder", folder))?;
-        let beside = NamedTempFile::new_in(folder).map_err(ArtifactError::io("create a file in", folder))?;
+        let beside =
+            NamedTempFile::new_in(folder).map_err(ArtifactError::io("create a file in", folder))?;
         let handle = beside.reopen().map_err(ArtifactError::io("write", path))?;
         let mut file = tokio::fs::File::from_std(handle);
         let mut reader = self.read_blob(blob);
@@ -90,7 +97,8 @@ struct Reading {
     want: BlobRef,
 }
 
-/// A file's parts. The last is followed by an error if the file is no longer what it was when it was hashed.
+/// A file's parts. The last is followed by an error if the file is no longer what it was when it
+/// was hashed.
 fn parts_of(path: &Path, want: BlobRef) -> impl Stream<Item = Result<Bytes, ArtifactError>> {
     let start = Reading { path: path.to_owned(), file: None, hash: Hasher::new(), want };
     stream::try_unfold(start, |mut at| async move {
@@ -99,7 +107,8 @@ fn parts_of(path: &Path, want: BlobRef) -> impl Stream<Item = Result<Bytes, Arti
             at.hash.update(&part);
             return Ok(Some((part, at)));
         }
-        let found = BlobRef { digest: Digest(*at.hash.finalize().as_bytes()), bytes: at.hash.count() };
+        let found =
+            BlobRef { digest: Digest(*at.hash.finalize().as_bytes()), bytes: at.hash.count() };
         if found == at.want { Ok(None) } else { Err(changed(&at.path)) }
     })
 }

@@ -1,4 +1,5 @@
-//! A folder read chunk by chunk on a thread of its own: what publishing sends, and what its manifest will list.
+//! A folder read chunk by chunk on a thread of its own: what publishing sends, and what its
+//! manifest will list.
 
 use crate::CHUNK_BYTES;
 use crate::error::ArtifactError;
@@ -19,7 +20,8 @@ pub(crate) struct Found {
     pub(crate) bytes: u64,
 }
 
-/// The folder's files, sorted by path. A manifest that lies in it (of a release that was pulled) is not one of them.
+/// The folder's files, sorted by path. A manifest that lies in it (of a release that was pulled) is
+/// not one of them.
 pub(crate) fn files_of(folder: &Path) -> Result<Vec<Found>, ArtifactError> {
     let mut found = Vec::new();
     walk(folder, "", &mut found)?;
@@ -35,7 +37,10 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<Found>) -> Result<(), Artif
     for item in fs::read_dir(folder).map_err(read())? {
         let item = item.map_err(read())?;
         let path = item.path();
-        let name = item.file_name().into_string().map_err(|_| unfit(&path, "its name is not UTF-8: rename it"))?;
+        let name = item
+            .file_name()
+            .into_string()
+            .map_err(|_| unfit(&path, "its name is not UTF-8: rename it"))?;
         let name = format!("{prefix}{name}");
         let meta = item.metadata().map_err(ArtifactError::io("read", &path))?;
         if meta.is_dir() {
@@ -56,9 +61,12 @@ pub(crate) struct Chunk {
     pub(crate) content: Bytes,
 }
 
-/// Reads all files, hands their chunks over one by one, and returns the entries. Blocking: on a thread of its own.
-/// Ends early, without an error, when nobody takes the chunks any more.
-pub(crate) fn read_all(files: Vec<Found>, to: &mpsc::Sender<Chunk>) -> Result<Vec<FileEntry>, ArtifactError> {
+/// Reads all files, hands their chunks over one by one, and returns the entries. Blocking: on a
+/// thread of its own. Ends early, without an error, when nobody takes the chunks any more.
+pub(crate) fn read_all(
+    files: Vec<Found>,
+    to: &mpsc::Sender<Chunk>,
+) -> Result<Vec<FileEntry>, ArtifactError> {
     files.into_iter().map(|file| read_file(file, to)).collect()
 }
 

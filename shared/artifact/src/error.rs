@@ -51,7 +51,9 @@ pub enum ArtifactError {
         source: Cause,
     },
     /// The bucket does not exist.
-    #[error("the store {store} has no such bucket: create it, or correct the name or AWS_ENDPOINT_URL")]
+    #[error(
+        "the store {store} has no such bucket: create it, or correct the name or AWS_ENDPOINT_URL"
+    )]
     NoBucket {
         /// The store.
         store: String,
@@ -80,7 +82,9 @@ pub enum ArtifactError {
         source: Cause,
     },
     /// A body ended early.
-    #[error("`{key}` of {store} broke off after {got} of {want} bytes: try again; what is verified is kept")]
+    #[error(
+        "`{key}` of {store} broke off after {got} of {want} bytes: try again; what is verified is kept"
+    )]
     Truncated {
         /// The store.
         store: String,
@@ -120,7 +124,9 @@ pub enum ArtifactError {
         release: Option<ReleaseNumber>,
     },
     /// Another publisher was faster.
-    #[error("release {found} was published meanwhile: judge the new student against it, then publish again")]
+    #[error(
+        "release {found} was published meanwhile: judge the new student against it, then publish again"
+    )]
     Superseded {
         /// The newest release that the publisher knew of.
         expected: Option<ReleaseNumber>,
@@ -237,7 +243,10 @@ impl ArtifactError {
     }
 
     /// A closure that turns an I/O error into this crate's, saying what was tried on which file.
-    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
@@ -249,8 +258,12 @@ impl ArtifactError {
 
 fn no_release(store: &str, release: &Option<ReleaseNumber>) -> String {
     match release {
-        Some(number) => format!("the store {store} has no release {number}: `uspx student list` names those there are"),
-        None => format!("nothing is published in the store {store} yet: wait for the colony's first student"),
+        Some(number) => format!(
+            "the store {store} has no release {number}: `uspx student list` names those there are"
+        ),
+        None => format!(
+            "nothing is published in the store {store} yet: wait for the colony's first student"
+        ),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The chunks of a pull: which are here already, and getting the others into their places, each verified first.
+//! The chunks of a pull: which are here already, and getting the others into their places, each
+//! verified first.
 
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
@@ -30,12 +31,16 @@ pub(crate) struct Job {
 /// Chunks that lie in releases on this machine, by digest. They are verified when they are taken.
 pub(crate) type Shelf = HashMap<Digest, Spot>;
 
-/// Everything that local releases have. Damaged files do no harm: their chunks fail the check and are fetched.
+/// Everything that local releases have. Damaged files do no harm: their chunks fail the check and
+/// are fetched.
 pub(crate) fn shelf(releases: &[LocalRelease]) -> Shelf {
     let mut shelf = Shelf::new();
     for release in releases {
         for entry in &release.manifest.files {
-            shelf.extend(spots(&local::file_path(&release.folder, entry), entry).map(|(c, spot)| (c.digest, spot)));
+            shelf.extend(
+                spots(&local::file_path(&release.folder, entry), entry)
+                    .map(|(c, spot)| (c.digest, spot)),
+            );
         }
     }
     shelf
@@ -50,7 +55,8 @@ fn spots(path: &Path, entry: &FileEntry) -> impl Iterator<Item = (ChunkEntry, Sp
     })
 }
 
-/// Looks at what an interrupted pull left of a file; the chunks that are missing or wrong. Blocking.
+/// Looks at what an interrupted pull left of a file; the chunks that are missing or wrong.
+/// Blocking.
 pub(crate) fn survey(folder: &Path, entry: &FileEntry) -> Result<Vec<Job>, ArtifactError> {
     let path = local::file_path(folder, entry);
     let looked = open_partial(&path, entry).and_then(|mut file| {
@@ -77,7 +83,8 @@ fn open_partial(path: &Path, entry: &FileEntry) -> io::Result<File> {
     Ok(file)
 }
 
-/// The chunk at a place of a file, if that is what stands there. A chunk's length was checked with the manifest.
+/// The chunk at a place of a file, if that is what stands there. A chunk's length was checked with
+/// the manifest.
 fn read_chunk(file: &mut File, offset: u64, chunk: &ChunkEntry) -> io::Result<Option<Bytes>> {
     file.seek(SeekFrom::Start(offset))?;
     let mut content = Vec::with_capacity(chunk.bytes as usize);
@@ -96,7 +103,8 @@ fn blob(chunk: &ChunkEntry) -> BlobRef {
     BlobRef { digest: chunk.digest, bytes: chunk.bytes }
 }
 
-/// Brings every missing chunk into its place, `at_once` at a time. The first error ends it; what is in place stays.
+/// Brings every missing chunk into its place, `at_once` at a time. The first error ends it; what is
+/// in place stays.
 pub(crate) async fn fetch_all(
     store: &Store,
     jobs: Vec<Job>,
@@ -108,7 +116,12 @@ pub(crate) async fn fetch_all(
     jobs.try_for_each_concurrent(at_once.max(1), |job| fetch(store, job, shelf, meter)).await
 }
 
-async fn fetch(store: &Store, job: Job, shelf: &Shelf, meter: &Meter<'_>) -> Result<(), ArtifactError> {
+async fn fetch(
+    store: &Store,
+    job: Job,
+    shelf: &Shelf,
+    meter: &Meter<'_>,
+) -> Result<(), ArtifactError> {
     let bytes = job.chunk.bytes;
     match from_shelf(shelf, job.chunk).await {
         Some(content) => {
@@ -127,12 +140,16 @@ async fn fetch(store: &Store, job: Job, shelf: &Shelf, meter: &Meter<'_>) -> Res
 /// A chunk from a release that is here; `None` sends the caller to the store, whatever the reason.
 async fn from_shelf(shelf: &Shelf, chunk: ChunkEntry) -> Option<Bytes> {
     let spot = shelf.get(&chunk.digest)?.clone();
-    let read = move || File::open(&spot.path).and_then(|mut file| read_chunk(&mut file, spot.offset, &chunk));
+    let read = move || {
+        File::open(&spot.path).and_then(|mut file| read_chunk(&mut file, spot.offset, &chunk))
+    };
     spawn_blocking(read).await.ok()?.ok()?
 }
 
 async fn place(to: Spot, content: Bytes) -> Result<(), ArtifactError> {
     let path = to.path.clone();
     let written = spawn_blocking(move || write_chunk(&to, &content)).await;
-    written.map_err(|e| ArtifactError::stopped(&path, e))?.map_err(ArtifactError::io("write", &path))
+    written
+        .map_err(|e| ArtifactError::stopped(&path, e))?
+        .map_err(ArtifactError::io("write", &path))
 }

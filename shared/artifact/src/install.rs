@@ -1,4 +1,5 @@
-//! The steps of a pull on this machine's disk: what is here, a place to gather, and the switch at the end. All blocking.
+//! The steps of a pull on this machine's disk: what is here, a place to gather, and the switch at
+//! the end. All blocking.
 
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
@@ -26,7 +27,8 @@ pub(crate) fn look(dest: &Path, wanted: &Manifest, thorough: bool) -> Result<Her
         return Err(ArtifactError::Foreign { folder, release: wanted.release, colony });
     }
     let whole = wanted.files.iter().all(|entry| {
-        local::has_length(&found.folder, entry) && (!thorough || local::damage(&found.folder, entry).is_none())
+        local::has_length(&found.folder, entry)
+            && (!thorough || local::damage(&found.folder, entry).is_none())
     });
     Ok(if whole { Here::Whole } else { Here::Wanting })
 }
@@ -37,7 +39,8 @@ pub(crate) fn readable(dest: &Path) -> Vec<LocalRelease> {
     releases.into_iter().filter_map(|release| local::read_release(dest, release).ok()).collect()
 }
 
-/// The folder to gather a release in: as an interrupted pull of the very same manifest left it, or else empty.
+/// The folder to gather a release in: as an interrupted pull of the very same manifest left it, or
+/// else empty.
 pub(crate) fn partial(dest: &Path, manifest: &Manifest) -> Result<PathBuf, ArtifactError> {
     let folder = local::partial_root(dest).join(manifest.release.to_string());
     let path = folder.join(FILE_NAME);
@@ -47,14 +50,17 @@ pub(crate) fn partial(dest: &Path, manifest: &Manifest) -> Result<PathBuf, Artif
     }
     local::remove(&folder)?;
     fs::create_dir_all(&folder).map_err(ArtifactError::io("create the folder", &folder))?;
-    let written = File::create(&path).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
+    let written = File::create(&path)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
     written.map_err(ArtifactError::io("write", &path))?;
     Ok(folder)
 }
 
 fn manifest_bytes(manifest: &Manifest, path: &Path) -> Result<Vec<u8>, ArtifactError> {
-    encode_manifest(manifest)
-        .map_err(|e| ArtifactError::Manifest { key: path.display().to_string(), reason: e.to_string() })
+    encode_manifest(manifest).map_err(|e| ArtifactError::Manifest {
+        key: path.display().to_string(),
+        reason: e.to_string(),
+    })
 }
 
 /// Checks a gathered file as a whole and has it on the disk.
@@ -66,11 +72,19 @@ pub(crate) fn seal(folder: &Path, manifest: &Manifest, at: usize) -> Result<(), 
         return Err(ArtifactError::Manifest { key, reason });
     }
     let path = local::file_path(folder, entry);
-    File::options().write(true).open(&path).and_then(|f| f.sync_all()).map_err(ArtifactError::io("save", &path))
+    File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|f| f.sync_all())
+        .map_err(ArtifactError::io("save", &path))
 }
 
 /// Moves a gathered, sealed release into its place. A damaged one of that number makes room.
-pub(crate) fn settle_in(dest: &Path, gathered: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
+pub(crate) fn settle_in(
+    dest: &Path,
+    gathered: &Path,
+    manifest: &Manifest,
+) -> Result<(), ArtifactError> {
     let place = local::release_folder(dest, manifest.release);
     let root = dest.join("releases");
     fs::create_dir_all(&root).map_err(ArtifactError::io("create the folder", &root))?;
@@ -89,10 +103,16 @@ fn sync_folders(gathered: &Path, manifest: &Manifest) -> Result<(), ArtifactErro
     let files = manifest.files.iter().map(|entry| local::file_path(gathered, entry));
     let mut folders: Vec<PathBuf> = files
         .flat_map(|file| {
-            file.ancestors().skip(1).take_while(|f| f.starts_with(gathered)).map(Path::to_owned).collect::<Vec<_>>()
+            file.ancestors()
+                .skip(1)
+                .take_while(|f| f.starts_with(gathered))
+                .map(Path::to_owned)
+                .collect::<Vec<_>>()
         })
         .collect();
     folders.sort();
     folders.dedup();
-    folders.iter().try_for_each(|folder| pointer::sync_folder(folder).map_err(ArtifactError::io("save", folder)))
+    folders.iter().try_for_each(|folder| {
+        pointer::sync_folder(folder).map_err(ArtifactError::io("save", folder))
+    })
 }

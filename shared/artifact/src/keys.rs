@@ -23,7 +23,7 @@ pub(crate) fn latest(release: ReleaseNumber) -> Path {
     Path::from_iter([LATEST, release.to_string().as_str()])
 }
 
-/// The release that a marker's key names; `None` for a key that is no marker.
+/// The release that a marker's key names; `None` for a key that is not a marker.
 pub(crate) fn release_of_marker(key: &Path) -> Option<ReleaseNumber> {
     let number: ReleaseNumber = key.filename()?.parse().ok()?;
     (number > 0 && latest(number) == *key).then_some(number)

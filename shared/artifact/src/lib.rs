@@ -1,8 +1,9 @@
-//! The object store: content-addressed blobs, and releases that are published whole and pulled whole.
+//! The object store: content-addressed blobs, and releases that are published whole and pulled
+//! whole.
 //!
-//! The only crate that names `object_store`. What it keeps, whatever the backend (invariant 6):
-//! a manifest appears only after every blob that it names is stored and reads back right; `latest` only moves forward;
-//! a pull is all or nothing, and goes on where it was interrupted.
+//! The only crate that names `object_store`. What it keeps, whatever the backend (invariant 6): a
+//! manifest appears only after every blob that it names is stored and reads back right; `latest`
+//! only moves forward; a pull is all or nothing, and goes on where it was interrupted.
 //!
 //! ```text
 //! blobs/ab/abcdef…            content-addressed (BLAKE3), written once
@@ -31,13 +32,13 @@ mod s3;
 mod store;
 
 pub use error::{ArtifactError, ErrorKind};
-pub use local::{Damage, LocalRelease, VerifyReport, current, local_releases, prune, verify};
+pub use local::{DamagedFiles, LocalRelease, VerifyReport, current, local_releases, prune, verify};
 pub use manifest::{check_manifest, decode_manifest, encode_manifest};
-pub use progress::{OnProgress, Progress, silent};
+pub use progress::{OnProgress, TransferProgress, silent};
 pub use publish::Draft;
 pub use pull::{PullOptions, PullReport, Pulled, pull};
 pub use store::Store;
 
-/// Length of every chunk of a file but its last, in bytes. Content-defined chunks would share nothing between two dense
-/// students, so the cuts are fixed.
+/// Length of every chunk of a file but its last, in bytes. Content-defined chunks would share
+/// nothing between two dense students, so the cuts are fixed.
 pub const CHUNK_BYTES: usize = 4 << 20;

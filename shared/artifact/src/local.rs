@@ -1,4 +1,5 @@
-//! The folder that releases are pulled into: what lies there, whether it is whole, and clearing out old ones.
+//! The folder that releases are pulled into: what lies there, whether it is whole, and clearing out
+//! old ones.
 //!
 //! ```text
 //! current        the release in use (see pointer.rs)
@@ -35,12 +36,12 @@ pub struct VerifyReport {
     /// Bytes that they should have.
     pub bytes: u64,
     /// What is wrong; empty if all is well. Pulling with [`crate::PullOptions::repair`] mends it.
-    pub damaged: Vec<Damage>,
+    pub damaged: Vec<DamagedFiles>,
 }
 
 /// A file that is not what the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub struct DamagedFiles {
     /// Its path within the release.
     pub path: String,
     /// What is wrong with it.
@@ -85,7 +86,10 @@ pub fn local_releases(dest: &Path) -> Result<Vec<ReleaseNumber>, ArtifactError> 
 }
 
 /// A local release with its manifest.
-pub(crate) fn read_release(dest: &Path, release: ReleaseNumber) -> Result<LocalRelease, ArtifactError> {
+pub(crate) fn read_release(
+    dest: &Path,
+    release: ReleaseNumber,
+) -> Result<LocalRelease, ArtifactError> {
     let folder = release_folder(dest, release);
     let path = folder.join(FILE_NAME);
     let bytes = fs::read(&path).map_err(ArtifactError::io("read", &path))?;
@@ -94,10 +98,12 @@ pub(crate) fn read_release(dest: &Path, release: ReleaseNumber) -> Result<LocalR
     Ok(LocalRelease { folder, manifest })
 }
 
-/// Reads the release in use through and compares every file with the manifest. Blocking, as long as reading it all takes.
+/// Reads the release in use through and compares every file with the manifest. Blocking, as long as
+/// reading it all takes.
 ///
 /// # Errors
-/// [`ArtifactError::NothingPulled`]; a manifest that cannot be read. Damage of files is in the report.
+/// [`ArtifactError::NothingPulled`]; a manifest that cannot be read. DamagedFiles of files is in
+/// the report.
 pub fn verify(dest: &Path) -> Result<VerifyReport, ArtifactError> {
     let local = current(dest)?.ok_or_else(|| ArtifactError::NothingPulled(dest.to_owned()))?;
     let files = &local.manifest.files;
@@ -110,19 +116,24 @@ pub fn verify(dest: &Path) -> Result<VerifyReport, ArtifactError> {
 }
 
 /// What is wrong with a file, from its content.
-pub(crate) fn damage(folder: &Path, entry: &FileEntry) -> Option<Damage> {
+pub(crate) fn damage(folder: &Path, entry: &FileEntry) -> Option<DamagedFiles> {
     let reason = match hash_file(&file_path(folder, entry)) {
-        Ok(found) if found == (BlobRef { digest: entry.digest, bytes: entry.bytes }) => return None,
-        Ok(found) if found.bytes != entry.bytes => format!("it has {} bytes instead of {}", found.bytes, entry.bytes),
+        Ok(found) if found == (BlobRef { digest: entry.digest, bytes: entry.bytes }) => {
+            return None;
+        }
+        Ok(found) if found.bytes != entry.bytes => {
+            format!("it has {} bytes instead of {}", found.bytes, entry.bytes)
+        }
         Ok(found) => format!("its hash is {} instead of {}", found.digest, entry.digest),
         Err(error) => format!("it cannot be read: {error}"),
     };
-    Some(Damage { path: entry.path.clone(), reason })
+    Some(DamagedFiles { path: entry.path.clone(), reason })
 }
 
 /// Whether a file is there with its right length; its content is not read.
 pub(crate) fn has_length(folder: &Path, entry: &FileEntry) -> bool {
-    fs::metadata(file_path(folder, entry)).is_ok_and(|meta| meta.is_file() && meta.len() == entry.bytes)
+    fs::metadata(file_path(folder, entry))
+        .is_ok_and(|meta| meta.is_file() && meta.len() == entry.bytes)
 }
 
 /// Removes old releases: the one in use and the newest `keep` others stay. Returns those removed.
@@ -143,7 +154,9 @@ pub fn prune(dest: &Path, keep: usize) -> Result<Vec<ReleaseNumber>, ArtifactErr
 /// Removes a folder and what is in it; one that is not there is no error.
 pub(crate) fn remove(folder: &Path) -> Result<(), ArtifactError> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(ArtifactError::io("remove", folder)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ArtifactError::io("remove", folder)(error))
+        }
         _ => Ok(()),
     }
 }

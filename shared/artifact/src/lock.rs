@@ -15,7 +15,8 @@ impl FolderLock {
     /// Takes the lock, or says at once who has it.
     pub(crate) fn take(folder: &Path) -> Result<Self, ArtifactError> {
         let path = folder.join(FILE_NAME);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(ArtifactError::io("open the lock", &path))?;
         match file.try_lock() {
             Ok(()) => {
@@ -45,7 +46,8 @@ fn note_pid(file: &mut File) -> std::io::Result<()> {
     write!(file, "{}", std::process::id())
 }
 
-/// Only for the message: `None` where it is not written yet, or the system lets nobody read a locked file.
+/// Only for the message: `None` where it is not written yet, or the system lets nobody read a
+/// locked file.
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
@@ -60,7 +62,9 @@ mod tests {
     fn the_second_is_told_who_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let first = FolderLock::take(folder.path()).unwrap();
-        let Err(ArtifactError::Locked { pid, .. }) = FolderLock::take(folder.path()) else { panic!("not locked") };
+        let Err(ArtifactError::Locked { pid, .. }) = FolderLock::take(folder.path()) else {
+            panic!("not locked")
+        };
         assert_eq!(pid, Some(std::process::id()));
         drop(first);
         assert!(FolderLock::take(folder.path()).is_ok());

@@ -24,21 +24,32 @@ pub fn encode_manifest(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error
 /// # Errors
 /// In words: what is wrong with it.
 pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| format!("it is no manifest: {e}"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(bytes).map_err(|e| format!("it is not a manifest: {e}"))?;
     check_manifest(&manifest)?;
     let again = encode_manifest(&manifest).map_err(|e| e.to_string())?;
-    if again == bytes { Ok(manifest) } else { Err("it is not in canonical form, so uspx did not write it".to_owned()) }
+    if again == bytes {
+        Ok(manifest)
+    } else {
+        Err("it is not in canonical form, so uspx did not write it".to_owned())
+    }
 }
 
-/// Checks what must hold of every manifest: version, numbers, paths that stay within the folder, sums.
+/// Checks what must hold of every manifest: version, numbers, paths that stay within the folder,
+/// sums.
 ///
 /// # Errors
 /// In words: what is wrong, with the file's path.
 pub fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if manifest.version != VERSION {
-        return Err(format!("its version is {}, this uspx reads {VERSION}: update uspx", manifest.version));
+        return Err(format!(
+            "its version is {}, this uspx reads {VERSION}: update uspx",
+            manifest.version
+        ));
     }
-    if manifest.release == 0 || manifest.previous != manifest.release.checked_sub(1).filter(|n| *n > 0) {
+    if manifest.release == 0
+        || manifest.previous != manifest.release.checked_sub(1).filter(|n| *n > 0)
+    {
         return Err(format!("release {} cannot follow {:?}", manifest.release, manifest.previous));
     }
     if manifest.files.is_empty() {
@@ -47,7 +58,9 @@ pub fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     check_order(&manifest.files)?;
     let mut total = 0_u64;
     for file in &manifest.files {
-        check_path(&file.path).and_then(|()| check_chunks(file)).map_err(|e| format!("file `{}`: {e}", file.path))?;
+        check_path(&file.path)
+            .and_then(|()| check_chunks(file))
+            .map_err(|e| format!("file `{}`: {e}", file.path))?;
         total = total.checked_add(file.bytes).ok_or("its files are longer than any disk")?;
     }
     check_collisions(&manifest.files)
@@ -88,10 +101,15 @@ fn check_chunks(file: &FileEntry) -> Result<(), String> {
         return Err(format!("a chunk is empty or longer than {LONGEST_CHUNK} bytes"));
     }
     let sum = file.chunks.iter().try_fold(0_u64, |sum, chunk| sum.checked_add(chunk.bytes));
-    if sum == Some(file.bytes) { Ok(()) } else { Err(format!("its chunks do not add up to its {} bytes", file.bytes)) }
+    if sum == Some(file.bytes) {
+        Ok(())
+    } else {
+        Err(format!("its chunks do not add up to its {} bytes", file.bytes))
+    }
 }
 
-/// Two names that differ only in case, and a file where another needs a folder, cannot both be written everywhere.
+/// Two names that differ only in case, and a file where another needs a folder, cannot both be
+/// written everywhere.
 fn check_collisions(files: &[FileEntry]) -> Result<(), String> {
     let mut names = HashSet::new();
     if let Some(file) = files.iter().find(|file| !names.insert(file.path.to_lowercase())) {
@@ -114,13 +132,26 @@ mod tests {
 
     fn entry(path: &str) -> FileEntry {
         let digest = Digest::of(b"abc");
-        FileEntry { path: path.to_owned(), bytes: 3, digest, chunks: vec![ChunkEntry { bytes: 3, digest }] }
+        FileEntry {
+            path: path.to_owned(),
+            bytes: 3,
+            digest,
+            chunks: vec![ChunkEntry { bytes: 3, digest }],
+        }
     }
 
     fn manifest(paths: &[&str]) -> Manifest {
         let print = Fingerprint(Digest::of(b"model"));
         let files = paths.iter().map(|path| entry(path)).collect();
-        Manifest { version: 1, release: 2, colony: "c".into(), teacher: print, base: print, previous: Some(1), files }
+        Manifest {
+            version: 1,
+            release: 2,
+            colony: "c".into(),
+            teacher: print,
+            base: print,
+            previous: Some(1),
+            files,
+        }
     }
 
     #[test]
@@ -134,9 +165,20 @@ mod tests {
 
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
-        for path in
-            ["/etc/x", "../x", "a/../x", "a/./x", "a//x", "a/", "", "a\\x", "C:x", "a\nx", "manifest.json", "a./x"]
-        {
+        for path in [
+            "/etc/x",
+            "../x",
+            "a/../x",
+            "a/./x",
+            "a//x",
+            "a/",
+            "",
+            "a\\x",
+            "C:x",
+            "a\nx",
+            "manifest.json",
+            "a./x",
+        ] {
             let error = check_manifest(&manifest(&[path])).unwrap_err();
             assert!(error.contains("path") || error.contains("manifest"), "{path}: {error}");
         }

@@ -1,7 +1,8 @@
 //! Which release of a folder is in use: `current`, switched in one step.
 //!
-//! On Unix a symbolic link to `releases/<n>`, so that other programs can be given paths below `current/`. Where the system
-//! or the file system has none (Windows, exFAT), a text file of that name with the same words. Either is put in place by a rename.
+//! On Unix a symbolic link to `releases/<n>`, so that other programs can be given paths below
+//! `current/`. Where the system or the file system has none (Windows, exFAT), a text file of that
+//! name with the same words. Either is put in place by a rename.
 
 use crate::error::ArtifactError;
 use std::fs;

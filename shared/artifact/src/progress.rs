@@ -4,31 +4,32 @@ use std::sync::{Mutex, PoisonError};
 
 /// How far a transfer is, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct TransferProgress {
     /// All of it.
     pub total: u64,
-    /// Done: transferred and verified now, or there already. Never goes backwards, and ends at `total`.
+    /// Done: transferred and verified now, or there already. Never goes backwards, and ends at
+    /// `total`.
     pub done: u64,
-    /// The part of `done` that was not transferred now (resumed, or the same as in a release that is here).
-    /// A rate or an ETA leaves it out.
+    /// The part of `done` that was not transferred now (resumed, or the same as in a release that
+    /// is here). A rate or an ETA leaves it out.
     pub resumed: u64,
 }
 
 /// What is told of progress. Calls come one at a time, in order; keep it quick.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(TransferProgress) + Send + Sync);
 
 /// For those who do not want to know.
-pub fn silent(_: Progress) {}
+pub fn silent(_: TransferProgress) {}
 
 /// Counts, and tells.
 pub(crate) struct Meter<'a> {
-    state: Mutex<Progress>,
+    state: Mutex<TransferProgress>,
     tell: OnProgress<'a>,
 }
 
 impl<'a> Meter<'a> {
     pub(crate) fn new(total: u64, tell: OnProgress<'a>) -> Self {
-        let start = Progress { total, ..Progress::default() };
+        let start = TransferProgress { total, ..TransferProgress::default() };
         tell(start);
         Self { state: Mutex::new(start), tell }
     }
@@ -43,7 +44,7 @@ impl<'a> Meter<'a> {
         self.count(bytes, bytes);
     }
 
-    pub(crate) fn now(&self) -> Progress {
+    pub(crate) fn now(&self) -> TransferProgress {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -67,12 +67,12 @@ pub struct PullReport {
 
 /// Pulls a release into `dest` and makes it the one in use.
 ///
-/// The release before it stays in its folder (see [`crate::prune`]). Dropping the future stops the pull; the next one goes on
-/// from the chunks that are in place.
+/// The release before it stays in its folder (see [`crate::prune`]). Dropping the future stops the
+/// pull; the next one goes on from the chunks that are in place.
 ///
 /// # Errors
-/// Any leaves the release in use as it was. [`ArtifactError::Locked`] where another pull runs; the store's, which name the key;
-/// [`ArtifactError::Manifest`]; [`ArtifactError::Room`]; the disk's.
+/// Any leaves the release in use as it was. [`ArtifactError::Locked`] where another pull runs; the
+/// store's, which name the key; [`ArtifactError::Manifest`]; [`ArtifactError::Room`]; the disk's.
 pub async fn pull(
     store: &Store,
     dest: &Path,
@@ -99,7 +99,13 @@ pub async fn pull(
         resumed: progress.resumed,
         seconds: start.elapsed().as_secs_f64(),
     };
-    tracing::info!(release = report.release, ?outcome, fetched = report.fetched, resumed = report.resumed, "pulled");
+    tracing::info!(
+        release = report.release,
+        ?outcome,
+        fetched = report.fetched,
+        resumed = report.resumed,
+        "pulled"
+    );
     Ok(report)
 }
 
@@ -128,11 +134,15 @@ async fn bring(
     meter: &Meter<'_>,
 ) -> Result<Pulled, ArtifactError> {
     let repair = options.repair;
-    let here = on_disk(dest, manifest, move |dest, manifest| install::look(dest, manifest, repair)).await?;
+    let here = on_disk(dest, manifest, move |dest, manifest| install::look(dest, manifest, repair))
+        .await?;
     let outcome = match here {
         Here::Wanting => {
             let gathered = gather(store, dest, options, manifest, meter).await?;
-            on_disk(dest, manifest, move |dest, manifest| install::settle_in(dest, &gathered, manifest)).await?;
+            on_disk(dest, manifest, move |dest, manifest| {
+                install::settle_in(dest, &gathered, manifest)
+            })
+            .await?;
             Pulled::Fetched
         }
         Here::Whole => {
@@ -175,17 +185,25 @@ async fn gather(
     .await?;
     fetch::fetch_all(store, jobs, &shelf, options.at_once, meter).await?;
     for at in 0..manifest.files.len() {
-        on_disk(&folder, manifest, move |folder, manifest| install::seal(folder, manifest, at)).await?;
+        on_disk(&folder, manifest, move |folder, manifest| install::seal(folder, manifest, at))
+            .await?;
     }
     Ok(folder)
 }
 
 /// What is missing, file by file; what an interrupted pull left counts as done.
-async fn survey(folder: &Path, manifest: &Arc<Manifest>, meter: &Meter<'_>) -> Result<Vec<Job>, ArtifactError> {
+async fn survey(
+    folder: &Path,
+    manifest: &Arc<Manifest>,
+    meter: &Meter<'_>,
+) -> Result<Vec<Job>, ArtifactError> {
     let mut missing = Vec::new();
     for (at, entry) in manifest.files.iter().enumerate() {
         let jobs = on_disk(folder, manifest, move |folder, manifest| {
-            manifest.files.get(at).map_or_else(|| Ok(Vec::new()), |entry| fetch::survey(folder, entry))
+            manifest
+                .files
+                .get(at)
+                .map_or_else(|| Ok(Vec::new()), |entry| fetch::survey(folder, entry))
         });
         let jobs = jobs.await?;
         let absent = jobs.iter().map(|job| job.chunk.bytes).sum();
@@ -196,8 +214,13 @@ async fn survey(folder: &Path, manifest: &Arc<Manifest>, meter: &Meter<'_>) -> R
 }
 
 fn enough_room(dest: &Path, need: u64) -> Result<(), ArtifactError> {
-    let have = fs4::available_space(dest).map_err(ArtifactError::io("ask for the free space of", dest))?;
-    if have >= need { Ok(()) } else { Err(ArtifactError::Room { folder: dest.to_owned(), need, have }) }
+    let have =
+        fs4::available_space(dest).map_err(ArtifactError::io("ask for the free space of", dest))?;
+    if have >= need {
+        Ok(())
+    } else {
+        Err(ArtifactError::Room { folder: dest.to_owned(), need, have })
+    }
 }
 
 /// Runs a blocking step on the threads meant for that.

@@ -1,8 +1,9 @@
 //! Releases in the store: which there are, what they say, and how the newest moves forward.
 //!
-//! A release exists once its manifest was *created* under its number: that is the compare-and-swap, for the number is the
-//! newest's plus one. Its marker follows. A publisher that dies between the two leaves a release that nobody sees yet;
-//! the next publisher finishes its step first ([`Store::settle`]), so that no number is used twice and none is left out.
+//! A release exists once its manifest was *created* under its number: that is the compare-and-swap,
+//! for the number is the newest's plus one. Its marker follows. A publisher that dies between the
+//! two leaves a release that nobody sees yet; the next publisher finishes its step first
+//! ([`Store::settle`]), so that no number is used twice and none is left out.
 
 use crate::error::ArtifactError;
 use crate::keys;
@@ -53,8 +54,10 @@ impl Store {
         if marker.manifest == digest {
             return Ok(manifest);
         }
-        Err(self
-            .corrupt(&keys::manifest(release), format!("its hash is {digest}, not the published {}", marker.manifest)))
+        Err(self.corrupt(
+            &keys::manifest(release),
+            format!("its hash is {digest}, not the published {}", marker.manifest),
+        ))
     }
 
     /// Finishes what a publisher that died left behind, then says which release is the newest.
@@ -98,7 +101,8 @@ impl Store {
     /// Makes a release the newest. One that another has marked meanwhile is marked all the same.
     async fn mark(&self, release: ReleaseNumber, manifest: Digest) -> Result<(), ArtifactError> {
         let key = keys::latest(release);
-        let marker = serde_json::to_vec(&Marker { release, manifest }).map_err(|e| unusable(&key, e.to_string()))?;
+        let marker = serde_json::to_vec(&Marker { release, manifest })
+            .map_err(|e| unusable(&key, e.to_string()))?;
         let ours = self.create_object(&key, Bytes::from(marker).into()).await?;
         tracing::debug!(release, ours, "marked");
         Ok(())
@@ -115,12 +119,17 @@ impl Store {
         };
         match serde_json::from_slice::<Marker>(&bytes) {
             Ok(marker) if marker.release == release => Ok(marker),
-            Ok(marker) => Err(self.corrupt(&key, format!("it speaks of release {}", marker.release))),
+            Ok(marker) => {
+                Err(self.corrupt(&key, format!("it speaks of release {}", marker.release)))
+            }
             Err(error) => Err(self.corrupt(&key, error.to_string())),
         }
     }
 
-    async fn read_manifest(&self, release: ReleaseNumber) -> Result<(Manifest, Digest), ArtifactError> {
+    async fn read_manifest(
+        &self,
+        release: ReleaseNumber,
+    ) -> Result<(Manifest, Digest), ArtifactError> {
         let key = keys::manifest(release);
         let bytes = self.read_small(&key).await?;
         let manifest = decode_manifest(&bytes).map_err(|reason| unusable(&key, reason))?;
@@ -141,7 +150,12 @@ impl Store {
         if got == want {
             return Ok(bytes);
         }
-        Err(ArtifactError::Truncated { store: self.url().to_owned(), key: key.to_string(), got, want })
+        Err(ArtifactError::Truncated {
+            store: self.url().to_owned(),
+            key: key.to_string(),
+            got,
+            want,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! S3 and what speaks its protocol: settings from the usual environment, checked before the first request.
+//! S3 and what speaks its protocol: settings from the usual environment, checked before the first
+//! request.
 
 use crate::error::ArtifactError;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -26,7 +27,8 @@ pub(crate) fn open(
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
     let (bucket, prefix) = bucket_and_prefix(url)?;
-    let env: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| name.starts_with("AWS_")).collect();
+    let env: BTreeMap<String, String> =
+        env.into_iter().filter(|(name, _)| name.starts_with("AWS_")).collect();
     need_credentials(url, &env)?;
     let mut builder = AmazonS3Builder::new().with_retry(retries()).with_client_options(patience());
     for (name, value) in &env {
@@ -35,7 +37,9 @@ pub(crate) fn open(
         }
     }
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-    let builder = builder.with_allow_http(plain_http(url, endpoint.as_deref(), &env)?).with_bucket_name(bucket);
+    let builder = builder
+        .with_allow_http(plain_http(url, endpoint.as_deref(), &env)?)
+        .with_bucket_name(bucket);
     use_ring();
     let built = builder.build();
     let s3 = built.map_err(|e| ArtifactError::bad_url(url, &e.to_string()))?;
@@ -50,11 +54,14 @@ fn bucket_and_prefix(url: &str) -> Result<(String, String), ArtifactError> {
         return Err(ArtifactError::bad_url("s3://…", reason));
     }
     let bucket = parsed.host_str().filter(|host| !host.is_empty());
-    let bucket = bucket.ok_or_else(|| ArtifactError::bad_url(url, "it names no bucket: write s3://bucket/prefix"))?;
+    let bucket = bucket.ok_or_else(|| {
+        ArtifactError::bad_url(url, "it names no bucket: write s3://bucket/prefix")
+    })?;
     Ok((bucket.to_owned(), parsed.path().trim_matches('/').to_owned()))
 }
 
-/// Without this the library would ask a cloud machine's metadata address, and a laptop would wait for its time-out.
+/// Without this the library would ask a cloud machine's metadata address, and a laptop would wait
+/// for its time-out.
 fn need_credentials(url: &str, env: &BTreeMap<String, String>) -> Result<(), ArtifactError> {
     if CREDENTIALS.iter().any(|name| env.contains_key(*name)) {
         return Ok(());
@@ -65,14 +72,20 @@ fn need_credentials(url: &str, env: &BTreeMap<String, String>) -> Result<(), Art
 }
 
 /// Whether plain http may be spoken to the endpoint: to this machine, or where it is asked for.
-fn plain_http(url: &str, endpoint: Option<&str>, env: &BTreeMap<String, String>) -> Result<bool, ArtifactError> {
+fn plain_http(
+    url: &str,
+    endpoint: Option<&str>,
+    env: &BTreeMap<String, String>,
+) -> Result<bool, ArtifactError> {
     let Some(endpoint) = endpoint.filter(|e| e.starts_with("http://")) else { return Ok(false) };
-    let asked = env.get("AWS_ALLOW_HTTP").is_some_and(|v| v.eq_ignore_ascii_case("true") || v == "1");
+    let asked =
+        env.get("AWS_ALLOW_HTTP").is_some_and(|v| v.eq_ignore_ascii_case("true") || v == "1");
     if asked || is_loopback(endpoint) {
         return Ok(true);
     }
-    let reason =
-        format!("{endpoint} is not encrypted: use https, or set AWS_ALLOW_HTTP=true on a network that you trust");
+    let reason = format!(
+        "{endpoint} is not encrypted: use https, or set AWS_ALLOW_HTTP=true on a network that you trust"
+    );
     Err(ArtifactError::bad_url(url, &reason))
 }
 
@@ -102,7 +115,8 @@ fn retries() -> RetryConfig {
     RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(45) }
 }
 
-/// The http client takes the process's TLS provider and panics without one. One that is set already stays.
+/// The http client takes the process's TLS provider and panics without one. One that is set already
+/// stays.
 fn use_ring() {
     let already_set = rustls::crypto::ring::default_provider().install_default().is_err();
     tracing::trace!(already_set, "tls provider");
@@ -131,7 +145,9 @@ mod tests {
 
     #[test]
     fn https_builds_with_ring() {
-        assert!(open("s3://bucket/a/b", env(&[("AWS_ENDPOINT_URL", "https://s3.example")])).is_ok());
+        assert!(
+            open("s3://bucket/a/b", env(&[("AWS_ENDPOINT_URL", "https://s3.example")])).is_ok()
+        );
         assert!(open("s3://bucket", env(&[])).is_ok());
     }
 

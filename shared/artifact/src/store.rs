@@ -1,4 +1,5 @@
-//! The store's handle: opening it from an address, and its few plain operations with errors that name the key.
+//! The store's handle: opening it from an address, and its few plain operations with errors that
+//! name the key.
 
 use crate::error::{ArtifactError, Cause};
 use crate::{keys, s3};
@@ -21,9 +22,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens an existing store: a folder's path, `file:///…`, `s3://bucket/prefix` or `memory://` (new and empty each time).
+    /// Opens an existing store: a folder's path, `file:///…`, `s3://bucket/prefix` or `memory://`
+    /// (new and empty each time).
     ///
-    /// No request is made yet; see [`Store::check`]. A bucket's credentials and endpoint come from the `AWS_…` environment.
+    /// No request is made yet; see [`Store::check`]. A bucket's credentials and endpoint come from
+    /// the `AWS_…` environment.
     ///
     /// # Errors
     /// An address that makes no sense, settings that are missing, a folder that is not there.
@@ -35,18 +38,24 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn open_with(url: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ArtifactError> {
+    pub fn open_with(
+        url: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ArtifactError> {
         match url.split_once("://") {
-            None if url.is_empty() => {
-                Err(ArtifactError::bad_url(url, "it is empty: name a folder or an s3://bucket/prefix"))
-            }
+            None if url.is_empty() => Err(ArtifactError::bad_url(
+                url,
+                "it is empty: name a folder or an s3://bucket/prefix",
+            )),
             None => Self::folder(Path::new(url)),
             Some(("memory", _)) => Ok(Self::memory()),
             Some(("file", _)) => Self::folder(&file_path(url)?),
             Some(("s3", _)) => Ok(Self::over(s3::open(url, env)?, url)),
             Some((scheme, _)) => Err(ArtifactError::bad_url(
                 url,
-                &format!("`{scheme}://` is not known: use a folder, file:///…, s3://… or memory://"),
+                &format!(
+                    "`{scheme}://` is not known: use a folder, file:///…, s3://… or memory://"
+                ),
             )),
         }
     }
@@ -62,7 +71,8 @@ impl Store {
             _ => None,
         };
         if let Some(folder) = folder {
-            std::fs::create_dir_all(&folder).map_err(ArtifactError::io("create the folder", &folder))?;
+            std::fs::create_dir_all(&folder)
+                .map_err(ArtifactError::io("create the folder", &folder))?;
         }
         Self::open(url)
     }
@@ -72,7 +82,8 @@ impl Store {
         Self::over(Arc::new(InMemory::new()), "memory://")
     }
 
-    /// A store in an existing folder. What is written there is on the disk (fsync) before a call returns.
+    /// A store in an existing folder. What is written there is on the disk (fsync) before a call
+    /// returns.
     ///
     /// # Errors
     /// A folder that is not there or not readable.
@@ -134,7 +145,11 @@ impl Store {
     }
 
     /// Writes an object only if there is none of that key; whether it was this call that did.
-    pub(crate) async fn create_object(&self, key: &Key, content: PutPayload) -> Result<bool, ArtifactError> {
+    pub(crate) async fn create_object(
+        &self,
+        key: &Key,
+        content: PutPayload,
+    ) -> Result<bool, ArtifactError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.inner.put_opts(key, content, options).await {
             Ok(_) => Ok(true),
@@ -153,8 +168,9 @@ impl Store {
         }
     }
 
-    /// The error of listing. The library does not say which answer an S3 listing failed with, so one object is asked for:
-    /// "denied" goes for both, and where that is merely not found although listing fails, the bucket is missing.
+    /// The error of listing. The library does not say which answer an S3 listing failed with, so
+    /// one object is asked for: "denied" goes for both, and where that is merely not found although
+    /// listing fails, the bucket is missing.
     async fn listing_failed(&self, prefix: &Key, error: object_store::Error) -> ArtifactError {
         let error = self.failed(prefix, error);
         if !matches!(error, ArtifactError::Backend { .. }) {
@@ -167,7 +183,8 @@ impl Store {
         }
     }
 
-    /// The error of writing: a bucket that is not there answers "not found" to it, which an object cannot.
+    /// The error of writing: a bucket that is not there answers "not found" to it, which an object
+    /// cannot.
     pub(crate) fn write_failed(&self, key: &Key, error: object_store::Error) -> ArtifactError {
         match error {
             object_store::Error::NotFound { .. } => self.no_bucket(),
@@ -193,11 +210,14 @@ impl Store {
     }
 }
 
-/// Sorts a general failure by what lies beneath it: the network, the disk, or the server's own trouble.
+/// Sorts a general failure by what lies beneath it: the network, the disk, or the server's own
+/// trouble.
 fn by_cause(store: String, key: String, source: Cause) -> ArtifactError {
     if let Some(http) = beneath::<HttpError>(source.as_ref()) {
         return match http.kind() {
-            HttpErrorKind::Unknown => ArtifactError::Backend { store, key, retryable: false, source },
+            HttpErrorKind::Unknown => {
+                ArtifactError::Backend { store, key, retryable: false, source }
+            }
             _ => ArtifactError::Unreachable { store, key, source },
         };
     }
@@ -210,13 +230,18 @@ fn by_cause(store: String, key: String, source: Cause) -> ArtifactError {
 }
 
 /// The first error of type `E` in the chain of causes.
-fn beneath<'a, E: std::error::Error + 'static>(top: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    std::iter::successors(Some(top), |error| error.source()).find_map(|error| error.downcast_ref::<E>())
+fn beneath<'a, E: std::error::Error + 'static>(
+    top: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    std::iter::successors(Some(top), |error| error.source())
+        .find_map(|error| error.downcast_ref::<E>())
 }
 
 fn file_path(url: &str) -> Result<PathBuf, ArtifactError> {
     let parsed = Url::parse(url).map_err(|e| ArtifactError::bad_url(url, &e.to_string()))?;
-    parsed.to_file_path().map_err(|()| ArtifactError::bad_url(url, "write file:///absolute/path, with three slashes"))
+    parsed.to_file_path().map_err(|()| {
+        ArtifactError::bad_url(url, "write file:///absolute/path, with three slashes")
+    })
 }
 
 #[cfg(test)]

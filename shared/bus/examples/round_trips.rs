@@ -21,7 +21,13 @@ async fn measure(name: &str, bus: Arc<dyn Bus>, lanes: usize, each: usize) {
         tokio::spawn(async move {
             for i in 0..each {
                 bus.publish(&queue, &format!("m{i}"), payload.clone()).await.unwrap();
-                bus.pull(&queue, Duration::from_secs(5)).await.unwrap().unwrap().ack().await.unwrap();
+                bus.pull(&queue, Duration::from_secs(5))
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .ack()
+                    .await
+                    .unwrap();
             }
         })
     };

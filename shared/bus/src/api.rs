@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::time::Duration;
 
-/// The largest payload that any backend takes, in bytes. (Large content is a blob; this bounds what a bug can send.)
+/// The largest payload that any backend takes, in bytes. (Large content is a blob; this bounds what
+/// a bug can send.)
 pub const MAX_PAYLOAD: usize = 8 << 20;
 
 /// A work queue and its rules.
@@ -19,14 +20,16 @@ pub struct QueueSpec {
     pub lease: Duration,
     /// How often a message is delivered before it is a dead letter; at least 1.
     pub max_deliveries: u32,
-    /// How many messages it holds, leased and dead ones included, before it refuses more; at least 1.
+    /// How many messages it holds, leased and dead ones included, before it refuses more; at least
+    /// 1.
     pub max_messages: u64,
     /// How long message ids are remembered, at least 100 ms.
     pub dedup_window: Duration,
 }
 
 impl QueueSpec {
-    /// A queue with the usual rules: lease 60 s, 3 deliveries, 10,000 messages, ids remembered for 10 minutes.
+    /// A queue with the usual rules: lease 60 s, 3 deliveries, 10,000 messages, ids remembered for
+    /// 10 minutes.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -57,7 +60,8 @@ impl QueueSpec {
 pub enum Published {
     /// It is in the queue.
     Stored,
-    /// Its id was seen within the dedup window, perhaps from an earlier try of the same call whose answer was lost.
+    /// Its id was seen within the dedup window, perhaps from an earlier try of the same call whose
+    /// answer was lost.
     Duplicate,
 }
 
@@ -84,29 +88,39 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError::BadSpec`], [`BusError::Name`], or trouble with the broker.
     async fn ensure(&self, queue: &QueueSpec) -> Result<(), BusError>;
 
-    /// Puts a message into a queue; durable when `Ok`. Tries again over connection trouble, with the same id.
+    /// Puts a message into a queue; durable when `Ok`. Tries again over connection trouble, with
+    /// the same id.
     ///
     /// # Errors
-    /// [`BusError::Full`], [`BusError::NoQueue`], [`BusError::TooLarge`], [`BusError::Name`], or trouble with the broker.
-    async fn publish(&self, queue: &str, message_id: &str, payload: Bytes) -> Result<Published, BusError>;
+    /// [`BusError::Full`], [`BusError::NoQueue`], [`BusError::TooLarge`], [`BusError::Name`], or
+    /// trouble with the broker.
+    async fn publish(
+        &self,
+        queue: &str,
+        message_id: &str,
+        payload: Bytes,
+    ) -> Result<Published, BusError>;
 
     /// Takes the next message, waiting for one at most `wait`; `None` when none came.
     ///
-    /// Dropping the future early may cost one delivery of a message that was already on its way: it comes again
-    /// after its lease. Wait in short pulls rather than cancelling long ones.
+    /// Dropping the future early may cost one delivery of a message that was already on its way: it
+    /// comes again after its lease. Wait in short pulls rather than cancelling long ones.
     ///
     /// # Errors
-    /// [`BusError::NoQueue`] (retryable: the coordinator makes a worker's queue on its first heartbeat), or trouble with the broker.
+    /// [`BusError::NoQueue`] (retryable: the coordinator makes a worker's queue on its first
+    /// heartbeat), or trouble with the broker.
     async fn pull(&self, queue: &str, wait: Duration) -> Result<Option<Delivery>, BusError>;
 
-    /// Takes the next message that ran out of deliveries, of any queue. It comes again until it is settled.
+    /// Takes the next message that ran out of deliveries, of any queue. It comes again until it is
+    /// settled.
     ///
     /// # Errors
     /// Trouble with the broker.
     async fn dead_letters(&self, wait: Duration) -> Result<Option<DeadLetter>, BusError>;
 
-    /// Takes a message back out of a queue, leased or not. `false` where it was not there (any more).
-    /// A holder that is at work on it is not interrupted; its ack will be `Ok` and change nothing.
+    /// Takes a message back out of a queue, leased or not. `false` where it was not there (any
+    /// more). A holder that is at work on it is not interrupted; its ack will be `Ok` and change
+    /// nothing.
     ///
     /// # Errors
     /// [`BusError::NoQueue`], or trouble with the broker.
@@ -124,7 +138,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Trouble with the broker.
     async fn remove(&self, queue: &str) -> Result<bool, BusError>;
 
-    /// Tells whoever listens just now. Not stored, not confirmed: for what is said again soon anyway.
+    /// Tells whoever listens just now. Not stored, not confirmed: for what is said again soon
+    /// anyway.
     ///
     /// # Errors
     /// [`BusError::TooLarge`], [`BusError::Name`], or the connection is closed for good.
@@ -148,7 +163,8 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError::Name`], or trouble with the broker.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError>;
 
-    /// The key's value (if it has one), and then every later one; values that follow fast may be passed over.
+    /// The key's value (if it has one), and then every later one; values that follow fast may be
+    /// passed over.
     ///
     /// # Errors
     /// [`BusError::Name`], or trouble with the broker.
@@ -166,5 +182,9 @@ pub trait Bus: Send + Sync + 'static {
 
 /// Refuses a payload that no backend would take.
 pub(crate) fn check_size(payload: &Bytes, limit: usize) -> Result<(), BusError> {
-    if payload.len() > limit { Err(BusError::TooLarge { bytes: payload.len(), limit }) } else { Ok(()) }
+    if payload.len() > limit {
+        Err(BusError::TooLarge { bytes: payload.len(), limit })
+    } else {
+        Ok(())
+    }
 }

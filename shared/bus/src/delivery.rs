@@ -1,7 +1,7 @@
 //! A message in someone's hands: its lease, and the ways to be rid of it.
 //!
-//! The holder's own view of its lease stands here, once for all backends, because no backend can tell a late holder
-//! from the present one.
+//! The holder's own view of its lease stands here, once for all backends, because no backend can
+//! tell a late holder from the present one.
 
 use crate::BusError;
 use async_trait::async_trait;
@@ -56,7 +56,14 @@ impl Delivery {
         lease: Duration,
         holder: Box<dyn Holder>,
     ) -> Self {
-        Self { payload, message_id, deliveries, lease, until: Mutex::new(Instant::now() + lease), holder }
+        Self {
+            payload,
+            message_id,
+            deliveries,
+            lease,
+            until: Mutex::new(Instant::now() + lease),
+            holder,
+        }
     }
 
     /// How long the holder has it without [`Delivery::progress`].
@@ -77,7 +84,8 @@ impl Delivery {
         self.holder.say(Verdict::Ack).await
     }
 
-    /// The work moves: starts the lease anew. Say it because something was done, never from a bare timer.
+    /// The work moves: starts the lease anew. Say it because something was done, never from a bare
+    /// timer.
     ///
     /// # Errors
     /// Trouble with the broker; the lease runs on from where it was.
@@ -102,8 +110,8 @@ impl Delivery {
         self.holder.say(Verdict::Nak(delay)).await.map(|()| Lease::Held)
     }
 
-    /// Never again: removes a message that nobody could ever work on, saying why in the log. It is no dead letter:
-    /// whoever published it learns of it from an answer.
+    /// Never again: removes a message that nobody could ever work on, saying why in the log. It is
+    /// not a dead letter: whoever published it learns of it from an answer.
     ///
     /// # Errors
     /// Trouble with the broker; it may be said again.

@@ -13,7 +13,9 @@ pub enum BusError {
         queue: String,
     },
     /// There is no such queue (yet).
-    #[error("there is no queue `{queue}`: the coordinator makes it when it first hears of the worker; is it running?")]
+    #[error(
+        "there is no queue `{queue}`: the coordinator makes it when it first hears of the worker; is it running?"
+    )]
     NoQueue {
         /// Which queue.
         queue: String,
@@ -30,7 +32,9 @@ pub enum BusError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The payload is too large for a message.
-    #[error("a message of {bytes} bytes is more than the {limit} that fit: store it as a blob and send its reference")]
+    #[error(
+        "a message of {bytes} bytes is more than the {limit} that fit: store it as a blob and send its reference"
+    )]
     TooLarge {
         /// Its length.
         bytes: usize,
@@ -38,7 +42,9 @@ pub enum BusError {
         limit: usize,
     },
     /// No connection could be made.
-    #[error("cannot reach a NATS server at {url} ({reason}): is it running there, and do address and credentials fit?")]
+    #[error(
+        "cannot reach a NATS server at {url} ({reason}): is it running there, and do address and credentials fit?"
+    )]
     Unreachable {
         /// Where it was looked for, without credentials.
         url: String,
@@ -52,7 +58,9 @@ pub enum BusError {
         url: String,
     },
     /// The server is older than what its guarantees are needed for.
-    #[error("the NATS server at {at} is version {found}, and {needed} or newer is needed: upgrade it")]
+    #[error(
+        "the NATS server at {at} is version {found}, and {needed} or newer is needed: upgrade it"
+    )]
     ServerTooOld {
         /// Its address, or the program's path.
         at: String,
@@ -72,7 +80,9 @@ pub enum BusError {
         reason: String,
     },
     /// The backend did not answer in time.
-    #[error("no answer to `{action}` within {waited:?}: the server may be overloaded, or the account may not do this")]
+    #[error(
+        "no answer to `{action}` within {waited:?}: the server may be overloaded, or the account may not do this"
+    )]
     TimedOut {
         /// What was asked.
         action: &'static str,

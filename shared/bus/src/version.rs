@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// The oldest nats-server that will do: before it, key-value buckets and `sync_interval: always` are missing or broken.
+/// The oldest nats-server that will do: before it, key-value buckets and `sync_interval: always`
+/// are missing or broken.
 pub const OLDEST_SERVER: &str = "2.10.27";
 
 /// Whether a server of this version will do. A version that cannot be read will not.
@@ -12,7 +13,10 @@ pub fn is_new_enough(version: &str) -> bool {
 
 /// The version in the output of `nats-server --version`.
 pub fn of_program_output(output: &str) -> Option<&str> {
-    output.split_whitespace().map(|word| word.trim_start_matches('v')).find(|word| numbers(word).is_some())
+    output
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('v'))
+        .find(|word| numbers(word).is_some())
 }
 
 fn compare(left: &str, right: &str) -> Option<Ordering> {
@@ -39,10 +43,22 @@ mod tests {
 
     #[test]
     fn compares_numbers_not_text() {
-        for good in ["2.10.27", "2.10.100", "2.11.0", "3.0.0", "v2.15.1", "2.11.0-RC.1", "2.10.27+build"] {
+        for good in
+            ["2.10.27", "2.10.100", "2.11.0", "3.0.0", "v2.15.1", "2.11.0-RC.1", "2.10.27+build"]
+        {
             assert!(is_new_enough(good), "{good}");
         }
-        for bad in ["2.9.10", "2.10.3", "2.10.26", "2.10.27-RC.1", "1.99.99", "", "2.10", "x.y.z", "2.10.27.1"] {
+        for bad in [
+            "2.9.10",
+            "2.10.3",
+            "2.10.26",
+            "2.10.27-RC.1",
+            "1.99.99",
+            "",
+            "2.10",
+            "x.y.z",
+            "2.10.27.1",
+        ] {
             assert!(!is_new_enough(bad), "{bad}");
         }
     }

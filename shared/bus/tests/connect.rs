@@ -1,4 +1,4 @@
-//! Connecting to what is no usable server. Needs no nats-server.
+//! Connecting to what is not a usable server. Needs no nats-server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::{Duration, Instant};
@@ -37,7 +37,10 @@ async fn a_server_that_is_too_old_is_refused() {
     let error = NatsBus::connect(&NatsOptions::new(&url)).await.err().expect("refused");
     assert!(matches!(&error, BusError::ServerTooOld { found, .. } if found == "2.9.10"), "{error}");
     let text = error.to_string();
-    assert!(text.contains("2.9.10") && text.contains("2.10.27") && text.contains("upgrade"), "{text}");
+    assert!(
+        text.contains("2.9.10") && text.contains("2.10.27") && text.contains("upgrade"),
+        "{text}"
+    );
     assert!(!text.contains("secret"), "{text}");
     assert!(!error.is_retryable());
 }
@@ -53,7 +56,10 @@ async fn nobody_there_is_said_in_time() {
     let error = NatsBus::connect(&options).await.err().expect("refused");
     assert!(started.elapsed() < Duration::from_secs(3));
     let text = error.to_string();
-    assert!(text.contains(&format!("nats://127.0.0.1:{port}")) && text.contains("is it running"), "{text}");
+    assert!(
+        text.contains(&format!("nats://127.0.0.1:{port}")) && text.contains("is it running"),
+        "{text}"
+    );
     assert!(!text.contains("secret") && error.is_retryable());
 }
 

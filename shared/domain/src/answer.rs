@@ -12,12 +12,14 @@ pub struct Answer {
     pub worker: WorkerId,
     /// What came of it.
     pub outcome: Outcome,
-    /// How long the work took, in milliseconds. For planning only; nothing that is decided rests on it.
+    /// How long the work took, in milliseconds. For planning only; nothing that is decided rests on
+    /// it.
     pub millis: u64,
-    /// The task's prompts that the model cannot run, in the task's order. The outcome is about the others.
+    /// The task's prompts that the model cannot run, in the task's order. The outcome is about the
+    /// others.
     pub skipped: Vec<Skipped>,
-    /// Of the others, those whose whole text the model's tokenizer reads otherwise than in use; what is measured are the
-    /// tokens in use. 0 for labels and training.
+    /// Of the others, those whose whole text the model's tokenizer reads otherwise than in use;
+    /// what is measured are the tokens in use. 0 for labels and training.
     pub seams: u32,
 }
 

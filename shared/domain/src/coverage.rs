@@ -1,4 +1,5 @@
-//! How much of the answers a teacher's labels cover: where its tokens do not spell an answer, only the text is learned.
+//! How much of the answers a teacher's labels cover: where its tokens do not spell an answer, only
+//! the text is learned.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,7 +17,8 @@ pub struct Coverage {
 const LEAST: u128 = 95;
 
 impl Coverage {
-    /// Whether fewer bytes are labelled than a distillation from the teacher should have (95 %). Of no bytes, none lacks.
+    /// Whether fewer bytes are labelled than a distillation from the teacher should have (95 %). Of
+    /// no bytes, none lacks.
     pub fn is_low(&self) -> bool {
         u128::from(self.labelled_bytes) * 100 < u128::from(self.answer_bytes) * LEAST
     }
@@ -53,7 +55,11 @@ mod tests {
         let of = |labelled_bytes| Coverage { answer_bytes: 1000, labelled_bytes };
         assert!(!of(950).is_low() && of(949).is_low() && !Coverage::default().is_low());
         assert_eq!(of(1000).to_string(), "100.0 % of 1000 answer bytes labelled");
-        assert!(of(949).to_string().starts_with("94.9 % of 1000 answer bytes labelled: FEWER THAN 95 %"));
+        assert!(
+            of(949)
+                .to_string()
+                .starts_with("94.9 % of 1000 answer bytes labelled: FEWER THAN 95 %")
+        );
         let all = Coverage { answer_bytes: u64::MAX, labelled_bytes: u64::MAX };
         assert_eq!(all.and(of(3)), all);
         assert!(!all.is_low());

@@ -1,4 +1,5 @@
-//! What a finished probe brings: values per prompt and unit, or moments of units that are too many for that; and losses.
+//! What a finished probe brings: values per prompt and unit, or moments of units that are too many
+//! for that; and losses.
 
 use crate::{Statistic, Unit, UnitKind};
 use serde::{Deserialize, Serialize};
@@ -78,9 +79,9 @@ impl Moments {
     /// Each unit of the layer with its (Σx, Σx², Σxt).
     pub fn units(&self) -> impl Iterator<Item = (Unit, [f32; 3])> + '_ {
         let sums = self.x.iter().zip(&self.xx).zip(&self.xt);
-        (0..)
-            .zip(sums)
-            .map(|(index, ((x, xx), xt))| (Unit { kind: self.kind, layer: self.layer, index }, [*x, *xx, *xt]))
+        (0..).zip(sums).map(|(index, ((x, xx), xt))| {
+            (Unit { kind: self.kind, layer: self.layer, index }, [*x, *xx, *xt])
+        })
     }
 }
 
@@ -104,7 +105,8 @@ mod tests {
         let of = (UnitKind::Channel, 2, Statistic::ATP);
         let values: [&[f64]; 2] = [&[1.0, -2.0], &[0.5, 0.0]];
         let moments = Moments::of(of, values.into_iter(), &[3, 5]);
-        let units: Vec<(u32, [f32; 3])> = moments.units().map(|(unit, sums)| (unit.index, sums)).collect();
+        let units: Vec<(u32, [f32; 3])> =
+            moments.units().map(|(unit, sums)| (unit.index, sums)).collect();
         assert_eq!(units, [(0, [-1.0, 5.0, -7.0]), (1, [0.5, 0.25, 1.5])]);
     }
 }

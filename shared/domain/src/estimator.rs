@@ -1,5 +1,5 @@
-//! How units are measured, one row for each way. Planner, check of deposits, job runner, command line and JSON read the
-//! rows; `worker/probe/src/estimators/` has the mathematics, one file each.
+//! How units are measured, one row for each way. Planner, check of deposits, job runner, command
+//! line and JSON read the rows; `worker/probe/src/estimators/` has the mathematics, one file each.
 
 use crate::Baseline::{self, Mean, Zero};
 use crate::UnitKind::{self, Channel, Expert, Head};
@@ -107,7 +107,9 @@ impl Estimator {
 
     /// Whether a deposit of it may hold that statistic of that kind of unit.
     pub fn may_yield(self, statistic: Statistic, kind: UnitKind) -> bool {
-        self.0.statistics.contains(&statistic) && self.0.kinds.contains(&kind) && statistic.row().kinds.contains(&kind)
+        self.0.statistics.contains(&statistic)
+            && self.0.kinds.contains(&kind)
+            && statistic.row().kinds.contains(&kind)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Names of things: workers, tasks, models, blobs. Each is its own type so that none can stand in for another.
+//! Names of things: workers, tasks, models, blobs. Each is its own type so that none can stand in
+//! for another.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -8,11 +9,12 @@ use uuid::Uuid;
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// A worker's name has other characters than lower-case letters, digits and inner hyphens, or is not 1 to 32 long.
-    #[error("`{0}` is no worker name: use 1 to 32 of a-z, 0-9 and inner hyphens")]
+    /// A worker's name has other characters than lower-case letters, digits and inner hyphens, or
+    /// is not 1 to 32 long.
+    #[error("`{0}` is not a worker name: use 1 to 32 of a-z, 0-9 and inner hyphens")]
     Worker(String),
     /// A digest is not 64 hexadecimal digits.
-    #[error("`{0}` is no digest: 64 hexadecimal digits are needed")]
+    #[error("`{0}` is not a digest: 64 hexadecimal digits are needed")]
     Digest(String),
 }
 

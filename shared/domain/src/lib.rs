@@ -1,6 +1,8 @@
-//! The nouns of the colony, pure: what a unit, a prompt, a task, an answer, a mask and a release *are*.
+//! The nouns of the colony, pure: what a unit, a prompt, a task, an answer, a mask and a release
+//! *are*.
 //!
-//! Nothing here waits, reads a clock, opens a file or knows a network. Every other crate speaks in these words.
+//! Nothing here waits, reads a clock, opens a file or knows a network. Every other crate speaks in
+//! these words.
 
 #[macro_use]
 mod table;
@@ -38,5 +40,6 @@ pub use speaks::Speaks;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, ExportFormat, Job, Judge, Label, Subject, Task, Work,
+    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, ExportFormat, Job, Judge, Label,
+    Subject, Task, Work,
 };

@@ -53,7 +53,9 @@ pub enum MaskError {
         want: u32,
     },
     /// A unit is named that the model has not, or one is named twice or out of order.
-    #[error("the mask's layer {layer} keeps {kind} {index}, which is out of range, repeated or out of order")]
+    #[error(
+        "the mask's layer {layer} keeps {kind} {index}, which is out of range, repeated or out of order"
+    )]
     Unit {
         /// Which kind.
         kind: UnitKind,
@@ -63,7 +65,9 @@ pub enum MaskError {
         index: u32,
     },
     /// A layer keeps fewer units than the model can do without; of experts, than the router picks.
-    #[error("the mask keeps {got} {kind}s in layer {layer}, which needs {floor}: keep at least that many")]
+    #[error(
+        "the mask keeps {got} {kind}s in layer {layer}, which needs {floor}: keep at least that many"
+    )]
     BelowFloor {
         /// Which kind.
         kind: UnitKind,
@@ -82,7 +86,8 @@ impl Mask {
         Self { version: 1, model, keep: KeepLists::default() }
     }
 
-    /// The mask that keeps `kept` of one kind (any order; units of other kinds are passed over) and all of the others.
+    /// The mask that keeps `kept` of one kind (any order; units of other kinds are passed over) and
+    /// all of the others.
     pub fn keeping(
         model: Fingerprint,
         shape: &ModelShape,
@@ -113,7 +118,9 @@ impl Mask {
     pub fn keeps(&self, unit: Unit) -> bool {
         match self.lists(unit.kind) {
             None => true,
-            Some(lists) => lists.get(unit.layer as usize).is_some_and(|l| l.binary_search(&unit.index).is_ok()),
+            Some(lists) => {
+                lists.get(unit.layer as usize).is_some_and(|l| l.binary_search(&unit.index).is_ok())
+            }
         }
     }
 
@@ -184,7 +191,12 @@ mod tests {
 
     #[test]
     fn refuses_what_the_router_could_not_run() {
-        let mask = Mask::keeping(model(), &shape(), UnitKind::Expert, [expert(0, 3), expert(1, 0), expert(1, 2)]);
+        let mask = Mask::keeping(
+            model(),
+            &shape(),
+            UnitKind::Expert,
+            [expert(0, 3), expert(1, 0), expert(1, 2)],
+        );
         assert_eq!(
             mask.check(&shape()),
             Err(MaskError::BelowFloor { kind: UnitKind::Expert, layer: 0, got: 1, floor: 2 })

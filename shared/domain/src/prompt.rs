@@ -89,7 +89,8 @@ fn reason(error: &serde_json::Error) -> String {
 
 /// Reads a prompt file's text.
 ///
-/// Blank lines are passed over. A bad line ends the reading, or is collected where `skip_bad` is set.
+/// Blank lines are passed over. A bad line ends the reading, or is collected where `skip_bad` is
+/// set.
 ///
 /// # Errors
 /// The first bad line with its number and reason, or [`PromptError::Empty`].
@@ -112,8 +113,13 @@ mod tests {
 
     #[test]
     fn an_edited_prompt_is_another_prompt_and_a_renamed_one_is_not() {
-        let one =
-            Prompt { id: "a".into(), prompt: "list".into(), reference: Some("ls".into()), system: None, tags: vec![] };
+        let one = Prompt {
+            id: "a".into(),
+            prompt: "list".into(),
+            reference: Some("ls".into()),
+            system: None,
+            tags: vec![],
+        };
         let renamed = Prompt { id: "b".into(), tags: vec!["x".into()], ..one.clone() };
         assert_eq!(one.digest(), renamed.digest());
         let others = [

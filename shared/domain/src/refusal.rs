@@ -1,4 +1,5 @@
-//! Invariant 5, the form of answers: what was asked of a worker, and what is refused of what it says.
+//! Invariant 5, the form of answers: what was asked of a worker, and what is refused of what it
+//! says.
 
 use crate::{Deposit, LossRow, ModelShape, Moments, PromptTokens, Statistic, Unit, UnitKind};
 use std::collections::BTreeSet;
@@ -89,11 +90,16 @@ impl Asked<'_> {
         fits.then_some(()).ok_or(Refusal::Value("a prompt's number of tokens"))
     }
 
-    /// A deposit about these prompts, of units that the model has and statistics that `belongs` lets pass.
+    /// A deposit about these prompts, of units that the model has and statistics that `belongs`
+    /// lets pass.
     ///
     /// # Errors
     /// The first thing that does not fit.
-    pub fn deposit(&self, deposit: &Deposit, belongs: impl Fn(Statistic, UnitKind) -> bool) -> Result<(), Refusal> {
+    pub fn deposit(
+        &self,
+        deposit: &Deposit,
+        belongs: impl Fn(Statistic, UnitKind) -> bool,
+    ) -> Result<(), Refusal> {
         self.prompts(&deposit.prompts)?;
         let mut seen = BTreeSet::new();
         for column in &deposit.columns {

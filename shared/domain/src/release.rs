@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Releases are numbered from 1 without gaps; `latest` only moves forward.
 pub type ReleaseNumber = u64;
 
-/// The list of a release's files. It appears only after every blob it names is stored and verified (invariant 6).
+/// The list of a release's files. It appears only after every blob it names is stored and verified
+/// (invariant 6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The format's version: 1.
@@ -34,7 +35,8 @@ pub struct FileEntry {
     pub bytes: u64,
     /// BLAKE3 of the whole file.
     pub digest: Digest,
-    /// Its chunks in order, each a blob of its own, so that a pull resumes and verifies piece by piece.
+    /// Its chunks in order, each a blob of its own, so that a pull resumes and verifies piece by
+    /// piece.
     pub chunks: Vec<ChunkEntry>,
 }
 

@@ -1,10 +1,12 @@
-//! Prompts whose whole text a model's tokenizer reads otherwise than what the model meets in use: counted, not left out.
+//! Prompts whose whole text a model's tokenizer reads otherwise than what the model meets in use:
+//! counted, not left out.
 
 use serde::{Deserialize, Serialize};
 
-/// Prompts of a campaign with a seam, by model, each counted once: for the teacher over the train prompts, where they
-/// are traced, and the gate prompts, where it is judged; for the student over the gate prompts, where the base is judged.
-/// (A prompt is in exactly one of these tasks. Workers of earlier releases do not say, which counts as none.)
+/// Prompts of a campaign with a seam, by model, each counted once: for the teacher over the train
+/// prompts, where they are traced, and the gate prompts, where it is judged; for the student over
+/// the gate prompts, where the base is judged. (A prompt is in exactly one of these tasks. Workers
+/// of earlier releases do not say, which counts as none.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeamPrompts {
     /// Prompts of the teacher.

@@ -127,8 +127,9 @@ impl ModelShape {
 
     /// Every unit of `kind`, layer by layer.
     pub fn units(&self, kind: UnitKind) -> impl Iterator<Item = Unit> + '_ {
-        self.numbered()
-            .flat_map(move |(layer, shape)| (0..shape.width(kind)).map(move |index| Unit { kind, layer, index }))
+        self.numbered().flat_map(move |(layer, shape)| {
+            (0..shape.width(kind)).map(move |index| Unit { kind, layer, index })
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Prompts that a model cannot run: left out of their batch alone, named by id, never by their text (invariant 7).
+//! Prompts that a model cannot run: left out of their batch alone, named by id, never by their text
+//! (invariant 7).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,7 +61,10 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong { tokens, context } => {
-                write!(f, "it has {tokens} tokens with its answer, and the model's context is {context}")
+                write!(
+                    f,
+                    "it has {tokens} tokens with its answer, and the model's context is {context}"
+                )
             }
             Self::Empty => f.write_str("its answer has no text to measure on"),
             Self::NoReference => f.write_str("it has no reference to measure on"),
@@ -103,7 +107,13 @@ impl fmt::Display for SkipGroup {
         }
         let named: Vec<&str> = self.ids.iter().take(NAMED).map(String::as_str).collect();
         let more = if self.ids.len() > NAMED { ", …" } else { "" };
-        write!(f, "{} prompts are left out ({}{more}), the first: {}", self.ids.len(), named.join(", "), self.reason)
+        write!(
+            f,
+            "{} prompts are left out ({}{more}), the first: {}",
+            self.ids.len(),
+            named.join(", "),
+            self.reason
+        )
     }
 }
 
@@ -131,7 +141,8 @@ mod tests {
         ];
         for reason in all {
             let written = serde_json::to_value(reason).unwrap();
-            let name = written.as_str().or_else(|| written.as_object()?.keys().next().map(String::as_str));
+            let name =
+                written.as_str().or_else(|| written.as_object()?.keys().next().map(String::as_str));
             assert_eq!(name, Some(reason.name()));
             assert_eq!(serde_json::from_value::<SkipReason>(written).unwrap(), reason);
         }
@@ -144,7 +155,9 @@ mod tests {
         let groups = SkipGroup::of(std::iter::once(&one).chain(&all));
         let said: Vec<String> = groups.iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 2);
-        assert!(said[0].starts_with("7 prompts are left out (p0, p1, p2, p3, p4, …), the first: it has 20 tokens"));
+        assert!(said[0].starts_with(
+            "7 prompts are left out (p0, p1, p2, p3, p4, …), the first: it has 20 tokens"
+        ));
         assert_eq!(said[1], "prompt bare is left out: it has no reference to measure on");
         assert!(SkipGroup::of([]).is_empty());
     }

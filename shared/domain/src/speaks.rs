@@ -15,7 +15,8 @@ pub struct Speaks {
 impl Speaks {
     /// All that this build knows.
     pub fn here() -> Self {
-        let owned = |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect();
+        let owned =
+            |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect();
         Self {
             jobs: owned(&mut Work::<()>::KINDS.iter().copied()),
             estimators: owned(&mut Estimator::ALL.iter().map(|e| e.name())),
@@ -24,8 +25,10 @@ impl Speaks {
 
     /// Whether it can be asked for this work.
     pub fn knows<P>(&self, work: &Work<P>) -> bool {
-        let estimator = if let Work::Estimate(job) = work { Some(job.estimator.name()) } else { None };
-        self.jobs.contains(work.kind()) && estimator.is_none_or(|name| self.estimators.contains(name))
+        let estimator =
+            if let Work::Estimate(job) = work { Some(job.estimator.name()) } else { None };
+        self.jobs.contains(work.kind())
+            && estimator.is_none_or(|name| self.estimators.contains(name))
     }
 }
 
@@ -38,7 +41,12 @@ mod tests {
     fn work_is_known_by_its_job_and_its_estimator() {
         let label = Work::Label(Label::of(vec![0]));
         let estimator = Estimator::TRACE;
-        let trace = Work::Estimate(Estimate { prompts: vec![0], estimator, kinds: vec![], baseline: Baseline::Zero });
+        let trace = Work::Estimate(Estimate {
+            prompts: vec![0],
+            estimator,
+            kinds: vec![],
+            baseline: Baseline::Zero,
+        });
         let here = Speaks::here();
         assert!(here.knows(&label) && here.knows(&trace));
         assert!(!Speaks::default().knows(&label));

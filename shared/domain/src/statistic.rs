@@ -1,4 +1,5 @@
-//! What is measured about a unit, one row each. Checks, trails, scores, the command line and JSON read the rows.
+//! What is measured about a unit, one row each. Checks, trails, scores, the command line and JSON
+//! read the rows.
 
 use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Feature, Head};
 
@@ -36,8 +37,14 @@ pub struct ScoreMethod {
 pub struct Statistic(&'static StatisticRow);
 
 /// A row with the values that most have.
-const PLAIN: StatisticRow =
-    StatisticRow { name: "", kinds: &[], signed: false, is_effect: false, rank: None, methods: &[] };
+const PLAIN: StatisticRow = StatisticRow {
+    name: "",
+    kinds: &[],
+    signed: false,
+    is_effect: false,
+    rank: None,
+    methods: &[],
+};
 
 const fn method(name: &'static str, help: &'static str) -> ScoreMethod {
     ScoreMethod { name, help, per: None }
@@ -116,7 +123,8 @@ table! {
 impl Statistic {
     /// The cheap scores, best first.
     pub fn cheap() -> Vec<Self> {
-        let mut ranked: Vec<Self> = Self::ALL.iter().copied().filter(|s| s.0.rank.is_some()).collect();
+        let mut ranked: Vec<Self> =
+            Self::ALL.iter().copied().filter(|s| s.0.rank.is_some()).collect();
         ranked.sort_by_key(|s| s.0.rank);
         ranked
     }

@@ -1,7 +1,8 @@
-//! Tables whose rows are what there is to know of a thing, and references to a row that stand for its name.
+//! Tables whose rows are what there is to know of a thing, and references to a row that stand for
+//! its name.
 
-/// The rows of a table by name, their list, and what a reference to a row can do: it is compared, shown and written as
-/// its name, and read by looking that name up.
+/// The rows of a table by name, their list, and what a reference to a row can do: it is compared,
+/// shown and written as its name, and read by looking that name up.
 macro_rules! table {
     (
         $Thing:ident($Row:ident), $unknown:literal;

@@ -7,7 +7,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
-/// The prefix of environment variables. `USPX_STORE=…` sets `store`, `USPX_NATS__URL=…` sets `nats.url`.
+/// The prefix of environment variables. `USPX_STORE=…` sets `store`, `USPX_NATS__URL=…` sets
+/// `nats.url`.
 pub const PREFIX: &str = "USPX_";
 
 /// What is wrong with a configuration.
@@ -16,7 +17,7 @@ pub enum ConfigError {
     /// The file that was named is not there.
     #[error("there is no configuration file {0}")]
     NotFound(PathBuf),
-    /// The file cannot be read, or is no UTF-8.
+    /// The file cannot be read, or is not UTF-8.
     #[error("{path}: {source}")]
     Unreadable {
         /// The file.
@@ -29,11 +30,15 @@ pub enum ConfigError {
     Value(Box<figment::Error>),
 }
 
-/// Reads a configuration. `flags` holds what was given on the command line; its `None`s are passed over.
+/// Reads a configuration. `flags` holds what was given on the command line; its `None`s are passed
+/// over.
 ///
 /// # Errors
 /// The file is missing, or a value does not fit.
-pub fn load<T: DeserializeOwned>(file: Option<&Path>, flags: impl Serialize) -> Result<T, ConfigError> {
+pub fn load<T: DeserializeOwned>(
+    file: Option<&Path>,
+    flags: impl Serialize,
+) -> Result<T, ConfigError> {
     let mut figment = Figment::new();
     if let Some(path) = file {
         if !path.is_file() {
@@ -42,7 +47,10 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, flags: impl Serialize) -> 
         figment = figment.merge(TomlFile::read(path)?);
     }
     figment = figment.merge(Env::prefixed(PREFIX).ignore(&["log"]).split("__"));
-    figment.merge(Serialized::defaults(flags)).extract().map_err(|e| ConfigError::Value(Box::new(e)))
+    figment
+        .merge(Serialized::defaults(flags))
+        .extract()
+        .map_err(|e| ConfigError::Value(Box::new(e)))
 }
 
 /// A TOML file as a person saved it: [`Toml`]'s own reader stumbles over a byte order mark.
@@ -101,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_and_a_wrong_value_are_named() {
-        let missing = load::<Settings>(Some(Path::new("/nowhere.toml")), Flags { store: None }).unwrap_err();
+        let missing =
+            load::<Settings>(Some(Path::new("/nowhere.toml")), Flags { store: None }).unwrap_err();
         assert!(missing.to_string().contains("/nowhere.toml"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uspx.toml");
@@ -120,7 +129,11 @@ mod tests {
         std::fs::write(&path, "\u{feff}store = 'a'\nworkers = 3\n").unwrap();
         let read: Settings = load(Some(&path), Flags { store: None }).unwrap();
         assert_eq!((read.store.as_str(), read.workers), ("a", 3));
-        std::fs::write(&path, "store = 'a'".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        std::fs::write(
+            &path,
+            "store = 'a'".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+        )
+        .unwrap();
         let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
         assert!(wrong.contains("uspx.toml") && wrong.contains("UTF-16"), "{wrong}");
     }

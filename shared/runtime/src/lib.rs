@@ -1,4 +1,5 @@
-//! Process hygiene that every uspx program shares: signals, telemetry, memory, configuration, text files.
+//! Process hygiene that every uspx program shares: signals, telemetry, memory, configuration, text
+//! files.
 
 pub mod config;
 pub mod memory;

@@ -2,7 +2,8 @@
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// The largest resident size of this process so far, in bytes; `None` where the system does not tell.
+/// The largest resident size of this process so far, in bytes; `None` where the system does not
+/// tell.
 pub fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

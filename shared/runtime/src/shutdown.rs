@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks everything to end cleanly, a second one ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks everything to end cleanly, a second one ends the process at
+//! once.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ pub struct Shutdown(CancellationToken);
 pub const INTERRUPTED: i32 = 130;
 
 impl Shutdown {
-    /// A wish that only [`Shutdown::ask`] utters.
+    /// A wish that only [`Shutdown::cancel`] utters.
     pub fn new() -> Self {
         Self::default()
     }
@@ -38,17 +39,17 @@ impl Shutdown {
     }
 
     /// Asks everything to end.
-    pub fn ask(&self) {
+    pub fn cancel(&self) {
         self.0.cancel();
     }
 
     /// Whether the end was asked for.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
     /// Returns when the end is asked for.
-    pub async fn asked(&self) {
+    pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }
 
@@ -66,10 +67,10 @@ mod tests {
     async fn a_child_hears_its_parent_but_not_the_other_way_round() {
         let parent = Shutdown::new();
         let (one, two) = (parent.child(), parent.child());
-        one.ask();
-        assert!(one.is_asked() && !parent.is_asked() && !two.is_asked());
-        parent.ask();
-        two.asked().await;
-        assert!(two.is_asked());
+        one.cancel();
+        assert!(one.is_cancelled() && !parent.is_cancelled() && !two.is_cancelled());
+        parent.cancel();
+        two.cancelled().await;
+        assert!(two.is_cancelled());
     }
 }

@@ -1,4 +1,5 @@
-//! Logs: to stderr, quiet by default, for people or as JSON lines. Prompts never enter them (invariant 7).
+//! Logs: to stderr, quiet by default, for people or as JSON lines. Prompts never enter them
+//! (invariant 7).
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -13,14 +14,19 @@ pub const LOG_VARIABLE: &str = "USPX_LOG";
 pub fn start(level: &str, json: bool) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let colours = is_coloured(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(true);
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(true);
     let started = if json { builder.json().try_init() } else { builder.compact().try_init() };
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
 }
 
-/// Escape codes are for terminals, and for people who did not ask for none (<https://no-color.org>).
+/// Escape codes are for terminals, and for people who did not ask for none
+/// (<https://no-color.org>).
 fn is_coloured(terminal: bool, no_color: Option<OsString>) -> bool {
     terminal && no_color.is_none_or(|value| value.is_empty())
 }

@@ -9,16 +9,20 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reads a file as UTF-8 and drops a byte order mark.
 ///
 /// # Errors
-/// The file cannot be read; or [`io::ErrorKind::InvalidData`], with the remedy, where it is UTF-16 or not text.
+/// The file cannot be read; or [`io::ErrorKind::InvalidData`], with the remedy, where it is UTF-16
+/// or not text.
 pub fn read(path: &Path) -> io::Result<String> {
-    decode(&std::fs::read(path)?).map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))
+    decode(&std::fs::read(path)?)
+        .map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 
 fn decode(bytes: &[u8]) -> Result<String, String> {
     if is_utf16(bytes) {
-        return Err("this is UTF-16, and UTF-8 is read here: save it as UTF-8, or convert it with \
+        return Err(
+            "this is UTF-16, and UTF-8 is read here: save it as UTF-8, or convert it with \
              `iconv -f UTF-16 -t UTF-8`"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
@@ -26,7 +30,10 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
         Err(error) => {
             let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-            Err(format!("line {line} is not UTF-8 (byte {}): save the file as UTF-8", error.valid_up_to()))
+            Err(format!(
+                "line {line} is not UTF-8 (byte {}): save the file as UTF-8",
+                error.valid_up_to()
+            ))
         }
     }
 }

@@ -1,15 +1,18 @@
-//! The envelope: `{"v": version, "kind": name, "body": bin}`, a MessagePack map with the names spelled out.
+//! The envelope: `{"v": version, "kind": name, "body": bin}`, a MessagePack map with the names
+//! spelled out.
 //!
-//! The body is a MessagePack map of its own inside a byte string, so that kind and version are known before anything
-//! else is read. Rules:
-//! * A version that is newer than known is refused, naming what to upgrade. Old versions are read for ever:
-//!   [`Message::read`] has an arm for each, and each arm gives the same noun.
-//! * **Unknown fields within a known version are passed over.** A later release may add a field that readers may
-//!   ignore without harm, with a default for when it is missing. Whatever changes the meaning of the others is a new
-//!   version.
-//! * An unknown *name* (a statistic, a kind of job) cannot be ignored without harm: it is refused as
-//!   [`Unread::Unknown`], which is told from damage, so that a worker can say that it does not speak this.
-//! * Messages are at most [`MAX_MESSAGE`] bytes, nested at most [`MAX_DEPTH`] deep, with nothing after their end.
+//! The body is a MessagePack map of its own inside a byte string, so that kind and version are
+//! known before anything else is read. Rules:
+//! * A version that is newer than known is refused, naming what to upgrade. Old versions are read
+//!   for ever: [`Message::read`] has an arm for each, and each arm gives the same noun.
+//! * **Unknown fields within a known version are passed over.** A later release may add a field
+//!   that readers may ignore without harm, with a default for when it is missing. Whatever changes
+//!   the meaning of the others is a new version.
+//! * An unknown *name* (a statistic, a kind of job) cannot be ignored without harm: it is refused
+//!   as [`Unread::Unknown`], which is told from damage, so that a worker can say that it does not
+//!   speak this.
+//! * Messages are at most [`MAX_MESSAGE`] bytes, nested at most [`MAX_DEPTH`] deep, with nothing
+//!   after their end.
 
 use crate::error::{Flaw, WireError};
 use bytes::Bytes;
@@ -83,7 +86,8 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
 }
 
 pub(crate) fn encode_unbounded<M: Message>(message: &M) -> Result<Bytes, WireError> {
-    let broken = |e: rmp_serde::encode::Error| WireError::Encode { kind: M::KIND, reason: e.to_string() };
+    let broken =
+        |e: rmp_serde::encode::Error| WireError::Encode { kind: M::KIND, reason: e.to_string() };
     let body = ByteBuf::from(message.write().map_err(broken)?);
     let envelope = Envelope { v: M::VERSION, kind: M::KIND.to_owned(), body };
     Ok(rmp_serde::to_vec_named(&envelope).map_err(broken)?.into())
@@ -93,7 +97,10 @@ pub(crate) fn decode_bounded<M: Message>(bytes: &[u8], limit: usize) -> Result<M
     check_size(bytes.len(), limit)?;
     let envelope: Envelope = read(bytes).map_err(WireError::Envelope)?;
     if envelope.kind != M::KIND {
-        return Err(WireError::Kind { expected: M::KIND, found: envelope.kind.chars().take(32).collect() });
+        return Err(WireError::Kind {
+            expected: M::KIND,
+            found: envelope.kind.chars().take(32).collect(),
+        });
     }
     M::read(envelope.v, &envelope.body).map_err(|unread| refusal::<M>(envelope.v, unread))
 }
@@ -101,7 +108,9 @@ pub(crate) fn decode_bounded<M: Message>(bytes: &[u8], limit: usize) -> Result<M
 fn refusal<M: Message>(found: u16, unread: Unread) -> WireError {
     let (kind, here) = (M::KIND, env!("CARGO_PKG_VERSION"));
     match unread {
-        Unread::Version if found > M::VERSION => WireError::Newer { kind, found, known: M::VERSION, here },
+        Unread::Version if found > M::VERSION => {
+            WireError::Newer { kind, found, known: M::VERSION, here }
+        }
         Unread::Version => WireError::NoSuchVersion { kind, found },
         Unread::Unknown(what) => WireError::Unknown { kind, what, here },
         Unread::Flaw(flaw) => WireError::Body { kind, flaw },

@@ -77,7 +77,9 @@ pub enum WireError {
         reason: String,
     },
     /// A blob is not the one that was referred to.
-    #[error("the blob of a `{kind}` message is not the one referred to: fetch it again, or the store is damaged")]
+    #[error(
+        "the blob of a `{kind}` message is not the one referred to: fetch it again, or the store is damaged"
+    )]
     WrongBlob {
         /// The kind of message.
         kind: &'static str,
@@ -129,7 +131,9 @@ impl std::error::Error for Flaw {}
 impl From<decode::Error> for Flaw {
     fn from(error: decode::Error) -> Self {
         match error {
-            decode::Error::InvalidMarkerRead(_) | decode::Error::InvalidDataRead(_) => Self::CutShort,
+            decode::Error::InvalidMarkerRead(_) | decode::Error::InvalidDataRead(_) => {
+                Self::CutShort
+            }
             decode::Error::DepthLimitExceeded => Self::TooDeep,
             decode::Error::Utf8Error(_) => Self::Text,
             _ => Self::Fields,

@@ -1,6 +1,8 @@
-//! Content that is too large for a message: it goes to the object store, and the message carries the reference.
+//! Content that is too large for a message: it goes to the object store, and the message carries
+//! the reference.
 //!
-//! The blob is the very message with its content inline, so one reader serves both, and a blob says what it is.
+//! The blob is the very message with its content inline, so one reader serves both, and a blob says
+//! what it is.
 
 use crate::envelope::{Message, decode_bounded, encode_unbounded};
 use crate::{Unread, WireError};
@@ -41,7 +43,10 @@ impl<T> Content<T> {
     }
 
     /// The same, where it may fail.
-    pub(crate) fn try_map<U>(self, form: impl FnOnce(T) -> Result<U, Unread>) -> Result<Content<U>, Unread> {
+    pub(crate) fn try_map<U>(
+        self,
+        form: impl FnOnce(T) -> Result<U, Unread>,
+    ) -> Result<Content<U>, Unread> {
         match self {
             Self::Inline(it) => form(it).map(Content::Inline),
             Self::Stored(blob) => Ok(Content::Stored(blob)),
@@ -77,7 +82,8 @@ pub fn pack_answer(answer: Answer) -> Result<Packed, WireError> {
 /// Reads a task out of the blob that a message referred to.
 ///
 /// # Errors
-/// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any message.
+/// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any
+/// message.
 pub fn unpack_task(reference: &BlobRef, blob: &[u8]) -> Result<Task, WireError> {
     unpack(reference, blob)
 }
@@ -85,7 +91,8 @@ pub fn unpack_task(reference: &BlobRef, blob: &[u8]) -> Result<Task, WireError> 
 /// Reads an answer out of the blob that a message referred to.
 ///
 /// # Errors
-/// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any message.
+/// [`WireError::WrongBlob`] where the bytes are not those referred to; otherwise as for any
+/// message.
 pub fn unpack_answer(reference: &BlobRef, blob: &[u8]) -> Result<Answer, WireError> {
     unpack(reference, blob)
 }

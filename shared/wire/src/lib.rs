@@ -1,9 +1,11 @@
-//! What crosses the network: every subject, stream, consumer and bucket name, and the versioned MessagePack messages.
+//! What crosses the network: every subject, stream, consumer and bucket name, and the versioned
+//! MessagePack messages.
 //!
-//! Messages are not the domain's nouns: `v1` has the bytes of the first version, with conversions to and from the nouns.
-//! A message that was ever released is frozen: its bytes stand in `fixtures/`, and old bytes decode for ever. New
-//! meaning is a new version. [`envelope`] has the layout and says what may be added to a known version; [`large`]
-//! has what is done with content that is too large for a message.
+//! Messages are not the domain's nouns: `v1` has the bytes of the first version, with conversions
+//! to and from the nouns. A message that was ever released is frozen: its bytes stand in
+//! `fixtures/`, and old bytes decode for ever. New meaning is a new version. [`envelope`] has the
+//! layout and says what may be added to a known version; [`large`] has what is done with content
+//! that is too large for a message.
 
 pub mod envelope;
 mod error;
@@ -16,8 +18,11 @@ mod v1;
 
 pub use envelope::{MAX_MESSAGE, Message, Unread, decode, encode};
 pub use error::{Flaw, WireError};
-pub use large::{Content, INLINE_LIMIT, Packed, pack_answer, pack_task, unpack_answer, unpack_task};
+pub use large::{
+    Content, INLINE_LIMIT, Packed, pack_answer, pack_task, unpack_answer, unpack_task,
+};
 pub use message::{HeartbeatMessage, HeldModel, MaskMessage};
 pub use v1::{
-    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage, WorkerStatus,
+    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage,
+    WorkerStatus,
 };

@@ -1,4 +1,5 @@
-//! What is sent, as the rest of the workspace sees it. Its bytes, version by version, stand in modules of their own.
+//! What is sent, as the rest of the workspace sees it. Its bytes, version by version, stand in
+//! modules of their own.
 
 use crate::envelope::{Message, Unread, read_body, write_body};
 use crate::large::Content;
@@ -46,11 +47,18 @@ impl HeartbeatMessage {
         fn of<M: Message>() -> (String, u16) {
             (M::KIND.to_owned(), M::VERSION)
         }
-        [of::<Content<Task>>(), of::<Content<Answer>>(), of::<Self>(), of::<StatusMessage>(), of::<MaskMessage>()]
-            .into()
+        [
+            of::<Content<Task>>(),
+            of::<Content<Answer>>(),
+            of::<Self>(),
+            of::<StatusMessage>(),
+            of::<MaskMessage>(),
+        ]
+        .into()
     }
 
-    /// What this build may ask of the worker: nothing, where it does not read the tasks that are written here.
+    /// What this build may ask of the worker: nothing, where it does not read the tasks that are
+    /// written here.
     pub fn may_be_asked(&self) -> Speaks {
         let reads = self.reads.get(Content::<Task>::KIND).copied().unwrap_or(0);
         if reads >= Content::<Task>::VERSION { self.speaks.clone() } else { Speaks::default() }

@@ -1,8 +1,10 @@
-//! Every name that the network knows: queues, topics, keys, and the streams, consumers and buckets behind them.
+//! Every name that the network knows: queues, topics, keys, and the streams, consumers and buckets
+//! behind them.
 //!
-//! Two layers. *Logical* names (queues, topics, keys, message ids) are what coordinator and worker say to a bus; they
-//! are the same on every backend. *Broker* names are what the NATS backend makes of them, under a namespace, so that
-//! several colonies can share one server. Nothing else in the workspace may spell any of these.
+//! Two layers. *Logical* names (queues, topics, keys, message ids) are what coordinator and worker
+//! say to a bus; they are the same on every backend. *Broker* names are what the NATS backend makes
+//! of them, under a namespace, so that several colonies can share one server. Nothing else in the
+//! workspace may spell any of these.
 
 use std::fmt;
 use uspx_domain::{TaskId, WorkerId};
@@ -25,7 +27,9 @@ pub enum NameError {
     #[error("`{0}` cannot be a name on the bus: use 1 to 128 of a-z, A-Z, 0-9, `-` and `_`")]
     Token(String),
     /// A queue, topic or key is not made of such tokens, `.`-separated.
-    #[error("`{0}` cannot be a path on the bus: use tokens of a-z, A-Z, 0-9 and `-`, joined by `.`")]
+    #[error(
+        "`{0}` cannot be a path on the bus: use tokens of a-z, A-Z, 0-9 and `-`, joined by `.`"
+    )]
     Path(String),
 }
 
@@ -41,8 +45,8 @@ pub fn worker_of_queue(queue: &str) -> Option<WorkerId> {
 
 /// The message id of the `attempt`-th issue of a task (from 1).
 ///
-/// The attempt is part of it because a broker remembers ids for its whole deduplication window: a task that is issued
-/// again to the same worker under its old id would be dropped as a duplicate.
+/// The attempt is part of it because a broker remembers ids for its whole deduplication window: a
+/// task that is issued again to the same worker under its old id would be dropped as a duplicate.
 pub fn task_message_id(task: TaskId, attempt: u32) -> String {
     format!("{task}_{attempt}")
 }
@@ -63,17 +67,19 @@ pub fn answer_message_id(task_message_id: &str, worker: &WorkerId) -> String {
 /// # Errors
 /// [`NameError::Token`] where a broker might read more than one token out of it.
 pub fn check_token(token: &str) -> Result<(), NameError> {
-    let fits =
-        (1..=128).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let fits = (1..=128).contains(&token.len())
+        && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if fits { Ok(()) } else { Err(NameError::Token(token.to_owned())) }
 }
 
-/// Checks a queue, topic or key: `.`-separated tokens without `_` (which stands for `.` in stream names).
+/// Checks a queue, topic or key: `.`-separated tokens without `_` (which stands for `.` in stream
+/// names).
 ///
 /// # Errors
 /// [`NameError::Path`].
 pub fn check_path(path: &str) -> Result<(), NameError> {
-    let fits = path.len() <= 128 && path.split('.').all(|t| check_token(t).is_ok() && !t.contains('_'));
+    let fits =
+        path.len() <= 128 && path.split('.').all(|t| check_token(t).is_ok() && !t.contains('_'));
     if fits { Ok(()) } else { Err(NameError::Path(path.to_owned())) }
 }
 
@@ -101,7 +107,8 @@ impl Names {
         }
     }
 
-    /// The subject of one message of a queue: a subject of its own, so that it can be withdrawn by name.
+    /// The subject of one message of a queue: a subject of its own, so that it can be withdrawn by
+    /// name.
     pub fn message_subject(&self, queue: &str, message_id: &str) -> String {
         format!("{self}.queue.{queue}.{message_id}")
     }
@@ -136,12 +143,13 @@ impl Names {
         format!("{self}_state")
     }
 
-    /// The stream that keeps the broker's notices of messages that ran out of deliveries.
+    /// The stream that keeps the broker's advisories of messages that ran out of deliveries.
     pub fn dead_stream(&self) -> String {
         format!("{self}_dead_letters")
     }
 
-    /// The subjects of those notices. Recognised by the consumer's name, which is this colony's alone.
+    /// The subjects of those advisories. Recognised by the consumer's name, which is this colony's
+    /// alone.
     pub fn dead_filter(&self) -> String {
         format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.{}", self.consumer())
     }

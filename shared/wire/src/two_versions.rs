@@ -1,5 +1,6 @@
-//! What a second version of a message takes, shown by a heartbeat of a later release: a structure of its own, and an arm
-//! in [`Message::read`]. What was written in the first version is read as before.
+//! What a second version of a message takes, shown by a heartbeat of a later release: a structure
+//! of its own, and an arm in [`Message::read`]. What was written in the first version is read as
+//! before.
 
 use crate::envelope::{Message, Unread, decode, encode, read_body, write_body};
 use crate::{HeartbeatMessage, v1};

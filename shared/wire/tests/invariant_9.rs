@@ -1,8 +1,10 @@
-//! Invariant 9, frozen bytes: what is written today equals what was written when the message was released, and that still reads.
+//! Invariant 9, frozen bytes: what is written today equals what was written when the message was
+//! released, and that still reads.
 //!
-//! Fixtures are never written anew by a test run. A message of a new kind or version gets its files, once, from
-//! `cargo test -p uspx-wire --test invariant_9 -- --ignored`, which leaves files alone that are there.
-//! `NAME-vN.bin` is the message, `NAME-vN.txt` the same for people (offset, hexadecimal, characters).
+//! Fixtures are never written anew by a test run. A message of a new kind or version gets its
+//! files, once, from `cargo test -p uspx-wire --test invariant_9 -- --ignored`, which leaves files
+//! alone that are there. `NAME-vN.bin` is the message, `NAME-vN.txt` the same for people (offset,
+//! hexadecimal, characters).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod values;
@@ -12,14 +14,17 @@ use std::path::PathBuf;
 use uspx_wire::{Message, decode, encode};
 
 fn path(name: &str, version: u16, end: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format!("{name}-v{version}.{end}"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(format!("{name}-v{version}.{end}"))
 }
 
 fn dump(bytes: &[u8]) -> String {
     let mut out = String::new();
     for (row, chunk) in bytes.chunks(16).enumerate() {
         let hex: String = chunk.iter().map(|b| format!("{b:02x} ")).collect();
-        let text: String = chunk.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' }).collect();
+        let text: String =
+            chunk.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' }).collect();
         writeln!(out, "{:06x}  {hex:<48} {text}", row * 16).unwrap();
     }
     out
@@ -28,13 +33,26 @@ fn dump(bytes: &[u8]) -> String {
 fn holds<M: Message + PartialEq + Debug>(name: &str, value: &M) {
     let read = |end| {
         let path = path(name, M::VERSION, end);
-        std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e} (see the head of this file)", path.display()))
+        std::fs::read(&path)
+            .unwrap_or_else(|e| panic!("{}: {e} (see the head of this file)", path.display()))
     };
     let frozen = read("bin");
-    assert_eq!(decode::<M>(&frozen).unwrap(), *value, "{name}: frozen bytes read as something else");
+    assert_eq!(
+        decode::<M>(&frozen).unwrap(),
+        *value,
+        "{name}: frozen bytes read as something else"
+    );
     let written = encode(value).unwrap();
-    assert_eq!(dump(&written), dump(&frozen), "{name}: a frozen message is written otherwise: make a new version");
-    assert_eq!(String::from_utf8(read("txt")).unwrap(), dump(&frozen), "{name}: the readable twin is another message");
+    assert_eq!(
+        dump(&written),
+        dump(&frozen),
+        "{name}: a frozen message is written otherwise: make a new version"
+    );
+    assert_eq!(
+        String::from_utf8(read("txt")).unwrap(),
+        dump(&frozen),
+        "{name}: the readable twin is another message"
+    );
 }
 
 fn write_if_missing<M: Message>(name: &str, value: &M) {

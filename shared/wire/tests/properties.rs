@@ -22,8 +22,15 @@ fn enveloped(kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn prompts() -> impl Strategy<Value = Vec<Prompt>> {
-    let prompt = (".{1,12}", ".{0,40}", proptest::option::of(".{0,20}"), proptest::option::of(".{0,9}"))
-        .prop_map(|(id, prompt, reference, system)| Prompt { id, prompt, reference, system, tags: vec![] });
+    let prompt =
+        (".{1,12}", ".{0,40}", proptest::option::of(".{0,20}"), proptest::option::of(".{0,9}"))
+            .prop_map(|(id, prompt, reference, system)| Prompt {
+                id,
+                prompt,
+                reference,
+                system,
+                tags: vec![],
+            });
     proptest::collection::vec(prompt, 0..4)
 }
 
@@ -34,18 +41,28 @@ fn unit() -> impl Strategy<Value = Unit> {
 
 /// Masks of any shape, of all kinds of unit: lists that a bitmap cannot say too.
 fn mask() -> impl Strategy<Value = Mask> {
-    let ascending = proptest::collection::btree_set(0..3000u32, 0..400).prop_map(|set| set.into_iter().collect());
+    let ascending = proptest::collection::btree_set(0..3000u32, 0..400)
+        .prop_map(|set| set.into_iter().collect());
     let sparse = proptest::collection::vec(any::<u32>(), 0..4);
     let layers = proptest::collection::vec(prop_oneof![ascending, sparse], 0..4);
-    let keep = proptest::collection::btree_map(proptest::sample::select(UnitKind::ALL), layers, 0..5);
+    let keep =
+        proptest::collection::btree_map(proptest::sample::select(UnitKind::ALL), layers, 0..5);
     let model = Fingerprint(Digest::of(b"model"));
-    (any::<u32>(), keep).prop_map(move |(version, keep)| Mask { version, model, keep: KeepLists(keep) })
+    (any::<u32>(), keep).prop_map(move |(version, keep)| Mask {
+        version,
+        model,
+        keep: KeepLists(keep),
+    })
 }
 
 fn shape() -> impl Strategy<Value = ModelShape> {
     let dense = any::<u32>().prop_map(|channels| MlpShape::Dense { channels });
     let experts = any::<(u32, u32, u32)>();
-    let experts = experts.prop_map(|(experts, top_k, channels)| MlpShape::Experts { experts, top_k, channels });
+    let experts = experts.prop_map(|(experts, top_k, channels)| MlpShape::Experts {
+        experts,
+        top_k,
+        channels,
+    });
     let layer = (any::<(u32, u32)>(), prop_oneof![dense, experts]);
     let layer = layer.prop_map(|((heads, features), mlp)| LayerShape { heads, mlp, features });
     proptest::collection::vec(layer, 0..6).prop_map(|layers| ModelShape { layers })
@@ -57,14 +74,21 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
         prompts().prop_map(|prompts| Work::Label(Label::of(prompts))),
         (
             prompts(),
-            proptest::collection::vec(prop_oneof![unit().prop_map(Cut::Unit), mask().prop_map(Cut::Mask)], 0..5)
+            proptest::collection::vec(
+                prop_oneof![unit().prop_map(Cut::Unit), mask().prop_map(Cut::Mask)],
+                0..5
+            )
         )
             .prop_map(|(prompts, cuts)| Work::Ablate(Ablate { prompts, cuts })),
-        (prompts(), proptest::option::of(mask()), any::<[u32; 3]>()).prop_map(|(prompts, mask, numbers)| {
-            let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
-            Work::Label(Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens })
+        (prompts(), proptest::option::of(mask()), any::<[u32; 3]>()).prop_map(
+            |(prompts, mask, numbers)| {
+                let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
+                Work::Label(Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens })
+            }
+        ),
+        (prompts(), blob).prop_map(|(prompts, b)| {
+            Work::Judge(Judge { prompts, subject: Subject::Adapted(b) })
         }),
-        (prompts(), blob).prop_map(|(prompts, b)| { Work::Judge(Judge { prompts, subject: Subject::Adapted(b) }) }),
     ]
 }
 
@@ -79,8 +103,12 @@ fn skipped() -> impl Strategy<Value = Vec<Skipped>> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    let values =
-        || proptest::collection::vec(proptest::num::f32::ANY.prop_filter("equal to itself", |v| !v.is_nan()), 0..6);
+    let values = || {
+        proptest::collection::vec(
+            proptest::num::f32::ANY.prop_filter("equal to itself", |v| !v.is_nan()),
+            0..6,
+        )
+    };
     let statistic = || proptest::sample::select(Statistic::ALL);
     let column = (unit(), statistic(), values());
     let column = column.prop_map(|(unit, statistic, values)| Column { unit, statistic, values });
@@ -95,13 +123,18 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     });
     prop_oneof![
         (proptest::collection::vec(column, 0..4), proptest::collection::vec(moments, 0..4))
-            .prop_map(|(columns, moments)| Outcome::Scores(Deposit { prompts: vec![], columns, moments })),
+            .prop_map(|(columns, moments)| Outcome::Scores(Deposit {
+                prompts: vec![],
+                columns,
+                moments
+            })),
         (values(), any::<Vec<u32>>()).prop_map(|(nats, bytes)| Outcome::Losses(vec![LossRow {
             prompts: vec![],
             nats,
             bytes
         }])),
-        ".{0,60}".prop_map(|reason| { Outcome::Failed(Failure { kind: FailureKind::Machine, reason }) }),
+        ".{0,60}"
+            .prop_map(|reason| { Outcome::Failed(Failure { kind: FailureKind::Machine, reason }) }),
     ]
 }
 

@@ -34,9 +34,15 @@ fn enveloped(v: u16, kind: &'static str, body: Vec<u8>) -> Vec<u8> {
 #[test]
 fn a_newer_version_is_refused_naming_what_to_upgrade() {
     let error = decode::<Content<Task>>(&enveloped(2, "task", b"whatever".to_vec())).unwrap_err();
-    assert!(matches!(error, WireError::Newer { kind: "task", found: 2, known: 1, .. }), "{error:?}");
+    assert!(
+        matches!(error, WireError::Newer { kind: "task", found: 2, known: 1, .. }),
+        "{error:?}"
+    );
     let text = error.to_string();
-    assert!(text.contains("upgrade uspx on this machine") && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+    assert!(
+        text.contains("upgrade uspx on this machine") && text.contains(env!("CARGO_PKG_VERSION")),
+        "{text}"
+    );
     let zero = decode::<Content<Task>>(&enveloped(0, "task", vec![]));
     assert_eq!(zero, Err(WireError::NoSuchVersion { kind: "task", found: 0 }));
 }
@@ -57,12 +63,14 @@ fn unknown_fields_of_a_known_version_are_passed_over() {
         battery_percent: u8,
         nested: Vec<Vec<u8>>,
     }
-    let later = LaterStatus { known: values::status(), battery_percent: 80, nested: vec![vec![1], vec![]] };
+    let later =
+        LaterStatus { known: values::status(), battery_percent: 80, nested: vec![vec![1], vec![]] };
     let bytes = enveloped(1, "status", rmp_serde::to_vec_named(&later).unwrap());
     assert_eq!(decode::<StatusMessage>(&bytes).unwrap(), values::status());
 }
 
-/// What a release that knows one thing more would send: not damage, so that the reader can say what it lacks.
+/// What a release that knows one thing more would send: not damage, so that the reader can say what
+/// it lacks.
 #[test]
 fn what_a_later_release_names_is_told_from_damage() {
     for (known, later, what) in [
@@ -73,11 +81,17 @@ fn what_a_later_release_names_is_told_from_damage() {
     ] {
         let bytes = renamed(&named_task("task-trace"), known, later);
         let error = decode::<Content<Task>>(&bytes).unwrap_err();
-        assert!(matches!(error, WireError::Unknown { kind: "task", what: found, .. } if found == what), "{error:?}");
+        assert!(
+            matches!(error, WireError::Unknown { kind: "task", what: found, .. } if found == what),
+            "{error:?}"
+        );
         assert!(error.is_not_spoken() && !error.to_string().contains(later), "{error}");
     }
-    let (_, answer) = values::answers().into_iter().find(|(name, _)| name == "answer-scores").unwrap();
-    let error = decode::<Content<Answer>>(&renamed(&encode(&answer).unwrap(), "saliency", "serenity")).unwrap_err();
+    let (_, answer) =
+        values::answers().into_iter().find(|(name, _)| name == "answer-scores").unwrap();
+    let error =
+        decode::<Content<Answer>>(&renamed(&encode(&answer).unwrap(), "saliency", "serenity"))
+            .unwrap_err();
     assert!(matches!(error, WireError::Unknown { what: "a statistic", .. }), "{error:?}");
 }
 
@@ -106,7 +120,11 @@ fn a_worker_that_does_not_read_our_tasks_may_be_asked_for_nothing() {
 
 #[test]
 fn damage_is_refused_without_showing_text() {
-    let body = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([("inline", "the secret prompt")])).unwrap();
+    let body = rmp_serde::to_vec_named(&std::collections::BTreeMap::from([(
+        "inline",
+        "the secret prompt",
+    )]))
+    .unwrap();
     let error = decode::<Content<Task>>(&enveloped(1, "task", body)).unwrap_err();
     assert_eq!(error, WireError::Body { kind: "task", flaw: Flaw::Fields });
     assert!(!format!("{error} {error:?}").contains("secret"));
@@ -125,7 +143,11 @@ fn deep_nesting_is_refused() {
 
 #[test]
 fn lengths_that_lie_take_no_memory() {
-    for claim in [[0xdd, 0xff, 0xff, 0xff, 0xff], [0xdf, 0xff, 0xff, 0xff, 0xff], [0xc6, 0xff, 0xff, 0xff, 0xff]] {
+    for claim in [
+        [0xdd, 0xff, 0xff, 0xff, 0xff],
+        [0xdf, 0xff, 0xff, 0xff, 0xff],
+        [0xc6, 0xff, 0xff, 0xff, 0xff],
+    ] {
         decode::<HeartbeatMessage>(&claim).unwrap_err();
         let mut body = vec![0x81, 0xa6];
         body.extend(b"models");
@@ -182,7 +204,10 @@ fn a_wrong_blob_is_refused() {
     *tampered.last_mut().unwrap() ^= 1;
     assert_eq!(unpack_answer(&reference, &tampered), Err(WireError::WrongBlob { kind: "answer" }));
     let other = encode(&Content::<Answer>::Stored(reference)).unwrap();
-    assert_eq!(unpack_answer(&BlobRef::to(&other), &other), Err(WireError::Nested { kind: "answer" }));
+    assert_eq!(
+        unpack_answer(&BlobRef::to(&other), &other),
+        Err(WireError::Nested { kind: "answer" })
+    );
     assert!(matches!(unpack_task(&reference, &blob), Err(WireError::Kind { .. })));
 }
 
@@ -210,6 +235,10 @@ fn a_mask_of_a_large_kind_stays_small() {
     for (at, value) in [(width + 4, 0x8f), (width + 4, 0x91), (width + 1, 0xff)] {
         let mut lying = bytes.to_vec();
         lying[at] = value;
-        assert_eq!(decode::<MaskMessage>(&lying), Err(WireError::Body { kind: "mask", flaw: Flaw::Fields }), "{at}");
+        assert_eq!(
+            decode::<MaskMessage>(&lying),
+            Err(WireError::Body { kind: "mask", flaw: Flaw::Fields }),
+            "{at}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What the parity scripts call: an adapter of random numbers as the blob that travels in a colony, and our own logits
-//! with it.
+//! What the parity scripts call: an adapter of random numbers as the blob that travels in a colony,
+//! and our own logits with it.
 //!
 //! ```text
 //! adapter BASE IDS.json OUT.safetensors    writes the blob; prints logits after each list, attached and merged
@@ -27,7 +27,9 @@ const SEED: u64 = 7;
 
 fn main() -> Anything<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [base, ids, out] = arguments.as_slice() else { return Err("usage: adapter BASE IDS.json OUT".into()) };
+    let [base, ids, out] = arguments.as_slice() else {
+        return Err("usage: adapter BASE IDS.json OUT".into());
+    };
     let (base, placement) = (Path::new(base), Placement::floats(DType::F32, &Device::Cpu));
     let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
     let mut model = LoadedModel::open(base, placement.clone())?;
@@ -43,7 +45,8 @@ fn main() -> Anything<()> {
 fn attach_random(model: &mut LoadedModel) -> Anything<()> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     for pair in lora::attach(model, RANK, f64::from(ALPHA), SEED)? {
-        let values: Vec<f32> = (0..pair.b.elem_count()).map(|_| random.random_range(-0.05..0.05)).collect();
+        let values: Vec<f32> =
+            (0..pair.b.elem_count()).map(|_| random.random_range(-0.05..0.05)).collect();
         pair.b.set(&Tensor::from_vec(values, pair.b.shape(), pair.b.device())?)?;
     }
     Ok(())

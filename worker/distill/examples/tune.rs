@@ -1,8 +1,10 @@
 //! Measures distillation recipes on the shipped models and prompts, and prints a table.
 //!
-//! `cargo run -p uspx-distill --example tune -- [--judge] [--prompts=N] [--dreams=ROUNDS] [RECIPE…]`, a recipe being `key=value` pairs joined by commas
-//! over the default one: `rank alpha epochs lr batch weight seed`. The last 200 training prompts are the validation
-//! split; `--judge` adds the held-out set: bits per byte, and the paired bootstrap interval of the change from the base.
+//! `cargo run -p uspx-distill --example tune -- [--judge] [--prompts=N] [--dreams=ROUNDS]
+//! [RECIPE…]`, a recipe being `key=value` pairs joined by commas over the default one: `rank alpha
+//! epochs lr batch weight seed`. The last 200 training prompts are the validation split; `--judge`
+//! adds the held-out set: bits per byte, and the paired bootstrap interval of the change from the
+//! base.
 
 use candle_core::{DType, Device};
 use rand::Rng;
@@ -15,7 +17,7 @@ use uspx_distill::{Labels, distil, dream, make_labels, recipe_references, recipe
 use uspx_domain::{DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoPulse, Placement, batches, loss};
+use uspx_model::{LoadedModel, NoProgress, Placement, batches, loss};
 
 type Any<T> = Result<T, Box<dyn Error>>;
 
@@ -26,11 +28,15 @@ fn assets() -> PathBuf {
 }
 
 fn open(which: &str) -> Any<LoadedModel> {
-    Ok(LoadedModel::open(&assets().join("nano").join(which), Placement::floats(DType::F32, &Device::Cpu))?)
+    Ok(LoadedModel::open(
+        &assets().join("nano").join(which),
+        Placement::floats(DType::F32, &Device::Cpu),
+    )?)
 }
 
 fn prompts(file: &str) -> Any<Vec<Prompt>> {
-    Ok(parse_prompts(&std::fs::read_to_string(assets().join("prompts").join(file))?, false)?.prompts)
+    Ok(parse_prompts(&std::fs::read_to_string(assets().join("prompts").join(file))?, false)?
+        .prompts)
 }
 
 fn recipe(text: &str) -> Any<DistilRecipe> {
@@ -58,7 +64,8 @@ fn losses(model: &LoadedModel, prompts: &[Prompt]) -> Any<Vec<(f64, f64)>> {
     for (group, batch) in batches(&sequences, 4096)? {
         let frame = model.transformer.frame(&batch)?;
         let x = model.transformer.forward(&batch, &frame, &mut NoTaps)?;
-        let nll = loss::token_nll(&model.transformer.logits(&x, &batch.predicting)?, &batch.targets)?;
+        let nll =
+            loss::token_nll(&model.transformer.logits(&x, &batch.predicting)?, &batch.targets)?;
         for (at, nats) in group.iter().zip(loss::per_sequence(&nll, &batch)?) {
             let bytes = prompts.get(*at).and_then(|p| p.reference.as_ref()).map_or(0, |r| r.len());
             if let Some(place) = out.get_mut(*at) {
@@ -70,7 +77,9 @@ fn losses(model: &LoadedModel, prompts: &[Prompt]) -> Any<Vec<(f64, f64)>> {
 }
 
 fn bits_per_byte(rows: &[(f64, f64)]) -> f64 {
-    rows.iter().map(|r| r.0).sum::<f64>() / rows.iter().map(|r| r.1).sum::<f64>() / std::f64::consts::LN_2
+    rows.iter().map(|r| r.0).sum::<f64>()
+        / rows.iter().map(|r| r.1).sum::<f64>()
+        / std::f64::consts::LN_2
 }
 
 /// The 95 % interval of the change of bits per byte, resampling prompts.
@@ -101,7 +110,8 @@ fn peak_mib() -> u64 {
 
 fn labels(prompts: &[Prompt]) -> Any<Labels> {
     let start = Instant::now();
-    let labels = make_labels(&open("teacher")?, prompts, None, 32, Bounds::answer(64), &NoPulse)?.0;
+    let labels =
+        make_labels(&open("teacher")?, prompts, None, 32, Bounds::answer(64), &NoProgress)?.0;
     let bytes = labels.to_bytes()?.len();
     let (tokens, taken) = (labels.tokens(), start.elapsed());
     eprintln!(
@@ -113,18 +123,25 @@ fn labels(prompts: &[Prompt]) -> Any<Labels> {
 }
 
 fn main() -> Any<()> {
-    let (flags, recipes): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let (flags, recipes): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|a| a.starts_with("--"));
     let judge = flags.iter().any(|f| f == "--judge");
     let all = prompts("cli-train.jsonl")?;
     let (train, validation) = all.split_at(all.len().saturating_sub(VALIDATION));
-    let few = flags.iter().find_map(|f| f.strip_prefix("--prompts=")).map(str::parse).transpose()?;
+    let few =
+        flags.iter().find_map(|f| f.strip_prefix("--prompts=")).map(str::parse).transpose()?;
     let train = train.get(..few.unwrap_or(train.len())).unwrap_or(train);
     let heldout = if judge { prompts("cli-heldout.jsonl")? } else { Vec::new() };
     let (mut train_labels, validation_labels) = (vec![labels(train)?], labels(validation)?);
-    let rounds = flags.iter().find_map(|f| f.strip_prefix("--dreams=")).map(str::parse).transpose()?.unwrap_or(0);
+    let rounds = flags
+        .iter()
+        .find_map(|f| f.strip_prefix("--dreams="))
+        .map(str::parse)
+        .transpose()?
+        .unwrap_or(0);
     for seed in 0..rounds {
         let start = Instant::now();
-        let dreams = dream(&open("teacher")?, train, None, 96, seed, &NoPulse)?;
+        let dreams = dream(&open("teacher")?, train, None, 96, seed, &NoProgress)?;
         eprintln!("{} prompts dreamt in {:.1?}", dreams.len(), start.elapsed());
         train_labels.push(labels(&dreams)?);
     }
@@ -136,21 +153,31 @@ fn main() -> Any<()> {
         println!("{:<60} held-out {:.4}", "base", bits_per_byte(&base_heldout));
     }
     let recipes: Vec<(String, DistilRecipe)> = match recipes.is_empty() {
-        true => vec![("references".into(), recipe_references()), ("references + teacher".into(), recipe_teacher())],
+        true => vec![
+            ("references".into(), recipe_references()),
+            ("references + teacher".into(), recipe_teacher()),
+        ],
         false => recipes.into_iter().map(|t| Ok((t.clone(), recipe(&t)?))).collect::<Any<_>>()?,
     };
     for (name, recipe) in recipes {
         let mut student = open("student")?;
         let start = Instant::now();
         let (train, check) = (train_labels.as_slice(), std::slice::from_ref(&validation_labels));
-        let (_, summary) = distil(&mut student, train, check, &recipe, &NoPulse)?;
+        let (_, summary) = distil(&mut student, train, check, &recipe, &NoProgress)?;
         let seconds = start.elapsed().as_secs_f64();
         let value = bits_per_byte(&losses(&student, validation)?);
-        println!("{name:<60} {value:>7.4} {:>6} {seconds:>6.1} {:>6}", summary.best_epoch, peak_mib());
+        println!(
+            "{name:<60} {value:>7.4} {:>6} {seconds:>6.1} {:>6}",
+            summary.best_epoch,
+            peak_mib()
+        );
         if judge {
             let rows = losses(&student, &heldout)?;
             let (low, high) = interval(&rows, &base_heldout);
-            println!("{name:<60} held-out {:.4}, change [{low:.4}, {high:.4}]", bits_per_byte(&rows));
+            println!(
+                "{name:<60} held-out {:.4}, change [{low:.4}, {high:.4}]",
+                bits_per_byte(&rows)
+            );
         }
     }
     Ok(())

@@ -1,18 +1,23 @@
 //! The teacher's probabilities carried over to the student's tokens, by bytes.
 //!
-//! Both tokenisations spell the same answer. The student is asked for a token at a byte offset o; the teacher's word is
-//! about *its* tokens there. With r the answer's bytes between the teacher's last boundary and o:
+//! Both tokenisations spell the same answer. The student is asked for a token at a byte offset o;
+//! the teacher's word is about *its* tokens there. With r the answer's bytes between the teacher's
+//! last boundary and o:
 //!
-//! - **Candidates.** Each teacher token that begins with r promises that the text goes on with its further bytes s. It
-//!   stands for the token that the student's own tokenizer puts at o when it tokenises the answer up to o with s after it
-//!   (an equal token where there is one, else a shorter first part). Masses that meet on one student token add up.
-//! - **Conditioning.** What cannot be is dropped and the rest divided by what remains: teacher tokens that contradict r,
-//!   and continuations with which the student's tokenizer would have joined o over (it would then not stand at o).
-//! - **Spans.** Where the answer's own teacher token ends inside the answer's own student token, its mass is followed into
-//!   the teacher's next distribution: log-probabilities along a span add up, and its alternatives get their share too.
-//! - **What is not known stays with the text.** The tail beyond the kept candidates, control tokens, and candidates that
-//!   are themselves only the beginning of r carry mass to unknown tokens. It is neither spread nor normalised away (that
-//!   would inflate the likeliest tokens): the loss leaves this share of its weight to the answer's own token.
+//! - **Candidates.** Each teacher token that begins with r promises that the text goes on with its
+//!   further bytes s. It stands for the token that the student's own tokenizer puts at o when it
+//!   tokenises the answer up to o with s after it (an equal token where there is one, else a
+//!   shorter first part). Masses that meet on one student token add up.
+//! - **Conditioning.** What cannot be is dropped and the rest divided by what remains: teacher
+//!   tokens that contradict r, and continuations with which the student's tokenizer would have
+//!   joined o over (it would then not stand at o).
+//! - **Spans.** Where the answer's own teacher token ends inside the answer's own student token,
+//!   its mass is followed into the teacher's next distribution: log-probabilities along a span add
+//!   up, and its alternatives get their share too.
+//! - **What is not known stays with the text.** The tail beyond the kept candidates, control
+//!   tokens, and candidates that are themselves only the beginning of r carry mass to unknown
+//!   tokens. It is neither spread nor normalised away (that would inflate the likeliest tokens):
+//!   the loss leaves this share of its weight to the answer's own token.
 //!
 //! With equal vocabularies the teacher's distribution is taken as it is.
 
@@ -26,24 +31,31 @@ use uspx_model::chat::{Answered, Chat};
 
 /// Candidates less likely than this are not followed; they count as tail.
 const FAINT: f64 = 1e-3;
-/// Student tokens of context that a continuation is tokenised with (all of the answer where these do not suffice).
+/// Student tokens of context that a continuation is tokenised with (all of the answer where these
+/// do not suffice).
 const CONTEXT: usize = 6;
 
 /// What the student learns from one prompt.
 #[derive(Debug, Clone)]
-pub struct Lesson {
+pub struct Example {
     /// The prompt and the answer in the student's tokens.
     pub sequence: Sequence,
-    /// For each response token: student tokens and their probability by the teacher, ascending by token. They sum to at
-    /// most 1; the rest is not known. Empty where nothing is.
+    /// For each response token: student tokens and their probability by the teacher, ascending by
+    /// token. They sum to at most 1; the rest is not known. Empty where nothing is.
     pub soft: Vec<Vec<(u32, f32)>>,
 }
 
-/// Reads one prompt's labels for a student; `vocabulary` is the digest of the student's own ([`crate::labels::vocabulary`]).
+/// Reads one prompt's labels for a student; `vocabulary` is the digest of the student's own
+/// ([`crate::labels::vocabulary`]).
 ///
 /// # Errors
 /// A chat template that fails.
-pub fn lesson(labels: &Labels, prompt: &PromptLabels, student: &Chat, vocabulary: Digest) -> Result<Lesson> {
+pub fn example(
+    labels: &Labels,
+    prompt: &PromptLabels,
+    student: &Chat,
+    vocabulary: Digest,
+) -> Result<Example> {
     let answered = tokens(prompt, student)?;
     let sequence = &answered.sequence;
     let response = sequence.ids.get(sequence.response_start..).unwrap_or_default();
@@ -54,24 +66,37 @@ pub fn lesson(labels: &Labels, prompt: &PromptLabels, student: &Chat, vocabulary
         None => vec![Vec::new(); response.len()],
         Some(_) if vocabulary == labels.vocabulary => identical(labels, prompt, response.len()),
         Some(spans) => {
-            let end = response.last().filter(|id| student.ends().contains(id)).or(student.ends().last()).copied();
-            let aligner = Aligner { labels, prompt, student, ids: response, spans: &spans, answered: &answered, end };
+            let end = response
+                .last()
+                .filter(|id| student.ends().contains(id))
+                .or(student.ends().last())
+                .copied();
+            let aligner = Aligner {
+                labels,
+                prompt,
+                student,
+                ids: response,
+                spans: &spans,
+                answered: &answered,
+                end,
+            };
             (0..response.len()).map(|at| aligner.at(at)).collect::<Result<_>>()?
         }
     };
-    Ok(Lesson { sequence: answered.sequence, soft })
+    Ok(Example { sequence: answered.sequence, soft })
 }
 
 /// The same without the teacher's probabilities.
 ///
 /// # Errors
 /// A chat template that fails.
-pub fn text_lesson(prompt: &PromptLabels, student: &Chat) -> Result<Lesson> {
+pub fn text_example(prompt: &PromptLabels, student: &Chat) -> Result<Example> {
     let sequence = tokens(prompt, student)?.sequence;
-    Ok(Lesson { soft: vec![Vec::new(); sequence.response_len()], sequence })
+    Ok(Example { soft: vec![Vec::new(); sequence.response_len()], sequence })
 }
 
-/// Prompt and answer in the student's tokens; an answer that met its bound has no end of turn to learn.
+/// Prompt and answer in the student's tokens; an answer that met its bound has no end of turn to
+/// learn.
 fn tokens(prompt: &PromptLabels, student: &Chat) -> Result<Answered> {
     let answered = student.answered(&prompt.prompt, &prompt.answer)?;
     Ok(if prompt.ended { answered } else { answered.without_end(student.ends()) })
@@ -95,7 +120,8 @@ fn identical(labels: &Labels, prompt: &PromptLabels, tokens: usize) -> Vec<Vec<(
 fn gathered(masses: HashMap<u32, f64>, total: f64) -> Vec<(u32, f32)> {
     let sum: f64 = masses.values().sum();
     let divisor = total.max(sum).max(f64::MIN_POSITIVE);
-    let mut row: Vec<(u32, f32)> = masses.into_iter().map(|(id, m)| (id, (m / divisor) as f32)).collect();
+    let mut row: Vec<(u32, f32)> =
+        masses.into_iter().map(|(id, m)| (id, (m / divisor) as f32)).collect();
     row.sort_unstable_by_key(|(id, _)| *id);
     row
 }
@@ -139,21 +165,25 @@ impl Aligner<'_> {
         let place = Place { at, start: start as usize, end: end as usize };
         // The teacher's token that holds the byte; its end of turn stands at the answer's end.
         let holds = |t: &&TokenLabel| t.end > start || t.start == t.end;
-        let Some(index) = self.prompt.tokens.iter().position(|t| holds(&t)) else { return Ok(Vec::new()) };
+        let Some(index) = self.prompt.tokens.iter().position(|t| holds(&t)) else {
+            return Ok(Vec::new());
+        };
         let mut known = Known::default();
         self.follow(&place, index, 1.0, &mut known)?;
         let total = known.masses.values().sum::<f64>() + known.unknown;
         Ok(gathered(known.masses, total))
     }
 
-    /// Adds the candidates of teacher token `index`, which the answer reaches with probability `reached`.
+    /// Adds the candidates of teacher token `index`, which the answer reaches with probability
+    /// `reached`.
     fn follow(&self, place: &Place, index: usize, reached: f64, known: &mut Known) -> Result<()> {
         let Some(label) = self.prompt.tokens.get(index) else {
             known.unknown += reached;
             return Ok(());
         };
         let listed: f64 = label.top.iter().map(|(_, l)| f64::from(*l).exp()).sum();
-        let own = (!label.top.iter().any(|(p, _)| *p == label.piece)).then_some((label.piece, label.log_prob));
+        let own = (!label.top.iter().any(|(p, _)| *p == label.piece))
+            .then_some((label.piece, label.log_prob));
         let own_mass = own.map_or(0.0, |(_, l)| f64::from(l).exp());
         known.unknown += reached * (1.0 - listed - own_mass).max(0.0);
         for &(piece, log_prob) in label.top.iter().chain(own.iter()) {
@@ -169,7 +199,14 @@ impl Aligner<'_> {
         Ok(())
     }
 
-    fn candidate(&self, place: &Place, label: &TokenLabel, piece: u32, mass: f64, known: &mut Known) -> Result<()> {
+    fn candidate(
+        &self,
+        place: &Place,
+        label: &TokenLabel,
+        piece: u32,
+        mass: f64,
+        known: &mut Known,
+    ) -> Result<()> {
         if piece == label.piece {
             // The answer itself, and this token reaches the end of the student's.
             self.add(self.ids.get(place.at).copied(), mass, known);
@@ -182,7 +219,8 @@ impl Aligner<'_> {
                 self.add(self.end, mass, known);
                 Ok(())
             }
-            // The turn ends after bytes that the student's token would have begun with, or not at all.
+            // The turn ends after bytes that the student's token would have begun with, or not at
+            // all.
             Some(Piece::End) if from > place.start => self.text(place, from, b"", mass, known),
             Some(Piece::End) => Ok(()),
             Some(Piece::Control) | None => {
@@ -193,10 +231,18 @@ impl Aligner<'_> {
     }
 
     /// A candidate that says: from byte `from` on, the text is `bytes`.
-    fn text(&self, place: &Place, from: usize, bytes: &[u8], mass: f64, known: &mut Known) -> Result<()> {
+    fn text(
+        &self,
+        place: &Place,
+        from: usize,
+        bytes: &[u8],
+        mass: f64,
+        known: &mut Known,
+    ) -> Result<()> {
         let answer = self.prompt.answer.as_bytes();
         let said = match place.start.checked_sub(from) {
-            // The teacher's token begins before the student's: it must agree with the bytes between.
+            // The teacher's token begins before the student's: it must agree with the bytes
+            // between.
             Some(between) => {
                 let fixed = answer.get(from..place.start).unwrap_or_default();
                 if bytes.len() <= between {
@@ -240,9 +286,11 @@ impl Aligner<'_> {
     /// The same, tokenising from response token `from` on.
     fn within(&self, from: usize, place: &Place, said: &[u8]) -> Result<First> {
         let begin = self.spans.get(from).map_or(0, |s| s.0 as usize);
-        let before =
-            [self.answered.lead_of(from), self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default()]
-                .concat();
+        let before = [
+            self.answered.lead_of(from),
+            self.prompt.answer.as_bytes().get(begin..place.start).unwrap_or_default(),
+        ]
+        .concat();
         let text = [before.as_slice(), said].concat();
         // A candidate may end inside a character: only whole ones can be tokenised.
         let whole = text.utf8_chunks().next().map_or("", |c| c.valid());

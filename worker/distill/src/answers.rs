@@ -4,10 +4,10 @@ use crate::Result;
 use std::collections::HashMap;
 use uspx_domain::{Prompt, SkipReason, Skipped};
 use uspx_model::batch::{Sequence, pack};
-use uspx_model::chat::{Answer, Answered, Bounds};
+use uspx_model::chat::{Answered, Bounds, Reply};
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::Taps;
-use uspx_model::{LoadedModel, ModelError, Pulse};
+use uspx_model::{LoadedModel, ModelError, Progress};
 
 /// Padded tokens per batch that decodes in lockstep: each step runs one token of each.
 const LOCKSTEP_TOKENS: usize = 8192;
@@ -31,14 +31,18 @@ pub(crate) fn answers(
     prompts: &[Prompt],
     bounds: Bounds,
     taps: &mut dyn Taps,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<(Vec<Given>, Vec<Skipped>)> {
-    let replies = greedy(teacher, prompts, bounds, taps, pulse)?;
+    let replies = greedy(teacher, prompts, bounds, taps, progress)?;
     let (mut given, mut skipped) = (Vec::new(), Vec::new());
     for prompt in prompts {
         let text = match (&prompt.reference, replies.get(&prompt.id)) {
-            (Some(reference), _) => Ok(Text { answer: reference.clone(), ended: true, reasoning: None }),
-            (None, Some(reply)) => reply.as_ref().map_err(|r| *r).and_then(|reply| Text::of(teacher, reply)),
+            (Some(reference), _) => {
+                Ok(Text { answer: reference.clone(), ended: true, reasoning: None })
+            }
+            (None, Some(reply)) => {
+                reply.as_ref().map_err(|r| *r).and_then(|reply| Text::of(teacher, reply))
+            }
             (None, None) => Err(SkipReason::NoReference),
         };
         let answer = match text {
@@ -61,11 +65,12 @@ struct Text {
 }
 
 impl Text {
-    fn of(teacher: &LoadedModel, reply: &Answer) -> Said<Self> {
+    fn of(teacher: &LoadedModel, reply: &Reply) -> Said<Self> {
         if let Some(reason) = reply.skip_reason() {
             return Err(reason);
         }
-        let reasoning = (!reply.reasoning.is_empty()).then(|| teacher.chat.decode(&reply.reasoning));
+        let reasoning =
+            (!reply.reasoning.is_empty()).then(|| teacher.chat.decode(&reply.reasoning));
         Ok(Self { answer: teacher.chat.answer_text(&reply.ids), ended: reply.ended, reasoning })
     }
 }
@@ -91,28 +96,31 @@ fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<Said<T>> {
     })
 }
 
-/// The greedy reply to each prompt without a reference, by its id. Prompts of like length decode in lockstep.
+/// The greedy reply to each prompt without a reference, by its id. Prompts of like length decode in
+/// lockstep.
 fn greedy(
     teacher: &LoadedModel,
     prompts: &[Prompt],
     bounds: Bounds,
     taps: &mut dyn Taps,
-    pulse: &dyn Pulse,
-) -> Result<HashMap<String, Said<Answer>>> {
+    progress: &dyn Progress,
+) -> Result<HashMap<String, Said<Reply>>> {
     let open: Vec<Prompt> = prompts.iter().filter(|p| p.reference.is_none()).cloned().collect();
     let asked = teacher.askable(&open)?;
-    let mut replies: HashMap<String, Said<Answer>> =
+    let mut replies: HashMap<String, Said<Reply>> =
         asked.skipped.into_iter().map(|skipped| (skipped.id, Err(skipped.reason))).collect();
     let room = bounds.total(teacher.chat.reasons());
     let lengths: Vec<usize> = asked.sequences.iter().map(|s| s.ids.len() + room).collect();
     let mut done = 0;
     for group in pack(&lengths, LOCKSTEP_TOKENS) {
-        let members: Vec<&Sequence> = group.iter().filter_map(|i| asked.sequences.get(*i)).collect();
-        let answers = generate(teacher, &members, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
+        let members: Vec<&Sequence> =
+            group.iter().filter_map(|i| asked.sequences.get(*i)).collect();
+        let answers =
+            generate(teacher, &members, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         let ids = group.iter().filter_map(|i| asked.prompts.get(*i)).map(|p| p.id.clone());
         replies.extend(ids.zip(answers.into_iter().map(Ok)));
         done += group.len();
-        pulse.beat(done as u64, 2 * asked.sequences.len() as u64)?;
+        progress.report(done as u64, 2 * asked.sequences.len() as u64)?;
     }
     Ok(replies)
 }

@@ -1,6 +1,7 @@
 //! Labels as bytes: MessagePack around packed columns, five bytes per kept probability.
 //!
-//! Reading trusts nothing: every length, index, span and number is checked before labels are handed out.
+//! Reading trusts nothing: every length, index, span and number is checked before labels are handed
+//! out.
 
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel};
 use crate::{DistillError, Result};
@@ -25,7 +26,8 @@ struct Blob {
     prompts: Vec<Row>,
 }
 
-/// A prompt with every field in its place: [`Prompt`] leaves out what is empty, which a row of fields cannot.
+/// A prompt with every field in its place: [`Prompt`] leaves out what is empty, which a row of
+/// fields cannot.
 #[derive(Serialize, Deserialize)]
 struct StoredPrompt {
     id: String,
@@ -52,7 +54,8 @@ struct Row {
     prompt: StoredPrompt,
     answer: String,
     ended: bool,
-    /// Per token: piece u32, start u32, end u32, log-probability f32, tail f32, entries of `top` u16; little-endian.
+    /// Per token: piece u32, start u32, end u32, log-probability f32, tail f32, entries of `top`
+    /// u16; little-endian.
     tokens: ByteBuf,
     /// Per entry of every token's `top`: piece in 24 bits, log-probability f16; little-endian.
     top: ByteBuf,
@@ -91,15 +94,26 @@ impl Labels {
     /// Reads labels.
     ///
     /// # Errors
-    /// [`DistillError::LabelsVersion`] for a newer format; [`DistillError::Labels`] for anything else that is not right.
+    /// [`DistillError::LabelsVersion`] for a newer format; [`DistillError::Labels`] for anything
+    /// else that is not right.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             return Err(bad(format!("{} bytes, {MAX_BYTES} is the most", bytes.len())));
         }
         check_version(bytes)?;
-        let blob: Blob = rmp_serde::from_slice(bytes).map_err(|e| bad(format!("does not decode ({e})")))?;
-        let prompts = blob.prompts.into_iter().map(|r| unpack(r, blob.pieces.len())).collect::<Result<_>>()?;
-        Ok(Self { teacher: blob.teacher, vocabulary: blob.vocabulary, pieces: blob.pieces, prompts })
+        let blob: Blob =
+            rmp_serde::from_slice(bytes).map_err(|e| bad(format!("does not decode ({e})")))?;
+        let prompts = blob
+            .prompts
+            .into_iter()
+            .map(|r| unpack(r, blob.pieces.len()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            teacher: blob.teacher,
+            vocabulary: blob.vocabulary,
+            pieces: blob.pieces,
+            prompts,
+        })
     }
 }
 
@@ -110,14 +124,19 @@ fn check_version(bytes: &[u8]) -> Result<()> {
     let version: u32 = rest
         .and_then(|mut rest| u32::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).ok())
         .ok_or_else(|| bad("does not begin with a format version"))?;
-    if (1..=VERSION).contains(&version) { Ok(()) } else { Err(DistillError::LabelsVersion(version)) }
+    if (1..=VERSION).contains(&version) {
+        Ok(())
+    } else {
+        Err(DistillError::LabelsVersion(version))
+    }
 }
 
 fn row(labels: &PromptLabels) -> Result<Row> {
     let (mut tokens, mut top) = (Vec::new(), Vec::new());
     for token in &labels.tokens {
         let count = u16::try_from(token.top.len()).ok().filter(|c| u32::from(*c) <= MAX_TOP_K);
-        let count = count.ok_or_else(|| bad(format!("more than {MAX_TOP_K} probabilities for one token")))?;
+        let count = count
+            .ok_or_else(|| bad(format!("more than {MAX_TOP_K} probabilities for one token")))?;
         for word in [token.piece, token.start, token.end] {
             tokens.extend(word.to_le_bytes());
         }
@@ -144,7 +163,8 @@ struct Column<'a>(&'a [u8]);
 
 impl Column<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or_else(|| bad("a column is too short"))?;
+        let (head, rest) =
+            self.0.split_first_chunk::<N>().ok_or_else(|| bad("a column is too short"))?;
         self.0 = rest;
         Ok(*head)
     }
@@ -207,7 +227,11 @@ fn check(tokens: &[TokenLabel], answer: usize, pieces: usize) -> Result<()> {
             return Err(bad("a probability is out of range"));
         }
     }
-    if tokens.is_empty() || at as usize == answer { Ok(()) } else { Err(bad("tokens end before the answer does")) }
+    if tokens.is_empty() || at as usize == answer {
+        Ok(())
+    } else {
+        Err(bad("tokens end before the answer does"))
+    }
 }
 
 #[cfg(test)]
@@ -227,9 +251,19 @@ mod tests {
         Labels {
             teacher: Fingerprint(Digest::of(b"t")),
             vocabulary: Digest::of(b"v"),
-            pieces: vec![(7, Piece::Text(b"ls".to_vec())), (9, Piece::End), (300, Piece::Text(vec![0xff]))],
+            pieces: vec![
+                (7, Piece::Text(b"ls".to_vec())),
+                (9, Piece::End),
+                (300, Piece::Text(vec![0xff])),
+            ],
             prompts: vec![PromptLabels {
-                prompt: Prompt { id: "p".into(), prompt: "list".into(), reference: None, system: None, tags: vec![] },
+                prompt: Prompt {
+                    id: "p".into(),
+                    prompt: "list".into(),
+                    reference: None,
+                    system: None,
+                    tags: vec![],
+                },
                 answer: "ls".into(),
                 ended: true,
                 reasoning: Some("hm".into()),
@@ -285,7 +319,11 @@ mod tests {
     fn every_truncation_is_refused() {
         let bytes = sample().to_bytes().unwrap();
         for keep in 0..bytes.len() {
-            assert!(Labels::from_bytes(&bytes[..keep]).is_err(), "{keep} of {} bytes were accepted", bytes.len());
+            assert!(
+                Labels::from_bytes(&bytes[..keep]).is_err(),
+                "{keep} of {} bytes were accepted",
+                bytes.len()
+            );
         }
     }
 

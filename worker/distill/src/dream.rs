@@ -1,7 +1,9 @@
-//! New prompts of the person's kind, from the teacher itself: more to learn from than the person has written.
+//! New prompts of the person's kind, from the teacher itself: more to learn from than the person
+//! has written.
 //!
-//! A chat model that is given the beginning of a user's turn goes on with a plausible one (Magpie, Xu et al. 2024). Here it
-//! begins with the first tokens of one of the person's own prompts, so that the new ones ask for the same kind of thing.
+//! A chat model that is given the beginning of a user's turn goes on with a plausible one (Magpie,
+//! Xu et al. 2024). Here it begins with the first tokens of one of the person's own prompts, so
+//! that the new ones ask for the same kind of thing.
 
 use crate::Result;
 use crate::labels::{Piece, piece_of};
@@ -15,7 +17,7 @@ use uspx_model::batch::{Sequence, pack};
 use uspx_model::chat::Chat;
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, go_on};
-use uspx_model::{LoadedModel, Pulse};
+use uspx_model::{LoadedModel, Progress};
 
 /// Temperature of the sampling.
 const TEMPERATURE: f64 = 0.9;
@@ -26,28 +28,31 @@ const BATCH_TOKENS: usize = 16384;
 /// Ids of new prompts begin with this.
 pub const PREFIX: &str = "dream-";
 
-/// At most one new prompt for each of `prompts`, with the answer that the teacher (masked where `mask` is given) samples
-/// to it as `reference`; of those, the ones that end within `max_tokens` and that are neither among `prompts` nor repeated.
+/// At most one new prompt for each of `prompts`, with the answer that the teacher (masked where
+/// `mask` is given) samples to it as `reference`; of those, the ones that end within `max_tokens`
+/// and that are neither among `prompts` nor repeated.
 ///
-/// Ids are `dream-SEED-ORIGIN`. Equal `seed`, equal prompts. A template that ends a user's turn as it ends an answer gives
-/// prompts without a reference; labelling answers them. `pulse` counts prompts.
+/// Ids are `dream-SEED-ORIGIN`. Equal `seed`, equal prompts. A template that ends a user's turn as
+/// it ends an answer gives prompts without a reference; labelling answers them. `progress` counts
+/// prompts.
 ///
 /// # Errors
-/// A mask that does not fit, or what the model and the pulse say.
+/// A mask that does not fit, or what the model and the progress say.
 pub fn dream(
     teacher: &LoadedModel,
     prompts: &[Prompt],
     mask: Option<&Mask>,
     max_tokens: u32,
     seed: u64,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Vec<Prompt>> {
     let mut taps = match mask {
         Some(mask) => CutTaps::of_mask(mask, &teacher.shape(), teacher.transformer.device())?,
         None => CutTaps::default(),
     };
     let openings = openings(&teacher.chat, prompts, seed)?;
-    let lengths: Vec<usize> = openings.iter().map(|o| o.turn.ids.len() + max_tokens as usize).collect();
+    let lengths: Vec<usize> =
+        openings.iter().map(|o| o.turn.ids.len() + max_tokens as usize).collect();
     let sampling = Sampling::All { temperature: TEMPERATURE };
     let mut choice = Choice::Sample(Box::new(LogitsProcessor::from_sampling(seed, sampling)));
     let mut seen: HashSet<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
@@ -56,16 +61,19 @@ pub fn dream(
         let members: Vec<&Opening> = group.iter().filter_map(|i| openings.get(*i)).collect();
         let turns: Vec<&Sequence> = members.iter().map(|o| &o.turn).collect();
         let answers = go_on(teacher, &turns, max_tokens as usize, &mut choice, &mut taps)?;
-        for ((opening, answer), origin) in members.iter().zip(answers).zip(group.iter().filter_map(|i| prompts.get(*i)))
+        for ((opening, answer), origin) in
+            members.iter().zip(answers).zip(group.iter().filter_map(|i| prompts.get(*i)))
         {
             let dreamt = if answer.ended { opening.read(&teacher.chat, &answer.ids) } else { None };
-            if let Some((prompt, reference)) = dreamt.filter(|(prompt, _)| seen.insert(prompt.clone())) {
+            if let Some((prompt, reference)) =
+                dreamt.filter(|(prompt, _)| seen.insert(prompt.clone()))
+            {
                 let id = format!("{PREFIX}{seed:x}-{}", origin.id);
                 dreams.push(Prompt { id, prompt, reference, ..origin.clone() });
             }
         }
         done += group.len() as u64;
-        pulse.beat(done, prompts.len() as u64)?;
+        progress.report(done, prompts.len() as u64)?;
     }
     Ok(dreams)
 }
@@ -81,7 +89,10 @@ struct Opening {
 /// The beginning of a user's turn for each prompt.
 fn openings(chat: &Chat, prompts: &[Prompt], seed: u64) -> Result<Vec<Opening>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    prompts.iter().map(|prompt| opening(chat, prompt, random.random_range(1..=SEED_TOKENS))).collect()
+    prompts
+        .iter()
+        .map(|prompt| opening(chat, prompt, random.random_range(1..=SEED_TOKENS)))
+        .collect()
 }
 
 fn opening(chat: &Chat, prompt: &Prompt, tokens: usize) -> Result<Opening> {
@@ -90,7 +101,8 @@ fn opening(chat: &Chat, prompt: &Prompt, tokens: usize) -> Result<Opening> {
     let (one, two) = (other("A")?.ids, other("b")?.ids);
     let same = |(a, b): &(&u32, &u32)| a == b;
     let start = one.iter().zip(&two).take_while(same).count();
-    let tail = one.iter().rev().zip(two.iter().rev()).take_while(same).count().min(one.len() - start);
+    let tail =
+        one.iter().rev().zip(two.iter().rev()).take_while(same).count().min(one.len() - start);
     let between = one.get(one.len() - tail..).unwrap_or_default().to_vec();
     let mut ids = chat.sequence(prompt, None)?.ids;
     ids.truncate((start + tokens).min(ids.len().saturating_sub(tail)));
@@ -98,7 +110,8 @@ fn opening(chat: &Chat, prompt: &Prompt, tokens: usize) -> Result<Opening> {
 }
 
 impl Opening {
-    /// The user's words and the answer in what the teacher went on with; none if either is not whole text.
+    /// The user's words and the answer in what the teacher went on with; none if either is not
+    /// whole text.
     fn read(&self, chat: &Chat, further: &[u32]) -> Option<(String, Option<String>)> {
         let control = |id: &u32| !matches!(piece_of(chat, *id), Piece::Text(_));
         let end = further.iter().position(control).unwrap_or(further.len());
@@ -108,7 +121,8 @@ impl Opening {
         if rest.is_empty() {
             return Some((prompt, None));
         }
-        let answer = rest.strip_prefix(self.between.as_slice()).filter(|a| !a.iter().any(control))?;
+        let answer =
+            rest.strip_prefix(self.between.as_slice()).filter(|a| !a.iter().any(control))?;
         whole(chat, answer).map(|answer| (prompt, Some(answer)))
     }
 }

@@ -10,13 +10,15 @@ pub enum DistillError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A label blob is not one, or is damaged.
-    #[error("these are no usable labels: {0}. Label the prompts again")]
+    #[error("these are not usable labels: {0}. Label the prompts again")]
     Labels(String),
     /// A label blob was written by a newer uspx.
-    #[error("labels of format version {0} are not known here (2 is the newest): update this machine")]
+    #[error(
+        "labels of format version {0} are not known here (2 is the newest): update this machine"
+    )]
     LabelsVersion(u32),
     /// An adapter file is not one, or is damaged.
-    #[error("this is no usable adapter: {0}. Distil again, or fetch the file again")]
+    #[error("this is not a usable adapter: {0}. Distil again, or fetch the file again")]
     Adapter(String),
     /// An adapter made for another base model.
     #[error("the adapter was trained on base {found}, this model is {here}: load that base")]

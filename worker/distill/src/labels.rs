@@ -1,7 +1,8 @@
-//! Labels: an answer to learn, and the teacher's next-token probabilities along it, with the *bytes* of its tokens.
+//! Labels: an answer to learn, and the teacher's next-token probabilities along it, with the
+//! *bytes* of its tokens.
 //!
-//! A student with another tokenizer needs nothing else: no ids of the teacher's vocabulary have a meaning here beyond
-//! the blob's own table of pieces.
+//! A student with another tokenizer needs nothing else: no ids of the teacher's vocabulary have a
+//! meaning here beyond the blob's own table of pieces.
 
 use serde::{Deserialize, Serialize};
 use uspx_domain::{Digest, Fingerprint, Prompt};
@@ -28,7 +29,8 @@ pub struct TokenLabel {
     pub end: u32,
     /// Its log-probability, in nats.
     pub log_prob: f32,
-    /// The most likely tokens here, most likely first: piece and log-probability (stored with half precision).
+    /// The most likely tokens here, most likely first: piece and log-probability (stored with half
+    /// precision).
     pub top: Vec<(u32, f32)>,
     /// Probability of all other tokens together.
     pub tail: f32,
@@ -45,7 +47,8 @@ pub struct PromptLabels {
     pub ended: bool,
     /// What the teacher wrote before a generated answer: kept apart, and not learned.
     pub reasoning: Option<String>,
-    /// The teacher's tokens of the answer. Empty where they do not spell it byte by byte: then only its text is learned.
+    /// The teacher's tokens of the answer. Empty where they do not spell it byte by byte: then only
+    /// its text is learned.
     pub tokens: Vec<TokenLabel>,
 }
 

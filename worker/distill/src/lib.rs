@@ -1,11 +1,14 @@
-//! The student's lessons: what the teacher says about the person's prompts, and how a student learns it.
+//! The student's examples: what the teacher says about the person's prompts, and how a student
+//! learns it.
 //!
-//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` → [`teach`] (the teacher labels prompts) →
-//! [`labels`] and [`codec`] (what a label is, in
-//! memory and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] → [`lora`] and
-//! [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → `schedule` → [`train`] (the loop) with [`recipe`].
+//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` →
+//! [`teach`] (the teacher labels prompts) → [`labels`] and [`codec`] (what a label is, in memory
+//! and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] →
+//! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → `schedule` →
+//! [`train`] (the loop) with [`recipe`].
 //!
-//! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal hardware.
+//! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal
+//! hardware.
 
 pub mod adapter_file;
 pub mod align;
@@ -23,7 +26,7 @@ pub mod teach;
 pub mod train;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
-pub use align::{Lesson, lesson};
+pub use align::{Example, example};
 pub use dream::dream;
 pub use error::DistillError;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};

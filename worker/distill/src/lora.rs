@@ -12,7 +12,7 @@ use uspx_model::layers::linear::Linear;
 use uspx_model::taps::Projection;
 
 /// The trainable matrices of one linear map.
-pub struct Pair {
+pub struct LoraPair {
     /// Its layer.
     pub layer: usize,
     /// Which map.
@@ -23,12 +23,18 @@ pub struct Pair {
     pub b: Var,
 }
 
-/// Puts a fresh adapter on every linear map: A uniform with variance 1 / (3·in) as in PEFT's default, B zero, so that the
-/// model starts as it was. The order of maps is fixed, so equal seeds give equal adapters.
+/// Puts a fresh adapter on every linear map: A uniform with variance 1 / (3·in) as in PEFT's
+/// default, B zero, so that the model starts as it was. The order of maps is fixed, so equal seeds
+/// give equal adapters.
 ///
 /// # Errors
 /// A model whose layers are not dense.
-pub fn attach(model: &mut LoadedModel, rank: usize, alpha: f64, seed: u64) -> Result<Vec<Pair>> {
+pub fn attach(
+    model: &mut LoadedModel,
+    rank: usize,
+    alpha: f64,
+    seed: u64,
+) -> Result<Vec<LoraPair>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut pairs = Vec::new();
     let on = model.transformer.device().clone();
@@ -37,13 +43,19 @@ pub fn attach(model: &mut LoadedModel, rank: usize, alpha: f64, seed: u64) -> Re
             let linear = model.transformer.linear_mut(layer, projection)?;
             let (out, into) = linear.dims()?;
             let bound = 1.0 / (into as f32).sqrt();
-            let values: Vec<f32> = (0..rank * into).map(|_| random.random_range(-bound..bound)).collect();
+            let values: Vec<f32> =
+                (0..rank * into).map(|_| random.random_range(-bound..bound)).collect();
             let a = Var::from_vec(values, (rank, into), &on)?;
             let b = Var::zeros((out, rank), DType::F32, &on)?;
-            // The adapter shares the variables' storage: an optimiser's step is seen by the next forward pass.
-            let adapter = Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: alpha / rank as f64 };
+            // The adapter shares the variables' storage: an optimiser's step is seen by the next
+            // forward pass.
+            let adapter = Adapter {
+                a: a.as_tensor().clone(),
+                b: b.as_tensor().clone(),
+                scale: alpha / rank as f64,
+            };
             linear.adapter = Some(adapter);
-            pairs.push(Pair { layer, projection, a, b });
+            pairs.push(LoraPair { layer, projection, a, b });
         }
     }
     Ok(pairs)
@@ -64,7 +76,8 @@ pub fn detach(model: &mut LoadedModel) -> Result<()> {
 
 /// Every tensor of the model under its Hugging Face name, adapters merged into the weights.
 ///
-/// `lm_head.weight` is there only where it is not the embedding. Weights keep the dtype that the model was loaded with.
+/// `lm_head.weight` is there only where it is not the embedding. Weights keep the dtype that the
+/// model was loaded with.
 ///
 /// # Errors
 /// A model whose layers are not dense.
@@ -81,7 +94,11 @@ pub fn merged_weights(model: &LoadedModel) -> Result<HashMap<String, Tensor>> {
         all.insert(format!("{at}.input_layernorm.weight"), block.attention_norm.gain().clone());
         all.insert(format!("{at}.post_attention_layernorm.weight"), block.mlp_norm.gain().clone());
         for projection in Projection::DENSE {
-            insert_linear(&mut all, &projection.path(layer), transformer.linear(layer, projection)?)?;
+            insert_linear(
+                &mut all,
+                &projection.path(layer),
+                transformer.linear(layer, projection)?,
+            )?;
         }
     }
     Ok(all)

@@ -1,12 +1,13 @@
 //! The loss of a response: cross-entropy against the text, mixed with the teacher's distribution.
 //!
-//! At each response position, with y the answer's token, q the teacher's known masses (Σq ≤ 1) and weight w:
-//! loss = −Σᵥ t(v)·log p(v), where t = w·q + (1 − w·Σq)·[v = y]. It is cross-entropy against one proper distribution; its
-//! gradient is p − t, and up to a constant it is KL(t ‖ p). Where nothing is known of the teacher it is plain cross-entropy.
+//! At each response position, with y the answer's token, q the teacher's known masses (Σq ≤ 1) and
+//! weight w: loss = −Σᵥ t(v)·log p(v), where t = w·q + (1 − w·Σq)·[v = y]. It is cross-entropy
+//! against one proper distribution; its gradient is p − t, and up to a constant it is KL(t ‖ p).
+//! Where nothing is known of the teacher it is plain cross-entropy.
 
 use crate::Result;
 use candle_core::{D, DType, Tensor};
-use uspx_model::link::link;
+use uspx_model::custom_gradient::with_gradient;
 
 /// A target distribution for each row, sparse and padded: `[rows, width]` each.
 pub struct Targets {
@@ -19,9 +20,16 @@ impl Targets {
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn new(hard: &[u32], soft: &[&[(u32, f32)]], weight: f32, device: &candle_core::Device) -> Result<Self> {
-        let width = 1 + if weight > 0.0 { soft.iter().map(|s| s.len()).max().unwrap_or(0) } else { 0 };
-        let (mut ids, mut masses) = (Vec::with_capacity(hard.len() * width), Vec::with_capacity(hard.len() * width));
+    pub fn new(
+        hard: &[u32],
+        soft: &[&[(u32, f32)]],
+        weight: f32,
+        device: &candle_core::Device,
+    ) -> Result<Self> {
+        let width =
+            1 + if weight > 0.0 { soft.iter().map(|s| s.len()).max().unwrap_or(0) } else { 0 };
+        let (mut ids, mut masses) =
+            (Vec::with_capacity(hard.len() * width), Vec::with_capacity(hard.len() * width));
         for (at, &own) in hard.iter().enumerate() {
             let soft = soft.get(at).copied().unwrap_or_default();
             let soft = if weight > 0.0 { soft } else { &[] };
@@ -37,7 +45,10 @@ impl Targets {
             masses.resize((at + 1) * width, 0.0);
         }
         let shape = (hard.len(), width);
-        Ok(Self { ids: Tensor::from_vec(ids, shape, device)?, masses: Tensor::from_vec(masses, shape, device)? })
+        Ok(Self {
+            ids: Tensor::from_vec(ids, shape, device)?,
+            masses: Tensor::from_vec(masses, shape, device)?,
+        })
     }
 }
 
@@ -54,7 +65,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> 
     let picked = fixed.gather(&targets.ids, 1)?.broadcast_sub(&normaliser)?;
     let loss = (picked * &masses)?.sum_all()?.neg()?;
     let ids = targets.ids.clone();
-    Ok(link("soft-cross-entropy", &logits, loss, move |x, _, grad| {
+    Ok(with_gradient("soft-cross-entropy", &logits, loss, move |x, _, grad| {
         let p = candle_nn::ops::softmax_last_dim(&x.contiguous()?)?;
         // p − t; the masses of a row sum to 1.
         p.scatter_add(&ids, &masses.neg()?, D::Minus1)?.broadcast_mul(grad)
@@ -69,8 +80,14 @@ mod tests {
     type Soft = Vec<Vec<(u32, f32)>>;
 
     fn case() -> (Vec<f64>, Vec<u32>, Soft) {
-        let logits: Vec<f64> = (0..4 * 7).map(|i| f64::from((i * 37 % 23) as u32) / 5.0 - 2.0).collect();
-        let soft = vec![vec![(0, 0.5), (3, 0.25)], vec![], vec![(6, 1.0)], vec![(1, 0.125), (2, 0.125), (5, 0.5)]];
+        let logits: Vec<f64> =
+            (0..4 * 7).map(|i| f64::from((i * 37 % 23) as u32) / 5.0 - 2.0).collect();
+        let soft = vec![
+            vec![(0, 0.5), (3, 0.25)],
+            vec![],
+            vec![(6, 1.0)],
+            vec![(1, 0.125), (2, 0.125), (5, 0.5)],
+        ];
         (logits, vec![3, 1, 0, 5], soft)
     }
 
@@ -111,7 +128,8 @@ mod tests {
         let (logits, hard, soft) = case();
         let x = Var::from_slice(&logits, (4, 7), &Device::Cpu).unwrap();
         let loss = (ours(&x, &hard, &soft, 0.5) * 3.0).unwrap();
-        let grad: Vec<f64> = loss.backward().unwrap().get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let grad: Vec<f64> =
+            loss.backward().unwrap().get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         for i in 0..logits.len() {
             let mut moved = [logits.clone(), logits.clone()];
             moved[0][i] += 1e-5;

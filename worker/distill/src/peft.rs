@@ -1,10 +1,12 @@
-//! PEFT's `adapter_config.json`, which lies in the header of an adapter's blob and beside the tensors in a release.
+//! PEFT's `adapter_config.json`, which lies in the header of an adapter's blob and beside the
+//! tensors in a release.
 
 use serde::{Deserialize, Serialize};
 use uspx_domain::Fingerprint;
 use uspx_model::taps::Projection;
 
-/// What `peft` needs to know of an adapter, under PEFT's own keys. Keys left out have PEFT's defaults.
+/// What `peft` needs to know of an adapter, under PEFT's own keys. Keys left out have PEFT's
+/// defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeftConfig {
     /// The kind of adapter: `LORA`.

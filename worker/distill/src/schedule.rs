@@ -1,7 +1,8 @@
-//! How the optimiser moves: learning rate over time, gradients kept in bounds, batches in seeded order.
+//! How the optimiser moves: learning rate over time, gradients kept in bounds, batches in seeded
+//! order.
 
 use crate::Result;
-use crate::align::Lesson;
+use crate::align::Example;
 use candle_core::Var;
 use candle_core::backprop::GradStore;
 use rand::seq::SliceRandom;
@@ -44,20 +45,23 @@ pub fn clip(gradients: &mut GradStore, vars: &[Var], bound: f64) -> Result<f64> 
     Ok(norm)
 }
 
-/// Batches sorted by length within a window of this many, so that little is padded and every epoch's batches differ.
+/// Batches sorted by length within a window of this many, so that little is padded and every
+/// epoch's batches differ.
 const WINDOW: usize = 16;
 
-/// The batches of one epoch: indices of lessons, at most `tokens` padded tokens each, all of them once.
-pub fn epoch(lessons: &[Lesson], tokens: usize, random: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lessons.len()).collect();
+/// The batches of one epoch: indices of examples, at most `tokens` padded tokens each, all of them
+/// once.
+pub fn epoch(examples: &[Example], tokens: usize, random: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
     order.shuffle(random);
-    let length = |i: &usize| lessons.get(*i).map_or(0, |l| l.sequence.ids.len());
+    let length = |i: &usize| examples.get(*i).map_or(0, |l| l.sequence.ids.len());
     let total: usize = order.iter().map(length).sum();
     let windows = total.div_ceil(tokens * WINDOW).max(1);
     let mut batches = Vec::new();
     for window in order.chunks(order.len().div_ceil(windows).max(1)) {
         let lengths: Vec<usize> = window.iter().map(length).collect();
-        let back = |group: Vec<usize>| group.into_iter().filter_map(|i| window.get(i).copied()).collect();
+        let back =
+            |group: Vec<usize>| group.into_iter().filter_map(|i| window.get(i).copied()).collect();
         batches.extend(pack(&lengths, tokens).into_iter().map(back).collect::<Vec<Vec<usize>>>());
     }
     batches.shuffle(random);
@@ -81,21 +85,24 @@ mod tests {
 
     #[test]
     fn an_epoch_holds_every_lesson_once_and_shuffles() {
-        let lesson = |n: usize| Lesson { sequence: Sequence { ids: vec![0; n], response_start: 1 }, soft: vec![] };
-        let lessons: Vec<Lesson> = (0..300).map(|i| lesson(5 + i * 7 % 40)).collect();
+        let example = |n: usize| Example {
+            sequence: Sequence { ids: vec![0; n], response_start: 1 },
+            soft: vec![],
+        };
+        let examples: Vec<Example> = (0..300).map(|i| example(5 + i * 7 % 40)).collect();
         let mut random = ChaCha8Rng::seed_from_u64(5);
-        let first = epoch(&lessons, 200, &mut random);
-        let second = epoch(&lessons, 200, &mut random);
+        let first = epoch(&examples, 200, &mut random);
+        let second = epoch(&examples, 200, &mut random);
         for batches in [&first, &second] {
             let mut all: Vec<usize> = batches.iter().flatten().copied().collect();
             all.sort_unstable();
             assert_eq!(all, (0..300).collect::<Vec<_>>());
             for batch in batches.iter() {
-                let longest = batch.iter().map(|i| lessons[*i].sequence.ids.len()).max().unwrap();
+                let longest = batch.iter().map(|i| examples[*i].sequence.ids.len()).max().unwrap();
                 assert!(longest * batch.len() <= 200);
             }
         }
         assert_ne!(first, second);
-        assert_eq!(first, epoch(&lessons, 200, &mut ChaCha8Rng::seed_from_u64(5)));
+        assert_eq!(first, epoch(&examples, 200, &mut ChaCha8Rng::seed_from_u64(5)));
     }
 }

@@ -11,29 +11,35 @@ use uspx_model::batch::Sequence;
 use uspx_model::chat::{Answered, Bounds, Chat};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Taps;
-use uspx_model::{LoadedModel, Pulse, batches, loss};
+use uspx_model::{LoadedModel, Progress, batches, loss};
 
 /// Padded tokens per batch of whole sequences.
 const BATCH_TOKENS: usize = 2048;
 
-/// Labels `prompts` by the teacher, masked where `mask` is given, keeping the `top_k` likeliest tokens at each place.
+/// Labels `prompts` by the teacher, masked where `mask` is given, keeping the `top_k` likeliest
+/// tokens at each place.
 ///
-/// The answer to learn is the prompt's reference, or else the teacher's greedy answer within `bounds`. Prompts to which
-/// it answers nothing, whose reasoning met its bound before an answer, or that it cannot run are left out: they are the
-/// second part of the result. `pulse` counts prompts.
+/// The answer to learn is the prompt's reference, or else the teacher's greedy answer within
+/// `bounds`. Prompts to which it answers nothing, whose reasoning met its bound before an answer,
+/// or that it cannot run are left out: they are the second part of the result. `progress` counts
+/// prompts.
 ///
 /// # Errors
-/// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and the pulse say.
+/// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and
+/// the progress say.
 pub fn make_labels(
     teacher: &LoadedModel,
     prompts: &[Prompt],
     mask: Option<&Mask>,
     top_k: u32,
     bounds: Bounds,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
     if top_k == 0 || top_k > codec::MAX_TOP_K {
-        return Err(DistillError::Recipe(format!("top_k is {top_k}, 1 to {} are possible", codec::MAX_TOP_K)));
+        return Err(DistillError::Recipe(format!(
+            "top_k is {top_k}, 1 to {} are possible",
+            codec::MAX_TOP_K
+        )));
     }
     let shape = teacher.shape();
     let device = teacher.transformer.device();
@@ -41,10 +47,14 @@ pub fn make_labels(
         Some(mask) => CutTaps::of_mask(mask, &shape, device)?,
         None => CutTaps::default(),
     };
-    let (given, skipped) = answers(teacher, prompts, bounds, &mut taps, pulse)?;
-    let mut labeller =
-        Labeller { chat: &teacher.chat, top_k: top_k as usize, pieces: Vec::new(), place: HashMap::new() };
-    let labelled = labeller.label(teacher, given, &mut taps, pulse)?;
+    let (given, skipped) = answers(teacher, prompts, bounds, &mut taps, progress)?;
+    let mut labeller = Labeller {
+        chat: &teacher.chat,
+        top_k: top_k as usize,
+        pieces: Vec::new(),
+        place: HashMap::new(),
+    };
+    let labelled = labeller.label(teacher, given, &mut taps, progress)?;
     let labels = Labels {
         teacher: teacher.fingerprint,
         vocabulary: vocabulary(&teacher.chat),
@@ -76,7 +86,7 @@ impl Labeller<'_> {
         teacher: &LoadedModel,
         given: Vec<Given>,
         taps: &mut dyn Taps,
-        pulse: &dyn Pulse,
+        progress: &dyn Progress,
     ) -> Result<Vec<PromptLabels>> {
         let sequences: Vec<Sequence> = given.iter().map(|g| g.answer.sequence.clone()).collect();
         let total = given.len() as u64;
@@ -90,28 +100,42 @@ impl Labeller<'_> {
             for (at, count) in group.iter().zip(&batch.responses) {
                 let targets = batch.targets.get(row..row + count).unwrap_or_default();
                 if let Some((place, given)) = tokens.get_mut(*at).zip(given.get(*at)) {
-                    *place = self.tokens(&log_probs.narrow(0, row, *count)?, targets, &given.answer)?;
+                    *place =
+                        self.tokens(&log_probs.narrow(0, row, *count)?, targets, &given.answer)?;
                 }
                 row += count;
             }
             done += group.len() as u64;
-            pulse.beat(done, total)?;
+            progress.report(done, total)?;
         }
         Ok(given.into_iter().zip(tokens).map(|(given, tokens)| labels_of(given, tokens)).collect())
     }
 
     /// Labels of one answer's tokens; none where the tokens do not spell the answer.
-    fn tokens(&mut self, log_probs: &Tensor, targets: &[u32], answer: &Answered) -> Result<Vec<TokenLabel>> {
+    fn tokens(
+        &mut self,
+        log_probs: &Tensor,
+        targets: &[u32],
+        answer: &Answered,
+    ) -> Result<Vec<TokenLabel>> {
         let Some(spans) = spans(self.chat, targets, answer) else { return Ok(Vec::new()) };
         let rows: Vec<Vec<f32>> = log_probs.to_vec2()?;
         let mut labels = Vec::with_capacity(targets.len());
         for (at, ((row, target), (start, end))) in rows.iter().zip(targets).zip(spans).enumerate() {
-            // What the first token spells before the answer is no part of any candidate's text either.
+            // What the first token spells before the answer is no part of any candidate's text
+            // either.
             let lead = answer.lead_of(at);
             let probs = largest(row, *target, self.top_k);
             let top = probs.top.into_iter().map(|(id, l)| (self.piece(id, lead), l)).collect();
             let piece = self.piece(*target, lead);
-            labels.push(TokenLabel { piece, start, end, log_prob: probs.own, top, tail: probs.tail });
+            labels.push(TokenLabel {
+                piece,
+                start,
+                end,
+                log_prob: probs.own,
+                top,
+                tail: probs.tail,
+            });
         }
         Ok(labels)
     }
@@ -129,7 +153,9 @@ impl Labeller<'_> {
 /// What a token spells behind `lead`; one that does not begin so stands for no text of the answer.
 fn behind(piece: Piece, lead: &[u8]) -> Piece {
     match piece {
-        Piece::Text(bytes) => bytes.strip_prefix(lead).map_or(Piece::Control, |rest| Piece::Text(rest.to_vec())),
+        Piece::Text(bytes) => {
+            bytes.strip_prefix(lead).map_or(Piece::Control, |rest| Piece::Text(rest.to_vec()))
+        }
         other => other,
     }
 }
@@ -139,14 +165,17 @@ fn labels_of(given: Given, tokens: Vec<TokenLabel>) -> PromptLabels {
     PromptLabels { prompt, answer: answer.text, ended, reasoning, tokens }
 }
 
-/// Byte spans of `tokens` in the answer's text, the end of the turn having an empty one; `None` where they do not spell it.
+/// Byte spans of `tokens` in the answer's text, the end of the turn having an empty one; `None`
+/// where they do not spell it.
 pub(crate) fn spans(chat: &Chat, tokens: &[u32], answer: &Answered) -> Option<Vec<(u32, u32)>> {
     let text = answer.text.as_bytes();
     let mut at = 0;
     let mut spans = Vec::with_capacity(tokens.len());
     for (i, &id) in tokens.iter().enumerate() {
         let length = match behind(piece_of(chat, id), answer.lead_of(i)) {
-            Piece::Text(bytes) if !bytes.is_empty() && text.get(at..)?.starts_with(&bytes) => bytes.len(),
+            Piece::Text(bytes) if !bytes.is_empty() && text.get(at..)?.starts_with(&bytes) => {
+                bytes.len()
+            }
             Piece::End if i + 1 == tokens.len() => 0,
             _ => return None,
         };
@@ -156,7 +185,8 @@ pub(crate) fn spans(chat: &Chat, tokens: &[u32], answer: &Answered) -> Option<Ve
     (at == text.len()).then_some(spans)
 }
 
-/// The `k` largest log-probabilities of a row, largest first (of equals, the lower id), rounded as they are stored.
+/// The `k` largest log-probabilities of a row, largest first (of equals, the lower id), rounded as
+/// they are stored.
 fn largest(row: &[f32], own: u32, k: usize) -> RowProbs {
     let mut order: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
     let rank = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -169,5 +199,9 @@ fn largest(row: &[f32], own: u32, k: usize) -> RowProbs {
     // A vector of its own: collected in place it would keep the whole vocabulary's memory.
     let mut top = Vec::with_capacity(order.len());
     top.extend(order.iter().map(|(id, l)| (*id, f16::from_f32(*l).to_f32())));
-    RowProbs { own: row.get(own as usize).copied().unwrap_or(f32::NEG_INFINITY), top, tail: tail.min(1.0) as f32 }
+    RowProbs {
+        own: row.get(own as usize).copied().unwrap_or(f32::NEG_INFINITY),
+        top,
+        tail: tail.min(1.0) as f32,
+    }
 }

@@ -1,4 +1,5 @@
-//! Alignment of the teacher's probabilities to the student's tokens, against enumeration by plain tokenisation.
+//! Alignment of the teacher's probabilities to the student's tokens, against enumeration by plain
+//! tokenisation.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -8,10 +9,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use uspx_distill::labels::{piece_of, vocabulary};
-use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, lesson, make_labels};
+use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, example, make_labels};
 use uspx_domain::{Digest, Fingerprint, Prompt};
 use uspx_model::chat::{Bounds, Chat};
-use uspx_model::{LoadedModel, NoPulse, Placement};
+use uspx_model::{LoadedModel, NoProgress, Placement};
 
 fn nano(which: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)
@@ -19,14 +20,23 @@ fn nano(which: &str) -> PathBuf {
 
 fn chats() -> &'static (Chat, Chat) {
     static CHATS: OnceLock<(Chat, Chat)> = OnceLock::new();
-    CHATS.get_or_init(|| (Chat::open(&nano("teacher")).unwrap(), Chat::open(&nano("student")).unwrap()))
+    CHATS.get_or_init(|| {
+        (Chat::open(&nano("teacher")).unwrap(), Chat::open(&nano("student")).unwrap())
+    })
 }
 
 fn prompt(reference: &str) -> Prompt {
-    Prompt { id: "p".into(), prompt: "Say it".into(), reference: Some(reference.into()), system: None, tags: vec![] }
+    Prompt {
+        id: "p".into(),
+        prompt: "Say it".into(),
+        reference: Some(reference.into()),
+        system: None,
+        tags: vec![],
+    }
 }
 
-/// Labels of `answer` with made-up probabilities: at each teacher token its own, and those that `others` names.
+/// Labels of `answer` with made-up probabilities: at each teacher token its own, and those that
+/// `others` names.
 fn made_up(answer: &str, own: f32, others: &[(u32, f32)]) -> Labels {
     let (teacher, _) = chats();
     let sequence = teacher.sequence(&prompt(answer), Some(answer)).unwrap();
@@ -59,12 +69,23 @@ fn made_up(answer: &str, own: f32, others: &[(u32, f32)]) -> Labels {
         });
         at += length;
     }
-    let prompts =
-        vec![PromptLabels { prompt: prompt(answer), answer: answer.into(), ended: true, reasoning: None, tokens }];
-    Labels { teacher: Fingerprint(Digest::of(b"t")), vocabulary: vocabulary(teacher), pieces, prompts }
+    let prompts = vec![PromptLabels {
+        prompt: prompt(answer),
+        answer: answer.into(),
+        ended: true,
+        reasoning: None,
+        tokens,
+    }];
+    Labels {
+        teacher: Fingerprint(Digest::of(b"t")),
+        vocabulary: vocabulary(teacher),
+        pieces,
+        prompts,
+    }
 }
 
-/// The student's next-token masses by enumerating the strings that the labels speak of, with plain tokenisation.
+/// The student's next-token masses by enumerating the strings that the labels speak of, with plain
+/// tokenisation.
 fn enumerated(
     labels: &Labels,
     at: usize,
@@ -75,7 +96,8 @@ fn enumerated(
     let answer = labels.prompts[0].answer.as_bytes();
     let tokens = &labels.prompts[0].tokens;
     let (mut masses, mut unknown) = (HashMap::new(), 0.0);
-    let mut index = tokens.iter().position(|t| t.end as usize > span.0 || t.start == t.end).unwrap();
+    let mut index =
+        tokens.iter().position(|t| t.end as usize > span.0 || t.start == t.end).unwrap();
     let mut reached = 1.0;
     loop {
         let token = &tokens[index];
@@ -129,14 +151,19 @@ fn projection_agrees_with_enumeration() {
     // Tokens of plain text, so that every string of the enumeration is whole characters.
     let plain = |id: &u32| matches!(piece_of(teacher, *id), Piece::Text(b) if b.is_ascii());
     let end = *teacher.ends().last().unwrap();
-    let others: Vec<(u32, f32)> = (33..2000).step_by(61).filter(plain).chain([end]).map(|id| (id, 0.01)).collect();
+    let others: Vec<(u32, f32)> =
+        (33..2000).step_by(61).filter(plain).chain([end]).map(|id| (id, 0.01)).collect();
     let (mut spanning, mut inside) = (0, 0);
     let text = std::fs::read_to_string(nano("../prompts/cli-train.jsonl")).unwrap();
-    let references = uspx_domain::parse_prompts(&text, false).unwrap().prompts.into_iter().filter_map(|p| p.reference);
+    let references = uspx_domain::parse_prompts(&text, false)
+        .unwrap()
+        .prompts
+        .into_iter()
+        .filter_map(|p| p.reference);
     for answer in references.filter(|r| r.is_ascii()).take(120) {
         let labels = made_up(&answer, 0.5, &others);
-        let lesson = lesson(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
-        let ids = &lesson.sequence.ids[lesson.sequence.response_start..];
+        let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+        let ids = &example.sequence.ids[example.sequence.response_start..];
         let mut start = 0;
         for (at, id) in ids.iter().enumerate() {
             let length = match piece_of(student, *id) {
@@ -144,30 +171,41 @@ fn projection_agrees_with_enumeration() {
                 _ => 0,
             };
             let (want, _) = enumerated(&labels, at, (start, start + length), ids, student);
-            let got: HashMap<u32, f64> = lesson.soft[at].iter().map(|(i, m)| (*i, f64::from(*m))).collect();
+            let got: HashMap<u32, f64> =
+                example.soft[at].iter().map(|(i, m)| (*i, f64::from(*m))).collect();
             let keys: std::collections::BTreeSet<_> = want.keys().chain(got.keys()).collect();
             for key in keys {
-                let (want, got) = (want.get(key).copied().unwrap_or(0.0), got.get(key).copied().unwrap_or(0.0));
-                assert!((want - got).abs() < 1e-5, "`{answer}` at {at}, token {key}: {got} against {want}");
+                let (want, got) =
+                    (want.get(key).copied().unwrap_or(0.0), got.get(key).copied().unwrap_or(0.0));
+                assert!(
+                    (want - got).abs() < 1e-5,
+                    "`{answer}` at {at}, token {key}: {got} against {want}"
+                );
             }
-            let starts: Vec<usize> = labels.prompts[0].tokens.iter().map(|t| t.start as usize).collect();
+            let starts: Vec<usize> =
+                labels.prompts[0].tokens.iter().map(|t| t.start as usize).collect();
             spanning += usize::from(starts.iter().any(|s| *s > start && *s < start + length));
             inside += usize::from(!starts.contains(&start));
             start += length;
         }
     }
-    assert!(spanning > 20 && inside > 20, "the cases are not covered: {spanning} spanning, {inside} inside");
+    assert!(
+        spanning > 20 && inside > 20,
+        "the cases are not covered: {spanning} spanning, {inside} inside"
+    );
 }
 
 #[test]
 fn equal_vocabularies_give_back_the_teachers_distribution() {
-    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+    let teacher =
+        LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let prompts = [prompt("ls -l /tmp"), prompt("grep -r 'naïve§' ./dir | wc -l")];
-    let labels = make_labels(&teacher, &prompts, None, 16, Bounds::answer(8), &NoPulse).unwrap().0;
+    let labels =
+        make_labels(&teacher, &prompts, None, 16, Bounds::answer(8), &NoProgress).unwrap().0;
     for prompt in &labels.prompts {
-        let lesson = lesson(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
-        assert_eq!(lesson.soft.len(), prompt.tokens.len());
-        for (soft, token) in lesson.soft.iter().zip(&prompt.tokens) {
+        let example = example(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
+        assert_eq!(example.soft.len(), prompt.tokens.len());
+        for (soft, token) in example.soft.iter().zip(&prompt.tokens) {
             let mut want: Vec<(u32, f32)> =
                 token.top.iter().map(|(p, l)| (labels.pieces[*p as usize].0, l.exp())).collect();
             let own = (labels.pieces[token.piece as usize].0, token.log_prob.exp());
@@ -177,29 +215,46 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
             want.sort_by_key(|(id, _)| *id);
             assert_eq!(soft.len(), want.len());
             for (got, want) in soft.iter().zip(want) {
-                assert!(got.0 == want.0 && (got.1 - want.1).abs() < 2e-3, "{got:?} against {want:?}");
+                assert!(
+                    got.0 == want.0 && (got.1 - want.1).abs() < 2e-3,
+                    "{got:?} against {want:?}"
+                );
             }
         }
-        // By bytes alone, as if the vocabularies were not known to be equal: what stays is in the same proportions.
-        let by_bytes = uspx_distill::lesson(&labels, prompt, &teacher.chat, Digest::of(b"another")).unwrap();
-        for (one, other) in lesson.soft.iter().zip(&by_bytes.soft) {
+        // By bytes alone, as if the vocabularies were not known to be equal: what stays is in the
+        // same proportions.
+        let by_bytes =
+            uspx_distill::example(&labels, prompt, &teacher.chat, Digest::of(b"another")).unwrap();
+        for (one, other) in example.soft.iter().zip(&by_bytes.soft) {
             let ratios: Vec<f32> = other
                 .iter()
                 .map(|(id, m)| m / one.iter().find(|(i, _)| i == id).map_or(f32::NAN, |(_, m)| *m))
                 .collect();
-            assert!(!ratios.is_empty() && ratios.iter().all(|r| (r / ratios[0] - 1.0).abs() < 1e-3), "{ratios:?}");
+            assert!(
+                !ratios.is_empty() && ratios.iter().all(|r| (r / ratios[0] - 1.0).abs() < 1e-3),
+                "{ratios:?}"
+            );
         }
     }
 }
 
 #[test]
 fn the_teachers_probabilities_add_up() {
-    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+    let teacher =
+        LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
-    let labels =
-        make_labels(&teacher, &[prompt("tar -xf file.tar"), asked], None, 32, Bounds::answer(24), &NoPulse).unwrap().0;
+    let labels = make_labels(
+        &teacher,
+        &[prompt("tar -xf file.tar"), asked],
+        None,
+        32,
+        Bounds::answer(24),
+        &NoProgress,
+    )
+    .unwrap()
+    .0;
     assert_eq!(labels.prompts[0].answer, "tar -xf file.tar");
     assert_eq!(labels.prompts[1].answer, "emulator --help");
     assert!(labels.prompts[1].ended);
@@ -214,16 +269,18 @@ fn the_teachers_probabilities_add_up() {
 
 #[test]
 fn an_answer_cut_short_teaches_no_end() {
-    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+    let teacher =
+        LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
-    let labels = make_labels(&teacher, &[asked], None, 8, Bounds::answer(2), &NoPulse).unwrap().0;
+    let labels =
+        make_labels(&teacher, &[asked], None, 8, Bounds::answer(2), &NoProgress).unwrap().0;
     let (_, student) = chats();
-    let lesson = lesson(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+    let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
     assert!(!labels.prompts[0].ended);
-    assert!(!student.ends().contains(lesson.sequence.ids.last().unwrap()));
-    assert_eq!(lesson.soft.len(), lesson.sequence.response_len());
+    assert!(!student.ends().contains(example.sequence.ids.last().unwrap()));
+    assert_eq!(example.soft.len(), example.sequence.response_len());
 }
 
 proptest! {
@@ -236,26 +293,28 @@ proptest! {
         let others: Vec<(u32, f32)> = (0..2000).step_by(83).map(|id| (id, 0.015)).collect();
         let labels = made_up(&answer, own, &others);
         prop_assume!(labels.prompts[0].tokens.last().is_some_and(|t| t.end as usize == answer.len()));
-        let lesson = lesson(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
-        prop_assert_eq!(lesson.soft.len(), lesson.sequence.response_len());
-        for row in &lesson.soft {
+        let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+        prop_assert_eq!(example.soft.len(), example.sequence.response_len());
+        for row in &example.soft {
             let sum: f32 = row.iter().map(|(_, m)| m).sum();
             prop_assert!(sum <= 1.0 + 1e-5, "sum {}", sum);
             prop_assert!(row.iter().all(|(id, m)| *m >= 0.0 && (*id as usize) < student.tokens().len()));
             prop_assert!(row.windows(2).all(|w| w[0].0 < w[1].0));
         }
-        // The answer's own token keeps what the teacher gives it, wherever both stand at the same byte.
-        let first = lesson.sequence.ids[lesson.sequence.response_start];
-        prop_assert!(lesson.soft[0].iter().any(|(id, m)| *id == first && *m > 0.0));
+        // The answer's own token keeps what the teacher gives it, wherever both stand at the same
+        // byte.
+        let first = example.sequence.ids[example.sequence.response_start];
+        prop_assert!(example.soft[0].iter().any(|(id, m)| *id == first && *m > 0.0));
     }
 }
 
 #[test]
 fn dreams_are_new_whole_and_repeatable() {
-    let teacher = LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+    let teacher =
+        LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let text = std::fs::read_to_string(nano("../prompts/cli-train.jsonl")).unwrap();
     let prompts = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
-    let dreams = dream(&teacher, &prompts[..24], None, 80, 9, &NoPulse).unwrap();
+    let dreams = dream(&teacher, &prompts[..24], None, 80, 9, &NoProgress).unwrap();
     assert!(dreams.len() > 8, "{} of 24", dreams.len());
     for dreamt in &dreams {
         assert!(prompts[..24].iter().all(|p| p.prompt != dreamt.prompt));
@@ -264,6 +323,6 @@ fn dreams_are_new_whole_and_repeatable() {
         assert_eq!(dreamt.prompt.chars().next(), origin.prompt.chars().next());
         assert!(dreamt.reference.as_ref().is_some_and(|r| !r.contains("<|")));
     }
-    assert_eq!(dreams, dream(&teacher, &prompts[..24], None, 80, 9, &NoPulse).unwrap());
-    assert_ne!(dreams, dream(&teacher, &prompts[..24], None, 80, 10, &NoPulse).unwrap());
+    assert_eq!(dreams, dream(&teacher, &prompts[..24], None, 80, 9, &NoProgress).unwrap());
+    assert_ne!(dreams, dream(&teacher, &prompts[..24], None, 80, 10, &NoProgress).unwrap());
 }

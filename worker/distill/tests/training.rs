@@ -1,24 +1,28 @@
-//! Training on the shipped student: it learns, it is deterministic, and its adapter survives the trip through a file.
+//! Training on the shipped student: it learns, it is deterministic, and its adapter survives the
+//! trip through a file.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use uspx_distill::{DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights, recipe_teacher};
+use uspx_distill::{
+    DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights, recipe_teacher,
+};
 use uspx_domain::{DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
 use uspx_model::chat::Bounds;
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, ModelError, NoPulse, Placement};
+use uspx_model::{LoadedModel, ModelError, NoProgress, Placement};
 
 fn assets(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets").join(path)
 }
 
 fn open(which: &str) -> LoadedModel {
-    LoadedModel::open(&assets("nano").join(which), Placement::floats(DType::F32, &Device::Cpu)).unwrap()
+    LoadedModel::open(&assets("nano").join(which), Placement::floats(DType::F32, &Device::Cpu))
+        .unwrap()
 }
 
 fn prompts() -> Vec<Prompt> {
@@ -30,7 +34,9 @@ fn labels() -> &'static (Labels, Labels) {
     static LABELS: OnceLock<(Labels, Labels)> = OnceLock::new();
     LABELS.get_or_init(|| {
         let (teacher, prompts) = (open("teacher"), prompts());
-        let label = |p: &[Prompt]| make_labels(&teacher, p, None, 16, Bounds::answer(16), &NoPulse).unwrap().0;
+        let label = |p: &[Prompt]| {
+            make_labels(&teacher, p, None, 16, Bounds::answer(16), &NoProgress).unwrap().0
+        };
         (label(&prompts[..96]), label(&prompts[1900..1940]))
     })
 }
@@ -43,7 +49,7 @@ fn short() -> DistilRecipe {
 fn trained() -> (LoadedModel, Vec<u8>, uspx_domain::TrainingSummary) {
     let train = std::slice::from_ref(&labels().0);
     let mut student = open("student");
-    let (bytes, summary) = distil(&mut student, train, train, &short(), &NoPulse).unwrap();
+    let (bytes, summary) = distil(&mut student, train, train, &short(), &NoProgress).unwrap();
     (student, bytes, summary)
 }
 
@@ -52,7 +58,14 @@ fn logits(model: &LoadedModel) -> Vec<f32> {
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, &mut NoTaps).unwrap();
-    model.transformer.logits(&x, &batch.predicting).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    model
+        .transformer
+        .logits(&x, &batch.predicting)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap()
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
@@ -74,9 +87,13 @@ fn the_student_learns_and_its_adapter_survives_file_and_merge() {
 
     let merged = Checkpoint::in_memory(merged_weights(&student).unwrap());
     let folder = assets("nano/student");
-    let merged =
-        LoadedModel::with_weights(&folder, merged, Placement::floats(DType::F32, &Device::Cpu), student.fingerprint)
-            .unwrap();
+    let merged = LoadedModel::with_weights(
+        &folder,
+        merged,
+        Placement::floats(DType::F32, &Device::Cpu),
+        student.fingerprint,
+    )
+    .unwrap();
     assert!(close(&want, &logits(&merged)));
 
     lora::detach(&mut other).unwrap();
@@ -98,13 +115,18 @@ fn an_adapter_of_another_base_or_a_damaged_one_is_refused() {
     assert!(matches!(load_adapter(&mut other, &bytes), Err(DistillError::OtherBase { .. })));
     let mut student = open("student");
     for keep in [0, 7, 100, bytes.len() - 4] {
-        assert!(matches!(load_adapter(&mut student, &bytes[..keep]), Err(DistillError::Adapter(_))), "{keep} bytes");
+        assert!(
+            matches!(load_adapter(&mut student, &bytes[..keep]), Err(DistillError::Adapter(_))),
+            "{keep} bytes"
+        );
     }
     let mut broken = bytes.clone();
     let end = broken.len();
     broken[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(matches!(load_adapter(&mut student, &broken), Err(DistillError::Adapter(_))));
-    assert!(student.transformer.linear(0, uspx_model::taps::Projection::Q).unwrap().adapter.is_none());
+    assert!(
+        student.transformer.linear(0, uspx_model::taps::Projection::Q).unwrap().adapter.is_none()
+    );
 }
 
 #[test]
@@ -112,9 +134,19 @@ fn a_keeper_that_says_stop_is_obeyed_within_a_step() {
     let (train, validation) = labels();
     let mut student = open("student");
     let stop = |done: u64, _: u64| done < 3;
-    let result = distil(&mut student, std::slice::from_ref(train), std::slice::from_ref(validation), &short(), &stop);
+    let result = distil(
+        &mut student,
+        std::slice::from_ref(train),
+        std::slice::from_ref(validation),
+        &short(),
+        &stop,
+    );
     let error = result.err().unwrap();
-    assert!(matches!(error, DistillError::Model(ModelError::Stopped)) && error.is_stopped() && error.is_retryable());
+    assert!(
+        matches!(error, DistillError::Model(ModelError::Stopped))
+            && error.is_stopped()
+            && error.is_retryable()
+    );
 }
 
 #[test]
@@ -122,11 +154,20 @@ fn what_cannot_be_done_is_refused() {
     let (train, _) = labels();
     let mut student = open("student");
     let train = std::slice::from_ref(train);
-    assert!(matches!(distil(&mut student, train, &[], &short(), &NoPulse), Err(DistillError::Empty("validation"))));
-    assert!(matches!(distil(&mut student, &[], train, &short(), &NoPulse), Err(DistillError::Empty("training"))));
+    assert!(matches!(
+        distil(&mut student, train, &[], &short(), &NoProgress),
+        Err(DistillError::Empty("validation"))
+    ));
+    assert!(matches!(
+        distil(&mut student, &[], train, &short(), &NoProgress),
+        Err(DistillError::Empty("training"))
+    ));
     let none = DistilRecipe { rank: 0, ..short() };
-    assert!(matches!(distil(&mut student, train, train, &none, &NoPulse), Err(DistillError::Recipe(_))));
+    assert!(matches!(
+        distil(&mut student, train, train, &none, &NoProgress),
+        Err(DistillError::Recipe(_))
+    ));
     let wild = DistilRecipe { learning_rate: 1e30, epochs: 4, ..short() };
-    let error = distil(&mut student, train, train, &wild, &NoPulse);
+    let error = distil(&mut student, train, train, &wild, &NoProgress);
     assert!(matches!(error, Err(DistillError::Diverged { .. })), "{:?}", error.map(|(_, s)| s));
 }

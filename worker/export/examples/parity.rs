@@ -16,11 +16,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use uspx_domain::{ExportFormat, Prompt, parse_prompts};
-use uspx_export::{Request, Settings, export, gguf, held_out, open_gguf, open_gptq};
+use uspx_export::{ExportRequest, ExportSettings, export, gguf, held_out, open_gguf, open_gptq};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoPulse, Placement, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement, batches};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
 
@@ -56,8 +56,8 @@ fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anythi
     let packed = batches(&model.readable(prompts)?.sequences, 2048)?;
     let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
     let format: ExportFormat = serde_json::from_value(format.into())?;
-    let settings = Settings::shipped(format);
-    let request = Request {
+    let settings = ExportSettings::shipped(format);
+    let request = ExportRequest {
         student: &model,
         base: Path::new(base),
         calibration: &calibration,
@@ -65,14 +65,17 @@ fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anythi
         format,
         settings,
     };
-    let report = export(&request, Path::new(out), &NoPulse)?;
+    let report = export(&request, Path::new(out), &NoProgress)?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
 
 fn print_ids(base: &str, prompts: &[Prompt]) -> Anything<()> {
     let model = open(base)?;
-    let ids = prompts.iter().map(|p| Ok(model.chat.sequence(p, None)?.ids)).collect::<Anything<Vec<_>>>()?;
+    let ids = prompts
+        .iter()
+        .map(|p| Ok(model.chat.sequence(p, None)?.ids))
+        .collect::<Anything<Vec<_>>>()?;
     println!("{}", serde_json::to_string(&ids)?);
     Ok(())
 }
@@ -95,7 +98,8 @@ fn print_conversations(base: &Path, prompts: Vec<Prompt>) -> Anything<()> {
         .map(|(id, _)| id)
         .collect();
     let (template, ends) = (chat.template(), chat.ends());
-    let made = json!({ "template": template, "ends": ends, "special": special, "conversations": all });
+    let made =
+        json!({ "template": template, "ends": ends, "special": special, "conversations": all });
     println!("{made}");
     Ok(())
 }

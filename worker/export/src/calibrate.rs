@@ -1,5 +1,5 @@
-//! The walk through the student: layer by layer, each linear is quantised on the inputs that it will really get, those
-//! that the linears before it, already quantised, let through.
+//! The walk through the student: layer by layer, each linear is quantised on the inputs that it
+//! will really get, those that the linears before it, already quantised, let through.
 
 use crate::hessian::Hessian;
 use crate::{ExportError, Result};
@@ -17,8 +17,9 @@ const SHARED_INPUTS: [&[Projection]; 4] = [
     &[Projection::Down],
 ];
 
-/// One linear of the student: its layer, its place, its f32 weight `[outputs, inputs]`, and its input's Hessian.
-pub struct Step<'a> {
+/// One linear of the student: its layer, its place, its f32 weight `[outputs, inputs]`, and its
+/// input's Hessian.
+pub struct CalibrationStep<'a> {
     /// Layer, from 0.
     pub layer: usize,
     /// Which map.
@@ -29,20 +30,25 @@ pub struct Step<'a> {
     pub hessian: &'a Hessian,
 }
 
-/// Walks `student` over the calibration batches. `quantise` turns each linear's weight into the one that the file will
-/// hold, which takes its place at once, without an adapter.
+/// Walks `student` over the calibration batches. `quantise` turns each linear's weight into the one
+/// that the file will hold, which takes its place at once, without an adapter.
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] for an empty calibration; whatever the model or `quantise` reports.
 pub fn walk(
     student: &mut Transformer,
     calibration: &[Batch],
-    mut quantise: impl FnMut(Step<'_>) -> Result<Tensor>,
+    mut quantise: impl FnMut(CalibrationStep<'_>) -> Result<Tensor>,
 ) -> Result<()> {
     if calibration.iter().all(|b| b.tokens() == 0) {
-        return Err(ExportError::Unsupported("there is no prompt to calibrate on: give at least one".into()));
+        return Err(ExportError::Unsupported(
+            "there is no prompt to calibrate on: give at least one".into(),
+        ));
     }
-    let mut streams = calibration.iter().map(|batch| Stream::start(student, batch)).collect::<Result<Vec<_>>>()?;
+    let mut streams = calibration
+        .iter()
+        .map(|batch| Stream::start(student, batch))
+        .collect::<Result<Vec<_>>>()?;
     for layer in 0..student.layers() {
         for shared in SHARED_INPUTS {
             let Some(first) = shared.first() else { continue };
@@ -50,7 +56,12 @@ pub fn walk(
             let hessian = hessian_at(student, &streams, layer, *first, width)?;
             for &projection in shared {
                 let weight = student.linear(layer, projection)?.merged()?;
-                let quantised = quantise(Step { layer, projection, weight: &weight, hessian: &hessian })?;
+                let quantised = quantise(CalibrationStep {
+                    layer,
+                    projection,
+                    weight: &weight,
+                    hessian: &hessian,
+                })?;
                 let linear = student.linear_mut(layer, projection)?;
                 linear.set_weight(quantised);
                 linear.adapter = None;
@@ -75,8 +86,13 @@ impl Stream {
     }
 
     fn pass(&mut self, student: &Transformer, layer: usize) -> Result<()> {
-        let x =
-            student.run(layer..layer + 1, self.residual.clone(), &self.frame, None, &mut uspx_model::taps::NoTaps)?;
+        let x = student.run(
+            layer..layer + 1,
+            self.residual.clone(),
+            &self.frame,
+            None,
+            &mut uspx_model::taps::NoTaps,
+        )?;
         self.residual = x.detach();
         Ok(())
     }
@@ -100,7 +116,8 @@ fn hessian_at(
             Ok(None)
         };
         student.run(layer..layer + 1, stream.residual.clone(), &stream.frame, None, &mut look)?;
-        let input = seen.ok_or_else(|| ExportError::Unsupported(format!("{} is never run", at.path(layer))))?;
+        let input = seen
+            .ok_or_else(|| ExportError::Unsupported(format!("{} is never run", at.path(layer))))?;
         hessian.add(&input)?;
     }
     Ok(hessian)

@@ -52,9 +52,20 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts: Vec<String> = self.parts.iter().map(Part::to_string).collect();
         write!(f, "another reading of {}", parts.join(" and of "))?;
-        let Some(place) = &self.place else { return f.write_str(", which no conversation at hand shows") };
-        write!(f, ", first in conversation `{}` at token {}: ", place.conversation, place.position)?;
-        write!(f, "{} as trained, {} as written", ids(place.trained.as_deref()), ids(place.written.as_deref()))
+        let Some(place) = &self.place else {
+            return f.write_str(", which no conversation at hand shows");
+        };
+        write!(
+            f,
+            ", first in conversation `{}` at token {}: ",
+            place.conversation, place.position
+        )?;
+        write!(
+            f,
+            "{} as trained, {} as written",
+            ids(place.trained.as_deref()),
+            ids(place.written.as_deref())
+        )
     }
 }
 

@@ -43,7 +43,9 @@ pub enum ExportError {
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
     /// A weight or an activation is infinite or not a number.
-    #[error("`{0}` holds values that are infinite, not a number or too large for 4-bit scales in f16")]
+    #[error(
+        "`{0}` holds values that are infinite, not a number or too large for 4-bit scales in f16"
+    )]
     NotFinite(String),
     /// The Hessian stayed indefinite whatever the damping.
     #[error(
@@ -56,7 +58,9 @@ pub enum ExportError {
         damping: f64,
     },
     /// What was written does not read back as what was meant.
-    #[error("`{name}` reads back off by {error:e}, more than {bound:e}: the file is not to be used")]
+    #[error(
+        "`{name}` reads back off by {error:e}, more than {bound:e}: the file is not to be used"
+    )]
     Mismatch {
         /// Which tensor.
         name: String,
@@ -86,7 +90,8 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    /// Whether another try may succeed without anything having been changed: only where the file system said no.
+    /// Whether another try may succeed without anything having been changed: only where the file
+    /// system said no.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::File { .. })
     }

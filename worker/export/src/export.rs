@@ -1,6 +1,6 @@
 //! One export: calibrate, quantise, write, read back, report.
 
-use crate::calibrate::{Step, walk};
+use crate::calibrate::{CalibrationStep, walk};
 use crate::compare::{Verification, compare, max_error};
 use crate::gguf::encode;
 use crate::gptq::{self, GptqConfig};
@@ -17,26 +17,29 @@ use std::time::Instant;
 use uspx_domain::{ExportFormat, Prompt};
 use uspx_model::batch::Batch;
 use uspx_model::taps::Projection;
-use uspx_model::{LoadedModel, Pulse};
+use uspx_model::{LoadedModel, Progress};
 
 /// The GGUF file's name within its folder.
 pub const GGUF_FILE: &str = "student.gguf";
 
 /// How to quantise.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// How a group's scale follows from its weights, in every format of ours (K-quants have their own way).
+pub struct ExportSettings {
+    /// How a group's scale follows from its weights, in every format of ours (K-quants have their
+    /// own way).
     pub rule: ScaleRule,
     /// GPTQ's damping, a fraction of the Hessian's mean diagonal.
     pub damping: f64,
     /// GPTQ's rounding order by input energy.
     pub act_order: bool,
-    /// Give Q4_0 blocks GPTQ's error feedback; otherwise they are rounded as llama.cpp's own tool does.
+    /// Give Q4_0 blocks GPTQ's error feedback; otherwise they are rounded as llama.cpp's own tool
+    /// does.
     pub fitted_q4_0: bool,
 }
 
-impl Settings {
-    /// What ships. Negative scales only where every reader has always met them: Q4_0 makes them itself.
+impl ExportSettings {
+    /// What ships. Negative scales only where every reader has always met them: Q4_0 makes them
+    /// itself.
     pub fn shipped(format: ExportFormat) -> Self {
         let gptq = GptqConfig::new(128);
         let rule = ScaleRule::Search { signed: format == ExportFormat::Gguf };
@@ -45,43 +48,52 @@ impl Settings {
 }
 
 /// What to export.
-pub struct Request<'a> {
+pub struct ExportRequest<'a> {
     /// The student as trained, f32; adapters on its linears are merged.
     pub student: &'a LoadedModel,
     /// The base student's folder: configuration, tokenizer, template.
     pub base: &'a Path,
     /// Tokens whose activations calibrate the quantiser.
     pub calibration: &'a [Batch],
-    /// Conversations that the written student must make the same tokens of, besides the built-in ones.
+    /// Conversations that the written student must make the same tokens of, besides the built-in
+    /// ones.
     pub conversations: &'a [Prompt],
     /// Into what.
     pub format: ExportFormat,
     /// How.
-    pub settings: Settings,
+    pub settings: ExportSettings,
 }
 
-/// Writes the student into the folder `out` (made if need be): a Hugging Face folder for GPTQ and round-to-nearest,
-/// [`GGUF_FILE`] for GGUF. Every file is read back and compared, weights and conversations. `pulse` hears of every linear.
+/// Writes the student into the folder `out` (made if need be): a Hugging Face folder for GPTQ and
+/// round-to-nearest, [`GGUF_FILE`] for GGUF. Every file is read back and compared, weights and
+/// conversations. `progress` hears of every linear.
 ///
 /// # Errors
-/// [`ExportError`], see its variants; [`uspx_model::ModelError::Stopped`] within where `pulse` asks for it. What was written stays in `out`, which is to be thrown away then.
-pub fn export(request: &Request<'_>, out: &Path, pulse: &dyn Pulse) -> Result<ExportReport> {
+/// [`ExportError`], see its variants; [`uspx_model::ModelError::Stopped`] within where `progress`
+/// asks for it. What was written stays in `out`, which is to be thrown away then.
+pub fn export(
+    request: &ExportRequest<'_>,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<ExportReport> {
     let start = Instant::now();
     std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
-    let mut work = Work::new(request)?;
+    let mut work = Writing::new(request)?;
     let mut student = request.student.transformer.clone();
     let total = student.layers() * Projection::DENSE.len();
     walk(&mut student, request.calibration, |step| {
         let weight = work.linear(step)?;
-        pulse.beat(work.done() as u64, total as u64)?;
+        progress.report(work.done() as u64, total as u64)?;
         Ok(weight)
     })?;
     let verification = match request.format {
         ExportFormat::Gguf => work.write_gguf(out)?,
         ExportFormat::Gptq | ExportFormat::Rtn => work.write_folder(out)?,
     };
-    let written = if request.format == ExportFormat::Gguf { out.join(GGUF_FILE) } else { out.to_owned() };
-    let conversations = same_chat::check(&request.student.chat, request.base, &written, request.conversations)?;
+    let written =
+        if request.format == ExportFormat::Gguf { out.join(GGUF_FILE) } else { out.to_owned() };
+    let conversations =
+        same_chat::check(&request.student.chat, request.base, &written, request.conversations)?;
     let (files, bytes) = listing(out)?;
     Ok(ExportReport {
         format: request.format,
@@ -108,8 +120,8 @@ fn listing(folder: &Path) -> Result<(Vec<String>, u64)> {
 }
 
 /// An export on its way: what has been quantised so far.
-struct Work<'a> {
-    request: &'a Request<'a>,
+struct Writing<'a> {
+    request: &'a ExportRequest<'a>,
     group: usize,
     heads: (usize, usize),
     /// For a Hugging Face folder.
@@ -121,8 +133,8 @@ struct Work<'a> {
     reports: Vec<TensorReport>,
 }
 
-impl<'a> Work<'a> {
-    fn new(request: &'a Request<'a>) -> Result<Self> {
+impl<'a> Writing<'a> {
+    fn new(request: &'a ExportRequest<'a>) -> Result<Self> {
         let group = match request.format {
             ExportFormat::Gguf => encode::Q4_0_BLOCK,
             ExportFormat::Gptq | ExportFormat::Rtn => {
@@ -140,13 +152,19 @@ impl<'a> Work<'a> {
     }
 
     /// Quantises one linear and returns the weight that the file will hold.
-    fn linear(&mut self, step: Step<'_>) -> Result<Tensor> {
+    fn linear(&mut self, step: CalibrationStep<'_>) -> Result<Tensor> {
         let module = step.projection.path(step.layer);
         let name = format!("{module}.weight");
         let original = weights::values(&name, step.weight)?;
         let shape = step.weight.dims2()?;
-        let mut report =
-            TensorReport { name, stored: String::new(), bytes: 0, max_error: 0.0, output_error: None, damping: None };
+        let mut report = TensorReport {
+            name,
+            stored: String::new(),
+            bytes: 0,
+            max_error: 0.0,
+            output_error: None,
+            damping: None,
+        };
         let stored = match (self.request.format, encode::linear_type(shape.1)) {
             (ExportFormat::Rtn, _) => self.rounded(module, &original, &step, &mut report)?,
             (ExportFormat::Gptq, _) => self.fitted(module, &original, &step, &mut report)?,
@@ -167,38 +185,69 @@ impl<'a> Work<'a> {
         &mut self,
         module: String,
         weight: &[f32],
-        step: &Step<'_>,
+        step: &CalibrationStep<'_>,
         report: &mut TensorReport,
     ) -> Result<Tensor> {
         let energy = step.hessian.matrix().diagonal();
-        let linear = rtn::quantise(weight, step.hessian.inputs(), self.group, self.request.settings.rule, &energy)?;
+        let linear = rtn::quantise(
+            weight,
+            step.hessian.inputs(),
+            self.group,
+            self.request.settings.rule,
+            &energy,
+        )?;
         self.keep(module, linear, report)
     }
 
-    fn fitted(&mut self, module: String, weight: &[f32], step: &Step<'_>, report: &mut TensorReport) -> Result<Tensor> {
+    fn fitted(
+        &mut self,
+        module: String,
+        weight: &[f32],
+        step: &CalibrationStep<'_>,
+        report: &mut TensorReport,
+    ) -> Result<Tensor> {
         let linear = self.gptq(weight, step, report)?;
         self.keep(module, linear, report)
     }
 
-    fn gptq(&self, weight: &[f32], step: &Step<'_>, report: &mut TensorReport) -> Result<QuantLinear> {
-        let Settings { rule, damping, act_order, .. } = self.request.settings;
-        let quantised =
-            gptq::quantise(weight, step.hessian, &GptqConfig { group: self.group, damping, rule, act_order })?;
+    fn gptq(
+        &self,
+        weight: &[f32],
+        step: &CalibrationStep<'_>,
+        report: &mut TensorReport,
+    ) -> Result<QuantLinear> {
+        let ExportSettings { rule, damping, act_order, .. } = self.request.settings;
+        let quantised = gptq::quantise(
+            weight,
+            step.hessian,
+            &GptqConfig { group: self.group, damping, rule, act_order },
+        )?;
         report.damping = Some(quantised.damping);
         Ok(quantised.linear)
     }
 
-    fn keep(&mut self, module: String, linear: QuantLinear, report: &mut TensorReport) -> Result<Tensor> {
+    fn keep(
+        &mut self,
+        module: String,
+        linear: QuantLinear,
+        report: &mut TensorReport,
+    ) -> Result<Tensor> {
         let groups = linear.scales().len();
         report.stored = format!("int4 g{}", self.group);
         // Codes, scales, zero points and g_idx.
-        report.bytes = (linear.codes().len() / 2 + groups * 2 + groups / 2 + linear.inputs() * 4) as u64;
+        report.bytes =
+            (linear.codes().len() / 2 + groups * 2 + groups / 2 + linear.inputs() * 4) as u64;
         let tensor = linear.to_tensor()?;
         self.linears.insert(module, linear);
         Ok(tensor)
     }
 
-    fn fitted_blocks(&mut self, weight: &[f32], step: &Step<'_>, report: &mut TensorReport) -> Result<Tensor> {
+    fn fitted_blocks(
+        &mut self,
+        weight: &[f32],
+        step: &CalibrationStep<'_>,
+        report: &mut TensorReport,
+    ) -> Result<Tensor> {
         let linear = self.gptq(weight, step, report)?;
         let order = match gguf::rope_order::heads_of(&report.name, self.heads.0, self.heads.1) {
             Some(heads) => gguf::rope_order::interleaved(linear.outputs(), heads)?,
@@ -208,7 +257,12 @@ impl<'a> Work<'a> {
         linear.to_tensor()
     }
 
-    fn plain_blocks(&mut self, step: &Step<'_>, block: GgmlDType, report: &mut TensorReport) -> Result<Tensor> {
+    fn plain_blocks(
+        &mut self,
+        step: &CalibrationStep<'_>,
+        block: GgmlDType,
+        report: &mut TensorReport,
+    ) -> Result<Tensor> {
         let weight = gguf::in_gguf_order(&report.name, &weights::plain(step.weight)?, self.heads)?;
         let stored = encode::quantise(&weight, block, &step.hessian.matrix().diagonal())?;
         let read = gguf::in_hf_order(&report.name, &stored.dequantize(&Device::Cpu)?, self.heads)?;
@@ -225,7 +279,8 @@ impl<'a> Work<'a> {
     fn write_folder(&mut self, out: &Path) -> Result<Verification> {
         let rest = weights::floats(&self.request.student.transformer)?;
         let weights = Weights { linears: std::mem::take(&mut self.linears), rest };
-        let dtype = hf::write_folder(out, self.request.base, &weights, self.request.settings.damping)?;
+        let dtype =
+            hf::write_folder(out, self.request.base, &weights, self.request.settings.damping)?;
         for (name, tensor) in &weights.rest {
             let stored = tensor.to_dtype(dtype)?.to_dtype(DType::F32)?;
             let bytes = tensor.elem_count() * dtype.size_in_bytes();
@@ -237,12 +292,21 @@ impl<'a> Work<'a> {
     fn write_gguf(&mut self, out: &Path) -> Result<Verification> {
         for (name, tensor) in weights::floats(&self.request.student.transformer)? {
             let dtype = match name.as_str() {
-                "model.embed_tokens.weight" | "lm_head.weight" => encode::embedding_type(tensor.dim(1)?),
+                "model.embed_tokens.weight" | "lm_head.weight" => {
+                    encode::embedding_type(tensor.dim(1)?)
+                }
                 _ => GgmlDType::F32,
             };
-            let block = encode::quantise(&gguf::in_gguf_order(&name, &tensor, self.heads)?, dtype, &[])?;
+            let block =
+                encode::quantise(&gguf::in_gguf_order(&name, &tensor, self.heads)?, dtype, &[])?;
             let stored = gguf::in_hf_order(&name, &block.dequantize(&Device::Cpu)?, self.heads)?;
-            self.float(&name, &tensor, stored, format!("{dtype:?}"), block.storage_size_in_bytes())?;
+            self.float(
+                &name,
+                &tensor,
+                stored,
+                format!("{dtype:?}"),
+                block.storage_size_in_bytes(),
+            )?;
             self.blocks.insert(name, block);
         }
         let path = out.join(GGUF_FILE);
@@ -250,12 +314,26 @@ impl<'a> Work<'a> {
         compare(&gguf::read_gguf(&path)?.tensors, &self.meant, 0.0)
     }
 
-    /// Notes a tensor that is no linear.
-    fn float(&mut self, name: &str, original: &Tensor, stored: Tensor, kind: String, bytes: usize) -> Result<()> {
+    /// Notes a tensor that is not a linear map.
+    fn float(
+        &mut self,
+        name: &str,
+        original: &Tensor,
+        stored: Tensor,
+        kind: String,
+        bytes: usize,
+    ) -> Result<()> {
         let max_error = max_error(name, &stored, original)?;
         let (name, bytes) = (name.to_owned(), bytes as u64);
         self.meant.insert(name.clone(), stored);
-        self.reports.push(TensorReport { name, stored: kind, bytes, max_error, output_error: None, damping: None });
+        self.reports.push(TensorReport {
+            name,
+            stored: kind,
+            bytes,
+            max_error,
+            output_error: None,
+            damping: None,
+        });
         Ok(())
     }
 }

@@ -1,20 +1,23 @@
-//! GPTQ (Frantar et al. 2022, 2210.17323) on one linear: columns are rounded one after another, and what each rounding
-//! breaks is mended in the columns not yet rounded, as far as the Hessian says they can stand in.
+//! GPTQ (Frantar et al. 2022, 2210.17323) on one linear: columns are rounded one after another, and
+//! what each rounding breaks is mended in the columns not yet rounded, as far as the Hessian says
+//! they can stand in.
 //!
-//! Differences from the reference: the factor of the inverse is taken without forming the inverse (see [`crate::matrix`]);
-//! an input that never fires in the calibration keeps its rounded weight instead of becoming zero, because a
-//! person's next prompt may use it; scales are rounded to f16, as stored, before anything is rounded by them.
+//! Differences from the reference: the factor of the inverse is taken without forming the inverse
+//! (see [`crate::matrix`]); an input that never fires in the calibration keeps its rounded weight
+//! instead of becoming zero, because a person's next prompt may use it; scales are rounded to f16,
+//! as stored, before anything is rounded by them.
 #![allow(clippy::indexing_slicing)] // Bounds: `rtn::check` ties the weight to `inputs` and `group`; columns run below `inputs`.
 
 use crate::grid::{self, ScaleRule};
 use crate::hessian::Hessian;
-use crate::matrix::{Matrix, inverse_factor};
+use crate::matrix::{DenseMatrix, inverse_factor};
 use crate::quantised::QuantLinear;
 use crate::{ExportError, Result, rtn};
 use half::f16;
 use std::ops::Range;
 
-/// Columns whose mending of the rest is delayed and done as one product. A multiple of every group size.
+/// Columns whose mending of the rest is delayed and done as one product. A multiple of every group
+/// size.
 const BLOCK: usize = 128;
 /// Damping is raised tenfold as long as the Hessian is not positive definite, this often.
 const DAMPING_TRIES: u32 = 6;
@@ -28,8 +31,8 @@ pub struct GptqConfig {
     pub damping: f64,
     /// How a scale follows from its group.
     pub rule: ScaleRule,
-    /// Round groups, and inputs within a group, in the order of falling input energy. Groups stay contiguous in the
-    /// file, so the result is a plain desc_act=false one.
+    /// Round groups, and inputs within a group, in the order of falling input energy. Groups stay
+    /// contiguous in the file, so the result is a plain desc_act=false one.
     pub act_order: bool,
 }
 
@@ -54,24 +57,35 @@ pub struct Quantised {
 /// Quantises a weight, f32 `[outputs, inputs]` row-major.
 ///
 /// # Errors
-/// [`ExportError::Shape`] where weight, Hessian and group do not fit, [`ExportError::NotFinite`] for weights without a
-/// finite scale, [`ExportError::Indefinite`] where no damping helps.
+/// [`ExportError::Shape`] where weight, Hessian and group do not fit, [`ExportError::NotFinite`]
+/// for weights without a finite scale, [`ExportError::Indefinite`] where no damping helps.
 pub fn quantise(weight: &[f32], hessian: &Hessian, config: &GptqConfig) -> Result<Quantised> {
     let inputs = hessian.inputs();
     rtn::check(weight, inputs, config.group)?;
     if !BLOCK.is_multiple_of(config.group) && config.group < inputs {
-        return Err(ExportError::Unsupported(format!("groups of {} do not divide blocks of {BLOCK}", config.group)));
+        return Err(ExportError::Unsupported(format!(
+            "groups of {} do not divide blocks of {BLOCK}",
+            config.group
+        )));
     }
     let energy = hessian.matrix().diagonal();
-    let order = if config.act_order { energy_order(&energy, config.group) } else { (0..inputs).collect() };
+    let order =
+        if config.act_order { energy_order(&energy, config.group) } else { (0..inputs).collect() };
     let (factor, damping) = damped_factor(hessian.matrix(), &order, config.damping)?;
     let outputs = weight.len() / inputs;
-    let columns = Matrix::from_fn(inputs, outputs, |k, n| f64::from(weight[n * inputs + order[k]]));
+    let columns =
+        DenseMatrix::from_fn(inputs, outputs, |k, n| f64::from(weight[n * inputs + order[k]]));
     let energy: Vec<f64> = order.iter().map(|k| energy[*k]).collect();
     let dead_inputs = energy.iter().filter(|e| **e <= 0.0).count();
-    let rounded =
-        Rounding { columns, factor, energy, config: *config, codes: vec![0; weight.len()], scales: Vec::new() }
-            .run()?;
+    let rounded = Rounding {
+        columns,
+        factor,
+        energy,
+        config: *config,
+        codes: vec![0; weight.len()],
+        scales: Vec::new(),
+    }
+    .run()?;
     Ok(Quantised { linear: rounded.in_file_order(&order)?, damping, dead_inputs })
 }
 
@@ -92,13 +106,13 @@ fn energy_order(energy: &[f64], group: usize) -> Vec<usize> {
 }
 
 /// The factor of the inverse of the ordered, damped Hessian, and the damping that it took.
-fn damped_factor(h: &Matrix, order: &[usize], damping: f64) -> Result<(Matrix, f64)> {
+fn damped_factor(h: &DenseMatrix, order: &[usize], damping: f64) -> Result<(DenseMatrix, f64)> {
     let diagonal = h.diagonal();
     let live: Vec<f64> = diagonal.iter().copied().filter(|d| *d > 0.0).collect();
     let mean = if live.is_empty() { 1.0 } else { live.iter().sum::<f64>() / live.len() as f64 };
     let mut fraction = damping;
     for _ in 0..DAMPING_TRIES {
-        let damped = Matrix::from_fn(order.len(), order.len(), |r, c| {
+        let damped = DenseMatrix::from_fn(order.len(), order.len(), |r, c| {
             let (r, c) = (order[r], order[c]);
             let floor = if diagonal[r] > 0.0 { fraction * mean } else { mean };
             if r == c { h.row(r)[c] + floor } else { h.row(r)[c] }
@@ -111,10 +125,11 @@ fn damped_factor(h: &Matrix, order: &[usize], damping: f64) -> Result<(Matrix, f
     Err(ExportError::Indefinite { width: order.len(), damping: fraction / 10.0 })
 }
 
-/// The work in progress, in rounding order. `columns` is `[inputs, outputs]`: one input's weights lie together.
+/// The work in progress, in rounding order. `columns` is `[inputs, outputs]`: one input's weights
+/// lie together.
 struct Rounding {
-    columns: Matrix,
-    factor: Matrix,
+    columns: DenseMatrix,
+    factor: DenseMatrix,
     energy: Vec<f64>,
     config: GptqConfig,
     /// `[inputs, outputs]`
@@ -136,9 +151,10 @@ impl Rounding {
         Ok(self)
     }
 
-    /// Rounds the columns of a block, mends those after them within it, and returns the scaled errors `[block, outputs]`.
-    fn round_block(&mut self, block: Range<usize>) -> Result<Matrix> {
-        let mut errors = Matrix::zeros(block.len(), self.columns.cols());
+    /// Rounds the columns of a block, mends those after them within it, and returns the scaled
+    /// errors `[block, outputs]`.
+    fn round_block(&mut self, block: Range<usize>) -> Result<DenseMatrix> {
+        let mut errors = DenseMatrix::zeros(block.len(), self.columns.cols());
         for k in block.clone() {
             if k.is_multiple_of(self.config.group) {
                 self.find_scales(k)?;
@@ -147,7 +163,11 @@ impl Rounding {
             self.round_column(k, row);
             for later in k + 1..block.end {
                 let share = self.factor.row(k)[later];
-                self.columns.row_mut(later).iter_mut().zip(row.iter()).for_each(|(w, e)| *w -= share * e);
+                self.columns
+                    .row_mut(later)
+                    .iter_mut()
+                    .zip(row.iter())
+                    .for_each(|(w, e)| *w -= share * e);
             }
         }
         Ok(errors)
@@ -160,7 +180,8 @@ impl Rounding {
         for n in 0..self.columns.cols() {
             members.clone().zip(&mut group).for_each(|(m, g)| *g = self.columns.row(m)[n] as f32);
             let scale = grid::scale(&group, &self.energy[members.clone()], self.config.rule);
-            self.scales.push(scale.ok_or_else(|| ExportError::NotFinite("a linear's weight".into()))?);
+            self.scales
+                .push(scale.ok_or_else(|| ExportError::NotFinite("a linear's weight".into()))?);
         }
         Ok(())
     }
@@ -179,7 +200,8 @@ impl Rounding {
 
     /// Undoes the order and turns columns into rows.
     fn in_file_order(&self, order: &[usize]) -> Result<QuantLinear> {
-        let (inputs, outputs, group) = (self.columns.rows(), self.columns.cols(), self.config.group);
+        let (inputs, outputs, group) =
+            (self.columns.rows(), self.columns.cols(), self.config.group);
         let groups = inputs / group;
         let mut codes = vec![0; inputs * outputs];
         let mut scales = vec![f16::ONE; groups * outputs];
@@ -194,121 +216,4 @@ impl Rounding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    const PLAIN: GptqConfig = GptqConfig { group: 128, damping: 0.0, rule: ScaleRule::AbsMax, act_order: false };
-
-    fn weights(rng: &mut ChaCha8Rng, n: usize) -> Vec<f32> {
-        (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-    }
-
-    /// Inputs that share a few hidden causes, with uneven energies.
-    fn correlated(rng: &mut ChaCha8Rng, inputs: usize) -> Hessian {
-        let rows = 4 * inputs;
-        let causes = Matrix::from_fn(rows, inputs / 4 + 1, |_, _| rng.random_range(-1.0..1.0));
-        let mix = Matrix::from_fn(inputs / 4 + 1, inputs, |_, c| rng.random_range(-1.0..1.0) * (1.0 + (c % 7) as f64));
-        let mut x = causes.times(&mix).unwrap();
-        x.values_mut().iter_mut().for_each(|v| *v += rng.random_range(-0.3..0.3));
-        let xt = Matrix::from_fn(inputs, rows, |r, c| x.row(c)[r] * 2.0);
-        Hessian::from_matrix(xt.times(&x).unwrap()).unwrap()
-    }
-
-    fn energy(h: &Hessian, w: &[f32], q: &QuantLinear) -> f64 {
-        let d: Vec<f32> = w.iter().zip(q.dequantise()).map(|(a, b)| a - b).collect();
-        h.output_energy(&d).unwrap()
-    }
-
-    #[test]
-    fn halves_the_error_of_rounding_on_correlated_inputs() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let (w, h) = (weights(&mut rng, 16 * 384), correlated(&mut rng, 384));
-        for rule in [ScaleRule::AbsMax, ScaleRule::Search { signed: false }, ScaleRule::Search { signed: true }] {
-            let rounded = rtn::quantise(&w, 384, 128, rule, &h.matrix().diagonal()).unwrap();
-            for act_order in [false, true] {
-                let config = GptqConfig { damping: 0.01, rule, act_order, ..PLAIN };
-                let mended = quantise(&w, &h, &config).unwrap();
-                let ratio = energy(&h, &w, &mended.linear) / energy(&h, &w, &rounded);
-                assert!(ratio < 0.5, "{rule:?}, act_order {act_order}: {ratio}");
-            }
-        }
-    }
-
-    #[test]
-    fn without_correlation_it_is_rounding() {
-        let mut rng = ChaCha8Rng::seed_from_u64(2);
-        let w = weights(&mut rng, 8 * 256);
-        let identity = Hessian::from_matrix(Matrix::from_fn(256, 256, |r, c| f64::from(r == c))).unwrap();
-        for act_order in [false, true] {
-            let config = GptqConfig { damping: 0.05, act_order, ..PLAIN };
-            let mended = quantise(&w, &identity, &config).unwrap().linear;
-            assert_eq!(mended, rtn::quantise(&w, 256, 128, ScaleRule::AbsMax, &[]).unwrap());
-        }
-    }
-
-    /// The smallest error over all 16⁴ codes at the scale that GPTQ chose.
-    fn best_of_all(h: &Hessian, w: &[f32], scale: f32) -> f64 {
-        let weight = |codes: u32, i: usize| w[i] - grid::value((codes >> (4 * i) & 15) as u8, scale);
-        (0..1u32 << 16)
-            .map(|codes| {
-                let d: Vec<f64> = (0..4).map(|i| f64::from(weight(codes, i))).collect();
-                (0..4).map(|r| (0..4).map(|c| d[r] * h.matrix().row(r)[c] * d[c]).sum::<f64>()).sum::<f64>()
-            })
-            .fold(f64::INFINITY, f64::min)
-    }
-
-    /// GPTQ is Babai's nearest plane: where nothing is clipped its error is at most (s²/4)·Σ 1/U[i,i]², U the factor of
-    /// the inverse; and it cannot beat the exhaustive optimum.
-    #[test]
-    fn near_the_exhaustive_optimum() {
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let (mut found, mut optimum, mut rounded) = (0.0, 0.0, 0.0);
-        for _ in 0..40 {
-            let (w, h) = (weights(&mut rng, 4), correlated(&mut rng, 4));
-            let config = GptqConfig { group: 4, ..PLAIN };
-            let q = quantise(&w, &h, &config).unwrap().linear;
-            let scale = q.scales()[0].to_f32();
-            let (ours, best) = (energy(&h, &w, &q), best_of_all(&h, &w, scale));
-            let factor = inverse_factor(h.matrix()).unwrap().unwrap();
-            let bound: f64 = factor.diagonal().iter().map(|u| f64::from(scale).powi(2) / 4.0 / u.powi(2)).sum();
-            let clipped = q.codes().iter().any(|c| *c == 0 || *c == 15);
-            assert!(ours >= best * 0.999 - 1e-9, "{ours} beats the optimum {best}");
-            assert!(clipped || ours <= bound * 1.001, "{ours} above Babai's bound {bound}");
-            (found, optimum) = (found + ours, optimum + best);
-            rounded += energy(&h, &w, &rtn::quantise(&w, 4, 4, ScaleRule::AbsMax, &[]).unwrap());
-        }
-        // Strong correlation in four dimensions: a lucky combination of codes is worth much, and neither finds it.
-        assert!(optimum < found && found < 0.7 * rounded, "{found}, optimum {optimum}, rounding {rounded}");
-    }
-
-    #[test]
-    fn dead_inputs_keep_their_rounded_weight() {
-        let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let w = weights(&mut rng, 2 * 128);
-        let mut h = correlated(&mut rng, 128).matrix().clone();
-        for i in 0..128 {
-            h.row_mut(i)[5] = 0.0;
-            h.row_mut(5)[i] = 0.0;
-        }
-        let q = quantise(&w, &Hessian::from_matrix(h).unwrap(), &GptqConfig { damping: 0.01, ..PLAIN }).unwrap();
-        assert_eq!(q.dead_inputs, 1);
-        for n in 0..2 {
-            assert_eq!(q.linear.codes()[n * 128 + 5], grid::code(w[n * 128 + 5], q.linear.scales()[n].to_f32()));
-        }
-    }
-
-    #[test]
-    fn raises_the_damping_until_it_holds() {
-        let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let w = weights(&mut rng, 128);
-        // Symmetric but indefinite, as rounding can leave a Hessian of too few rows.
-        let h = Matrix::from_fn(128, 128, |r, c| if r == c { 1.0 } else { 1.02 });
-        let q = quantise(&w, &Hessian::from_matrix(h).unwrap(), &GptqConfig { damping: 0.001, ..PLAIN }).unwrap();
-        assert!((q.damping - 0.1).abs() < 1e-9, "{}", q.damping);
-        let hopeless = Matrix::from_fn(128, 128, |r, c| if r == c { 1.0 } else { f64::NAN });
-        let e = quantise(&w, &Hessian::from_matrix(hopeless).unwrap(), &PLAIN).unwrap_err();
-        assert!(matches!(e, ExportError::Indefinite { width: 128, .. }));
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! The 4-bit grid: codes 0..=15 around a zero point of 8, so a weight is `(code − 8) · scale`, one scale per group.
+//! The 4-bit grid: codes 0..=15 around a zero point of 8, so a weight is `(code − 8) · scale`, one
+//! scale per group.
 
 use crate::{ExportError, Result};
 use half::f16;
@@ -14,17 +15,20 @@ const CLIP_STEP: f32 = 0.01;
 /// How a group's scale follows from its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleRule {
-    /// 2·max|w| / 15, GPTQ's and AutoGPTQ's symmetric rule: nothing is clipped by more than half a step.
+    /// 2·max|w| / 15, GPTQ's and AutoGPTQ's symmetric rule: nothing is clipped by more than half a
+    /// step.
     AbsMax,
-    /// The clip ratio of the smallest squared error, each weight weighted by its input's energy where that is known.
-    /// `signed` also tries negative scales, which give the grid's longer side (−8) to positive weights, as Q4_0 does.
+    /// The clip ratio of the smallest squared error, each weight weighted by its input's energy
+    /// where that is known. `signed` also tries negative scales, which give the grid's longer side
+    /// (−8) to positive weights, as Q4_0 does.
     Search {
         /// Try negative scales too.
         signed: bool,
     },
 }
 
-/// The group size for a whole model: the largest of 128, 64 and 32 that divides every linear's input width.
+/// The group size for a whole model: the largest of 128, 64 and 32 that divides every linear's
+/// input width.
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] where none does.
@@ -38,8 +42,8 @@ pub fn group_size(widths: impl IntoIterator<Item = usize>) -> Result<usize> {
     })
 }
 
-/// The scale of one group. `energy`, of the same length or empty, weighs each weight's squared error in a search.
-/// `None` where the weights are not finite or their scale exceeds f16.
+/// The scale of one group. `energy`, of the same length or empty, weighs each weight's squared
+/// error in a search. `None` where the weights are not finite or their scale exceeds f16.
 pub fn scale(weights: &[f32], energy: &[f64], rule: ScaleRule) -> Option<f16> {
     let top = weights.iter().fold(0f32, |m, w| m.max(w.abs()));
     if !weights.iter().all(|w| w.is_finite()) {
@@ -123,7 +127,8 @@ mod tests {
         fn nothing_is_off_by_more_than_a_step_at_the_clipped_end(w in prop::collection::vec(-3f32..3.0, 1..64)) {
             let s = scale(&w, &[], ScaleRule::AbsMax).unwrap().to_f32();
             for x in &w {
-                // Half a step, except that +max is 7.5 steps and the grid ends at 7; and f16 rounds the scale.
+                // Half a step, except that +max is 7.5 steps and the grid ends at 7; and f16 rounds
+                // the scale.
                 prop_assert!((x - value(code(*x, s), s)).abs() <= s * 0.51);
             }
         }

@@ -1,29 +1,31 @@
 //! The Hessian of a linear's squared output error: 2·XᵀX over the calibration's input rows.
 
-use crate::matrix::Matrix;
+use crate::matrix::DenseMatrix;
 use crate::{ExportError, Result};
 use candle_core::{D, DType, Tensor};
 
-/// Rows multiplied at a time in f32; the sum over chunks is f64 (`chunks_in_f32_lose_nothing` shows that this suffices).
+/// Rows multiplied at a time in f32; the sum over chunks is f64 (`chunks_in_f32_lose_nothing` shows
+/// that this suffices).
 const CHUNK: usize = 512;
 
 /// Accumulates 2·XᵀX.
 #[derive(Debug, Clone)]
 pub struct Hessian {
-    sum: Matrix,
+    sum: DenseMatrix,
     rows: usize,
 }
 
 impl Hessian {
     /// For a linear of `inputs` columns.
     pub fn new(inputs: usize) -> Self {
-        Self { sum: Matrix::zeros(inputs, inputs), rows: 0 }
+        Self { sum: DenseMatrix::zeros(inputs, inputs), rows: 0 }
     }
 
     /// Adds input rows `x`, `[.., inputs]` of any float type.
     ///
     /// # Errors
-    /// [`ExportError::Shape`] for another width, [`ExportError::NotFinite`] for an activation that is not finite.
+    /// [`ExportError::Shape`] for another width, [`ExportError::NotFinite`] for an activation that
+    /// is not finite.
     pub fn add(&mut self, x: &Tensor) -> Result<()> {
         let inputs = self.sum.rows();
         if x.dim(D::Minus1)? != inputs {
@@ -41,7 +43,11 @@ impl Hessian {
             if !product.iter().all(|v| v.is_finite()) {
                 return Err(ExportError::NotFinite("a linear's calibration input".into()));
             }
-            self.sum.values_mut().iter_mut().zip(&product).for_each(|(s, p)| *s += 2.0 * f64::from(*p));
+            self.sum
+                .values_mut()
+                .iter_mut()
+                .zip(&product)
+                .for_each(|(s, p)| *s += 2.0 * f64::from(*p));
         }
         self.rows += rows;
         Ok(())
@@ -51,10 +57,14 @@ impl Hessian {
     ///
     /// # Errors
     /// [`ExportError::Shape`] where it is not square.
-    pub fn from_matrix(sum: Matrix) -> Result<Self> {
+    pub fn from_matrix(sum: DenseMatrix) -> Result<Self> {
         if sum.rows() != sum.cols() {
             let got = vec![sum.rows(), sum.cols()];
-            return Err(ExportError::Shape { name: "Hessian".into(), got, want: "a square".into() });
+            return Err(ExportError::Shape {
+                name: "Hessian".into(),
+                got,
+                want: "a square".into(),
+            });
         }
         Ok(Self { sum, rows: 0 })
     }
@@ -70,12 +80,12 @@ impl Hessian {
     }
 
     /// The matrix `[inputs, inputs]`.
-    pub fn matrix(&self) -> &Matrix {
+    pub fn matrix(&self) -> &DenseMatrix {
         &self.sum
     }
 
-    /// tr(D·H·Dᵀ) of a difference `d` between weights, f32 `[outputs, inputs]` row-major: twice the summed squared
-    /// difference of the linear's outputs over the calibration.
+    /// tr(D·H·Dᵀ) of a difference `d` between weights, f32 `[outputs, inputs]` row-major: twice the
+    /// summed squared difference of the linear's outputs over the calibration.
     ///
     /// # Errors
     /// [`ExportError::Shape`] where `d` is not whole rows.
@@ -88,9 +98,11 @@ impl Hessian {
                 want: format!("rows of {inputs}"),
             });
         }
-        let d = Matrix::from_rows(d, inputs);
+        let d = DenseMatrix::from_rows(d, inputs);
         let dh = d.times(&self.sum)?;
-        Ok((0..d.rows()).map(|r| d.row(r).iter().zip(dh.row(r)).map(|(a, b)| a * b).sum::<f64>()).sum())
+        Ok((0..d.rows())
+            .map(|r| d.row(r).iter().zip(dh.row(r)).map(|(a, b)| a * b).sum::<f64>())
+            .sum())
     }
 
     /// ‖X·(Ŵ − W)ᵀ‖ / ‖X·Wᵀ‖ (Frobenius): how far the linear's outputs move, relatively.
@@ -125,7 +137,8 @@ mod tests {
         h.add(&x.narrow(0, 1100, 400).unwrap()).unwrap();
         assert_eq!(h.rows(), 1500);
         let exact = x.to_dtype(DType::F64).unwrap();
-        let exact = (exact.t().unwrap().matmul(&exact).unwrap() * 2.0).unwrap().to_vec2::<f64>().unwrap();
+        let exact =
+            (exact.t().unwrap().matmul(&exact).unwrap() * 2.0).unwrap().to_vec2::<f64>().unwrap();
         let scale = exact[0][0];
         for (r, row) in exact.iter().enumerate() {
             for (c, v) in row.iter().enumerate() {
@@ -139,7 +152,8 @@ mod tests {
         let x = Tensor::randn(0f32, 1.0, (50, 8), &Device::Cpu).unwrap();
         let w = Tensor::randn(0f32, 1.0, (3, 8), &Device::Cpu).unwrap();
         let v = (&w + Tensor::randn(0f32, 0.1, (3, 8), &Device::Cpu).unwrap()).unwrap();
-        let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+        let norm =
+            |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
         let y = x.matmul(&w.t().unwrap()).unwrap();
         let z = x.matmul(&v.t().unwrap()).unwrap();
         let want = norm(&(&y - &z).unwrap()) / norm(&y);

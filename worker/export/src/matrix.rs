@@ -1,7 +1,9 @@
-//! Dense f64 matrices for the quantiser: blocks, products (candle's GEMM) and the triangular factor GPTQ needs.
+//! Dense f64 matrices for the quantiser: blocks, products (candle's GEMM) and the triangular factor
+//! GPTQ needs.
 //!
-//! Everything is f64: a Hessian of language-model activations has a condition number near 1e7 even when damped, which
-//! eats all of f32's 7 digits in the factorisation (`f32_would_not_do` shows it).
+//! Everything is f64: a Hessian of language-model activations has a condition number near 1e7 even
+//! when damped, which eats all of f32's 7 digits in the factorisation (`f32_would_not_do` shows
+//! it).
 #![allow(clippy::indexing_slicing)] // Every index is below `rows` or `cols`, which `new` ties to the length of `data`.
 
 use crate::Result;
@@ -13,13 +15,13 @@ const PANEL: usize = 128;
 
 /// A row-major matrix.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Matrix {
+pub struct DenseMatrix {
     rows: usize,
     cols: usize,
     data: Vec<f64>,
 }
 
-impl Matrix {
+impl DenseMatrix {
     /// All zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
         Self { rows, cols, data: vec![0.0; rows * cols] }
@@ -84,9 +86,9 @@ impl Matrix {
         (0..self.rows.min(self.cols)).map(|i| self.row(i)[i]).collect()
     }
 
-    fn block(&self, rows: Range<usize>, cols: Range<usize>) -> Matrix {
+    fn block(&self, rows: Range<usize>, cols: Range<usize>) -> DenseMatrix {
         let data = rows.clone().flat_map(|r| self.row(r)[cols.clone()].iter().copied()).collect();
-        Matrix { rows: rows.len(), cols: cols.len(), data }
+        DenseMatrix { rows: rows.len(), cols: cols.len(), data }
     }
 
     fn tensor(&self) -> Result<Tensor> {
@@ -97,12 +99,12 @@ impl Matrix {
     ///
     /// # Errors
     /// Where the shapes do not fit.
-    pub fn times(&self, other: &Matrix) -> Result<Matrix> {
+    pub fn times(&self, other: &DenseMatrix) -> Result<DenseMatrix> {
         product(&self.tensor()?, &other.tensor()?)
     }
 
     /// Subtracts `product` from the block whose first corner is `at`.
-    fn subtract(&mut self, at: (usize, usize), product: &Matrix) {
+    fn subtract(&mut self, at: (usize, usize), product: &DenseMatrix) {
         for r in 0..product.rows {
             let target = &mut self.row_mut(at.0 + r)[at.1..at.1 + product.cols];
             target.iter_mut().zip(product.row(r)).for_each(|(t, p)| *t -= p);
@@ -113,7 +115,12 @@ impl Matrix {
     ///
     /// # Errors
     /// Where the shapes do not fit.
-    pub(crate) fn propagate(&mut self, u: &Matrix, block: Range<usize>, errors: &Matrix) -> Result<()> {
+    pub(crate) fn propagate(
+        &mut self,
+        u: &DenseMatrix,
+        block: Range<usize>,
+        errors: &DenseMatrix,
+    ) -> Result<()> {
         let from = block.end;
         if from < self.rows {
             let factor = u.block(block, from..u.cols).tensor()?.t()?;
@@ -124,30 +131,31 @@ impl Matrix {
     }
 }
 
-fn product(a: &Tensor, b: &Tensor) -> Result<Matrix> {
+fn product(a: &Tensor, b: &Tensor) -> Result<DenseMatrix> {
     let c = a.matmul(b)?;
     let (rows, cols) = c.dims2()?;
-    Ok(Matrix { rows, cols, data: c.flatten_all()?.to_vec1()? })
+    Ok(DenseMatrix { rows, cols, data: c.flatten_all()?.to_vec1()? })
 }
 
-/// The upper triangular U with H⁻¹ = UᵀU, which GPTQ reads row by row (Frantar et al. 2022), or `None` where H is not
-/// positive definite.
+/// The upper triangular U with H⁻¹ = UᵀU, which GPTQ reads row by row (Frantar et al. 2022), or
+/// `None` where H is not positive definite.
 ///
-/// H⁻¹ itself is never formed: with J the reversal of order and J·H·J = L·Lᵀ, H is R·Rᵀ for the upper R = J·L·J, hence
-/// U = R⁻¹ = J·L⁻¹·J. That is one factorisation and one triangular inverse, and loses fewer digits than inverting first.
+/// H⁻¹ itself is never formed: with J the reversal of order and J·H·J = L·Lᵀ, H is R·Rᵀ for the
+/// upper R = J·L·J, hence U = R⁻¹ = J·L⁻¹·J. That is one factorisation and one triangular inverse,
+/// and loses fewer digits than inverting first.
 ///
 /// # Errors
 /// Where a product fails.
-pub fn inverse_factor(h: &Matrix) -> Result<Option<Matrix>> {
+pub fn inverse_factor(h: &DenseMatrix) -> Result<Option<DenseMatrix>> {
     let n = h.rows;
-    let reversed = Matrix::from_fn(n, n, |r, c| h.row(n - 1 - r)[n - 1 - c]);
+    let reversed = DenseMatrix::from_fn(n, n, |r, c| h.row(n - 1 - r)[n - 1 - c]);
     let Some(lower) = cholesky(reversed)? else { return Ok(None) };
     let inverse = invert_lower(&lower)?;
-    Ok(Some(Matrix::from_fn(n, n, |r, c| inverse.row(n - 1 - r)[n - 1 - c])))
+    Ok(Some(DenseMatrix::from_fn(n, n, |r, c| inverse.row(n - 1 - r)[n - 1 - c])))
 }
 
 /// L of A = L·Lᵀ, panel by panel, left-looking; `None` where A is not positive definite.
-fn cholesky(mut a: Matrix) -> Result<Option<Matrix>> {
+fn cholesky(mut a: DenseMatrix) -> Result<Option<DenseMatrix>> {
     let n = a.rows;
     for start in (0..n).step_by(PANEL) {
         let end = (start + PANEL).min(n);
@@ -167,8 +175,9 @@ fn cholesky(mut a: Matrix) -> Result<Option<Matrix>> {
     Ok(Some(a))
 }
 
-/// Factors columns `start..end` from row `start` down; what is left of them has been subtracted already.
-fn factor_panel(a: &mut Matrix, start: usize, end: usize) -> bool {
+/// Factors columns `start..end` from row `start` down; what is left of them has been subtracted
+/// already.
+fn factor_panel(a: &mut DenseMatrix, start: usize, end: usize) -> bool {
     for r in start..a.rows {
         for c in start..end.min(r) {
             let (row, other) = a.row_pair(r, c);
@@ -188,9 +197,9 @@ fn factor_panel(a: &mut Matrix, start: usize, end: usize) -> bool {
 }
 
 /// L⁻¹ of a lower triangular L with a positive diagonal, panel by panel.
-fn invert_lower(l: &Matrix) -> Result<Matrix> {
+fn invert_lower(l: &DenseMatrix) -> Result<DenseMatrix> {
     let n = l.rows;
-    let mut inverse = Matrix::zeros(n, n);
+    let mut inverse = DenseMatrix::zeros(n, n);
     for start in (0..n).step_by(PANEL) {
         let end = (start + PANEL).min(n);
         if start > 0 {
@@ -230,19 +239,19 @@ mod tests {
     use super::*;
     use rand::{Rng, SeedableRng};
 
-    fn random(rows: usize, cols: usize) -> Matrix {
+    fn random(rows: usize, cols: usize) -> DenseMatrix {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
-        Matrix::from_fn(rows, cols, |_, _| rng.random_range(-1.0..1.0))
+        DenseMatrix::from_fn(rows, cols, |_, _| rng.random_range(-1.0..1.0))
     }
 
-    fn gram(x: &Matrix, ridge: f64) -> Matrix {
-        let t = Matrix::from_fn(x.cols, x.rows, |r, c| x.row(c)[r]);
+    fn gram(x: &DenseMatrix, ridge: f64) -> DenseMatrix {
+        let t = DenseMatrix::from_fn(x.cols, x.rows, |r, c| x.row(c)[r]);
         let mut h = t.times(x).unwrap();
         (0..h.rows).for_each(|i| h.row_mut(i)[i] += ridge);
         h
     }
 
-    fn worst(a: &Matrix, b: impl Fn(usize, usize) -> f64) -> f64 {
+    fn worst(a: &DenseMatrix, b: impl Fn(usize, usize) -> f64) -> f64 {
         let at = |i: usize| (i / a.cols, i % a.cols);
         a.data.iter().enumerate().map(|(i, v)| (v - b(at(i).0, at(i).1)).abs()).fold(0.0, f64::max)
     }
@@ -252,21 +261,26 @@ mod tests {
         // 300 rows: three panels, the last one short.
         let h = gram(&random(400, 300), 1.0);
         let u = inverse_factor(&h).unwrap().unwrap();
-        assert_eq!(worst(&u, |r, c| if c < r { 0.0 } else { u.row(r)[c] }), 0.0, "not upper triangular");
-        let ut = Matrix::from_fn(300, 300, |r, c| u.row(c)[r]);
+        assert_eq!(
+            worst(&u, |r, c| if c < r { 0.0 } else { u.row(r)[c] }),
+            0.0,
+            "not upper triangular"
+        );
+        let ut = DenseMatrix::from_fn(300, 300, |r, c| u.row(c)[r]);
         let unit = ut.times(&u).unwrap().times(&h).unwrap();
         assert!(worst(&unit, |r, c| f64::from(r == c)) < 1e-9);
     }
 
     #[test]
     fn refuses_the_indefinite() {
-        let rank_one = Matrix::from_fn(3, 3, |_, _| 1.0);
+        let rank_one = DenseMatrix::from_fn(3, 3, |_, _| 1.0);
         assert_eq!(inverse_factor(&rank_one).unwrap(), None);
-        let nan = Matrix::from_fn(2, 2, |_, _| f64::NAN);
+        let nan = DenseMatrix::from_fn(2, 2, |_, _| f64::NAN);
         assert_eq!(inverse_factor(&nan).unwrap(), None);
     }
 
-    /// Rounding H to f32 alone, before any arithmetic, makes a nearly singular one indefinite; f64 factors it.
+    /// Rounding H to f32 alone, before any arithmetic, makes a nearly singular one indefinite; f64
+    /// factors it.
     #[test]
     fn f32_would_not_do() {
         let mut x = random(400, 64);
@@ -275,7 +289,7 @@ mod tests {
             x.row_mut(r)[1] = first * (1.0 + 1e-5 * x.row(r)[2]);
         }
         let h = gram(&x, 0.0);
-        let rounded = Matrix::from_fn(64, 64, |r, c| f64::from(h.row(r)[c] as f32));
+        let rounded = DenseMatrix::from_fn(64, 64, |r, c| f64::from(h.row(r)[c] as f32));
         assert!(inverse_factor(&h).unwrap().is_some());
         assert_eq!(inverse_factor(&rounded).unwrap(), None);
     }

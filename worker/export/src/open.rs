@@ -22,12 +22,12 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
     Ok(LoadedModel::with_weights(folder, checkpoint, placement, fingerprint)?)
 }
 
-/// Opens a GGUF file. Unless `placement` asks for floats its matrices stay in memory as the file has them, whatever else
-/// it asks: it is not streamed.
+/// Opens a GGUF file. Unless `placement` asks for floats its matrices stay in memory as the file
+/// has them, whatever else it asks: it is not streamed.
 ///
 /// # Errors
-/// What [`read_quantised`] and the model report; [`ExportError::Format`] for a file without chat template,
-/// [`ExportError::Unsupported`] for one with a tokenizer that is not known here.
+/// What [`read_quantised`] and the model report; [`ExportError::Format`] for a file without chat
+/// template, [`ExportError::Unsupported`] for one with a tokenizer that is not known here.
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
@@ -58,24 +58,34 @@ pub(crate) fn chat_files(path: &Path) -> Result<ChatFiles> {
 }
 
 fn gguf_files(path: &Path, parts: ChatFromGguf) -> Result<ChatFiles> {
-    let lacks = || ExportError::format(path, "the file has no chat template: take an instruct model");
+    let lacks =
+        || ExportError::format(path, "the file has no chat template: take an instruct model");
     let template = parts.template.ok_or_else(lacks)?;
-    Ok(ChatFiles::of_parts(parts.tokenizer?, &template, parts.tokenizer_config, parts.generation_config, path)?)
+    Ok(ChatFiles::of_parts(
+        parts.tokenizer?,
+        &template,
+        parts.tokenizer_config,
+        parts.generation_config,
+        path,
+    )?)
 }
 
-/// Why llama.cpp would decode a GGUF file quicker than [`open_gguf`]'s model; `None` where it would not.
+/// Why llama.cpp would decode a GGUF file quicker than [`open_gguf`]'s model; `None` where it would
+/// not.
 ///
-/// On AVX-512 (VNNI) our products with blocks were measured to be at least as quick as llama.cpp's. Elsewhere they run as
-/// compiled from plain Rust, and matrices that our kernels do not know are expanded.
+/// On AVX-512 (VNNI) our products with blocks were measured to be at least as quick as llama.cpp's.
+/// Elsewhere they run as compiled from plain Rust, and matrices that our kernels do not know are
+/// expanded.
 ///
 /// # Errors
-/// A file that is no GGUF, or a `USPX_KERNEL` that cannot be had.
+/// A file that is not GGUF, or a `USPX_KERNEL` that cannot be had.
 pub fn slower_than_llama_cpp(path: &Path) -> Result<Option<&'static str>> {
     let quick = Isa::active().map_err(|e| ExportError::Unsupported(e.to_string()))?;
     if !matches!(quick, Isa::Amx | Isa::Avx512) {
         return Ok(Some("this processor lacks AVX-512"));
     }
-    let expanded = has_other_matrices(path)?.then_some("the file has matrices in types that our engine expands");
+    let expanded = has_other_matrices(path)?
+        .then_some("the file has matrices in types that our engine expands");
     Ok(expanded)
 }
 

@@ -1,8 +1,10 @@
-//! GPTQ's packed layout, version 1: what AutoGPTQ introduced and vLLM, transformers and ExLlama read.
+//! GPTQ's packed layout, version 1: what AutoGPTQ introduced and vLLM, transformers and ExLlama
+//! read.
 //!
-//! For a weight of N outputs and K inputs in G groups: `qweight` i32 `[K/8, N]`, nibble i (lowest first) of row r being
-//! input 8r+i; `qzeros` i32 `[G, N/8]`, packed along N and storing the zero point *minus one*; `scales` f16 `[G, N]`;
-//! `g_idx` i32 `[K]`, the group of each input. W[n, k] = (q − (z + 1)) · s.
+//! For a weight of N outputs and K inputs in G groups: `qweight` i32 `[K/8, N]`, nibble i (lowest
+//! first) of row r being input 8r+i; `qzeros` i32 `[G, N/8]`, packed along N and storing the zero
+//! point *minus one*; `scales` f16 `[G, N]`; `g_idx` i32 `[K]`, the group of each input. W[n, k] =
+//! (q − (z + 1)) · s.
 #![allow(clippy::indexing_slicing)] // Bounds: `Shape::check` ties every length to the dimensions before a kernel runs.
 
 use crate::grid::ZERO;
@@ -15,7 +17,7 @@ const PER_WORD: usize = 8;
 
 /// One linear as the file holds it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Packed {
+pub struct PackedWeights {
     /// Rows of the weight (N).
     pub outputs: usize,
     /// Columns of the weight (K).
@@ -33,12 +35,13 @@ pub struct Packed {
 /// Packs a linear.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] where inputs or outputs are no multiples of 8.
-pub fn pack(linear: &QuantLinear) -> Result<Packed> {
+/// [`ExportError::Unsupported`] where inputs or outputs are not multiples of 8.
+pub fn pack(linear: &QuantLinear) -> Result<PackedWeights> {
     let (outputs, inputs) = (linear.outputs(), linear.inputs());
     if !outputs.is_multiple_of(PER_WORD) || !inputs.is_multiple_of(PER_WORD) {
-        let reason =
-            format!("GPTQ packs eight weights in a word: [{outputs}, {inputs}] has a side that is no multiple of 8");
+        let reason = format!(
+            "GPTQ packs eight weights in a word: [{outputs}, {inputs}] has a side that is not a multiple of 8"
+        );
         return Err(ExportError::Unsupported(reason));
     }
     let groups = inputs / linear.group();
@@ -49,9 +52,11 @@ pub fn pack(linear: &QuantLinear) -> Result<Packed> {
         }
     }
     let zeros = vec![pack_word(&[ZERO - 1; PER_WORD]); groups * outputs / PER_WORD];
-    let scales = (0..groups * outputs).map(|i| linear.scales()[(i % outputs) * groups + i / outputs]).collect();
+    let scales = (0..groups * outputs)
+        .map(|i| linear.scales()[(i % outputs) * groups + i / outputs])
+        .collect();
     let g_idx = (0..inputs).map(|k| (k / linear.group()) as i32).collect();
-    Ok(Packed { outputs, inputs, qweight, qzeros: zeros, scales, g_idx })
+    Ok(PackedWeights { outputs, inputs, qweight, qzeros: zeros, scales, g_idx })
 }
 
 fn pack_word(codes: &[u8]) -> i32 {
@@ -62,7 +67,7 @@ fn nibble(word: i32, i: usize) -> u8 {
     (word as u32 >> (4 * i) & 15) as u8
 }
 
-impl Packed {
+impl PackedWeights {
     /// Groups of inputs (G).
     pub fn groups(&self) -> usize {
         self.scales.len().checked_div(self.outputs).unwrap_or(0)
@@ -87,8 +92,8 @@ impl Packed {
         Err(ExportError::Shape { name: "packed linear".into(), got, want })
     }
 
-    /// The weights, f32 `[outputs, inputs]`, by the layout's own formula: also of files with other zero points or with
-    /// inputs in another order (desc_act).
+    /// The weights, f32 `[outputs, inputs]`, by the layout's own formula: also of files with other
+    /// zero points or with inputs in another order (desc_act).
     ///
     /// # Errors
     /// [`ExportError::Shape`] where the parts do not fit each other.
@@ -98,18 +103,24 @@ impl Packed {
         for (n, row) in weight.chunks_exact_mut(self.inputs).enumerate() {
             for (k, w) in row.iter_mut().enumerate() {
                 let group = self.g_idx[k] as usize;
-                let zero = nibble(self.qzeros[group * (self.outputs / PER_WORD) + n / PER_WORD], n % PER_WORD) + 1;
+                let zero = nibble(
+                    self.qzeros[group * (self.outputs / PER_WORD) + n / PER_WORD],
+                    n % PER_WORD,
+                ) + 1;
                 let code = nibble(self.qweight[k / PER_WORD * self.outputs + n], k % PER_WORD);
-                *w = (f32::from(code) - f32::from(zero)) * self.scales[group * self.outputs + n].to_f32();
+                *w = (f32::from(code) - f32::from(zero))
+                    * self.scales[group * self.outputs + n].to_f32();
             }
         }
         Ok(weight)
     }
 
-    /// The codes and scales, where the file is symmetric and its groups are contiguous, as ours are.
+    /// The codes and scales, where the file is symmetric and its groups are contiguous, as ours
+    /// are.
     ///
     /// # Errors
-    /// [`ExportError::Unsupported`] for other files, [`ExportError::Shape`] where the parts do not fit each other.
+    /// [`ExportError::Unsupported`] for other files, [`ExportError::Shape`] where the parts do not
+    /// fit each other.
     pub fn unpack(&self) -> Result<QuantLinear> {
         self.check()?;
         let groups = self.groups();
@@ -124,7 +135,9 @@ impl Packed {
             ));
         }
         let (n, k) = (self.outputs, self.inputs);
-        let codes = (0..n * k).map(|i| nibble(self.qweight[(i % k) / PER_WORD * n + i / k], i % PER_WORD)).collect();
+        let codes = (0..n * k)
+            .map(|i| nibble(self.qweight[(i % k) / PER_WORD * n + i / k], i % PER_WORD))
+            .collect();
         let scales = (0..n * groups).map(|i| self.scales[(i % groups) * n + i / groups]).collect();
         QuantLinear::new(n, k, group, codes, scales)
     }
@@ -136,15 +149,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn linears() -> impl Strategy<Value = QuantLinear> {
-        (1usize..4, 1usize..5, prop::sample::select(vec![8usize, 16, 32])).prop_flat_map(|(n, g, group)| {
-            let (outputs, inputs) = (n * 8, g * group);
-            let codes = prop::collection::vec(0u8..16, outputs * inputs);
-            let scales = prop::collection::vec(-2f32..2.0, outputs * g);
-            (codes, scales).prop_map(move |(codes, scales)| {
-                let scales = scales.into_iter().map(f16::from_f32).collect();
-                QuantLinear::new(outputs, inputs, group, codes, scales).unwrap()
-            })
-        })
+        (1usize..4, 1usize..5, prop::sample::select(vec![8usize, 16, 32])).prop_flat_map(
+            |(n, g, group)| {
+                let (outputs, inputs) = (n * 8, g * group);
+                let codes = prop::collection::vec(0u8..16, outputs * inputs);
+                let scales = prop::collection::vec(-2f32..2.0, outputs * g);
+                (codes, scales).prop_map(move |(codes, scales)| {
+                    let scales = scales.into_iter().map(f16::from_f32).collect();
+                    QuantLinear::new(outputs, inputs, group, codes, scales).unwrap()
+                })
+            },
+        )
     }
 
     proptest! {
@@ -162,7 +177,8 @@ mod tests {
         let mut codes = vec![8u8; 8 * 8];
         codes[1] = 3; // output 0, input 1
         codes[8 * 7 + 7] = 15; // output 7, input 7
-        let packed = pack(&QuantLinear::new(8, 8, 8, codes, vec![f16::from_f32(0.5); 8]).unwrap()).unwrap();
+        let packed =
+            pack(&QuantLinear::new(8, 8, 8, codes, vec![f16::from_f32(0.5); 8]).unwrap()).unwrap();
         assert_eq!(packed.qweight[0], 0x8888_8838u32 as i32);
         assert_eq!(packed.qweight[7], 0xf888_8888u32 as i32);
         assert_eq!(packed.qzeros, [0x7777_7777]);
@@ -175,7 +191,7 @@ mod tests {
     fn foreign_parts_are_refused_not_indexed() {
         let linear = QuantLinear::new(8, 16, 8, vec![1; 128], vec![f16::ONE; 16]).unwrap();
         let good = pack(&linear).unwrap();
-        let spoilt: [fn(&mut Packed); 6] = [
+        let spoilt: [fn(&mut PackedWeights); 6] = [
             |p| p.qweight.truncate(1),
             |p| p.qzeros.truncate(1),
             |p| p.scales.truncate(1),

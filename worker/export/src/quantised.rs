@@ -16,11 +16,19 @@ pub struct QuantLinear {
 }
 
 impl QuantLinear {
-    /// From codes `[outputs, inputs]` (0..=15) and scales `[outputs, inputs / group]`, both row-major.
+    /// From codes `[outputs, inputs]` (0..=15) and scales `[outputs, inputs / group]`, both
+    /// row-major.
     ///
     /// # Errors
-    /// [`ExportError::Shape`] where the lengths do not fit, the group does not divide the inputs or a code is above 15.
-    pub fn new(outputs: usize, inputs: usize, group: usize, codes: Vec<u8>, scales: Vec<f16>) -> Result<Self> {
+    /// [`ExportError::Shape`] where the lengths do not fit, the group does not divide the inputs or
+    /// a code is above 15.
+    pub fn new(
+        outputs: usize,
+        inputs: usize,
+        group: usize,
+        codes: Vec<u8>,
+        scales: Vec<f16>,
+    ) -> Result<Self> {
         let fits = group > 0
             && inputs.is_multiple_of(group)
             && Some(codes.len()) == outputs.checked_mul(inputs)
@@ -30,7 +38,9 @@ impl QuantLinear {
             return Err(ExportError::Shape {
                 name: "4-bit linear".into(),
                 got: vec![codes.len(), scales.len()],
-                want: format!("[{outputs}, {inputs}] codes up to 15 with a scale for every {group} inputs"),
+                want: format!(
+                    "[{outputs}, {inputs}] codes up to 15 with a scale for every {group} inputs"
+                ),
             });
         }
         Ok(Self { outputs, inputs, group, codes, scales })
@@ -64,7 +74,9 @@ impl QuantLinear {
     /// The weights that the codes stand for, f32 `[outputs, inputs]`.
     pub fn dequantise(&self) -> Vec<f32> {
         let groups = self.codes.chunks_exact(self.group).zip(&self.scales);
-        groups.flat_map(|(codes, scale)| codes.iter().map(|c| grid::value(*c, scale.to_f32()))).collect()
+        groups
+            .flat_map(|(codes, scale)| codes.iter().map(|c| grid::value(*c, scale.to_f32())))
+            .collect()
     }
 
     /// The same as a tensor on the CPU.
@@ -75,7 +87,8 @@ impl QuantLinear {
         Ok(Tensor::from_vec(self.dequantise(), (self.outputs, self.inputs), &Device::Cpu)?)
     }
 
-    /// The same linear with its rows in another order: row `i` of the result is row `order[i]` of this one.
+    /// The same linear with its rows in another order: row `i` of the result is row `order[i]` of
+    /// this one.
     ///
     /// # Errors
     /// [`ExportError::Shape`] where `order` names a row that is not there or has another length.
@@ -87,7 +100,8 @@ impl QuantLinear {
 }
 
 fn pick_rows<T: Clone>(values: &[T], width: usize, order: &[usize]) -> Vec<T> {
-    let row = |r: &usize| values.get(r * width..(r + 1) * width).unwrap_or_default().iter().cloned();
+    let row =
+        |r: &usize| values.get(r * width..(r + 1) * width).unwrap_or_default().iter().cloned();
     order.iter().flat_map(row).collect()
 }
 

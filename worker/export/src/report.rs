@@ -26,7 +26,8 @@ pub struct TensorReport {
 pub struct ExportReport {
     /// The format written.
     pub format: ExportFormat,
-    /// Inputs that share a scale, one size for the whole model. GGUF's K-quants have groups of their own.
+    /// Inputs that share a scale, one size for the whole model. GGUF's K-quants have groups of
+    /// their own.
     pub group: usize,
     /// Calibration tokens.
     pub calibration_tokens: usize,

@@ -4,12 +4,19 @@ use crate::grid::{self, ScaleRule};
 use crate::quantised::QuantLinear;
 use crate::{ExportError, Result};
 
-/// Quantises a weight, f32 `[outputs, inputs]` row-major, group by group. `energy` (the Hessian's diagonal, or empty)
-/// weighs the errors of a scale search.
+/// Quantises a weight, f32 `[outputs, inputs]` row-major, group by group. `energy` (the Hessian's
+/// diagonal, or empty) weighs the errors of a scale search.
 ///
 /// # Errors
-/// [`ExportError::Shape`] where lengths do not fit, [`ExportError::NotFinite`] for weights without a finite scale.
-pub fn quantise(weight: &[f32], inputs: usize, group: usize, rule: ScaleRule, energy: &[f64]) -> Result<QuantLinear> {
+/// [`ExportError::Shape`] where lengths do not fit, [`ExportError::NotFinite`] for weights without
+/// a finite scale.
+pub fn quantise(
+    weight: &[f32],
+    inputs: usize,
+    group: usize,
+    rule: ScaleRule,
+    energy: &[f64],
+) -> Result<QuantLinear> {
     check(weight, inputs, group)?;
     let mut codes = Vec::with_capacity(weight.len());
     let mut scales = Vec::with_capacity(weight.len() / group);
@@ -25,7 +32,10 @@ pub fn quantise(weight: &[f32], inputs: usize, group: usize, rule: ScaleRule, en
 
 /// That the weight is whole rows of whole groups.
 pub(crate) fn check(weight: &[f32], inputs: usize, group: usize) -> Result<()> {
-    let fits = group > 0 && inputs > 0 && inputs.is_multiple_of(group) && weight.len().is_multiple_of(inputs);
+    let fits = group > 0
+        && inputs > 0
+        && inputs.is_multiple_of(group)
+        && weight.len().is_multiple_of(inputs);
     if fits {
         return Ok(());
     }

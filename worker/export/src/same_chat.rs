@@ -1,5 +1,5 @@
-//! Whether a written student, opened from its files alone, makes the same tokens of a conversation as the one that was
-//! trained. If not, an answer differs for a reason that no loss names.
+//! Whether a written student, opened from its files alone, makes the same tokens of a conversation
+//! as the one that was trained. If not, an answer differs for a reason that no loss names.
 
 use crate::difference::{Difference, Part, Place};
 use crate::held_out;
@@ -25,18 +25,23 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Opens the student in `path` (a folder or a GGUF file) and holds it against the one that was trained, whose files lie in
-/// `base`: on built-in conversations, `prompts`, and every token's text. Returns how many conversations were compared.
+/// Opens the student in `path` (a folder or a GGUF file) and holds it against the one that was
+/// trained, whose files lie in `base`: on built-in conversations, `prompts`, and every token's
+/// text. Returns how many conversations were compared.
 ///
 /// # Errors
-/// [`ExportError::OtherTokens`] with the first difference, or a written student that cannot be opened.
+/// [`ExportError::OtherTokens`] with the first difference, or a written student that cannot be
+/// opened.
 pub(crate) fn check(trained: &Chat, base: &Path, path: &Path, prompts: &[Prompt]) -> Result<usize> {
     let (base, written) = (ChatFiles::read(base)?, chat_files(path)?);
     let mut conversations = held_out::conversations(&base.tokenizer);
     conversations.extend_from_slice(prompts);
     let chat = Chat::of(&written)?;
     match compare(&Side::new(trained, &base), &Side::new(&chat, &written), &conversations) {
-        Some(difference) => Err(ExportError::OtherTokens { path: path.to_owned(), difference: Box::new(difference) }),
+        Some(difference) => Err(ExportError::OtherTokens {
+            path: path.to_owned(),
+            difference: Box::new(difference),
+        }),
         // What both templates refuse, a system message say, was not compared.
         None => Ok(conversations.iter().filter(|c| trained.sequence(c, None).is_ok()).count()),
     }
@@ -59,7 +64,8 @@ fn compare(trained: &Side<'_>, written: &Side<'_>, conversations: &[Prompt]) -> 
     (!parts.is_empty()).then_some(Difference { parts, place })
 }
 
-/// Whether some token's own text is split in two ways: a merge that is missing, or a rule that takes words whole.
+/// Whether some token's own text is split in two ways: a merge that is missing, or a rule that
+/// takes words whole.
 fn splits_otherwise(a: &Chat, b: &Chat) -> bool {
     let texts = a.tokens().iter().filter_map(|token| match token {
         TokenBytes::Text(bytes) => std::str::from_utf8(bytes).ok(),
@@ -68,14 +74,20 @@ fn splits_otherwise(a: &Chat, b: &Chat) -> bool {
     texts.into_iter().any(|text| a.encode(text).ok() != b.encode(text).ok())
 }
 
-/// Where a conversation's tokens differ, prompt alone and with its answer. Two templates that refuse it agree.
+/// Where a conversation's tokens differ, prompt alone and with its answer. Two templates that
+/// refuse it agree.
 fn differs(trained: &Chat, written: &Chat, conversation: &Prompt) -> Option<Place> {
     let answers = [None, conversation.reference.as_deref()];
     answers.into_iter().find_map(|answer| {
         let [a, b] = [trained, written].map(|chat| chat.sequence(conversation, answer).ok());
         let position = first_difference(a.as_ref(), b.as_ref())?;
         let around = |s: Option<Sequence>| s.map(|s| window(&s.ids, position));
-        Some(Place { conversation: conversation.id.clone(), position, trained: around(a), written: around(b) })
+        Some(Place {
+            conversation: conversation.id.clone(),
+            position,
+            trained: around(a),
+            written: around(b),
+        })
     })
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use uspx_model::taps::Projection;
 use uspx_model::transformer::Transformer;
 
-/// Everything that stays a float: embedding, head where it is one of its own, norms, biases. f32 on the CPU.
+/// Everything that stays a float: embedding, head where it is one of its own, norms, biases. f32 on
+/// the CPU.
 ///
 /// # Errors
 /// Those of the tensor library, or a model that is not dense.
@@ -23,7 +24,10 @@ pub fn floats(student: &Transformer) -> Result<BTreeMap<String, Tensor>> {
     }
     for (layer, block) in student.blocks()?.iter().enumerate() {
         put(format!("model.layers.{layer}.input_layernorm.weight"), block.attention_norm.gain())?;
-        put(format!("model.layers.{layer}.post_attention_layernorm.weight"), block.mlp_norm.gain())?;
+        put(
+            format!("model.layers.{layer}.post_attention_layernorm.weight"),
+            block.mlp_norm.gain(),
+        )?;
         for projection in Projection::DENSE {
             if let Some(bias) = student.linear(layer, projection)?.bias() {
                 put(format!("{}.bias", projection.path(layer)), bias)?;
@@ -56,5 +60,9 @@ pub fn plain(tensor: &Tensor) -> Result<Tensor> {
 /// [`ExportError::NotFinite`] where one is not finite.
 pub fn values(name: &str, weight: &Tensor) -> Result<Vec<f32>> {
     let values: Vec<f32> = plain(weight)?.flatten_all()?.to_vec1()?;
-    if values.iter().all(|v| v.is_finite()) { Ok(values) } else { Err(ExportError::NotFinite(name.to_owned())) }
+    if values.iter().all(|v| v.is_finite()) {
+        Ok(values)
+    } else {
+        Err(ExportError::NotFinite(name.to_owned()))
+    }
 }

@@ -1,5 +1,5 @@
-//! A written student makes the tokens that the student was trained on, wherever its template and tokens stood; and an
-//! export that would not is refused.
+//! A written student makes the tokens that the student was trained on, wherever its template and
+//! tokens stood; and an export that would not is refused.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // Clippy knows test functions, not their helpers.
 
 use candle_core::{DType, Device};
@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use uspx_domain::{ExportFormat, Prompt, parse_prompts};
-use uspx_export::{ExportError, GGUF_FILE, Part, Request, Settings, export, gguf_chat, open_gptq};
+use uspx_export::{
+    ExportError, ExportRequest, ExportSettings, GGUF_FILE, Part, export, gguf_chat, open_gptq,
+};
 use uspx_model::chat::Chat;
-use uspx_model::{LoadedModel, NoPulse, Placement, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement, batches};
 
 /// A template that would be a wrong one.
 const OTHER: &str = "{% for m in messages %}OLD {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}\
@@ -41,15 +43,15 @@ impl Student {
         let (out, some) = (tempfile::tempdir().unwrap(), prompts(4));
         let calibration = batches(&self.model.readable(&some).unwrap().sequences, 2048).unwrap();
         let calibration: Vec<_> = calibration.into_iter().map(|(_, batch)| batch).collect();
-        let request = Request {
+        let request = ExportRequest {
             student: &self.model,
             base: self.folder.path(),
             calibration: &calibration,
             conversations: &some,
             format,
-            settings: Settings::shipped(format),
+            settings: ExportSettings::shipped(format),
         };
-        let report = export(&request, out.path(), &NoPulse)?;
+        let report = export(&request, out.path(), &NoProgress)?;
         Ok((out, report.conversations))
     }
 
@@ -59,7 +61,10 @@ impl Student {
         let (file, _) = self.export(ExportFormat::Gguf).unwrap();
         assert!(compared > 4, "the built-in conversations are compared too");
         assert!(!folder.path().join("chat_template.jinja").exists());
-        assert_eq!(read(folder.path(), "tokenizer_config.json")["chat_template"], self.model.chat.template());
+        assert_eq!(
+            read(folder.path(), "tokenizer_config.json")["chat_template"],
+            self.model.chat.template()
+        );
         open_gptq(folder.path(), placement()).unwrap();
         [Chat::open(folder.path()).unwrap(), gguf_chat(&file.path().join(GGUF_FILE)).unwrap()]
     }
@@ -104,8 +109,7 @@ fn invariant_11_a_template_in_a_list_is_exported() {
     let student = Student::with(|folder| {
         edit(folder, "tokenizer_config.json", |config| {
             let default = config["chat_template"].clone();
-            config["chat_template"] =
-                json!([{"name": "tool_use", "template": OTHER}, {"name": "default", "template": default}]);
+            config["chat_template"] = json!([{"name": "tool_use", "template": OTHER}, {"name": "default", "template": default}]);
         });
     });
     student.is_written_whole();
@@ -130,13 +134,18 @@ fn invariant_11_ends_wherever_they_stand_are_exported() {
     assert_eq!(student.model.chat.ends(), [2043, 2045, 2046]);
     student.is_written_whole();
     let (folder, _) = student.export(ExportFormat::Rtn).unwrap();
-    assert_eq!(read(folder.path(), "generation_config.json")["eos_token_id"], json!([2043, 2045, 2046]));
+    assert_eq!(
+        read(folder.path(), "generation_config.json")["eos_token_id"],
+        json!([2043, 2045, 2046])
+    );
 }
 
 #[test]
 fn more_ends_than_gguf_has_room_for_are_refused_by_name() {
     let student = Student::with(|folder| {
-        edit(folder, "generation_config.json", |c| c["eos_token_id"] = json!([2042, 2044, 2045, 2047]));
+        edit(folder, "generation_config.json", |c| {
+            c["eos_token_id"] = json!([2042, 2044, 2045, 2047])
+        });
     });
     student.export(ExportFormat::Rtn).unwrap();
     let error = student.export(ExportFormat::Gguf).err().unwrap().to_string();
@@ -148,7 +157,8 @@ fn more_ends_than_gguf_has_room_for_are_refused_by_name() {
 fn invariant_11_no_bos_is_added_where_the_template_writes_none() {
     let student = Student::with(|folder| {
         edit(folder, "tokenizer_config.json", |config| {
-            let template = config["chat_template"].as_str().unwrap().replace("{{ '<|begin_of_text|>' }}", "");
+            let template =
+                config["chat_template"].as_str().unwrap().replace("{{ '<|begin_of_text|>' }}", "");
             config["chat_template"] = template.into();
         });
     });
@@ -159,7 +169,8 @@ fn invariant_11_no_bos_is_added_where_the_template_writes_none() {
     assert!(!file.metadata()["tokenizer.ggml.add_bos_token"].to_bool().unwrap());
 }
 
-/// Some templates know no system message. That is no difference, unless only one of the two refuses it.
+/// Some templates know no system message. That is not a difference, unless only one of the two
+/// refuses it.
 #[test]
 fn what_the_template_refuses_is_refused_alike() {
     let refusing = |folder: &Path| {
@@ -178,7 +189,8 @@ fn what_the_template_refuses_is_refused_alike() {
     refusing(plain.folder.path());
     let error = plain.export(ExportFormat::Gguf).err().unwrap().to_string();
     assert!(
-        error.contains("`built-in 2` at token 0") && error.contains("refused by the template as written"),
+        error.contains("`built-in 2` at token 0")
+            && error.contains("refused by the template as written"),
         "{error}"
     );
 }

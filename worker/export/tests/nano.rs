@@ -1,4 +1,5 @@
-//! The whole export on the shipped nano student: every format, read back by our own model, and damaged files.
+//! The whole export on the shipped nano student: every format, read back by our own model, and
+//! damaged files.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // Clippy knows test functions, not their helpers.
 
 use candle_core::{DType, Device};
@@ -6,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use uspx_domain::{ExportFormat, PromptSet, parse_prompts};
 use uspx_export::grid::ScaleRule;
-use uspx_export::{ExportReport, GGUF_FILE, Request, Settings, export, open_gguf, open_gptq};
+use uspx_export::{
+    ExportReport, ExportRequest, ExportSettings, GGUF_FILE, export, open_gguf, open_gptq,
+};
 use uspx_model::batch::Batch;
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, Placement, batches};
@@ -16,7 +19,8 @@ fn assets() -> PathBuf {
 }
 
 fn student() -> LoadedModel {
-    LoadedModel::open(&assets().join("nano/student"), Placement::floats(DType::F32, &Device::Cpu)).unwrap()
+    LoadedModel::open(&assets().join("nano/student"), Placement::floats(DType::F32, &Device::Cpu))
+        .unwrap()
 }
 
 fn prompts(file: &str, count: usize) -> Vec<uspx_domain::Prompt> {
@@ -35,17 +39,24 @@ fn run(
     model: &LoadedModel,
     calibration: &[Batch],
     format: ExportFormat,
-    settings: Settings,
+    settings: ExportSettings,
     out: &Path,
 ) -> ExportReport {
     let base = assets().join("nano/student");
-    let request = Request { student: model, base: &base, calibration, conversations: &[], format, settings };
+    let request = ExportRequest {
+        student: model,
+        base: &base,
+        calibration,
+        conversations: &[],
+        format,
+        settings,
+    };
     let seen = Mutex::new(Vec::new());
-    let pulse = |done: u64, of: u64| {
+    let progress = |done: u64, of: u64| {
         seen.lock().unwrap().push((done, of));
         true
     };
-    let report = export(&request, out, &pulse).unwrap();
+    let report = export(&request, out, &progress).unwrap();
     assert_eq!(*seen.lock().unwrap(), (1..=28).map(|i| (i, 28)).collect::<Vec<_>>());
     report
 }
@@ -56,7 +67,8 @@ fn loss(model: &LoadedModel, batches: &[Batch]) -> f64 {
     for batch in batches {
         let frame = model.transformer.frame(batch).unwrap();
         let x = model.transformer.forward(batch, &frame, &mut NoTaps).unwrap();
-        let logits = model.transformer.logits(&x, &batch.predicting).unwrap().to_vec2::<f32>().unwrap();
+        let logits =
+            model.transformer.logits(&x, &batch.predicting).unwrap().to_vec2::<f32>().unwrap();
         for (row, target) in logits.iter().zip(&batch.targets) {
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = row.iter().map(|v| f64::from(v - top).exp()).sum();
@@ -75,9 +87,12 @@ fn gptq_costs_less_than_rounding_and_under_a_percent_and_a_half() {
     let full = loss(&model, &heldout);
     let of = |format: ExportFormat| {
         let out = dir.path().join(format!("{format:?}"));
-        let report = run(&model, &calibration, format, Settings::shipped(format), &out);
+        let report = run(&model, &calibration, format, ExportSettings::shipped(format), &out);
         assert_eq!(report.verification.max_error, 0.0);
-        (loss(&open_gptq(&out, Placement::floats(DType::F32, &Device::Cpu)).unwrap(), &heldout), report)
+        (
+            loss(&open_gptq(&out, Placement::floats(DType::F32, &Device::Cpu)).unwrap(), &heldout),
+            report,
+        )
     };
     let ((gptq, gptq_report), (rtn, rtn_report)) = (of(ExportFormat::Gptq), of(ExportFormat::Rtn));
     println!("full {full:.4} gptq {gptq:.4} rtn {rtn:.4}");
@@ -92,14 +107,22 @@ fn gguf_is_the_same_model_with_its_own_tokenizer() {
     let (model, dir) = (student(), tempfile::tempdir().unwrap());
     let calibration = batched(&model, "cli-train.jsonl", 64);
     let heldout = batched(&model, "cli-heldout.jsonl", 100);
-    let report = run(&model, &calibration, ExportFormat::Gguf, Settings::shipped(ExportFormat::Gguf), dir.path());
+    let report = run(
+        &model,
+        &calibration,
+        ExportFormat::Gguf,
+        ExportSettings::shipped(ExportFormat::Gguf),
+        dir.path(),
+    );
     assert_eq!((report.verification.max_error, report.verification.tensors), (0.0, 38));
     assert_eq!(report.files, [GGUF_FILE]);
-    let read = open_gguf(&dir.path().join(GGUF_FILE), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+    let read = open_gguf(&dir.path().join(GGUF_FILE), Placement::floats(DType::F32, &Device::Cpu))
+        .unwrap();
     assert_eq!(read.transformer.config(), model.transformer.config());
     assert_eq!(read.chat.ends(), model.chat.ends());
     for prompt in prompts("cli-heldout.jsonl", 50) {
-        let sequence = |m: &LoadedModel| m.chat.sequence(&prompt, prompt.reference.as_deref()).unwrap();
+        let sequence =
+            |m: &LoadedModel| m.chat.sequence(&prompt, prompt.reference.as_deref()).unwrap();
         assert_eq!(sequence(&read), sequence(&model));
     }
     let (full, four) = (loss(&model, &heldout), loss(&read, &heldout));
@@ -115,30 +138,37 @@ fn settings_compared() {
     let calibration = batched(&model, "cli-train.jsonl", 256);
     let mut validation = prompts("cli-train.jsonl", 1400);
     let sequences = model.readable(&validation.split_off(1000)).unwrap().sequences;
-    let validation: Vec<Batch> = batches(&sequences, 2048).unwrap().into_iter().map(|(_, b)| b).collect();
+    let validation: Vec<Batch> =
+        batches(&sequences, 2048).unwrap().into_iter().map(|(_, b)| b).collect();
     println!("full: {:.5}", loss(&model, &validation));
     for format in [ExportFormat::Rtn, ExportFormat::Gptq, ExportFormat::Gguf] {
         for settings in alternatives(format) {
             let dir = tempfile::tempdir().unwrap();
             let report = run(&model, &calibration, format, settings, dir.path());
             let read = match format {
-                ExportFormat::Gguf => {
-                    open_gguf(&dir.path().join(GGUF_FILE), Placement::floats(DType::F32, &Device::Cpu))
-                }
+                ExportFormat::Gguf => open_gguf(
+                    &dir.path().join(GGUF_FILE),
+                    Placement::floats(DType::F32, &Device::Cpu),
+                ),
                 _ => open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu)),
             };
             let loss = loss(&read.unwrap(), &validation);
             let error = report.mean_output_error();
-            println!("{format:?} {settings:?}: loss {loss:.5}, output error {error:.3e}, {:.1} s", report.seconds);
+            println!(
+                "{format:?} {settings:?}: loss {loss:.5}, output error {error:.3e}, {:.1} s",
+                report.seconds
+            );
         }
     }
 }
 
-fn alternatives(format: ExportFormat) -> Vec<Settings> {
-    let shipped = Settings::shipped(format);
-    let mut all = vec![Settings { fitted_q4_0: false, ..shipped }];
-    for rule in [ScaleRule::AbsMax, ScaleRule::Search { signed: false }, ScaleRule::Search { signed: true }] {
-        all.extend([true, false].map(|act_order| Settings { rule, act_order, ..shipped }));
+fn alternatives(format: ExportFormat) -> Vec<ExportSettings> {
+    let shipped = ExportSettings::shipped(format);
+    let mut all = vec![ExportSettings { fitted_q4_0: false, ..shipped }];
+    for rule in
+        [ScaleRule::AbsMax, ScaleRule::Search { signed: false }, ScaleRule::Search { signed: true }]
+    {
+        all.extend([true, false].map(|act_order| ExportSettings { rule, act_order, ..shipped }));
     }
     all
 }
@@ -147,12 +177,21 @@ fn alternatives(format: ExportFormat) -> Vec<Settings> {
 fn damaged_files_are_refused_without_a_panic() {
     let (model, dir) = (student(), tempfile::tempdir().unwrap());
     let calibration = batched(&model, "cli-train.jsonl", 4);
-    run(&model, &calibration, ExportFormat::Gguf, Settings::shipped(ExportFormat::Gguf), dir.path());
+    run(
+        &model,
+        &calibration,
+        ExportFormat::Gguf,
+        ExportSettings::shipped(ExportFormat::Gguf),
+        dir.path(),
+    );
     let path = dir.path().join(GGUF_FILE);
     let whole = std::fs::read(&path).unwrap();
     for length in (0..whole.len() - 32).step_by(whole.len() / 100) {
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert!(open_gguf(&path, Placement::floats(DType::F32, &Device::Cpu)).is_err(), "cut to {length}");
+        assert!(
+            open_gguf(&path, Placement::floats(DType::F32, &Device::Cpu)).is_err(),
+            "cut to {length}"
+        );
     }
     // Any byte of the header changed: an error or a model, never a panic or a huge allocation.
     for at in (0..1000).chain((1000..90_000).step_by(391)) {
@@ -167,14 +206,25 @@ fn damaged_files_are_refused_without_a_panic() {
 fn damaged_folders_are_refused_without_a_panic() {
     let (model, dir) = (student(), tempfile::tempdir().unwrap());
     let calibration = batched(&model, "cli-train.jsonl", 4);
-    run(&model, &calibration, ExportFormat::Rtn, Settings::shipped(ExportFormat::Rtn), dir.path());
-    let open =
-        || open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu)).map(|_| ()).map_err(|e| e.to_string());
+    run(
+        &model,
+        &calibration,
+        ExportFormat::Rtn,
+        ExportSettings::shipped(ExportFormat::Rtn),
+        dir.path(),
+    );
+    let open = || {
+        open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu))
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    };
     open().unwrap();
     let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
-    for (from, to, word) in
-        [("\"bits\": 4", "\"bits\": 3", "3 bits"), ("\"gptq\"", "\"awq\"", "awq"), ("{", "", "config.json")]
-    {
+    for (from, to, word) in [
+        ("\"bits\": 4", "\"bits\": 3", "3 bits"),
+        ("\"gptq\"", "\"awq\"", "awq"),
+        ("{", "", "config.json"),
+    ] {
         std::fs::write(dir.path().join("config.json"), config.replacen(from, to, 1)).unwrap();
         let error = open().unwrap_err();
         assert!(error.contains(word), "{error}");

@@ -1,7 +1,9 @@
-//! Speed of every kernel family here, beside the `gemm` crate's f32 product of the expanded weights in the same run.
+//! Speed of every kernel family here, beside the `gemm` crate's f32 product of the expanded weights
+//! in the same run.
 //!
-//! `cargo run --release -p uspx-kernel --example speed [rows columns n …]`; threads by `RAYON_NUM_THREADS`. Prints
-//! GFLOP/s (2·n·rows·columns per second, median of alternating rounds) and the ratio to `gemm`.
+//! `cargo run --release -p uspx-kernel --example speed [rows columns n …]`; threads by
+//! `RAYON_NUM_THREADS`. Prints GFLOP/s (2·n·rows·columns per second, median of alternating rounds)
+//! and the ratio to `gemm`.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::time::Instant;
@@ -16,7 +18,10 @@ fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
     let (shapes, ns) = match numbers.as_slice() {
         [rows, columns, ns @ ..] if !ns.is_empty() => (vec![(*rows, *columns)], ns.to_vec()),
-        _ => (vec![(2048, 1024), (1024, 1024), (5760, 2880), (2880, 2880)], vec![1, 8, 32, 128, 256, 1024]),
+        _ => (
+            vec![(2048, 1024), (1024, 1024), (5760, 2880), (2880, 2880)],
+            vec![1, 8, 32, 128, 256, 1024],
+        ),
     };
     accuracy();
     println!("{} threads; GFLOP/s (ratio to gemm f32)", rayon::current_num_threads());
@@ -54,12 +59,18 @@ fn measure(rows: usize, columns: usize, n: usize) {
             seconds[slot].1.push(start.elapsed().as_secs_f64() / repeat as f64);
             slot += 1;
         };
-        time("gemm f32".into(), repeat.div_ceil(4), &mut || dense(n, rows, columns, &x, &values, &mut y));
+        time("gemm f32".into(), repeat.div_ceil(4), &mut || {
+            dense(n, rows, columns, &x, &values, &mut y)
+        });
         for isa in Isa::available() {
             let slow = if isa == Isa::Portable { repeat.div_ceil(16) } else { repeat };
             let name = isa.name();
-            time(format!("{name} mxfp4"), slow, &mut || mxfp4.multiply_with(isa, &x, n, &mut y).unwrap());
-            time(format!("{name} bf16"), slow, &mut || bf16.multiply_with(isa, &x, n, &mut y).unwrap());
+            time(format!("{name} mxfp4"), slow, &mut || {
+                mxfp4.multiply_with(isa, &x, n, &mut y).unwrap()
+            });
+            time(format!("{name} bf16"), slow, &mut || {
+                bf16.multiply_with(isa, &x, n, &mut y).unwrap()
+            });
             if isa == Isa::Amx || isa == Isa::Portable {
                 let mut back = || mxfp4.multiply_transposed_with(isa, &g, n, &mut out).unwrap();
                 time(format!("{name} mxfp4 backward"), slow, &mut back);
@@ -81,8 +92,8 @@ fn measure(rows: usize, columns: usize, n: usize) {
     }
 }
 
-/// Errors against f64, as root of the mean square relative to that of the results: normal-like activations with one
-/// value in 500 a hundred times larger, as transformers have them.
+/// Errors against f64, as root of the mean square relative to that of the results: normal-like
+/// activations with one value in 500 a hundred times larger, as transformers have them.
 fn accuracy() {
     let (rows, columns, n) = (512, 2880, 16);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
@@ -97,7 +108,9 @@ fn accuracy() {
     let exact: Vec<f64> = x
         .chunks(columns)
         .flat_map(|x| {
-            let dot = |w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+            let dot = |w: &[f32]| {
+                x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>()
+            };
             values.chunks(columns).map(dot).collect::<Vec<_>>()
         })
         .collect();

@@ -21,13 +21,17 @@ pub enum KernelError {
         found: usize,
     },
     /// MXFP4 groups 32 values along a row under one scale.
-    #[error("an MXFP4 matrix needs a multiple of 32 columns, not {columns}: store this tensor as bf16")]
+    #[error(
+        "an MXFP4 matrix needs a multiple of 32 columns, not {columns}: store this tensor as bf16"
+    )]
     Columns {
         /// Columns of the matrix.
         columns: usize,
     },
     /// A shape whose size does not fit the address space.
-    #[error("a [{rows}, {columns}] matrix is larger than the address space: the checkpoint's header is damaged")]
+    #[error(
+        "a [{rows}, {columns}] matrix is larger than the address space: the checkpoint's header is damaged"
+    )]
     TooLarge {
         /// Rows of the matrix.
         rows: usize,
@@ -52,7 +56,9 @@ pub enum KernelError {
         found: usize,
     },
     /// `USPX_KERNEL` names no kernel family.
-    #[error("USPX_KERNEL={value} is unknown: set it to one of amx, avx512, avx2, neon, portable, or unset it")]
+    #[error(
+        "USPX_KERNEL={value} is unknown: set it to one of amx, avx512, avx2, neon, portable, or unset it"
+    )]
     UnknownIsa {
         /// What the variable holds.
         value: String,

@@ -1,4 +1,5 @@
-//! Which instruction set the kernels use: found at run time, once, and overridable with `USPX_KERNEL`.
+//! Which instruction set the kernels use: found at run time, once, and overridable with
+//! `USPX_KERNEL`.
 
 use std::sync::OnceLock;
 
@@ -26,8 +27,8 @@ impl Isa {
     /// Every family, best first.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
-    /// The family that [`crate::Matrix::multiply`] uses: the best that runs here, or the one `USPX_KERNEL` names. The
-    /// variable is read once, at the first call.
+    /// The family that [`crate::Matrix::multiply`] uses: the best that runs here, or the one
+    /// `USPX_KERNEL` names. The variable is read once, at the first call.
     ///
     /// # Errors
     /// `USPX_KERNEL` names no family, or one that cannot run here.
@@ -35,8 +36,8 @@ impl Isa {
         Ok(chosen()?.isa)
     }
 
-    /// Whether MXFP4 goes through int8 dot products rather than f32 panels: where they were measured to be quicker
-    /// (AVX-512 VNNI), or where `USPX_KERNEL` names their family.
+    /// Whether MXFP4 goes through int8 dot products rather than f32 panels: where they were
+    /// measured to be quicker (AVX-512 VNNI), or where `USPX_KERNEL` names their family.
     pub(crate) fn int8() -> Result<bool, KernelError> {
         Ok(chosen()?.int8)
     }
@@ -96,7 +97,11 @@ const F32: &str = "f32";
 
 fn chosen() -> Result<Choice, KernelError> {
     static CHOSEN: OnceLock<Result<Choice, KernelError>> = OnceLock::new();
-    CHOSEN.get_or_init(|| choose(std::env::var_os(VARIABLE).map(|v| v.to_string_lossy().into_owned()))).clone()
+    CHOSEN
+        .get_or_init(|| {
+            choose(std::env::var_os(VARIABLE).map(|v| v.to_string_lossy().into_owned()))
+        })
+        .clone()
 }
 
 /// The best family that runs here, or the one that the environment names.
@@ -119,7 +124,9 @@ fn choose(named: Option<String>) -> Result<Choice, KernelError> {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn amx() -> bool {
     static READY: OnceLock<bool> = OnceLock::new();
-    *READY.get_or_init(|| avx512() && is_x86_feature_detected!("avx512bf16") && crate::amx::tile::permitted())
+    *READY.get_or_init(|| {
+        avx512() && is_x86_feature_detected!("avx512bf16") && crate::amx::tile::permitted()
+    })
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -160,7 +167,10 @@ mod tests {
         let without = choose(Some("f32".into())).unwrap();
         assert!(without.isa != Isa::Amx && !without.int8);
         let unknown = choose(Some("sse9".into())).unwrap_err().to_string();
-        assert!(unknown.contains("sse9") && unknown.contains("portable") && unknown.contains("unset"), "{unknown}");
+        assert!(
+            unknown.contains("sse9") && unknown.contains("portable") && unknown.contains("unset"),
+            "{unknown}"
+        );
         let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
         let unsupported = choose(Some(foreign.into())).unwrap_err().to_string();
         assert!(unsupported.contains(foreign) && unsupported.contains("portable"), "{unsupported}");

@@ -1,13 +1,14 @@
-//! Matrix products on the CPU with frozen weights as they lie in a checkpoint: bf16, and MXFP4 without ever expanding a
-//! matrix to 32 bits.
+//! Matrix products on the CPU with frozen weights as they lie in a checkpoint: bf16, and MXFP4
+//! without ever expanding a matrix to 32 bits.
 //!
 //! | family | MXFP4 | bf16 | backward |
 //! |---|---|---|---|
 //! | [`Isa::Amx`] | tiles, weights exact in bf16, activations in two bf16 pieces | the same | the same |
 //! | [`Isa::Avx512`], [`Isa::Avx2`], [`Isa::Neon`], [`Isa::Portable`] | int8 dot products, bit-identical | f32 panels | f32 panels |
 //!
-//! Where there is neither AMX nor AVX-512, MXFP4 goes through f32 panels like bf16 unless `USPX_KERNEL` names an int8 family:
-//! without instructions for int8 dot products f32 is quicker, and with those of AVX2 and NEON it was not measured.
+//! Where there is neither AMX nor AVX-512, MXFP4 goes through f32 panels like bf16 unless
+//! `USPX_KERNEL` names an int8 family: without instructions for int8 dot products f32 is quicker,
+//! and with those of AVX2 and NEON it was not measured.
 //!
 //! Threads are those of rayon's current pool. No result depends on their number.
 
@@ -28,8 +29,8 @@ pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
 use storage::{GROUP, Storage};
 
-/// A frozen matrix [rows, columns] (a linear map's weight, out × in) held as its checkpoint stores it. Clones share the
-/// bytes.
+/// A frozen matrix [rows, columns] (a linear map's weight, out × in) held as its checkpoint stores
+/// it. Clones share the bytes.
 #[derive(Clone)]
 pub struct Matrix {
     rows: usize,
@@ -59,12 +60,17 @@ impl Matrix {
         Ok(Self { rows, columns, storage: Storage::Bf16(Arc::new(bytes)) })
     }
 
-    /// MXFP4: blocks [rows, columns/32, 16] (two values a byte, low nibble first), scales [rows, columns/32] (value
-    /// 2^(byte − 127)).
+    /// MXFP4: blocks [rows, columns/32, 16] (two values a byte, low nibble first), scales [rows,
+    /// columns/32] (value 2^(byte − 127)).
     ///
     /// # Errors
-    /// `columns` is no multiple of 32, or a buffer's length does not fit.
-    pub fn mxfp4(rows: usize, columns: usize, blocks: Vec<u8>, scales: Vec<u8>) -> Result<Self, KernelError> {
+    /// `columns` is not a multiple of 32, or a buffer's length does not fit.
+    pub fn mxfp4(
+        rows: usize,
+        columns: usize,
+        blocks: Vec<u8>,
+        scales: Vec<u8>,
+    ) -> Result<Self, KernelError> {
         if !columns.is_multiple_of(GROUP) {
             return Err(KernelError::Columns { columns });
         }
@@ -72,7 +78,11 @@ impl Matrix {
         let values = values.ok_or(KernelError::TooLarge { rows, columns })?;
         check_bytes("MXFP4 blocks", rows, columns, values / 2, blocks.len())?;
         check_bytes("MXFP4 scales", rows, columns, values / GROUP, scales.len())?;
-        Ok(Self { rows, columns, storage: Storage::Mxfp4 { blocks: Arc::new(blocks), scales: Arc::new(scales) } })
+        Ok(Self {
+            rows,
+            columns,
+            storage: Storage::Mxfp4 { blocks: Arc::new(blocks), scales: Arc::new(scales) },
+        })
     }
 
     /// Rows: outputs of the linear map.
@@ -127,7 +137,13 @@ impl Matrix {
     ///
     /// # Errors
     /// A buffer's length does not fit, or the family cannot run here.
-    pub fn multiply_with(&self, isa: Isa, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
+    pub fn multiply_with(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        n: usize,
+        y: &mut [f32],
+    ) -> Result<(), KernelError> {
         let isa = isa.checked()?;
         check_length("x", n, self.columns, x.len())?;
         check_length("y", n, self.rows, y.len())?;
@@ -154,12 +170,17 @@ impl Matrix {
         Ok(())
     }
 
-    /// g·W: g [n, rows], out [n, columns] (overwritten): the gradient with respect to x. Panel by panel, W never expanded
-    /// whole.
+    /// g·W: g [n, rows], out [n, columns] (overwritten): the gradient with respect to x. Panel by
+    /// panel, W never expanded whole.
     ///
     /// # Errors
     /// A buffer's length does not fit, or `USPX_KERNEL` names a family that cannot run here.
-    pub fn multiply_transposed(&self, g: &[f32], n: usize, out: &mut [f32]) -> Result<(), KernelError> {
+    pub fn multiply_transposed(
+        &self,
+        g: &[f32],
+        n: usize,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         self.multiply_transposed_with(Isa::active()?, g, n, out)
     }
 
@@ -167,7 +188,13 @@ impl Matrix {
     ///
     /// # Errors
     /// A buffer's length does not fit, or the family cannot run here.
-    pub fn multiply_transposed_with(&self, isa: Isa, g: &[f32], n: usize, out: &mut [f32]) -> Result<(), KernelError> {
+    pub fn multiply_transposed_with(
+        &self,
+        isa: Isa,
+        g: &[f32],
+        n: usize,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         let isa = isa.checked()?;
         check_length("g", n, self.rows, g.len())?;
         check_length("out", n, self.columns, out.len())?;
@@ -200,14 +227,18 @@ impl Matrix {
         values
     }
 
-    /// True where a value is NaN or infinite (bf16), or a scale byte is 255 (MXFP4: NaN by the OCP MX specification).
+    /// True where a value is NaN or infinite (bf16), or a scale byte is 255 (MXFP4: NaN by the OCP
+    /// MX specification).
     #[must_use]
     pub fn has_nan(&self) -> bool {
         match &self.storage {
-            // The high byte of a little-endian bf16 and the top bit of the low one hold the exponent: all ones is not finite.
-            Storage::Bf16(bytes) => {
-                bytes.as_chunks::<2>().0.iter().any(|pair| u16::from_le_bytes(*pair) & 0x7f80 == 0x7f80)
-            }
+            // The high byte of a little-endian bf16 and the top bit of the low one hold the
+            // exponent: all ones is not finite.
+            Storage::Bf16(bytes) => bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .any(|pair| u16::from_le_bytes(*pair) & 0x7f80 == 0x7f80),
             Storage::Mxfp4 { scales, .. } => scales.contains(&255),
         }
     }
@@ -221,12 +252,25 @@ fn check_bytes(
     expected: usize,
     found: usize,
 ) -> Result<(), KernelError> {
-    if expected == found { Ok(()) } else { Err(KernelError::Bytes { what, rows, columns, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(KernelError::Bytes { what, rows, columns, expected, found })
+    }
 }
 
 /// Refuses an activation buffer of the wrong length.
-fn check_length(what: &'static str, n: usize, width: usize, found: usize) -> Result<(), KernelError> {
+fn check_length(
+    what: &'static str,
+    n: usize,
+    width: usize,
+    found: usize,
+) -> Result<(), KernelError> {
     // A product beyond the address space equals no slice's length.
     let expected = n.saturating_mul(width);
-    if expected == found { Ok(()) } else { Err(KernelError::Length { what, n, width, expected, found }) }
+    if expected == found {
+        Ok(())
+    } else {
+        Err(KernelError::Length { what, n, width, expected, found })
+    }
 }

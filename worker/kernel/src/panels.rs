@@ -1,8 +1,9 @@
-//! Products in f32 for weights that no special kernel takes: a panel of weights at a time is expanded to f32 and multiplied
-//! with the `gemm` crate, so the matrix is never in memory as f32 as a whole.
+//! Products in f32 for weights that no special kernel takes: a panel of weights at a time is
+//! expanded to f32 and multiplied with the `gemm` crate, so the matrix is never in memory as f32 as
+//! a whole.
 //!
-//! Every output value is summed within one panel, and a panel's size does not depend on the number of threads: so neither
-//! does the result.
+//! Every output value is summed within one panel, and a panel's size does not depend on the number
+//! of threads: so neither does the result.
 #![allow(clippy::indexing_slicing)]
 
 use crate::raw::{Shared, for_each};
@@ -18,7 +19,14 @@ fn width(other: usize) -> usize {
 }
 
 /// y = x·Wᵀ in f32: x [n, columns], y [n, rows].
-pub(crate) fn multiply(w: &Storage, rows: usize, columns: usize, x: &[f32], n: usize, y: &mut [f32]) {
+pub(crate) fn multiply(
+    w: &Storage,
+    rows: usize,
+    columns: usize,
+    x: &[f32],
+    n: usize,
+    y: &mut [f32],
+) {
     let width = width(columns);
     let y = Shared(y.as_mut_ptr());
     for_each(rows.div_ceil(width), |index| {
@@ -28,16 +36,31 @@ pub(crate) fn multiply(w: &Storage, rows: usize, columns: usize, x: &[f32], n: u
         for (row, out) in panel.chunks_exact_mut(columns).enumerate() {
             w.row(columns, first + row, 0, out);
         }
-        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its columns alone.
+        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its
+        // columns alone.
         unsafe {
             let y = y.get().add(first);
-            product(n, count, columns, (y, rows), (x.as_ptr(), columns, 1), (panel.as_ptr(), 1, columns));
+            product(
+                n,
+                count,
+                columns,
+                (y, rows),
+                (x.as_ptr(), columns, 1),
+                (panel.as_ptr(), 1, columns),
+            );
         }
     });
 }
 
 /// g·W in f32: g [n, rows], out [n, columns].
-pub(crate) fn multiply_transposed(w: &Storage, rows: usize, columns: usize, g: &[f32], n: usize, out: &mut [f32]) {
+pub(crate) fn multiply_transposed(
+    w: &Storage,
+    rows: usize,
+    columns: usize,
+    g: &[f32],
+    n: usize,
+    out: &mut [f32],
+) {
     let width = width(rows);
     let out = Shared(out.as_mut_ptr());
     for_each(columns.div_ceil(width), |index| {
@@ -47,18 +70,28 @@ pub(crate) fn multiply_transposed(w: &Storage, rows: usize, columns: usize, g: &
         for (row, values) in panel.chunks_exact_mut(count).enumerate() {
             w.row(columns, row, first, values);
         }
-        // SAFETY: out holds n rows of `columns` values (checked at the door); this panel writes its columns alone.
+        // SAFETY: out holds n rows of `columns` values (checked at the door); this panel writes its
+        // columns alone.
         unsafe {
             let out = out.get().add(first);
-            product(n, count, rows, (out, columns), (g.as_ptr(), rows, 1), (panel.as_ptr(), count, 1));
+            product(
+                n,
+                count,
+                rows,
+                (out, columns),
+                (g.as_ptr(), rows, 1),
+                (panel.as_ptr(), count, 1),
+            );
         }
     });
 }
 
-/// out [m, n] = a [m, k] · b [k, n] on this thread; operands are (pointer, row stride, column stride).
+/// out [m, n] = a [m, k] · b [k, n] on this thread; operands are (pointer, row stride, column
+/// stride).
 ///
 /// # Safety
-/// The operands must be valid for their shapes and strides, and nobody else may write `out` meanwhile.
+/// The operands must be valid for their shapes and strides, and nobody else may write `out`
+/// meanwhile.
 unsafe fn product(
     m: usize,
     n: usize,

@@ -1,7 +1,8 @@
-//! How a checkpoint's bytes become numbers: bf16, and MXFP4 of the OCP MX specification 1.0 (E2M1 values in groups of 32
-//! under one E8M0 scale).
+//! How a checkpoint's bytes become numbers: bf16, and MXFP4 of the OCP MX specification 1.0 (E2M1
+//! values in groups of 32 under one E8M0 scale).
 //!
-//! Indexing: callers stay within `rows` and `columns`; the buffers' lengths are checked when a [`crate::Matrix`] is made.
+//! Indexing: callers stay within `rows` and `columns`; the buffers' lengths are checked when a
+//! [`crate::Matrix`] is made.
 #![allow(clippy::indexing_slicing)]
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ pub(crate) const GROUP_BYTES: usize = GROUP / 2;
 pub(crate) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The sixteen E2M1 values. Code 8 is minus zero.
-const VALUES: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+const VALUES: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 /// The bytes of a matrix; cheap to clone.
 #[derive(Clone)]
@@ -51,7 +53,8 @@ pub(crate) fn half_scale(byte: u8) -> f32 {
 }
 
 impl Storage {
-    /// Values of one row from column `first` on, as many as `out` holds. MXFP4: `first` must be a multiple of 32.
+    /// Values of one row from column `first` on, as many as `out` holds. MXFP4: `first` must be a
+    /// multiple of 32.
     pub(crate) fn row(&self, columns: usize, row: usize, first: usize, out: &mut [f32]) {
         match self {
             Storage::Bf16(bytes) => {
@@ -77,8 +80,8 @@ impl Storage {
     }
 }
 
-/// For each scale byte the sixteen E2M1 values times that scale, as bf16 bits: exact, for a product has two significant
-/// bits. (Products beyond 2^128 are infinite.)
+/// For each scale byte the sixteen E2M1 values times that scale, as bf16 bits: exact, for a product
+/// has two significant bits. (Products beyond 2^128 are infinite.)
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn bf16_tables() -> &'static [[u16; 16]; 256] {
     static TABLES: std::sync::OnceLock<Box<[[u16; 16]; 256]>> = std::sync::OnceLock::new();

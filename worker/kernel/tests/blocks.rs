@@ -1,4 +1,5 @@
-//! Products with GGUF's blocks: every kernel family against plain f64 loops, and the same bits from all of them.
+//! Products with GGUF's blocks: every kernel family against plain f64 loops, and the same bits from
+//! all of them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // Clippy knows test functions, not their helpers.
 
 use rand::{Rng, SeedableRng};
@@ -11,7 +12,8 @@ const FORMATS: [BlockFormat; 5] =
 /// Random bytes with f16 factors between 2⁻⁶ and 2⁻³, of either sign.
 fn random(rng: &mut ChaCha8Rng, format: BlockFormat, rows: usize, columns: usize) -> BlockMatrix {
     let size = format.block_bytes();
-    let mut bytes: Vec<u8> = (0..rows * columns / format.block() * size).map(|_| rng.random()).collect();
+    let mut bytes: Vec<u8> =
+        (0..rows * columns / format.block() * size).map(|_| rng.random()).collect();
     let places: &[usize] = match format {
         BlockFormat::Q4_0 | BlockFormat::Q8_0 => &[0],
         BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
@@ -27,11 +29,17 @@ fn random(rng: &mut ChaCha8Rng, format: BlockFormat, rows: usize, columns: usize
 }
 
 fn values(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| rng.random_range(-1.0_f32..1.0) * 2.0_f32.powi(rng.random_range(-6..7))).collect()
+    (0..count)
+        .map(|_| rng.random_range(-1.0_f32..1.0) * 2.0_f32.powi(rng.random_range(-6..7)))
+        .collect()
 }
 
 fn shapes(format: BlockFormat) -> [(usize, usize); 3] {
-    if format.block() == 32 { [(7, 32), (33, 288), (70, 896)] } else { [(7, 256), (33, 512), (70, 1280)] }
+    if format.block() == 32 {
+        [(7, 32), (33, 288), (70, 896)]
+    } else {
+        [(7, 256), (33, 512), (70, 1280)]
+    }
 }
 
 #[test]
@@ -61,12 +69,17 @@ fn every_kernel_agrees_with_plain_loops_and_all_to_the_bit() {
                                 let largest = x.iter().fold(0.0, |l: f32, x| l.max(x.abs()));
                                 for (w, x) in w.iter().zip(x) {
                                     sum += f64::from(*w) * f64::from(*x);
-                                    // A code's magnitude may be far above its weight's: 2⁻¹ bounds scale times code here.
-                                    allowed += f64::from(w.abs() * largest) / 65278.0 + f64::from(x.abs()) * 8e-5;
+                                    // A code's magnitude may be far above its weight's: 2⁻¹ bounds
+                                    // scale times code here.
+                                    allowed += f64::from(w.abs() * largest) / 65278.0
+                                        + f64::from(x.abs()) * 8e-5;
                                 }
                             }
                             let got = f64::from(y[t * rows + r]);
-                            assert!((got - sum).abs() <= allowed, "{format:?} {n} {t} {r}: {got}, not {sum}±{allowed}");
+                            assert!(
+                                (got - sum).abs() <= allowed,
+                                "{format:?} {n} {t} {r}: {got}, not {sum}±{allowed}"
+                            );
                         }
                     }
                     first = Some(y);
@@ -89,10 +102,16 @@ fn the_gradient_is_the_transposed_product() {
                 w.multiply_transposed(&g, n, &mut out).unwrap();
                 for (g, out) in g.chunks(rows).zip(out.chunks(columns)) {
                     for (c, out) in out.iter().enumerate() {
-                        let terms =
-                            g.iter().enumerate().map(|(r, g)| f64::from(*g) * f64::from(weights[r * columns + c]));
-                        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
-                        assert!((f64::from(*out) - sum).abs() <= 1e-5 * size, "{format:?} {c}: {out}, not {sum}");
+                        let terms = g
+                            .iter()
+                            .enumerate()
+                            .map(|(r, g)| f64::from(*g) * f64::from(weights[r * columns + c]));
+                        let (sum, size) =
+                            terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                        assert!(
+                            (f64::from(*out) - sum).abs() <= 1e-5 * size,
+                            "{format:?} {c}: {out}, not {sum}"
+                        );
                     }
                 }
             }

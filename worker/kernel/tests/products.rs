@@ -1,5 +1,6 @@
-//! Every kernel family and entry point against plain f64 loops on random shapes with tails, and the promises about bits:
-//! the same from every int8 kernel, whatever the number of threads and of tokens.
+//! Every kernel family and entry point against plain f64 loops on random shapes with tails, and the
+//! promises about bits: the same from every int8 kernel, whatever the number of threads and of
+//! tokens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // Clippy knows test functions, not their helpers.
 
 use proptest::prelude::*;
@@ -9,7 +10,9 @@ use uspx_kernel::{Isa, KernelError, Matrix};
 
 /// Values over some orders of magnitude, as activations have.
 fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| rng.random_range(-1.0_f32..1.0) * 2.0_f32.powi(rng.random_range(-6..7))).collect()
+    (0..count)
+        .map(|_| rng.random_range(-1.0_f32..1.0) * 2.0_f32.powi(rng.random_range(-6..7)))
+        .collect()
 }
 
 fn mxfp4(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Matrix {
@@ -64,7 +67,11 @@ fn check(w: &Matrix, n: usize, rng: &mut ChaCha8Rng) {
     let mut plain = vec![f32::NAN; n * rows];
     w.multiply_f32(&x, n, &mut plain).unwrap();
     for (y, e) in plain.iter().zip(&forward) {
-        assert!((f64::from(*y) - e.sum).abs() <= 2e-6 * e.size, "{w:?} f32 n {n}: {y} for {}", e.sum);
+        assert!(
+            (f64::from(*y) - e.sum).abs() <= 2e-6 * e.size,
+            "{w:?} f32 n {n}: {y} for {}",
+            e.sum
+        );
     }
     for isa in Isa::available() {
         // Two pieces of bf16 are off by 2^-16 at most, f32 sums of a few hundred terms by less.
@@ -74,7 +81,11 @@ fn check(w: &Matrix, n: usize, rng: &mut ChaCha8Rng) {
         w.multiply_with(isa, &x, n, &mut y).unwrap();
         for (y, e) in y.iter().zip(&forward) {
             let allowed = if int8 { 2e-6 * e.size + 1.01 * e.rounding } else { 1.6e-5 * e.size };
-            assert!((f64::from(*y) - e.sum).abs() <= allowed, "{w:?} {isa:?} n {n}: {y} for {}", e.sum);
+            assert!(
+                (f64::from(*y) - e.sum).abs() <= allowed,
+                "{w:?} {isa:?} n {n}: {y} for {}",
+                e.sum
+            );
         }
         let mut out = vec![f32::NAN; n * columns];
         w.multiply_transposed_with(isa, &g, n, &mut out).unwrap();
@@ -148,7 +159,9 @@ fn no_bit_depends_on_the_number_of_threads() {
         let n = 75;
         let (x, g) = (random(rng, n * w.columns()), random(rng, n * w.rows()));
         for isa in Isa::available() {
-            let pools = [1, 2, 5].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+            let pools = [1, 2, 5].map(|threads| {
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+            });
             let results = pools.map(|pool| pool.install(|| both(&w, isa, &x, &g, n)));
             assert!(results.iter().all(|result| *result == results[0]), "{w:?} {isa:?}");
         }
@@ -169,7 +182,8 @@ fn no_bit_depends_on_the_other_tokens() {
             }
             let (y, out) = both(&w, isa, &x, &g, n);
             for token in [0, 17, 49] {
-                let (x, g) = (&x[token * w.columns()..][..w.columns()], &g[token * w.rows()..][..w.rows()]);
+                let (x, g) =
+                    (&x[token * w.columns()..][..w.columns()], &g[token * w.rows()..][..w.rows()]);
                 let (y_alone, out_alone) = both(&w, isa, x, g, 1);
                 assert!(y_alone == y[token * w.rows()..][..w.rows()], "{w:?} {isa:?} {token}");
                 assert!(!exact_backward || out_alone == out[token * w.columns()..][..w.columns()]);
@@ -183,7 +197,9 @@ fn nan_and_infinity_come_out_in_their_token_alone() {
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
     for w in [mxfp4(rng, 100, 160), bf16(rng, 100, 157)] {
         let n = 40;
-        for (bad, quiet) in [(f32::NAN, true), (f32::from_bits(0x7f80_0001), true), (f32::INFINITY, false)] {
+        for (bad, quiet) in
+            [(f32::NAN, true), (f32::from_bits(0x7f80_0001), true), (f32::INFINITY, false)]
+        {
             let (mut x, mut g) = (random(rng, n * w.columns()), random(rng, n * w.rows()));
             x[20 * w.columns() + 77] = bad;
             g[20 * w.rows() + 77] = bad;
@@ -193,7 +209,10 @@ fn nan_and_infinity_come_out_in_their_token_alone() {
                     for (i, value) in values.into_iter().map(f32::from_bits).enumerate() {
                         let hit = i / width == 20;
                         let shown = if quiet { value.is_nan() } else { !value.is_finite() };
-                        assert!(if hit { shown } else { value.is_finite() }, "{w:?} {isa:?} {bad} {i}: {value}");
+                        assert!(
+                            if hit { shown } else { value.is_finite() },
+                            "{w:?} {isa:?} {bad} {i}: {value}"
+                        );
                     }
                 }
             }
@@ -215,7 +234,9 @@ fn nan_weights_come_out_and_are_found() {
     values[7 * columns + 40] = f32::NAN;
     let also_bad = Matrix::bf16(rows, columns, bf16_bytes(&values)).unwrap();
     values[7 * columns + 40] = f32::NEG_INFINITY;
-    assert!(also_bad.has_nan() && Matrix::bf16(rows, columns, bf16_bytes(&values)).unwrap().has_nan());
+    assert!(
+        also_bad.has_nan() && Matrix::bf16(rows, columns, bf16_bytes(&values)).unwrap().has_nan()
+    );
     for (w, isa) in Isa::available().into_iter().flat_map(|isa| [(&bad, isa), (&also_bad, isa)]) {
         let n = 3;
         let mut y = vec![0.0; n * rows];
@@ -228,7 +249,8 @@ fn nan_weights_come_out_and_are_found() {
 
 #[test]
 fn extreme_activations_keep_their_size() {
-    // Near the largest f32, where rounding up to bf16 would make an infinity; tiny; and a whole token of zeros.
+    // Near the largest f32, where rounding up to bf16 would make an infinity; tiny; and a whole
+    // token of zeros.
     let w = Matrix::bf16(2, 32, bf16_bytes(&[0.25; 64])).unwrap();
     let four = Matrix::mxfp4(2, 32, vec![0x11; 32], vec![126, 126]).unwrap();
     assert_eq!(w.expand(), four.expand());
@@ -239,7 +261,8 @@ fn extreme_activations_keep_their_size() {
                 values[3] = x;
                 let mut y = [f32::NAN; 2];
                 w.multiply_with(isa, &values, 1, &mut y).unwrap();
-                // Absolutely zero below 2^-100 in the int8 kernels, and never more than f32's last bits off elsewhere.
+                // Absolutely zero below 2^-100 in the int8 kernels, and never more than f32's last
+                // bits off elsewhere.
                 let close = |y: f32| (y - x * 0.25).abs() <= x * 0.25 * 2e-5;
                 assert!(y.iter().all(|y| close(*y)), "{w:?} {isa:?} {x}: {y:?}");
             }
@@ -247,7 +270,10 @@ fn extreme_activations_keep_their_size() {
             values[3] = f32::MAX;
             let mut y = [f32::NAN; 2];
             w.multiply_with(isa, &values, 1, &mut y).unwrap();
-            assert!(y.iter().all(|y| y.is_finite() && (y / (f32::MAX * 0.25) - 1.0).abs() < 2e-5), "{isa:?} {y:?}");
+            assert!(
+                y.iter().all(|y| y.is_finite() && (y / (f32::MAX * 0.25) - 1.0).abs() < 2e-5),
+                "{isa:?} {y:?}"
+            );
         }
     }
 }
@@ -257,8 +283,11 @@ fn mxfp4_expands_by_the_specification() {
     // OCP MX 1.0, E2M1: sign, two bits of exponent (bias 1), one of mantissa.
     let value = |code: u32| {
         let (exponent, mantissa) = ((code >> 1) & 3, f64::from(code & 1));
-        let size =
-            if exponent == 0 { mantissa / 2.0 } else { (1.0 + mantissa / 2.0) * 2_f64.powi(exponent as i32 - 1) };
+        let size = if exponent == 0 {
+            mantissa / 2.0
+        } else {
+            (1.0 + mantissa / 2.0) * 2_f64.powi(exponent as i32 - 1)
+        };
         if code & 8 == 0 { size } else { -size }
     };
     let mut blocks: Vec<u8> = (0..8).map(|i| (2 * i) | ((2 * i + 1) << 4)).collect();
@@ -274,7 +303,8 @@ fn mxfp4_expands_by_the_specification() {
 
 #[test]
 fn wrong_lengths_are_refused_with_their_remedy() {
-    let remedied = |error: KernelError, part: &str| assert!(error.to_string().contains(part), "{error}");
+    let remedied =
+        |error: KernelError, part: &str| assert!(error.to_string().contains(part), "{error}");
     remedied(Matrix::bf16(3, 5, vec![0; 29]).unwrap_err(), "30 bytes, but 29");
     remedied(Matrix::mxfp4(3, 48, vec![0; 72], vec![0; 3]).unwrap_err(), "multiple of 32");
     remedied(Matrix::mxfp4(3, 64, vec![0; 95], vec![0; 6]).unwrap_err(), "blocks");
@@ -284,8 +314,14 @@ fn wrong_lengths_are_refused_with_their_remedy() {
     assert_eq!((w.rows(), w.columns(), w.bytes()), (3, 5, 30));
     remedied(w.multiply(&[0.0; 9], 2, &mut [0.0; 6]).unwrap_err(), "x must hold 2 rows of 5");
     remedied(w.multiply(&[0.0; 10], 2, &mut [0.0; 5]).unwrap_err(), "y must hold 2 rows of 3");
-    remedied(w.multiply_transposed(&[0.0; 10], 2, &mut [0.0; 10]).unwrap_err(), "g must hold 2 rows of 3");
-    remedied(w.multiply_transposed(&[0.0; 6], 2, &mut [0.0; 9]).unwrap_err(), "out must hold 2 rows of 5");
+    remedied(
+        w.multiply_transposed(&[0.0; 10], 2, &mut [0.0; 10]).unwrap_err(),
+        "g must hold 2 rows of 3",
+    );
+    remedied(
+        w.multiply_transposed(&[0.0; 6], 2, &mut [0.0; 9]).unwrap_err(),
+        "out must hold 2 rows of 5",
+    );
     w.multiply(&[], 0, &mut []).unwrap();
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.supported()) {
         remedied(w.multiply_with(isa, &[0.0; 5], 1, &mut [0.0; 3]).unwrap_err(), isa.name());

@@ -44,8 +44,8 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// Response tokens of each sequence.
     pub responses: Vec<usize>,
-    /// For each of the N rows: which sequence, and whether it is a response token. A shared row is of the first sequence
-    /// that has it.
+    /// For each of the N rows: which sequence, and whether it is a response token. A shared row is
+    /// of the first sequence that has it.
     pub place: Vec<(u32, bool)>,
     /// Where each sequence's rows are.
     pub spans: Vec<Span>,
@@ -55,7 +55,8 @@ pub struct Batch {
 type Trie = HashMap<(Option<u32>, u32), u32>;
 
 impl Batch {
-    /// Packs `sequences`, every token a row of its own: for what is measured or differentiated row by row.
+    /// Packs `sequences`, every token a row of its own: for what is measured or differentiated row
+    /// by row.
     ///
     /// # Errors
     /// An empty sequence, or an answer with no token before it.
@@ -63,8 +64,8 @@ impl Batch {
         Self::pack(sequences, None)
     }
 
-    /// Packs `sequences`, prompts that begin alike sharing the rows of their common beginning: under causal attention
-    /// these are the same in all of them. No response token shares its row.
+    /// Packs `sequences`, prompts that begin alike sharing the rows of their common beginning:
+    /// under causal attention these are the same in all of them. No response token shares its row.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -83,7 +84,9 @@ impl Batch {
     fn push(&mut self, at: u32, sequence: &Sequence, trie: Option<&mut Trie>) -> Result<()> {
         let start = sequence.response_start;
         if sequence.ids.is_empty() || (start == 0 && sequence.response_len() > 0) {
-            return Err(ModelError::Request("a sequence needs at least one token before its answer".into()));
+            return Err(ModelError::Request(
+                "a sequence needs at least one token before its answer".into(),
+            ));
         }
         let base = self.ids.len() as u32;
         let prefix = trie.map(|trie| shared(trie, sequence, base)).unwrap_or_default();
@@ -112,7 +115,8 @@ impl Batch {
     }
 }
 
-/// The rows that hold the beginning of `sequence` already; the rest of its prompt is entered, its rows from `base`.
+/// The rows that hold the beginning of `sequence` already; the rest of its prompt is entered, its
+/// rows from `base`.
 fn shared(trie: &mut Trie, sequence: &Sequence, base: u32) -> Vec<u32> {
     let mut rows = Vec::new();
     let mut last = None;
@@ -154,7 +158,8 @@ impl Span {
     }
 }
 
-/// Groups of sequence indices, each of at most `budget` tokens when padded to its longest (one sequence at least).
+/// Groups of sequence indices, each of at most `budget` tokens when padded to its longest (one
+/// sequence at least).
 ///
 /// Sequences of like length share a group, so little is padded.
 pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
@@ -203,7 +208,8 @@ mod tests {
     #[test]
     fn prompts_that_begin_alike_share_rows_and_answers_never_do() {
         let of = |ids: &[u32], response_start| Sequence { ids: ids.to_vec(), response_start };
-        let all = [of(&[1, 2, 3, 9], 3), of(&[1, 2, 4, 9], 3), of(&[1, 2, 3, 9], 3), of(&[1, 2], 2)];
+        let all =
+            [of(&[1, 2, 3, 9], 3), of(&[1, 2, 4, 9], 3), of(&[1, 2, 3, 9], 3), of(&[1, 2], 2)];
         let batch = Batch::sharing(&all.each_ref()).unwrap();
         assert_eq!(batch.ids, vec![1, 2, 3, 9, 4, 9, 9, 2]);
         assert_eq!(batch.spans[1], Span { prefix: vec![0, 1], queries: 4..6, first: 2 });
@@ -212,7 +218,8 @@ mod tests {
         assert_eq!(batch.predicting, vec![2, 4, 2]);
         assert_eq!(batch.last_rows(), vec![3, 5, 6, 7]);
         for (span, sequence) in batch.spans.iter().zip(&all) {
-            let ids: Vec<u32> = (0..span.len()).map(|p| batch.ids[span.row(p).unwrap() as usize]).collect();
+            let ids: Vec<u32> =
+                (0..span.len()).map(|p| batch.ids[span.row(p).unwrap() as usize]).collect();
             assert_eq!(ids, sequence.ids);
         }
     }

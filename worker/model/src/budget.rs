@@ -22,7 +22,7 @@ const LEAST: usize = 64;
 
 /// What is kept of a batch's pass beyond one layer's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum Workload {
     /// Nothing: trace, evaluation.
     Forward,
     /// One layer's activations with their gradients.
@@ -36,7 +36,8 @@ pub struct Plan {
     pub holding: Holding,
     /// Tokens run together.
     pub batch_tokens: usize,
-    /// Bytes of residual streams kept in memory at layer boundaries; the rest goes to a temporary file.
+    /// Bytes of residual streams kept in memory at layer boundaries; the rest goes to a temporary
+    /// file.
     pub boundaries: usize,
     /// Bytes that the weights take.
     pub weights: u64,
@@ -47,9 +48,14 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let mode = if self.holding == Holding::Streamed { "streamed from the file" } else { "in memory" };
+        let mode =
+            if self.holding == Holding::Streamed { "streamed from the file" } else { "in memory" };
         let (weights, budget) = (gib(self.weights), gib(self.budget));
-        write!(f, "weights {mode} ({weights:.2} GiB), {} tokens a batch, of {budget:.2} GiB", self.batch_tokens)
+        write!(
+            f,
+            "weights {mode} ({weights:.2} GiB), {} tokens a batch, of {budget:.2} GiB",
+            self.batch_tokens
+        )
     }
 }
 
@@ -78,18 +84,27 @@ impl Demands {
         let kv = (config.kv_heads * config.head_dim) as u64;
         let attention = 2 * hidden * (2 * query + 2 * kv);
         let panel = 8192.min(config.vocab as u64);
-        // (weights at once, values per token) of an MLP. A token's experts are run one after another, and an even spread
-        // of a batch over them is not to be counted on.
+        // (weights at once, values per token) of an MLP. A token's experts are run one after
+        // another, and an even spread of a batch over them is not to be counted on.
         let mlp = |mlp: &Mlp| match mlp {
             Mlp::Dense { inner } => (6 * hidden * *inner as u64, 4 * *inner as u64 + hidden),
             Mlp::Experts(m) => {
                 let values = 3 * hidden * m.inner as u64;
-                let bytes = if config.quantisation == Quantisation::Mxfp4 { values * 17 / 32 } else { values * 2 };
+                let bytes = if config.quantisation == Quantisation::Mxfp4 {
+                    values * 17 / 32
+                } else {
+                    values * 2
+                };
                 let busiest = (4 * m.top_k).min(m.experts) as u64;
-                (2 * bytes, (4 * m.inner as u64 + 2 * hidden) * busiest / m.experts as u64 + 2 * m.experts as u64)
+                (
+                    2 * bytes,
+                    (4 * m.inner as u64 + 2 * hidden) * busiest / m.experts as u64
+                        + 2 * m.experts as u64,
+                )
             }
         };
-        let (weights, values) = config.mlps.iter().map(mlp).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+        let (weights, values) =
+            config.mlps.iter().map(mlp).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
         Self {
             resident: stored,
             streamed: attention + weights + 2 * panel * hidden,
@@ -101,8 +116,8 @@ impl Demands {
     ///
     /// # Errors
     /// A budget too small for even the smallest streamed batch.
-    pub fn plan(&self, budget: u64, work: Work, stream: bool, device: &Device) -> Result<Plan> {
-        let token = if work == Work::Backward { 5 * self.token } else { self.token };
+    pub fn plan(&self, budget: u64, work: Workload, stream: bool, device: &Device) -> Result<Plan> {
+        let token = if work == Workload::Backward { 5 * self.token } else { self.token };
         let least = LEAST as u64 * token;
         let fits = self.resident + self.resident / 16 + BASE + 4 * least <= budget;
         let holding = if stream || !fits { Holding::Streamed } else { Holding::Stored };
@@ -118,7 +133,8 @@ impl Demands {
             _ => ENOUGH_HELD,
         };
         // A quarter for boundaries and for what an allocator does not give back at once.
-        let batch_tokens = ((left - left / 4) / token).min(enough as u64).max(LEAST as u64) as usize;
+        let batch_tokens =
+            ((left - left / 4) / token).min(enough as u64).max(LEAST as u64) as usize;
         Ok(Plan { holding, batch_tokens, boundaries: (left / 8) as usize, weights, budget })
     }
 }
@@ -130,7 +146,8 @@ mod tests {
     /// gpt-oss-20b.
     fn large() -> Demands {
         let mut config: serde_json::Value =
-            serde_json::from_str(include_str!("../../../cli/assets/nano/teacher/config.json")).unwrap();
+            serde_json::from_str(include_str!("../../../cli/assets/nano/teacher/config.json"))
+                .unwrap();
         for (key, value) in [
             ("hidden_size", 2880),
             ("intermediate_size", 2880),
@@ -149,7 +166,9 @@ mod tests {
 
     #[test]
     fn what_fits_is_held_and_what_does_not_is_streamed() {
-        let plan = |gib: u64, stream| large().plan(gib << 30, Work::Forward, stream, &Device::Cpu).unwrap();
+        let plan = |gib: u64, stream| {
+            large().plan(gib << 30, Workload::Forward, stream, &Device::Cpu).unwrap()
+        };
         assert_eq!(plan(24, false).holding, Holding::Stored);
         assert_eq!(plan(24, true).holding, Holding::Streamed);
         let (four, two) = (plan(4, false), plan(2, false));
@@ -159,7 +178,10 @@ mod tests {
 
     #[test]
     fn a_budget_below_the_least_is_refused_with_what_is_needed() {
-        let error = large().plan(200 << 20, Work::Backward, false, &Device::Cpu).unwrap_err().to_string();
+        let error = large()
+            .plan(200 << 20, Workload::Backward, false, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("MiB") && error.contains("--memory"), "{error}");
     }
 }

@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Cut, Mask, ModelShape, Unit, UnitKind};
 
-/// What a banned expert's logit is set to, as in transformers' own masking. The router picks the next one, and the
-/// softmax over the new choice renormalises by itself.
+/// What a banned expert's logit is set to, as in transformers' own masking. The router picks the
+/// next one, and the softmax over the new choice renormalises by itself.
 const BANNED: f32 = -1e9;
 
 /// The kinds of unit that can be taken out.
@@ -28,7 +28,8 @@ impl CutTaps {
     /// The taps of `cut` on a model of this shape.
     ///
     /// # Errors
-    /// The cut names units that the model lacks, or bans more experts than the router can do without.
+    /// The cut names units that the model lacks, or bans more experts than the router can do
+    /// without.
     pub fn new(cut: &Cut, shape: &ModelShape, device: &Device) -> Result<Self> {
         match cut {
             Cut::Unit(unit) => Self::of_units(&[*unit], shape, device),
@@ -67,8 +68,15 @@ impl CutTaps {
         Ok(this)
     }
 
-    fn router(&mut self, layer: u32, units: &[Unit], shape: &ModelShape, device: &Device) -> Result<()> {
-        let (width, floor) = (shape.width(UnitKind::Expert, layer), shape.floor(UnitKind::Expert, layer));
+    fn router(
+        &mut self,
+        layer: u32,
+        units: &[Unit],
+        shape: &ModelShape,
+        device: &Device,
+    ) -> Result<()> {
+        let (width, floor) =
+            (shape.width(UnitKind::Expert, layer), shape.floor(UnitKind::Expert, layer));
         let gone = gone((UnitKind::Expert, layer), units);
         if gone.is_empty() {
             return Ok(());
@@ -120,7 +128,8 @@ fn marked(width: u32, gone: &BTreeSet<u32>, stays: f32, goes: f32) -> Vec<f32> {
 impl Taps for CutTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            // A ban must win whatever the logit was, so it replaces the logit rather than being added to it.
+            // A ban must win whatever the logit was, so it replaces the logit rather than being
+            // added to it.
             Site::Router { layer } => match self.router.get(&layer) {
                 Some(bias) => {
                     let bias = bias.to_dtype(value.dtype())?.broadcast_as(value.shape())?;
@@ -128,7 +137,7 @@ impl Taps for CutTaps {
                 }
                 None => Ok(None),
             },
-            Site::Heads { layer } => scaled(self.heads.get(&layer), value),
+            Site::Z { layer } => scaled(self.heads.get(&layer), value),
             Site::Channels { layer } => scaled(self.channels.get(&layer), value),
             _ => Ok(None),
         }

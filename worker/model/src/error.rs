@@ -76,7 +76,9 @@ impl ModelError {
     pub fn located(self, path: &Path) -> Self {
         match self {
             Self::Config(reason) => Self::malformed(path, reason),
-            Self::Tensor { name, reason } => Self::malformed(path, format!("tensor `{name}` {reason}")),
+            Self::Tensor { name, reason } => {
+                Self::malformed(path, format!("tensor `{name}` {reason}"))
+            }
             other => other,
         }
     }

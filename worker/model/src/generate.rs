@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::batch::{Batch, Sequence};
-use crate::chat::{Answer, Bounds, Part, Reader};
+use crate::chat::{Bounds, Reader, Reply, ReplyPart};
 use crate::loaded::LoadedModel;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
@@ -34,13 +34,14 @@ pub fn generate(
     bounds: Bounds,
     choice: &mut Choice,
     taps: &mut dyn Taps,
-    on_token: &mut dyn FnMut(usize, u32, Part),
-) -> Result<Vec<Answer>> {
+    on_token: &mut dyn FnMut(usize, u32, ReplyPart),
+) -> Result<Vec<Reply>> {
     let readers = prompts.iter().map(|p| model.chat.reader(&p.ids, bounds)).collect();
     decode(model, prompts, readers, choice, taps, on_token)
 }
 
-/// Goes on with texts of any kind, at most `max_tokens` further: whatever comes until a token that ends a turn.
+/// Goes on with texts of any kind, at most `max_tokens` further: whatever comes until a token that
+/// ends a turn.
 ///
 /// # Errors
 /// Those of the tensor library and of the taps.
@@ -50,7 +51,7 @@ pub fn go_on(
     max_tokens: usize,
     choice: &mut Choice,
     taps: &mut dyn Taps,
-) -> Result<Vec<Answer>> {
+) -> Result<Vec<Reply>> {
     let readers = texts.iter().map(|_| model.chat.plain_reader(max_tokens)).collect();
     decode(model, texts, readers, choice, taps, &mut |_, _, _| {})
 }
@@ -61,14 +62,20 @@ fn decode(
     readers: Vec<Reader<'_>>,
     choice: &mut Choice,
     taps: &mut dyn Taps,
-    on_token: &mut dyn FnMut(usize, u32, Part),
-) -> Result<Vec<Answer>> {
+    on_token: &mut dyn FnMut(usize, u32, ReplyPart),
+) -> Result<Vec<Reply>> {
     let transformer = &model.transformer;
     let batch = Batch::new(prompts)?;
     let mut caches = transformer.kv_cache();
     let frame = transformer.frame(&batch)?;
     let layers = 0..transformer.layers();
-    let x = transformer.run(layers.clone(), transformer.embed(&batch.ids)?, &frame, Some(&mut caches), taps)?;
+    let x = transformer.run(
+        layers.clone(),
+        transformer.embed(&batch.ids)?,
+        &frame,
+        Some(&mut caches),
+        taps,
+    )?;
     let mut logits = transformer.logits(&x, &batch.last_rows())?;
 
     let mut decoding = Decoding::new(&batch, readers);
@@ -79,7 +86,13 @@ fn decode(
             break;
         }
         let frame = transformer.step_frame(&decoding.positions, &decoding.seen)?;
-        let x = transformer.run(layers.clone(), transformer.embed(&next)?, &frame, Some(&mut caches), taps)?;
+        let x = transformer.run(
+            layers.clone(),
+            transformer.embed(&next)?,
+            &frame,
+            Some(&mut caches),
+            taps,
+        )?;
         decoding.advance();
         let rows: Vec<u32> = (0..next.len() as u32).collect();
         logits = transformer.logits(&x, &rows)?;
@@ -107,8 +120,10 @@ impl<'a> Decoding<'a> {
         }
     }
 
-    fn take(&mut self, next: &[u32], on_token: &mut dyn FnMut(usize, u32, Part)) {
-        for (at, (reader, token)) in self.readers.iter_mut().zip(next).enumerate().filter(|(_, (r, _))| !r.is_done()) {
+    fn take(&mut self, next: &[u32], on_token: &mut dyn FnMut(usize, u32, ReplyPart)) {
+        for (at, (reader, token)) in
+            self.readers.iter_mut().zip(next).enumerate().filter(|(_, (r, _))| !r.is_done())
+        {
             on_token(at, *token, reader.take(*token));
         }
     }
@@ -138,11 +153,12 @@ fn pick(logits: &Tensor, choice: &mut Choice) -> Result<Vec<u32>> {
 /// Sequences decoded together by [`fill_references`] where weights are in memory.
 const LOCKSTEP: usize = 32;
 
-/// And where every step reads all of them from their file: the more answers share a step, the less is read.
+/// And where every step reads all of them from their file: the more answers share a step, the less
+/// is read.
 const LOCKSTEP_STREAMED: usize = 512;
 
-/// Gives every prompt without a reference the model's own greedy answer, within `bounds`. One whose answer never began
-/// keeps none, and is returned.
+/// Gives every prompt without a reference the model's own greedy answer, within `bounds`. One whose
+/// answer never began keeps none, and is returned.
 ///
 /// # Errors
 /// Those of [`generate`]; a stop by the keeper.
@@ -151,16 +167,18 @@ pub fn fill_references(
     prompts: &mut [Prompt],
     bounds: Bounds,
     taps: &mut dyn Taps,
-    pulse: &dyn crate::Pulse,
+    progress: &dyn crate::Progress,
 ) -> Result<Vec<Skipped>> {
     let mut open: Vec<&mut Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
     let total = open.len() as u64;
     let (mut done, mut unfinished) = (0, Vec::new());
     let together = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
     for group in open.chunks_mut(together) {
-        let asked: Vec<Sequence> = group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
+        let asked: Vec<Sequence> =
+            group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
         let asked: Vec<&Sequence> = asked.iter().collect();
-        let answers = generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
+        let answers =
+            generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter_mut().zip(answers) {
             match answer.skip_reason() {
                 Some(reason) => unfinished.push(Skipped { id: prompt.id.clone(), reason }),
@@ -168,7 +186,7 @@ pub fn fill_references(
             }
         }
         done += group.len() as u64;
-        pulse.beat(done, total)?;
+        progress.report(done, total)?;
     }
     Ok(unfinished)
 }

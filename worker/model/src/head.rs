@@ -1,7 +1,7 @@
 //! The output head: logits, and the loss of a vocabulary that is never laid out whole.
 
+use crate::custom_gradient::with_gradient;
 use crate::layers::weight::Weight;
-use crate::link::link;
 use crate::load::Source;
 use crate::placement::{Holding, Placement};
 use crate::{ModelError, Result};
@@ -35,7 +35,9 @@ impl Head {
             return Ok(Self::Whole(embedding.clone()));
         }
         if holding == Holding::Stored {
-            return Ok(Self::Panels(starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?));
+            return Ok(Self::Panels(
+                starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?,
+            ));
         }
         Ok(Self::Whole(source.head_rows(0..vocab)?.float()?))
     }
@@ -56,7 +58,9 @@ impl Head {
     fn each_panel(&self, f: &mut dyn FnMut(usize, &Weight) -> Result<()>) -> Result<()> {
         match self {
             Self::Whole(head) => f(0, &Weight::Float(head.clone())),
-            Self::Panels(panels) => (0..).step_by(PANEL).zip(panels).try_for_each(|(start, panel)| f(start, panel)),
+            Self::Panels(panels) => {
+                (0..).step_by(PANEL).zip(panels).try_for_each(|(start, panel)| f(start, panel))
+            }
             Self::InFile(source) => {
                 source.checkpoint.will_need(source.head_name());
                 starts(source.config.vocab).try_for_each(|start| f(start, &panel(source, start)?))
@@ -77,9 +81,9 @@ impl Head {
         }
     }
 
-    /// Negative log-likelihood of one target per row, in nats, `[rows]`; differentiable. Only a panel of the logits is
-    /// there at a time: their exponentials are summed as they come (Milakov & Gimelshein 2018), and made once more for
-    /// the gradient.
+    /// Negative log-likelihood of one target per row, in nats, `[rows]`; differentiable. Only a
+    /// panel of the logits is there at a time: their exponentials are summed as they come (Milakov
+    /// & Gimelshein 2018), and made once more for the gradient.
     pub fn nll(&self, x: &Tensor, targets: &[u32]) -> Result<Tensor> {
         let fixed = x.detach();
         let mut sums = LogSum::new(targets);
@@ -92,12 +96,18 @@ impl Head {
         let backward = move |x: &Tensor, _: &Tensor, grad: &Tensor| {
             head.nll_gradient(x, &targets, &sums, grad).map_err(candle_core::Error::wrap)
         };
-        // The link's value must be of x's type.
-        Ok(link("panelled-nll", x, y.to_dtype(x.dtype())?, backward)?)
+        // The value must be of x's type.
+        Ok(with_gradient("panelled-nll", x, y.to_dtype(x.dtype())?, backward)?)
     }
 
     /// Σ over panels of (softmax − one-hot)·W, each row times its gradient.
-    fn nll_gradient(&self, x: &Tensor, targets: &[u32], sums: &[f32], grad: &Tensor) -> Result<Tensor> {
+    fn nll_gradient(
+        &self,
+        x: &Tensor,
+        targets: &[u32],
+        sums: &[f32],
+        grad: &Tensor,
+    ) -> Result<Tensor> {
         let rows = targets.len();
         let sums = Tensor::from_slice(sums, (rows, 1), x.device())?;
         let grad = grad.to_dtype(DType::F32)?.reshape((rows, 1))?;
@@ -122,12 +132,13 @@ fn panel(source: &Source, start: usize) -> Result<Weight> {
     source.head_rows(start..(start + PANEL).min(source.config.vocab))
 }
 
-/// Where each row's target is in a panel of `width` from `start`, and −1 there, or 0 where it is in another panel:
-/// `[rows, 1]` both.
+/// Where each row's target is in a panel of `width` from `start`, and −1 there, or 0 where it is in
+/// another panel: `[rows, 1]` both.
 fn hits(targets: &[u32], start: usize, width: usize, device: &Device) -> Result<(Tensor, Tensor)> {
     let inside = |t: &u32| (*t as usize).checked_sub(start).filter(|at| *at < width);
     let places: Vec<u32> = targets.iter().map(|t| inside(t).unwrap_or(0) as u32).collect();
-    let minus: Vec<f32> = targets.iter().map(|t| if inside(t).is_some() { -1.0 } else { 0.0 }).collect();
+    let minus: Vec<f32> =
+        targets.iter().map(|t| if inside(t).is_some() { -1.0 } else { 0.0 }).collect();
     let shape = (targets.len(), 1);
     Ok((Tensor::from_vec(places, shape, device)?, Tensor::from_vec(minus, shape, device)?))
 }
@@ -152,14 +163,19 @@ impl LogSum {
         let largest: Vec<f32> = logits.max(D::Minus1)?.to_vec1()?;
         let shift = Tensor::from_slice(&largest, (largest.len(), 1), logits.device())?;
         let sums: Vec<f32> = logits.broadcast_sub(&shift)?.exp()?.sum(D::Minus1)?.to_vec1()?;
-        for ((own, sum), (new, new_sum)) in self.largest.iter_mut().zip(&mut self.sum).zip(largest.iter().zip(&sums)) {
+        for ((own, sum), (new, new_sum)) in
+            self.largest.iter_mut().zip(&mut self.sum).zip(largest.iter().zip(&sums))
+        {
             let higher = own.max(*new);
-            *sum = *sum * f64::from(*own - higher).exp() + f64::from(*new_sum) * f64::from(*new - higher).exp();
+            *sum = *sum * f64::from(*own - higher).exp()
+                + f64::from(*new_sum) * f64::from(*new - higher).exp();
             *own = higher;
         }
         let (rows, width) = logits.dims2()?;
-        let inside: Vec<Option<usize>> = self.targets.iter().map(|t| (*t as usize).checked_sub(start)).collect();
-        let ids: Vec<u32> = inside.iter().map(|at| at.filter(|at| *at < width).unwrap_or(0) as u32).collect();
+        let inside: Vec<Option<usize>> =
+            self.targets.iter().map(|t| (*t as usize).checked_sub(start)).collect();
+        let ids: Vec<u32> =
+            inside.iter().map(|at| at.filter(|at| *at < width).unwrap_or(0) as u32).collect();
         let picked = logits.gather(&Tensor::from_vec(ids, (rows, 1), logits.device())?, 1)?;
         let picked: Vec<f32> = picked.flatten_all()?.to_vec1()?;
         for ((own, at), value) in self.target.iter_mut().zip(inside).zip(picked) {
@@ -202,7 +218,9 @@ impl Embedding {
     /// Rows of the embedding, `[N, hidden]`.
     pub fn rows(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
         match self {
-            Self::Whole(table) => Ok(table.index_select(&Tensor::from_slice(ids, ids.len(), device)?, 0)?),
+            Self::Whole(table) => {
+                Ok(table.index_select(&Tensor::from_slice(ids, ids.len(), device)?, 0)?)
+            }
             Self::InFile(source) => {
                 let mut known: Vec<u32> = ids.to_vec();
                 known.sort_unstable();
@@ -210,7 +228,8 @@ impl Embedding {
                 let read = |id: &u32| source.embedding_rows(*id as usize..*id as usize + 1);
                 let table = Tensor::cat(&known.iter().map(read).collect::<Result<Vec<_>>>()?, 0)?;
                 let missing = || ModelError::Request("a token beyond the vocabulary".into());
-                let place = |id: &u32| known.binary_search(id).map(|at| at as u32).map_err(|_| missing());
+                let place =
+                    |id: &u32| known.binary_search(id).map(|at| at as u32).map_err(|_| missing());
                 let places: Vec<u32> = ids.iter().map(place).collect::<Result<_>>()?;
                 Ok(table.index_select(&Tensor::from_vec(places, ids.len(), device)?, 0)?)
             }

@@ -1,4 +1,5 @@
-//! What a checkpoint holds against what its configuration says: weights stored otherwise, and tensors that no layer uses.
+//! What a checkpoint holds against what its configuration says: weights stored otherwise, and
+//! tensors that no layer uses.
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mixture, Mlp, ModelConfig, Quantisation};
@@ -15,13 +16,19 @@ const COMPUTED: [&str; 2] = [".rotary_emb.inv_freq", ".self_attn.masked_bias"];
 /// # Errors
 /// They are: what is said, what is stored, and what to do.
 pub(crate) fn check_quantisation(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
-    for (layer, _) in config.mlps.iter().enumerate().filter(|(_, mlp)| matches!(mlp, Mlp::Experts(_))) {
+    for (layer, _) in
+        config.mlps.iter().enumerate().filter(|(_, mlp)| matches!(mlp, Mlp::Experts(_)))
+    {
         let experts = ExpertNames::find(checkpoint, layer).experts;
         let floats = checkpoint.type_name(&format!("{experts}.gate_up_proj"));
         let blocks = checkpoint.has(&format!("{experts}.gate_up_proj_blocks"));
         match (config.quantisation, floats) {
-            (Quantisation::Mxfp4, Some(stored)) if !blocks => return Err(said_but_not_stored(&stored)),
-            (Quantisation::None | Quantisation::Gptq, _) if blocks => return Err(stored_but_not_said()),
+            (Quantisation::Mxfp4, Some(stored)) if !blocks => {
+                return Err(said_but_not_stored(&stored));
+            }
+            (Quantisation::None | Quantisation::Gptq, _) if blocks => {
+                return Err(stored_but_not_said());
+            }
             _ => {}
         }
     }
@@ -56,19 +63,22 @@ fn stored_but_not_said() -> ModelError {
     )
 }
 
-/// The tensors that no layer uses, sorted. Those that change nothing are not among them: what is computed anew, and biases
-/// of zeros, which GPTQ's writers put beside every map.
+/// The tensors that no layer uses, sorted. Those that change nothing are not among them: what is
+/// computed anew, and biases of zeros, which GPTQ's writers put beside every map.
 pub(crate) fn unused(config: &ModelConfig, checkpoint: &Checkpoint) -> Vec<String> {
     let used = used(config, checkpoint);
     let harmless = |name: &str| {
-        COMPUTED.iter().any(|end| name.ends_with(end)) || (name.ends_with(".bias") && checkpoint.is_zero(name))
+        COMPUTED.iter().any(|end| name.ends_with(end))
+            || (name.ends_with(".bias") && checkpoint.is_zero(name))
     };
-    let names = checkpoint.names().into_iter().filter(|name| !used.contains(*name) && !harmless(name));
+    let names =
+        checkpoint.names().into_iter().filter(|name| !used.contains(*name) && !harmless(name));
     names.map(str::to_owned).collect()
 }
 
 fn used(config: &ModelConfig, checkpoint: &Checkpoint) -> HashSet<String> {
-    let mut used: HashSet<String> = [EMBEDDING, HEAD, "model.norm.weight"].map(str::to_owned).into();
+    let mut used: HashSet<String> =
+        [EMBEDDING, HEAD, "model.norm.weight"].map(str::to_owned).into();
     for (layer, mlp) in config.mlps.iter().enumerate() {
         attention(config, layer, &mut used);
         match mlp {
@@ -76,7 +86,9 @@ fn used(config: &ModelConfig, checkpoint: &Checkpoint) -> HashSet<String> {
                 let maps = [Projection::Gate, Projection::Up, Projection::Down];
                 used.extend(maps.map(|map| format!("{}.weight", map.path(layer))));
             }
-            Mlp::Experts(mixture) => experts(&ExpertNames::find(checkpoint, layer), mixture, &mut used),
+            Mlp::Experts(mixture) => {
+                experts(&ExpertNames::find(checkpoint, layer), mixture, &mut used)
+            }
         }
     }
     used
@@ -84,9 +96,13 @@ fn used(config: &ModelConfig, checkpoint: &Checkpoint) -> HashSet<String> {
 
 fn attention(config: &ModelConfig, layer: usize, used: &mut HashSet<String>) {
     let at = format!("model.layers.{layer}");
-    used.extend(["input_layernorm", "post_attention_layernorm"].map(|norm| format!("{at}.{norm}.weight")));
+    used.extend(
+        ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("{at}.{norm}.weight")),
+    );
     let (qkv, o) = (config.bias.qkv, config.bias.o);
-    for (map, bias) in [(Projection::Q, qkv), (Projection::K, qkv), (Projection::V, qkv), (Projection::O, o)] {
+    for (map, bias) in
+        [(Projection::Q, qkv), (Projection::K, qkv), (Projection::V, qkv), (Projection::O, o)]
+    {
         linear(&map.path(layer), bias, used);
     }
     if config.qk_norm {
@@ -113,8 +129,11 @@ fn experts(names: &ExpertNames, mixture: &Mixture, used: &mut HashSet<String>) {
         return;
     }
     for part in ["gate_up_proj", "down_proj"] {
-        let ends: &[&str] =
-            if mixture.bias { &["", "_blocks", "_scales", "_bias"] } else { &["", "_blocks", "_scales"] };
+        let ends: &[&str] = if mixture.bias {
+            &["", "_blocks", "_scales", "_bias"]
+        } else {
+            &["", "_blocks", "_scales"]
+        };
         used.extend(ends.iter().map(|end| format!("{at}.{part}{end}")));
     }
 }
@@ -130,7 +149,10 @@ mod tests {
     fn folders() -> Vec<std::path::PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let places = [root.join("tests/data/architectures"), root.join("cli/assets/nano")];
-        places.iter().flat_map(|p| std::fs::read_dir(p).unwrap().map(|entry| entry.unwrap().path())).collect()
+        places
+            .iter()
+            .flat_map(|p| std::fs::read_dir(p).unwrap().map(|entry| entry.unwrap().path()))
+            .collect()
     }
 
     #[test]
@@ -138,23 +160,35 @@ mod tests {
         for folder in folders() {
             let (config, unknown) = ModelConfig::open_with_remarks(&folder).unwrap();
             let unused = unused(&config, &Checkpoint::open(&folder).unwrap());
-            assert!(unused.is_empty() && unknown.is_empty(), "{}: {unused:?} {unknown:?}", folder.display());
+            assert!(
+                unused.is_empty() && unknown.is_empty(),
+                "{}: {unused:?} {unknown:?}",
+                folder.display()
+            );
         }
     }
 
     #[test]
     fn what_no_layer_uses_is_named_unless_it_changes_nothing() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/architectures/llama-bias");
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/architectures/llama-bias");
         let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
         let plain = text.replace("\"attention_bias\": true", "\"attention_bias\": false");
-        let names = unused(&ModelConfig::from_json(&plain).unwrap(), &Checkpoint::open(&folder).unwrap());
+        let names =
+            unused(&ModelConfig::from_json(&plain).unwrap(), &Checkpoint::open(&folder).unwrap());
         assert_eq!(names.len(), 8, "four biases in two layers: {names:?}");
-        let one = |value: f32| Tensor::full(value, 4, &Device::Cpu).and_then(|t| t.to_dtype(DType::F16)).unwrap();
+        let one = |value: f32| {
+            Tensor::full(value, 4, &Device::Cpu).and_then(|t| t.to_dtype(DType::F16)).unwrap()
+        };
         let at = "model.layers.0.mlp.down_proj.bias";
-        let with = |name: &str, value: f32| Checkpoint::in_memory(HashMap::from([(name.to_owned(), one(value))]));
+        let with = |name: &str, value: f32| {
+            Checkpoint::in_memory(HashMap::from([(name.to_owned(), one(value))]))
+        };
         let config = ModelConfig::from_json(&text).unwrap();
         assert!(unused(&config, &with(at, 0.0)).is_empty());
         assert_eq!(unused(&config, &with(at, 0.5)), [at]);
-        assert!(unused(&config, &with("model.layers.0.self_attn.rotary_emb.inv_freq", 0.5)).is_empty());
+        assert!(
+            unused(&config, &with("model.layers.0.self_attn.rotary_emb.inv_freq", 0.5)).is_empty()
+        );
     }
 }

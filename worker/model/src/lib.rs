@@ -1,11 +1,14 @@
-//! The instrumented model: one forward pass, parametrised by `config.json`, that serves every architecture.
+//! The instrumented model: one forward pass, parametrised by `config.json`, that serves every
+//! architecture.
 //!
-//! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its weights on disk) →
-//! `load` (which tensor goes where) → [`transformer`] (its [`layers`], block by block) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`].
-//! [`chat`] turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
+//! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its
+//! weights on disk) → `load` (which tensor goes where) → [`transformer`] (its [`layers`], block by
+//! block) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`]. [`chat`]
+//! turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
 //!
-//! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N, hidden]`; only attention
-//! pads them to a rectangle. Everything is differentiable; see [`link`] for how frozen weights cost no gradient.
+//! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N,
+//! hidden]`; only attention pads them to a rectangle. Everything is differentiable; see
+//! [`custom_gradient`] for how frozen weights cost no gradient.
 
 pub mod batch;
 pub mod budget;
@@ -17,21 +20,21 @@ mod cuda;
 #[cfg(not(feature = "cuda"))]
 #[path = "no_cuda.rs"]
 mod cuda;
+pub mod custom_gradient;
+mod custom_gradients;
 pub mod cuts;
 mod error;
 pub mod generate;
 mod head;
 mod inventory;
 pub mod layers;
-pub mod link;
-mod link_many;
 mod load;
 mod loaded;
 pub mod loss;
 mod names;
 mod passes;
 mod placement;
-mod pulse;
+mod progress;
 mod readable;
 mod spool;
 pub mod taps;
@@ -41,11 +44,12 @@ pub use error::ModelError;
 pub use loaded::{LoadedModel, batches, fingerprint};
 pub use passes::{Passes, PerPrompt};
 pub use placement::{Holding, Placement};
-pub use pulse::{NoPulse, Pulse};
+pub use progress::{NoProgress, Progress};
 pub use readable::Readable;
 pub use spool::Spool;
 
-/// Bytes that are free on a device with memory of its own; `None` where it has none or does not say.
+/// Bytes that are free on a device with memory of its own; `None` where it has none or does not
+/// say.
 pub fn device_memory(device: &candle_core::Device) -> Option<u64> {
     cuda::free_memory(device)
 }

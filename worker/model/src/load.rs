@@ -27,12 +27,16 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Checks `config` against what is stored. A head of its own wins over a configuration that ties it, as in
-    /// transformers, unless it holds the embedding's values.
+    /// Checks `config` against what is stored. A head of its own wins over a configuration that
+    /// ties it, as in transformers, unless it holds the embedding's values.
     ///
     /// # Errors
     /// Weights stored otherwise than `quantization_config` says.
-    pub fn new(checkpoint: Checkpoint, mut config: ModelConfig, placement: Placement) -> Result<Self> {
+    pub fn new(
+        checkpoint: Checkpoint,
+        mut config: ModelConfig,
+        placement: Placement,
+    ) -> Result<Self> {
         checkpoint.named(inventory::check_quantisation(&config, &checkpoint))?;
         if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
             let shape = [config.vocab, config.hidden];
@@ -65,10 +69,17 @@ impl Source {
     pub fn embedding_rows(&self, range: Range<usize>) -> Result<Tensor> {
         let (dtype, device) = self.on();
         let shape = [self.config.vocab, self.config.hidden];
-        self.checkpoint.named(self.checkpoint.float_part(self.embedding_name(), &shape, range, dtype, device))
+        self.checkpoint.named(self.checkpoint.float_part(
+            self.embedding_name(),
+            &shape,
+            range,
+            dtype,
+            device,
+        ))
     }
 
-    /// The name of the embedding. Where the two are tied, a file may have it under the head's name alone.
+    /// The name of the embedding. Where the two are tied, a file may have it under the head's name
+    /// alone.
     fn embedding_name(&self) -> &'static str {
         if self.config.tied && !self.checkpoint.has(EMBEDDING) { HEAD } else { EMBEDDING }
     }
@@ -81,11 +92,23 @@ impl Source {
     /// Rows of the output head.
     pub fn head_rows(&self, range: Range<usize>) -> Result<Weight> {
         let shape = [self.config.vocab, self.config.hidden];
-        self.checkpoint.named(self.checkpoint.weight(self.head_name(), &shape, range, self.packed(), self.on()))
+        self.checkpoint.named(self.checkpoint.weight(
+            self.head_name(),
+            &shape,
+            range,
+            self.packed(),
+            self.on(),
+        ))
     }
 
     fn weight(&self, name: &str, out: usize, into: usize) -> Result<Weight> {
-        self.checkpoint.named(self.checkpoint.weight(name, &[out, into], 0..out, self.packed(), self.on()))
+        self.checkpoint.named(self.checkpoint.weight(
+            name,
+            &[out, into],
+            0..out,
+            self.packed(),
+            self.on(),
+        ))
     }
 
     fn linear(&self, path: &str, out: usize, into: usize, bias: bool) -> Result<Linear> {
@@ -101,7 +124,8 @@ impl Source {
     /// One layer. Its experts come with it, or are read one at a time where the model is streamed.
     pub fn block(self: &Arc<Self>, layer: usize) -> Result<Block> {
         let missing = || ModelError::Request(format!("the model has no layer {layer}"));
-        let (window, mlp) = self.config.windows.get(layer).zip(self.config.mlps.get(layer)).ok_or_else(missing)?;
+        let (window, mlp) =
+            self.config.windows.get(layer).zip(self.config.mlps.get(layer)).ok_or_else(missing)?;
         let at = format!("model.layers.{layer}");
         let feed_forward = match *mlp {
             Mlp::Dense { inner } => FeedForward::Dense(Box::new(self.dense(layer, inner)?)),
@@ -121,7 +145,10 @@ impl Source {
         let map = |p: Projection, out, into, bias| self.linear(&p.path(layer), out, into, bias);
         let at = format!("model.layers.{layer}.self_attn");
         let qk_norm = || -> Result<_> {
-            Ok((self.norm(&format!("{at}.q_norm"), c.head_dim)?, self.norm(&format!("{at}.k_norm"), c.head_dim)?))
+            Ok((
+                self.norm(&format!("{at}.q_norm"), c.head_dim)?,
+                self.norm(&format!("{at}.k_norm"), c.head_dim)?,
+            ))
         };
         Ok(Attention {
             q: map(Projection::Q, query, c.hidden, c.bias.qkv)?,
@@ -148,11 +175,14 @@ impl Source {
 
     fn experts(self: &Arc<Self>, layer: usize, mixture: Mixture) -> Result<Experts> {
         let names = ExpertNames::find(&self.checkpoint, layer);
-        let router = self.linear(&names.router, mixture.experts, self.config.hidden, mixture.bias)?;
+        let router =
+            self.linear(&names.router, mixture.experts, self.config.hidden, mixture.bias)?;
         let in_file = InFile { source: self.clone(), names, mixture };
         let source: Box<dyn ExpertSource> = match self.placement.holding {
             Holding::Streamed => Box::new(in_file),
-            _ => Box::new((0..mixture.experts).map(|e| in_file.read(e)).collect::<Result<Vec<_>>>()?),
+            _ => {
+                Box::new((0..mixture.experts).map(|e| in_file.read(e)).collect::<Result<Vec<_>>>()?)
+            }
         };
         Ok(Experts { router, source, mixture })
     }
@@ -184,19 +214,30 @@ impl InFile {
     /// Every map a tensor of its own.
     fn apart(&self, index: usize) -> Result<Expert> {
         let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
-        let [gate, up, down] = self.names.parts.map(|part| format!("{}.{index}.{part}", self.names.experts));
+        let [gate, up, down] =
+            self.names.parts.map(|part| format!("{}.{index}.{part}", self.names.experts));
         let map = |path: &str, out, into| self.source.linear(path, out, into, self.mixture.bias);
-        let first = FirstMaps::Apart { gate: map(&gate, inner, hidden)?, up: map(&up, inner, hidden)? };
+        let first =
+            FirstMaps::Apart { gate: map(&gate, inner, hidden)?, up: map(&up, inner, hidden)? };
         Ok(Expert { first, down: map(&down, hidden, inner)? })
     }
 
-    fn stacked(&self, part: &str, form: Form, index: usize, out: usize, into: usize) -> Result<Linear> {
+    fn stacked(
+        &self,
+        part: &str,
+        form: Form,
+        index: usize,
+        out: usize,
+        into: usize,
+    ) -> Result<Linear> {
         let (source, experts) = (&self.source, self.mixture.experts);
         let name = format!("{}.{part}", self.names.experts);
         let stacked = Stacked { name: &name, experts, out, into, form };
         let (dtype, device) = source.on();
         let weight = match form {
-            Form::Mxfp4 if source.on_cuda() => source.checkpoint.device_expert(&stacked, index, device),
+            Form::Mxfp4 if source.on_cuda() => {
+                source.checkpoint.device_expert(&stacked, index, device)
+            }
             _ => source.checkpoint.expert(&stacked, index, source.packed(), source.on()),
         };
         let weight = source.checkpoint.named(weight)?;
@@ -208,19 +249,26 @@ impl InFile {
         Ok(Linear::new(weight, self.mixture.bias.then(bias).transpose()?))
     }
 
-    /// gpt-oss: gate and up rows in turns; floats are stored in × out.
+    /// gpt-oss: gate and up rows interleaved; floats are stored in × out.
     fn in_turns(&self, index: usize) -> Result<Expert> {
         let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
         let mxfp4 = self.source.config.quantisation == Quantisation::Mxfp4;
         let form = if mxfp4 { Form::Mxfp4 } else { Form::InOut };
-        let first = FirstMaps::InTurns(self.stacked("gate_up_proj", form, index, 2 * inner, hidden)?);
+        let first =
+            FirstMaps::InTurns(self.stacked("gate_up_proj", form, index, 2 * inner, hidden)?);
         Ok(Expert { first, down: self.stacked("down_proj", form, index, hidden, inner)? })
     }
 
     /// transformers 5: all gate rows, then all up rows.
     fn halves(&self, index: usize) -> Result<Expert> {
         let (hidden, inner) = (self.source.config.hidden, self.mixture.inner);
-        let first = FirstMaps::Halves(self.stacked("gate_up_proj", Form::OutIn, index, 2 * inner, hidden)?);
+        let first = FirstMaps::Halves(self.stacked(
+            "gate_up_proj",
+            Form::OutIn,
+            index,
+            2 * inner,
+            hidden,
+        )?);
         Ok(Expert { first, down: self.stacked("down_proj", Form::OutIn, index, hidden, inner)? })
     }
 }

@@ -65,13 +65,16 @@ impl LoadedModel {
             return Err(ModelError::malformed(folder.join("config.json"), reason));
         }
         let (tied, unused) = (config.tied, inventory::unused(&config, &checkpoint));
-        let transformer = Transformer::load(config, checkpoint, placement).map_err(|e| e.located(folder))?;
+        let transformer =
+            Transformer::load(config, checkpoint, placement).map_err(|e| e.located(folder))?;
         let mut remarks = vec![
             named("config.json has keys that are not known here and not read", &unknown),
             named("the weights hold tensors that the model of config.json does not use", &unused),
         ];
         if tied != transformer.config().tied {
-            remarks.push(Some("the output head is used as it is stored, though config.json ties it".to_owned()));
+            remarks.push(Some(
+                "the output head is used as it is stored, though config.json ties it".to_owned(),
+            ));
         }
         if [SINGLE, INDEX].iter().all(|name| folder.join(name).exists()) {
             remarks.push(Some(format!("{SINGLE} is read, {INDEX} beside it is not")));
@@ -113,8 +116,8 @@ pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>,
     pack(&lengths, tokens).into_iter().map(build).collect()
 }
 
-/// The digest of a folder's weights, configuration and all that determines its tokens (tokenizer, template, special
-/// tokens), whatever the folder is called.
+/// The digest of a folder's weights, configuration and all that determines its tokens (tokenizer,
+/// template, special tokens), whatever the folder is called.
 ///
 /// # Errors
 /// A file that cannot be read.

@@ -19,7 +19,8 @@ pub fn token_nll(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
 /// # Errors
 /// Those of the tensor library.
 pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
-    let logits = if logits.dtype() == DType::F64 { logits.clone() } else { logits.to_dtype(DType::F32)? };
+    let logits =
+        if logits.dtype() == DType::F64 { logits.clone() } else { logits.to_dtype(DType::F32)? };
     Ok(candle_nn::ops::log_softmax(&logits, D::Minus1)?)
 }
 

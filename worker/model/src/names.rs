@@ -29,8 +29,11 @@ impl ExpertNames {
         let [router, gate] = router;
         let router = if checkpoint.has(&format!("{router}.weight")) { router } else { gate };
         let experts = format!("{block}.experts");
-        let stacked = ["", "_blocks"].iter().any(|end| checkpoint.has(&format!("{experts}.gate_up_proj{end}")));
-        let parts = if mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
+        let stacked = ["", "_blocks"]
+            .iter()
+            .any(|end| checkpoint.has(&format!("{experts}.gate_up_proj{end}")));
+        let parts =
+            if mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
         Self { router, experts, stacked, parts }
     }
 }

@@ -16,7 +16,12 @@ pub(crate) fn attends(_: &Tensor, _: usize) -> bool {
     false
 }
 
-pub(crate) fn attend(_: [&Tensor; 3], _: &Ragged, _: Option<&Tensor>, _: Option<usize>) -> Result<Tensor> {
+pub(crate) fn attend(
+    _: [&Tensor; 3],
+    _: &Ragged,
+    _: Option<&Tensor>,
+    _: Option<usize>,
+) -> Result<Tensor> {
     absent()
 }
 

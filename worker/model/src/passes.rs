@@ -1,7 +1,8 @@
 //! What a model's runs have cost so far, counted where layers run.
 //!
-//! Methods are compared by *forward-equivalents*: layers run ÷ layers of the model, per prompt. Where prompts share rows
-//! or a batch, each counts all the same: what is compared is the method, not the packing.
+//! Methods are compared by *forward-equivalents*: layers run ÷ layers of the model, per prompt.
+//! Where prompts share rows or a batch, each counts all the same: what is compared is the method,
+//! not the packing.
 
 use crate::layers::frame::Frame;
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Layers that went by, one for every sequence that was in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Passes {
-    /// Layers run. A part of a layer counts as all of it, and one that is run again for its gradient counts again.
+    /// Layers run. A part of a layer counts as all of it, and one that is run again for its
+    /// gradient counts again.
     pub forward: u64,
-    /// Layers that [`Transformer::backward`](crate::transformer::Transformer::backward) went through.
+    /// Layers that [`Transformer::backward`](crate::transformer::Transformer::backward) went
+    /// through.
     pub backward: u64,
 }
 
@@ -62,7 +65,8 @@ impl Meter {
 
     /// The counts as they stand.
     pub(crate) fn read(&self) -> Passes {
-        let [forward, backward] = [&self.0.forward, &self.0.backward].map(|c| c.load(Ordering::Relaxed));
+        let [forward, backward] =
+            [&self.0.forward, &self.0.backward].map(|c| c.load(Ordering::Relaxed));
         Passes { forward, backward }
     }
 }
@@ -73,7 +77,8 @@ mod tests {
 
     #[test]
     fn passes_are_spread_over_layers_and_prompts() {
-        let (before, after) = (Passes { forward: 12, backward: 4 }, Passes { forward: 42, backward: 16 });
+        let (before, after) =
+            (Passes { forward: 12, backward: 4 }, Passes { forward: 42, backward: 16 });
         let cost = after.since(before).per_prompt(4, 3);
         assert_eq!(cost, PerPrompt { forwards: 2.5, backwards: 1.0 });
         assert_eq!(Passes::default().per_prompt(4, 0), PerPrompt { forwards: 0.0, backwards: 0.0 });

@@ -5,11 +5,13 @@ use candle_core::{DType, Device};
 /// Where a model's weights are kept, and as what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holding {
-    /// In memory, every weight expanded to the type that is computed with: for training and exporting.
+    /// In memory, every weight expanded to the type that is computed with: for training and
+    /// exporting.
     Floats,
     /// In memory as they are stored (bf16, MXFP4), where this device has a kernel for that.
     Stored,
-    /// In their file; a layer, and of its experts one at a time, is read when it is needed and then dropped.
+    /// In their file; a layer, and of its experts one at a time, is read when it is needed and then
+    /// dropped.
     Streamed,
 }
 
@@ -22,7 +24,8 @@ pub struct Placement {
     pub device: Device,
     /// Where weights are kept.
     pub holding: Holding,
-    /// Bytes of residual streams that a pass may keep in memory at layer boundaries; the rest goes to a temporary file.
+    /// Bytes of residual streams that a pass may keep in memory at layer boundaries; the rest goes
+    /// to a temporary file.
     pub boundaries: usize,
 }
 

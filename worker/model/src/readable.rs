@@ -1,4 +1,5 @@
-//! Which prompts a model can run. One that it cannot is left out alone, with its reason; the others of its batch go on.
+//! Which prompts a model can run. One that it cannot is left out alone, with its reason; the others
+//! of its batch go on.
 
 use crate::batch::Sequence;
 use crate::{LoadedModel, ModelError, Result};
@@ -11,12 +12,13 @@ pub struct Readable {
     pub prompts: Vec<Prompt>,
     /// Their tokens, one sequence each.
     pub sequences: Vec<Sequence>,
-    /// How many of them the tokenizer reads otherwise as a whole than in use: see [`crate::chat::Seam`].
+    /// How many of them the tokenizer reads otherwise as a whole than in use: see
+    /// [`crate::chat::Seam`].
     pub seams: u32,
     /// The others, in the order given.
     pub skipped: Vec<Skipped>,
-    /// What template or tokenizer said of the first that it refused. It may quote the prompt: it is for the person at this
-    /// machine, and never leaves it.
+    /// What template or tokenizer said of the first that it refused. It may quote the prompt: it is
+    /// for the person at this machine, and never leaves it.
     pub cause: Option<ModelError>,
 }
 
@@ -27,7 +29,7 @@ impl LoadedModel {
     /// Tokens of every prompt with its reference.
     ///
     /// # Errors
-    /// Those that are no prompt's fault.
+    /// Those that are not prompt's fault.
     pub fn readable(&self, prompts: &[Prompt]) -> Result<Readable> {
         Readable::of(prompts, |prompt| match prompt.reference.as_deref() {
             None => Ok(Err(SkipReason::NoReference)),
@@ -39,7 +41,7 @@ impl LoadedModel {
     /// Tokens of every prompt up to where its answer begins.
     ///
     /// # Errors
-    /// Those that are no prompt's fault.
+    /// Those that are not prompt's fault.
     pub fn askable(&self, prompts: &[Prompt]) -> Result<Readable> {
         Readable::of(prompts, |prompt| self.read(prompt, None))
     }
@@ -50,9 +52,10 @@ impl LoadedModel {
     /// It is, by how much.
     pub fn check_context(&self, sequence: &Sequence) -> std::result::Result<(), SkipReason> {
         match self.transformer.config().context {
-            Some(context) if sequence.ids.len() > context => {
-                Err(SkipReason::TooLong { tokens: sequence.ids.len() as u32, context: context as u32 })
-            }
+            Some(context) if sequence.ids.len() > context => Err(SkipReason::TooLong {
+                tokens: sequence.ids.len() as u32,
+                context: context as u32,
+            }),
             _ => Ok(()),
         }
     }
@@ -113,13 +116,15 @@ mod tests {
             std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
         }
         let config = folder.path().join("config.json");
-        let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
         value["max_position_embeddings"] = context.parse::<u64>().unwrap().into();
         std::fs::write(&config, value.to_string()).unwrap();
         if !template.is_empty() {
             std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
         }
-        LoadedModel::open(folder.path(), Placement::new(Holding::Stored, DType::F32, &Device::Cpu)).unwrap()
+        LoadedModel::open(folder.path(), Placement::new(Holding::Stored, DType::F32, &Device::Cpu))
+            .unwrap()
     }
 
     fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
@@ -168,7 +173,10 @@ mod tests {
              {% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
              {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
         let model = model("2048", template);
-        let prompts = [prompt("bad", "a forbidden secret", Some("x")), prompt("good", "List files", Some("ls"))];
+        let prompts = [
+            prompt("bad", "a forbidden secret", Some("x")),
+            prompt("good", "List files", Some("ls")),
+        ];
         let found = model.readable(&prompts).unwrap();
         assert_eq!(ids(&found.prompts), ["good"]);
         assert_eq!(found.skipped, [Skipped { id: "bad".into(), reason: SkipReason::Template }]);

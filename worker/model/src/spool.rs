@@ -1,4 +1,5 @@
-//! Residual streams kept at layer boundaries: in memory as long as they fit under a limit, then in a temporary file.
+//! Residual streams kept at layer boundaries: in memory as long as they fit under a limit, then in
+//! a temporary file.
 
 use crate::layers::slices::with_values;
 use crate::{ModelError, Result};
@@ -44,7 +45,8 @@ impl Spool {
             None => tempfile::tempfile().map_err(spooling)?,
         };
         let plain = value.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let written = with_values(&plain, |values| file.write_all_at(as_bytes(values), self.written))?;
+        let written =
+            with_values(&plain, |values| file.write_all_at(as_bytes(values), self.written))?;
         self.file = Some(file);
         written.map_err(spooling)?;
         let kept = Kept::Written {
@@ -97,7 +99,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_comes_back_from_the_file() {
-        let tensor = |n: usize| Tensor::arange(0f32, 6.0 * n as f32, &Device::Cpu).unwrap().reshape((n, 6)).unwrap();
+        let tensor = |n: usize| {
+            Tensor::arange(0f32, 6.0 * n as f32, &Device::Cpu).unwrap().reshape((n, 6)).unwrap()
+        };
         let mut spool = Spool::new(100);
         for n in [3, 4, 1, 5] {
             spool.push(&tensor(n)).unwrap();

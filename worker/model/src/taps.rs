@@ -1,7 +1,9 @@
 //! Where a probe reads, replaces or differentiates a value inside the forward pass.
 //!
-//! A tap is called at every [`Site`] with the value there; what it returns takes the value's place. Masks are taps
-//! ([`crate::cuts`]), statistics are taps, gradients come from taps that multiply by a variable.
+//! Sites bear TransformerLens's names where it has one (resid_pre, resid_mid, q, k, v, pattern, z).
+//! A tap is called at every [`Site`] with the value there; what it returns takes the value's place.
+//! Masks are taps ([`crate::cuts`]), statistics are taps, gradients come from taps that multiply by
+//! a variable.
 
 use crate::Result;
 use candle_core::Tensor;
@@ -27,7 +29,8 @@ pub enum Projection {
 
 impl Projection {
     /// All of a dense layer, in forward order.
-    pub const DENSE: [Projection; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+    pub const DENSE: [Projection; 7] =
+        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
     /// The checkpoint's name of its weight in `layer`, without `.weight`.
     pub fn path(self, layer: usize) -> String {
@@ -44,7 +47,8 @@ impl Projection {
     }
 }
 
-/// Which expert each token went to, and with what weight. A *slot* is one choice of one token: token · top_k + choice.
+/// Which expert each token went to, and with what weight. A *slot* is one choice of one token:
+/// token · top_k + choice.
 #[derive(Debug, Clone)]
 pub struct Routing {
     /// Expert ids, most wanted first, flat: token-major `[N × top_k]`, one per slot.
@@ -72,12 +76,12 @@ pub struct AtExpert<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Site<'a> {
     /// The residual stream entering a layer, `[N, hidden]`.
-    Residual {
+    ResidPre {
         /// Layer, from 0.
         layer: usize,
     },
     /// The residual stream between attention and MLP, `[N, hidden]`.
-    Middle {
+    ResidMid {
         /// Layer, from 0.
         layer: usize,
     },
@@ -106,14 +110,14 @@ pub enum Site<'a> {
         /// Layer, from 0.
         layer: usize,
     },
-    /// Attention probabilities, `[heads, B, T, keys]`, the sink's share dropped. Only for taps that ask for it
-    /// ([`Taps::wants_attention`]).
-    Attention {
+    /// Attention probabilities, `[heads, B, T, keys]`, the sink's share dropped. Only for taps that
+    /// ask for it ([`Taps::wants_pattern`]).
+    Pattern {
         /// Layer, from 0.
         layer: usize,
     },
     /// Outputs of the query heads before the output projection, `[N, heads, head_dim]`.
-    Heads {
+    Z {
         /// Layer, from 0.
         layer: usize,
     },
@@ -160,8 +164,9 @@ pub trait Taps {
     /// Any; it ends the forward pass.
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>>;
 
-    /// Whether [`Site::Attention`] is of interest. Where it is not, attention probabilities are never laid out.
-    fn wants_attention(&self) -> bool {
+    /// Whether [`Site::Pattern`] is of interest. Where it is not, attention probabilities are never
+    /// laid out.
+    fn wants_pattern(&self) -> bool {
         false
     }
 }
@@ -184,25 +189,25 @@ impl<A: Taps + ?Sized, B: Taps + ?Sized> Taps for (&mut A, &mut B) {
         }
     }
 
-    fn wants_attention(&self) -> bool {
-        self.0.wants_attention() || self.1.wants_attention()
+    fn wants_pattern(&self) -> bool {
+        self.0.wants_pattern() || self.1.wants_pattern()
     }
 }
 
 /// A tap that asks for attention probabilities too.
-pub struct WithAttention<T>(pub T);
+pub struct WithPattern<T>(pub T);
 
-impl<T: Taps> Taps for WithAttention<T> {
+impl<T: Taps> Taps for WithPattern<T> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         self.0.at(site, value)
     }
 
-    fn wants_attention(&self) -> bool {
+    fn wants_pattern(&self) -> bool {
         true
     }
 }
 
-/// A closure is a tap, of every site but attention probabilities: see [`WithAttention`].
+/// A closure is a tap, of every site but attention probabilities: see [`WithPattern`].
 impl<F> Taps for F
 where
     F: FnMut(Site<'_>, &Tensor) -> Result<Option<Tensor>>,

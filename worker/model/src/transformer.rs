@@ -1,4 +1,7 @@
-//! The transformer: embedding, blocks, norm and head, each callable on its own so that a probe can start anywhere.
+//! The transformer: embedding, blocks, norm and head, each callable on its own so that a probe can
+//! start anywhere.
+
+mod parts;
 
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
@@ -7,14 +10,13 @@ use crate::head::{Embedding, Head};
 use crate::layers::block::Block;
 use crate::layers::cache::KvCache;
 use crate::layers::frame::Frame;
-use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::rope::Rotary;
 use crate::load::Source;
 use crate::loss::token_nll;
 use crate::passes::{Meter, Passes};
 use crate::placement::{Holding, Placement};
-use crate::taps::{Projection, Taps};
+use crate::taps::Taps;
 use crate::{ModelError, Result, Spool, cuda};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -46,15 +48,16 @@ enum Blocks {
     InFile(Arc<Source>),
 }
 
-/// Logits are made for at most this many values at a time, so that a large vocabulary does not fill the memory.
+/// Logits are made for at most this many values at a time, so that a large vocabulary does not fill
+/// the memory.
 const LOGIT_VALUES: usize = 1 << 25;
 
 impl Transformer {
     /// Opens a model as `placement` says.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape than the configuration says, or holds what is no finite number. What
-    /// is streamed is checked when it is read.
+    /// A tensor that is missing, has another shape than the configuration says, or holds what is
+    /// not a finite number. What is streamed is checked when it is read.
     pub fn load(config: ModelConfig, checkpoint: Checkpoint, placement: Placement) -> Result<Self> {
         let source = Arc::new(Source::new(checkpoint, config, placement)?);
         let Placement { dtype, ref device, holding, boundaries } = source.placement;
@@ -64,7 +67,11 @@ impl Transformer {
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
         let blocks = match holding {
             Holding::Streamed => Blocks::InFile(source.clone()),
-            _ => Blocks::Held((0..config.windows.len()).map(|layer| source.block(layer)).collect::<Result<_>>()?),
+            _ => Blocks::Held(
+                (0..config.windows.len())
+                    .map(|layer| source.block(layer))
+                    .collect::<Result<_>>()?,
+            ),
         };
         Ok(Self {
             head: Head::load(&source, floats)?,
@@ -111,7 +118,9 @@ impl Transformer {
     /// A layer that the model lacks or that cannot be read.
     pub fn block(&self, layer: usize) -> Result<Cow<'_, Block>> {
         match &self.blocks {
-            Blocks::Held(blocks) => blocks.get(layer).map(Cow::Borrowed).ok_or_else(|| no_layer(layer)),
+            Blocks::Held(blocks) => {
+                blocks.get(layer).map(Cow::Borrowed).ok_or_else(|| no_layer(layer))
+            }
             Blocks::InFile(source) => {
                 let next = (layer + 1) % self.layers();
                 source.checkpoint.will_need(&format!("model.layers.{next}."));
@@ -153,8 +162,10 @@ impl Transformer {
     /// A token beyond the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
-            let reason =
-                format!("token {id} is beyond the vocabulary of {}: tokenizer and model differ", self.config.vocab);
+            let reason = format!(
+                "token {id} is beyond the vocabulary of {}: tokenizer and model differ",
+                self.config.vocab
+            );
             return Err(ModelError::Request(reason));
         }
         self.embedding.rows(ids, &self.device)
@@ -185,11 +196,18 @@ impl Transformer {
         Ok(x)
     }
 
-    /// Runs from the middle of `layer` (after its attention) to the end: what an expert's removal changes.
+    /// Runs from the middle of `layer` (after its attention) to the end: what an expert's removal
+    /// changes.
     ///
     /// # Errors
     /// Those of the tensor library and of the taps.
-    pub fn run_from_middle(&self, layer: usize, x: Tensor, frame: &Frame, taps: &mut dyn Taps) -> Result<Tensor> {
+    pub fn run_from_middle(
+        &self,
+        layer: usize,
+        x: Tensor,
+        frame: &Frame,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
         let x = self.block(layer)?.feed(layer, x, taps)?;
         self.meter.forward(frame);
         self.run(layer + 1..self.layers(), x, frame, None, taps)
@@ -203,7 +221,8 @@ impl Transformer {
         self.run(0..self.layers(), self.embed(&batch.ids)?, frame, None, taps)
     }
 
-    /// An empty keep for residual streams at layer boundaries, of the size that this model was opened with.
+    /// An empty keep for residual streams at layer boundaries, of the size that this model was
+    /// opened with.
     pub fn spool(&self) -> Spool {
         Spool::new(self.boundaries)
     }
@@ -213,11 +232,13 @@ impl Transformer {
         KvCache::new(self.layers(), self.boundaries)
     }
 
-    /// The backward pass layer by layer, from x, the residual stream after the last layer, down to the first.
+    /// The backward pass layer by layer, from x, the residual stream after the last layer, down to
+    /// the first.
     ///
-    /// `loss` gives the loss of x. Each layer runs once more, from its input in `boundaries`, with the taps that `tapped`
-    /// makes for it; its gradients, those of the taps' variables among them, go to `found`. So at any time one layer's
-    /// activations are there, and of a streamed model one layer's weights (Chen et al. 2016, arXiv 1604.06174).
+    /// `loss` gives the loss of x. Each layer runs once more, from its input in `boundaries`, with
+    /// the taps that `tapped` makes for it; its gradients, those of the taps' variables among them,
+    /// go to `found`. So at any time one layer's activations are there, and of a streamed model one
+    /// layer's weights (Chen et al. 2016, arXiv 1604.06174).
     ///
     /// # Errors
     /// Those of the tensor library, the taps and the callbacks.
@@ -228,13 +249,18 @@ impl Transformer {
         mut tapped: impl FnMut() -> T,
         mut found: impl FnMut(&T, &GradStore) -> Result<()>,
     ) -> Result<()> {
-        let lost = || ModelError::Request("a gradient was lost between two layers: this is a bug in a layer".into());
+        let lost = || {
+            ModelError::Request(
+                "a gradient was lost between two layers: this is a bug in a layer".into(),
+            )
+        };
         let end = Var::from_tensor(&x.detach())?;
         let mut gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
         for layer in (0..self.layers()).rev() {
             let input = Var::from_tensor(&boundaries.get(layer)?)?;
             let mut taps = tapped();
-            let out = self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
+            let out =
+                self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
             let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;
             self.meter.backward(frame);
             found(&taps, &gradients)?;
@@ -256,8 +282,8 @@ impl Transformer {
         self.norm.forward(&x.index_select(&rows, 0)?)
     }
 
-    /// Negative log-likelihood of every response token from the last layer's residual stream x, in nats: `[rows]`,
-    /// differentiable.
+    /// Negative log-likelihood of every response token from the last layer's residual stream x, in
+    /// nats: `[rows]`, differentiable.
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -282,46 +308,6 @@ impl Transformer {
         let (rows, step) = (batch.predicting.len(), (LOGIT_VALUES / self.config.vocab).max(1));
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
-
-    /// The linear map at a place, in a dense model (experts hold their own).
-    ///
-    /// # Errors
-    /// The model has no such map.
-    pub fn linear(&self, layer: usize, projection: Projection) -> Result<&Linear> {
-        let block = self.blocks()?.get(layer);
-        block.and_then(|b| b.linear(projection)).ok_or_else(|| no_linear(layer, projection))
-    }
-
-    /// The same, to change.
-    ///
-    /// # Errors
-    /// The model has no such map.
-    pub fn linear_mut(&mut self, layer: usize, projection: Projection) -> Result<&mut Linear> {
-        let Blocks::Held(blocks) = &mut self.blocks else { return Err(streamed()) };
-        let block = blocks.get_mut(layer);
-        block.and_then(|b| b.linear_mut(projection)).ok_or_else(|| no_linear(layer, projection))
-    }
-
-    /// Embedding `[vocab, hidden]`, as floats.
-    ///
-    /// # Errors
-    /// One that is in its file and cannot be read.
-    pub fn embedding(&self) -> Result<Cow<'_, Tensor>> {
-        self.embedding.float()
-    }
-
-    /// Output head `[vocab, hidden]`, as floats; the embedding itself where they are tied.
-    ///
-    /// # Errors
-    /// One that is in its file and cannot be read.
-    pub fn head(&self) -> Result<Tensor> {
-        self.head.float()
-    }
-
-    /// Final norm.
-    pub fn norm(&self) -> &RmsNorm {
-        &self.norm
-    }
 }
 
 fn no_layer(layer: usize) -> ModelError {
@@ -329,9 +315,7 @@ fn no_layer(layer: usize) -> ModelError {
 }
 
 fn streamed() -> ModelError {
-    ModelError::Request("a streamed model's weights can neither be listed nor changed: load it into memory".into())
-}
-
-fn no_linear(layer: usize, projection: Projection) -> ModelError {
-    ModelError::Request(format!("the model has no linear map {}", projection.path(layer)))
+    ModelError::Request(
+        "a streamed model's weights can neither be listed nor changed: load it into memory".into(),
+    )
 }

@@ -1,5 +1,6 @@
-//! No key of a config.json is passed over in silence: each key of each family, given another value, `null`, another type,
-//! or taken away, changes the result, is refused, or stands in the table of keys without effect.
+//! No key of a config.json is passed over in silence: each key of each family, given another value,
+//! `null`, another type, or taken away, changes the result, is refused, or stands in the table of
+//! keys without effect.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -17,11 +18,14 @@ fn object(path: &Path) -> Object {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The files that are changed: a full one of each family, those of the committed checkpoints, and the shipped models'.
+/// The files that are changed: a full one of each family, those of the committed checkpoints, and
+/// the shipped models'.
 fn files(family: Family, golden: &Object) -> Vec<Object> {
     let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano");
     let mut folders: Vec<PathBuf> = ["teacher", "student"].map(|which| nano.join(which)).into();
-    folders.extend(std::fs::read_dir(data().join("architectures")).unwrap().map(|entry| entry.unwrap().path()));
+    folders.extend(
+        std::fs::read_dir(data().join("architectures")).unwrap().map(|entry| entry.unwrap().path()),
+    );
     folders.sort();
     let mut files = vec![golden["bases"][family.name()].as_object().unwrap().clone()];
     files.extend(folders.iter().map(|folder| object(&folder.join("config.json"))));
@@ -114,7 +118,8 @@ fn rotation(file: &Object) -> Object {
     of("rope_scaling").or(of("rope_parameters")).cloned().unwrap_or_default()
 }
 
-/// Whether the case that the table names for a key is this one, in which another value changes nothing.
+/// Whether the case that the table names for a key is this one, in which another value changes
+/// nothing.
 fn is_idle(key: &str, file: &Object, config: &ModelConfig) -> bool {
     let rope = rotation(file);
     let slides = config.windows.iter().any(Option::is_some);
@@ -123,13 +128,19 @@ fn is_idle(key: &str, file: &Object, config: &ModelConfig) -> bool {
         "max_position_embeddings" => config.context.map(|c| c as f64) > number(file, key),
         "intermediate_size" => no_dense(config),
         "rope_theta" => rope.contains_key("rope_theta"),
-        "rope_parameters" => file.get("rope_scaling").is_some_and(|v| v.as_object().is_some_and(|o| !o.is_empty())),
+        "rope_parameters" => {
+            file.get("rope_scaling").is_some_and(|v| v.as_object().is_some_and(|o| !o.is_empty()))
+        }
         "original_max_position_embeddings" => config.rope.scaling == RopeScaling::None,
         "sliding_window" | "use_sliding_window" => !slides,
         "max_window_layers" => !slides || file.contains_key("layer_types"),
-        ".original_max_position_embeddings" => file.contains_key("original_max_position_embeddings"),
+        ".original_max_position_embeddings" => {
+            file.contains_key("original_max_position_embeddings")
+        }
         ".type" => rope.contains_key("rope_type"),
-        ".mscale" | ".mscale_all_dim" => set("attention_factor") || !(set("mscale") && set("mscale_all_dim")),
+        ".mscale" | ".mscale_all_dim" => {
+            set("attention_factor") || !(set("mscale") && set("mscale_all_dim"))
+        }
         _ => false,
     }
 }
@@ -138,7 +149,8 @@ fn no_dense(config: &ModelConfig) -> bool {
     !config.mlps.iter().any(|mlp| matches!(mlp, uspx_model::config::Mlp::Dense { .. }))
 }
 
-/// Whether a file says with a key what its absence says too: the class's default, or what another key says.
+/// Whether a file says with a key what its absence says too: the class's default, or what another
+/// key says.
 fn restates(change: &Change, file: &Object, class: &Object, config: &ModelConfig) -> bool {
     let inside = rotation(file);
     let (key, said) = match change.key.strip_prefix('.') {
@@ -158,20 +170,26 @@ fn restates(change: &Change, file: &Object, class: &Object, config: &ModelConfig
         "head_dim" => config.head_dim * config.heads == config.hidden,
         "num_experts_per_tok" => equals("experts_per_token") || class.get(key) == Some(said),
         "experts_per_token" => equals("num_experts_per_tok"),
-        // What the classes do by themselves: gpt-oss's layers in turns, its own YaRN.
+        // What the classes do by themselves: gpt-oss's layers interleaved, its own YaRN.
         "layer_types" | "rope_scaling" => change.file["model_type"] == "gpt_oss",
         "rope_type" => said == "default" || inside.contains_key("type"),
         "beta_fast" => said.as_f64() == Some(32.0),
         "beta_slow" => said.as_f64() == Some(1.0),
         "truncate" => said == if change.kind == "null" { &json!(false) } else { &json!(true) },
-        "factor" => number(file, "max_position_embeddings").zip(original).map(|(a, b)| a / b) == said.as_f64(),
+        "factor" => {
+            number(file, "max_position_embeddings").zip(original).map(|(a, b)| a / b)
+                == said.as_f64()
+        }
         "rope_theta" => said.as_f64() == Some(theta) || equals("rope_theta"),
         "original_max_position_embeddings" => equals("max_position_embeddings"),
         "swiglu_limit" => said.as_f64() == Some(7.0),
         "rms_norm_eps" | "sliding_window" | "max_position_embeddings" | "max_window_layers" => {
             class.get(key) == Some(said)
         }
-        _ => class.get(key) == Some(said) || class.get(key) == Some(&Value::Null) && *said == json!([]),
+        _ => {
+            class.get(key) == Some(said)
+                || class.get(key) == Some(&Value::Null) && *said == json!([])
+        }
     }
 }
 
@@ -188,7 +206,14 @@ struct Counts {
 
 impl Counts {
     /// Files the outcome of a change under one of the five, or says what is wrong with it.
-    fn add(&mut self, family: Family, change: &Change, file: &Object, class: &Object, config: &ModelConfig) {
+    fn add(
+        &mut self,
+        family: Family,
+        change: &Change,
+        file: &Object,
+        class: &Object,
+        config: &ModelConfig,
+    ) {
         let role = role(family, &change.key);
         let used = matches!(role, Some(Role::Used | Role::UsedUnless(_)));
         let what = || format!("{}: `{}` {}: {:?}", family.name(), change.key, change.kind, role);
@@ -202,13 +227,23 @@ impl Counts {
                 }
                 self.refused += 1;
             }
-            Ok(_) if used && change.kind == "of another type" => self.wrong.push(format!("a wrong type: {}", what())),
+            Ok(_) if used && change.kind == "of another type" => {
+                self.wrong.push(format!("a wrong type: {}", what()))
+            }
             Ok(found) if found != *config => self.changed += 1,
             Ok(_) if matches!(role, Some(Role::NoEffect(_))) => self.without_effect += 1,
             Ok(_) if idle && matches!(role, Some(Role::UsedUnless(_))) => self.idle += 1,
-            Ok(_) if change.kind != "changed" && matches!(role, Some(Role::Only(_))) => self.restated += 1,
-            Ok(_) if change.kind != "changed" && restates(change, file, class, config) => self.restated += 1,
-            Ok(_) => self.wrong.push(format!("passed over: {} in {}", what(), Value::Object(change.file.clone()))),
+            Ok(_) if change.kind != "changed" && matches!(role, Some(Role::Only(_))) => {
+                self.restated += 1
+            }
+            Ok(_) if change.kind != "changed" && restates(change, file, class, config) => {
+                self.restated += 1
+            }
+            Ok(_) => self.wrong.push(format!(
+                "passed over: {} in {}",
+                what(),
+                Value::Object(change.file.clone())
+            )),
         }
     }
 }
@@ -231,7 +266,10 @@ fn no_key_is_passed_over() {
             }
         }
         println!("{}: {counts:?}", family.name());
-        assert!(counts.changed >= 40 && counts.refused >= 40 && counts.without_effect >= 40, "{counts:?}");
+        assert!(
+            counts.changed >= 40 && counts.refused >= 40 && counts.without_effect >= 40,
+            "{counts:?}"
+        );
         wrong.extend(counts.wrong);
     }
     assert!(wrong.is_empty(), "{}: {wrong:#?}", wrong.len());

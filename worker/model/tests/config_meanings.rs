@@ -1,5 +1,6 @@
-//! What a config.json means against what transformers makes of it: tests/data/config_meanings.json, which
-//! tests/parity/config_meanings.py wrote. A meaning there is read off a model built in PyTorch.
+//! What a config.json means against what transformers makes of it: tests/data/config_meanings.json,
+//! which tests/parity/config_meanings.py wrote. A meaning there is read off a model built in
+//! PyTorch.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -37,7 +38,8 @@ fn golden() -> Golden {
     serde_json::from_str(include_str!("../../../tests/data/config_meanings.json")).unwrap()
 }
 
-/// The file of a case. Weights are compared elsewhere: how they are stored is no part of the meaning.
+/// The file of a case. Weights are compared elsewhere: how they are stored is no part of the
+/// meaning.
 fn file(golden: &Golden, case: &Case) -> Value {
     let mut file = golden.bases[&case.family].clone();
     file.retain(|key, _| !case.without.contains(key) && key != "quantization_config");
@@ -71,11 +73,16 @@ fn same(config: &ModelConfig, wanted: &Meaning) -> Result<(), String> {
     if ours(config) != rest {
         return Err(format!("{} against {rest}", ours(config)));
     }
-    let all =
-        found.len() == wanted.frequencies.len() && found.iter().zip(&wanted.frequencies).all(|(a, b)| near(*a, *b));
+    let all = found.len() == wanted.frequencies.len()
+        && found.iter().zip(&wanted.frequencies).all(|(a, b)| near(*a, *b));
     match all && near(rotary.factor(), wanted.factor) {
         true => Ok(()),
-        false => Err(format!("{found:?} {} against {:?} {}", rotary.factor(), wanted.frequencies, wanted.factor)),
+        false => Err(format!(
+            "{found:?} {} against {:?} {}",
+            rotary.factor(),
+            wanted.frequencies,
+            wanted.factor
+        )),
     }
 }
 
@@ -90,22 +97,35 @@ fn every_file_means_what_transformers_makes_of_it() {
         let what = format!("{} with {:?} without {:?}", case.family, case.change, case.without);
         match (ModelConfig::from_json(&text), case.meaning) {
             (Ok(config), Some(at)) => {
-                wrong.extend(same(&config, &golden.meanings[at]).err().map(|e| format!("{what}: {e}")));
+                wrong.extend(
+                    same(&config, &golden.meanings[at]).err().map(|e| format!("{what}: {e}")),
+                );
                 same_meaning += 1;
             }
             (Err(_), None) => refused_by_both += 1,
-            // transformers wants some keys to be there, or another type than a number's; here `null` is a missing key.
+            // transformers wants some keys to be there, or another type than a number's; here
+            // `null` is a missing key.
             (Ok(_), None) => more_lenient += 1,
             (Err(error), Some(_)) => *stricter.entry(error.to_string()).or_default() += 1,
         }
     }
     assert!(wrong.is_empty(), "{}: {wrong:#?}", wrong.len());
-    println!("config.json: {same_meaning} mean the same, {refused_by_both} refused by both, {more_lenient} only there");
+    println!(
+        "config.json: {same_meaning} mean the same, {refused_by_both} refused by both, {more_lenient} only there"
+    );
     println!("refused only here: {stricter:#?}");
     assert!(same_meaning >= 800 && refused_by_both >= 200, "{same_meaning} {refused_by_both}");
-    // The five dimensions, stretchings and values that are not known here, and what no weights could be made for.
-    let reasons =
-        ["is missing", "are known", "not known", "only false is", "above 0 is expected", "divide", "of 5 experts"];
+    // The five dimensions, stretchings and values that are not known here, and what no weights
+    // could be made for.
+    let reasons = [
+        "is missing",
+        "are known",
+        "not known",
+        "only false is",
+        "above 0 is expected",
+        "divide",
+        "of 5 experts",
+    ];
     for error in stricter.keys() {
         assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");
     }
@@ -115,7 +135,8 @@ fn every_file_means_what_transformers_makes_of_it() {
 fn every_key_of_every_class_is_known() {
     for (name, class) in golden().classes {
         let family = Family::named(&name).unwrap();
-        let unknown: Vec<&String> = class.keys().filter(|key| role(family, key).is_none()).collect();
+        let unknown: Vec<&String> =
+            class.keys().filter(|key| role(family, key).is_none()).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
 }

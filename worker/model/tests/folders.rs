@@ -1,5 +1,5 @@
-//! Whole folders that were misread once: an index left beside newer weights, a configuration that is not of these weights, a
-//! head of its own, YaRN as its users write it.
+//! Whole folders that were misread once: an index left beside newer weights, a configuration that
+//! is not of these weights, a head of its own, YaRN as its users write it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -37,7 +37,9 @@ fn copy(which: &str) -> TempDir {
 /// The student with `change` made in its config.json.
 fn student(change: Value) -> TempDir {
     let folder = copy("student");
-    edit(folder.path(), |config| config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
+    edit(folder.path(), |config| {
+        config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone())
+    });
     folder
 }
 
@@ -56,7 +58,8 @@ fn open(folder: &Path) -> Result<LoadedModel, String> {
 /// Summed losses of a few held-out references.
 fn nats(folder: &Path) -> Vec<f64> {
     let model = open(folder).unwrap();
-    let text = std::fs::read_to_string(root().join("cli/assets/prompts/cli-heldout.jsonl")).unwrap();
+    let text =
+        std::fs::read_to_string(root().join("cli/assets/prompts/cli-heldout.jsonl")).unwrap();
     let mut prompts = parse_prompts(&text, false).unwrap().prompts;
     prompts.truncate(PROMPTS);
     let sequences = model.readable(&prompts).unwrap().sequences;
@@ -87,10 +90,14 @@ fn tensors(folder: &Path) -> HashMap<String, Tensor> {
 fn a_single_file_is_read_before_an_index_beside_it() {
     let folder = copy("student");
     let wanted = nats(folder.path());
-    let zeros = tensors(folder.path()).into_iter().map(|(name, t)| (name, t.zeros_like().unwrap())).collect();
+    let zeros = tensors(folder.path())
+        .into_iter()
+        .map(|(name, t)| (name, t.zeros_like().unwrap()))
+        .collect();
     let shard = "model-00001-of-00001.safetensors";
     save(folder.path(), shard, &zeros);
-    let map: serde_json::Map<String, Value> = zeros.keys().map(|name| (name.clone(), json!(shard))).collect();
+    let map: serde_json::Map<String, Value> =
+        zeros.keys().map(|name| (name.clone(), json!(shard))).collect();
     let index = json!({"metadata": {}, "weight_map": map}).to_string();
     std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
     assert_eq!(nats(folder.path()), wanted);
@@ -106,11 +113,13 @@ fn weights_stored_otherwise_than_the_configuration_says_are_explained() {
     assert!(error.contains("MXFP4") && error.contains("add \"quantization_config\""), "{error}");
 
     let floats = root().join("tests/data/architectures/gpt-oss-floats");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(floats.join("config.json")).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(floats.join("config.json")).unwrap()).unwrap();
     config["quantization_config"] = json!({"quant_method": "mxfp4"});
     let config = ModelConfig::from_json(&config.to_string()).unwrap();
     let placement = Placement::new(Holding::Stored, DType::F32, &Device::Cpu);
-    let opened = Checkpoint::open(&floats).and_then(|checkpoint| Transformer::load(config, checkpoint, placement));
+    let opened = Checkpoint::open(&floats)
+        .and_then(|checkpoint| Transformer::load(config, checkpoint, placement));
     let error = opened.err().unwrap().to_string();
     for word in ["gpt-oss-floats", "mxfp4", "stored as bf16", "delete quantization_config"] {
         assert!(error.contains(word), "no `{word}` in: {error}");
@@ -126,16 +135,26 @@ fn yarn_counts_as_its_users_write_it() {
     };
     let original = |n: usize| json!({"original_max_position_embeddings": n});
     let nats = |change: Value| nats(student(change).path());
-    // The context as it was trained, left in max_position_embeddings: sequences of more than 32 tokens run.
-    let as_documented = nats(json!({"max_position_embeddings": 32, "rope_scaling": yarn(original(32))}));
-    assert_eq!(as_documented, nats(json!({"max_position_embeddings": 128, "rope_scaling": yarn(original(32))})));
+    // The context as it was trained, left in max_position_embeddings: sequences of more than 32
+    // tokens run.
+    let as_documented =
+        nats(json!({"max_position_embeddings": 32, "rope_scaling": yarn(original(32))}));
+    assert_eq!(
+        as_documented,
+        nats(json!({"max_position_embeddings": 128, "rope_scaling": yarn(original(32))}))
+    );
     // At the top level, where it counts before the one within.
-    let at_the_top = json!({"original_max_position_embeddings": 32, "rope_scaling": yarn(original(8192))});
+    let at_the_top =
+        json!({"original_max_position_embeddings": 32, "rope_scaling": yarn(original(8192))});
     assert_eq!(as_documented, nats(at_the_top));
     assert_ne!(as_documented, nats(json!({"rope_scaling": yarn(original(8192))})));
     // No factor: the ratio of the two contexts.
-    let inferred = json!({"type": "yarn", "factor": null, "original_max_position_embeddings": 2048});
-    assert_eq!(nats(json!({"rope_scaling": inferred})), nats(json!({"rope_scaling": yarn(original(2048))})));
+    let inferred =
+        json!({"type": "yarn", "factor": null, "original_max_position_embeddings": 2048});
+    assert_eq!(
+        nats(json!({"rope_scaling": inferred})),
+        nats(json!({"rope_scaling": yarn(original(2048))}))
+    );
 }
 
 #[test]
@@ -175,5 +194,8 @@ fn what_is_wrong_with_a_tensor_names_its_folder() {
     save(folder.path(), "model.safetensors", &all);
     assert!(refusal(folder.path()).contains("`model.norm.weight` has shape [64]"));
     let wrong = student(json!({"hidden_size": "128"}));
-    assert!(refusal(wrong.path()).contains("config.json: `hidden_size` is \"128\": a whole number is expected"));
+    assert!(
+        refusal(wrong.path())
+            .contains("config.json: `hidden_size` is \"128\": a whole number is expected")
+    );
 }

@@ -1,4 +1,5 @@
-//! Losses under many cuts. The clean run is kept at every layer's boundary; a cut runs only from where it bites.
+//! Losses under many cuts. The clean run is kept at every layer's boundary; a cut runs only from
+//! where it bites.
 
 use crate::Result;
 use crate::batching::each_batch;
@@ -9,11 +10,12 @@ use uspx_model::batch::{Batch, Sequence};
 use uspx_model::cuts::CutTaps;
 use uspx_model::layers::frame::Frame;
 use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, Pulse, Readable, Spool, loss};
+use uspx_model::{LoadedModel, Progress, Readable, Spool, loss};
 
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
-/// Experts are banned at the router and their tokens re-routed; heads and channels are zeroed at all positions.
+/// Experts are banned at the router and their tokens re-routed; heads and channels are zeroed at
+/// all positions.
 ///
 /// # Errors
 /// A cut that does not fit the model; those of the model; a stop by the keeper.
@@ -22,9 +24,9 @@ pub fn ablate(
     prompts: &Readable,
     cuts: &[Cut],
     batch_tokens: usize,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Vec<LossRow>> {
-    let nats = ablate_sequences(model, &prompts.sequences, cuts, batch_tokens, pulse)?;
+    let nats = ablate_sequences(model, &prompts.sequences, cuts, batch_tokens, progress)?;
     Ok(nats.iter().map(|row| loss_row(prompts, row)).collect())
 }
 
@@ -37,10 +39,11 @@ pub fn ablate_sequences(
     sequences: &[Sequence],
     cuts: &[Cut],
     batch_tokens: usize,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Vec<Vec<f64>>> {
     let shape = model.shape();
-    let taps: Vec<Prepared> = cuts.iter().map(|cut| Prepared::new(cut, model, &shape)).collect::<Result<_>>()?;
+    let taps: Vec<Prepared> =
+        cuts.iter().map(|cut| Prepared::new(cut, model, &shape)).collect::<Result<_>>()?;
     let mut rows = vec![vec![0.0; sequences.len()]; cuts.len() + 1];
     let total = (sequences.len() * rows.len()) as u64;
     let mut done = 0;
@@ -54,7 +57,7 @@ pub fn ablate_sequences(
             };
             let values = model.transformer.response_nll(&x, batch)?;
             scatter(row, members, &loss::per_sequence(&values, batch)?);
-            pulse.beat(done + ((at + 1) * members.len()) as u64, total)?;
+            progress.report(done + ((at + 1) * members.len()) as u64, total)?;
         }
         done += (members.len() * (taps.len() + 1)) as u64;
         Ok(())
@@ -74,19 +77,20 @@ enum Start {
     /// The residual stream that enters a layer.
     Layer(usize),
     /// The one between its attention and its experts.
-    Middle(usize),
+    Mid(usize),
 }
 
 impl Prepared {
     fn new(cut: &Cut, model: &LoadedModel, shape: &uspx_domain::ModelShape) -> Result<Self> {
         let taps = CutTaps::new(cut, shape, model.transformer.device())?;
         let start = taps.first_layer().map(|layer| {
-            let head = |u: &uspx_domain::Unit| u.kind == UnitKind::Head && u.layer as usize == layer;
+            let head =
+                |u: &uspx_domain::Unit| u.kind == UnitKind::Head && u.layer as usize == layer;
             let cuts_heads = match cut {
                 Cut::Unit(unit) => head(unit),
                 Cut::Mask(mask) => mask.cut(shape, UnitKind::Head).iter().any(head),
             };
-            if cuts_heads { Start::Layer(layer) } else { Start::Middle(layer) }
+            if cuts_heads { Start::Layer(layer) } else { Start::Mid(layer) }
         });
         Ok(Self { taps, start })
     }
@@ -106,8 +110,8 @@ impl Clean {
         let [mut residual, mut middle] = [model.transformer.spool(), model.transformer.spool()];
         let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
             match site {
-                Site::Residual { .. } => residual.push(value)?,
-                Site::Middle { .. } => middle.push(value)?,
+                Site::ResidPre { .. } => residual.push(value)?,
+                Site::ResidMid { .. } => middle.push(value)?,
                 _ => {}
             }
             Ok(None)
@@ -125,7 +129,7 @@ impl Clean {
                 let x = self.residual.get(layer)?;
                 transformer.run(layer..transformer.layers(), x, &self.frame, None, &mut taps)
             }
-            Start::Middle(layer) => {
+            Start::Mid(layer) => {
                 let x = self.middle.get(layer)?;
                 transformer.run_from_middle(layer, x, &self.frame, &mut taps)
             }

@@ -8,17 +8,22 @@ use uspx_model::batch::{Batch, Sequence};
 use uspx_model::layers::frame::Frame;
 use uspx_model::taps::Taps;
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, Pulse, Readable, loss};
+use uspx_model::{LoadedModel, Progress, Readable, loss};
 
 /// KL(full ‖ other) at every response token, `[rows]`, from the two runs' residual streams.
 ///
 /// # Errors
 /// Those of the models; both must share the vocabulary.
-pub fn response_kl(full: (&Transformer, &Tensor), other: (&Transformer, &Tensor), batch: &Batch) -> Result<Tensor> {
+pub fn response_kl(
+    full: (&Transformer, &Tensor),
+    other: (&Transformer, &Tensor),
+    batch: &Batch,
+) -> Result<Tensor> {
     let mut parts = Vec::new();
     for rows in full.0.logit_chunks(batch) {
         let rows = batch.predicting.get(rows).unwrap_or_default();
-        let [ours, theirs] = [full, other].map(|(model, x)| loss::log_softmax(&model.logits(x, rows)?));
+        let [ours, theirs] =
+            [full, other].map(|(model, x)| loss::log_softmax(&model.logits(x, rows)?));
         parts.push(loss::token_kl(&ours?, &theirs?)?);
     }
     if parts.is_empty() {
@@ -27,7 +32,8 @@ pub fn response_kl(full: (&Transformer, &Tensor), other: (&Transformer, &Tensor)
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// A reference model for divergence: the model itself without taps, or another one of the same tokenizer.
+/// A reference model for divergence: the model itself without taps, or another one of the same
+/// tokenizer.
 pub enum Against<'a> {
     /// No divergence is wanted.
     Nothing,
@@ -57,7 +63,7 @@ pub fn evaluate(
     batch_tokens: usize,
     taps: &mut dyn Taps,
     against: &Against<'_>,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Evaluation> {
     let sequences = &prompts.sequences;
     let mut nats = vec![0.0; sequences.len()];
@@ -72,7 +78,7 @@ pub fn evaluate(
             scatter(&mut kl, members, &loss::per_sequence(&values, batch)?);
         }
         done += members.len() as u64;
-        pulse.beat(done, total)
+        progress.report(done, total)
     })?;
     Ok(Evaluation {
         losses: loss_row(prompts, &nats),
@@ -119,6 +125,10 @@ pub(crate) fn loss_row(prompts: &Readable, nats: &[f64]) -> LossRow {
     LossRow {
         prompts: named.map(|(p, s)| PromptTokens { id: p.id.clone(), tokens: tokens(s) }).collect(),
         nats: nats.iter().map(|v| *v as f32).collect(),
-        bytes: prompts.prompts.iter().map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32)).collect(),
+        bytes: prompts
+            .prompts
+            .iter()
+            .map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32))
+            .collect(),
     }
 }

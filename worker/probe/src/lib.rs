@@ -1,7 +1,9 @@
-//! The probes: prompts in, deposits out. Nothing here knows of a network. They run what the model can run
-//! ([`Readable`](uspx_model::Readable)); of no prompts at all they find nothing, which is no error.
+//! The probes: prompts in, deposits out. Nothing here knows of a network. They run what the model
+//! can run ([`Readable`](uspx_model::Readable)); of no prompts at all they find nothing, which is
+//! not an error.
 //!
-//! * [`estimators`]: statistics and effects of single units, by any estimator of the domain's table.
+//! * [`estimators`]: statistics and effects of single units, by any estimator of the domain's
+//!   table.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 
@@ -13,7 +15,7 @@ mod means;
 mod statistics;
 mod sums;
 
-pub use estimators::{Request, measure};
+pub use estimators::{ProbeRequest, measure};
 
 /// Results of this crate: the model's errors are its errors.
 pub type Result<T> = uspx_model::Result<T>;

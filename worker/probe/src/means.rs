@@ -16,7 +16,11 @@ pub(crate) struct Means {
 }
 
 /// One forward pass over `sequences`.
-pub(crate) fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: usize) -> Result<Means> {
+pub(crate) fn means(
+    model: &LoadedModel,
+    sequences: &[Sequence],
+    batch_tokens: usize,
+) -> Result<Means> {
     let shape = model.shape();
     let mut taps = MeanTaps {
         experts: vec![None; shape.layers.len()],
@@ -55,7 +59,8 @@ fn add(place: Option<&mut Option<(Tensor, Tensor)>>, sum: Tensor, count: Tensor)
     Ok(())
 }
 
-/// The sum of one expert's outputs as row `expert` of `[experts, hidden]`, and its count as row of `[experts, 1]`.
+/// The sum of one expert's outputs as row `expert` of `[experts, hidden]`, and its count as row of
+/// `[experts, 1]`.
 fn by_expert(value: &Tensor, expert: u32, experts: usize) -> Result<(Tensor, Tensor)> {
     let (count, hidden) = value.dims2()?;
     let id = Tensor::new(&[expert], value.device())?;
@@ -73,8 +78,9 @@ impl Taps for MeanTaps {
                 let (sum, count) = by_expert(value, at.expert, width)?;
                 add(self.experts.get_mut(at.layer), sum, count)?;
             }
-            Site::Heads { layer } => {
-                let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?.to_dtype(DType::F32)?;
+            Site::Z { layer } => {
+                let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?
+                    .to_dtype(DType::F32)?;
                 add(self.heads.get_mut(layer), value.sum(0)?, count.to_dtype(value.dtype())?)?;
             }
             _ => {}

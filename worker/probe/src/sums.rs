@@ -42,7 +42,12 @@ impl UnitSums {
     }
 
     /// Adds a prompt's value of each statistic, in their order. What lies outside is passed over.
-    pub(crate) fn add(&mut self, (layer, unit): (usize, u32), prompt: usize, values: impl IntoIterator<Item = f64>) {
+    pub(crate) fn add(
+        &mut self,
+        (layer, unit): (usize, u32),
+        prompt: usize,
+        values: impl IntoIterator<Item = f64>,
+    ) {
         let place = self.layers.get(layer).filter(|range| (unit as usize) < range.len());
         let Some(first) = place.map(|range| range.start + unit as usize) else { return };
         for (statistic, value) in (0..self.statistics.len()).zip(values) {
@@ -58,8 +63,8 @@ impl UnitSums {
         at_members(&mut self.values, &batch.values, self.prompts, members);
     }
 
-    /// Adds what was found to a deposit on prompts of so many response tokens: columns of kinds with few units, moments
-    /// of the others.
+    /// Adds what was found to a deposit on prompts of so many response tokens: columns of kinds
+    /// with few units, moments of the others.
     pub(crate) fn tell(&self, tokens: &[u32], deposit: &mut Deposit) {
         for (layer, range) in (0..).zip(&self.layers).filter(|(_, range)| !range.is_empty()) {
             for (at, statistic) in self.statistics.iter().enumerate() {

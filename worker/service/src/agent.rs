@@ -1,8 +1,9 @@
-//! The agent: says that it lives, pulls the worker's own tasks, keeps their leases by progress, and posts answers.
+//! The agent: says that it lives, pulls the worker's own tasks, keeps their leases by progress, and
+//! posts answers.
 
-use crate::compute::{Compute, Gauge};
+use crate::compute::{Compute, JobProgress};
 use crate::error::JobError;
-use crate::holdings::{Holdings, Opened};
+use crate::holdings::{Holdings, OpenModels};
 use crate::product::{Inputs, Product};
 use crate::{WorkerError, WorkerSettings};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,9 @@ use uspx_artifact::Store;
 use uspx_bus::{Bus, BusError, Delivery, Lease};
 use uspx_domain::{Answer, SkipGroup, Speaks, Task, TaskId};
 use uspx_runtime::{Shutdown, memory};
-use uspx_wire::subjects::{HEARTBEAT, RESULTS, answer_message_id, parse_task_message_id, task_queue};
+use uspx_wire::subjects::{
+    HEARTBEAT, RESULTS, answer_message_id, parse_task_message_id, task_queue,
+};
 use uspx_wire::{Content, CurrentTask, HeartbeatMessage, decode, encode, pack_answer, unpack_task};
 
 /// How long one pull waits: a shutdown is noticed between two.
@@ -31,14 +34,18 @@ pub struct Agent {
 }
 
 /// What is at work now.
-type Current = Arc<Mutex<Option<(TaskId, Arc<Gauge>)>>>;
+type Current = Arc<Mutex<Option<(TaskId, Arc<JobProgress>)>>>;
 
 impl Agent {
     /// Looks at the models and starts the compute thread.
     ///
     /// # Errors
     /// A model folder that cannot be used.
-    pub fn new(settings: WorkerSettings, bus: Arc<dyn Bus>, store: Store) -> Result<Self, WorkerError> {
+    pub fn new(
+        settings: WorkerSettings,
+        bus: Arc<dyn Bus>,
+        store: Store,
+    ) -> Result<Self, WorkerError> {
         let holdings = Holdings::scan(&settings.models)?;
         let heartbeat = HeartbeatMessage {
             worker: settings.id.clone(),
@@ -51,7 +58,10 @@ impl Agent {
             device: settings.device_name.clone(),
             current: None,
         };
-        let compute = Compute::start(Opened::new(holdings, settings.device.clone()), settings.batch_tokens)?;
+        let compute = Compute::start(
+            OpenModels::new(holdings, settings.device.clone()),
+            settings.batch_tokens,
+        )?;
         Ok(Self { settings, bus, store, compute, heartbeat, current: Current::default() })
     }
 
@@ -61,7 +71,7 @@ impl Agent {
     /// What cannot be waited out.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         let heartbeats = shutdown.child();
-        let beating = tokio::spawn(beat(
+        let heart = tokio::spawn(send_heartbeats(
             self.bus.clone(),
             self.heartbeat.clone(),
             self.current.clone(),
@@ -69,8 +79,8 @@ impl Agent {
             heartbeats.clone(),
         ));
         let outcome = self.pull_tasks(shutdown).await;
-        heartbeats.ask();
-        if let Err(error) = beating.await {
+        heartbeats.cancel();
+        if let Err(error) = heart.await {
             tracing::warn!(%error, "the heartbeats ended badly");
         }
         outcome
@@ -78,7 +88,7 @@ impl Agent {
 
     async fn pull_tasks(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         let queue = task_queue(&self.settings.id);
-        while !shutdown.is_asked() {
+        while !shutdown.is_cancelled() {
             match self.bus.pull(&queue, WAIT).await {
                 Ok(None) => {}
                 Ok(Some(delivery)) => self.work(&delivery, shutdown).await?,
@@ -126,8 +136,8 @@ impl Agent {
         }
     }
 
-    /// Says at once that a task is of a newer uspx, so that it goes to another worker. Which task it is stands in the
-    /// message's id, whatever the message holds.
+    /// Says at once that a task is of a newer uspx, so that it goes to another worker. Which task
+    /// it is stands in the message's id, whatever the message holds.
     async fn decline(&self, why: &JobError, delivery: &Delivery) -> Result<(), WorkerError> {
         tracing::warn!(message = delivery.message_id, %why, "a task is declined");
         match parse_task_message_id(&delivery.message_id) {
@@ -156,10 +166,10 @@ impl Agent {
             Ok(inputs) => inputs,
             Err(error) => return Ok(Err(error)),
         };
-        let gauge = Arc::new(Gauge::default());
-        self.set_current(Some((task.id, gauge.clone())));
-        let result = self.compute.give(task, inputs, gauge.clone()).await?;
-        let outcome = keep_lease(result, delivery, &gauge, shutdown).await;
+        let progress = Arc::new(JobProgress::default());
+        self.set_current(Some((task.id, progress.clone())));
+        let result = self.compute.give(task, inputs, progress.clone()).await?;
+        let outcome = keep_lease(result, delivery, &progress, shutdown).await;
         self.set_current(None);
         outcome
     }
@@ -208,32 +218,33 @@ impl Agent {
         Ok(())
     }
 
-    fn set_current(&self, current: Option<(TaskId, Arc<Gauge>)>) {
+    fn set_current(&self, current: Option<(TaskId, Arc<JobProgress>)>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 }
 
-/// Waits for the result. The lease is prolonged only when the work has moved since the last time (invariant 4).
+/// Waits for the result. The lease is prolonged only when the work has moved since the last time
+/// (invariant 4).
 async fn keep_lease(
     mut result: oneshot::Receiver<Result<Product, JobError>>,
     delivery: &Delivery,
-    gauge: &Gauge,
+    progress: &JobProgress,
     shutdown: &Shutdown,
 ) -> Result<Result<Product, JobError>, WorkerError> {
     let mut clock = tokio::time::interval(delivery.lease() / 4);
-    let mut told = gauge.beats();
-    let mut asked = false;
+    let mut told = progress.reports();
+    let mut cancelled = false;
     loop {
         tokio::select! {
             done = &mut result => return done.map_err(|_| WorkerError::ComputeGone),
-            () = shutdown.asked(), if !asked => {
-                asked = true;
-                gauge.stop();
+            () = shutdown.cancelled(), if !cancelled => {
+                cancelled = true;
+                progress.stop();
             }
             _ = clock.tick() => {
-                let beats = gauge.beats();
-                if beats > told {
-                    told = beats;
+                let reports = progress.reports();
+                if reports > told {
+                    told = reports;
                     match delivery.progress().await {
                         Ok(Lease::Held) => {}
                         Ok(Lease::Lost) => tracing::warn!(message = delivery.message_id, "the lease ran out; going on"),
@@ -245,13 +256,19 @@ async fn keep_lease(
     }
 }
 
-async fn beat(bus: Arc<dyn Bus>, heartbeat: HeartbeatMessage, current: Current, every: Duration, stop: Shutdown) {
+async fn send_heartbeats(
+    bus: Arc<dyn Bus>,
+    heartbeat: HeartbeatMessage,
+    current: Current,
+    every: Duration,
+    stop: Shutdown,
+) {
     let mut clock = tokio::time::interval(every);
     loop {
-        tokio::select! { _ = clock.tick() => {}, () = stop.asked() => return }
+        tokio::select! { _ = clock.tick() => {}, () = stop.cancelled() => return }
         let at_work = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let current = at_work.map(|(task, gauge)| {
-            let (done, total) = gauge.steps();
+        let current = at_work.map(|(task, progress)| {
+            let (done, total) = progress.steps();
             CurrentTask { task, done, total }
         });
         match encode(&HeartbeatMessage { current, ..heartbeat.clone() }) {

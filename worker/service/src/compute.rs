@@ -1,8 +1,9 @@
-//! One owned thread per device does the work; a bounded channel feeds it. The network never waits for mathematics.
+//! One owned thread per device does the work; a bounded channel feeds it. The network never waits
+//! for mathematics.
 
 use crate::WorkerError;
 use crate::error::JobError;
-use crate::holdings::Opened;
+use crate::holdings::OpenModels;
 use crate::jobs;
 use crate::product::{Inputs, Product};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,21 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use uspx_domain::Task;
-use uspx_model::{ModelError, Pulse};
+use uspx_model::{ModelError, Progress};
 
 /// How far a job is, seen from outside; and the wish that it end.
 #[derive(Debug, Default)]
-pub struct Gauge {
-    beats: AtomicU64,
+pub struct JobProgress {
+    reports: AtomicU64,
     done: AtomicU64,
     total: AtomicU64,
     stop: AtomicBool,
 }
 
-impl Gauge {
+impl JobProgress {
     /// A count that grows while the work moves.
-    pub fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+    pub fn reports(&self) -> u64 {
+        self.reports.load(Ordering::Relaxed)
     }
 
     /// Steps done, and in all.
@@ -38,9 +39,9 @@ impl Gauge {
     }
 }
 
-impl Pulse for Gauge {
-    fn beat(&self, done: u64, total: u64) -> uspx_model::Result<()> {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+impl Progress for JobProgress {
+    fn report(&self, done: u64, total: u64) -> uspx_model::Result<()> {
+        self.reports.fetch_add(1, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
         if self.stop.load(Ordering::Relaxed) { Err(ModelError::Stopped) } else { Ok(()) }
@@ -51,7 +52,7 @@ impl Pulse for Gauge {
 struct Order {
     task: Task,
     inputs: Inputs,
-    gauge: Arc<Gauge>,
+    progress: Arc<JobProgress>,
     done: oneshot::Sender<Result<Product, JobError>>,
 }
 
@@ -65,20 +66,23 @@ impl Compute {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(mut models: Opened, batch_tokens: usize) -> Result<Self, WorkerError> {
+    pub fn start(mut models: OpenModels, batch_tokens: usize) -> Result<Self, WorkerError> {
         let (orders, mut inbox) = mpsc::channel::<Order>(1);
         let work = move || {
             while let Some(order) = inbox.blocking_recv() {
-                let Order { task, inputs, gauge, done } = order;
+                let Order { task, inputs, progress, done } = order;
                 let caught = catch_unwind(AssertUnwindSafe(|| {
-                    jobs::run(&task, &mut models, &inputs, batch_tokens, gauge.as_ref())
+                    jobs::run(&task, &mut models, &inputs, batch_tokens, progress.as_ref())
                 }));
                 let result = caught.unwrap_or(Err(JobError::Panic));
                 // Nobody waits for it any more: the agent has gone.
                 let _ = done.send(result);
             }
         };
-        std::thread::Builder::new().name("compute".into()).spawn(work).map_err(WorkerError::Thread)?;
+        std::thread::Builder::new()
+            .name("compute".into())
+            .spawn(work)
+            .map_err(WorkerError::Thread)?;
         Ok(Self { orders })
     }
 
@@ -90,10 +94,13 @@ impl Compute {
         &self,
         task: Task,
         inputs: Inputs,
-        gauge: Arc<Gauge>,
+        progress: Arc<JobProgress>,
     ) -> Result<oneshot::Receiver<Result<Product, JobError>>, WorkerError> {
         let (done, result) = oneshot::channel();
-        self.orders.send(Order { task, inputs, gauge, done }).await.map_err(|_| WorkerError::ComputeGone)?;
+        self.orders
+            .send(Order { task, inputs, progress, done })
+            .await
+            .map_err(|_| WorkerError::ComputeGone)?;
         Ok(result)
     }
 }

@@ -67,7 +67,8 @@ pub enum JobError {
     /// Template or tokenizer failed. Their words may quote a prompt: they are not kept.
     #[error("the chat template or the tokenizer refused a prompt of the task")]
     Chat,
-    /// A bug: the work panicked. Its words may quote a prompt: they stand on the worker's standard error alone.
+    /// A bug: the work panicked. Its words may quote a prompt: they stand on the worker's standard
+    /// error alone.
     #[error("the work panicked, which is a bug: the worker's standard error has the place")]
     Panic,
 }

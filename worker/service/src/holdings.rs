@@ -1,4 +1,5 @@
-//! The models on this machine, by fingerprint: what is offered to the colony, and opened when a task asks.
+//! The models on this machine, by fingerprint: what is offered to the colony, and opened when a
+//! task asks.
 
 use crate::WorkerError;
 use crate::error::JobError;
@@ -25,7 +26,8 @@ impl Holdings {
     pub fn scan(folders: &[PathBuf]) -> Result<Self, WorkerError> {
         let mut models = BTreeMap::new();
         for folder in folders {
-            let held = look(folder).map_err(|source| WorkerError::Model { folder: folder.clone(), source })?;
+            let held = look(folder)
+                .map_err(|source| WorkerError::Model { folder: folder.clone(), source })?;
             models.insert(held.fingerprint, (folder.clone(), held));
         }
         Ok(Self { models })
@@ -47,11 +49,15 @@ impl Holdings {
 
 fn look(folder: &Path) -> Result<HeldModel, ModelError> {
     let config = ModelConfig::open(folder)?;
-    Ok(HeldModel { fingerprint: fingerprint(folder)?, shape: config.shape(), architecture: config.architecture })
+    Ok(HeldModel {
+        fingerprint: fingerprint(folder)?,
+        shape: config.shape(),
+        architecture: config.architecture,
+    })
 }
 
 /// The models in memory: at most as many as a campaign uses at once.
-pub struct Opened {
+pub struct OpenModels {
     holdings: Holdings,
     device: Device,
     open: Vec<(Fingerprint, Arc<LoadedModel>)>,
@@ -60,7 +66,7 @@ pub struct Opened {
 /// Teacher and student.
 const KEPT_OPEN: usize = 2;
 
-impl Opened {
+impl OpenModels {
     /// Nothing is open yet.
     pub fn new(holdings: Holdings, device: Device) -> Self {
         Self { holdings, device, open: Vec::new() }
@@ -88,7 +94,7 @@ impl Opened {
     /// A copy of the model for this job alone, to attach adapters to.
     ///
     /// # Errors
-    /// As [`Opened::get`].
+    /// As [`OpenModels::get`].
     pub fn fresh(&self, model: Fingerprint) -> Result<LoadedModel, JobError> {
         self.load(model, Holding::Floats)
     }

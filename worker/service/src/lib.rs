@@ -1,7 +1,9 @@
-//! The worker: it says what it can do, pulls its own tasks, works on them one at a time, and posts answers back.
+//! The worker: it says what it can do, pulls its own tasks, works on them one at a time, and posts
+//! answers back.
 //!
-//! In the order of a task's way: [`agent`] (off the queue, its lease kept alive by progress) → [`compute`] (one owned
-//! thread per device) → [`jobs`] (how each kind of job runs) → the answer, its blobs stored first.
+//! In the order of a task's way: [`agent`] (off the queue, its lease kept alive by progress) →
+//! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs) → the answer,
+//! its blobs stored first.
 
 pub mod agent;
 pub mod compute;

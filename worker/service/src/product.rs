@@ -21,7 +21,8 @@ impl Inputs {
     }
 }
 
-/// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it is not about.
+/// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it
+/// is not about.
 #[derive(Debug)]
 pub struct Product {
     /// The outcome.

@@ -4,9 +4,11 @@
 use candle_core::Device;
 use std::path::Path;
 use tempfile::TempDir;
-use uspx_domain::{Judge, Label, Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work};
-use uspx_model::{NoPulse, fingerprint};
-use uspx_worker::holdings::{Holdings, Opened};
+use uspx_domain::{
+    Judge, Label, Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work,
+};
+use uspx_model::{NoProgress, fingerprint};
+use uspx_worker::holdings::{Holdings, OpenModels};
 use uspx_worker::jobs::run;
 use uspx_worker::product::{Inputs, Product};
 
@@ -29,25 +31,31 @@ fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
 
 fn done(folder: &TempDir, work: Work<Prompt>) -> Product {
     let model = fingerprint(folder.path()).unwrap();
-    let mut models = Opened::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu);
+    let mut models =
+        OpenModels::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu);
     let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
-    run(&task, &mut models, &Inputs::default(), 4096, &NoPulse).unwrap()
+    run(&task, &mut models, &Inputs::default(), 4096, &NoProgress).unwrap()
 }
 
-/// "l" and "s" are one token of the whole text; in use the model has read the one and has to emit the other.
+/// "l" and "s" are one token of the whole text; in use the model has read the one and has to emit
+/// the other.
 #[test]
 fn prompts_with_a_seam_are_counted_among_those_that_can_be_run() {
     let template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token if not add_generation_prompt }}";
     let student = changed("student", template);
-    let prompts =
-        vec![prompt("seam", "cd; l", Some("s")), prompt("none", "Type 1", Some("ls")), prompt("bare", "cd; l", None)];
+    let prompts = vec![
+        prompt("seam", "cd; l", Some("s")),
+        prompt("none", "Type 1", Some("ls")),
+        prompt("bare", "cd; l", None),
+    ];
     let product = done(&student, Work::Judge(Judge { prompts, subject: Subject::Model }));
     let Outcome::Losses(rows) = &product.outcome else { panic!("{:?}", product.outcome) };
     assert_eq!((rows[0].prompts.len(), product.seams), (2, 1));
     assert_eq!(product.skipped, [Skipped { id: "bare".into(), reason: SkipReason::NoReference }]);
 }
 
-/// The template leaves the channels to the model, so that the first tokens of its reply are no answer yet.
+/// The template leaves the channels to the model, so that the first tokens of its reply are not
+/// answer yet.
 #[test]
 fn a_label_task_bounds_reasoning_as_it_says() {
     let template = "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}\
@@ -61,7 +69,10 @@ fn a_label_task_bounds_reasoning_as_it_says() {
     };
     for bound in [1, 2] {
         let product = label(bound);
-        assert_eq!(product.skipped, [Skipped { id: "asked".into(), reason: SkipReason::Unfinished { tokens: bound } }]);
+        assert_eq!(
+            product.skipped,
+            [Skipped { id: "asked".into(), reason: SkipReason::Unfinished { tokens: bound } }]
+        );
         assert!(matches!(product.outcome, Outcome::Labels { prompts: 0, .. }));
     }
 }

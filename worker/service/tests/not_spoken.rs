@@ -1,4 +1,5 @@
-//! A task of a newer uspx is answered at once, so that another worker gets it, and does not come again.
+//! A task of a newer uspx is answered at once, so that another worker gets it, and does not come
+//! again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use bytes::Bytes;
@@ -50,8 +51,9 @@ async fn answered(bytes: Bytes) -> (Answer, u64) {
     let agent = Agent::new(settings, bus.clone(), Store::memory()).unwrap();
     let (asked, results) = (end.clone(), bus.clone());
     let waiting = async move {
-        let delivery = results.pull(RESULTS, Duration::from_secs(60)).await.unwrap().expect("no answer came");
-        asked.ask();
+        let delivery =
+            results.pull(RESULTS, Duration::from_secs(60)).await.unwrap().expect("no answer came");
+        asked.cancel();
         decode::<Content<Answer>>(&delivery.payload).unwrap()
     };
     let (ran, answer) = tokio::join!(agent.run(&end), waiting);
@@ -62,10 +64,19 @@ async fn answered(bytes: Bytes) -> (Answer, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_of_a_newer_release_is_answered_at_once_and_acknowledged() {
-    for (bytes, what) in [(of_version_2(), "version 2 of `task`"), (of_another_job(), "a kind of job")] {
+    for (bytes, what) in
+        [(of_version_2(), "version 2 of `task`"), (of_another_job(), "a kind of job")]
+    {
         let (answer, left) = answered(bytes).await;
         let Outcome::Failed(failure) = answer.outcome else { panic!("{:?}", answer.outcome) };
-        assert_eq!((answer.task, failure.kind, left), (TaskId::derived(b"t"), FailureKind::NotSpoken, 0));
-        assert!(failure.reason.contains(what) && !failure.reason.contains("dream"), "{}", failure.reason);
+        assert_eq!(
+            (answer.task, failure.kind, left),
+            (TaskId::derived(b"t"), FailureKind::NotSpoken, 0)
+        );
+        assert!(
+            failure.reason.contains(what) && !failure.reason.contains("dream"),
+            "{}",
+            failure.reason
+        );
     }
 }

@@ -4,13 +4,13 @@ use crate::progress::bar;
 use indicatif::ProgressBar;
 use tokio::sync::watch;
 use uspx_colony::Stage;
-use uspx_coordinator::Progress;
+use uspx_coordinator::CampaignProgress;
 
 /// Steps of a bar: tasks are few and long, so their insides count.
 const FINE: f64 = 1000.0;
 
 /// Shows bars until the campaign ends or this is aborted.
-pub(super) async fn show(mut progress: watch::Receiver<Progress>, mut explored: u64) {
+pub(super) async fn show(mut progress: watch::Receiver<CampaignProgress>, mut explored: u64) {
     let mut current: Option<(Stage, ProgressBar)> = None;
     while progress.changed().await.is_ok() {
         let now = progress.borrow_and_update().clone();
@@ -36,7 +36,7 @@ pub(super) async fn show(mut progress: watch::Receiver<Progress>, mut explored: 
 }
 
 /// How much of the stage is done, 0 to 1.
-fn fraction(now: &Progress, explored: &mut u64) -> f64 {
+fn fraction(now: &CampaignProgress, explored: &mut u64) -> f64 {
     let inside = |w: &uspx_coordinator::WorkerProgress| match w.current {
         Some((done, total)) if total > 0 => done as f64 / total as f64,
         _ => 0.0,
@@ -60,7 +60,7 @@ fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Trace => "tracing every prompt",
         Stage::Patch => "attribution patching",
-        Stage::Explore => "exact bans, round by round",
+        Stage::Explore => "exact expert ablations, round by round",
         Stage::JudgeMasks => "the mask against random ones",
         Stage::Label => "the teacher labels",
         Stage::Distil => "two students learn",

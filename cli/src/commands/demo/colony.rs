@@ -1,4 +1,5 @@
-//! The demo's colony: the same coordinator and worker code whether in one process or over a real network.
+//! The demo's colony: the same coordinator and worker code whether in one process or over a real
+//! network.
 
 use super::{Layout, bars};
 use crate::args::DemoArgs;
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use uspx_artifact::Store;
 use uspx_bus::server::NatsServer;
 use uspx_bus::{Bus, EmbeddedBus, NatsBus, NatsOptions};
-use uspx_colony::{Report, report};
+use uspx_colony::{CampaignReport, report};
 use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished};
 use uspx_domain::WorkerId;
 use uspx_runtime::Shutdown;
@@ -21,10 +22,11 @@ use uspx_worker::{Agent, WorkerError, WorkerSettings};
 /// How the campaign went.
 pub(super) struct Campaign {
     pub finished: Finished,
-    pub figures: Report,
+    pub figures: CampaignReport,
 }
 
-/// A silent worker's tasks go to another after this long: machines of one process or host answer at once.
+/// A silent worker's tasks go to another after this long: machines of one process or host answer at
+/// once.
 const SILENCE: Duration = Duration::from_secs(8);
 /// A task without progress is delivered again after this long.
 const LEASE: Duration = Duration::from_secs(30);
@@ -36,7 +38,12 @@ const READERS_WITHIN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the campaign to its end, or until the end is asked for.
-pub(super) async fn run(args: &DemoArgs, layout: &Layout, store_url: &str, shutdown: &Shutdown) -> Result<Campaign> {
+pub(super) async fn run(
+    args: &DemoArgs,
+    layout: &Layout,
+    store_url: &str,
+    shutdown: &Shutdown,
+) -> Result<Campaign> {
     let store = Store::create(store_url)?;
     store.check().await?;
     let server = match args.nats.as_deref() {
@@ -59,9 +66,9 @@ pub(super) async fn run(args: &DemoArgs, layout: &Layout, store_url: &str, shutd
     let outcome = tokio::select! {
         outcome = coordinator.run(shutdown) => outcome.map_err(CliError::from),
         // A terminal's Ctrl-C reaches worker processes too, and they may be faster.
-        error = workers.failure() => if shutdown.is_asked() { Ok(Finished::Stopped) } else { Err(error) },
+        error = workers.failure() => if shutdown.is_cancelled() { Ok(Finished::Stopped) } else { Err(error) },
     };
-    workers_end.ask();
+    workers_end.cancel();
     bars.abort();
     workers.end().await?;
     let finished = outcome?;
@@ -69,11 +76,13 @@ pub(super) async fn run(args: &DemoArgs, layout: &Layout, store_url: &str, shutd
     drop(coordinator);
     forget(bus).await;
     drop(server);
-    let figures = figures.ok_or_else(|| CliError::new(Exit::Interrupted, "stopped before it began"))?;
+    let figures =
+        figures.ok_or_else(|| CliError::new(Exit::Interrupted, "stopped before it began"))?;
     Ok(Campaign { finished, figures })
 }
 
-/// Lets go of the bus once its readers have: a connection that outlives its server complains on the terminal.
+/// Lets go of the bus once its readers have: a connection that outlives its server complains on the
+/// terminal.
 async fn forget(bus: Arc<dyn Bus>) {
     let end = Instant::now() + READERS_WITHIN;
     while Arc::strong_count(&bus) > 1 && Instant::now() < end {
@@ -82,7 +91,8 @@ async fn forget(bus: Arc<dyn Bus>) {
 }
 
 fn coordinator(layout: &Layout, bus: Arc<dyn Bus>, store: Store) -> Result<Coordinator> {
-    let book = book(&layout.prompts("cli-train.jsonl"), None, &layout.prompts("cli-heldout.jsonl"))?;
+    let book =
+        book(&layout.prompts("cli-train.jsonl"), None, &layout.prompts("cli-heldout.jsonl"))?;
     let mut settings = CoordinatorSettings::new("demo", layout.out.join("colony"));
     settings.silence = SILENCE;
     settings.lease = LEASE;
@@ -103,7 +113,8 @@ enum Workers {
     Processes(tokio::sync::Mutex<Vec<Process>>),
 }
 
-/// A worker process and the standard input that it lives by. Kept apart: waiting for a child closes its own.
+/// A worker process and the standard input that it lives by. Kept apart: waiting for a child closes
+/// its own.
 struct Process {
     name: String,
     child: Child,
@@ -111,7 +122,13 @@ struct Process {
 }
 
 impl Workers {
-    fn in_process(args: &DemoArgs, layout: &Layout, bus: &Arc<dyn Bus>, store: &Store, end: &Shutdown) -> Result<Self> {
+    fn in_process(
+        args: &DemoArgs,
+        layout: &Layout,
+        bus: &Arc<dyn Bus>,
+        store: &Store,
+        end: &Shutdown,
+    ) -> Result<Self> {
         let mut tasks = JoinSet::new();
         for number in 1..=args.workers {
             let id: WorkerId = name(number).parse().map_err(|e| CliError::new(Exit::Failed, e))?;
@@ -126,26 +143,44 @@ impl Workers {
         Ok(Self::InProcess(tokio::sync::Mutex::new(tasks)))
     }
 
-    /// `uspx worker` for each; they end when this process does, because it holds their standard input.
+    /// `uspx worker` for each; they end when this process does, because it holds their standard
+    /// input.
     fn processes(args: &DemoArgs, layout: &Layout, nats: &str, store: &str) -> Result<Self> {
         let program = std::env::current_exe().map_err(|e| CliError::new(Exit::Failed, e))?;
-        let models = format!("{},{}", layout.model("teacher").display(), layout.model("student").display());
+        let models =
+            format!("{},{}", layout.model("teacher").display(), layout.model("student").display());
         let mut children = Vec::new();
         for number in 1..=args.workers {
             let mut command = Command::new(&program);
-            command.args(["worker", "--with-parent", "--name", &name(number), "--nats", nats, "--store", store]);
-            command.args(["--models", &models, "--threads", &args.threads_per_worker().to_string()]);
+            command.args([
+                "worker",
+                "--with-parent",
+                "--name",
+                &name(number),
+                "--nats",
+                nats,
+                "--store",
+                store,
+            ]);
+            command.args([
+                "--models",
+                &models,
+                "--threads",
+                &args.threads_per_worker().to_string(),
+            ]);
             command.args(["--batch-tokens", &BATCH_TOKENS.to_string()]);
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
-            let mut child =
-                command.spawn().map_err(|e| CliError::new(Exit::Failed, format!("worker {number}: {e}")))?;
+            let mut child = command
+                .spawn()
+                .map_err(|e| CliError::new(Exit::Failed, format!("worker {number}: {e}")))?;
             let lifeline = child.stdin.take();
             children.push(Process { name: name(number), child, lifeline });
         }
         Ok(Self::Processes(tokio::sync::Mutex::new(children)))
     }
 
-    /// Returns when no worker is left: without one nothing goes on. A single lost worker costs only time.
+    /// Returns when no worker is left: without one nothing goes on. A single lost worker costs only
+    /// time.
     async fn failure(&self) -> CliError {
         match self {
             Self::InProcess(tasks) => {
@@ -155,7 +190,10 @@ impl Workers {
                     match ended {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => last = error.into(),
-                        Err(error) => last = CliError::new(Exit::Failed, format!("a worker panicked: {error}")),
+                        Err(error) => {
+                            last =
+                                CliError::new(Exit::Failed, format!("a worker panicked: {error}"))
+                        }
                     }
                 }
                 last
@@ -165,7 +203,8 @@ impl Workers {
                     let ended = process.child.wait().await;
                     tracing::warn!(worker = process.name, ?ended, "a worker process has ended");
                 }
-                CliError::new(Exit::Failed, "all worker processes have ended").help("run again with -v to see why")
+                CliError::new(Exit::Failed, "all worker processes have ended")
+                    .help("run again with -v to see why")
             }
         }
     }

@@ -1,6 +1,8 @@
-//! `uspx demo`: the whole loop on the shipped models, from prompts to a pulled 4-bit student that answers.
+//! `uspx demo`: the whole loop on the shipped models, from prompts to a pulled 4-bit student that
+//! answers.
 //!
-//! [`colony`] brings up bus, coordinator and workers; [`bars`] shows how far they are; [`page`] prints the end.
+//! [`colony`] brings up bus, coordinator and workers; [`bars`] shows how far they are; [`page`]
+//! prints the end.
 
 mod bars;
 mod colony;
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::runtime::Runtime;
 use uspx_artifact::{PullOptions, PullReport, Store};
-use uspx_colony::{Ending, Report};
+use uspx_colony::{CampaignReport, Ending};
 use uspx_coordinator::Finished;
 use uspx_runtime::Shutdown;
 
@@ -52,7 +54,7 @@ impl Layout {
 
 /// What the demo found.
 struct Found {
-    figures: Report,
+    figures: CampaignReport,
     pulled: PullReport,
     answers: Vec<Answered>,
     seconds: f64,
@@ -71,7 +73,8 @@ pub fn run(args: &DemoArgs, runtime: &Runtime, shutdown: &Shutdown) -> Result<()
     let start = Instant::now();
     let layout = Layout::new(&args.out)?;
     assets::lay_out(&layout.out.join("shipped"))?;
-    let store_url = args.store.clone().unwrap_or_else(|| layout.out.join("store").display().to_string());
+    let store_url =
+        args.store.clone().unwrap_or_else(|| layout.out.join("store").display().to_string());
     let campaign = runtime.block_on(colony::run(args, &layout, &store_url, shutdown))?;
     match campaign.finished {
         Finished::Stopped => return Err(stopped(&args.out)),
@@ -80,7 +83,12 @@ pub fn run(args: &DemoArgs, runtime: &Runtime, shutdown: &Shutdown) -> Result<()
     }
     let pulled = runtime.block_on(fetch(&store_url, &layout, shutdown))?;
     let answers = answer(&layout, &pulled)?;
-    let found = Found { figures: campaign.figures, pulled, answers, seconds: start.elapsed().as_secs_f64() };
+    let found = Found {
+        figures: campaign.figures,
+        pulled,
+        answers,
+        seconds: start.elapsed().as_secs_f64(),
+    };
     if args.json { page::json(&found) } else { page::print(&found, &layout, &store_url) }
 }
 
@@ -103,7 +111,8 @@ fn answer(layout: &Layout, pulled: &PullReport) -> Result<Vec<Answered>> {
     let mut prompts = models::prompts(&layout.prompts("cli-heldout.jsonl"), false)?;
     prompts.truncate(ANSWERS);
     let ask = |path: &Path| -> Result<Vec<String>> {
-        let model = uspx_worker::open_any(path, uspx_model::Placement::floats(DType::F32, &Device::Cpu))?;
+        let model =
+            uspx_worker::open_any(path, uspx_model::Placement::floats(DType::F32, &Device::Cpu))?;
         chat::answers(&model, &prompts, ANSWER_TOKENS)
     };
     let gptq = ask(&pulled.folder.join("gptq"))?;

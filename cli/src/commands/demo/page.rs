@@ -1,4 +1,5 @@
-//! The demo's last page: one honest table of what was cut, what that costs, and what the student is worth.
+//! The demo's last page: one honest table of what was cut, what that costs, and what the student is
+//! worth.
 
 use super::{Found, Layout};
 use crate::error::Result;
@@ -6,7 +7,7 @@ use crate::output;
 use serde::Serialize;
 use std::path::Path;
 use uspx_colony::report::{MaskReport, StudentReport};
-use uspx_colony::{Contender, Report};
+use uspx_colony::{CampaignReport, Contender};
 
 /// The JSON form of `uspx demo`.
 #[derive(Serialize)]
@@ -17,7 +18,7 @@ struct Page<'a> {
     release_number: u64,
     seconds: f64,
     peak_rss_bytes: Option<u64>,
-    figures: &'a Report,
+    figures: &'a CampaignReport,
 }
 
 #[derive(Serialize)]
@@ -43,11 +44,11 @@ struct StudentPage {
     gguf_bits_per_byte: Option<f64>,
 }
 
-fn student(figures: &Report, who: Contender) -> Option<&StudentReport> {
+fn student(figures: &CampaignReport, who: Contender) -> Option<&StudentReport> {
     figures.students.iter().find(|s| s.contender == who)
 }
 
-fn bits(figures: &Report, who: Contender) -> Option<f64> {
+fn bits(figures: &CampaignReport, who: Contender) -> Option<f64> {
     student(figures, who).map(|s| s.bits_per_byte)
 }
 
@@ -70,7 +71,9 @@ pub(super) fn json(found: &Found) -> Result<()> {
             base_bits_per_byte: of(Contender::Base),
             references_only_bits_per_byte: of(Contender::Distilled(0)),
             references_and_teacher_bits_per_byte: of(Contender::Distilled(1)),
-            distilled_bits_per_byte: figures.chosen_recipe.and_then(|n| of(Contender::Distilled(n))),
+            distilled_bits_per_byte: figures
+                .chosen_recipe
+                .and_then(|n| of(Contender::Distilled(n))),
             gptq_bits_per_byte: of(Contender::Gptq),
             gptq_against_base: against.map(|d| [d.mean, d.low, d.high]),
             rtn_bits_per_byte: of(Contender::Rtn),
@@ -112,9 +115,19 @@ pub(super) fn print(found: &Found, layout: &Layout, store: &str) -> Result<()> {
 fn mask_table(mask: &MaskReport) -> String {
     let rise = |r: f64| format!("{r:+.3}");
     let pruned = 1.0 - f64::from(mask.kept) / f64::from(mask.units.max(1));
-    let mut table = output::table(&["what was cut from the teacher", "held-out loss, nats per token"]);
-    let kind = format!("{:.0} % of the {}s ({} of {} kept)", pruned * 100.0, mask.kind, mask.kept, mask.units);
-    table.add_row([format!("{kind}, by this colony's mask"), mask.rise.map_or_else(|| "-".into(), rise)]);
+    let mut table =
+        output::table(&["what was cut from the teacher", "held-out loss, nats per token"]);
+    let kind = format!(
+        "{:.0} % of the {}s ({} of {} kept)",
+        pruned * 100.0,
+        mask.kind,
+        mask.kept,
+        mask.units
+    );
+    table.add_row([
+        format!("{kind}, by this colony's mask"),
+        mask.rise.map_or_else(|| "-".into(), rise),
+    ]);
     let random = mask.random_mean().map_or_else(|| "-".into(), rise);
     table.add_row([format!("as many at random (mean of {} masks)", mask.random.len()), random]);
     for (share, r) in &mask.curve {
@@ -123,13 +136,22 @@ fn mask_table(mask: &MaskReport) -> String {
     table.to_string()
 }
 
-fn student_table(figures: &Report) -> String {
-    let mut table = output::table(&["model, on held-out prompts", "bits per byte", "against the base, 95 % interval"]);
+fn student_table(figures: &CampaignReport) -> String {
+    let mut table = output::table(&[
+        "model, on held-out prompts",
+        "bits per byte",
+        "against the base, 95 % interval",
+    ]);
     for s in &figures.students {
-        let against = s
-            .against_base
-            .map_or_else(|| "-".to_owned(), |d| format!("{:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
-        table.add_row([name(s.contender, figures.chosen_recipe), format!("{:.3}", s.bits_per_byte), against]);
+        let against = s.against_base.map_or_else(
+            || "-".to_owned(),
+            |d| format!("{:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high),
+        );
+        table.add_row([
+            name(s.contender, figures.chosen_recipe),
+            format!("{:.3}", s.bits_per_byte),
+            against,
+        ]);
     }
     table.to_string()
 }
@@ -158,5 +180,9 @@ fn next_commands(layout: &Layout, store: &str) -> Result<()> {
     output::line(&format!("  {uspx} run --from {} \"List files by size\"", laptop.display()))?;
     output::line(&format!("  {uspx} pull {store}    # on another machine that reaches the store"))?;
     output::line(&format!("  {uspx} status --state {}", state.display()))?;
-    output::line(&format!("  {uspx} eval --model {} --prompts {}", teacher.display(), prompts.display()))
+    output::line(&format!(
+        "  {uspx} eval --model {} --prompts {}",
+        teacher.display(),
+        prompts.display()
+    ))
 }

@@ -1,7 +1,9 @@
-//! `uspx run` by an installed llama.cpp: its `llama-server` is started on the GGUF file and asked over the loopback.
+//! `uspx run` by an installed llama.cpp: its `llama-server` is started on the GGUF file and asked
+//! over the loopback.
 //!
-//! The server takes token ids and gives token ids, so the prompt is ours (the file's own template, as our engine would have
-//! it) and the answer is decoded by us; nothing of llama.cpp's output has to be parsed out of a screen.
+//! The server takes token ids and gives token ids, so the prompt is ours (the file's own template,
+//! as our engine would have it) and the answer is decoded by us; nothing of llama.cpp's output has
+//! to be parsed out of a screen.
 
 use crate::args::{ChatArgs, Engine};
 use crate::error::{CliError, Exit, Result};
@@ -11,7 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
-use uspx_model::chat::{Answer, Chat, Reader, Turn};
+use uspx_model::chat::{Chat, Reader, Reply, Turn};
 use uspx_runtime::Shutdown;
 
 /// Names the program, or its folder, where it is not on PATH.
@@ -34,9 +36,9 @@ pub struct LlamaCpp<'a> {
 }
 
 /// What came of one turn.
-pub struct Reply {
+pub struct ServerReply {
     /// What was written.
-    pub answer: Answer,
+    pub answer: Reply,
     /// Tokens per second of decoding, as the server says.
     pub decoding: f64,
     /// Tokens per second of the prompt, likewise.
@@ -45,11 +47,13 @@ pub struct Reply {
 
 /// The server program, if llama.cpp is to answer; says why on stderr.
 ///
-/// `auto` takes our own engine where it was measured to be the quicker one: where this processor has AVX-512 (VNNI) and all
-/// matrices of the file are of types that our kernels multiply as they are stored.
+/// `auto` takes our own engine where it was measured to be the quicker one: where this processor
+/// has AVX-512 (VNNI) and all matrices of the file are of types that our kernels multiply as they
+/// are stored.
 pub fn chosen(args: &ChatArgs, path: &Path) -> Result<Option<PathBuf>> {
     let is_gguf = path.is_file();
-    let refuse = |message: String, help: &str| Err(CliError::new(Exit::NotFound, message).help(help));
+    let refuse =
+        |message: String, help: &str| Err(CliError::new(Exit::NotFound, message).help(help));
     match args.engine {
         Engine::Own => Ok(None),
         Engine::LlamaCpp if !is_gguf => {
@@ -67,10 +71,15 @@ pub fn chosen(args: &ChatArgs, path: &Path) -> Result<Option<PathBuf>> {
         Engine::Auto => {
             let Some(program) = program() else { return Ok(None) };
             if let Some(reason) = uspx_export::slower_than_llama_cpp(path)? {
-                eprintln!("engine: llama.cpp ({}), for {reason}; --engine own overrides", program.display());
+                eprintln!(
+                    "engine: llama.cpp ({}), for {reason}; --engine own overrides",
+                    program.display()
+                );
                 return Ok(Some(program));
             }
-            eprintln!("engine: own, as quick as the installed llama.cpp here; --engine llama.cpp overrides");
+            eprintln!(
+                "engine: own, as quick as the installed llama.cpp here; --engine llama.cpp overrides"
+            );
             Ok(None)
         }
     }
@@ -98,13 +107,29 @@ fn interrupted() -> CliError {
 
 impl<'a> LlamaCpp<'a> {
     /// Starts the server on a file and waits until it has loaded it.
-    pub fn start(program: &Path, path: &Path, args: &ChatArgs, shutdown: &'a Shutdown) -> Result<Self> {
+    pub fn start(
+        program: &Path,
+        path: &Path,
+        args: &ChatArgs,
+        shutdown: &'a Shutdown,
+    ) -> Result<Self> {
         let chat = uspx_export::gguf_chat(path)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let port = free_port().map_err(failed)?;
         let mut command = Command::new(program);
-        command.arg("-m").arg(path).args(["--host", "127.0.0.1", "--port", &port.to_string(), "-np", "1"]);
-        command.args(["-c", &CONTEXT.max(2 * (args.max_new_tokens + args.run.max_reasoning_tokens)).to_string()]);
+        command.arg("-m").arg(path).args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "-np",
+            "1",
+        ]);
+        command.args([
+            "-c",
+            &CONTEXT.max(2 * (args.max_new_tokens + args.run.max_reasoning_tokens)).to_string(),
+        ]);
         if let Some(threads) = args.run.threads {
             command.args(["-t", &threads.to_string()]);
         }
@@ -142,14 +167,15 @@ impl<'a> LlamaCpp<'a> {
                 () = tokio::time::sleep(PATIENCE) => {
                     Err(failed(format!("the server did not load the file in {} s", PATIENCE.as_secs())))
                 }
-                () = shutdown.asked() => Err(interrupted()),
+                () = shutdown.cancelled() => Err(interrupted()),
             }
         })
     }
 
     /// Answers the conversation so far.
-    pub fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<Reply> {
-        let (prompt, bounds) = (self.chat.conversation(turns)?.ids, args.run.bounds(args.max_new_tokens));
+    pub fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<ServerReply> {
+        let (prompt, bounds) =
+            (self.chat.conversation(turns)?.ids, args.run.bounds(args.max_new_tokens));
         let asked = json!({
             "prompt": prompt,
             "n_predict": bounds.total(self.chat.reasons()),
@@ -161,7 +187,11 @@ impl<'a> LlamaCpp<'a> {
             "cache_prompt": true,
         });
         let url = format!("{}/completion", self.address);
-        let request = self.client.post(url).header("Content-Type", "application/json").body(asked.to_string());
+        let request = self
+            .client
+            .post(url)
+            .header("Content-Type", "application/json")
+            .body(asked.to_string());
         let exchange = async {
             let answer = request.send().await?;
             let status = answer.status();
@@ -171,7 +201,7 @@ impl<'a> LlamaCpp<'a> {
         let (status, text) = self.runtime.block_on(async {
             tokio::select! {
                 got = exchange => got.map_err(failed),
-                () = shutdown.asked() => Err(interrupted()),
+                () = shutdown.cancelled() => Err(interrupted()),
             }
         })?;
         if !status.is_success() {
@@ -196,14 +226,21 @@ impl Drop for LlamaCpp<'_> {
 }
 
 /// An answer from the server's document.
-fn read(value: &Value, mut reader: Reader<'_>) -> Option<Reply> {
+fn read(value: &Value, mut reader: Reader<'_>) -> Option<ServerReply> {
     for token in value.get("tokens")?.as_array()? {
         reader.take(u32::try_from(token.as_u64()?).ok()?);
     }
     let mut answer = reader.finish();
-    answer.ended |= !answer.unfinished && value.get("stop_type").and_then(Value::as_str) == Some("eos");
-    let speed = |key: &str| value.pointer(&format!("/timings/{key}")).and_then(Value::as_f64).unwrap_or(0.0);
-    Some(Reply { answer, decoding: speed("predicted_per_second"), prompt: speed("prompt_per_second") })
+    answer.ended |=
+        !answer.unfinished && value.get("stop_type").and_then(Value::as_str) == Some("eos");
+    let speed = |key: &str| {
+        value.pointer(&format!("/timings/{key}")).and_then(Value::as_f64).unwrap_or(0.0)
+    };
+    Some(ServerReply {
+        answer,
+        decoding: speed("predicted_per_second"),
+        prompt: speed("prompt_per_second"),
+    })
 }
 
 /// A port that is free now.
@@ -218,12 +255,16 @@ mod tests {
 
     #[test]
     fn an_answer_ends_at_the_end_of_the_turn() {
-        let chat = Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nano/student")).unwrap();
+        let chat =
+            Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nano/student")).unwrap();
         let end = chat.ends()[0];
         let read = |value: Value| read(&value, chat.reader(&[], Bounds::answer(9)));
         let value = json!({"tokens": [5, 6, end, 7], "timings": {"predicted_per_second": 12.5}});
         let reply = read(value).unwrap();
-        assert_eq!((reply.answer.ids, reply.answer.ended, reply.decoding), (vec![5, 6], true, 12.5));
+        assert_eq!(
+            (reply.answer.ids, reply.answer.ended, reply.decoding),
+            (vec![5, 6], true, 12.5)
+        );
         assert!(!read(json!({"tokens": [5], "stop_type": "limit"})).unwrap().answer.ended);
         assert!(read(json!({"tokens": [5], "stop_type": "eos"})).unwrap().answer.ended);
         assert!(read(json!({"content": "x"})).is_none());

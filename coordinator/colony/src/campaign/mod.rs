@@ -1,4 +1,5 @@
-//! What a campaign is founded on: models, prompts by id, budgets and bounds. All of it lies in the ledger's first record.
+//! What a campaign is founded on: models, prompts by id, budgets and bounds. All of it lies in the
+//! ledger's first record.
 
 mod settings;
 
@@ -155,7 +156,9 @@ impl CampaignConfig {
         if let Some(twice) = self.prompts.iter().find(|p| !seen.insert(p.id.as_str())) {
             return Err(ConfigError::Twice(twice.id.clone()));
         }
-        for (split, name) in [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Gate, "gate")] {
+        for (split, name) in
+            [(Split::Train, "train"), (Split::Validation, "validation"), (Split::Gate, "gate")]
+        {
             if !self.prompts.iter().any(|p| p.split == split) {
                 return Err(ConfigError::NoPrompts(name));
             }
@@ -178,10 +181,22 @@ impl CampaignConfig {
         let rules: [(bool, &'static str, &'static str); 7] = [
             (batches.iter().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1000000 millionths"),
-            (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1000000 millionths"),
+            (
+                small(self.probe.evaporation),
+                "probe.evaporation",
+                "more than 0, at most 1000000 millionths",
+            ),
             (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1000000 millionths"),
-            (self.trust.duplicates <= Share::percent(10), "trust.duplicates", "at most 100000 millionths (10 %)"),
-            (self.trust.ahead > 0 && self.trust.attempts > 0, "trust", "`ahead` and `attempts` must be at least 1"),
+            (
+                self.trust.duplicates <= Share::percent(10),
+                "trust.duplicates",
+                "at most 100000 millionths (10 %)",
+            ),
+            (
+                self.trust.ahead > 0 && self.trust.attempts > 0,
+                "trust",
+                "`ahead` and `attempts` must be at least 1",
+            ),
             (
                 !self.distil.recipes.is_empty() && self.distil.resamples > 0,
                 "distil",

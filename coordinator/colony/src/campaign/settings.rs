@@ -128,7 +128,8 @@ pub struct StudentPlan {
     pub top_k: u32,
     /// Bound on a generated answer.
     pub max_new_tokens: u32,
-    /// Bound on the reasoning before it; a teacher that is still reasoning then has no answer, and the prompt is left out.
+    /// Bound on the reasoning before it; a teacher that is still reasoning then has no answer, and
+    /// the prompt is left out.
     pub max_reasoning_tokens: u32,
     /// One training each; the best on validation goes on.
     pub recipes: Vec<DistilRecipe>,

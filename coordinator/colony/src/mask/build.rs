@@ -1,4 +1,5 @@
-//! Budget and scores → mask. A global ranking with a floor of top-k experts per layer is the default.
+//! Budget and scores → mask. A global ranking with a floor of top-k experts per layer is the
+//! default.
 
 use crate::combine::Score;
 use crate::{CampaignConfig, Dice, Share};
@@ -101,10 +102,12 @@ impl<'a> Budget<'a> {
     }
 }
 
-/// The units that `scores` keep at a budget. A unit without a score ranks below all others; ties go by layer and index.
+/// The units that `scores` keep at a budget. A unit without a score ranks below all others; ties go
+/// by layer and index.
 pub fn build(budget: &Budget<'_>, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Unit> {
     let mean = |u: Unit| scores.get(&u).map_or(f64::NEG_INFINITY, |s| s.mean);
-    let mut ranked: Vec<(f64, Unit)> = budget.shape.units(budget.kind).map(|u| (mean(u), u)).collect();
+    let mut ranked: Vec<(f64, Unit)> =
+        budget.shape.units(budget.kind).map(|u| (mean(u), u)).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let mut open = budget.firsts();
     let (mut kept, mut rest) = (BTreeSet::new(), Vec::new());
@@ -124,13 +127,17 @@ pub fn build(budget: &Budget<'_>, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Un
 
 /// A random mask of the same size and rule: random scores through the same builder.
 pub fn random_mask(dice: &mut Dice, budget: &Budget<'_>) -> Mask {
-    let scores = budget.shape.units(budget.kind).map(|u| (u, Score { mean: dice.unit(), error: 0.0, effective: 0.0 }));
+    let scores = budget
+        .shape
+        .units(budget.kind)
+        .map(|u| (u, Score { mean: dice.unit(), error: 0.0, effective: 0.0 }));
     budget.mask(build(budget, &scores.collect()))
 }
 
-/// Moves from `before` towards `ideal`, but only by swaps in which a unit's interval (`z` standard errors) has cleared the
-/// cut: one that waited lies wholly above it, or one that was kept lies wholly below it. Its partner is the weakest kept or
-/// the best waiting. Within a layer the cut lies between the two, because a layer's floor or count may be what binds.
+/// Moves from `before` towards `ideal`, but only by swaps in which a unit's interval (`z` standard
+/// errors) has cleared the cut: one that waited lies wholly above it, or one that was kept lies
+/// wholly below it. Its partner is the weakest kept or the best waiting. Within a layer the cut
+/// lies between the two, because a layer's floor or count may be what binds.
 pub fn settle(
     budget: &Budget<'_>,
     scores: &BTreeMap<Unit, Score>,
@@ -147,7 +154,8 @@ pub fn settle(
     for new in incoming {
         let fits = |old: &&Unit| {
             let cut = if old.layer == new.layer { (mean(old) + mean(&new)) / 2.0 } else { cut };
-            has_cleared(scores.get(&new), scores.get(old), cut, z) && budget.allows(&swapped(&kept, new, **old))
+            has_cleared(scores.get(&new), scores.get(old), cut, z)
+                && budget.allows(&swapped(&kept, new, **old))
         };
         if let Some(old) = outgoing.iter().find(fits).copied() {
             kept = swapped(&kept, new, old);
@@ -161,7 +169,8 @@ fn swapped(kept: &BTreeSet<Unit>, new: Unit, old: Unit) -> BTreeSet<Unit> {
     kept.iter().copied().filter(|u| *u != old).chain([new]).collect()
 }
 
-/// Whether one of a pair is surely on its new side of the cut. A unit without a score is surely below.
+/// Whether one of a pair is surely on its new side of the cut. A unit without a score is surely
+/// below.
 fn has_cleared(new: Option<&Score>, old: Option<&Score>, cut: f64, z: f64) -> bool {
     let above = new.is_some_and(|s| s.mean - z * s.error > cut);
     let below = old.is_none_or(|s| s.mean + z * s.error < cut);
@@ -174,7 +183,8 @@ mod tests {
     use proptest::prelude::*;
     use uspx_domain::{Digest, LayerShape, MlpShape};
 
-    /// Layers of experts: how many each has, and how many the router picks; 0 experts make a dense layer.
+    /// Layers of experts: how many each has, and how many the router picks; 0 experts make a dense
+    /// layer.
     fn shape(layers: &[(u32, u32)]) -> ModelShape {
         let layer = |(experts, top_k): &(u32, u32)| {
             let (experts, top_k) = (*experts, *top_k);

@@ -1,4 +1,5 @@
-//! Ants: whole masks near the current one. Their losses see what single-unit effects cannot, redundant pairs above all.
+//! Ants: whole masks near the current one. Their losses see what single-unit effects cannot,
+//! redundant pairs above all.
 
 use super::Budget;
 use crate::state::Trial;
@@ -9,7 +10,8 @@ use uspx_domain::{Mask, Unit};
 /// Most swaps between a candidate and the current mask.
 const SWAPS: u32 = 3;
 
-/// Up to `count` masks, each a few swaps from `mask`, the units drawn by pheromone (ambiguity at the cut).
+/// Up to `count` masks, each a few swaps from `mask`, the units drawn by pheromone (ambiguity at
+/// the cut).
 pub fn near(
     dice: &mut Dice,
     budget: &Budget<'_>,
@@ -18,7 +20,8 @@ pub fn near(
     count: u32,
 ) -> Vec<Mask> {
     let kept = budget.kept(mask);
-    let (inside, outside): (Vec<Unit>, Vec<Unit>) = budget.shape.units(budget.kind).partition(|u| kept.contains(u));
+    let (inside, outside): (Vec<Unit>, Vec<Unit>) =
+        budget.shape.units(budget.kind).partition(|u| kept.contains(u));
     let mut found: Vec<Mask> = Vec::new();
     for _ in 0..count {
         let swaps = 1 + dice.below(SWAPS) as usize;
@@ -35,13 +38,20 @@ pub fn near(
     found
 }
 
-fn drawn(dice: &mut Dice, units: &[Unit], pheromone: &BTreeMap<Unit, f64>, count: usize) -> BTreeSet<Unit> {
-    let weights: Vec<f64> = units.iter().map(|u| pheromone.get(u).copied().unwrap_or(1.0)).collect();
+fn drawn(
+    dice: &mut Dice,
+    units: &[Unit],
+    pheromone: &BTreeMap<Unit, f64>,
+    count: usize,
+) -> BTreeSet<Unit> {
+    let weights: Vec<f64> =
+        units.iter().map(|u| pheromone.get(u).copied().unwrap_or(1.0)).collect();
     dice.draw(&weights, count).into_iter().filter_map(|at| units.get(at).copied()).collect()
 }
 
-/// The best candidate of the round that just closed, if it beats the current mask on the same prompts by the campaign's
-/// number of standard errors. Hysteresis then keeps its swaps for as long as single-unit evidence does not speak against.
+/// The best candidate of the round that just closed, if it beats the current mask on the same
+/// prompts by the campaign's number of standard errors. Hysteresis then keeps its swaps for as long
+/// as single-unit evidence does not speak against.
 pub fn adopt(state: &State, budget: &Budget<'_>) -> Option<BTreeSet<Unit>> {
     let campaign = state.campaign.as_ref()?;
     let current = &state.mask.as_ref()?.mask;
@@ -61,7 +71,9 @@ fn advantage(current: &Trial, candidate: &Trial, campaign: &CampaignConfig) -> O
     let pairs: Vec<(f64, f64)> = candidate
         .pairs
         .iter()
-        .filter_map(|(at, pair)| current.pairs.get(at).map(|c| ((pair.cut - c.cut).to_f64(), f64::from(pair.tokens))))
+        .filter_map(|(at, pair)| {
+            current.pairs.get(at).map(|c| ((pair.cut - c.cut).to_f64(), f64::from(pair.tokens)))
+        })
         .collect();
     let n = pairs.len() as f64;
     let tokens: f64 = pairs.iter().map(|(_, t)| t).sum();
@@ -69,7 +81,8 @@ fn advantage(current: &Trial, candidate: &Trial, campaign: &CampaignConfig) -> O
         return None;
     }
     let rise = pairs.iter().map(|(d, _)| d).sum::<f64>() / tokens;
-    let spread = pairs.iter().map(|(d, t)| (d - rise * t) * (d - rise * t)).sum::<f64>() / (n - 1.0);
+    let spread =
+        pairs.iter().map(|(d, t)| (d - rise * t) * (d - rise * t)).sum::<f64>() / (n - 1.0);
     let error = (spread * n).sqrt() / tokens;
     (rise + campaign.probe.candidate_errors * error < 0.0).then_some(rise)
 }
@@ -93,7 +106,11 @@ mod tests {
         let budget = Budget::of(&campaign);
         let kept = budget.shape.units(UnitKind::Expert).filter(|u| u.index < 4);
         let mask = budget.mask(kept);
-        State { campaign: Some(campaign), mask: Some(MaskVersion { mask, ..MaskVersion::blank() }), ..State::default() }
+        State {
+            campaign: Some(campaign),
+            mask: Some(MaskVersion { mask, ..MaskVersion::blank() }),
+            ..State::default()
+        }
     }
 
     /// A trial whose loss lies `rise` nats per token above the clean one, give or take.
@@ -126,7 +143,8 @@ mod tests {
         let mut state = state();
         let budget = Budget::of(state.campaign.as_ref().unwrap());
         let current = state.mask.as_ref().unwrap().mask.clone();
-        let other = near(&mut Dice::new(1, "near", 0), &budget, &current, &BTreeMap::new(), 1).remove(0);
+        let other =
+            near(&mut Dice::new(1, "near", 0), &budget, &current, &BTreeMap::new(), 1).remove(0);
         state.results.trials.insert(TrialRole::Current(1), trial(&current, 0.5, 0.0));
         state.results.trials.insert(TrialRole::Candidate(1, 0), trial(&other, 0.49, 0.5));
         assert_eq!(adopt(&state, &budget), None, "within its error");

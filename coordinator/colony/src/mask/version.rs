@@ -1,4 +1,5 @@
-//! The mask of the day: drawn anew after each probing epoch, with what it rests on and how steady it is.
+//! The mask of the day: drawn anew after each probing epoch, with what it rests on and how steady
+//! it is.
 
 use super::{Budget, adopt, build, settle};
 use crate::combine::{Basis, Score, Scored, score};
@@ -62,8 +63,14 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
     let ideal = build(&budget, &scores);
     let cut = cut(&scores, &ideal);
     let before = state.mask.as_ref().map(|old| budget.kept(&old.mask));
-    // Scores of another basis have another scale: intervals of the two cannot be compared, so nothing is held back.
-    let held = state.mask.as_ref().filter(|old| old.basis == basis).and(before.as_ref()).filter(|b| budget.allows(b));
+    // Scores of another basis have another scale: intervals of the two cannot be compared, so
+    // nothing is held back.
+    let held = state
+        .mask
+        .as_ref()
+        .filter(|old| old.basis == basis)
+        .and(before.as_ref())
+        .filter(|b| budget.allows(b));
     let kept = match held {
         Some(before) => {
             let start = adopt(state, &budget).unwrap_or_else(|| before.clone());
@@ -71,7 +78,8 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
         }
         None => ideal,
     };
-    let (confidence, bootstrap_jaccard) = bootstrap(campaign, &budget, (state.epoch, &scores, &kept));
+    let (confidence, bootstrap_jaccard) =
+        bootstrap(campaign, &budget, (state.epoch, &scores, &kept));
     Some(MaskVersion {
         version: state.mask.as_ref().map_or(1, |old| old.version + 1),
         epoch: state.epoch,
@@ -86,7 +94,11 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
 }
 
 /// The version that a closing record decided, with the scores of what today's rules draw.
-pub fn as_recorded(state: &State, today: Option<MaskVersion>, recorded: &Decision) -> Option<MaskVersion> {
+pub fn as_recorded(
+    state: &State,
+    today: Option<MaskVersion>,
+    recorded: &Decision,
+) -> Option<MaskVersion> {
     let campaign = state.campaign.as_ref()?;
     let budget = Budget::of(campaign);
     let old = state.mask.as_ref();
@@ -108,7 +120,8 @@ pub fn as_recorded(state: &State, today: Option<MaskVersion>, recorded: &Decisio
     Some(MaskVersion { version, mask: mask.clone(), cut, jaccard, ..today.unwrap_or_else(blank) })
 }
 
-/// θ: halfway between the lowest score above the cut and the highest below, as if no layer had a floor.
+/// θ: halfway between the lowest score above the cut and the highest below, as if no layer had a
+/// floor.
 fn cut(scores: &BTreeMap<Unit, Score>, kept: &BTreeSet<Unit>) -> f64 {
     let mut means: Vec<f64> = scores.values().map(|s| s.mean).collect();
     means.sort_by(|a, b| b.total_cmp(a));
@@ -120,7 +133,8 @@ fn cut(scores: &BTreeMap<Unit, Score>, kept: &BTreeSet<Unit>) -> f64 {
     }
 }
 
-/// Masks from scores redrawn within their errors: how often each unit is on this mask's side, and the mean overlap.
+/// Masks from scores redrawn within their errors: how often each unit is on this mask's side, and
+/// the mean overlap.
 fn bootstrap(
     campaign: &CampaignConfig,
     budget: &Budget<'_>,

@@ -17,9 +17,10 @@ impl Proposer for Distil {
             return Offer::Nothing;
         }
         let (train, validation) = (labels(view, Split::Train), labels(view, Split::Validation));
-        for (labels, what) in
-            [(&train, "no train prompt was labelled"), (&validation, "no validation prompt was labelled")]
-        {
+        for (labels, what) in [
+            (&train, "no train prompt was labelled"),
+            (&validation, "no validation prompt was labelled"),
+        ] {
             if labels.is_empty() {
                 return Offer::Blocked(view.because(what, "label"));
             }

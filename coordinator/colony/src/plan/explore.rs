@@ -1,9 +1,11 @@
-//! Proposes rounds of exact bans and candidate masks, until the budget is spent or the mask is stable.
+//! Proposes rounds of exact expert ablations and candidate masks, until the budget is spent or the
+//! mask is stable.
 //!
-//! A round spends most of its budget on all units alike and the rest where the pheromone points; each part and the
-//! candidate masks look at fresh prompts. Tasks hold units of few layers, so that a worker can reuse what lies below them.
+//! A round spends most of its budget on all units alike and the rest where the pheromone points;
+//! each part and the candidate masks look at fresh prompts. Tasks hold units of few layers, so that
+//! a worker can reuse what lies below them.
 
-use super::judge_masks::{Trial, trials};
+use super::judge_masks::{MaskTrial, trials};
 use super::{Offer, Piece, Proposer, View, batches};
 use crate::mask::{Budget, near};
 use crate::state::Stage;
@@ -42,22 +44,28 @@ impl View<'_> {
         let probe = &self.campaign.probe;
         let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
         let prompts = probe.uniform.of(probe.round_pairs as usize) / units.len().max(1);
-        self.bans(&fresh.take(prompts.max(1)), &units)
+        self.ablations(&fresh.take(prompts.max(1)), &units)
     }
 
     /// Units drawn by pheromone, on the round's number of prompts.
     fn led_part(&self, fresh: &mut Fresh) -> Vec<Piece> {
         let probe = &self.campaign.probe;
-        let count = probe.uniform.rest().of(probe.round_pairs as usize) / probe.round_prompts.max(1) as usize;
+        let count = probe.uniform.rest().of(probe.round_pairs as usize)
+            / probe.round_prompts.max(1) as usize;
         let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
-        let weights: Vec<f64> = units.iter().map(|u| self.state.pheromone.get(u).copied().unwrap_or(1.0)).collect();
+        let weights: Vec<f64> =
+            units.iter().map(|u| self.state.pheromone.get(u).copied().unwrap_or(1.0)).collect();
         let mut drawn = fresh.dice.draw(&weights, count);
         drawn.sort_unstable();
         let led: Vec<Unit> = drawn.into_iter().filter_map(|at| units.get(at).copied()).collect();
-        if led.is_empty() { Vec::new() } else { self.bans(&fresh.take(probe.round_prompts as usize), &led) }
+        if led.is_empty() {
+            Vec::new()
+        } else {
+            self.ablations(&fresh.take(probe.round_prompts as usize), &led)
+        }
     }
 
-    fn bans(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
+    fn ablations(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
         let work = |units: Vec<Unit>| {
             let cuts = units.into_iter().map(Cut::Unit).collect();
             Work::Ablate(Ablate { prompts: prompts.to_vec(), cuts })
@@ -66,24 +74,32 @@ impl View<'_> {
         batches.into_iter().map(|units| self.teacher(Purpose::Evidence, work(units))).collect()
     }
 
-    /// One task: the mask of the day and its candidates on the same prompts. Not before single units gave a first mask.
+    /// One task: the mask of the day and its candidates on the same prompts. Not before single
+    /// units gave a first mask.
     fn candidates(&self, fresh: &mut Fresh) -> Option<Piece> {
         let round = self.state.explored.rounds;
         let current = &self.state.mask.as_ref().filter(|_| round > 0)?.mask;
         let budget = Budget::of(self.campaign);
-        let found = near(&mut fresh.dice, &budget, current, &self.state.pheromone, self.campaign.probe.candidates);
+        let found = near(
+            &mut fresh.dice,
+            &budget,
+            current,
+            &self.state.pheromone,
+            self.campaign.probe.candidates,
+        );
         if found.is_empty() {
             return None;
         }
         let candidate = |(at, mask)| (TrialRole::Candidate(round, at), mask);
-        let mut tried: Vec<Trial> = vec![(TrialRole::Current(round), current.clone())];
+        let mut tried: Vec<MaskTrial> = vec![(TrialRole::Current(round), current.clone())];
         tried.extend((0..).zip(found).map(candidate));
         let prompts = fresh.take(self.campaign.probe.round_prompts as usize);
         Some(trials(self, prompts, tried))
     }
 }
 
-/// Train prompts in one fixed random order, each round going on where the last one stopped, and the round's dice.
+/// Train prompts in one fixed random order, each round going on where the last one stopped, and the
+/// round's dice.
 struct Fresh {
     order: Vec<u32>,
     next: usize,

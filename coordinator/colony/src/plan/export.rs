@@ -6,7 +6,8 @@ use crate::{Dice, Purpose, Split};
 use uspx_domain::{ExportFormat, Work};
 
 /// Every format that is written; the gate looks at the first.
-pub(super) const FORMATS: [ExportFormat; 3] = [ExportFormat::Gptq, ExportFormat::Rtn, ExportFormat::Gguf];
+pub(super) const FORMATS: [ExportFormat; 3] =
+    [ExportFormat::Gptq, ExportFormat::Rtn, ExportFormat::Gguf];
 
 pub(super) struct Export;
 

@@ -1,5 +1,6 @@
-//! Proposes that the mask be judged: against random ones of its size and rule, and along the curve. The gate prompts are
-//! for reports only; the mask to label with is chosen on the validation prompts.
+//! Proposes that the mask be judged: against random ones of its size and rule, and along the curve.
+//! The gate prompts are for reports only; the mask to label with is chosen on the validation
+//! prompts.
 
 use super::{Offer, Piece, Proposer, View, batches};
 use crate::mask::{Budget, build, random_mask};
@@ -8,7 +9,7 @@ use crate::{Dice, Purpose, Share, Split, TrialRole};
 use uspx_domain::{Ablate, Cut, Mask, Work};
 
 /// A mask to try, and what it is.
-pub(super) type Trial = (TrialRole, Mask);
+pub(super) type MaskTrial = (TrialRole, Mask);
 
 pub(super) struct JudgeMasks;
 
@@ -26,8 +27,8 @@ impl Proposer for JudgeMasks {
             return Offer::Blocked(view.because(what, "ablate"));
         }
         let (chosen, random, curve) = (view.chosen(), view.random(), view.curve());
-        let all: Vec<Trial> = chosen.iter().chain(&random).chain(&curve).cloned().collect();
-        let candidates: Vec<Trial> = chosen.into_iter().chain(curve).collect();
+        let all: Vec<MaskTrial> = chosen.iter().chain(&random).chain(&curve).cloned().collect();
+        let candidates: Vec<MaskTrial> = chosen.into_iter().chain(curve).collect();
         let mut works = view.under(Split::Gate, &all);
         works.extend(view.under(Split::Validation, &candidates));
         works.into()
@@ -35,7 +36,7 @@ impl Proposer for JudgeMasks {
 }
 
 /// A task that tries masks on the teacher.
-pub(super) fn trials(view: &View<'_>, prompts: Vec<u32>, trials: Vec<Trial>) -> Piece {
+pub(super) fn trials(view: &View<'_>, prompts: Vec<u32>, trials: Vec<MaskTrial>) -> Piece {
     let (roles, masks): (Vec<TrialRole>, Vec<Mask>) = trials.into_iter().unzip();
     let cuts = masks.into_iter().map(Cut::Mask).collect();
     view.teacher(Purpose::Trials(roles), Work::Ablate(Ablate { prompts, cuts }))
@@ -43,7 +44,7 @@ pub(super) fn trials(view: &View<'_>, prompts: Vec<u32>, trials: Vec<Trial>) -> 
 
 impl View<'_> {
     /// Every trial on every prompt of a split.
-    fn under(&self, split: Split, cuts: &[Trial]) -> Vec<Piece> {
+    fn under(&self, split: Split, cuts: &[MaskTrial]) -> Vec<Piece> {
         let judge = &self.campaign.judge;
         let groups = batches(cuts, judge.masks_per_task);
         let prompts = batches(&self.campaign.split(split), judge.batch);
@@ -54,19 +55,24 @@ impl View<'_> {
         prompts.iter().flat_map(each).collect()
     }
 
-    fn chosen(&self) -> Vec<Trial> {
+    fn chosen(&self) -> Vec<MaskTrial> {
         let mask = self.state.mask.as_ref().map(|m| m.mask.clone());
         mask.into_iter().map(|mask| (TrialRole::Chosen, mask)).collect()
     }
 
-    fn random(&self) -> Vec<Trial> {
+    fn random(&self) -> Vec<MaskTrial> {
         let budget = Budget::of(self.campaign);
-        let mask = |number| random_mask(&mut Dice::new(self.campaign.seed, "random mask", u64::from(number)), &budget);
+        let mask = |number| {
+            random_mask(
+                &mut Dice::new(self.campaign.seed, "random mask", u64::from(number)),
+                &budget,
+            )
+        };
         let cut = |number| (TrialRole::Random(number), mask(number));
         (0..self.campaign.judge.random_masks).map(cut).collect()
     }
 
-    fn curve(&self) -> Vec<Trial> {
+    fn curve(&self) -> Vec<MaskTrial> {
         let Some(version) = &self.state.mask else { return Vec::new() };
         let budget = Budget::of(self.campaign);
         let at = |pruned: &Share| {

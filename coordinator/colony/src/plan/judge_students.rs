@@ -40,7 +40,8 @@ impl Proposer for JudgeStudents {
 fn contenders(view: &View<'_>) -> Vec<(Contender, Subject)> {
     let results = &view.state.results;
     let mut all = vec![(Contender::Teacher, Subject::Model), (Contender::Base, Subject::Model)];
-    let adapted = |(n, (blob, _)): (&u32, &(_, _))| (Contender::Distilled(*n), Subject::Adapted(*blob));
+    let adapted =
+        |(n, (blob, _)): (&u32, &(_, _))| (Contender::Distilled(*n), Subject::Adapted(*blob));
     all.extend(results.adapters.iter().map(adapted));
     for format in FORMATS {
         let files = results.exports.get(&format.into()).cloned();
@@ -57,7 +58,9 @@ pub(super) fn lacks_judgement(view: &View<'_>) -> Option<String> {
     let missing = |who| view.state.judged(who).is_none_or(|rows| rows.is_empty());
     let what = match () {
         () if missing(Contender::Gptq) => "the GPTQ student was not judged",
-        () if missing(crate::gate::rival(view.state)) => "what the student is to beat was not judged",
+        () if missing(crate::gate::rival(view.state)) => {
+            "what the student is to beat was not judged"
+        }
         () => return None,
     };
     Some(view.because(what, "judge"))

@@ -1,4 +1,5 @@
-//! Proposes labels of train and validation prompts, by the teacher under the mask that costs little enough.
+//! Proposes labels of train and validation prompts, by the teacher under the mask that costs little
+//! enough.
 
 use super::{Offer, Piece, Proposer, View, batches};
 use crate::state::Stage;
@@ -27,7 +28,9 @@ impl Proposer for Label {
             let batches = batches(&due(split), view.campaign.distil.label_batch);
             batches.into_iter().map(move |prompts| (prompts, split))
         };
-        let work = |(prompts, split)| view.teacher(Purpose::Labels(split), label(view, prompts, mask.clone()));
+        let work = |(prompts, split)| {
+            view.teacher(Purpose::Labels(split), label(view, prompts, mask.clone()))
+        };
         of(Split::Train).chain(of(Split::Validation)).map(work).collect::<Vec<Piece>>().into()
     }
 }
@@ -43,13 +46,17 @@ fn label(view: &View<'_>, prompts: Vec<u32>, mask: Option<Mask>) -> Work<u32> {
     })
 }
 
-/// The mask that cuts most while the validation loss rises by no more than the campaign's bound; none where all cost more.
+/// The mask that cuts most while the validation loss rises by no more than the campaign's bound;
+/// none where all cost more.
 pub fn label_mask(state: &State) -> Option<Mask> {
     let campaign = state.campaign.as_ref()?;
-    let validation = |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Validation);
+    let validation =
+        |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Validation);
     let rises = state.results.rises(validation);
-    let candidates = rises.iter().filter(|(role, _)| matches!(role, TrialRole::Chosen | TrialRole::Curve(_)));
-    let rises = candidates.filter_map(|(role, rise)| Some((*rise, &state.results.trials.get(role)?.mask)));
+    let candidates =
+        rises.iter().filter(|(role, _)| matches!(role, TrialRole::Chosen | TrialRole::Curve(_)));
+    let rises =
+        candidates.filter_map(|(role, rise)| Some((*rise, &state.results.trials.get(role)?.mask)));
     let allowed = rises.filter(|(rise, _)| *rise <= campaign.judge.label_rise);
     let size = |mask: &Mask| mask.cut(&campaign.shape, campaign.mask.kind).len();
     // Of equal cuts, the cheaper.

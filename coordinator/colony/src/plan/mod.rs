@@ -1,7 +1,8 @@
 //! What comes next: a pure function of the state. It is asked only when no epoch is open.
 //!
-//! Proposers, one a file, offer what they would have measured or made next; the allocator chooses among their offers.
-//! Today it takes the first that has any work, in the order of a campaign; what an offer gains and costs comes in here.
+//! Proposers, one a file, offer what they would have measured or made next; the allocator chooses
+//! among their offers. Today it takes the first that has any work, in the order of a campaign; what
+//! an offer gains and costs comes in here.
 
 mod distil;
 mod explore;
@@ -33,7 +34,8 @@ pub enum Next {
     Gate,
     /// It cannot go on.
     End(Ending),
-    /// Nothing is to be planned: an epoch is open, the campaign has ended or waits for its release, or there is none.
+    /// Nothing is to be planned: an epoch is open, the campaign has ended or waits for its release,
+    /// or there is none.
     Wait,
 }
 
@@ -84,7 +86,8 @@ pub fn plan(state: &State) -> Next {
     }
 }
 
-/// Chooses among the offers: the first that has work. Where none has, the students are judged as far as they ever will be.
+/// Chooses among the offers: the first that has work. Where none has, the students are judged as
+/// far as they ever will be.
 fn allocate(view: &View<'_>) -> Next {
     for proposer in PROPOSERS {
         match proposer.offer(view) {

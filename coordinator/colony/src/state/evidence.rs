@@ -1,14 +1,15 @@
 //! Exact sums per unit and statistic, and their evaporation.
 //!
-//! Within an epoch every sum is of integers, so order cannot matter; between epochs N ← λN + n, W ← λ²W + n and each
-//! other sum S ← λS + Σ, in integers too (invariant 1).
+//! Within an epoch every sum is of integers, so order cannot matter; between epochs N ← λN + n, W ←
+//! λ²W + n and each other sum S ← λS + Σ, in integers too (invariant 1).
 
 use crate::{Fixed, PlannedTask, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uspx_domain::{Cut, Deposit, Digest, LossRow, Outcome, PromptTokens, Statistic, Unit, Work};
 
-/// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their number.
+/// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their
+/// number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
     /// N: prompts.
@@ -54,7 +55,8 @@ impl Sums {
     }
 
     fn evaporate(&mut self, lambda: Share) {
-        for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt] {
+        for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt]
+        {
             *sum = sum.times(lambda);
         }
         self.w = self.w.times(lambda).times(lambda);
@@ -105,7 +107,10 @@ impl Trails {
 
     /// Lets an epoch act: what was decays once, what came is added.
     pub(crate) fn close(&mut self, lambda: Share, gathered: Trails) {
-        self.0.values_mut().flat_map(|units| units.values_mut()).for_each(|sums| sums.evaporate(lambda));
+        self.0
+            .values_mut()
+            .flat_map(|units| units.values_mut())
+            .for_each(|sums| sums.evaporate(lambda));
         for (statistic, units) in gathered.0 {
             for (unit, sums) in units {
                 self.entry(statistic, unit).add(&sums);

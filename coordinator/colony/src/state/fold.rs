@@ -1,11 +1,14 @@
-//! The fold: one record after another changes the state. It cannot fail, and it decides nothing that a record could say.
+//! The fold: one record after another changes the state. It cannot fail, and it decides nothing
+//! that a record could say.
 
 use crate::{
-    Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose, Record, Stage, State,
-    Ticket, mask, trail,
+    Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose, Record,
+    Stage, State, Ticket, mask, trail,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId};
+use uspx_domain::{
+    Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
+};
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
@@ -25,7 +28,9 @@ impl State {
             Record::Founded(founding) => self.found(founding),
             Record::Continued(more) => self.continue_campaign(more),
             Record::EpochOpened { epoch, stage, tasks } => self.open_epoch(*epoch, *stage, tasks),
-            Record::Issued { task, worker, attempt, duplicate } => self.issue(*task, worker, *attempt, *duplicate),
+            Record::Issued { task, worker, attempt, duplicate } => {
+                self.issue(*task, worker, *attempt, *duplicate)
+            }
             Record::Accepted { answer } => self.accept(answer),
             Record::Compared { task, worker, agreed } => self.compare(*task, worker, *agreed),
             Record::Lost { task, worker, cause } => self.lose(*task, worker, cause),
@@ -45,10 +50,14 @@ impl State {
         }
     }
 
-    /// A new campaign keeps what is known of workers, of the same teacher's units, and the published student.
+    /// A new campaign keeps what is known of workers, of the same teacher's units, and the
+    /// published student.
     fn found(&mut self, founding: &Founding) {
         let (old, campaign) = (std::mem::take(self), &founding.campaign);
-        let same = old.campaign.as_ref().is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
+        let same = old
+            .campaign
+            .as_ref()
+            .is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
         let kept = if same { old.trails } else { Trails::default() };
         let student = old.campaign.is_some_and(|c| c.student == campaign.student);
         *self = Self {
@@ -74,7 +83,8 @@ impl State {
         self.planned += tasks.len() as u64;
         if stage == Stage::Explore {
             self.explored.rounds += 1;
-            self.explored.prompts += tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
+            self.explored.prompts +=
+                tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
             self.explored.pairs += tasks.iter().map(pairs).sum::<u64>();
         }
     }
@@ -87,7 +97,8 @@ impl State {
         }
     }
 
-    /// The campaign goes on: what is measured stays, what was made and judged of it is made and judged anew.
+    /// The campaign goes on: what is measured stays, what was made and judged of it is made and
+    /// judged anew.
     fn continue_campaign(&mut self, more: &More) {
         let Some(campaign) = &mut self.campaign else { return };
         campaign.prompts.extend(more.prompts.iter().cloned());
@@ -104,13 +115,20 @@ impl State {
     fn issue(&mut self, task: TaskId, worker: &WorkerId, number: u32, duplicate: bool) {
         if let Some(ticket) = self.tickets.get_mut(&task) {
             self.duplicates += u64::from(duplicate);
-            ticket.attempts.push(Attempt { worker: worker.clone(), number, duplicate, fate: Fate::Out });
+            ticket.attempts.push(Attempt {
+                worker: worker.clone(),
+                number,
+                duplicate,
+                fate: Fate::Out,
+            });
         }
     }
 
     /// Only the first acceptance of a task counts, whatever the ledger says later.
     fn accept(&mut self, answer: &Answer) {
-        let Some(ticket) = self.tickets.get_mut(&answer.task).filter(|t| !t.is_answered()) else { return };
+        let Some(ticket) = self.tickets.get_mut(&answer.task).filter(|t| !t.is_answered()) else {
+            return;
+        };
         ticket.set_fate(&answer.worker, Fate::Answered);
         ticket.answered_by = Some(answer.worker.clone());
         self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
@@ -122,8 +140,11 @@ impl State {
 
     /// A set, so that the order of answers cannot matter.
     fn remember_skipped(&mut self, model: Fingerprint, answer: &Answer) {
-        let Some(campaign) = self.campaign.as_ref().filter(|_| !answer.skipped.is_empty()) else { return };
-        let places: BTreeMap<&str, u32> = campaign.prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
+        let Some(campaign) = self.campaign.as_ref().filter(|_| !answer.skipped.is_empty()) else {
+            return;
+        };
+        let places: BTreeMap<&str, u32> =
+            campaign.prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
         let of_model = self.skipped.entry(model).or_default();
         for skipped in &answer.skipped {
             if let Some(at) = places.get(skipped.id.as_str()) {
@@ -187,12 +208,13 @@ impl State {
         decision
     }
 
-    /// Draws the mask anew and steers the next look at it. A recorded decision counts whatever today's rules come to; that
-    /// they come to another is remembered.
+    /// Draws the mask anew and steers the next look at it. A recorded decision counts whatever
+    /// today's rules come to; that they come to another is remembered.
     fn redraw(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
         let today = mask::redraw(self);
         let trails = self.trails.digest();
-        let of = |drawn: &MaskVersion| Decision { mask: drawn.mask.clone(), cut: drawn.cut, trails };
+        let of =
+            |drawn: &MaskVersion| Decision { mask: drawn.mask.clone(), cut: drawn.cut, trails };
         let decided = today.as_ref().map(of);
         let (drawn, decision) = match taken {
             Taken::Recorded(recorded) if recorded != decided.as_ref() => {
@@ -211,8 +233,8 @@ impl State {
         Some(decision)
     }
 
-    /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a comparison may come, and the
-    /// answers that those need.
+    /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a
+    /// comparison may come, and the answers that those need.
     fn forget(&mut self, epoch: u32, pending: BTreeMap<TaskId, Answer>) {
         self.tickets.retain(|_, t| !t.is_answered() || t.task.epoch == epoch);
         let due = |id: &TaskId| self.tickets.get(id).is_some_and(|t| t.out().next().is_some());

@@ -15,7 +15,8 @@ use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, R
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, Coverage, Digest, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile, TaskId, Unit, WorkerId,
+    Answer, Coverage, Digest, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile,
+    TaskId, Unit, WorkerId,
 };
 
 /// What a batch of work is for, in the order of a campaign.
@@ -26,7 +27,7 @@ pub enum Stage {
     Trace,
     /// Attribution patching.
     Patch,
-    /// Rounds of exact bans and candidate masks.
+    /// Rounds of exact expert ablations and candidate masks.
     Explore,
     /// The mask against random ones, and the curve.
     JudgeMasks,
@@ -107,7 +108,8 @@ pub struct State {
     pub(crate) stable_versions: u32,
     pub(crate) explored: Explored,
     pub(crate) results: Results,
-    /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its reference and without.
+    /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its
+    /// reference and without.
     pub(crate) skipped: BTreeMap<Fingerprint, BTreeMap<u32, BTreeSet<SkipReason>>>,
     /// Prompts that a tokenizer reads otherwise as a whole text than in use.
     pub(crate) seam_prompts: SeamPrompts,
@@ -215,7 +217,8 @@ impl State {
         Some(self.results.coverage).filter(|c| c.answer_bytes > 0)
     }
 
-    /// Prompts that a tokenizer reads otherwise as a whole text than in use, as far as they are known.
+    /// Prompts that a tokenizer reads otherwise as a whole text than in use, as far as they are
+    /// known.
     pub fn seam_prompts(&self) -> SeamPrompts {
         self.seam_prompts
     }
@@ -227,7 +230,10 @@ impl State {
 
     /// A prompt's tags.
     pub(crate) fn tags(&self, prompt: u32) -> &[String] {
-        self.campaign.as_ref().and_then(|c| c.prompts.get(prompt as usize)).map_or(&[], |p| p.tags.as_slice())
+        self.campaign
+            .as_ref()
+            .and_then(|c| c.prompts.get(prompt as usize))
+            .map_or(&[], |p| p.tags.as_slice())
     }
 
     /// Losses of a contender, by prompt.
@@ -235,11 +241,13 @@ impl State {
         self.results.judged.get(&who)
     }
 
-    /// Pooled loss of a contender in bits per byte, over the prompts that every judged contender has
-    /// ([`Results::shared_prompts`]): one that a tokenizer cannot fit, or whose task was given up, shifts no figure.
+    /// Pooled loss of a contender in bits per byte, over the prompts that every judged contender
+    /// has ([`Results::shared_prompts`]): one that a tokenizer cannot fit, or whose task was given
+    /// up, shifts no figure.
     pub fn bits_per_byte(&self, who: Contender) -> Option<f64> {
         let rows = self.judged(who)?;
-        let shared: Vec<&Judged> = self.results.shared_prompts().iter().filter_map(|at| rows.get(at)).collect();
+        let shared: Vec<&Judged> =
+            self.results.shared_prompts().iter().filter_map(|at| rows.get(at)).collect();
         let nats: Fixed = shared.iter().map(|j| j.nats).sum();
         let bytes: u64 = shared.iter().map(|j| u64::from(j.bytes)).sum();
         (bytes > 0).then(|| nats.to_f64() / std::f64::consts::LN_2 / bytes as f64)

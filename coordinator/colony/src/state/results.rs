@@ -1,4 +1,5 @@
-//! What the later stages brought: masks' losses, labels, adapters, exports, judgements. All keyed, so order cannot matter.
+//! What the later stages brought: masks' losses, labels, adapters, exports, judgements. All keyed,
+//! so order cannot matter.
 
 use crate::{CampaignConfig, Contender, Fixed, PlannedTask, Purpose, Split, TrialRole};
 use serde::{Deserialize, Serialize};
@@ -101,7 +102,8 @@ impl Results {
 
     /// Forgets the masks that were only tried beside the current one.
     pub(crate) fn forget_candidates(&mut self) {
-        self.trials.retain(|role, _| !matches!(role, TrialRole::Current(_) | TrialRole::Candidate(..)));
+        self.trials
+            .retain(|role, _| !matches!(role, TrialRole::Current(_) | TrialRole::Candidate(..)));
     }
 
     /// Forgets all labels.
@@ -118,22 +120,29 @@ impl Results {
         self.judged.clear();
     }
 
-    /// The gate prompts that every judged contender has: pooled figures over other prompts could not be compared.
+    /// The gate prompts that every judged contender has: pooled figures over other prompts could
+    /// not be compared.
     pub fn shared_prompts(&self) -> BTreeSet<u32> {
         shared(self.judged.values())
     }
 
-    /// Rises of the loss under the masks that the campaign judges, over the prompts that `wanted` picks and all of these
-    /// masks were tried on, so that they can be compared.
+    /// Rises of the loss under the masks that the campaign judges, over the prompts that `wanted`
+    /// picks and all of these masks were tried on, so that they can be compared.
     pub fn rises(&self, wanted: impl Fn(u32) -> bool) -> BTreeMap<TrialRole, f64> {
-        let is_judged =
-            |role: &TrialRole| matches!(role, TrialRole::Chosen | TrialRole::Random(_) | TrialRole::Curve(_));
+        let is_judged = |role: &TrialRole| {
+            matches!(role, TrialRole::Chosen | TrialRole::Random(_) | TrialRole::Curve(_))
+        };
         let tried = |trial: &Trial| trial.pairs.keys().any(|at| wanted(*at));
         let trials = || self.trials.iter().filter(|(role, trial)| is_judged(role) && tried(trial));
-        let wanted_pairs = |t: &Trial| t.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(at, p)| (*at, *p)).collect();
-        let pairs: Vec<BTreeMap<u32, Pair>> = trials().map(|(_, trial)| wanted_pairs(trial)).collect();
+        let wanted_pairs = |t: &Trial| {
+            t.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(at, p)| (*at, *p)).collect()
+        };
+        let pairs: Vec<BTreeMap<u32, Pair>> =
+            trials().map(|(_, trial)| wanted_pairs(trial)).collect();
         let shared = shared(pairs.iter());
-        trials().filter_map(|(role, trial)| Some((*role, trial.rise(|at| shared.contains(&at))?))).collect()
+        trials()
+            .filter_map(|(role, trial)| Some((*role, trial.rise(|at| shared.contains(&at))?)))
+            .collect()
     }
 
     /// The adapter whose validation loss is lowest: (recipe, blob, summary).
@@ -146,25 +155,38 @@ impl Results {
 /// The keys that all maps with any have.
 fn shared<'a, V: 'a>(maps: impl Iterator<Item = &'a BTreeMap<u32, V>>) -> BTreeSet<u32> {
     let mut maps = maps.filter(|map| !map.is_empty());
-    let first: BTreeSet<u32> = maps.next().into_iter().flat_map(|map| map.keys().copied()).collect();
+    let first: BTreeSet<u32> =
+        maps.next().into_iter().flat_map(|map| map.keys().copied()).collect();
     maps.fold(first, |shared, map| shared.into_iter().filter(|at| map.contains_key(at)).collect())
 }
 
-fn pairs<'a>(prompts: &'a [u32], clean: &'a LossRow, cut: &'a LossRow) -> impl Iterator<Item = (u32, Pair)> + 'a {
+fn pairs<'a>(
+    prompts: &'a [u32],
+    clean: &'a LossRow,
+    cut: &'a LossRow,
+) -> impl Iterator<Item = (u32, Pair)> + 'a {
     let fixed = |nats: &f32| Fixed::of(f64::from(*nats));
-    prompts.iter().zip(&clean.prompts).zip(clean.nats.iter().zip(&cut.nats)).map(move |((at, prompt), (clean, cut))| {
-        (*at, Pair { clean: fixed(clean), cut: fixed(cut), tokens: prompt.tokens })
-    })
+    prompts.iter().zip(&clean.prompts).zip(clean.nats.iter().zip(&cut.nats)).map(
+        move |((at, prompt), (clean, cut))| {
+            (*at, Pair { clean: fixed(clean), cut: fixed(cut), tokens: prompt.tokens })
+        },
+    )
 }
 
 fn judged<'a>(prompts: &'a [u32], row: &'a LossRow) -> impl Iterator<Item = (u32, Judged)> + 'a {
-    prompts.iter().zip(&row.prompts).zip(row.nats.iter().zip(&row.bytes)).map(|((at, prompt), (nats, bytes))| {
-        (*at, Judged { nats: Fixed::of(f64::from(*nats)), tokens: prompt.tokens, bytes: *bytes })
-    })
+    prompts.iter().zip(&row.prompts).zip(row.nats.iter().zip(&row.bytes)).map(
+        |((at, prompt), (nats, bytes))| {
+            (
+                *at,
+                Judged { nats: Fixed::of(f64::from(*nats)), tokens: prompt.tokens, bytes: *bytes },
+            )
+        },
+    )
 }
 
 impl Trial {
-    /// Rise of the pooled loss under the mask, nats per response token, over the prompts that `wanted` picks.
+    /// Rise of the pooled loss under the mask, nats per response token, over the prompts that
+    /// `wanted` picks.
     pub fn rise(&self, wanted: impl Fn(u32) -> bool) -> Option<f64> {
         let picked = || self.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(_, pair)| pair);
         let tokens: u64 = picked().map(|p| u64::from(p.tokens)).sum();

@@ -15,7 +15,8 @@ pub enum SnapshotError {
 }
 
 impl State {
-    /// The state as MessagePack with named fields; maps are ordered, so equal states give equal bytes.
+    /// The state as MessagePack with named fields; maps are ordered, so equal states give equal
+    /// bytes.
     ///
     /// # Errors
     /// None is known; the encoder's signature has one.
@@ -39,8 +40,8 @@ impl State {
         Ok(Digest::of(&self.snapshot()?))
     }
 
-    /// The digest of what the evidence says: trails, pheromone and mask, without the campaign's settings and tasks. It is
-    /// what two replays of a ledger must agree on (invariant 1).
+    /// The digest of what the evidence says: trails, pheromone and mask, without the campaign's
+    /// settings and tasks. It is what two replays of a ledger must agree on (invariant 1).
     ///
     /// # Errors
     /// As for [`State::snapshot`].

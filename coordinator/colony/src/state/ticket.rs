@@ -79,7 +79,10 @@ impl Ticket {
 
     /// Attempts that count against the task.
     pub fn failures(&self) -> u32 {
-        self.attempts.iter().filter(|a| !a.duplicate && a.fate == Fate::Lost { counts: true }).count() as u32
+        self.attempts
+            .iter()
+            .filter(|a| !a.duplicate && a.fate == Fate::Lost { counts: true })
+            .count() as u32
     }
 
     /// Settles the worker's attempt that is out, or else its latest.

@@ -1,4 +1,5 @@
-//! An answer comes in: checked, then accepted, compared or refused. The first acceptance fixes a task's answer.
+//! An answer comes in: checked, then accepted, compared or refused. The first acceptance fixes a
+//! task's answer.
 
 use super::{Command, Turn, Verdict};
 use crate::check::check;
@@ -15,7 +16,9 @@ impl Turn<'_> {
         if *sender != answer.worker {
             return Verdict::Refused(Refusal::NotAsked);
         }
-        let Some(campaign) = &self.state().campaign else { return Verdict::Refused(Refusal::UnknownTask) };
+        let Some(campaign) = &self.state().campaign else {
+            return Verdict::Refused(Refusal::UnknownTask);
+        };
         let ticket = self.state().tickets.get(&answer.task);
         if let Err(refusal) = check(campaign, ticket, &answer) {
             return self.refuse(&answer, refusal);
@@ -53,8 +56,10 @@ impl Turn<'_> {
         let (task, worker) = (answer.task, answer.worker.clone());
         self.record(Record::Accepted { answer: Box::new(answer) });
         let others = self.state().tickets.get(&task).into_iter().flat_map(|t| t.out());
-        let others: Vec<WorkerId> =
-            others.filter(|a| !a.duplicate && a.worker != worker).map(|a| a.worker.clone()).collect();
+        let others: Vec<WorkerId> = others
+            .filter(|a| !a.duplicate && a.worker != worker)
+            .map(|a| a.worker.clone())
+            .collect();
         for worker in others {
             self.command(Command::Withdraw { task, worker });
         }
@@ -67,7 +72,9 @@ impl Turn<'_> {
         if self.has_answered(task, &worker) {
             return Verdict::Repeated;
         }
-        let Some(campaign) = &self.state().campaign else { return Verdict::Refused(Refusal::UnknownTask) };
+        let Some(campaign) = &self.state().campaign else {
+            return Verdict::Refused(Refusal::UnknownTask);
+        };
         let first = self.state().pending.get(&task).or_else(|| self.state().witnesses.get(&task));
         let agreed = first.and_then(|first| compare(first, answer, &campaign.trust));
         let other = first.map(|f| f.worker.clone());
@@ -79,6 +86,8 @@ impl Turn<'_> {
 
     fn has_answered(&self, task: TaskId, worker: &WorkerId) -> bool {
         let ticket = self.state().tickets.get(&task);
-        ticket.is_some_and(|t| t.attempts.iter().any(|a| a.worker == *worker && a.fate == Fate::Answered))
+        ticket.is_some_and(|t| {
+            t.attempts.iter().any(|a| a.worker == *worker && a.fate == Fate::Answered)
+        })
     }
 }

@@ -1,133 +1,22 @@
 //! The driver: an event in, records and commands out.
 //!
-//! The service appends a [`Step`]'s records to the ledger *before* it carries out its commands. The records are folded
-//! here already, so where they cannot be appended the colony must be dropped and built again from the ledger.
+//! The service appends a [`Step`]'s records to the ledger *before* it carries out its commands. The
+//! records are folded here already, so where they cannot be appended the colony must be dropped and
+//! built again from the ledger.
 
 mod answers;
+mod event;
 mod progress;
 mod roster;
 
 use crate::compare::suspicion;
 use crate::{
-    CampaignConfig, Cause, ConfigError, Ending, Founding, MaskVersion, More, PlannedTask, RULES, Record, ReleaseOrder,
-    State, Ticket,
+    CampaignConfig, Cause, ConfigError, Ending, Founding, More, RULES, Record, State, Ticket,
 };
+pub use event::{Command, Event, Step, Verdict};
 use roster::{Member, unspoken};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, FailureKind, Fingerprint, Refusal, ReleaseNumber, Speaks, TaskId, WorkerId};
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The service has started, on a ledger that was replayed.
-    Started,
-    /// A worker was heard of, with what it understands and the models that it holds.
-    WorkerSeen {
-        /// Who.
-        worker: WorkerId,
-        /// What it may be asked for.
-        speaks: Speaks,
-        /// Fingerprints of the models on its disk.
-        holds: Vec<Fingerprint>,
-    },
-    /// A worker has not been heard of for too long, or said goodbye.
-    WorkerLost {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// An answer came in.
-    AnswerArrived {
-        /// The worker whose message it is, as the bus knows it.
-        worker: WorkerId,
-        /// The answer.
-        answer: Box<Answer>,
-    },
-    /// A task's lease ran out without progress.
-    LeaseLost {
-        /// Which task.
-        task: TaskId,
-        /// At whom.
-        worker: WorkerId,
-    },
-    /// A task was delivered too often.
-    DeadLetter {
-        /// Which task.
-        task: TaskId,
-        /// To whom.
-        worker: WorkerId,
-    },
-    /// Nobody who speaks the waiting tasks ([`Colony::unspoken`]) has come for too long.
-    NobodySpeaks,
-    /// The release stands in the store.
-    ReleasePublished {
-        /// Its number.
-        release: ReleaseNumber,
-    },
-    /// The release cannot be stored, and it is no use to try again.
-    ReleaseFailed {
-        /// Its number.
-        release: ReleaseNumber,
-        /// Why.
-        reason: String,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What the service is to do, once the step's records are durable.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Send a task. The same task, worker and attempt may come again after a restart: name the message by them.
-    Issue {
-        /// The task, to be given its prompts' text.
-        task: Box<PlannedTask>,
-        /// To whom.
-        worker: WorkerId,
-        /// Which try, from 1.
-        attempt: u32,
-    },
-    /// Take a task back from a worker's queue, if it is still there.
-    Withdraw {
-        /// Which task.
-        task: TaskId,
-        /// From whom.
-        worker: WorkerId,
-    },
-    /// Show the new mask.
-    PublishMask(Box<MaskVersion>),
-    /// Build, store and name a release, then say [`Event::ReleasePublished`].
-    PublishRelease(Box<ReleaseOrder>),
-    /// The campaign is over.
-    Finish(Ending),
-}
-
-/// What became of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is the task's answer.
-    Accepted,
-    /// The task had one; this was compared.
-    Compared(Option<bool>),
-    /// The same worker's answer was taken before.
-    Repeated,
-    /// It says that the task could not be done.
-    Failed,
-    /// It was refused.
-    Refused(Refusal),
-    /// Its worker is quarantined.
-    Quarantined,
-}
-
-/// What follows from an event.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Step {
-    /// To be appended to the ledger first, in order.
-    pub records: Vec<Record>,
-    /// To be carried out then, in order.
-    pub commands: Vec<Command>,
-    /// What became of the answer, where the event was one.
-    pub verdict: Option<Verdict>,
-}
+use uspx_domain::{FailureKind, ReleaseNumber, TaskId, WorkerId};
 
 /// The colony's state and the workers heard of. Only the state is in the ledger.
 #[derive(Debug, Clone, Default)]
@@ -147,7 +36,8 @@ impl Colony {
         &self.state
     }
 
-    /// Workers that hold an unanswered task; after a restart, those never heard of again must be declared lost.
+    /// Workers that hold an unanswered task; after a restart, those never heard of again must be
+    /// declared lost.
     pub fn waiting_on(&self) -> BTreeSet<WorkerId> {
         let unsettled = self.state.tickets.values().filter(|t| !t.is_settled());
         unsettled.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
@@ -157,7 +47,11 @@ impl Colony {
     ///
     /// # Errors
     /// Where one is under way, or the configuration cannot work.
-    pub fn found(&mut self, campaign: CampaignConfig, nonce: [u8; 16]) -> Result<Step, ConfigError> {
+    pub fn found(
+        &mut self,
+        campaign: CampaignConfig,
+        nonce: [u8; 16],
+    ) -> Result<Step, ConfigError> {
         if let (Some(old), None) = (&self.state.campaign, &self.state.ending) {
             return Err(ConfigError::UnderWay(old.name.clone()));
         }
@@ -226,13 +120,17 @@ impl<'a> Turn<'a> {
         match event {
             Event::Started => self.restart(),
             Event::WorkerSeen { worker, speaks, holds } => {
-                self.colony.roster.insert(worker, Member { speaks, holds: holds.into_iter().collect() });
+                self.colony
+                    .roster
+                    .insert(worker, Member { speaks, holds: holds.into_iter().collect() });
             }
             Event::WorkerLost { worker } => {
                 self.colony.roster.remove(&worker);
                 self.lose_all(&worker, &Cause::WorkerLost);
             }
-            Event::AnswerArrived { worker, answer } => self.step.verdict = Some(self.answer(&worker, *answer)),
+            Event::AnswerArrived { worker, answer } => {
+                self.step.verdict = Some(self.answer(&worker, *answer))
+            }
             Event::LeaseLost { task, worker } => self.lapse(task, &worker, Cause::LeaseLost),
             Event::DeadLetter { task, worker } => self.lapse(task, &worker, Cause::DeadLetter),
             Event::NobodySpeaks => self.give_up_unspoken(),
@@ -274,7 +172,8 @@ impl<'a> Turn<'a> {
 
     /// Everything that is out at a worker comes to nothing.
     fn lose_all(&mut self, worker: &WorkerId, cause: &Cause) {
-        let out = self.state().tickets.iter().filter(|(_, t)| t.is_out_at(worker)).map(|(id, _)| *id);
+        let out =
+            self.state().tickets.iter().filter(|(_, t)| t.is_out_at(worker)).map(|(id, _)| *id);
         for task in out.collect::<Vec<_>>() {
             self.lose(task, worker, cause.clone());
             self.command(Command::Withdraw { task, worker: worker.clone() });
@@ -292,15 +191,22 @@ impl<'a> Turn<'a> {
 
     /// Why no more attempts are to be made at a task.
     fn hopeless(&self, task: TaskId, worker: &WorkerId, cause: &Cause) -> Option<String> {
-        let ticket = self.state().tickets.get(&task).filter(|t| !t.is_settled() && cause.counts())?;
+        let ticket =
+            self.state().tickets.get(&task).filter(|t| !t.is_settled() && cause.counts())?;
         let comparing = ticket.attempts.iter().any(|a| a.worker == *worker && a.duplicate);
         let tries = self.state().campaign.as_ref()?.trust.attempts;
         match cause {
-            Cause::Failed(failure) if failure.is_final() && !comparing => Some(failure.reason.clone()),
-            Cause::Failed(failure) if ticket.failures() >= tries && failure.kind == FailureKind::NotSpoken => {
+            Cause::Failed(failure) if failure.is_final() && !comparing => {
+                Some(failure.reason.clone())
+            }
+            Cause::Failed(failure)
+                if ticket.failures() >= tries && failure.kind == FailureKind::NotSpoken =>
+            {
                 Some(unspoken(&ticket.task))
             }
-            _ if ticket.failures() >= tries => Some(format!("{tries} attempts failed, the last: {cause}")),
+            _ if ticket.failures() >= tries => {
+                Some(format!("{tries} attempts failed, the last: {cause}"))
+            }
             _ => None,
         }
     }
@@ -315,7 +221,8 @@ impl<'a> Turn<'a> {
     }
 
     fn is_due(&self, release: ReleaseNumber) -> bool {
-        self.state().ending.is_none() && self.state().order.as_ref().is_some_and(|o| o.release == release)
+        self.state().ending.is_none()
+            && self.state().order.as_ref().is_some_and(|o| o.release == release)
     }
 
     fn published(&mut self, release: ReleaseNumber) {

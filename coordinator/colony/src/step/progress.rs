@@ -4,7 +4,9 @@ use super::roster::Member;
 use super::{Command, Turn};
 use crate::assign::{WorkerView, assign};
 use crate::plan::{Next, plan};
-use crate::{Contender, Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate};
+use crate::{
+    Contender, Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate,
+};
 use uspx_domain::WorkerId;
 
 impl Turn<'_> {
@@ -54,10 +56,15 @@ impl Turn<'_> {
         };
         let order = order(self.state(), &report);
         let refusal = report.refusal.clone();
-        self.record(Record::Gated { report: Box::new(report), release: order.clone().map(Box::new) });
+        self.record(Record::Gated {
+            report: Box::new(report),
+            release: order.clone().map(Box::new),
+        });
         match order {
             Some(order) => self.command(Command::PublishRelease(Box::new(order))),
-            None => self.end(Ending::Refused(refusal.unwrap_or_else(|| "there is nothing to publish".to_owned()))),
+            None => self.end(Ending::Refused(
+                refusal.unwrap_or_else(|| "there is nothing to publish".to_owned()),
+            )),
         }
     }
 
@@ -104,21 +111,26 @@ impl Turn<'_> {
         self.colony.trusted().map(view).collect()
     }
 
-    /// Whether a task that has just gone out goes out a second time: a seeded draw, never beyond the campaign's share.
+    /// Whether a task that has just gone out goes out a second time: a seeded draw, never beyond
+    /// the campaign's share.
     fn is_to_be_compared(&self, task: &PlannedTask) -> bool {
         let state = self.state();
-        let (Some(campaign), Some(ticket)) = (&state.campaign, state.tickets.get(&task.id)) else { return false };
+        let (Some(campaign), Some(ticket)) = (&state.campaign, state.tickets.get(&task.id)) else {
+            return false;
+        };
         let once = ticket.attempts.len() == 1 && ticket.out().count() == 1;
         let share = campaign.trust.duplicates;
         let room = share.floor_of(state.planned) > state.duplicates;
-        let drawn = || Dice::new(campaign.seed, &task.id.to_string(), 0).unit() < 2.0 * share.to_f64();
+        let drawn =
+            || Dice::new(campaign.seed, &task.id.to_string(), 0).unit() < 2.0 * share.to_f64();
         once && room && task.work.job().is_comparable() && drawn()
     }
 }
 
 /// Tasks that a worker holds and has not answered, those apart that another has answered meanwhile.
 fn busy(state: &State, worker: &WorkerId) -> u32 {
-    let held = |t: &&Ticket| t.out().any(|a| a.worker == *worker && (a.duplicate || !t.is_settled()));
+    let held =
+        |t: &&Ticket| t.out().any(|a| a.worker == *worker && (a.duplicate || !t.is_settled()));
     state.tickets.values().filter(held).count() as u32
 }
 

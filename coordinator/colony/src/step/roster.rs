@@ -1,4 +1,5 @@
-//! The workers heard of, and what is done where none of them speaks a task. Nothing here is in the ledger.
+//! The workers heard of, and what is done where none of them speaks a task. Nothing here is in the
+//! ledger.
 
 use super::{Colony, Turn};
 use crate::{PlannedTask, Record, Ticket};
@@ -17,7 +18,8 @@ pub(super) struct Member {
 impl Colony {
     /// Tasks that wait although workers are here: none of these speaks them.
     pub fn unspoken(&self) -> Vec<TaskId> {
-        let spoken = |task: &PlannedTask| self.trusted().any(|(_, member)| member.speaks.knows(&task.work));
+        let spoken =
+            |task: &PlannedTask| self.trusted().any(|(_, member)| member.speaks.knows(&task.work));
         let waits = |t: &&Ticket| !t.is_settled() && t.out().next().is_none();
         let waiting = self.state.tickets.values().filter(waits);
         let unspoken = waiting.filter(|t| self.trusted().next().is_some() && !spoken(&t.task));
@@ -26,7 +28,8 @@ impl Colony {
 
     /// The workers heard of, without those in quarantine.
     pub(super) fn trusted(&self) -> impl Iterator<Item = (&WorkerId, &Member)> {
-        let quarantined = |id: &WorkerId| self.state.accounts.get(id).is_some_and(|a| a.quarantined.is_some());
+        let quarantined =
+            |id: &WorkerId| self.state.accounts.get(id).is_some_and(|a| a.quarantined.is_some());
         self.roster.iter().filter(move |(id, _)| !quarantined(id))
     }
 }
@@ -45,5 +48,8 @@ impl Turn<'_> {
 
 /// Why a task was given up that is of a newer uspx than all workers.
 pub(super) fn unspoken(task: &PlannedTask) -> String {
-    format!("no worker here speaks {} tasks as this coordinator writes them: upgrade uspx on them", task.work.name())
+    format!(
+        "no worker here speaks {} tasks as this coordinator writes them: upgrade uspx on them",
+        task.work.name()
+    )
 }

@@ -98,7 +98,9 @@ impl Disk for Folder {
     fn write(&mut self, which: Which, at: u64, bytes: &[u8]) -> Result<(), ServiceError> {
         let path = self.path_of(which);
         let file = self.file(which)?;
-        file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes)).map_err(ServiceError::file(path))
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.write_all(bytes))
+            .map_err(ServiceError::file(path))
     }
 
     fn cut(&mut self, length: u64) -> Result<(), ServiceError> {
@@ -111,7 +113,8 @@ impl Disk for Folder {
     }
 
     fn sync_names(&mut self) -> Result<(), ServiceError> {
-        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|f| f.sync_all()).map_err(ServiceError::file(folder))
     }
 
@@ -126,7 +129,13 @@ impl Disk for Folder {
 
 fn open(path: &Path) -> Result<File, ServiceError> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).open(path).map_err(ServiceError::file(path))
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(ServiceError::file(path))
 }
 
 /// A new file for a tail that begins with record `sequence`; no other is overwritten.

@@ -39,16 +39,22 @@ pub enum Fault {
         found: u64,
     },
     /// A whole record with the right number that names another record before it.
-    #[error("the record is whole but does not follow from the one before it: it is another ledger's")]
+    #[error(
+        "the record is whole but does not follow from the one before it: it is another ledger's"
+    )]
     Unchained,
     /// The last synced record is not the one that the head file names.
     #[error("the head file names another record of this number: it is another ledger's")]
     OtherHead,
     /// There are records, but no head file.
-    #[error("its head file is missing, without which nobody can tell how far the ledger was synced")]
+    #[error(
+        "its head file is missing, without which nobody can tell how far the ledger was synced"
+    )]
     HeadMissing,
     /// Neither slot of the head file can be read.
-    #[error("both slots of its head file are damaged, so nobody can tell how far the ledger was synced")]
+    #[error(
+        "both slots of its head file are damaged, so nobody can tell how far the ledger was synced"
+    )]
     HeadBroken,
 }
 
@@ -73,7 +79,11 @@ impl std::fmt::Display for Damage {
         let Self { at, sequence, fault } = self;
         match fault {
             Fault::HeadMissing | Fault::HeadBroken => {
-                write!(f, "not to be relied on: {fault} ({} records are whole)", sequence.saturating_sub(1))
+                write!(
+                    f,
+                    "not to be relied on: {fault} ({} records are whole)",
+                    sequence.saturating_sub(1)
+                )
             }
             _ => write!(f, "damaged at byte {at}, record {sequence}: {fault}"),
         }

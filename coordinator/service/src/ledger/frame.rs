@@ -76,7 +76,8 @@ impl Header {
 /// is too long.
 pub(super) fn put(bytes: &mut Vec<u8>, end: &End, payload: &[u8]) -> Option<End> {
     let length = u32::try_from(payload.len()).ok().filter(|length| *length <= MAX_PAYLOAD)?;
-    let mut header = Header { length, sequence: end.sequence + 1, before: end.hash, hash: end.hash };
+    let mut header =
+        Header { length, sequence: end.sequence + 1, before: end.hash, hash: end.hash };
     header.hash = header.hash_over(payload);
     bytes.extend(length.to_le_bytes());
     bytes.extend(header.sequence.to_le_bytes());

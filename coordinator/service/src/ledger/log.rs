@@ -52,12 +52,15 @@ impl<D: Disk> Log<D> {
     /// Where they may not be; the log then takes no more until it is opened again.
     pub fn append<T: AsRef<[u8]>>(&mut self, payloads: &[T]) -> Result<(), ServiceError> {
         if self.failed {
-            return Err(self.refusal(io::ErrorKind::Other, "an append failed before: open it again"));
+            return Err(
+                self.refusal(io::ErrorKind::Other, "an append failed before: open it again")
+            );
         }
         let (mut bytes, mut end) = (Vec::new(), self.end);
         for payload in payloads {
             let next = frame::put(&mut bytes, &end, payload.as_ref());
-            end = next.ok_or_else(|| self.refusal(io::ErrorKind::InvalidInput, "a record is too long"))?;
+            end = next
+                .ok_or_else(|| self.refusal(io::ErrorKind::InvalidInput, "a record is too long"))?;
         }
         if bytes.is_empty() {
             return Ok(());

@@ -60,7 +60,8 @@ impl Ledger {
     /// # Errors
     /// Where they may not be; the colony's state must then be dropped and replayed.
     pub fn append(&mut self, records: &[Record]) -> Result<(), ServiceError> {
-        let payloads: Vec<Vec<u8>> = records.iter().map(rmp_serde::to_vec_named).collect::<Result<_, _>>()?;
+        let payloads: Vec<Vec<u8>> =
+            records.iter().map(rmp_serde::to_vec_named).collect::<Result<_, _>>()?;
         self.log.append(&payloads)
     }
 }

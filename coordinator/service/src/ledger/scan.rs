@@ -26,7 +26,11 @@ pub(super) struct Scan<'a> {
 ///
 /// # Errors
 /// Something that was synced is no longer there as it was; or this is not a ledger of this version.
-pub(super) fn scan<'a>(path: &Path, ledger: &'a [u8], head: &Head) -> Result<Scan<'a>, ServiceError> {
+pub(super) fn scan<'a>(
+    path: &Path,
+    ledger: &'a [u8],
+    head: &Head,
+) -> Result<Scan<'a>, ServiceError> {
     let damaged = |damage| ServiceError::Damaged { path: path.to_owned(), damage };
     let end = End::start();
     let mut scan = Scan { records: Vec::new(), end, tail: &[], head: head.newest(), begun: false };
@@ -45,7 +49,8 @@ pub(super) fn scan<'a>(path: &Path, ledger: &'a [u8], head: &Head) -> Result<Sca
 /// Whether it is as a crash can leave it that came before the first record: cut, or zero where it
 /// was not written yet.
 fn is_unborn(ledger: &[u8]) -> bool {
-    ledger.len() <= MAGIC.len() && ledger.iter().zip(MAGIC).all(|(byte, wanted)| byte == wanted || *byte == 0)
+    ledger.len() <= MAGIC.len()
+        && ledger.iter().zip(MAGIC).all(|(byte, wanted)| byte == wanted || *byte == 0)
 }
 
 /// The error for a file that is not a ledger of this version.
@@ -104,7 +109,11 @@ impl Scan<'_> {
 /// for it.
 fn cut_short(fault: Fault, end: &End, synced: &End) -> Fault {
     match fault {
-        Fault::Length { bytes } if end.length + HEADER as u64 + u64::from(bytes) <= synced.length => Fault::Cut,
+        Fault::Length { bytes }
+            if end.length + HEADER as u64 + u64::from(bytes) <= synced.length =>
+        {
+            Fault::Cut
+        }
         fault => fault,
     }
 }

@@ -48,7 +48,10 @@ pub fn survey(path: &Path, mut each: impl FnMut(Record)) -> Result<Survey, Servi
         each(decode(path, sequence, payload)?);
     }
     let (records, bytes) = found.head.map_or((0, 0), |end| (end.sequence, end.length));
-    let beyond = Extent { records: found.end.sequence - records, bytes: (ledger.len() as u64).saturating_sub(bytes) };
+    let beyond = Extent {
+        records: found.end.sequence - records,
+        bytes: (ledger.len() as u64).saturating_sub(bytes),
+    };
     Ok(Survey { records: found.end.sequence, head: Extent { records, bytes }, beyond })
 }
 

@@ -24,7 +24,10 @@ impl Coordinator {
         });
     }
 
-    pub(super) async fn released(&mut self, released: Released) -> Result<Option<Ending>, ServiceError> {
+    pub(super) async fn released(
+        &mut self,
+        released: Released,
+    ) -> Result<Option<Ending>, ServiceError> {
         match released.outcome {
             Ok(release) => {
                 tracing::info!(release, "published");

@@ -18,7 +18,8 @@ impl Coordinator {
         let Some(figures) = status::mask_status(self.colony.state()) else { return Ok(()) };
         tracing::info!(version = mask.version, stability = figures.stability, "a new mask");
         let path = self.settings.state.join("mask.json");
-        let text = serde_json::to_vec_pretty(&mask.mask).map_err(|e| ServiceError::file(&path)(e.into()))?;
+        let text = serde_json::to_vec_pretty(&mask.mask)
+            .map_err(|e| ServiceError::file(&path)(e.into()))?;
         write_file(&path, &text)?;
         let message = encode(&MaskMessage { status: figures, mask: mask.mask.clone() })?;
         self.tell(MASK, message).await;
@@ -29,7 +30,11 @@ impl Coordinator {
     pub(super) async fn show(&self) -> Result<(), ServiceError> {
         let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
         let path = self.settings.state.join("status.json");
-        write_file(&path, &serde_json::to_vec_pretty(&message).map_err(|e| ServiceError::file(&path)(e.into()))?)?;
+        write_file(
+            &path,
+            &serde_json::to_vec_pretty(&message)
+                .map_err(|e| ServiceError::file(&path)(e.into()))?,
+        )?;
         self.tell(STATUS, encode(&message)?).await;
         self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
         Ok(())

@@ -48,7 +48,8 @@ fn over(backend: &str, name: &str, contract: Contract, open: fn() -> (Store, Gro
     let (_, name) = name.split_once("::").unwrap();
     Trial::test(format!("{name}::{backend}"), move || {
         let (store, _ground) = open();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(contract(store));
         Ok(())
     })

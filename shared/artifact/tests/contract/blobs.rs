@@ -29,7 +29,10 @@ async fn bytes_come_back(store: Store) {
     store.delete_blob(&gone).await.unwrap();
     store.delete_blob(&gone).await.unwrap();
     let error = store.get_blob(&gone).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains(&gone.digest.hex()), "{error}");
+    assert!(
+        error.kind() == ErrorKind::NotFound && error.to_string().contains(&gone.digest.hex()),
+        "{error}"
+    );
 }
 
 async fn files_come_back(store: Store) {
@@ -47,7 +50,11 @@ async fn files_come_back(store: Store) {
     let missing = BlobRef::to(b"never stored");
     assert_eq!(store.get_file(&missing, &to).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(std::fs::read(&to).unwrap() == before, "a file is replaced only by a verified one");
-    assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(
+        std::fs::read_dir(to.parent().unwrap()).unwrap().count(),
+        1,
+        "nothing is left beside it"
+    );
 }
 
 async fn a_tampered_blob_is_refused(store: Store) {
@@ -57,12 +64,19 @@ async fn a_tampered_blob_is_refused(store: Store) {
     let mut flipped = content.clone();
     flipped[50_000] ^= 1;
     let longer = [content.as_slice(), b"!"].concat();
-    for (what, bad) in [("flipped", flipped), ("longer", longer), ("shorter", content[1..].to_vec()), ("empty", vec![])]
-    {
+    for (what, bad) in [
+        ("flipped", flipped),
+        ("longer", longer),
+        ("shorter", content[1..].to_vec()),
+        ("empty", vec![]),
+    ] {
         overwrite(&store, &key, bad).await;
         let error = store.get_blob(&blob).await.unwrap_err();
         assert!(matches!(error, ArtifactError::Corrupt { .. }), "{what}: {error:?}");
-        assert!(error.to_string().contains(key.as_ref()) && !error.is_retryable(), "{what}: {error}");
+        assert!(
+            error.to_string().contains(key.as_ref()) && !error.is_retryable(),
+            "{what}: {error}"
+        );
         assert!(store.verify_blob(&blob).await.is_err(), "{what}");
         let file = tempfile::tempdir().unwrap();
         assert!(store.get_file(&blob, &file.path().join("x")).await.is_err(), "{what}");

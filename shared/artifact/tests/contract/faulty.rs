@@ -1,11 +1,12 @@
-//! A backend that fails on purpose: after so many reads or writes, by cutting bodies short, by flipping a bit, by waiting.
+//! A backend that fails on purpose: after so many reads or writes, by cutting bodies short, by
+//! flipping a bit, by waiting.
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -71,7 +72,8 @@ impl fmt::Display for Faulty {
 }
 
 async fn cut_short(answer: GetResult) -> Result<GetResult> {
-    let (meta, range, attributes) = (answer.meta.clone(), answer.range.clone(), answer.attributes.clone());
+    let (meta, range, attributes) =
+        (answer.meta.clone(), answer.range.clone(), answer.attributes.clone());
     let extensions = answer.extensions.clone();
     let whole = answer.bytes().await?;
     let half = whole.slice(..whole.len() / 2);
@@ -89,7 +91,12 @@ fn flipped(payload: &PutPayload) -> PutPayload {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, key: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        key: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let mut payload = payload;
         if self.concerns(key) {
             Self::spend(&self.writes_left)?;
@@ -100,7 +107,11 @@ impl ObjectStore for Faulty {
         self.inner.put_opts(key, payload, options).await
     }
 
-    async fn put_multipart_opts(&self, key: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        key: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(key, options).await
     }
 
@@ -117,7 +128,10 @@ impl ObjectStore for Faulty {
         if self.cut { cut_short(answer).await } else { Ok(answer) }
     }
 
-    fn delete_stream(&self, keys: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(keys)
     }
 

@@ -1,5 +1,5 @@
-//! Invariant 6, with a fault at each step in turn: a manifest appears only after every blob that it names is stored and
-//! read back; `latest` only moves forward; a pull is all or nothing.
+//! Invariant 6, with a fault at each step in turn: a manifest appears only after every blob that it
+//! names is stored and read back; `latest` only moves forward; a pull is all or nothing.
 
 use crate::backends::over_every_backend;
 use crate::contracts;
@@ -52,7 +52,8 @@ async fn assert_no_manifest_without_its_blobs(store: &Store) {
     }
 }
 
-/// Release 2 is published on stores of their own that fail after 0, 1, 2, … steps, until one does not.
+/// Release 2 is published on stores of their own that fail after 0, 1, 2, … steps, until one does
+/// not.
 async fn publish_at_any(store: Store, failing_after: fn(i64, Faulty) -> Faulty) {
     for step in 0.. {
         let part = PrefixStore::new(store.backend(), format!("step-{step}"));
@@ -77,7 +78,8 @@ async fn publish_at_any(store: Store, failing_after: fn(i64, Faulty) -> Faulty) 
 }
 
 async fn invariant_6_a_publisher_may_fail_at_any_write(store: Store) {
-    publish_at_any(store, |step, whole| Faulty { writes_left: AtomicI64::new(step), ..whole }).await;
+    publish_at_any(store, |step, whole| Faulty { writes_left: AtomicI64::new(step), ..whole })
+        .await;
 }
 
 async fn invariant_6_a_publisher_may_fail_at_any_read(store: Store) {
@@ -100,7 +102,11 @@ async fn invariant_6_a_pull_may_fail_at_any_read(store: Store) {
         assert_eq!(used.manifest.release, number, "step {step}: {result:?}");
         assert_same(&used.manifest, release(number).path(), &used.folder);
         assert_eq!(verify(home.path()).unwrap().damaged, []);
-        assert_eq!(local_releases(home.path()).unwrap(), (1..=number).collect::<Vec<_>>(), "step {step}");
+        assert_eq!(
+            local_releases(home.path()).unwrap(),
+            (1..=number).collect::<Vec<_>>(),
+            "step {step}"
+        );
         if result.is_ok() {
             assert!(step as usize >= FILES.len(), "{step} steps cannot be all");
             return;

@@ -1,7 +1,7 @@
 //! The contract of the store: the same tests over memory, a folder, and a real S3 API (moto).
 //!
-//! Where moto is not installed (`tests/tools/venv.sh` does that) the S3 tests are listed as ignored; with
-//! `USPX_REQUIRE_S3=1` they fail instead.
+//! Where moto is not installed (`tests/tools/venv.sh` does that) the S3 tests are listed as
+//! ignored; with `USPX_REQUIRE_S3=1` they fail instead.
 
 // The lint's leave for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]

@@ -3,7 +3,9 @@
 use crate::backends::over_every_backend;
 use crate::contracts;
 use crate::faulty::Faulty;
-use crate::samples::{Watch, assert_same, blob_key, draft, forge, large_chunks, overwrite, publish, student};
+use crate::samples::{
+    Watch, assert_same, blob_key, draft, forge, large_chunks, overwrite, publish, student,
+};
 use libtest_mimic::Trial;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
@@ -11,7 +13,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::Semaphore;
 use uspx_artifact::{
-    ArtifactError, ErrorKind, PullOptions, PullReport, Pulled, Store, current, local_releases, pull, silent, verify,
+    ArtifactError, ErrorKind, PullOptions, PullReport, Pulled, Store, current, local_releases,
+    pull, silent, verify,
 };
 use uspx_domain::{ChunkEntry, Digest, FileEntry};
 
@@ -59,10 +62,17 @@ async fn what_is_published_is_pulled(store: Store) {
     publish(&store, 2, Some(1)).await;
     let next = take(&store, &dest).await.unwrap();
     assert_eq!((next.outcome, next.release, next.previous), (Pulled::Fetched, 2, Some(1)));
-    assert_eq!(next.resumed, "the same in all".len() as u64, "what the releases share is not sent again");
+    assert_eq!(
+        next.resumed,
+        "the same in all".len() as u64,
+        "what the releases share is not sent again"
+    );
     assert_eq!(local_releases(&dest).unwrap(), [1, 2], "the previous one is kept");
 
-    let back = pull(&store, &dest, &PullOptions { release: Some(1), ..PullOptions::default() }, &silent).await.unwrap();
+    let back =
+        pull(&store, &dest, &PullOptions { release: Some(1), ..PullOptions::default() }, &silent)
+            .await
+            .unwrap();
     assert_eq!((back.outcome, back.release, back.fetched), (Pulled::Switched, 1, 0));
     assert_eq!(in_use(&dest), Some(1));
     assert!(!dest.join(".partial").exists());
@@ -88,7 +98,11 @@ async fn an_interrupted_pull_is_resumed(store: Store) {
     let report = pull(&counting, dest, &one_by_one, &|now| watch.see(now)).await.unwrap();
     let shared = "the same in all".len() as u64;
     let chunks: usize = manifest.files.iter().map(|file| file.chunks.len()).sum();
-    assert_eq!(faulty.reads.load(Ordering::SeqCst) as usize, chunks - 1 - 3, "verified chunks are not fetched again");
+    assert_eq!(
+        faulty.reads.load(Ordering::SeqCst) as usize,
+        chunks - 1 - 3,
+        "verified chunks are not fetched again"
+    );
     assert!(report.resumed > shared && report.fetched < report.bytes, "{report:?}");
     assert_eq!(report.fetched + report.resumed, report.bytes);
     assert_same(&manifest, folder.path(), &report.folder);
@@ -142,7 +156,10 @@ async fn a_tampered_manifest_changes_nothing(store: Store) {
     for bytes in changed {
         overwrite(&store, &key, bytes).await;
         let error = take(&store, home.path()).await.unwrap_err();
-        assert!(error.kind() == ErrorKind::Refused && error.to_string().contains(key.as_ref()), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Refused && error.to_string().contains(key.as_ref()),
+            "{error}"
+        );
         assert_eq!(in_use(home.path()), Some(1));
     }
     // Chunks that are all right, listed as a file that they are not.
@@ -158,7 +175,8 @@ async fn a_second_pull_is_turned_away(store: Store) {
     let home = tempfile::tempdir().unwrap();
     let dest = home.path();
     publish(&store, 1, None).await;
-    let (waiting, faulty) = Faulty { gate: Some(Semaphore::new(0)), ..Faulty::over(&store) }.store();
+    let (waiting, faulty) =
+        Faulty { gate: Some(Semaphore::new(0)), ..Faulty::over(&store) }.store();
     let path = dest.to_owned();
     let first = tokio::spawn(async move { take(&waiting, &path).await });
     while !dest.join(".partial/1/manifest.json").exists() {
@@ -179,15 +197,26 @@ async fn hostile_paths_are_refused(store: Store) {
     let good = publish(&store, 1, None).await;
     let home = tempfile::tempdir().unwrap();
     let dest = home.path().join("a/b/students");
-    for path in ["../../../evil", "/tmp/uspx-evil", "x/../../../evil", "..\\evil", "C:\\evil", "manifest.json"] {
+    for path in [
+        "../../../evil",
+        "/tmp/uspx-evil",
+        "x/../../../evil",
+        "..\\evil",
+        "C:\\evil",
+        "manifest.json",
+    ] {
         let chunks = vec![ChunkEntry { bytes: blob.bytes, digest: blob.digest }];
-        let entry = FileEntry { path: path.to_owned(), bytes: blob.bytes, digest: blob.digest, chunks };
+        let entry =
+            FileEntry { path: path.to_owned(), bytes: blob.bytes, digest: blob.digest, chunks };
         let mut hostile = good.clone();
         hostile.files = vec![entry];
         forge(&store, &hostile).await;
         let error = take(&store, &dest).await.unwrap_err();
         assert!(matches!(error, ArtifactError::Manifest { .. }), "{error:?}");
-        assert!(error.to_string().contains(path) && error.to_string().contains("releases/1/"), "{error}");
+        assert!(
+            error.to_string().contains(path) && error.to_string().contains("releases/1/"),
+            "{error}"
+        );
         assert_eq!(current(&dest).unwrap(), None);
     }
     assert!(!home.path().join("evil").exists() && !Path::new("/tmp/uspx-evil").exists());

@@ -1,4 +1,5 @@
-//! What concerns the folder on this machine only: damage and repair, clearing out, going back, other colonies, being dropped.
+//! What concerns the folder on this machine only: damage and repair, clearing out, going back,
+//! other colonies, being dropped.
 
 use crate::faulty::Faulty;
 use crate::samples::{draft, large_chunks, publish, student};
@@ -9,8 +10,8 @@ use std::fs;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use uspx_artifact::{
-    ArtifactError, CHUNK_BYTES, Draft, ErrorKind, PullOptions, Pulled, Store, current, local_releases, prune, pull,
-    silent, verify,
+    ArtifactError, CHUNK_BYTES, Draft, ErrorKind, PullOptions, Pulled, Store, current,
+    local_releases, prune, pull, silent, verify,
 };
 use uspx_tests::trials;
 
@@ -43,10 +44,21 @@ async fn damage_on_this_machine_is_found_and_mended() {
     content[CHUNK_BYTES + 5] ^= 1;
     fs::write(&file, &content).unwrap();
     let damaged = verify(dest).unwrap().damaged;
-    assert_eq!(damaged.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(), ["gptq/model.safetensors"]);
-    assert_eq!(pull(&store, dest, &PLAIN, &silent).await.unwrap().outcome, Pulled::UpToDate, "lengths are right");
+    assert_eq!(
+        damaged.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(),
+        ["gptq/model.safetensors"]
+    );
+    assert_eq!(
+        pull(&store, dest, &PLAIN, &silent).await.unwrap().outcome,
+        Pulled::UpToDate,
+        "lengths are right"
+    );
     let mended = pull(&store, dest, &REPAIR, &silent).await.unwrap();
-    assert_eq!((mended.outcome, mended.fetched), (Pulled::Fetched, CHUNK_BYTES as u64), "one chunk was damaged");
+    assert_eq!(
+        (mended.outcome, mended.fetched),
+        (Pulled::Fetched, CHUNK_BYTES as u64),
+        "one chunk was damaged"
+    );
     assert_eq!(verify(dest).unwrap().damaged, []);
 
     fs::remove_file(report.folder.join("README.md")).unwrap();
@@ -97,7 +109,9 @@ async fn a_dropped_pull_frees_its_lock_and_is_resumed() {
     let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
     let manifest = publish(&store, 1, None).await;
     let (waiting, _) = Faulty { gate: Some(Semaphore::new(2)), ..Faulty::over(&store) }.store();
-    let stuck = tokio::time::timeout(Duration::from_secs(2), pull(&waiting, home.path(), &PLAIN, &silent)).await;
+    let stuck =
+        tokio::time::timeout(Duration::from_secs(2), pull(&waiting, home.path(), &PLAIN, &silent))
+            .await;
     assert!(stuck.is_err());
     let report = pull(&store, home.path(), &PLAIN, &silent).await.unwrap();
     assert!(report.resumed > 0 && report.resumed < report.bytes, "{report:?}");

@@ -83,7 +83,10 @@ async fn invariant_6_latest_only_moves_forward(store: Store) {
     assert!(matches!(later, ArtifactError::Superseded { expected: None, found: 2 }), "{later:?}");
     assert!(store.publish(folder.path(), &draft(Some(9)), &silent).await.is_err());
     assert_eq!(store.list().await.unwrap(), [1, 2]);
-    assert_eq!(keys(&store, "releases").await, ["releases/1/manifest.json", "releases/2/manifest.json"]);
+    assert_eq!(
+        keys(&store, "releases").await,
+        ["releases/1/manifest.json", "releases/2/manifest.json"]
+    );
 }
 
 async fn invariant_6_no_manifest_before_its_blobs(store: Store) {
@@ -97,7 +100,10 @@ async fn invariant_6_no_manifest_before_its_blobs(store: Store) {
     let watch = Watch::default();
     store.publish(folder.path(), &draft(Some(1)), &|now| watch.see(now)).await.unwrap();
     let end = watch.last();
-    assert!(end.done == end.total && end.resumed == end.total, "what is stored is not sent twice: {end:?}");
+    assert!(
+        end.done == end.total && end.resumed == end.total,
+        "what is stored is not sent twice: {end:?}"
+    );
 }
 
 async fn invariant_6_no_manifest_over_a_blob_that_reads_back_wrong(store: Store) {
@@ -113,7 +119,8 @@ async fn invariant_6_no_manifest_over_a_blob_that_reads_back_wrong(store: Store)
 }
 
 async fn a_publisher_that_died_before_the_marker_is_finished(store: Store) {
-    let (dying, _) = Faulty { prefix: "latest", writes_left: AtomicI64::new(0), ..Faulty::over(&store) }.store();
+    let (dying, _) =
+        Faulty { prefix: "latest", writes_left: AtomicI64::new(0), ..Faulty::over(&store) }.store();
     dying.publish(small(1).path(), &draft(None), &silent).await.unwrap_err();
     assert_eq!(store.latest().await.unwrap(), None, "no marker, so nobody sees it");
     let next = store.publish(small(2).path(), &draft(None), &silent).await.unwrap_err();

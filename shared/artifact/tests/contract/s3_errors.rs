@@ -23,7 +23,8 @@ async fn answering(status: &'static str) -> String {
             tokio::spawn(async move {
                 let mut request = [0; 4096];
                 let _ = stream.read(&mut request).await;
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 let _ = stream.write_all(answer.as_bytes()).await;
             });
         }
@@ -40,8 +41,14 @@ async fn nobody_listens() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = Instant::now();
     let error = bucket(&format!("http://127.0.0.1:{port}")).check().await.unwrap_err();
-    assert!(matches!(error, ArtifactError::Unreachable { .. }) && error.is_retryable(), "{error:?}");
-    assert!(error.kind() == ErrorKind::Unreachable && error.to_string().contains("AWS_ENDPOINT_URL"), "{error}");
+    assert!(
+        matches!(error, ArtifactError::Unreachable { .. }) && error.is_retryable(),
+        "{error:?}"
+    );
+    assert!(
+        error.kind() == ErrorKind::Unreachable && error.to_string().contains("AWS_ENDPOINT_URL"),
+        "{error}"
+    );
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
@@ -49,7 +56,10 @@ async fn nobody_listens() {
 async fn the_door_is_shut() {
     let store = bucket(&answering("403 Forbidden").await);
     for error in [store.check().await.unwrap_err(), store.put_blob("x".into()).await.unwrap_err()] {
-        assert!(matches!(error, ArtifactError::Denied { .. }) && !error.is_retryable(), "{error:?}");
+        assert!(
+            matches!(error, ArtifactError::Denied { .. }) && !error.is_retryable(),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
     }
 }
@@ -72,6 +82,9 @@ async fn the_bucket_is_missing() {
     ];
     for error in errors {
         assert!(matches!(error, ArtifactError::NoBucket { .. }), "{error:?}");
-        assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("s3://nowhere/x"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::NotFound && error.to_string().contains("s3://nowhere/x"),
+            "{error}"
+        );
     }
 }

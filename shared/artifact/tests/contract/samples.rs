@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use tempfile::TempDir;
-use uspx_artifact::{CHUNK_BYTES, Draft, Progress, Store, silent};
+use uspx_artifact::{CHUNK_BYTES, Draft, Store, TransferProgress, silent};
 use uspx_domain::{BlobRef, Digest, Fingerprint, Manifest, ReleaseNumber};
 
 /// Bytes that depend on the seed and repeat nowhere.
@@ -42,7 +42,12 @@ pub async fn publish(store: &Store, seed: u64, previous: Option<ReleaseNumber>) 
 /// Every file below a folder with its content, as far as `names` of a manifest go.
 pub fn assert_same(manifest: &Manifest, one: &Path, other: &Path) {
     for file in &manifest.files {
-        assert_eq!(fs::read(one.join(&file.path)).unwrap(), fs::read(other.join(&file.path)).unwrap(), "{}", file.path);
+        assert_eq!(
+            fs::read(one.join(&file.path)).unwrap(),
+            fs::read(other.join(&file.path)).unwrap(),
+            "{}",
+            file.path
+        );
     }
 }
 
@@ -57,18 +62,22 @@ pub async fn overwrite(store: &Store, key: &Key, content: Vec<u8>) {
     store.backend().put(key, content.into()).await.unwrap();
 }
 
-/// A manifest as its publisher would store it, whatever it says, with the marker that makes it the newest.
+/// A manifest as its publisher would store it, whatever it says, with the marker that makes it the
+/// newest.
 pub async fn forge(store: &Store, manifest: &Manifest) {
     let bytes = serde_json::to_vec(manifest).unwrap();
-    let marker = format!("{{\"release\":{},\"manifest\":\"{}\"}}", manifest.release, Digest::of(&bytes));
-    overwrite(store, &Key::from(format!("releases/{}/manifest.json", manifest.release)), bytes).await;
+    let marker =
+        format!("{{\"release\":{},\"manifest\":\"{}\"}}", manifest.release, Digest::of(&bytes));
+    overwrite(store, &Key::from(format!("releases/{}/manifest.json", manifest.release)), bytes)
+        .await;
     overwrite(store, &Key::from(format!("latest/{}", manifest.release)), marker.into_bytes()).await;
 }
 
 /// The keys of the store below a prefix, sorted.
 pub async fn keys(store: &Store, prefix: &str) -> Vec<String> {
     let listing = store.backend().list(Some(&Key::from(prefix)));
-    let mut keys: Vec<String> = listing.map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
+    let mut keys: Vec<String> =
+        listing.map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
     keys.sort();
     keys
 }
@@ -81,10 +90,10 @@ pub fn large_chunks(manifest: &Manifest) -> Vec<BlobRef> {
 
 /// Records progress, and checks that it never goes backwards.
 #[derive(Default)]
-pub struct Watch(Mutex<Vec<Progress>>);
+pub struct Watch(Mutex<Vec<TransferProgress>>);
 
 impl Watch {
-    pub fn see(&self, now: Progress) {
+    pub fn see(&self, now: TransferProgress) {
         let mut seen = self.0.lock().unwrap();
         if let Some(last) = seen.last() {
             assert!(
@@ -96,7 +105,7 @@ impl Watch {
         seen.push(now);
     }
 
-    pub fn last(&self) -> Progress {
+    pub fn last(&self) -> TransferProgress {
         *self.0.lock().unwrap().last().unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! The bus inside one process: memory and tokio's clock, the same rules as a broker.
 //!
-//! Nothing here outlives the process. What must, is in the coordinator's ledger, which issues every unanswered task
-//! again on start.
+//! Nothing here outlives the process. What must, is in the coordinator's ledger, which issues every
+//! unanswered task again on start.
 
 mod queue;
 mod topics;
@@ -49,7 +49,8 @@ impl Shared {
         Ok(done)
     }
 
-    /// Tries until something is found or `wait` is over, whenever a queue changes or one of its timers runs out.
+    /// Tries until something is found or `wait` is over, whenever a queue changes or one of its
+    /// timers runs out.
     async fn wait_for<T>(
         &self,
         wait: Duration,
@@ -89,7 +90,13 @@ impl EmbeddedBus {
 
     fn hold(&self, queue: &str, leased: Leased) -> Delivery {
         let holder = Held { shared: self.shared.clone(), queue: queue.to_owned(), at: leased.at };
-        Delivery::new(leased.payload, leased.message_id, leased.at.delivery, leased.lease, Box::new(holder))
+        Delivery::new(
+            leased.payload,
+            leased.message_id,
+            leased.at.delivery,
+            leased.lease,
+            Box::new(holder),
+        )
     }
 }
 
@@ -98,11 +105,17 @@ impl Bus for EmbeddedBus {
     async fn ensure(&self, spec: &QueueSpec) -> Result<(), BusError> {
         spec.check()?;
         let mut queues = self.shared.queues();
-        queues.entry(spec.name.clone()).or_insert_with(|| Queue::new(spec.clone())).spec = spec.clone();
+        queues.entry(spec.name.clone()).or_insert_with(|| Queue::new(spec.clone())).spec =
+            spec.clone();
         Ok(())
     }
 
-    async fn publish(&self, queue: &str, message_id: &str, payload: Bytes) -> Result<Published, BusError> {
+    async fn publish(
+        &self,
+        queue: &str,
+        message_id: &str,
+        payload: Bytes,
+    ) -> Result<Published, BusError> {
         check_token(message_id)?;
         check_size(&payload, MAX_PAYLOAD)?;
         self.shared.with(queue, |q| q.publish(Instant::now(), message_id, payload))?
@@ -110,7 +123,9 @@ impl Bus for EmbeddedBus {
 
     async fn pull(&self, queue: &str, wait: Duration) -> Result<Option<Delivery>, BusError> {
         let find = |queues: &mut HashMap<String, Queue>| {
-            let found = queues.get_mut(queue).ok_or_else(|| BusError::NoQueue { queue: queue.to_owned() })?;
+            let found = queues
+                .get_mut(queue)
+                .ok_or_else(|| BusError::NoQueue { queue: queue.to_owned() })?;
             let taken = found.take(Instant::now());
             Ok(taken.map_or_else(|| Found::NotBefore(found.next_timer()), Found::It))
         };
@@ -128,7 +143,11 @@ impl Bus for EmbeddedBus {
         };
         let found = self.shared.wait_for(wait, find).await?;
         Ok(found.map(|(queue, dead)| DeadLetter {
-            holder: Box::new(Held { shared: self.shared.clone(), queue: queue.clone(), at: dead.at }),
+            holder: Box::new(Held {
+                shared: self.shared.clone(),
+                queue: queue.clone(),
+                at: dead.at,
+            }),
             queue,
             message_id: dead.message_id,
             payload: dead.payload,

@@ -82,7 +82,12 @@ impl Queue {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    pub fn publish(&mut self, now: Instant, message_id: &str, payload: Bytes) -> Result<Published, BusError> {
+    pub fn publish(
+        &mut self,
+        now: Instant,
+        message_id: &str,
+        payload: Bytes,
+    ) -> Result<Published, BusError> {
         self.forget_ids(now);
         if self.seen.contains(message_id) {
             return Ok(Published::Duplicate);
@@ -101,7 +106,10 @@ impl Queue {
         self.next += 1;
         self.by_id.insert(message_id.clone(), sequence);
         self.ready.insert(sequence);
-        self.messages.insert(sequence, Stored { message_id, payload, deliveries: 0, standing: Standing::Ready });
+        self.messages.insert(
+            sequence,
+            Stored { message_id, payload, deliveries: 0, standing: Standing::Ready },
+        );
     }
 
     fn forget_ids(&mut self, now: Instant) {
@@ -163,7 +171,8 @@ impl Queue {
 
     /// Sets another time for a message that this holder still has.
     fn put_off(&mut self, at: Place, until: Instant) {
-        let holds = |s: &Stored| s.deliveries == at.delivery && matches!(s.standing, Standing::Away(_));
+        let holds =
+            |s: &Stored| s.deliveries == at.delivery && matches!(s.standing, Standing::Away(_));
         if self.messages.get(&at.sequence).is_some_and(holds) {
             self.stand(at.sequence, Standing::Away(until));
         }
@@ -191,7 +200,9 @@ impl Queue {
     fn unindex(&mut self, sequence: u64) {
         self.ready.remove(&sequence);
         self.dead.remove(&sequence);
-        if let Some(Standing::Away(at) | Standing::Shown(at)) = self.messages.get(&sequence).map(|s| s.standing) {
+        if let Some(Standing::Away(at) | Standing::Shown(at)) =
+            self.messages.get(&sequence).map(|s| s.standing)
+        {
             self.timers.remove(&(at, sequence));
         }
     }

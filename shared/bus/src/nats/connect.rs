@@ -1,4 +1,5 @@
-//! Making the connection: an overall deadline, a clear reason when it fails, and no server that is too old.
+//! Making the connection: an overall deadline, a clear reason when it fails, and no server that is
+//! too old.
 
 use crate::version::{OLDEST_SERVER, is_new_enough};
 use crate::{BusError, MAX_PAYLOAD};
@@ -19,7 +20,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(250);
 /// Where the server is and how to speak to it.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// Its address: `nats://host:4222`, `tls://..`, with `user:password@` or `token@` where it asks for them.
+    /// Its address: `nats://host:4222`, `tls://..`, with `user:password@` or `token@` where it asks
+    /// for them.
     pub url: String,
     /// A credentials file (JWT and seed), where the server asks for one.
     pub credentials: Option<PathBuf>,
@@ -49,17 +51,26 @@ impl NatsOptions {
     /// The address without user, password or token: what may be shown.
     pub fn shown_url(&self) -> String {
         match self.url.split_once("://") {
-            Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
-            None => self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host).to_owned(),
+            Some((scheme, rest)) => {
+                format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+            }
+            None => {
+                self.url.rsplit_once('@').map_or(self.url.as_str(), |(_, host)| host).to_owned()
+            }
         }
     }
 
-    async fn connect_options(&self, connects: &watch::Sender<u64>) -> Result<ConnectOptions, BusError> {
+    async fn connect_options(
+        &self,
+        connects: &watch::Sender<u64>,
+    ) -> Result<ConnectOptions, BusError> {
         let options = match &self.credentials {
             None => ConnectOptions::new(),
-            Some(path) => ConnectOptions::with_credentials_file(path).await.map_err(|e| BusError::Unreachable {
-                url: self.shown_url(),
-                reason: format!("credentials file {}: {e}", path.display()),
+            Some(path) => ConnectOptions::with_credentials_file(path).await.map_err(|e| {
+                BusError::Unreachable {
+                    url: self.shown_url(),
+                    reason: format!("credentials file {}: {e}", path.display()),
+                }
             })?,
         };
         let connects = connects.clone();
@@ -90,8 +101,11 @@ fn log(event: &Event) {
     }
 }
 
-/// Connects, trying again until the deadline, and checks the server's version. Also gives a count of connections made.
-pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Receiver<u64>), BusError> {
+/// Connects, trying again until the deadline, and checks the server's version. Also gives a count
+/// of connections made.
+pub(super) async fn connect(
+    options: &NatsOptions,
+) -> Result<(Client, watch::Receiver<u64>), BusError> {
     let (count, connects) = watch::channel(0);
     let client = connect_in_time(options, &count).await?;
     let info = client.server_info();
@@ -108,8 +122,12 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Rec
     Ok((client, connects))
 }
 
-/// Tries one by one rather than with `retry_on_initial_connect`, which would hide why each try failed.
-async fn connect_in_time(options: &NatsOptions, count: &watch::Sender<u64>) -> Result<Client, BusError> {
+/// Tries one by one rather than with `retry_on_initial_connect`, which would hide why each try
+/// failed.
+async fn connect_in_time(
+    options: &NatsOptions,
+    count: &watch::Sender<u64>,
+) -> Result<Client, BusError> {
     let deadline = Instant::now() + options.connect_within;
     loop {
         let error = match options.connect_options(count).await?.connect(&options.url).await {
@@ -124,7 +142,10 @@ async fn connect_in_time(options: &NatsOptions, count: &watch::Sender<u64>) -> R
                 | ConnectErrorKind::Tls
         );
         if hopeless || Instant::now() + BETWEEN_TRIES >= deadline {
-            return Err(BusError::Unreachable { url: options.shown_url(), reason: error.to_string() });
+            return Err(BusError::Unreachable {
+                url: options.shown_url(),
+                reason: error.to_string(),
+            });
         }
         tokio::time::sleep(BETWEEN_TRIES).await;
     }

@@ -1,5 +1,6 @@
-//! Dead letters: the server says once, to whoever listens, that a message ran out of deliveries. A stream of its own
-//! keeps those notices, so that none is lost while the coordinator is away; the message itself stays in its queue.
+//! Dead letters: the server says once, to whoever listens, that a message ran out of deliveries. A
+//! stream of its own keeps those advisories, so that none is lost while the coordinator is away;
+//! the message itself stays in its queue.
 
 use super::errors::{Meaning, meaning};
 use super::link::Link;
@@ -16,18 +17,18 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Notices kept at most; the oldest go first.
+/// Advisories kept at most; the oldest go first.
 const MOST_NOTICES: i64 = 100_000;
 
 /// What the server says of it (`io.nats.jetstream.advisory.v1.max_deliver`).
 #[derive(Deserialize)]
-struct Notice {
+struct Advisory {
     stream: String,
     stream_seq: u64,
     deliveries: u32,
 }
 
-/// Makes the stream of notices.
+/// Makes the stream of advisories.
 pub(super) async fn ensure(link: &Link) -> Result<Consumer<pull::Config>, BusError> {
     let name = link.names.dead_stream();
     let config = stream::Config {
@@ -39,9 +40,12 @@ pub(super) async fn ensure(link: &Link) -> Result<Consumer<pull::Config>, BusErr
         max_messages: MOST_NOTICES,
         ..Default::default()
     };
-    link.jetstream.create_or_update_stream(config).await.map_err(|e| link.explain("create stream", &e))?;
+    link.jetstream
+        .create_or_update_stream(config)
+        .await
+        .map_err(|e| link.explain("create stream", &e))?;
     let consumer = pull::Config {
-        // Not the queues' consumer's name: notices about this one would be notices too.
+        // Not the queues' consumer's name: advisories about this one would be advisories too.
         durable_name: Some(name.clone()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: DEAD_LETTER_LEASE,
@@ -52,7 +56,7 @@ pub(super) async fn ensure(link: &Link) -> Result<Consumer<pull::Config>, BusErr
     made.map_err(|e| link.explain("create consumer", &e))
 }
 
-/// Takes the next notice whose message is still there.
+/// Takes the next advisory whose message is still there.
 pub(super) async fn next(
     link: &Link,
     consumer: &Consumer<pull::Config>,
@@ -75,17 +79,17 @@ struct Found {
     queue: String,
     id: String,
     payload: Bytes,
-    notice: Notice,
+    advisory: Advisory,
 }
 
-async fn letter(link: &Link, notice: &[u8]) -> Result<Option<Found>, BusError> {
-    let Ok(notice) = serde_json::from_slice::<Notice>(notice) else { return Ok(None) };
-    let Some(queue) = link.names.queue_of_stream(&notice.stream) else { return Ok(None) };
-    match link.stream(&queue).await?.get_raw_message(notice.stream_seq).await {
+async fn letter(link: &Link, advisory: &[u8]) -> Result<Option<Found>, BusError> {
+    let Ok(advisory) = serde_json::from_slice::<Advisory>(advisory) else { return Ok(None) };
+    let Some(queue) = link.names.queue_of_stream(&advisory.stream) else { return Ok(None) };
+    match link.stream(&queue).await?.get_raw_message(advisory.stream_seq).await {
         Ok(raw) => {
             let prefix = link.names.message_subject(&queue, "");
             let id = raw.subject.strip_prefix(prefix.as_str()).map(str::to_owned);
-            Ok(id.map(|id| Found { queue, id, payload: raw.payload, notice }))
+            Ok(id.map(|id| Found { queue, id, payload: raw.payload, advisory }))
         }
         Err(error) if meaning(&error) == Meaning::Missing => Ok(None),
         Err(error) => Err(link.explain("read dead letter", &error)),
@@ -96,16 +100,21 @@ impl Found {
     fn with(self, link: &Link, acker: Acker) -> DeadLetter {
         let held = Held { link: link.clone(), acker };
         DeadLetter {
-            holder: Box::new(HeldDead { held, queue: self.queue.clone(), sequence: self.notice.stream_seq }),
+            holder: Box::new(HeldDead {
+                held,
+                queue: self.queue.clone(),
+                sequence: self.advisory.stream_seq,
+            }),
             queue: self.queue,
             message_id: self.id,
             payload: self.payload,
-            deliveries: self.notice.deliveries,
+            deliveries: self.advisory.deliveries,
         }
     }
 }
 
-/// Settles by deleting the message first and the notice then: stopped in between, the notice leads to nothing.
+/// Settles by deleting the message first and the advisory then: stopped in between, the advisory
+/// leads to nothing.
 struct HeldDead {
     held: Held,
     queue: String,
@@ -128,7 +137,7 @@ impl Holder for HeldDead {
     /// A dead letter is only ever settled.
     async fn say(&self, _: Verdict) -> Result<(), BusError> {
         self.held.link.retry(|| self.delete()).await?;
-        // A notice that outlives its message leads to nothing and is dropped when it comes again.
+        // A advisory that outlives its message leads to nothing and is dropped when it comes again.
         let _ = self.held.confirmed(AckKind::Ack).await;
         Ok(())
     }

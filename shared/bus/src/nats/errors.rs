@@ -1,12 +1,16 @@
-//! What async-nats' many error types mean to us: nobody answered, it is not there, or the server said no.
+//! What async-nats' many error types mean to us: nobody answered, it is not there, or the server
+//! said no.
 
 use async_nats::error::Error;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{
-    AccountErrorKind, CreateKeyValueErrorKind, CreateStreamErrorKind, GetStreamErrorKind, PublishErrorKind,
+    AccountErrorKind, CreateKeyValueErrorKind, CreateStreamErrorKind, GetStreamErrorKind,
+    PublishErrorKind,
 };
 use async_nats::jetstream::kv::{EntryErrorKind, PutErrorKind, WatchErrorKind};
-use async_nats::jetstream::stream::{ConsumerErrorKind, DeleteMessageErrorKind, PurgeErrorKind, RawMessageErrorKind};
+use async_nats::jetstream::stream::{
+    ConsumerErrorKind, DeleteMessageErrorKind, PurgeErrorKind, RawMessageErrorKind,
+};
 use std::fmt::{Debug, Display};
 
 /// What an error comes to.
@@ -31,8 +35,12 @@ pub(super) fn meaning<K: Kind>(error: &Error<K>) -> Meaning {
 
 fn of_server(error: &async_nats::jetstream::Error) -> Meaning {
     match error.error_code() {
-        ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND | ErrorCode::NO_MESSAGE_FOUND => Meaning::Missing,
-        ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::CONSUMER_OFFLINE | ErrorCode::STREAM_OFFLINE => Meaning::NoAnswer,
+        ErrorCode::STREAM_NOT_FOUND
+        | ErrorCode::CONSUMER_NOT_FOUND
+        | ErrorCode::NO_MESSAGE_FOUND => Meaning::Missing,
+        ErrorCode::CLUSTER_NOT_AVAILABLE
+        | ErrorCode::CONSUMER_OFFLINE
+        | ErrorCode::STREAM_OFFLINE => Meaning::NoAnswer,
         _ => Meaning::Refused,
     }
 }

@@ -1,4 +1,5 @@
-//! The connection as the rest of the backend uses it: names, retries, and errors that say what to do.
+//! The connection as the rest of the backend uses it: names, retries, and errors that say what to
+//! do.
 
 use super::connect::NatsOptions;
 use super::errors::{Kind, Meaning, meaning};
@@ -31,7 +32,10 @@ pub(super) struct Link {
 impl Link {
     pub async fn open(options: &NatsOptions) -> Result<Self, BusError> {
         let (client, connects) = connect::connect(options).await?;
-        let jetstream = ContextBuilder::new().timeout(ANSWER_WITHIN).ack_timeout(ANSWER_WITHIN).build(client.clone());
+        let jetstream = ContextBuilder::new()
+            .timeout(ANSWER_WITHIN)
+            .ack_timeout(ANSWER_WITHIN)
+            .build(client.clone());
         let link = Self {
             client,
             jetstream,
@@ -62,7 +66,9 @@ impl Link {
     pub async fn ping(&self) -> Result<(), BusError> {
         let answer = self.jetstream.query_account().await;
         answer.map(drop).map_err(|error| match self.explain("account info", &error) {
-            BusError::Refused { reason, .. } => BusError::NoJetStream { url: self.url.clone(), reason },
+            BusError::Refused { reason, .. } => {
+                BusError::NoJetStream { url: self.url.clone(), reason }
+            }
             other => other,
         })
     }
@@ -71,12 +77,19 @@ impl Link {
     pub fn explain<K: Kind>(&self, action: &'static str, error: &Error<K>) -> BusError {
         match meaning(error) {
             Meaning::NoAnswer => self.no_answer(action),
-            Meaning::Missing | Meaning::Refused => BusError::Refused { action, reason: error.to_string() },
+            Meaning::Missing | Meaning::Refused => {
+                BusError::Refused { action, reason: error.to_string() }
+            }
         }
     }
 
     /// The same, where a missing stream or consumer means that there is no such queue.
-    pub fn explain_for<K: Kind>(&self, queue: &str, action: &'static str, error: &Error<K>) -> BusError {
+    pub fn explain_for<K: Kind>(
+        &self,
+        queue: &str,
+        action: &'static str,
+        error: &Error<K>,
+    ) -> BusError {
         match meaning(error) {
             Meaning::Missing => BusError::NoQueue { queue: queue.to_owned() },
             _ => self.explain(action, error),
@@ -94,7 +107,10 @@ impl Link {
     /// A handle on a queue's stream; asks the server nothing.
     pub async fn stream(&self, queue: &str) -> Result<jetstream::stream::Stream<()>, BusError> {
         let name = self.names.stream(queue);
-        self.jetstream.get_stream_no_info(name).await.map_err(|e| self.explain_for(queue, "open stream", &e))
+        self.jetstream
+            .get_stream_no_info(name)
+            .await
+            .map_err(|e| self.explain_for(queue, "open stream", &e))
     }
 
     /// Tries again while the connection is in trouble, for as long as the options allow.
@@ -117,7 +133,8 @@ impl Link {
         guarded
             .retry(pauses)
             .when(|e| {
-                matches!(e, BusError::TimedOut { .. } | BusError::Disconnected { .. }) && Instant::now() < deadline
+                matches!(e, BusError::TimedOut { .. } | BusError::Disconnected { .. })
+                    && Instant::now() < deadline
             })
             .await
     }

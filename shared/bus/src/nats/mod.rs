@@ -1,12 +1,13 @@
 //! The bus over a NATS server with JetStream.
 //!
-//! Each queue is a work-queue stream of its own with one durable consumer: backpressure and the dedup window then act
-//! per queue (on a shared stream, a task issued again to another worker would be a duplicate of itself). Each message
-//! has a subject of its own, so that it can be withdrawn by name.
+//! Each queue is a work-queue stream of its own with one durable consumer: backpressure and the
+//! dedup window then act per queue (on a shared stream, a task issued again to another worker would
+//! be a duplicate of itself). Each message has a subject of its own, so that it can be withdrawn by
+//! name.
 //!
-//! What is durable is as durable as the server makes it: run it with `sync_interval: always`, as [`crate::server`] does.
-//! A program that also links object_store's AWS support must install rustls' *ring* provider before it connects to a
-//! `tls://` server.
+//! What is durable is as durable as the server makes it: run it with `sync_interval: always`, as
+//! [`crate::server`] does. A program that also links object_store's AWS support must install
+//! rustls' *ring* provider before it connects to a `tls://` server.
 
 mod connect;
 mod dead;
@@ -62,11 +63,19 @@ impl NatsBus {
     /// [`BusError::Unreachable`], [`BusError::ServerTooOld`], [`BusError::NoJetStream`].
     pub async fn connect(options: &NatsOptions) -> Result<Self, BusError> {
         let link = Link::open(options).await?;
-        Ok(Self { link, consumers: Mutex::default(), dead: OnceCell::new(), state: OnceCell::new() })
+        Ok(Self {
+            link,
+            consumers: Mutex::default(),
+            dead: OnceCell::new(),
+            state: OnceCell::new(),
+        })
     }
 
     fn check_size(&self, payload: &Bytes) -> Result<(), BusError> {
-        check_size(payload, MAX_PAYLOAD.min(self.link.client.max_payload().saturating_sub(OVERHEAD)))
+        check_size(
+            payload,
+            MAX_PAYLOAD.min(self.link.client.max_payload().saturating_sub(OVERHEAD)),
+        )
     }
 
     async fn consumer(&self, queue: &str) -> Result<Consumer<pull::Config>, BusError> {
@@ -80,7 +89,8 @@ impl NatsBus {
         Ok(consumer)
     }
 
-    /// After a new connection the server may be another one, or back from a crash: nothing is taken as known then.
+    /// After a new connection the server may be another one, or back from a crash: nothing is taken
+    /// as known then.
     fn known(&self, queue: &str) -> Option<Consumer<pull::Config>> {
         let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |k: &&Known| k.since.elapsed() < KNOWN_FOR && k.connects == self.connects();
@@ -108,7 +118,11 @@ impl NatsBus {
         if let Ok(store) = self.link.jetstream.get_key_value(&bucket).await {
             return Ok(store);
         }
-        let made = self.link.jetstream.create_key_value(kv::Config { bucket, history: 1, ..Default::default() }).await;
+        let made = self
+            .link
+            .jetstream
+            .create_key_value(kv::Config { bucket, history: 1, ..Default::default() })
+            .await;
         made.map_err(|e| self.link.explain("create bucket", &e))
     }
 }
@@ -122,7 +136,12 @@ impl Bus for NatsBus {
         self.link.retry(|| queue::ensure(&self.link, spec)).await
     }
 
-    async fn publish(&self, queue: &str, message_id: &str, payload: Bytes) -> Result<Published, BusError> {
+    async fn publish(
+        &self,
+        queue: &str,
+        message_id: &str,
+        payload: Bytes,
+    ) -> Result<Published, BusError> {
         check_path(queue)?;
         check_token(message_id)?;
         self.check_size(&payload)?;
@@ -139,7 +158,8 @@ impl Bus for NatsBus {
             Pulled::Message(message) => Ok(queue::delivery(&self.link, queue, lease, *message)),
             Pulled::Nothing => Ok(None),
             Pulled::Ended => {
-                // Gone, or the server is going down: says so if the consumer cannot be found either.
+                // Gone, or the server is going down: says so if the consumer cannot be found
+                // either.
                 self.forget(queue);
                 self.consumer(queue).await.map(|_| None)
             }
@@ -171,7 +191,11 @@ impl Bus for NatsBus {
     async fn broadcast(&self, topic: &str, payload: Bytes) -> Result<(), BusError> {
         check_path(topic)?;
         self.check_size(&payload)?;
-        self.link.client.publish(self.link.names.topic(topic), payload).await.map_err(|_| BusError::Closed)
+        self.link
+            .client
+            .publish(self.link.names.topic(topic), payload)
+            .await
+            .map_err(|_| BusError::Closed)
     }
 
     async fn listen(&self, topic: &str) -> Result<Listener, BusError> {
@@ -187,7 +211,9 @@ impl Bus for NatsBus {
         check_path(key)?;
         self.check_size(&value)?;
         let state = self.state().await?;
-        let put = || async { state.put(key, value.clone()).await.map_err(|e| self.link.explain("put", &e)) };
+        let put = || async {
+            state.put(key, value.clone()).await.map_err(|e| self.link.explain("put", &e))
+        };
         self.link.retry(put).await.map(drop)
     }
 

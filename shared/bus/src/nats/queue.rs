@@ -1,4 +1,5 @@
-//! A queue on the broker: a work-queue stream with one durable consumer, and the messages pulled through it.
+//! A queue on the broker: a work-queue stream with one durable consumer, and the messages pulled
+//! through it.
 
 use super::ANSWER_WITHIN;
 use super::errors::{Meaning, meaning};
@@ -35,7 +36,10 @@ pub(super) async fn ensure(link: &Link, spec: &QueueSpec) -> Result<(), BusError
         duplicate_window: spec.dedup_window,
         ..Default::default()
     };
-    link.jetstream.create_or_update_stream(config).await.map_err(|e| link.explain("create stream", &e))?;
+    link.jetstream
+        .create_or_update_stream(config)
+        .await
+        .map_err(|e| link.explain("create stream", &e))?;
     let consumer = pull::Config {
         durable_name: Some(link.names.consumer()),
         ack_policy: AckPolicy::Explicit,
@@ -48,10 +52,18 @@ pub(super) async fn ensure(link: &Link, spec: &QueueSpec) -> Result<(), BusError
     made.map(drop).map_err(|e| link.explain("create consumer", &e))
 }
 
-pub(super) async fn publish(link: &Link, queue: &str, id: &str, payload: Bytes) -> Result<Published, BusError> {
+pub(super) async fn publish(
+    link: &Link,
+    queue: &str,
+    id: &str,
+    payload: Bytes,
+) -> Result<Published, BusError> {
     let mut headers = HeaderMap::new();
     headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
-    let sent = link.jetstream.publish_with_headers(link.names.message_subject(queue, id), headers, payload).await;
+    let sent = link
+        .jetstream
+        .publish_with_headers(link.names.message_subject(queue, id), headers, payload)
+        .await;
     let answered = match sent {
         Ok(answer) => answer.await,
         Err(error) => Err(error),
@@ -83,7 +95,8 @@ pub(super) async fn info(link: &Link, queue: &str) -> Result<stream::Info, BusEr
 }
 
 pub(super) async fn withdraw(link: &Link, queue: &str, id: &str) -> Result<bool, BusError> {
-    let purged = link.stream(queue).await?.purge().filter(link.names.message_subject(queue, id)).await;
+    let purged =
+        link.stream(queue).await?.purge().filter(link.names.message_subject(queue, id)).await;
     purged.map(|p| p.purged > 0).map_err(|e| link.explain_for(queue, "withdraw", &e))
 }
 
@@ -97,31 +110,41 @@ pub(super) async fn remove(link: &Link, queue: &str) -> Result<bool, BusError> {
 
 pub(super) async fn consumer(link: &Link, queue: &str) -> Result<Consumer<pull::Config>, BusError> {
     let found = find_consumer(link, queue).await?;
-    // Asked in this order, a sound queue's messages cannot seem older than what its consumer has done with.
+    // Asked in this order, a sound queue's messages cannot seem older than what its consumer has
+    // done with.
     let stream = info(link, queue).await?;
     if !has_lost_count(found.cached_info(), &stream.state) {
         return Ok(found);
     }
-    tracing::warn!(queue, "the server lost count of a queue in a crash: what it holds is delivered anew");
+    tracing::warn!(
+        queue,
+        "the server lost count of a queue in a crash: what it holds is delivered anew"
+    );
     renew(link, queue, &found.cached_info().config).await?;
     find_consumer(link, queue).await
 }
 
 async fn find_consumer(link: &Link, queue: &str) -> Result<Consumer<pull::Config>, BusError> {
-    let found = link.jetstream.get_consumer_from_stream(link.names.consumer(), link.names.stream(queue)).await;
+    let found = link
+        .jetstream
+        .get_consumer_from_stream(link.names.consumer(), link.names.stream(queue))
+        .await;
     found.map_err(|e| link.explain_for(queue, "find consumer", &e))
 }
 
-/// A server that is killed (seen with 2.10.27) may forget how far an empty stream had counted, while the consumer still
-/// knows: it would pass over every new message until the stream has counted as far again.
+/// A server that is killed (seen with 2.10.27) may forget how far an empty stream had counted,
+/// while the consumer still knows: it would pass over every new message until the stream has
+/// counted as far again.
 fn has_lost_count(consumer: &consumer::Info, stream: &stream::State) -> bool {
     let behind = stream.last_sequence < consumer.delivered.stream_sequence;
     // What was done with is gone, but for dead letters; those get their deliveries once more.
-    let passed_over = stream.messages > 0 && stream.first_sequence <= consumer.ack_floor.stream_sequence;
+    let passed_over =
+        stream.messages > 0 && stream.first_sequence <= consumer.ack_floor.stream_sequence;
     behind || passed_over
 }
 
-/// Makes the consumer again, from the first message on. Whoever holds one keeps it until its lease ends.
+/// Makes the consumer again, from the first message on. Whoever holds one keeps it until its lease
+/// ends.
 async fn renew(link: &Link, queue: &str, config: &consumer::Config) -> Result<(), BusError> {
     let stream = link.names.stream(queue);
     match link.jetstream.delete_consumer_from_stream(link.names.consumer(), &stream).await {
@@ -167,7 +190,12 @@ pub(super) async fn pull_one(consumer: &Consumer<pull::Config>, wait: Duration) 
 }
 
 /// Makes a delivery of a pulled message; `None` for one whose origin the server did not state.
-pub(super) fn delivery(link: &Link, queue: &str, lease: Duration, message: jetstream::Message) -> Option<Delivery> {
+pub(super) fn delivery(
+    link: &Link,
+    queue: &str,
+    lease: Duration,
+    message: jetstream::Message,
+) -> Option<Delivery> {
     let prefix = link.names.message_subject(queue, "");
     let id = message.subject.strip_prefix(prefix.as_str())?.to_owned();
     let deliveries = u32::try_from(message.info().ok()?.delivered).ok()?;
@@ -201,12 +229,16 @@ struct HeldMessage {
 }
 
 impl HeldMessage {
-    /// Settles. A server that was killed may have forgotten that it delivered the message; it then passes over the
-    /// ack in silence and would deliver again, so the message is taken out by its name.
+    /// Settles. A server that was killed may have forgotten that it delivered the message; it then
+    /// passes over the ack in silence and would deliver again, so the message is taken out by its
+    /// name.
     async fn settle(&self, kind: AckKind) -> Result<(), BusError> {
         match self.held.confirmed(kind).await {
             Err(BusError::TimedOut { .. }) => {
-                tracing::debug!(message = self.id, "ack not confirmed: removing the message instead");
+                tracing::debug!(
+                    message = self.id,
+                    "ack not confirmed: removing the message instead"
+                );
                 match withdraw(&self.held.link, &self.queue, &self.id).await {
                     Ok(_) | Err(BusError::NoQueue { .. }) => Ok(()),
                     Err(error) => Err(error),

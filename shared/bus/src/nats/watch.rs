@@ -1,7 +1,7 @@
 //! Watching a key over outages.
 //!
-//! async-nats makes a lost watch anew only after ten seconds of silence; this makes it anew as soon as the connection
-//! is back, and passes over what was seen before.
+//! async-nats makes a lost watch anew only after ten seconds of silence; this makes it anew as soon
+//! as the connection is back, and passes over what was seen before.
 
 use super::link::Link;
 use crate::{BusError, Listener};
@@ -36,7 +36,9 @@ pub(super) async fn watch(link: &Link, store: &Store, key: &str) -> Result<Liste
         connects,
         seen: 0,
     };
-    Ok(Listener::new(stream::unfold(watching, |mut w| async move { w.next().await.map(|v| (v, w)) }).boxed()))
+    Ok(Listener::new(
+        stream::unfold(watching, |mut w| async move { w.next().await.map(|v| (v, w)) }).boxed(),
+    ))
 }
 
 async fn open(link: &Link, store: &Store, key: &str) -> Result<Watch, BusError> {

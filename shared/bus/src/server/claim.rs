@@ -1,7 +1,9 @@
-//! Who may use a store. A uspx that was killed leaves its nats-server behind; two servers on one store would ruin it.
+//! Who may use a store. A uspx that was killed leaves its nats-server behind; two servers on one
+//! store would ruin it.
 //!
-//! Two lock files tell the cases apart. `owner.lock` is locked by the uspx process. `server.lock` is handed to the
-//! nats-server as its standard input, so the lock lasts exactly as long as that server does, whatever becomes of us.
+//! Two lock files tell the cases apart. `owner.lock` is locked by the uspx process. `server.lock`
+//! is handed to the nats-server as its standard input, so the lock lasts exactly as long as that
+//! server does, whatever becomes of us.
 
 use super::{ServerError, at};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -39,7 +41,8 @@ impl Claim {
         Ok(Self { _owner: owner, server })
     }
 
-    /// The lock as a child's standard input. Duplicates share the lock, so it is free only when all are closed.
+    /// The lock as a child's standard input. Duplicates share the lock, so it is free only when all
+    /// are closed.
     pub fn for_child(&self) -> Result<Stdio, ServerError> {
         self.server.try_clone().map(Stdio::from).map_err(at(Path::new("server.lock")))
     }
@@ -47,7 +50,13 @@ impl Claim {
 
 fn lock_file(store: &Path, name: &str) -> Result<File, ServerError> {
     let path = store.join(name);
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(at(&path))
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(at(&path))
 }
 
 fn locked(file: &File, store: &Path) -> Result<bool, ServerError> {
@@ -58,9 +67,12 @@ fn locked(file: &File, store: &Path) -> Result<bool, ServerError> {
     }
 }
 
-/// The lock being held proves that the process is alive, and only servers on this store write the file.
+/// The lock being held proves that the process is alive, and only servers on this store write the
+/// file.
 fn ask_left_behind(store: &Path) -> bool {
-    let pid = std::fs::read_to_string(store.join(PID_FILE)).ok().and_then(|text| text.trim().parse().ok());
+    let pid = std::fs::read_to_string(store.join(PID_FILE))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     tracing::warn!(?pid, store = %store.display(), "stopping a nats-server that was left behind");
     pid.is_some_and(ask_to_stop)
 }

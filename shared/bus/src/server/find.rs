@@ -9,8 +9,9 @@ use std::process::Command;
 /// The name of the program.
 const PROGRAM: &str = if cfg!(windows) { "nats-server.exe" } else { "nats-server" };
 
-/// Finds a program that is new enough: the one that `USPX_NATS_SERVER` names and no other; else the first good one of
-/// `PATH`, and of `.tools/` in the working directory, the program's own, and those above them.
+/// Finds a program that is new enough: the one that `USPX_NATS_SERVER` names and no other; else the
+/// first good one of `PATH`, and of `.tools/` in the working directory, the program's own, and
+/// those above them.
 ///
 /// # Errors
 /// [`ServerError::NotFound`], [`ServerError::TooOld`], [`ServerError::NotRunnable`].
@@ -22,7 +23,9 @@ pub fn find_program() -> Result<PathBuf, ServerError> {
 }
 
 /// A good one further down is better than complaining of a bad one further up.
-pub(super) fn first_good(candidates: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf, ServerError> {
+pub(super) fn first_good(
+    candidates: impl IntoIterator<Item = PathBuf>,
+) -> Result<PathBuf, ServerError> {
     let mut complaint = ServerError::NotFound { needed: OLDEST_SERVER };
     for candidate in candidates.into_iter().filter(|path| path.is_file()) {
         match check(&candidate) {
@@ -34,22 +37,31 @@ pub(super) fn first_good(candidates: impl IntoIterator<Item = PathBuf>) -> Resul
 }
 
 fn candidates() -> Vec<PathBuf> {
-    let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let on_path = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect::<Vec<_>>())
+        .unwrap_or_default();
     let starts = [env::current_dir().ok(), env::current_exe().ok()];
-    let above = starts.iter().flatten().flat_map(|start| start.ancestors()).map(|folder| folder.join(".tools"));
+    let above = starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors())
+        .map(|folder| folder.join(".tools"));
     on_path.into_iter().chain(above).map(|folder| folder.join(PROGRAM)).collect()
 }
 
 /// Asks a program for its version.
 fn check(path: &Path) -> Result<PathBuf, ServerError> {
     let not_runnable = |reason: String| ServerError::NotRunnable { path: path.to_owned(), reason };
-    let output = Command::new(path).arg("--version").output().map_err(|e| not_runnable(e.to_string()))?;
+    let output =
+        Command::new(path).arg("--version").output().map_err(|e| not_runnable(e.to_string()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     match of_program_output(&text) {
         Some(version) if is_new_enough(version) => Ok(path.to_owned()),
-        Some(version) => {
-            Err(ServerError::TooOld { path: path.to_owned(), found: version.to_owned(), needed: OLDEST_SERVER })
-        }
+        Some(version) => Err(ServerError::TooOld {
+            path: path.to_owned(),
+            found: version.to_owned(),
+            needed: OLDEST_SERVER,
+        }),
         None => Err(not_runnable("`--version` does not name a version".to_owned())),
     }
 }
@@ -72,9 +84,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let old = fake(folder.path(), "old", "nats-server: v2.9.10");
         let error = first_good([old.clone()]).unwrap_err();
-        assert!(matches!(&error, ServerError::TooOld { path, found, .. } if *path == old && found == "2.9.10"));
+        assert!(
+            matches!(&error, ServerError::TooOld { path, found, .. } if *path == old && found == "2.9.10")
+        );
         let text = error.to_string();
-        assert!(text.contains("2.9.10") && text.contains("2.10.27") && text.contains("get-nats-server.sh"), "{text}");
+        assert!(
+            text.contains("2.9.10")
+                && text.contains("2.10.27")
+                && text.contains("get-nats-server.sh"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -83,12 +102,18 @@ mod tests {
         let old = fake(folder.path(), "old", "nats-server: v2.9.10");
         let mute = fake(folder.path(), "mute", "");
         let good = fake(folder.path(), "good", "nats-server: v2.11.3");
-        assert_eq!(first_good([folder.path().join("none"), old, mute, good.clone()]).unwrap(), good);
+        assert_eq!(
+            first_good([folder.path().join("none"), old, mute, good.clone()]).unwrap(),
+            good
+        );
     }
 
     #[test]
     fn none_is_said_with_the_remedy() {
         let error = first_good([PathBuf::from("/nowhere/nats-server")]).unwrap_err();
-        assert!(matches!(error, ServerError::NotFound { .. }) && error.to_string().contains("get-nats-server.sh"));
+        assert!(
+            matches!(error, ServerError::NotFound { .. })
+                && error.to_string().contains("get-nats-server.sh")
+        );
     }
 }

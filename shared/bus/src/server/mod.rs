@@ -1,5 +1,5 @@
-//! A nats-server of our own, as a child process: found, checked, started on a free port of this machine's loopback with
-//! durable JetStream storage, and stopped with us.
+//! A nats-server of our own, as a child process: found, checked, started on a free port of this
+//! machine's loopback with durable JetStream storage, and stopped with us.
 
 mod claim;
 mod find;
@@ -33,7 +33,7 @@ pub enum ServerError {
         /// The oldest version that will do.
         needed: &'static str,
     },
-    /// `USPX_NATS_SERVER` names something that is no program.
+    /// `USPX_NATS_SERVER` names something that is not a program.
     #[error("USPX_NATS_SERVER names {}, which cannot be run: {reason}", path.display())]
     NotRunnable {
         /// What it names.
@@ -95,7 +95,8 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts a server that keeps its streams under `store`, on `port` or on a free one. Blocks until it answers.
+    /// Starts a server that keeps its streams under `store`, on `port` or on a free one. Blocks
+    /// until it answers.
     ///
     /// A server left behind there by a uspx that was killed is stopped first.
     ///
@@ -109,7 +110,11 @@ impl NatsServer {
     ///
     /// # Errors
     /// As for [`NatsServer::start`].
-    pub fn start_program(program: PathBuf, store: &Path, port: Option<u16>) -> Result<Self, ServerError> {
+    pub fn start_program(
+        program: PathBuf,
+        store: &Path,
+        port: Option<u16>,
+    ) -> Result<Self, ServerError> {
         fs::create_dir_all(store).map_err(at(store))?;
         let store = fs::canonicalize(store).map_err(at(store))?;
         let claim = Claim::take(&store)?;
@@ -184,11 +189,21 @@ fn config(store: &Path, port: Option<u16>) -> serde_json::Value {
     })
 }
 
-fn spawn(program: &Path, store: &Path, port: Option<u16>, claim: &Claim) -> Result<Child, ServerError> {
+fn spawn(
+    program: &Path,
+    store: &Path,
+    port: Option<u16>,
+    claim: &Claim,
+) -> Result<Child, ServerError> {
     let file = store.join("nats-server.conf");
     fs::write(&file, config(store, port).to_string()).map_err(at(&file))?;
     let mut command = Command::new(program);
-    command.arg("-c").arg(&file).stdin(claim.for_child()?).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("-c")
+        .arg(&file)
+        .stdin(claim.for_child()?)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // Ctrl-C is for us: the server goes last, when we say so.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -218,7 +233,8 @@ fn wait_until_up(child: &mut Child, store: &Path) -> Result<SocketAddr, ServerEr
     let log = log_path(store);
     let text = fs::read_to_string(&log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines.iter().skip(lines.len().saturating_sub(8)).copied().collect::<Vec<_>>().join("\n");
+    let tail =
+        lines.iter().skip(lines.len().saturating_sub(8)).copied().collect::<Vec<_>>().join("\n");
     Err(ServerError::DidNotStart { why, log, tail })
 }
 

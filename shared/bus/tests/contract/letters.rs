@@ -27,7 +27,10 @@ async fn dead_after_the_last_lease(bus: Arc<dyn Bus>) {
     assert_eq!(take(&bus, "task.w-1").await.deliveries, 2);
     nothing_within(&bus, "task.w-1", LEASE + ms(200)).await;
     let letter = dead(&bus).await;
-    assert_eq!((letter.queue.as_str(), letter.message_id.as_str(), letter.deliveries), ("task.w-1", "m1", 2));
+    assert_eq!(
+        (letter.queue.as_str(), letter.message_id.as_str(), letter.deliveries),
+        ("task.w-1", "m1", 2)
+    );
     assert_eq!(letter.payload, "payload of m1");
     assert_eq!(bus.depth("task.w-1").await.unwrap(), 1, "it keeps its place until settled");
     letter.settle().await.unwrap();

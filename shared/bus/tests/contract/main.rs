@@ -1,7 +1,7 @@
 //! One contract, two backends: `embedded::NAME` and `nats::NAME` run the same code.
 //!
-//! Every `nats::` test starts a nats-server of its own. Where none is found (or only one that is too old) they are
-//! listed as ignored; with `USPX_REQUIRE_NATS=1` they fail instead.
+//! Every `nats::` test starts a nats-server of its own. Where none is found (or only one that is
+//! too old) they are listed as ignored; with `USPX_REQUIRE_NATS=1` they fail instead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 /// Names and boxes async functions.
@@ -29,7 +29,11 @@ use uspx_tests::Need;
 pub type Clause = fn(Arc<dyn Bus>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(test);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(test);
     Ok(())
 }
 
@@ -52,7 +56,8 @@ fn main() -> ExitCode {
         return outage::child();
     }
     let clauses: Vec<_> = [queues::clauses(), letters::clauses(), topics::clauses()].concat();
-    let mut trials: Vec<Trial> = clauses.iter().map(|(name, clause)| on_embedded(name, *clause)).collect();
+    let mut trials: Vec<Trial> =
+        clauses.iter().map(|(name, clause)| on_embedded(name, *clause)).collect();
     let nats = clauses.iter().map(|(name, clause)| on_nats(name, *clause)).chain(outage::trials());
     let need = Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok());
     trials.extend(need.of_all(nats.collect()));

@@ -16,10 +16,14 @@ use uspx_wire::subjects::Names;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("nats::kill_and_restart_loses_nothing_acknowledged", || run(killed_and_restarted())),
+        Trial::test("nats::kill_and_restart_loses_nothing_acknowledged", || {
+            run(killed_and_restarted())
+        }),
         Trial::test("nats::publish_and_ack_outlast_an_outage", || run(outlasts_an_outage())),
         Trial::test("nats::a_queue_that_lost_count_is_delivered_anew", || run(lost_count())),
-        Trial::test("nats::dead_letters_are_kept_while_nobody_listens", || run(dead_letters_are_kept())),
+        Trial::test("nats::dead_letters_are_kept_while_nobody_listens", || {
+            run(dead_letters_are_kept())
+        }),
         Trial::test("nats::colonies_share_a_server", || run(colonies_share_a_server())),
         Trial::test("nats::a_server_without_jetstream_is_refused", || run(without_jetstream())),
         Trial::test("nats::a_server_left_behind_is_stopped", || run(left_behind())),
@@ -41,7 +45,11 @@ async fn killed_and_restarted() {
     let held = take(&bus, "task.w").await;
     ground.server.kill();
     ground.server.restart().unwrap();
-    assert_eq!(bus.publish("task.w", "m11", Bytes::new()).await.unwrap(), Published::Duplicate, "ids are kept too");
+    assert_eq!(
+        bus.publish("task.w", "m11", Bytes::new()).await.unwrap(),
+        Published::Duplicate,
+        "ids are kept too"
+    );
     assert_eq!(bus.get("status").await.unwrap(), Some("kept".into()));
     assert_eq!(bus.depth("task.w").await.unwrap(), 40);
     let mut left = BTreeSet::new();
@@ -85,8 +93,8 @@ async fn outlasts_an_outage() {
     assert_eq!(timeout(ms(4000), watch.next()).await.unwrap(), Some("back".into()));
 }
 
-/// What a kill -9 now and then does to an empty stream (seen with nats-server 2.10.27): it counts from 1 again, while the
-/// consumer waits for what comes after the last message that it saw.
+/// What a kill -9 now and then does to an empty stream (seen with nats-server 2.10.27): it counts
+/// from 1 again, while the consumer waits for what comes after the last message that it saw.
 async fn lost_count() {
     let mut ground = Ground::new();
     let bus: Arc<dyn Bus> = Arc::new(ground.connect().await);
@@ -122,7 +130,7 @@ async fn dead_letters_are_kept() {
     sleep(ms(1500)).await;
     drop(worker);
     let coordinator = ground.connect().await;
-    let letter = coordinator.dead_letters(ms(3000)).await.unwrap().expect("the notice was kept");
+    let letter = coordinator.dead_letters(ms(3000)).await.unwrap().expect("the advisory was kept");
     assert_eq!(letter.message_id, "m1");
 }
 
@@ -130,7 +138,10 @@ async fn colonies_share_a_server() {
     let ground = Ground::new();
     let mut buses: Vec<Arc<dyn Bus>> = Vec::new();
     for name in ["one", "two"] {
-        let options = NatsOptions { names: Names::new(name).unwrap(), ..NatsOptions::new(ground.server.url()) };
+        let options = NatsOptions {
+            names: Names::new(name).unwrap(),
+            ..NatsOptions::new(ground.server.url())
+        };
         buses.push(Arc::new(NatsBus::connect(&options).await.unwrap()));
     }
     for bus in &buses {
@@ -148,9 +159,15 @@ async fn colonies_share_a_server() {
 async fn without_jetstream() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("plain.conf");
-    let settings = serde_json::json!({ "host": "127.0.0.1", "port": -1, "ports_file_dir": folder.path() });
+    let settings =
+        serde_json::json!({ "host": "127.0.0.1", "port": -1, "ports_file_dir": folder.path() });
     std::fs::write(&config, settings.to_string()).unwrap();
-    let mut child = Command::new(find_program().unwrap()).arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Command::new(find_program().unwrap())
+        .arg("-c")
+        .arg(&config)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let url = url_in(&folder.path().join(format!("nats-server_{}.ports", child.id())));
     let refused = NatsBus::connect(&NatsOptions::new(&url)).await.err();
     child.kill().unwrap();
@@ -163,7 +180,9 @@ async fn without_jetstream() {
 fn url_in(ports_file: &Path) -> String {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let ports = std::fs::read(ports_file).ok().and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+        let ports = std::fs::read(ports_file)
+            .ok()
+            .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
         if let Some(url) = ports.as_ref().and_then(|p| p["nats"][0].as_str()) {
             return url.to_owned();
         }
@@ -189,7 +208,8 @@ pub fn child() -> ExitCode {
 }
 
 fn start_child(store: &Path) -> (Child, String) {
-    let child = Command::new(std::env::current_exe().unwrap()).env(CHILD_STORE, store).spawn().unwrap();
+    let child =
+        Command::new(std::env::current_exe().unwrap()).env(CHILD_STORE, store).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match std::fs::read_to_string(store.join("url")) {
@@ -212,7 +232,10 @@ async fn left_behind() {
     child.wait().unwrap();
     bus.ping().await.expect("the server outlives its owner");
     let server = NatsServer::start(store.path(), None).unwrap();
-    assert!(std::net::TcpStream::connect(old_url.trim_start_matches("nats://")).is_err() || old_url == server.url());
+    assert!(
+        std::net::TcpStream::connect(old_url.trim_start_matches("nats://")).is_err()
+            || old_url == server.url()
+    );
     let bus = NatsBus::connect(&NatsOptions::new(server.url())).await.unwrap();
     assert_eq!(bus.depth("result").await.unwrap(), 1);
 }

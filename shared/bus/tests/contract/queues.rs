@@ -94,7 +94,11 @@ async fn progress_keeps_the_lease(bus: Arc<dyn Bus>) {
     }
     let stopped = Instant::now();
     assert_eq!(take(&bus, "task.w").await.deliveries, 2);
-    assert!(stopped.elapsed() >= LEASE / 2, "came again {:?} after the last progress", stopped.elapsed());
+    assert!(
+        stopped.elapsed() >= LEASE / 2,
+        "came again {:?} after the last progress",
+        stopped.elapsed()
+    );
 }
 
 async fn late_progress_and_nak_touch_nothing(bus: Arc<dyn Bus>) {
@@ -105,7 +109,8 @@ async fn late_progress_and_nak_touch_nothing(bus: Arc<dyn Bus>) {
     assert!(!first.is_held());
     assert_eq!(first.nak(Duration::ZERO).await.unwrap(), Lease::Lost);
     assert_eq!(first.progress().await.unwrap(), Lease::Lost);
-    // Had either counted, the message would come at once, or later than the second holder's own lease.
+    // Had either counted, the message would come at once, or later than the second holder's own
+    // lease.
     nothing_within(&bus, "task.w", LEASE / 3).await;
     assert_eq!(second.progress().await.unwrap(), Lease::Held);
     second.ack().await.unwrap();
@@ -268,18 +273,27 @@ async fn remove_forgets_all(bus: Arc<dyn Bus>) {
 }
 
 async fn bad_calls_are_refused(bus: Arc<dyn Bus>) {
-    let missing = |e: BusError| assert!(matches!(&e, BusError::NoQueue { queue } if queue == "task.x"), "{e}");
+    let missing = |e: BusError| {
+        assert!(matches!(&e, BusError::NoQueue { queue } if queue == "task.x"), "{e}")
+    };
     missing(bus.pull("task.x", ms(50)).await.unwrap_err());
     missing(bus.publish("task.x", "m", Bytes::new()).await.unwrap_err());
     missing(bus.withdraw("task.x", "m").await.unwrap_err());
     missing(bus.depth("task.x").await.unwrap_err());
-    for bad in [QueueSpec::new("a b"), QueueSpec::new("a.*"), QueueSpec { max_deliveries: 0, ..QueueSpec::new("a") }] {
+    for bad in [
+        QueueSpec::new("a b"),
+        QueueSpec::new("a.*"),
+        QueueSpec { max_deliveries: 0, ..QueueSpec::new("a") },
+    ] {
         assert!(!bus.ensure(&bad).await.unwrap_err().is_retryable());
     }
     bus.ensure(&short("task.w")).await.unwrap();
     assert!(matches!(bus.publish("task.w", "a.b", Bytes::new()).await, Err(BusError::Name(_))));
     let big = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
-    assert!(matches!(bus.publish("task.w", "m", big.clone()).await, Err(BusError::TooLarge { .. })));
+    assert!(matches!(
+        bus.publish("task.w", "m", big.clone()).await,
+        Err(BusError::TooLarge { .. })
+    ));
     assert!(matches!(bus.broadcast("t", big).await, Err(BusError::TooLarge { .. })));
     let largest = Bytes::from(vec![7; MAX_PAYLOAD]);
     assert_eq!(bus.publish("task.w", "largest", largest.clone()).await.unwrap(), Published::Stored);

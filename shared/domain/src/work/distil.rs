@@ -28,7 +28,8 @@ pub struct DistilRecipe {
     pub learning_rate: f32,
     /// Tokens per step.
     pub batch_tokens: u32,
-    /// Weight of the teacher's distribution against the reference's cross-entropy: 0 learns from text alone.
+    /// Weight of the teacher's distribution against the reference's cross-entropy: 0 learns from
+    /// text alone.
     pub teacher_weight: f32,
     /// Seed of shuffling and initial adapters.
     pub seed: u64,

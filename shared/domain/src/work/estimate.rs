@@ -62,7 +62,8 @@ impl<P> Job<P> for Estimate<P> {
 
     fn check(&self, asked: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {
         let Outcome::Scores(deposit) = outcome else { return Err(Refusal::Kind(self.name())) };
-        asked
-            .deposit(deposit, |statistic, kind| self.kinds.contains(&kind) && self.estimator.may_yield(statistic, kind))
+        asked.deposit(deposit, |statistic, kind| {
+            self.kinds.contains(&kind) && self.estimator.may_yield(statistic, kind)
+        })
     }
 }

@@ -56,7 +56,9 @@ impl<P> Job<P> for Export<P> {
 /// No path is empty, repeated, or leads out of its folder.
 fn paths(files: &[StoredFile]) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
+    let plain = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0'])
+    };
     let fits = |f: &StoredFile| f.path.split('/').all(plain);
     let all = files.iter().all(|f| fits(f) && seen.insert(f.path.as_str()));
     (all && !files.is_empty()).then_some(()).ok_or(Refusal::Path)

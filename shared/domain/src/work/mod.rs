@@ -1,8 +1,9 @@
-//! What a worker is asked to do: one kind of job a file, with its data, the blobs that it names and the check of its answer.
-//! How each runs stands in `worker/service/src/jobs/`, under the same name.
+//! What a worker is asked to do: one kind of job a file, with its data, the blobs that it names and
+//! the check of its answer. How each runs stands in `worker/service/src/jobs/`, under the same
+//! name.
 //!
-//! `P` is what stands for a prompt: its place in the campaign where work is planned and recorded, its text where it goes
-//! to a worker.
+//! `P` is what stands for a prompt: its place in the campaign where work is planned and recorded,
+//! its text where it goes to a worker.
 
 mod ablate;
 mod distil;
@@ -91,7 +92,8 @@ impl<P> Work<P> {
     }
 
     /// Every kind of job, as [`Work::kind`] names it.
-    pub const KINDS: &[&'static str] = &["estimate", "ablate", "label", "distil", "export", "judge"];
+    pub const KINDS: &[&'static str] =
+        &["estimate", "ablate", "label", "distil", "export", "judge"];
 
     /// The name of its kind of job, on the wire and in what a worker says that it speaks.
     pub fn kind(&self) -> &'static str {

@@ -82,7 +82,14 @@ impl TryFrom<Answer> for domain::Answer {
     type Error = Unread;
     fn try_from(answer: Answer) -> Result<Self, Unread> {
         let Answer { task, worker, outcome, millis, skipped, seams } = answer;
-        Ok(Self { task, worker, outcome: outcome.try_into()?, millis, skipped: try_all(skipped)?, seams })
+        Ok(Self {
+            task,
+            worker,
+            outcome: outcome.try_into()?,
+            millis,
+            skipped: try_all(skipped)?,
+            seams,
+        })
     }
 }
 
@@ -93,7 +100,13 @@ impl From<&domain::Outcome> for Outcome {
             domain::Outcome::Losses(rows) => Self::Losses(all(rows)),
             domain::Outcome::Labels { blob, prompts, tokens, coverage } => {
                 let domain::Coverage { answer_bytes, labelled_bytes } = *coverage;
-                Self::Labels(Labels { blob: *blob, prompts: *prompts, tokens: *tokens, answer_bytes, labelled_bytes })
+                Self::Labels(Labels {
+                    blob: *blob,
+                    prompts: *prompts,
+                    tokens: *tokens,
+                    answer_bytes,
+                    labelled_bytes,
+                })
             }
             domain::Outcome::Adapter { blob, summary } => {
                 let domain::TrainingSummary { steps, before, after, best_epoch } = *summary;
@@ -122,7 +135,9 @@ impl TryFrom<Outcome> for domain::Outcome {
                 Self::Adapter { blob, summary }
             }
             Outcome::Exported(files) => Self::Exported { files: stored(files) },
-            Outcome::Failed(Failure { kind, reason }) => Self::Failed(domain::Failure { kind: known(&kind)?, reason }),
+            Outcome::Failed(Failure { kind, reason }) => {
+                Self::Failed(domain::Failure { kind: known(&kind)?, reason })
+            }
             Outcome::Unknown => return Err(Unread::Unknown("an outcome")),
         })
     }
@@ -133,7 +148,10 @@ impl From<&domain::Skipped> for Skipped {
         let (tokens, context) = match skipped.reason {
             SkipReason::TooLong { tokens, context } => (Some(tokens), Some(context)),
             SkipReason::Unfinished { tokens } => (Some(tokens), None),
-            SkipReason::Empty | SkipReason::NoReference | SkipReason::Template | SkipReason::Tokenizer => (None, None),
+            SkipReason::Empty
+            | SkipReason::NoReference
+            | SkipReason::Template
+            | SkipReason::Tokenizer => (None, None),
         };
         Self { id: skipped.id.clone(), reason: skipped.reason.name().to_owned(), tokens, context }
     }

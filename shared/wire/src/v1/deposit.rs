@@ -41,7 +41,10 @@ impl From<&domain::PromptTokens> for PromptTokens {
 }
 
 fn tokens(prompts: Vec<PromptTokens>) -> Vec<domain::PromptTokens> {
-    prompts.into_iter().map(|PromptTokens { id, tokens }| domain::PromptTokens { id, tokens }).collect()
+    prompts
+        .into_iter()
+        .map(|PromptTokens { id, tokens }| domain::PromptTokens { id, tokens })
+        .collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,7 +65,11 @@ impl TryFrom<Deposit> for domain::Deposit {
     type Error = Unread;
     fn try_from(deposit: Deposit) -> Result<Self, Unread> {
         let Deposit { prompts, columns, moments } = deposit;
-        Ok(Self { prompts: tokens(prompts), columns: try_all(columns)?, moments: try_all(moments)? })
+        Ok(Self {
+            prompts: tokens(prompts),
+            columns: try_all(columns)?,
+            moments: try_all(moments)?,
+        })
     }
 }
 
@@ -118,7 +125,14 @@ impl TryFrom<Moments> for domain::Moments {
     fn try_from(moments: Moments) -> Result<Self, Unread> {
         let Moments { kind, layer, statistic, x, xx, xt } = moments;
         let (kind, statistic) = (known(&kind)?, known(&statistic)?);
-        Ok(Self { kind, layer, statistic, x: x.try_into()?, xx: xx.try_into()?, xt: xt.try_into()? })
+        Ok(Self {
+            kind,
+            layer,
+            statistic,
+            x: x.try_into()?,
+            xx: xx.try_into()?,
+            xt: xt.try_into()?,
+        })
     }
 }
 
@@ -132,7 +146,11 @@ pub(crate) struct LossRow {
 
 impl From<&domain::LossRow> for LossRow {
     fn from(row: &domain::LossRow) -> Self {
-        Self { prompts: all(&row.prompts), nats: row.nats.as_slice().into(), bytes: row.bytes.clone() }
+        Self {
+            prompts: all(&row.prompts),
+            nats: row.nats.as_slice().into(),
+            bytes: row.bytes.clone(),
+        }
     }
 }
 

@@ -48,7 +48,11 @@ impl TryFrom<HeldModel> for crate::HeldModel {
     type Error = Unread;
     fn try_from(model: HeldModel) -> Result<Self, Unread> {
         let HeldModel { fingerprint, architecture, layers } = model;
-        Ok(Self { fingerprint, architecture, shape: ModelShape { layers: super::try_all(layers)? } })
+        Ok(Self {
+            fingerprint,
+            architecture,
+            shape: ModelShape { layers: super::try_all(layers)? },
+        })
     }
 }
 

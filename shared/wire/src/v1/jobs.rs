@@ -139,17 +139,34 @@ struct Recipe {
 
 impl From<&domain::Distil> for Distil {
     fn from(job: &domain::Distil) -> Self {
-        let domain::DistilRecipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } =
-            job.recipe;
-        let recipe = Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
+        let domain::DistilRecipe {
+            rank,
+            alpha,
+            epochs,
+            learning_rate,
+            batch_tokens,
+            teacher_weight,
+            seed,
+        } = job.recipe;
+        let recipe =
+            Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
         Self { train: job.train.clone(), validation: job.validation.clone(), recipe }
     }
 }
 
 impl From<Distil> for domain::Distil {
     fn from(job: Distil) -> Self {
-        let Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } = job.recipe;
-        let recipe = domain::DistilRecipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
+        let Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } =
+            job.recipe;
+        let recipe = domain::DistilRecipe {
+            rank,
+            alpha,
+            epochs,
+            learning_rate,
+            batch_tokens,
+            teacher_weight,
+            seed,
+        };
         Self { train: job.train, validation: job.validation, recipe }
     }
 }
@@ -170,7 +187,11 @@ impl From<&domain::Export<domain::Prompt>> for Export {
 impl TryFrom<Export> for domain::Export<domain::Prompt> {
     type Error = Unread;
     fn try_from(job: Export) -> Result<Self, Unread> {
-        Ok(Self { adapter: job.adapter, calibration: texts(job.calibration), format: known(&job.format)? })
+        Ok(Self {
+            adapter: job.adapter,
+            calibration: texts(job.calibration),
+            format: known(&job.format)?,
+        })
     }
 }
 

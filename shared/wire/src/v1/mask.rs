@@ -44,7 +44,9 @@ impl From<&Vec<u32>> for Kept {
         let width = list.last().map_or(0, |last| u64::from(*last) + 1);
         let ascends = list.is_sorted_by(|a, b| a < b);
         match u32::try_from(width) {
-            Ok(width) if ascends && width.div_ceil(8) as usize <= 5 * list.len() => Self::Bits(bits(list, width)),
+            Ok(width) if ascends && width.div_ceil(8) as usize <= 5 * list.len() => {
+                Self::Bits(bits(list, width))
+            }
             _ => Self::List(list.clone()),
         }
     }
@@ -78,9 +80,12 @@ impl TryFrom<Kept> for Vec<u32> {
 }
 
 impl Bits {
-    /// The units that stay; refused where the bytes are not as many as the width takes, or go beyond it.
+    /// The units that stay; refused where the bytes are not as many as the width takes, or go
+    /// beyond it.
     fn indices(&self) -> Result<Vec<u32>, Unread> {
-        let is_set = |at: &u32| self.bytes.get((*at / 8) as usize).is_some_and(|byte| byte >> (at % 8) & 1 == 1);
+        let is_set = |at: &u32| {
+            self.bytes.get((*at / 8) as usize).is_some_and(|byte| byte >> (at % 8) & 1 == 1)
+        };
         let set: u32 = self.bytes.iter().map(|byte| byte.count_ones()).sum();
         let kept: Vec<u32> = if self.bytes.len() == self.width.div_ceil(8) as usize {
             (0..self.width).filter(is_set).collect()

@@ -1,10 +1,11 @@
-//! Version 1 of every message, as it stands in the bytes: plain structures of texts, numbers and byte strings, apart
-//! from the domain's nouns, which may change without it. Frozen; a change of meaning is a module `v2` beside this one.
+//! Version 1 of every message, as it stands in the bytes: plain structures of texts, numbers and
+//! byte strings, apart from the domain's nouns, which may change without it. Frozen; a change of
+//! meaning is a module `v2` beside this one.
 //!
-//! Whatever a later release may add to is a *name* (statistics, estimators, kinds of unit, formats, reasons) or a map
-//! with one key ([`one_of`]), so that what is not known here can be told from damage. Ids are the domain's own types,
-//! which are plain in bytes: a worker is a text, a digest or fingerprint 64 hexadecimal digits, a task 16 bytes, a blob
-//! a digest and a length.
+//! Whatever a later release may add to is a *name* (statistics, estimators, kinds of unit, formats,
+//! reasons) or a map with one key ([`one_of`]), so that what is not known here can be told from
+//! damage. Ids are the domain's own types, which are plain in bytes: a worker is a text, a digest
+//! or fingerprint 64 hexadecimal digits, a task 16 bytes, a blob a digest and a length.
 
 #[macro_use]
 mod one_of;
@@ -24,7 +25,8 @@ pub(crate) use answer::Answer;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use mask::MaskMessage;
 pub use status::{
-    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage, WorkerStatus,
+    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage,
+    WorkerStatus,
 };
 pub(crate) use task::Task;
 

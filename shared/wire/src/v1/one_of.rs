@@ -1,5 +1,5 @@
-//! One of several things, as a map with one key: its name. Serde's own enums refuse a name that they do not know as they
-//! refuse damage; this reads it as `Unknown`.
+//! One of several things, as a map with one key: its name. Serde's own enums refuse a name that
+//! they do not know as they refuse damage; this reads it as `Unknown`.
 
 /// Defines an enumeration whose bytes are `{name: content}`.
 macro_rules! one_of {

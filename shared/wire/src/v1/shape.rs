@@ -34,7 +34,9 @@ impl From<&LayerShape> for Layer {
     fn from(layer: &LayerShape) -> Self {
         let mlp = match layer.mlp {
             MlpShape::Dense { channels } => Mlp::Dense(Dense { channels }),
-            MlpShape::Experts { experts, top_k, channels } => Mlp::Experts(Experts { experts, top_k, channels }),
+            MlpShape::Experts { experts, top_k, channels } => {
+                Mlp::Experts(Experts { experts, top_k, channels })
+            }
         };
         Self { heads: layer.heads, mlp, features: layer.features }
     }
@@ -45,7 +47,9 @@ impl TryFrom<Layer> for LayerShape {
     fn try_from(layer: Layer) -> Result<Self, Unread> {
         let mlp = match layer.mlp {
             Mlp::Dense(Dense { channels }) => MlpShape::Dense { channels },
-            Mlp::Experts(Experts { experts, top_k, channels }) => MlpShape::Experts { experts, top_k, channels },
+            Mlp::Experts(Experts { experts, top_k, channels }) => {
+                MlpShape::Experts { experts, top_k, channels }
+            }
             Mlp::Unknown => return Err(Unread::Unknown("a kind of layer")),
         };
         Ok(Self { heads: layer.heads, mlp, features: layer.features })

@@ -1,5 +1,6 @@
-//! How the colony stands, for people. Nothing is decided by it, so that it is its own noun: the coordinator writes it
-//! and `uspx status` shows it, as MessagePack from the bus or as JSON from the state folder.
+//! How the colony stands, for people. Nothing is decided by it, so that it is its own noun: the
+//! coordinator writes it and `uspx status` shows it, as MessagePack from the bus or as JSON from
+//! the state folder.
 
 use serde::{Deserialize, Serialize};
 use uspx_domain::{Coverage, ReleaseNumber, SeamPrompts, TaskId, WorkerId};

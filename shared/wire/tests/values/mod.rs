@@ -1,4 +1,5 @@
-//! Fixed values of every message, and of every kind of work and outcome: what the byte fixtures hold.
+//! Fixed values of every message, and of every kind of work and outcome: what the byte fixtures
+//! hold.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use uspx_domain::*;
@@ -66,9 +67,20 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
         (
             "distil",
-            Work::Distil(Distil { train: vec![BlobRef::to(b"l1")], validation: vec![BlobRef::to(b"l2")], recipe }),
+            Work::Distil(Distil {
+                train: vec![BlobRef::to(b"l1")],
+                validation: vec![BlobRef::to(b"l2")],
+                recipe,
+            }),
         ),
-        ("export", Work::Export(Export { adapter: Some(adapter), calibration: prompts(), format: ExportFormat::Gptq })),
+        (
+            "export",
+            Work::Export(Export {
+                adapter: Some(adapter),
+                calibration: prompts(),
+                format: ExportFormat::Gptq,
+            }),
+        ),
         ("judge-model", judge(Subject::Model)),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
         ("judge-exported", judge(Subject::Exported { format: ExportFormat::Gguf, files: files() })),
@@ -93,7 +105,10 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     let summary = TrainingSummary { steps: 120, before: 3.5, after: 2.25, best_epoch: 2 };
     vec![
         ("scores", Outcome::Scores(deposit)),
-        ("losses", Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }])),
+        (
+            "losses",
+            Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),
+        ),
         ("labels", labels()),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
@@ -165,7 +180,11 @@ pub fn heartbeat() -> HeartbeatMessage {
         uspx_version: "0.1.0".into(),
         speaks: Speaks { jobs: names(&["estimate", "label"]), estimators: names(&["trace"]) },
         reads: [("task".to_owned(), 1)].into(),
-        models: vec![HeldModel { fingerprint: model(), architecture: "GptOssForCausalLM".into(), shape }],
+        models: vec![HeldModel {
+            fingerprint: model(),
+            architecture: "GptOssForCausalLM".into(),
+            shape,
+        }],
         threads: 2,
         memory_bytes: 4 << 30,
         device: "cpu".into(),
@@ -202,7 +221,11 @@ pub fn status() -> StatusMessage {
 
 /// A status with everything that later releases added.
 pub fn status_with_reasons() -> StatusMessage {
-    let reason = |count| ReasonStatus { work: "trace".into(), reason: "scratch files: no space left".into(), count };
+    let reason = |count| ReasonStatus {
+        work: "trace".into(),
+        reason: "scratch files: no space left".into(),
+        count,
+    };
     let group = SkipGroup::of(&skipped()[..1]).remove(0);
     StatusMessage {
         given_up: vec![reason(1)],

@@ -1,4 +1,5 @@
-//! Where everything is: the binary under test, the Python peers, and the work folder with the models that are measured.
+//! Where everything is: the binary under test, the Python peers, and the work folder with the
+//! models that are measured.
 
 use crate::checkpoint::{self, Shape};
 use crate::error::{BenchError, Result};
@@ -79,7 +80,10 @@ impl Bench {
     fn script(&self, name: &str, venv: &Path, script: &str, remedy: &str) -> Result<Program> {
         let python = venv.join("bin/python");
         if !python.exists() {
-            return Err(BenchError::Absent(format!("there is no Python at {}: run {remedy}", python.display())));
+            return Err(BenchError::Absent(format!(
+                "there is no Python at {}: run {remedy}",
+                python.display()
+            )));
         }
         let threads = self.threads.to_string();
         Ok(Program::new(name, &python, &self.logs())
@@ -122,9 +126,13 @@ impl Bench {
             Cut::Real => (format!("tokens-{kind}-{limit}"), None),
             Cut::Equal(length) => (format!("tokens-{kind}-{limit}-{length}"), Some(length)),
         };
-        let script =
-            self.peer(&name, "tokens.py")?.arg(model).arg(self.prompts()).args(["--limit", &limit.to_string()]);
-        let lengths = length.iter().flat_map(|length| ["--equal-length".to_owned(), length.to_string()]);
+        let script = self
+            .peer(&name, "tokens.py")?
+            .arg(model)
+            .arg(self.prompts())
+            .args(["--limit", &limit.to_string()]);
+        let lengths =
+            length.iter().flat_map(|length| ["--equal-length".to_owned(), length.to_string()]);
         let text = script.args(lengths).text()?;
         let path = self.work.join(format!("{name}.jsonl"));
         std::fs::write(&path, text).map_err(BenchError::file(&path))?;

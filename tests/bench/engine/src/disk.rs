@@ -34,7 +34,8 @@ pub fn read_rate(files: &[PathBuf]) -> Result<Reading> {
         }
     }
     let bytes_per_second = bytes as f64 / start.elapsed().as_secs_f64();
-    let cold = before.zip(from_device()).map(|(before, after)| (after - before) as f64 / bytes as f64);
+    let cold =
+        before.zip(from_device()).map(|(before, after)| (after - before) as f64 / bytes as f64);
     Ok(Reading { bytes, bytes_per_second, cold })
 }
 

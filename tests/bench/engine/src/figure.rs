@@ -1,4 +1,5 @@
-//! What was measured: figures with their bounds, as a table for people and one JSON object for programs.
+//! What was measured: figures with their bounds, as a table for people and one JSON object for
+//! programs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -52,7 +53,13 @@ pub struct Figure {
 
 impl Figure {
     /// A figure; `detail` is a JSON object with what it was made of.
-    pub fn new(name: impl Into<String>, value: f64, unit: &'static str, bound: Bound, detail: Value) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        bound: Bound,
+        detail: Value,
+    ) -> Self {
         Self { name: name.into(), value, unit, bound, detail }
     }
 
@@ -68,7 +75,12 @@ impl Figure {
             bound: Option<f64>,
             holds: bool,
         }
-        let shown = Shown { value: self.value, unit: self.unit, bound: self.bound.value(), holds: self.holds() };
+        let shown = Shown {
+            value: self.value,
+            unit: self.unit,
+            bound: self.bound.value(),
+            holds: self.holds(),
+        };
         let mut found = json!(shown);
         if let (Some(found), Value::Object(detail)) = (found.as_object_mut(), &self.detail) {
             found.extend(detail.clone());
@@ -117,7 +129,8 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let figures: Map<String, Value> = self.figures.iter().map(|f| (f.name.clone(), f.json())).collect();
+        let figures: Map<String, Value> =
+            self.figures.iter().map(|f| (f.name.clone(), f.json())).collect();
         let named = |all: &[(String, String)]| -> Map<String, Value> {
             all.iter().map(|(name, why)| (name.clone(), why.clone().into())).collect()
         };

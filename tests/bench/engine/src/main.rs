@@ -1,5 +1,6 @@
-//! Measures the engine as a user has it: the `uspx` binary against transformers and llama.cpp, on the same files, tokens
-//! and threads. `make bench-engine` builds what is needed and runs all of it.
+//! Measures the engine as a user has it: the `uspx` binary against transformers and llama.cpp, on
+//! the same files, tokens and threads. `make bench-engine` builds what is needed and runs all of
+//! it.
 
 mod bench;
 mod checkpoint;
@@ -92,7 +93,8 @@ fn run(command: Command) -> error::Result<bool> {
 fn places(args: &RunArgs) -> error::Result<Bench> {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
     let root = above.canonicalize().map_err(BenchError::file(&above))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let work = args.work.clone().unwrap_or_else(|| target.join("bench-engine"));
     std::fs::create_dir_all(&work).map_err(BenchError::file(&work))?;
     let work = work.canonicalize().map_err(BenchError::file(&work))?;

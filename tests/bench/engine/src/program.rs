@@ -97,9 +97,11 @@ impl Program {
         let (out, err) = (self.logs.join(format!("{}.out", self.name)), self.err());
         let create = |path: &Path| File::create(path).map_err(BenchError::file(path));
         self.command.stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
-        let failed = |why: String| BenchError::Program { program: self.name.clone(), why, log: err.clone() };
+        let failed =
+            |why: String| BenchError::Program { program: self.name.clone(), why, log: err.clone() };
         let start = Instant::now();
-        let mut child = self.command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
+        let mut child =
+            self.command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
         let mut samples = Vec::new();
         let status = loop {
             if let Some(status) = child.try_wait().map_err(|e| failed(e.to_string()))? {
@@ -137,7 +139,8 @@ impl Done {
 }
 
 fn sample(id: u32, seconds: f64) -> Option<Sample> {
-    let rss = kilobytes(&std::fs::read_to_string(format!("/proc/{id}/status")).ok()?, "VmRSS:")? * 1024;
+    let rss =
+        kilobytes(&std::fs::read_to_string(format!("/proc/{id}/status")).ok()?, "VmRSS:")? * 1024;
     let io = std::fs::read_to_string(format!("/proc/{id}/io")).ok()?;
     Some(Sample { seconds, rss, read: kilobytes(&io, "rchar:")? })
 }
@@ -179,7 +182,11 @@ mod tests {
     fn a_running_program_is_watched() {
         let (_logs, program) = shell("sleep 0.3; echo '{}'");
         let done = program.json().unwrap();
-        assert!(done.samples.len() > 2 && done.samples.iter().all(|s| s.rss > 0), "{:?}", done.samples);
+        assert!(
+            done.samples.len() > 2 && done.samples.iter().all(|s| s.rss > 0),
+            "{:?}",
+            done.samples
+        );
         assert!(done.seconds >= 0.3 && done.read().is_some());
     }
 }

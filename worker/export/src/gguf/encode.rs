@@ -10,13 +10,14 @@ pub const Q4_0_BLOCK: usize = 32;
 /// Weights of a K-quant's block.
 const K_BLOCK: usize = 256;
 
-/// The 4-bit block type for rows of `inputs` weights: Q4_K where its blocks of 256 fit, Q4_0 otherwise.
+/// The 4-bit block type for rows of `inputs` weights: Q4_K where its blocks of 256 fit, Q4_0
+/// otherwise.
 pub fn linear_type(inputs: usize) -> GgmlDType {
     if inputs.is_multiple_of(K_BLOCK) { GgmlDType::Q4K } else { GgmlDType::Q4_0 }
 }
 
-/// The type of the embedding, and of a head of its own, with rows of `hidden`: about 8 bits, or 6 in K-quants where the
-/// logits come from it; f16 where no block fits.
+/// The type of the embedding, and of a head of its own, with rows of `hidden`: about 8 bits, or 6
+/// in K-quants where the logits come from it; f16 where no block fits.
 pub fn embedding_type(hidden: usize) -> GgmlDType {
     match () {
         () if hidden.is_multiple_of(K_BLOCK) => GgmlDType::Q6K,
@@ -25,7 +26,8 @@ pub fn embedding_type(hidden: usize) -> GgmlDType {
     }
 }
 
-/// Quantises as GGML does: by itself, or, for K-quants, weighted by each input's energy where that is known.
+/// Quantises as GGML does: by itself, or, for K-quants, weighted by each input's energy where that
+/// is known.
 ///
 /// # Errors
 /// Rows that the blocks do not fit.
@@ -38,11 +40,12 @@ pub fn quantise(weight: &Tensor, dtype: GgmlDType, energy: &[f64]) -> Result<QTe
     Ok(QTensor::quantize(weight, dtype)?)
 }
 
-/// A 4-bit linear as Q4_0, losslessly: Q4_0's blocks are symmetric groups of 32 with the same zero point of 8, so any
-/// group that is a multiple of 32 becomes blocks of equal scale. This is how GPTQ's error feedback gets into GGUF.
+/// A 4-bit linear as Q4_0, losslessly: Q4_0's blocks are symmetric groups of 32 with the same zero
+/// point of 8, so any group that is a multiple of 32 becomes blocks of equal scale. This is how
+/// GPTQ's error feedback gets into GGUF.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] where the group is no multiple of 32.
+/// [`ExportError::Unsupported`] where the group is not a multiple of 32.
 pub fn q4_0(linear: &QuantLinear) -> Result<QTensor> {
     if !linear.group().is_multiple_of(Q4_0_BLOCK) {
         return Err(ExportError::Unsupported(format!(
@@ -50,7 +53,8 @@ pub fn q4_0(linear: &QuantLinear) -> Result<QTensor> {
             linear.group()
         )));
     }
-    let mut bytes = Vec::with_capacity(linear.codes().len() / Q4_0_BLOCK * GgmlDType::Q4_0.type_size());
+    let mut bytes =
+        Vec::with_capacity(linear.codes().len() / Q4_0_BLOCK * GgmlDType::Q4_0.type_size());
     for (group, scale) in linear.codes().chunks_exact(linear.group()).zip(linear.scales()) {
         for block in group.chunks_exact(Q4_0_BLOCK) {
             let (low, high) = block.split_at(Q4_0_BLOCK / 2);
@@ -82,9 +86,14 @@ mod tests {
     fn energy_steers_k_quants() {
         let weight = Tensor::randn(0f32, 1.0, (8, 256), &Device::Cpu).unwrap();
         let energy: Vec<f64> = (0..256).map(|i| if i % 8 == 0 { 100.0 } else { 1.0 }).collect();
-        let weights = Tensor::from_vec(energy.iter().map(|e| *e as f32).collect(), 256, &Device::Cpu).unwrap();
+        let weights =
+            Tensor::from_vec(energy.iter().map(|e| *e as f32).collect(), 256, &Device::Cpu)
+                .unwrap();
         let error = |energy: &[f64]| {
-            let read = quantise(&weight, GgmlDType::Q4K, energy).unwrap().dequantize(&Device::Cpu).unwrap();
+            let read = quantise(&weight, GgmlDType::Q4K, energy)
+                .unwrap()
+                .dequantize(&Device::Cpu)
+                .unwrap();
             let square = (read - &weight).unwrap().sqr().unwrap().broadcast_mul(&weights).unwrap();
             square.sum_all().unwrap().to_scalar::<f32>().unwrap()
         };

@@ -1,6 +1,8 @@
-//! The bytes of a GGUF file, read without trust: every length is held against the file's before anything is allocated.
+//! The bytes of a GGUF file, read without trust: every length is held against the file's before
+//! anything is allocated.
 //!
-//! (candle reads GGUF too, and divides by an alignment of 0.) Tensors are read one by one with positioned reads.
+//! (candle reads GGUF too, and divides by an alignment of 0.) Tensors are read one by one with
+//! positioned reads.
 
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value;
@@ -23,12 +25,12 @@ pub struct GgufFile {
     path: PathBuf,
     file: File,
     metadata: BTreeMap<String, Value>,
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, TensorPlace>,
 }
 
 /// Where a tensor lies, and what it is.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct TensorPlace {
     /// Block type.
     pub dtype: GgmlDType,
     /// Shape, outermost dimension first.
@@ -58,14 +60,15 @@ impl GgufFile {
     }
 
     /// Tensors by GGUF name.
-    pub fn tensors(&self) -> &BTreeMap<String, Place> {
+    pub fn tensors(&self) -> &BTreeMap<String, TensorPlace> {
         &self.tensors
     }
 
     /// Reads a tensor as stored.
     ///
     /// # Errors
-    /// [`ExportError::MissingTensor`], [`ExportError::File`], or a block type that candle cannot hold.
+    /// [`ExportError::MissingTensor`], [`ExportError::File`], or a block type that candle cannot
+    /// hold.
     pub fn tensor(&self, name: &str) -> Result<QTensor> {
         let (place, bytes) = (self.place(name)?, self.bytes(name)?);
         Ok(ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu)?)
@@ -78,11 +81,13 @@ impl GgufFile {
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let place = self.place(name)?;
         let mut bytes = vec![0; place.bytes];
-        self.file.read_exact_at(&mut bytes, place.offset).map_err(ExportError::reading(&self.path))?;
+        self.file
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(ExportError::reading(&self.path))?;
         Ok(bytes)
     }
 
-    fn place(&self, name: &str) -> Result<&Place> {
+    fn place(&self, name: &str) -> Result<&TensorPlace> {
         self.tensors.get(name).ok_or_else(|| ExportError::MissingTensor(name.to_owned()))
     }
 
@@ -103,7 +108,7 @@ struct Cursor<'a> {
     left: u64,
 }
 
-type Header = (BTreeMap<String, Value>, BTreeMap<String, Place>);
+type Header = (BTreeMap<String, Value>, BTreeMap<String, TensorPlace>);
 
 impl Cursor<'_> {
     fn wrong<T>(&self, reason: impl ToString) -> Result<T> {
@@ -112,7 +117,10 @@ impl Cursor<'_> {
 
     fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
         if count > self.left {
-            return self.wrong(format!("truncated: {count} bytes are announced where {} are left", self.left));
+            return self.wrong(format!(
+                "truncated: {count} bytes are announced where {} are left",
+                self.left
+            ));
         }
         let mut bytes = vec![0; count as usize];
         self.input.read_exact(&mut bytes).map_err(ExportError::reading(self.path))?;
@@ -141,7 +149,7 @@ impl Cursor<'_> {
 
     fn header(&mut self) -> Result<Header> {
         if self.u32()? != MAGIC {
-            return self.wrong("this is no GGUF file");
+            return self.wrong("this is not a GGUF file");
         }
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
@@ -172,7 +180,7 @@ impl Cursor<'_> {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
-            Some(_) => return self.wrong("general.alignment is no power of two"),
+            Some(_) => return self.wrong("general.alignment is not a power of two"),
         };
         Ok((self.length - self.left).next_multiple_of(alignment))
     }
@@ -201,14 +209,18 @@ impl Cursor<'_> {
             return self.wrong("arrays are nested too deeply");
         }
         let (kind, count) = (self.u32()?, self.u64()?);
-        // Every element takes a byte at least, so a count beyond the file is a lie; nothing is allocated for it.
+        // Every element takes a byte at least, so a count beyond the file is a lie; nothing is
+        // allocated for it.
         if count > self.left {
-            return self.wrong(format!("truncated: an array of {count} elements where {} bytes are left", self.left));
+            return self.wrong(format!(
+                "truncated: an array of {count} elements where {} bytes are left",
+                self.left
+            ));
         }
         Ok(Value::Array((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_>>()?))
     }
 
-    fn tensor(&mut self) -> Result<(String, Place)> {
+    fn tensor(&mut self) -> Result<(String, TensorPlace)> {
         let name = self.string()?;
         let dims = self.u32()?;
         if dims == 0 || dims > MAX_DIMS {
@@ -219,15 +231,17 @@ impl Cursor<'_> {
         shape.reverse();
         let kind = self.u32()?;
         let Some(dtype) = block_type(kind) else {
-            return self.wrong(format!("tensor `{name}` has block type {kind}, which is not known here"));
+            return self
+                .wrong(format!("tensor `{name}` has block type {kind}, which is not known here"));
         };
         let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n > 0);
         let whole = elements.filter(|_| row.is_multiple_of(dtype.block_size()));
         let bytes = whole.and_then(|n| (n / dtype.block_size()).checked_mul(dtype.type_size()));
         let Some(bytes) = bytes else {
-            return self.wrong(format!("tensor `{name}` of {shape:?} cannot be stored as {dtype:?}"));
+            return self
+                .wrong(format!("tensor `{name}` of {shape:?} cannot be stored as {dtype:?}"));
         };
-        Ok((name, Place { dtype, shape, bytes, offset: self.u64()? }))
+        Ok((name, TensorPlace { dtype, shape, bytes, offset: self.u64()? }))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Llama 3's stretched rotation: the divisors of its frequencies, and the parameters behind divisors.
+//! Llama 3's stretched rotation: the divisors of its frequencies, and the parameters behind
+//! divisors.
 
 use super::pairs::exact;
 use crate::{ExportError, Result, hf};
@@ -12,7 +13,9 @@ pub(super) fn divisors(rope: &Rope, head_dim: usize) -> Result<Option<Vec<f32>>>
         RopeScaling::None => return Ok(None),
         RopeScaling::Llama3 { factor, original, low, high } => (factor, original, low, high),
         RopeScaling::Yarn { .. } => {
-            return Err(ExportError::Unsupported("rope scaling `yarn` is not written as GGUF: llama3 is".into()));
+            return Err(ExportError::Unsupported(
+                "rope scaling `yarn` is not written as GGUF: llama3 is".into(),
+            ));
         }
     };
     let divisor = |i: usize| {
@@ -25,10 +28,11 @@ pub(super) fn divisors(rope: &Rope, head_dim: usize) -> Result<Option<Vec<f32>>>
 
 /// Llama 3's parameters behind the divisors of its rotation's frequencies, `[head_dim / 2]`.
 ///
-/// With s = (turns − low) / (high − low) a divisor is 1 / ((1 − s) / factor + s), s between 0 and 1, and turns is the
-/// frequency times the trained context / 2π. So s is linear in the frequency: two divisors that are neither 1 nor the
-/// factor give all parameters (`low` may be chosen: only the products count). Where fewer are, the published values are
-/// tried. What comes of the parameters must be the divisors.
+/// With s = (turns − low) / (high − low) a divisor is 1 / ((1 − s) / factor + s), s between 0 and
+/// 1, and turns is the frequency times the trained context / 2π. So s is linear in the frequency:
+/// two divisors that are neither 1 nor the factor give all parameters (`low` may be chosen: only
+/// the products count). Where fewer are, the published values are tried. What comes of the
+/// parameters must be the divisors.
 pub(super) fn from_divisors(factors: &[f32], theta: f64, head_dim: u64) -> Result<Value> {
     let factor = factors.iter().copied().map(exact).fold(1.0, f64::max);
     if factors.iter().all(|f| *f == 1.0) {
@@ -38,7 +42,8 @@ pub(super) fn from_divisors(factors: &[f32], theta: f64, head_dim: u64) -> Resul
     let fits = |scaling: &RopeScaling| {
         let rope = Rope { theta, scaling: scaling.clone() };
         let made = divisors(&rope, head_dim as usize).ok().flatten().unwrap_or_default();
-        made.len() == factors.len() && made.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs())
+        made.len() == factors.len()
+            && made.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs())
     };
     let published = [8192.0, 4096.0, 2048.0].map(|original| named(1.0, 4.0, original));
     let between: Vec<(f64, f64)> = (0..factors.len())
@@ -57,7 +62,8 @@ pub(super) fn from_divisors(factors: &[f32], theta: f64, head_dim: u64) -> Resul
     let found = published.into_iter().chain(solved).find(|scaling| fits(scaling));
     found.and_then(|scaling| hf::scaling(&scaling)).map(Value::Object).ok_or_else(|| {
         ExportError::Unsupported(
-            "the divisors in rope_freqs.weight are not of Llama 3's form: they are not known here".into(),
+            "the divisors in rope_freqs.weight are not of Llama 3's form: they are not known here"
+                .into(),
         )
     })
 }
@@ -73,7 +79,9 @@ mod tests {
             theta: 500_000.0,
             scaling: RopeScaling::Llama3 { factor, original, low: 1.0, high },
         };
-        for (original, factor, high) in [(8192.0, 8.0, 4.0), (8192.0, 32.0, 4.0), (3000.0, 5.0, 7.5)] {
+        for (original, factor, high) in
+            [(8192.0, 8.0, 4.0), (8192.0, 32.0, 4.0), (3000.0, 5.0, 7.5)]
+        {
             let factors = divisors(&rope(factor, original, high), 128).unwrap().unwrap();
             let found = from_divisors(&factors, 500_000.0, 128).unwrap();
             let of = |key: &str| found[key].as_f64().unwrap();

@@ -1,4 +1,5 @@
-//! `llama.*` keys from a config.json, and a config.json from the keys of any architecture that is read.
+//! `llama.*` keys from a config.json, and a config.json from the keys of any architecture that is
+//! read.
 
 use super::llama3;
 use super::pairs::Pairs;
@@ -8,7 +9,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use uspx_model::config::ModelConfig;
 
-/// Our own key: the parameters behind `rope_freqs.weight`, which holds only what comes of them. Others ignore it.
+/// Our own key: the parameters behind `rope_freqs.weight`, which holds only what comes of them.
+/// Others ignore it.
 const SCALING: &str = "uspx.rope_scaling";
 
 fn lacks(key: &str) -> ExportError {
@@ -33,10 +35,11 @@ pub fn head_counts(config: &Value) -> Result<(usize, usize)> {
     Ok((heads as usize, kv as usize))
 }
 
-/// The `general.*` and `llama.*` pairs. `file_type` is llama.cpp's number for the mix of block types.
+/// The `general.*` and `llama.*` pairs. `file_type` is llama.cpp's number for the mix of block
+/// types.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] for a configuration that is no Llama, or lacks a number.
+/// [`ExportError::Unsupported`] for a configuration that is not a Llama, or lacks a number.
 pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<String, Gguf>> {
     if config.get("model_type").and_then(Value::as_str) != Some("llama") {
         return Err(ExportError::Unsupported("only the Llama layout is written as GGUF".into()));
@@ -68,7 +71,8 @@ pub fn to_gguf(config: &Value, name: &str, file_type: u32) -> Result<BTreeMap<St
     Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
-/// Llama-3.1's frequency divisors, `[head_dim / 2]`, or `None` for a rotation that is not stretched.
+/// Llama-3.1's frequency divisors, `[head_dim / 2]`, or `None` for a rotation that is not
+/// stretched.
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] for another stretching.
@@ -96,13 +100,18 @@ pub struct Found {
 /// A config.json from the pairs and from what the tensors say.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] for other architectures, missing keys, and keys that change the mathematics in a way not
-/// known here.
+/// [`ExportError::Unsupported`] for other architectures, missing keys, and keys that change the
+/// mathematics in a way not known here.
 pub fn to_config(all: &BTreeMap<String, Gguf>, found: &Found) -> Result<Value> {
-    let stated = all.get("general.architecture").and_then(|v| v.to_string().ok()).map_or("(none)", String::as_str);
+    let stated = all
+        .get("general.architecture")
+        .and_then(|v| v.to_string().ok())
+        .map_or("(none)", String::as_str);
     let Some(architecture) = ARCHITECTURES.into_iter().find(|a| *a == stated) else {
         let known = ARCHITECTURES.join(", ");
-        return Err(ExportError::Unsupported(format!("GGUF architecture `{stated}` is not read here: {known} are")));
+        return Err(ExportError::Unsupported(format!(
+            "GGUF architecture `{stated}` is not read here: {known} are"
+        )));
     };
     let pairs = Pairs { all, architecture };
     let (heads, hidden) = (pairs.whole("attention.head_count")?, pairs.whole("embedding_length")?);
@@ -148,7 +157,10 @@ fn scaling(pairs: &Pairs<'_>, found: &Found, theta: f64, head_dim: u64) -> Resul
         let parsed = serde_json::from_str::<Map<String, Value>>(text);
         return parsed.map(Value::Object).map_err(|_| pairs.absent(SCALING));
     }
-    let kind = pairs.get("rope.scaling.type").and_then(|v| v.to_string().ok()).map_or("none", String::as_str);
+    let kind = pairs
+        .get("rope.scaling.type")
+        .and_then(|v| v.to_string().ok())
+        .map_or("none", String::as_str);
     let factor = pairs.maybe_real("rope.scaling.factor")?.unwrap_or(1.0);
     match (&found.factors, kind) {
         (Some(factors), "none") => llama3::from_divisors(factors, theta, head_dim),
@@ -192,7 +204,12 @@ mod tests {
     #[test]
     fn config_goes_both_ways() {
         let config = llama31();
-        let found = Found { vocab: 128_256, tied: true, biased: false, factors: rope_factors(&config).unwrap() };
+        let found = Found {
+            vocab: 128_256,
+            tied: true,
+            biased: false,
+            factors: rope_factors(&config).unwrap(),
+        };
         let pairs = to_gguf(&config, "x", 15).unwrap();
         let back = to_config(&pairs, &found).unwrap();
         for key in config.as_object().unwrap().keys() {
@@ -206,7 +223,10 @@ mod tests {
     #[test]
     fn frequency_divisors_are_llama_cpps() {
         let factors = rope_factors(&llama31()).unwrap().unwrap();
-        assert_eq!((factors.len(), factors[0], factors[28], factors[35], factors[63]), (64, 1.0, 1.0, 8.0, 8.0));
+        assert_eq!(
+            (factors.len(), factors[0], factors[28], factors[35], factors[63]),
+            (64, 1.0, 1.0, 8.0, 8.0)
+        );
         assert!(factors[28..=35].is_sorted_by(|a, b| a < b));
         let mut yarn = llama31();
         yarn["rope_scaling"]["rope_type"] = json!("yarn");
@@ -240,6 +260,9 @@ mod tests {
         let mut pairs = to_gguf(&llama31(), "x", 15).unwrap();
         pairs.insert("llama.attention.sliding_window".into(), Gguf::U32(4096));
         let config = to_config(&pairs, &Found { vocab: 128_256, ..Found::default() }).unwrap();
-        assert_eq!((&config["model_type"], &config["sliding_window"]), (&json!("mistral"), &json!(4096)));
+        assert_eq!(
+            (&config["model_type"], &config["sliding_window"]),
+            (&json!("mistral"), &json!(4096))
+        );
     }
 }

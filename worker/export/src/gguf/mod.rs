@@ -1,8 +1,9 @@
-//! GGUF files: students written for llama.cpp, Ollama and LM Studio, and dense models of anybody read for our own
-//! forward pass.
+//! GGUF files: students written for llama.cpp, Ollama and LM Studio, and dense models of anybody
+//! read for our own forward pass.
 //!
-//! [`names`] (what each tensor is called) and [`rope_order`] (how q and k rows lie) hold for both directions;
-//! [`tokenizer`], [`special`] and [`metadata`] translate the rest; `write` and `file` are the bytes.
+//! [`names`] (what each tensor is called) and [`rope_order`] (how q and k rows lie) hold for both
+//! directions; [`tokenizer`], [`special`] and [`metadata`] translate the rest; `write` and `file`
+//! are the bytes.
 
 pub mod encode;
 pub mod file;
@@ -18,5 +19,7 @@ mod token;
 pub mod tokenizer;
 pub mod write;
 
-pub use read::{ChatFromGguf, FromGguf, has_other_matrices, in_hf_order, read_chat, read_gguf, read_quantised};
+pub use read::{
+    ChatFromGguf, FromGguf, has_other_matrices, in_hf_order, read_chat, read_gguf, read_quantised,
+};
 pub use write::{in_gguf_order, write_gguf};

@@ -65,8 +65,13 @@ mod tests {
         for name in GLOBAL.iter().map(|(hf, _)| (*hf).to_owned()).chain(modules) {
             assert_eq!(to_hf(&to_gguf(&name).unwrap()), Some(name));
         }
-        assert_eq!(to_gguf("model.layers.0.self_attn.q_proj.bias").as_deref(), Some("blk.0.attn_q.bias"));
-        for foreign in ["model.layers.x.mlp.up_proj.weight", "blk.0", "model.layers.0.mlp.router.weight", ""] {
+        assert_eq!(
+            to_gguf("model.layers.0.self_attn.q_proj.bias").as_deref(),
+            Some("blk.0.attn_q.bias")
+        );
+        for foreign in
+            ["model.layers.x.mlp.up_proj.weight", "blk.0", "model.layers.0.mlp.router.weight", ""]
+        {
             assert_eq!((to_gguf(foreign), to_hf(foreign)), (None, None));
         }
     }

@@ -46,7 +46,10 @@ impl Pairs<'_> {
     }
 
     pub fn absent(&self, key: &str) -> ExportError {
-        ExportError::Unsupported(format!("the GGUF file has no usable `{}.{key}`", self.architecture))
+        ExportError::Unsupported(format!(
+            "the GGUF file has no usable `{}.{key}`",
+            self.architecture
+        ))
     }
 
     /// A whole number that must be there.
@@ -58,7 +61,10 @@ impl Pairs<'_> {
     pub fn maybe_whole(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let whole = value.to_u64().or_else(|_| value.to_u32().map(u64::from)).ok();
-        whole.or_else(|| u64::try_from(value.to_i32().ok()?).ok()).map(Some).ok_or_else(|| self.absent(key))
+        whole
+            .or_else(|| u64::try_from(value.to_i32().ok()?).ok())
+            .map(Some)
+            .ok_or_else(|| self.absent(key))
     }
 
     /// Absent, or a number.
@@ -69,9 +75,13 @@ impl Pairs<'_> {
 
     /// Refuses keys that are not known and values that would have to change the mathematics.
     pub fn check(&self, head_dim: u64) -> Result<()> {
-        let own = self.all.keys().filter_map(|k| k.strip_prefix(self.architecture)?.strip_prefix('.'));
+        let own =
+            self.all.keys().filter_map(|k| k.strip_prefix(self.architecture)?.strip_prefix('.'));
         let refuse = |key: &str, why: &str| {
-            Err(ExportError::Unsupported(format!("the GGUF file's `{}.{key}` {why}", self.architecture)))
+            Err(ExportError::Unsupported(format!(
+                "the GGUF file's `{}.{key}` {why}",
+                self.architecture
+            )))
         };
         for key in own {
             if !KNOWN.contains(&key) {
@@ -79,13 +89,18 @@ impl Pairs<'_> {
             }
         }
         if self.maybe_whole("expert_count")?.is_some_and(|n| n > 0) {
-            return refuse("expert_count", "says that it is a mixture of experts: only dense GGUF files are read");
+            return refuse(
+                "expert_count",
+                "says that it is a mixture of experts: only dense GGUF files are read",
+            );
         }
         for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
             if self.maybe_whole(key)?.is_some_and(|width| width != head_dim) {
                 return refuse(
                     key,
-                    &format!("is not the heads' width of {head_dim}: only heads rotated whole are known"),
+                    &format!(
+                        "is not the heads' width of {head_dim}: only heads rotated whole are known"
+                    ),
                 );
             }
         }
@@ -104,7 +119,8 @@ impl Pairs<'_> {
 
     /// `sliding_window`, where it is narrower than the context.
     pub fn window(&self, context: u64) -> Result<Option<u64>> {
-        let window = self.maybe_whole("attention.sliding_window")?.filter(|w| *w > 0 && *w < context);
+        let window =
+            self.maybe_whole("attention.sliding_window")?.filter(|w| *w > 0 && *w < context);
         if window.is_some() && self.architecture != "llama" {
             let key = format!("{}.attention.sliding_window", self.architecture);
             return Err(ExportError::Unsupported(format!(

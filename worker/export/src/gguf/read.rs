@@ -1,4 +1,5 @@
-//! Reads a GGUF file for our own forward pass: weights under their Hugging Face names and in their row order.
+//! Reads a GGUF file for our own forward pass: weights under their Hugging Face names and in their
+//! row order.
 
 use crate::gguf::file::GgufFile;
 use crate::gguf::metadata::{self, Found};
@@ -40,13 +41,14 @@ pub struct ChatFromGguf {
 /// Reads a dense GGUF file, every tensor expanded to f32.
 ///
 /// # Errors
-/// [`ExportError::Format`] for a file that is truncated or foreign, [`ExportError::Unsupported`] for what is not known
-/// here, [`ExportError::NotFinite`] for damaged weights.
+/// [`ExportError::Format`] for a file that is truncated or foreign, [`ExportError::Unsupported`]
+/// for what is not known here, [`ExportError::NotFinite`] for damaged weights.
 pub fn read_gguf(path: &Path) -> Result<FromGguf> {
     read(path, false)
 }
 
-/// The same, but matrices stay in the blocks that the file has them in, where this crate's kernels multiply these.
+/// The same, but matrices stay in the blocks that the file has them in, where this crate's kernels
+/// multiply these.
 ///
 /// # Errors
 /// As [`read_gguf`].
@@ -69,11 +71,13 @@ fn read(path: &Path, in_blocks: bool) -> Result<FromGguf> {
             )
         })?;
         // Qwen's files keep Hugging Face's order of rows.
-        let heads = rope_order::heads_of(&hf, heads.0, heads.1).filter(|_| !model_type.starts_with("qwen"));
+        let heads =
+            rope_order::heads_of(&hf, heads.0, heads.1).filter(|_| !model_type.starts_with("qwen"));
         match (format_of(place.dtype), place.shape.as_slice()) {
             (Some(format), &[rows, columns]) if in_blocks => {
                 let matrix = BlockMatrix::new(format, rows, columns, file.bytes(name)?);
-                let matrix = matrix.map_err(|e| ExportError::format(path, format!("tensor `{name}`: {e}")))?;
+                let matrix = matrix
+                    .map_err(|e| ExportError::format(path, format!("tensor `{name}`: {e}")))?;
                 let order = heads.map(|heads| rope_order::halves(rows, heads)).transpose()?;
                 let turned = order.map_or(Ok(matrix.clone()), |order| matrix.reordered(&order));
                 blocks.insert(hf, turned.map_err(|e| ExportError::format(path, e))?);
@@ -112,17 +116,27 @@ pub fn has_other_matrices(path: &Path) -> Result<bool> {
 }
 
 fn chat(file: &GgufFile) -> ChatFromGguf {
-    let template = file.metadata().get("tokenizer.chat_template").and_then(|v| v.to_string().ok()).cloned();
+    let template =
+        file.metadata().get("tokenizer.chat_template").and_then(|v| v.to_string().ok()).cloned();
     let (tokenizer_config, generation_config) = special::from_gguf(file.metadata());
-    ChatFromGguf { tokenizer: tokenizer::from_gguf(file.metadata()), template, tokenizer_config, generation_config }
+    ChatFromGguf {
+        tokenizer: tokenizer::from_gguf(file.metadata()),
+        template,
+        tokenizer_config,
+        generation_config,
+    }
 }
 
 /// What the tensors say about the model.
 fn found(file: &GgufFile) -> Result<Found> {
     let has = |name: &str| file.tensors().contains_key(name);
     let embedding = "token_embd.weight";
-    let place = file.tensors().get(embedding).ok_or_else(|| ExportError::MissingTensor(embedding.into()))?;
-    let factors = has(names::ROPE_FREQS).then(|| file.floats(names::ROPE_FREQS)?.to_vec1().map_err(ExportError::from));
+    let place = file
+        .tensors()
+        .get(embedding)
+        .ok_or_else(|| ExportError::MissingTensor(embedding.into()))?;
+    let factors = has(names::ROPE_FREQS)
+        .then(|| file.floats(names::ROPE_FREQS)?.to_vec1().map_err(ExportError::from));
     Ok(Found {
         vocab: place.shape.first().copied().unwrap_or(0),
         tied: !has("output.weight"),
@@ -131,11 +145,14 @@ fn found(file: &GgufFile) -> Result<Found> {
     })
 }
 
-/// Whether a family's forward pass uses a tensor; one that it does not use would be mathematics left out.
+/// Whether a family's forward pass uses a tensor; one that it does not use would be mathematics
+/// left out.
 fn takes(model_type: &str, hf_name: &str) -> bool {
     let (module, kind) = hf_name.rsplit_once('.').unwrap_or_default();
     match () {
-        () if module.ends_with("q_norm") || module.ends_with("k_norm") => model_type == "qwen3" && kind == "weight",
+        () if module.ends_with("q_norm") || module.ends_with("k_norm") => {
+            model_type == "qwen3" && kind == "weight"
+        }
         () if kind == "bias" => module.contains(".self_attn."),
         () => true,
     }
@@ -158,12 +175,15 @@ fn format_of(dtype: GgmlDType) -> Option<BlockFormat> {
 /// # Errors
 /// [`ExportError::Shape`] where the rows are not whole heads.
 pub fn in_hf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Result<Tensor> {
-    let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else { return Ok(tensor.clone()) };
+    let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else {
+        return Ok(tensor.clone());
+    };
     in_halves(tensor, count)
 }
 
 /// Rows of `heads` heads in the Hugging Face order.
 fn in_halves(tensor: &Tensor, heads: usize) -> Result<Tensor> {
-    let order: Vec<u32> = rope_order::halves(tensor.dim(0)?, heads)?.into_iter().map(|r| r as u32).collect();
+    let order: Vec<u32> =
+        rope_order::halves(tensor.dim(0)?, heads)?.into_iter().map(|r| r as u32).collect();
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
 }

@@ -1,5 +1,6 @@
-//! The order of q and k rows. Hugging Face rotates the halves of a head against each other (rows i and i + d/2);
-//! llama.cpp's `llama` rotates neighbours (2i and 2i + 1), so the rows of q and k are interleaved on the way.
+//! The order of q and k rows. Hugging Face rotates the halves of a head against each other (rows i
+//! and i + d/2); llama.cpp's `llama` rotates neighbours (2i and 2i + 1), so the rows of q and k are
+//! interleaved on the way.
 
 use crate::{ExportError, Result};
 
@@ -28,7 +29,8 @@ pub fn halves(rows: usize, heads: usize) -> Result<Vec<usize>> {
     Ok(pairs.into_iter().map(|(_, gguf)| gguf).collect())
 }
 
-/// Heads that a tensor's rows are ordered by: of q and k projections, weights and biases; `None` for all others.
+/// Heads that a tensor's rows are ordered by: of q and k projections, weights and biases; `None`
+/// for all others.
 pub fn heads_of(hf_name: &str, heads: usize, kv_heads: usize) -> Option<usize> {
     match () {
         () if hf_name.contains(".self_attn.q_proj") => Some(heads),
@@ -47,6 +49,8 @@ mod tests {
         assert_eq!(interleaved(8, 2).unwrap(), [0, 2, 1, 3, 4, 6, 5, 7]);
         let (there, back) = (interleaved(48, 3).unwrap(), halves(48, 3).unwrap());
         assert!((0..48).all(|r| there[back[r]] == r));
-        assert!(interleaved(9, 2).is_err() && interleaved(6, 2).is_err() && interleaved(8, 0).is_err());
+        assert!(
+            interleaved(9, 2).is_err() && interleaved(6, 2).is_err() && interleaved(8, 0).is_err()
+        );
     }
 }

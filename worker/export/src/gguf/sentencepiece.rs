@@ -1,8 +1,10 @@
-//! SentencePiece's BPE (Llama 2, Mistral) from a GGUF file's tokens and scores, as a tokenizer.json.
+//! SentencePiece's BPE (Llama 2, Mistral) from a GGUF file's tokens and scores, as a
+//! tokenizer.json.
 //!
-//! SentencePiece joins, again and again, the neighbours whose joined piece has the highest score. A tokenizer.json has a
-//! list of merges instead: every way to split a piece into two pieces, in the order of the scores, which is how
-//! transformers converts these tokenizers. Spaces are `▁`; what no piece covers falls back to byte pieces `<0x..>`.
+//! SentencePiece joins, again and again, the neighbours whose joined piece has the highest score. A
+//! tokenizer.json has a list of merges instead: every way to split a piece into two pieces, in the
+//! order of the scores, which is how transformers converts these tokenizers. Spaces are `▁`; what
+//! no piece covers falls back to byte pieces `<0x..>`.
 
 use super::token::{Token, UNKNOWN, tables};
 use serde_json::{Value, json};
@@ -13,7 +15,8 @@ const SPACE: &str = "\u{2581}";
 
 /// A tokenizer.json. `prefix`: a text begins as if a space stood before it.
 pub(super) fn tokenizer_json(tokens: &[Token<'_>], scores: &[f32], prefix: bool) -> Value {
-    // Control tokens too: they stand before the pieces, and one that the vocabulary lacks would get the id of a piece.
+    // Control tokens too: they stand before the pieces, and one that the vocabulary lacks would get
+    // the id of a piece.
     let (vocab, added) = tables(tokens, |_| true);
     let unknown = tokens.iter().find(|t| t.kind == UNKNOWN).map(|t| t.text);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
@@ -40,11 +43,17 @@ pub(super) fn tokenizer_json(tokens: &[Token<'_>], scores: &[f32], prefix: bool)
 }
 
 fn merges(tokens: &[Token<'_>], scores: &[f32]) -> Vec<Value> {
-    let pieces: HashMap<&str, usize> =
-        tokens.iter().enumerate().filter(|(_, t)| t.is_plain()).map(|(id, t)| (t.text, id)).collect();
+    let pieces: HashMap<&str, usize> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, t)| t.is_plain())
+        .map(|(id, t)| (t.text, id))
+        .collect();
     let mut found: Vec<(f32, usize, [&str; 2])> = Vec::new();
-    for (id, (token, score)) in tokens.iter().zip(scores).enumerate().filter(|(_, (t, _))| t.is_plain()) {
-        // The first split is at the empty prefix, which is no piece.
+    for (id, (token, score)) in
+        tokens.iter().zip(scores).enumerate().filter(|(_, (t, _))| t.is_plain())
+    {
+        // The first split is at the empty prefix, which is not a piece.
         for (at, _) in token.text.char_indices().skip(1) {
             let (left, right) = token.text.split_at(at);
             if pieces.contains_key(left) && pieces.contains_key(right) {
@@ -63,17 +72,23 @@ mod tests {
 
     /// Pieces with their scores; bytes and controls stand before them as in Llama 2.
     fn tokenizer(pieces: &[(&str, f32)]) -> Tokenizer {
-        let mut texts = vec![("<unk>".to_owned(), 0.0, UNKNOWN), ("<s>".into(), 0.0, 3), ("</s>".into(), 0.0, 3)];
+        let mut texts = vec![
+            ("<unk>".to_owned(), 0.0, UNKNOWN),
+            ("<s>".into(), 0.0, 3),
+            ("</s>".into(), 0.0, 3),
+        ];
         texts.extend((0..=255u8).map(|b| (format!("<0x{b:02X}>"), 0.0, 6)));
         texts.extend(pieces.iter().map(|(text, score)| ((*text).to_owned(), *score, 1)));
-        let tokens: Vec<Token<'_>> = texts.iter().map(|(text, _, kind)| Token { text, kind: *kind }).collect();
+        let tokens: Vec<Token<'_>> =
+            texts.iter().map(|(text, _, kind)| Token { text, kind: *kind }).collect();
         let scores: Vec<f32> = texts.iter().map(|(_, score, _)| *score).collect();
         Tokenizer::from_bytes(tokenizer_json(&tokens, &scores, true).to_string()).unwrap()
     }
 
     #[test]
     fn the_best_scored_neighbours_join_first() {
-        let pieces = [("ab", -1.0), ("bc", 0.0), ("\u{2581}a", -2.0), ("abc", -3.0), ("\u{2581}", -5.0)];
+        let pieces =
+            [("ab", -1.0), ("bc", 0.0), ("\u{2581}a", -2.0), ("abc", -3.0), ("\u{2581}", -5.0)];
         let letters = [("a", -6.0), ("b", -7.0), ("c", -8.0)];
         let tokenizer = tokenizer(&[&pieces[..], &letters[..]].concat());
         let split = |text: &str| tokenizer.encode(text, false).unwrap().get_tokens().to_vec();

@@ -1,8 +1,9 @@
 //! What begins and ends things in GGUF's terms: BOS, padding, and the tokens that end an answer.
 //!
-//! llama.cpp reads one end token from each of three keys (`eos`, `eot`, `eom`) and takes others for ends by their text, in
-//! any file. So a student with more than that is refused by name. The names may also say more than the student was trained
-//! with, and an own key therefore holds exactly its ends, for our reader.
+//! llama.cpp reads one end token from each of three keys (`eos`, `eot`, `eom`) and takes others for
+//! ends by their text, in any file. So a student with more than that is refused by name. The names
+//! may also say more than the student was trained with, and an own key therefore holds exactly its
+//! ends, for our reader.
 
 use crate::gguf::tokenizer::text_of;
 use crate::{ExportError, Result};
@@ -17,7 +18,8 @@ const ENDS: &str = "uspx.end_token_ids";
 /// Tokens that end a turn: they go where llama.cpp looks for one.
 const TURN_ENDS: [&str; 2] = ["<|eot_id|>", "<|im_end|>"];
 
-/// Tokens that llama.cpp takes for ends by their text. (`<|end|>` too, but not beside gpt-oss's other ends.)
+/// Tokens that llama.cpp takes for ends by their text. (`<|end|>` too, but not beside gpt-oss's
+/// other ends.)
 const BY_NAME: [&str; 11] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -35,7 +37,8 @@ const BY_NAME: [&str; 11] = [
 /// The pairs. No BOS is added to a text: the template alone decides, as in training.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] without an end token, where a reader would take any; or with more than GGUF has room for.
+/// [`ExportError::Unsupported`] without an end token, where a reader would take any; or with more
+/// than GGUF has room for.
 pub fn to_gguf(chat: &ChatFiles) -> Result<BTreeMap<String, Gguf>> {
     let special = chat.special();
     let named = |key: &str| id_of(&chat.tokenizer, special.get(key)?);
@@ -46,7 +49,13 @@ pub fn to_gguf(chat: &ChatFiles) -> Result<BTreeMap<String, Gguf>> {
         ("tokenizer.ggml.add_eos_token".to_owned(), Gguf::Bool(false)),
         (ENDS.to_owned(), Gguf::Array(ends.into_iter().map(Gguf::U32).collect())),
     ]);
-    let of = [("bos", named("bos_token")), ("padding", named("pad_token")), ("eos", eos), ("eot", eot), ("eom", eom)];
+    let of = [
+        ("bos", named("bos_token")),
+        ("padding", named("pad_token")),
+        ("eos", eos),
+        ("eot", eot),
+        ("eom", eom),
+    ];
     pairs.extend(of.into_iter().filter_map(|(key, id)| Some((id_key(key), Gguf::U32(id?)))));
     Ok(pairs)
 }
@@ -58,7 +67,8 @@ fn id_key(which: &str) -> String {
 /// Which end goes where: `[eos, eot, eom]`.
 fn places(tokenizer: &Value, stated: Option<u32>, ends: &[u32]) -> Result<[Option<u32>; 3]> {
     let eos = stated.or(ends.first().copied());
-    let named = |id: u32, names: &[&str]| text_of(tokenizer, id).is_some_and(|text| names.contains(&text));
+    let named =
+        |id: u32, names: &[&str]| text_of(tokenizer, id).is_some_and(|text| names.contains(&text));
     let turn = ends.iter().copied().find(|id| named(*id, &TURN_ENDS));
     let mut others = ends.iter().copied().filter(|id| Some(*id) != eos && !named(*id, &BY_NAME));
     let eom = others.next();
@@ -80,7 +90,10 @@ fn places(tokenizer: &Value, stated: Option<u32>, ends: &[u32]) -> Result<[Optio
 
 /// tokenizer_config.json's special tokens and generation_config.json, as far as a file says them.
 pub(super) fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> (Value, Value) {
-    let tokens = metadata.get("tokenizer.ggml.tokens").and_then(|t| t.to_vec().ok()).map_or(&[][..], Vec::as_slice);
+    let tokens = metadata
+        .get("tokenizer.ggml.tokens")
+        .and_then(|t| t.to_vec().ok())
+        .map_or(&[][..], Vec::as_slice);
     let id = |key: &str| metadata.get(&id_key(key)).and_then(|v| v.to_u64().ok());
     let token = |key: &str| tokens.get(usize::try_from(id(key)?).ok()?)?.to_string().ok();
     let settings = json!({ "bos_token": token("bos"), "eos_token": token("eos"), "pad_token": token("padding") });
@@ -96,7 +109,8 @@ pub(super) fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> (Value, Value) {
 }
 
 fn by_name(tokens: &[Gguf]) -> impl Iterator<Item = u64> + '_ {
-    let is_end = |token: &Gguf| token.to_string().is_ok_and(|text| BY_NAME.contains(&text.as_str()));
+    let is_end =
+        |token: &Gguf| token.to_string().is_ok_and(|text| BY_NAME.contains(&text.as_str()));
     (0..).zip(tokens).filter(move |(_, token)| is_end(token)).map(|(id, _)| id)
 }
 
@@ -107,15 +121,27 @@ mod tests {
 
     /// Tokens by their position.
     fn chat(texts: &[&str], settings: Value, ends: Value) -> ChatFiles {
-        let added: Vec<Value> =
-            texts.iter().enumerate().map(|(id, text)| json!({"id": id, "content": text, "special": true})).collect();
+        let added: Vec<Value> = texts
+            .iter()
+            .enumerate()
+            .map(|(id, text)| json!({"id": id, "content": text, "special": true}))
+            .collect();
         let tokenizer = json!({"added_tokens": added, "model": {"vocab": {}}});
-        ChatFiles::of_parts(tokenizer, "", settings, json!({"eos_token_id": ends}), Path::new("x.json")).unwrap()
+        ChatFiles::of_parts(
+            tokenizer,
+            "",
+            settings,
+            json!({"eos_token_id": ends}),
+            Path::new("x.json"),
+        )
+        .unwrap()
     }
 
     fn keys(texts: &[&str], eos: &str, ends: Value) -> Result<Vec<Option<u32>>> {
         let pairs = to_gguf(&chat(texts, json!({"eos_token": {"content": eos}}), ends))?;
-        Ok(["eos", "eot", "eom"].map(|k| pairs.get(&id_key(k)).map(|v| v.to_u32().unwrap())).to_vec())
+        Ok(["eos", "eot", "eom"]
+            .map(|k| pairs.get(&id_key(k)).map(|v| v.to_u32().unwrap()))
+            .to_vec())
     }
 
     #[test]
@@ -125,11 +151,16 @@ mod tests {
         assert_eq!(keys(&texts, "<a>", json!([0, 1, 2])).unwrap(), [Some(0), Some(2), Some(1)]);
         assert_eq!(keys(&texts, "<a>", json!([0, 1, 4, 5])).unwrap(), [Some(0), Some(4), Some(1)]);
         assert_eq!(keys(&texts, "<|eot_id|>", json!([4, 5])).unwrap(), [Some(4), Some(4), None]);
-        assert_eq!(keys(&texts, "<|eot_id|>", json!([0, 1, 4, 5])).unwrap(), [Some(4), Some(1), Some(0)]);
+        assert_eq!(
+            keys(&texts, "<|eot_id|>", json!([0, 1, 4, 5])).unwrap(),
+            [Some(4), Some(1), Some(0)]
+        );
         assert_eq!(keys(&texts, "absent", json!([2])).unwrap(), [Some(2), Some(2), None]);
         let error = keys(&texts, "<a>", json!([0, 1, 2, 3])).unwrap_err().to_string();
         assert!(error.contains("`<d>`") && error.contains("generation_config.json"), "{error}");
-        assert!(keys(&texts, "absent", json!([])).unwrap_err().to_string().contains("eos_token_id"));
+        assert!(
+            keys(&texts, "absent", json!([])).unwrap_err().to_string().contains("eos_token_id")
+        );
     }
 
     #[test]

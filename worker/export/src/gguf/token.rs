@@ -28,14 +28,19 @@ impl Token<'_> {
         self.kind == NORMAL || self.kind == BYTE
     }
 
-    /// Neither that nor unused: found in a text before it is split. With whether it is a control token.
+    /// Neither that nor unused: found in a text before it is split. With whether it is a control
+    /// token.
     pub fn is_added(&self) -> Option<bool> {
         (!self.is_plain() && self.kind != UNUSED).then_some(self.kind == CONTROL)
     }
 }
 
-/// tokenizer.json's vocabulary and added tokens. `in_vocabulary` says which tokens the vocabulary holds.
-pub(super) fn tables(tokens: &[Token<'_>], in_vocabulary: fn(&Token<'_>) -> bool) -> (Map<String, Value>, Vec<Value>) {
+/// tokenizer.json's vocabulary and added tokens. `in_vocabulary` says which tokens the vocabulary
+/// holds.
+pub(super) fn tables(
+    tokens: &[Token<'_>],
+    in_vocabulary: fn(&Token<'_>) -> bool,
+) -> (Map<String, Value>, Vec<Value>) {
     let (mut vocab, mut added) = (Map::new(), Vec::new());
     for (id, token) in tokens.iter().enumerate() {
         if in_vocabulary(token) {

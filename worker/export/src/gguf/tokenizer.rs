@@ -1,7 +1,8 @@
-//! The tokenizer inside a GGUF file in llama.cpp's terms: byte-level BPE written and read, SentencePiece's read
-//! (`sentencepiece`); read is a tokenizer.json.
+//! The tokenizer inside a GGUF file in llama.cpp's terms: byte-level BPE written and read,
+//! SentencePiece's read (`sentencepiece`); read is a tokenizer.json.
 //!
-//! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows can be written.
+//! GGUF names the splitting rule (`pre`) instead of holding it, so only rules that llama.cpp knows
+//! can be written.
 
 use super::sentencepiece;
 use super::token::{CONTROL, NORMAL, Token, UNUSED, USER_DEFINED, tables};
@@ -16,8 +17,7 @@ const PRE: &str = "llama-bpe";
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Qwen 2's: a digit at a time.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
     Err(ExportError::Unsupported(reason.into()))
@@ -39,16 +39,17 @@ fn vocabulary(tokenizer: &Value) -> Result<&Map<String, Value>> {
 /// An id's token in tokenizer.json.
 pub(super) fn text_of(tokenizer: &Value, id: u32) -> Option<&str> {
     let apart = added(tokenizer).find(|(at, ..)| *at == id).map(|(_, content, _)| content);
-    let plain = || vocabulary(tokenizer).ok()?.iter().find(|(_, at)| at.as_u64() == Some(id.into()));
+    let plain =
+        || vocabulary(tokenizer).ok()?.iter().find(|(_, at)| at.as_u64() == Some(id.into()));
     apart.or_else(|| plain().map(|(token, _)| token.as_str()))
 }
 
-/// The `tokenizer.ggml.*` pairs of a vocabulary of `size` rows, without its special tokens' (`special`). Rows without a
-/// token become unused ones.
+/// The `tokenizer.ggml.*` pairs of a vocabulary of `size` rows, without its special tokens'
+/// (`special`). Rows without a token become unused ones.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] for a tokenizer that is no byte-level BPE with Llama 3's splitting rule, or that has
-/// tokens beyond the embedding.
+/// [`ExportError::Unsupported`] for a tokenizer that is not a byte-level BPE with Llama 3's
+/// splitting rule, or that has tokens beyond the embedding.
 pub fn to_gguf(tokenizer: &Value, size: usize) -> Result<BTreeMap<String, Gguf>> {
     check_kind(tokenizer)?;
     check_added(tokenizer)?;
@@ -65,28 +66,38 @@ pub fn to_gguf(tokenizer: &Value, size: usize) -> Result<BTreeMap<String, Gguf>>
 
 fn check_kind(tokenizer: &Value) -> Result<()> {
     if tokenizer.pointer("/model/type").and_then(Value::as_str) != Some("BPE") {
-        return unsupported("the tokenizer is no BPE: GGUF is written for byte-level BPE only");
+        return unsupported("the tokenizer is not BPE: GGUF is written for byte-level BPE only");
     }
     if tokenizer.get("normalizer").is_some_and(|n| !n.is_null()) {
-        return unsupported("the tokenizer normalises its text, which GGUF's byte-level BPE does not");
+        return unsupported(
+            "the tokenizer normalises its text, which GGUF's byte-level BPE does not",
+        );
     }
     let steps = tokenizer.pointer("/pre_tokenizer/pretokenizers").and_then(Value::as_array);
-    let split = steps.and_then(|s| s.first()).and_then(|s| s.pointer("/pattern/Regex")).and_then(Value::as_str);
+    let split = steps
+        .and_then(|s| s.first())
+        .and_then(|s| s.pointer("/pattern/Regex"))
+        .and_then(Value::as_str);
     let bytes = steps.and_then(|s| s.get(1)).and_then(|s| s.get("type")).and_then(Value::as_str);
     if split != Some(PATTERN) || bytes != Some("ByteLevel") {
-        return unsupported("the tokenizer does not split by Llama 3's rule, the one that is written as `llama-bpe`");
+        return unsupported(
+            "the tokenizer does not split by Llama 3's rule, the one that is written as `llama-bpe`",
+        );
     }
     Ok(())
 }
 
-/// Added tokens that take the spaces around them, or stand for whole words only, cannot be said in GGUF.
+/// Added tokens that take the spaces around them, or stand for whole words only, cannot be said in
+/// GGUF.
 fn check_added(tokenizer: &Value) -> Result<()> {
     let tokens = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
     for token in tokens {
         let set = |key: &&str| token.get(*key).and_then(Value::as_bool) == Some(true);
         if let Some(key) = ["lstrip", "rstrip", "single_word"].iter().find(|key| set(key)) {
             let text = token.get("content").and_then(Value::as_str).unwrap_or("?");
-            return unsupported(format!("the added token `{text}` has `{key}` set, which GGUF cannot say"));
+            return unsupported(format!(
+                "the added token `{text}` has `{key}` set, which GGUF cannot say"
+            ));
         }
     }
     Ok(())
@@ -96,9 +107,12 @@ fn token_table(tokenizer: &Value, size: usize) -> Result<(Vec<String>, Vec<i32>)
     let mut tokens: Vec<String> = (0..size).map(|i| format!("[PAD{i}]")).collect();
     let mut types = vec![UNUSED; size];
     let mut put = |id: u64, token: &str, kind: i32| {
-        let slot = usize::try_from(id).ok().and_then(|i| Some((tokens.get_mut(i)?, types.get_mut(i)?)));
+        let slot =
+            usize::try_from(id).ok().and_then(|i| Some((tokens.get_mut(i)?, types.get_mut(i)?)));
         let Some((text, of)) = slot else {
-            return unsupported(format!("token {id} (`{token}`) is beyond the embedding's {size} rows"));
+            return unsupported(format!(
+                "token {id} (`{token}`) is beyond the embedding's {size} rows"
+            ));
         };
         (*text, *of) = (token.to_owned(), kind);
         Ok(())
@@ -115,14 +129,21 @@ fn token_table(tokenizer: &Value, size: usize) -> Result<(Vec<String>, Vec<i32>)
 /// Merges as "a b"; tokenizer.json has them so or as pairs.
 fn merges(tokenizer: &Value) -> Result<Vec<String>> {
     let list = tokenizer.pointer("/model/merges").and_then(Value::as_array);
-    let list = list.ok_or_else(|| ExportError::Unsupported("tokenizer.json has no model.merges".into()))?;
+    let list =
+        list.ok_or_else(|| ExportError::Unsupported("tokenizer.json has no model.merges".into()))?;
     let one = |merge: &Value| match merge {
         Value::String(joined) => Some(joined.clone()),
-        Value::Array(pair) => Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?)),
+        Value::Array(pair) => {
+            Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?))
+        }
         _ => None,
     };
     list.iter()
-        .map(|m| one(m).ok_or_else(|| ExportError::Unsupported("a merge in tokenizer.json is no pair".into())))
+        .map(|m| {
+            one(m).ok_or_else(|| {
+                ExportError::Unsupported("a merge in tokenizer.json is not a pair".into())
+            })
+        })
         .collect()
 }
 
@@ -138,7 +159,9 @@ struct Rule {
 /// llama.cpp's names of the rules that are known here.
 fn rule(pre: &str) -> Option<Rule> {
     Some(match pre {
-        "llama-bpe" | "llama3" | "llama-v3" => Rule { pattern: PATTERN, ignore_merges: true, nfc: false },
+        "llama-bpe" | "llama3" | "llama-v3" => {
+            Rule { pattern: PATTERN, ignore_merges: true, nfc: false }
+        }
         // llama.cpp leaves NFC out; the tokenizer.json that the files are made from has it.
         "qwen2" | "deepseek-r1-qwen" => Rule { pattern: QWEN2, ignore_merges: false, nfc: true },
         _ => return None,
@@ -148,19 +171,25 @@ fn rule(pre: &str) -> Option<Rule> {
 /// A tokenizer.json from `tokenizer.ggml.*`.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] for a tokenizer or splitting rule that is not known here, or pairs that make none.
+/// [`ExportError::Unsupported`] for a tokenizer or splitting rule that is not known here, or pairs
+/// that make none.
 pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Result<Value> {
     let text = |key: &str| metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str);
-    let absent = |key: &str| ExportError::Unsupported(format!("the GGUF file has no usable `tokenizer.ggml.{key}`"));
-    let list = |key: &str| metadata.get(&format!("tokenizer.ggml.{key}")).ok_or_else(|| absent(key));
+    let absent = |key: &str| {
+        ExportError::Unsupported(format!("the GGUF file has no usable `tokenizer.ggml.{key}`"))
+    };
+    let list =
+        |key: &str| metadata.get(&format!("tokenizer.ggml.{key}")).ok_or_else(|| absent(key));
     let texts = strings(list("tokens")?).ok_or_else(|| absent("tokens"))?;
     let kinds = list("token_type")?.to_vec().map_err(|_| absent("token_type"))?;
     let kinds = kinds.iter().map(|k| k.to_i32().or_else(|_| k.to_u32().map(|k| k as i32)));
-    let kinds = kinds.collect::<candle_core::Result<Vec<i32>>>().map_err(|_| absent("token_type"))?;
+    let kinds =
+        kinds.collect::<candle_core::Result<Vec<i32>>>().map_err(|_| absent("token_type"))?;
     if kinds.len() != texts.len() {
         return Err(absent("token_type"));
     }
-    let tokens: Vec<Token<'_>> = texts.into_iter().zip(kinds).map(|(text, kind)| Token { text, kind }).collect();
+    let tokens: Vec<Token<'_>> =
+        texts.into_iter().zip(kinds).map(|(text, kind)| Token { text, kind }).collect();
     match text("tokenizer.ggml.model").unwrap_or("(none)") {
         "gpt2" => {
             let pre = text("tokenizer.ggml.pre").unwrap_or("(none)");
@@ -177,8 +206,12 @@ pub fn from_gguf(metadata: &BTreeMap<String, Gguf>) -> Result<Value> {
         "llama" => {
             let scores = list("scores")?.to_vec().map_err(|_| absent("scores"))?;
             let scores = scores.iter().map(Gguf::to_f32).collect::<candle_core::Result<Vec<f32>>>();
-            let scores = scores.ok().filter(|s| s.len() == tokens.len()).ok_or_else(|| absent("scores"))?;
-            let prefix = metadata.get("tokenizer.ggml.add_space_prefix").and_then(|v| v.to_bool().ok()).unwrap_or(true);
+            let scores =
+                scores.ok().filter(|s| s.len() == tokens.len()).ok_or_else(|| absent("scores"))?;
+            let prefix = metadata
+                .get("tokenizer.ggml.add_space_prefix")
+                .and_then(|v| v.to_bool().ok())
+                .unwrap_or(true);
             Ok(sentencepiece::tokenizer_json(&tokens, &scores, prefix))
         }
         other => unsupported(format!(
@@ -193,8 +226,7 @@ fn strings(value: &Gguf) -> Option<Vec<&str>> {
 
 fn byte_level(rule: &Rule, tokens: &[Token<'_>], merges: Vec<Value>) -> Value {
     let (vocab, added) = tables(tokens, |t| t.is_plain());
-    let byte_level =
-        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let split = json!({"type": "Split", "pattern": {"Regex": rule.pattern}, "behavior": "Isolated", "invert": false});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
@@ -230,7 +262,10 @@ mod tests {
         let pairs = to_gguf(&nano(), 2050).unwrap();
         let (before, after) = (load(&nano()), load(&from_gguf(&pairs).unwrap()));
         let text = include_str!("../../../../cli/assets/prompts/cli-heldout.jsonl");
-        for line in text.lines().chain(["<|eot_id|>naïve\t 12345 's\r\n\r\n  x", "日本語 <|begin_of_text|>"]) {
+        for line in text
+            .lines()
+            .chain(["<|eot_id|>naïve\t 12345 's\r\n\r\n  x", "日本語 <|begin_of_text|>"])
+        {
             let ids = |t: &Tokenizer| t.encode(line, false).unwrap().get_ids().to_vec();
             assert_eq!(ids(&before), ids(&after), "{line}");
             assert_eq!(after.decode(&ids(&after), false).unwrap(), line);

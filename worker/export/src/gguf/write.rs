@@ -22,14 +22,16 @@ const MOSTLY_Q4_K: u32 = 14;
 /// # Errors
 /// [`ExportError::Shape`] where the rows are not whole heads.
 pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Result<Tensor> {
-    let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else { return Ok(tensor.clone()) };
+    let Some(count) = rope_order::heads_of(name, heads.0, heads.1) else {
+        return Ok(tensor.clone());
+    };
     let order = rope_order::interleaved(tensor.dim(0)?, count)?;
     let order: Vec<u32> = order.into_iter().map(|r| r as u32).collect();
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
 }
 
-/// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order, and the configuration,
-/// tokenizer and template of the base folder `from`.
+/// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order,
+/// and the configuration, tokenizer and template of the base folder `from`.
 ///
 /// # Errors
 /// A file that cannot be read or written; a configuration or tokenizer that GGUF cannot hold.
@@ -42,7 +44,9 @@ pub fn write_gguf(path: &Path, from: &Path, tensors: &BTreeMap<String, QTensor>)
     for (name, tensor) in tensors {
         let gguf = names::to_gguf(name);
         named.push((
-            gguf.ok_or_else(|| ExportError::Unsupported(format!("tensor `{name}` has no name in GGUF")))?,
+            gguf.ok_or_else(|| {
+                ExportError::Unsupported(format!("tensor `{name}` has no name in GGUF"))
+            })?,
             tensor,
         ));
     }

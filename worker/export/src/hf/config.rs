@@ -1,4 +1,5 @@
-//! The small files of a student's folder: config.json with its quantisation, and what its conversations are made with.
+//! The small files of a student's folder: config.json with its quantisation, and what its
+//! conversations are made with.
 
 use crate::{ExportError, Result};
 use serde_json::{Map, Value, json};
@@ -16,7 +17,8 @@ pub fn read_json(path: &Path) -> Result<Value> {
 }
 
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
-    // A value has no keys but strings, so this cannot fail but by bug; the error is passed on all the same.
+    // A value has no keys but strings, so this cannot fail but by bug; the error is passed on all
+    // the same.
     let text = serde_json::to_string_pretty(value).map_err(|e| ExportError::format(path, e))?;
     std::fs::write(path, text + "\n").map_err(ExportError::writing(path))
 }
@@ -28,7 +30,8 @@ pub(crate) fn set(object: &mut Value, key: &str, value: Value) {
     }
 }
 
-/// What quantize_config.json holds, and config.json's `quantization_config`: symmetric GPTQ v1 in groups of `group`.
+/// What quantize_config.json holds, and config.json's `quantization_config`: symmetric GPTQ v1 in
+/// groups of `group`.
 pub(crate) fn quantisation(group: usize, damping: f64) -> Value {
     json!({
         "quant_method": "gptq",
@@ -54,20 +57,22 @@ pub(crate) fn meant(config: &Value) -> Result<ModelConfig> {
     Ok(ModelConfig::from_json(&config.to_string())?)
 }
 
-/// The base's config.json, completed for every reader: the keys of transformers 5 (`rope_parameters`) beside those that
-/// candle, mistral.rs and vLLM still look for at the top level (`rope_theta`, `rope_scaling`, `torch_dtype`, `head_dim`).
-/// Where the base says a thing twice or not at all, all of them say what the base means. `dtype` is the type of the
-/// weights that stay floats.
+/// The base's config.json, completed for every reader: the keys of transformers 5
+/// (`rope_parameters`) beside those that candle, mistral.rs and vLLM still look for at the top
+/// level (`rope_theta`, `rope_scaling`, `torch_dtype`, `head_dim`). Where the base says a thing
+/// twice or not at all, all of them say what the base means. `dtype` is the type of the weights
+/// that stay floats.
 ///
 /// # Errors
 /// A configuration that is none.
 pub fn student_config(base: &Value, dtype: &str, quantisation: Option<&Value>) -> Result<Value> {
-    let lacks = || ExportError::Unsupported("the base's config.json is no JSON object".into());
+    let lacks = || ExportError::Unsupported("the base's config.json is not a JSON object".into());
     let mut config = base.as_object().ok_or_else(lacks)?.clone();
     let meant = meant(base)?;
     let theta = json!(meant.rope.theta);
     let scaling = scaling(&meant.rope.scaling);
-    let mut parameters = scaling.clone().unwrap_or_else(|| Map::from_iter([("rope_type".into(), json!("default"))]));
+    let mut parameters =
+        scaling.clone().unwrap_or_else(|| Map::from_iter([("rope_type".into(), json!("default"))]));
     parameters.insert("rope_theta".into(), theta.clone());
     config.insert("head_dim".into(), json!(meant.head_dim));
     config.insert("rope_theta".into(), theta);
@@ -89,7 +94,14 @@ pub fn student_config(base: &Value, dtype: &str, quantisation: Option<&Value>) -
 pub(crate) fn scaling(scaling: &RopeScaling) -> Option<Map<String, Value>> {
     let said = match *scaling {
         RopeScaling::None => return None,
-        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, attention_factor } => json!({
+        RopeScaling::Yarn {
+            factor,
+            original,
+            beta_fast,
+            beta_slow,
+            truncate,
+            attention_factor,
+        } => json!({
             "rope_type": "yarn",
             "factor": factor,
             "original_max_position_embeddings": original,
@@ -106,7 +118,8 @@ pub(crate) fn scaling(scaling: &RopeScaling) -> Option<Map<String, Value>> {
             "high_freq_factor": high,
         }),
     };
-    said.as_object().map(|said| said.iter().map(|(key, value)| (key.clone(), whole(value))).collect())
+    said.as_object()
+        .map(|said| said.iter().map(|(key, value)| (key.clone(), whole(value))).collect())
 }
 
 /// Readers want a context as a whole number.
@@ -117,9 +130,10 @@ fn whole(value: &Value) -> Value {
     }
 }
 
-/// Writes what conversations are made with: tokenizer.json, tokenizer_config.json with the template that the student was
-/// trained with, and generation_config.json with every token that ends an answer. Each thing is said once: a
-/// chat_template.jinja or a special_tokens_map.json beside them could only contradict.
+/// Writes what conversations are made with: tokenizer.json, tokenizer_config.json with the template
+/// that the student was trained with, and generation_config.json with every token that ends an
+/// answer. Each thing is said once: a chat_template.jinja or a special_tokens_map.json beside them
+/// could only contradict.
 ///
 /// # Errors
 /// A file that is missing in `from`, is not what it should be, or cannot be written.
@@ -161,13 +175,19 @@ mod tests {
         ] {
             let base = base(&changes);
             let config = student_config(&base, "float16", None).unwrap();
-            assert_eq!((&config["rope_theta"], &config["rope_scaling"]), (&json!(5e5), &llama3), "{changes}");
+            assert_eq!(
+                (&config["rope_theta"], &config["rope_scaling"]),
+                (&json!(5e5), &llama3),
+                "{changes}"
+            );
             assert_eq!(config["rope_parameters"], with("rope_theta", json!(5e5)));
             assert_eq!(config["head_dim"], json!(16));
             assert_eq!(meant(&config).unwrap(), meant(&base).unwrap());
         }
         let plain = base(&json!({"rope_theta": 2e4}));
-        let plain = student_config(&plain, "float16", Some(&json!({"quant_method": "gptq", "bits": 4}))).unwrap();
+        let plain =
+            student_config(&plain, "float16", Some(&json!({"quant_method": "gptq", "bits": 4})))
+                .unwrap();
         assert_eq!(plain["rope_scaling"], Value::Null);
         assert_eq!(plain["rope_parameters"], json!({"rope_type": "default", "rope_theta": 2e4}));
         assert_eq!(plain["quantization_config"]["bits"], json!(4));

@@ -1,7 +1,7 @@
 //! Reads a GPTQ folder, ours or another's, as floats under the base model's tensor names.
 
 use crate::hf::config::read_json;
-use crate::pack::Packed;
+use crate::pack::PackedWeights;
 use crate::{ExportError, Result};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
@@ -11,12 +11,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use uspx_model::checkpoint::{Checkpoint, dtype_name};
 
-/// Reads a GPTQ folder: every tensor f32 on the CPU, under its original name (`model.layers.0.self_attn.q_proj.weight`
-/// `[outputs, inputs]` for what is stored as `.qweight` and its companions).
+/// Reads a GPTQ folder: every tensor f32 on the CPU, under its original name
+/// (`model.layers.0.self_attn.q_proj.weight` `[outputs, inputs]` for what is stored as `.qweight`
+/// and its companions).
 ///
 /// # Errors
-/// [`ExportError::Format`] or [`ExportError::Model`] for a folder that is truncated, foreign or contradicts itself;
-/// [`ExportError::Unsupported`] for other widths than 4 bits and other layouts than version 1.
+/// [`ExportError::Format`] or [`ExportError::Model`] for a folder that is truncated, foreign or
+/// contradicts itself; [`ExportError::Unsupported`] for other widths than 4 bits and other layouts
+/// than version 1.
 pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
     check_layout(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
@@ -36,9 +38,10 @@ pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
     Ok(tensors)
 }
 
-/// Whether a folder is a GPTQ checkpoint: config.json's `quantization_config` says so, as transformers and Qwen write it, or
-/// says nothing and quantize_config.json stands beside it, as older programs do. A config.json that cannot be read says
-/// nothing: whoever opens the folder reports it.
+/// Whether a folder is a GPTQ checkpoint: config.json's `quantization_config` says so, as
+/// transformers and Qwen write it, or says nothing and quantize_config.json stands beside it, as
+/// older programs do. A config.json that cannot be read says nothing: whoever opens the folder
+/// reports it.
 pub fn is_gptq(folder: &Path) -> bool {
     let config = read_json(&folder.join("config.json")).unwrap_or_default();
     match config.get("quantization_config").filter(|q| !q.is_null()) {
@@ -58,15 +61,21 @@ fn check_layout(folder: &Path) -> Result<()> {
     let quantisation = match config.get("quantization_config").filter(|q| !q.is_null()) {
         Some(q) => q.clone(),
         None if apart.exists() => read_json(&apart)?,
-        None => return Err(ExportError::format(&path, "no quantization_config: this is no GPTQ folder")),
+        None => {
+            return Err(ExportError::format(
+                &path,
+                "no quantization_config: this is not a GPTQ folder",
+            ));
+        }
     };
     let method = quantisation.get("quant_method").and_then(Value::as_str).unwrap_or("gptq");
     let bits = quantisation.get("bits").and_then(Value::as_u64);
     let layout = quantisation.get("checkpoint_format").and_then(Value::as_str).unwrap_or("gptq");
     if (method, bits, layout) != ("gptq", Some(4), "gptq") {
         let bits = bits.map_or("?".into(), |b| b.to_string());
-        let reason =
-            format!("quantised by {method}, {bits} bits, layout {layout}: gptq with 4 bits in layout gptq is read");
+        let reason = format!(
+            "quantised by {method}, {bits} bits, layout {layout}: gptq with 4 bits in layout gptq is read"
+        );
         return Err(ExportError::Unsupported(format!("{}: {reason}", folder.display())));
     }
     Ok(())
@@ -78,7 +87,9 @@ fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor
         let (stored, shape, bytes) = checkpoint.stored(&name)?;
         if stored != dtype || shape.len() != rank {
             let (stored, wanted) = (dtype_name(stored), dtype_name(dtype));
-            let reason = format!("tensor `{name}` is {stored} of {shape:?}, {wanted} of rank {rank} was expected");
+            let reason = format!(
+                "tensor `{name}` is {stored} of {shape:?}, {wanted} of rank {rank} was expected"
+            );
             return Err(ExportError::format(folder, reason));
         }
         Ok((shape, bytes))
@@ -86,16 +97,21 @@ fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor
     let (shape, qweight) = part("qweight", Dtype::I32, 2)?;
     let (outputs, rows) = (shape.get(1).copied().unwrap_or(0), shape.first().copied().unwrap_or(0));
     let scales = part("scales", Dtype::F16, 2)?.1;
-    let packed = Packed {
+    let packed = PackedWeights {
         outputs,
         inputs: rows.saturating_mul(8),
         qweight: words(&qweight),
         qzeros: words(&part("qzeros", Dtype::I32, 2)?.1),
-        scales: scales.chunks_exact(2).map(|b| f16::from_le_bytes([byte(b, 0), byte(b, 1)])).collect(),
+        scales: scales
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes([byte(b, 0), byte(b, 1)]))
+            .collect(),
         g_idx: words(&part("g_idx", Dtype::I32, 1)?.1),
     };
     let named = |e| match e {
-        ExportError::Shape { got, want, .. } => ExportError::Shape { name: module.to_owned(), got, want },
+        ExportError::Shape { got, want, .. } => {
+            ExportError::Shape { name: module.to_owned(), got, want }
+        }
         other => other,
     };
     let weight = packed.dequantise().map_err(named)?;
@@ -107,7 +123,10 @@ fn byte(bytes: &[u8], at: usize) -> u8 {
 }
 
 fn words(bytes: &[u8]) -> Vec<i32> {
-    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([byte(b, 0), byte(b, 1), byte(b, 2), byte(b, 3)])).collect()
+    bytes
+        .chunks_exact(4)
+        .map(|b| i32::from_le_bytes([byte(b, 0), byte(b, 1), byte(b, 2), byte(b, 3)]))
+        .collect()
 }
 
 fn float(checkpoint: &Checkpoint, name: &str, folder: &Path) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Writes model.safetensors: the packed linears and, as floats, everything else.
 
 use crate::hf::config;
-use crate::pack::{Packed, pack};
+use crate::pack::{PackedWeights, pack};
 use crate::quantised::QuantLinear;
 use crate::{ExportError, Result};
 use candle_core::{DType, Tensor};
@@ -26,8 +26,9 @@ struct Raw {
     bytes: Vec<u8>,
 }
 
-/// Writes the folder `to` of a GPTQ student: weights, config.json made from the base's, quantize_config.json, and
-/// what conversations are made with, from the base folder `from`. Returns the float type that the rest is stored in.
+/// Writes the folder `to` of a GPTQ student: weights, config.json made from the base's,
+/// quantize_config.json, and what conversations are made with, from the base folder `from`. Returns
+/// the float type that the rest is stored in.
 ///
 /// # Errors
 /// A file that cannot be read or written, or weights that the layout cannot hold.
@@ -47,8 +48,13 @@ pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> 
     let base = config::read_json(&from.join("config.json"))?;
     let name = if dtype == DType::F16 { "float16" } else { "bfloat16" };
     let mut config = config::student_config(&base, name, Some(&quantisation))?;
-    // A head of its own may stand beside a key that ties it: older readers would pass over the head.
-    config::set(&mut config, "tie_word_embeddings", (!weights.rest.contains_key("lm_head.weight")).into());
+    // A head of its own may stand beside a key that ties it: older readers would pass over the
+    // head.
+    config::set(
+        &mut config,
+        "tie_word_embeddings",
+        (!weights.rest.contains_key("lm_head.weight")).into(),
+    );
     config::write_json(&to.join("config.json"), &config)?;
     config::write_json(&to.join("quantize_config.json"), &quantisation)?;
     config::write_chat(from, to)?;
@@ -58,14 +64,19 @@ pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> 
 /// Readers take one group size for the whole model.
 fn common_group(weights: &Weights) -> Result<usize> {
     let mut groups = weights.linears.values().map(QuantLinear::group);
-    let first = groups.next().ok_or_else(|| ExportError::Unsupported("there is no linear to quantise".into()))?;
+    let first = groups
+        .next()
+        .ok_or_else(|| ExportError::Unsupported("there is no linear to quantise".into()))?;
     if groups.any(|g| g != first) {
-        return Err(ExportError::Unsupported("linears of one model have different group sizes".into()));
+        return Err(ExportError::Unsupported(
+            "linears of one model have different group sizes".into(),
+        ));
     }
     Ok(first)
 }
 
-/// f16, which holds the scales exactly and any bf16 weight of ordinary size too; bf16 where a value exceeds f16.
+/// f16, which holds the scales exactly and any bf16 weight of ordinary size too; bf16 where a value
+/// exceeds f16.
 pub(crate) fn float_type(rest: &BTreeMap<String, Tensor>) -> Result<DType> {
     for (name, tensor) in rest {
         let top = tensor.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
@@ -79,12 +90,13 @@ pub(crate) fn float_type(rest: &BTreeMap<String, Tensor>) -> Result<DType> {
     Ok(DType::F16)
 }
 
-fn add_packed(tensors: &mut BTreeMap<String, Raw>, name: &str, packed: &Packed) {
+fn add_packed(tensors: &mut BTreeMap<String, Raw>, name: &str, packed: &PackedWeights) {
     let (n, k, g) = (packed.outputs, packed.inputs, packed.groups());
     let words = |values: &[i32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let scales = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-    let mut add =
-        |part: &str, dtype, shape, bytes| tensors.insert(format!("{name}.{part}"), Raw { dtype, shape, bytes });
+    let mut add = |part: &str, dtype, shape, bytes| {
+        tensors.insert(format!("{name}.{part}"), Raw { dtype, shape, bytes })
+    };
     add("qweight", Dtype::I32, vec![k / 8, n], words(&packed.qweight));
     add("qzeros", Dtype::I32, vec![g, n / 8], words(&packed.qzeros));
     add("scales", Dtype::F16, vec![g, n], scales);
@@ -94,10 +106,17 @@ fn add_packed(tensors: &mut BTreeMap<String, Raw>, name: &str, packed: &Packed) 
 fn floats(tensor: &Tensor, dtype: DType) -> Result<Raw> {
     let flat = tensor.to_dtype(dtype)?.flatten_all()?;
     let (dtype, bytes) = match dtype {
-        DType::F16 => (Dtype::F16, flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        _ => {
-            (Dtype::BF16, flat.to_dtype(DType::BF16)?.to_vec1::<bf16>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
+        DType::F16 => {
+            (Dtype::F16, flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
         }
+        _ => (
+            Dtype::BF16,
+            flat.to_dtype(DType::BF16)?
+                .to_vec1::<bf16>()?
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect(),
+        ),
     };
     Ok(Raw { dtype, shape: tensor.dims().to_vec(), bytes })
 }

@@ -1,17 +1,20 @@
-//! Products on Intel's tile unit: weights exact in bf16, activations in two bf16 pieces, sums in f32.
+//! Products on Intel's tile unit: weights exact in bf16, activations in two bf16 pieces, sums in
+//! f32.
 //!
-//! MXFP4 values times their power of two have two significant bits, so both formats are exact in bf16. Blocking, from the
-//! outside in:
+//! MXFP4 values times their power of two have two significant bits, so both formats are exact in
+//! bf16. Blocking, from the outside in:
 //!
 //! 1. *chunks* of tokens, packed once, at most [`CHUNK`] bytes;
 //! 2. *panels* of outputs, spread over the threads;
 //! 3. *slices* of depth: a panel's slice is expanded to tiles and stays in the second-level cache;
-//! 4. blocks of 32 tokens, 5. strips of 32 outputs, 6. the inner loop over the slice (see [`tile`]).
+//! 4. blocks of 32 tokens, 5. strips of 32 outputs, 6. the inner loop over the slice (see
+//!    [`tile`]).
 //!
-//! Between slices the sums wait in memory as f32, which changes no bit. So a result depends on its token and its weights
-//! alone: not on n, not on threads, not on any blocking.
+//! Between slices the sums wait in memory as f32, which changes no bit. So a result depends on its
+//! token and its weights alone: not on n, not on threads, not on any blocking.
 //!
-//! The unit takes subnormal numbers for zero: weights and activation pieces below 2^−126 count as nothing.
+//! The unit takes subnormal numbers for zero: weights and activation pieces below 2^−126 count as
+//! nothing.
 #![allow(clippy::indexing_slicing)]
 
 pub(crate) mod pack;
@@ -33,7 +36,8 @@ const PANEL: usize = 512 << 10;
 /// Tokens of a block.
 const BLOCK: usize = 32;
 
-/// One product: forward (out = x·Wᵀ, outputs are rows, depth is columns) or backward (out = x·W, the other way round).
+/// One product: forward (out = x·Wᵀ, outputs are rows, depth is columns) or backward (out = x·W,
+/// the other way round).
 pub(crate) struct Product<'a> {
     /// The weights.
     pub(crate) weights: &'a Storage,
@@ -52,10 +56,12 @@ impl Product<'_> {
         let steps = depth.div_ceil(STEP);
         let token_bytes = steps * STEP * 2 * PIECES;
         let chunk = (CHUNK / token_bytes / BLOCK).max(1) * BLOCK;
-        let mut packed = Scratch::take(steps * 2 * Line::PER_TILE * PIECES * n.min(chunk).div_ceil(BLOCK));
+        let mut packed =
+            Scratch::take(steps * 2 * Line::PER_TILE * PIECES * n.min(chunk).div_ceil(BLOCK));
         for (x, out) in x.chunks(chunk * depth).zip(out.chunks_mut(chunk * outputs)) {
             let tokens = x.len() / depth;
-            // SAFETY: AMX is supported (caller), and with it the AVX-512 features that packing needs.
+            // SAFETY: AMX is supported (caller), and with it the AVX-512 features that packing
+            // needs.
             unsafe {
                 pack_chunk::<BACKWARD>(x, depth, packed.lines());
                 self.chunk::<BACKWARD>(packed.lines(), tokens, outputs, steps, out);
@@ -110,7 +116,15 @@ impl Product<'_> {
             let strip_lines = count * 2 * Line::PER_TILE;
             let weights = &mut weights.lines()[..panel.count * strip_lines];
             // SAFETY: AVX-512 comes with AMX.
-            unsafe { pack::weights::<BACKWARD>(self.weights, self.shape, panel.first * STRIP, steps, weights) };
+            unsafe {
+                pack::weights::<BACKWARD>(
+                    self.weights,
+                    self.shape,
+                    panel.first * STRIP,
+                    steps,
+                    weights,
+                )
+            };
             for block in 0..blocks {
                 let token = block * BLOCK;
                 let x_tiles = (target.tokens - token).min(BLOCK).div_ceil(16);
@@ -120,15 +134,17 @@ impl Product<'_> {
                 for strip in (0..panel.count).step_by(3 - x_tiles) {
                     turn ^= 1;
                     // SAFETY: within the buffer: block < blocks and strip < even, or turn < 2.
-                    let sums = unsafe { sums.add(if sliced { block * even + strip } else { turn }) };
+                    let sums =
+                        unsafe { sums.add(if sliced { block * even + strip } else { turn }) };
                     let w0 = weights[strip * strip_lines..].as_ptr().cast::<u8>();
-                    // SAFETY: `weights` and `packed` hold `count` steps of tiles from these places on; the sums of the
-                    // pending block are others.
+                    // SAFETY: `weights` and `packed` hold `count` steps of tiles from these places
+                    // on; the sums of the pending block are others.
                     unsafe {
                         if x_tiles == 2 {
                             tile::square::<BACKWARD>(&tiles, w0, x, count, sums, add);
                         } else {
-                            // The last of an odd number of strips goes twice; the second result is dropped.
+                            // The last of an odd number of strips goes twice; the second result is
+                            // dropped.
                             let other = if strip + 1 < panel.count { strip + 1 } else { strip };
                             let w1 = weights[other * strip_lines..].as_ptr().cast::<u8>();
                             tile::narrow::<BACKWARD>(&tiles, w0, w1, x, count, sums, add);
@@ -150,7 +166,8 @@ impl Product<'_> {
     }
 }
 
-/// Sums that are complete. They are written one block late, so that the tile unit works on the next block meanwhile.
+/// Sums that are complete. They are written one block late, so that the tile unit works on the next
+/// block meanwhile.
 struct Finished {
     sums: *const Sums,
     x_tiles: usize,
@@ -203,7 +220,8 @@ unsafe fn pack_chunk<const BACKWARD: bool>(x: &[f32], depth: usize, packed: &mut
     for_each(x.len().div_ceil(BLOCK * depth), |block| {
         let x = &x[block * BLOCK * depth..x.len().min((block + 1) * BLOCK * depth)];
         let lines = steps * (x.len() / depth).div_ceil(16) * PIECES * Line::PER_TILE;
-        // SAFETY: blocks are disjoint parts of `packed`, which holds them all (caller); AVX-512 comes with AMX.
+        // SAFETY: blocks are disjoint parts of `packed`, which holds them all (caller); AVX-512
+        // comes with AMX.
         unsafe {
             let out = std::slice::from_raw_parts_mut(packed.get().add(block * block_lines), lines);
             pack::activations::<BACKWARD>(x, depth, out);

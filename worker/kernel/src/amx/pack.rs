@@ -1,14 +1,16 @@
 //! Tiles from weights and activations, and results from tiles.
 //!
-//! A tile of the left operand is [16 rows, 32 depth] bf16. A tile of the right operand holds 16 columns with *pairs* of
-//! depth side by side: [16 pairs, 16 columns, 2]. Forward, weights [outputs, depth] are left, as their rows lie, and
-//! activations right; backward, depth is the weights' rows, so weights are right (two rows are interleaved) and
-//! activations left. So no product needs its weights transposed.
+//! A tile of the left operand is [16 rows, 32 depth] bf16. A tile of the right operand holds 16
+//! columns with *pairs* of depth side by side: [16 pairs, 16 columns, 2]. Forward, weights
+//! [outputs, depth] are left, as their rows lie, and activations right; backward, depth is the
+//! weights' rows, so weights are right (two rows are interleaved) and activations left. So no
+//! product needs its weights transposed.
 //!
-//! Activations are split into two bf16 pieces, hi = bf16(x) and mid = bf16(x − hi): together 16 bits of mantissa.
+//! Activations are split into two bf16 pieces, hi = bf16(x) and mid = bf16(x − hi): together 16
+//! bits of mantissa.
 //!
-//! Indexing: every slice's length is asserted at the top of the function that walks it; raw loads and stores are masked to
-//! the matrix.
+//! Indexing: every slice's length is asserted at the top of the function that walks it; raw loads
+//! and stores are masked to the matrix.
 #![allow(clippy::indexing_slicing)]
 
 use std::arch::x86_64::*;
@@ -37,8 +39,8 @@ fn lanes(count: usize) -> u16 {
     if count >= 16 { u16::MAX } else { (1 << count) - 1 }
 }
 
-/// Fills `out` with the weights' tiles of outputs `first`, `first` + 32, … (a strip each, as many as fit) over `steps`:
-/// [strip, step, 2 tiles]. What lies beyond the matrix is zero.
+/// Fills `out` with the weights' tiles of outputs `first`, `first` + 32, … (a strip each, as many
+/// as fit) over `steps`: [strip, step, 2 tiles]. What lies beyond the matrix is zero.
 ///
 /// `shape` is the matrix's [rows, columns]. Needs AVX-512 F and BW.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -72,8 +74,8 @@ pub(crate) fn weights<const BACKWARD: bool>(
 #[target_feature(enable = "avx512f,avx512bw")]
 fn mxfp4_group(bytes: __m128i, scale: u8, tables: &[[u16; 16]; 256]) -> __m512i {
     let wide = _mm512_cvtepu8_epi32(bytes);
-    // Word 2i takes byte i's low nibble, word 2i+1 its high one. The look-up reads five bits of an index; the table stands
-    // there twice, so the fifth does not matter.
+    // Word 2i takes byte i's low nibble, word 2i+1 its high one. The look-up reads five bits of an
+    // index; the table stands there twice, so the fifth does not matter.
     let index = _mm512_or_si512(wide, _mm512_slli_epi32::<12>(wide));
     // SAFETY: a table is 32 bytes.
     let table = unsafe { _mm256_loadu_si256(tables[usize::from(scale)].as_ptr().cast()) };
@@ -92,7 +94,11 @@ fn mxfp4_forward(
 ) {
     let tables = bf16_tables();
     let groups = columns / GROUP;
-    assert!(strip.len() == steps.len() * STRIP && blocks.len() == rows * groups * GROUP_BYTES && steps.end <= groups);
+    assert!(
+        strip.len() == steps.len() * STRIP
+            && blocks.len() == rows * groups * GROUP_BYTES
+            && steps.end <= groups
+    );
     let valid = STRIP.min(rows.saturating_sub(first));
     // Four groups are a cache line of blocks.
     for (four, tiles) in strip.chunks_mut(4 * STRIP).enumerate() {
@@ -100,11 +106,15 @@ fn mxfp4_forward(
             let start = (first + row) * groups + steps.start + four * 4;
             for step in 0..tiles.len() / STRIP {
                 let group = start + step;
-                // SAFETY: the group lies within the blocks (asserted above: row < rows, step < groups).
-                let bytes = unsafe { _mm_loadu_si128(blocks.as_ptr().add(group * GROUP_BYTES).cast()) };
+                // SAFETY: the group lies within the blocks (asserted above: row < rows, step <
+                // groups).
+                let bytes =
+                    unsafe { _mm_loadu_si128(blocks.as_ptr().add(group * GROUP_BYTES).cast()) };
                 let values = mxfp4_group(bytes, scales[group], tables);
                 // SAFETY: a line is 64 aligned bytes.
-                unsafe { _mm512_store_si512(tiles[step * STRIP + row].0.as_mut_ptr().cast(), values) };
+                unsafe {
+                    _mm512_store_si512(tiles[step * STRIP + row].0.as_mut_ptr().cast(), values)
+                };
             }
         }
     }
@@ -122,7 +132,13 @@ fn clear_rows(strip: &mut [Line], valid: usize) {
 
 /// One strip of [`weights`], bf16 forward: rows are copied.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn bf16_forward(bytes: &[u8], [rows, columns]: [usize; 2], first: usize, steps: Range<usize>, strip: &mut [Line]) {
+fn bf16_forward(
+    bytes: &[u8],
+    [rows, columns]: [usize; 2],
+    first: usize,
+    steps: Range<usize>,
+    strip: &mut [Line],
+) {
     assert!(strip.len() == steps.len() * STRIP && bytes.len() == rows * columns * 2);
     let valid = STRIP.min(rows.saturating_sub(first));
     for (four, tiles) in strip.chunks_mut(4 * STRIP).enumerate() {
@@ -131,7 +147,9 @@ fn bf16_forward(bytes: &[u8], [rows, columns]: [usize; 2], first: usize, steps: 
                 let depth = (steps.start + four * 4 + step) * STEP;
                 let values = bf16_words(bytes, (first + row) * columns + depth, columns - depth);
                 // SAFETY: a line is 64 aligned bytes.
-                unsafe { _mm512_store_si512(tiles[step * STRIP + row].0.as_mut_ptr().cast(), values) };
+                unsafe {
+                    _mm512_store_si512(tiles[step * STRIP + row].0.as_mut_ptr().cast(), values)
+                };
             }
         }
     }
@@ -147,8 +165,9 @@ fn bf16_words(bytes: &[u8], start: usize, left: usize) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi16(mask, bytes.as_ptr().add(start * 2).cast()) }
 }
 
-/// Stores two rows of 32 bf16 as one line each of two right-operand tiles. The rows' 64-bit quarters must come in the
-/// order 0 4 1 5 2 6 3 7, so that interleaving within 128-bit lanes leaves the columns in order.
+/// Stores two rows of 32 bf16 as one line each of two right-operand tiles. The rows' 64-bit
+/// quarters must come in the order 0 4 1 5 2 6 3 7, so that interleaving within 128-bit lanes
+/// leaves the columns in order.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_pair(even: __m512i, odd: __m512i, step: &mut [Line], pair: usize) {
     // SAFETY: a line is 64 aligned bytes.
@@ -198,7 +217,13 @@ fn mxfp4_backward(
 
 /// All strips of [`weights`], bf16 backward.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn bf16_backward(bytes: &[u8], [rows, columns]: [usize; 2], first: usize, steps: Range<usize>, out: &mut [Line]) {
+fn bf16_backward(
+    bytes: &[u8],
+    [rows, columns]: [usize; 2],
+    first: usize,
+    steps: Range<usize>,
+    out: &mut [Line],
+) {
     let strip_lines = steps.len() * 2 * Line::PER_TILE;
     assert!(bytes.len() == rows * columns * 2 && out.len().is_multiple_of(strip_lines));
     let order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
@@ -222,8 +247,9 @@ fn bf16_backward(bytes: &[u8], [rows, columns]: [usize; 2], first: usize, steps:
 
 /// 32 activations as two pieces of bf16, hi and mid.
 ///
-/// Values too large for bf16 are clamped in hi and the rest goes to mid, so that an infinity stays one (in mid) and a large
-/// finite value stays finite; NaN passes the clamp (`min` and `max` return their second operand then).
+/// Values too large for bf16 are clamped in hi and the rest goes to mid, so that an infinity stays
+/// one (in mid) and a large finite value stays finite; NaN passes the clamp (`min` and `max` return
+/// their second operand then).
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn split(low: __m512, high: __m512) -> [__m512i; 2] {
     let largest = _mm512_set1_ps(f32::from_bits(0x7f7f_0000));
@@ -231,27 +257,34 @@ fn split(low: __m512, high: __m512) -> [__m512i; 2] {
     let clamp = |x: __m512| _mm512_max_ps(smallest, _mm512_min_ps(largest, x));
     // SAFETY: both types are 512 bits without invalid patterns.
     let hi: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(clamp(high), clamp(low))) };
-    let widen = |half: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+    let widen =
+        |half: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
     let low = _mm512_sub_ps(low, widen(_mm512_castsi512_si256(hi)));
     let high = _mm512_sub_ps(high, widen(_mm512_extracti64x4_epi64::<1>(hi)));
     // SAFETY: as above.
     [hi, unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }]
 }
 
-/// Packs up to 32 tokens `x` [tokens, depth]: [step, piece, tile], with two tiles for more than 16 tokens and else one.
+/// Packs up to 32 tokens `x` [tokens, depth]: [step, piece, tile], with two tiles for more than 16
+/// tokens and else one.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(crate) fn activations<const BACKWARD: bool>(x: &[f32], depth: usize, out: &mut [Line]) {
     let tokens = x.len() / depth;
     let tiles = tokens.div_ceil(16);
     let steps = depth.div_ceil(STEP);
-    assert!(tokens <= 32 && x.len() == tokens * depth && out.len() == steps * 2 * tiles * Line::PER_TILE);
+    assert!(
+        tokens <= 32
+            && x.len() == tokens * depth
+            && out.len() == steps * 2 * tiles * Line::PER_TILE
+    );
     for tile in 0..tiles {
         let first = tile * 16;
         let valid = 16.min(tokens - first);
         for step in 0..steps {
             let left = depth - step * STEP;
             let [mut his, mut mids] = [[_mm512_setzero_si512(); 16]; 2];
-            for (token, (out_hi, out_mid)) in his.iter_mut().zip(&mut mids).enumerate().take(valid) {
+            for (token, (out_hi, out_mid)) in his.iter_mut().zip(&mut mids).enumerate().take(valid)
+            {
                 // SAFETY: the masks keep the loads within the token's row.
                 let (low, high) = unsafe {
                     let row = x.as_ptr().add((first + token) * depth + step * STEP);
@@ -308,8 +341,8 @@ fn transpose(mut v: [__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
-/// Where results go: `pointer` is [tokens, width], of which this part has `tokens` tokens from the pointer on and writes
-/// outputs up to `width`.
+/// Where results go: `pointer` is [tokens, width], of which this part has `tokens` tokens from the
+/// pointer on and writes outputs up to `width`.
 pub(crate) struct Target {
     /// First value of the first token.
     pub(crate) pointer: *mut f32,
@@ -322,9 +355,15 @@ pub(crate) struct Target {
 /// Writes one tile of sums to tokens `token`… and outputs `output`…
 ///
 /// # Safety
-/// `target.pointer` holds `target.tokens` rows of `target.width` values, and nobody else writes these outputs.
+/// `target.pointer` holds `target.tokens` rows of `target.width` values, and nobody else writes
+/// these outputs.
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn store<const BACKWARD: bool>(tile: &[f32; 256], target: &Target, token: usize, output: usize) {
+pub(crate) unsafe fn store<const BACKWARD: bool>(
+    tile: &[f32; 256],
+    target: &Target,
+    token: usize,
+    output: usize,
+) {
     if token >= target.tokens || output >= target.width {
         return;
     }

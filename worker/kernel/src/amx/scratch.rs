@@ -1,5 +1,5 @@
-//! Buffers that a thread keeps from one product to the next: clearing and faulting in fresh ones would cost a small product
-//! a good part of its time.
+//! Buffers that a thread keeps from one product to the next: clearing and faulting in fresh ones
+//! would cost a small product a good part of its time.
 
 use std::cell::Cell;
 
@@ -23,7 +23,10 @@ impl Scratch {
     pub(crate) fn take(length: usize) -> Self {
         let mut free = FREE.take();
         free.sort_by_key(Vec::len);
-        let index = free.iter().position(|buffer| buffer.len() >= length).unwrap_or(free.len().saturating_sub(1));
+        let index = free
+            .iter()
+            .position(|buffer| buffer.len() >= length)
+            .unwrap_or(free.len().saturating_sub(1));
         let mut buffer = if free.is_empty() { Vec::new() } else { free.remove(index) };
         FREE.set(free);
         if buffer.len() < length {

@@ -1,8 +1,8 @@
 //! The tile unit itself: permission, configuration, and the two inner loops.
 //!
-//! Stable Rust has no AMX intrinsics; the assembler knows the mnemonics. Everything that touches tiles happens between
-//! [`Tiles::configure`] and its drop, on one thread, and each inner loop is one `asm!` block: no tile is live between
-//! blocks.
+//! Stable Rust has no AMX intrinsics; the assembler knows the mnemonics. Everything that touches
+//! tiles happens between [`Tiles::configure`] and its drop, on one thread, and each inner loop is
+//! one `asm!` block: no tile is live between blocks.
 
 use std::arch::asm;
 
@@ -13,8 +13,8 @@ pub(crate) const STEP: usize = 32;
 /// bf16 pieces of an activation: x ≈ hi + mid.
 pub(crate) const PIECES: usize = 2;
 
-/// Whether the processor has AMX-BF16 and Linux lets this process use tiles. (The permission holds for the process, so
-/// asking once is enough.)
+/// Whether the processor has AMX-BF16 and Linux lets this process use tiles. (The permission holds
+/// for the process, so asking once is enough.)
 pub(crate) fn permitted() -> bool {
     const LEAF: u32 = 7;
     const AMX_BF16: u32 = 1 << 22;
@@ -32,7 +32,8 @@ pub(crate) fn permitted() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// This thread's tiles, configured; released when dropped, so that other code on the thread finds them unused.
+/// This thread's tiles, configured; released when dropped, so that other code on the thread finds
+/// them unused.
 pub(crate) struct Tiles(());
 
 /// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows by 64 bytes.
@@ -51,9 +52,15 @@ impl Tiles {
     /// # Safety
     /// [`permitted`] must have answered yes.
     pub(crate) unsafe fn configure() -> Self {
-        let mut configuration =
-            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        for (bytes, rows) in configuration.row_bytes.iter_mut().zip(&mut configuration.rows).take(8) {
+        let mut configuration = Configuration {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
+        for (bytes, rows) in configuration.row_bytes.iter_mut().zip(&mut configuration.rows).take(8)
+        {
             (*bytes, *rows) = (64, 16);
         }
         // SAFETY: the processor has AMX (caller), and the operand is 64 readable bytes.
@@ -77,7 +84,8 @@ impl Drop for Tiles {
     }
 }
 
-/// One inner loop as an `asm!` block: loads (or clears) the four sums, runs `$body` once per step, stores the sums.
+/// One inner loop as an `asm!` block: loads (or clears) the four sums, runs `$body` once per step,
+/// stores the sums.
 macro_rules! inner_loop {
     ($body:expr, $w0:ident, $w1:ident, $x:ident, $x_step:expr, $sums:ident, $steps:ident, $add:ident) => {
         asm!(
@@ -115,8 +123,8 @@ macro_rules! inner_loop {
     };
 }
 
-/// Sum number `$c` of weights in tile `$w` and activations in tile `$x`; the weights are the left operand in the forward
-/// product and the right one in the backward product.
+/// Sum number `$c` of weights in tile `$w` and activations in tile `$x`; the weights are the left
+/// operand in the forward product and the right one in the backward product.
 macro_rules! dot {
     (forward, $c:literal, $w:literal, $x:literal) => {
         concat!("tdpbf16ps tmm", $c, ", tmm", $w, ", tmm", $x, "\n")
@@ -173,12 +181,13 @@ macro_rules! narrow_step {
 /// Four tiles of f32 sums, one after another.
 pub(crate) type Sums = [[f32; 256]; 4];
 
-/// Two weight tiles × two activation tiles over `steps` steps: sums\[2·weight tile + activation tile\], added to what is
-/// there if `add`. Sums are [outputs, tokens] forward and [tokens, outputs] backward.
+/// Two weight tiles × two activation tiles over `steps` steps: sums\[2·weight tile + activation
+/// tile\], added to what is there if `add`. Sums are [outputs, tokens] forward and [tokens,
+/// outputs] backward.
 ///
 /// # Safety
-/// `tiles` is configured; `w` points at 2 tiles per step, `x` at 2·[`PIECES`] tiles per step; `steps` > 0; `sums`
-/// is writable.
+/// `tiles` is configured; `w` points at 2 tiles per step, `x` at 2·[`PIECES`] tiles per step;
+/// `steps` > 0; `sums` is writable.
 pub(crate) unsafe fn square<const BACKWARD: bool>(
     _tiles: &Tiles,
     w: *const u8,
@@ -198,8 +207,9 @@ pub(crate) unsafe fn square<const BACKWARD: bool>(
     }
 }
 
-/// Four weight tiles (two at `w0`, two at `w1`) × one activation tile: sums\[weight tile\]. The order of additions within
-/// a sum is that of [`square`], so a token's result does not depend on how many others came with it.
+/// Four weight tiles (two at `w0`, two at `w1`) × one activation tile: sums\[weight tile\]. The
+/// order of additions within a sum is that of [`square`], so a token's result does not depend on
+/// how many others came with it.
 ///
 /// # Safety
 /// As [`square`], with [`PIECES`] tiles of activations per step.

@@ -1,8 +1,8 @@
 //! Activations as integers of 16 bits, one scale per group of 32.
 //!
-//! q = round(x/s) with |q| ≤ 32639 = 127·256 + 127, so that q is 256·high + low with both in a signed byte. x is off by at
-//! most s/2 = max|x| of its group / 65278. A group with an infinite or NaN activation gives NaN; one whose activations are
-//! all below 2^−100 counts as zero.
+//! q = round(x/s) with |q| ≤ 32639 = 127·256 + 127, so that q is 256·high + low with both in a
+//! signed byte. x is off by at most s/2 = max|x| of its group / 65278. A group with an infinite or
+//! NaN activation gives NaN; one whose activations are all below 2^−100 counts as zero.
 #![allow(clippy::indexing_slicing)]
 
 use super::format::{GROUPS, SUPER, lane};
@@ -66,7 +66,9 @@ impl Activations {
 /// One group of 32.
 fn convert(x: &[f32], group: usize, out: &mut Integers) {
     // The bits of absolute values are ordered as the values are, infinities and NaN last.
-    let largest = f32::from_bits(x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff)));
+    let largest = f32::from_bits(
+        x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff)),
+    );
     let steps = if largest.is_finite() && largest >= SMALLEST { LARGEST / largest } else { 0.0 };
     let scale = match () {
         () if !largest.is_finite() => f32::NAN,
@@ -102,7 +104,10 @@ mod tests {
         let made = Activations::new(&x, 288);
         for (i, x) in x.iter().enumerate() {
             let (integers, at) = (&made.row(0)[i / SUPER], i % SUPER);
-            assert_eq!(i32::from(integers.high[at]) * 256 + i32::from(integers.low[at]), i32::from(integers.whole[at]));
+            assert_eq!(
+                i32::from(integers.high[at]) * 256 + i32::from(integers.low[at]),
+                i32::from(integers.whole[at])
+            );
             let scale = integers.scales[lane(at / 16)];
             assert!((f32::from(integers.whole[at]) * scale - x).abs() <= scale * 0.501, "{i}");
         }
@@ -115,7 +120,10 @@ mod tests {
         let made = Activations::new(&x, 64);
         let scales = made.row(0)[0].scales;
         assert!(
-            scales[lane(2)].is_nan() && scales[lane(3)].is_nan() && scales[lane(1)] > 0.0 && scales[lane(4)] == 0.0
+            scales[lane(2)].is_nan()
+                && scales[lane(3)].is_nan()
+                && scales[lane(1)] > 0.0
+                && scales[lane(4)] == 0.0
         );
     }
 }

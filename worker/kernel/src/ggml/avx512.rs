@@ -1,8 +1,9 @@
 //! The integer products on AVX-512 VNNI: 64 codes a register.
 //!
-//! A `vpdpbusd` sums four products of a byte code with a byte of the activation's integer into a 32-bit lane; the high
-//! bytes' sums are shifted and the low bytes' added. A 128-bit quarter then holds one group of 16 codes, and adding four
-//! registers crosswise gives all 16 groups' sums in the order of [`super::format::lane`].
+//! A `vpdpbusd` sums four products of a byte code with a byte of the activation's integer into a
+//! 32-bit lane; the high bytes' sums are shifted and the low bytes' added. A 128-bit quarter then
+//! holds one group of 16 codes, and adding four registers crosswise gives all 16 groups' sums in
+//! the order of [`super::format::lane`].
 #![allow(clippy::indexing_slicing)]
 
 use std::arch::x86_64::*;
@@ -19,7 +20,8 @@ struct Super {
     minima: __m512,
 }
 
-/// Products of some rows of the weights with some tokens (at most [`TILE`]); `put` takes token, row and result.
+/// Products of some rows of the weights with some tokens (at most [`TILE`]); `put` takes token, row
+/// and result.
 ///
 /// # Safety
 /// The processor must have these features.
@@ -31,7 +33,8 @@ pub(super) unsafe fn multiply(
     tokens: Range<usize>,
     put: impl Fn(usize, usize, f32),
 ) {
-    let x: [&[Integers]; TILE] = std::array::from_fn(|i| activations.row((tokens.start + i).min(tokens.end - 1)));
+    let x: [&[Integers]; TILE] =
+        std::array::from_fn(|i| activations.row((tokens.start + i).min(tokens.end - 1)));
     match (weights.format, tokens.len()) {
         (f, 1) => by_format::<1>(f, weights, [x[0]], rows, tokens, put),
         (f, 2) => by_format::<2>(f, weights, [x[0], x[1]], rows, tokens, put),
@@ -73,7 +76,8 @@ const Q6_K: usize = 4;
 const FORMATS: [BlockFormat; 5] =
     [BlockFormat::Q4_0, BlockFormat::Q8_0, BlockFormat::Q4K, BlockFormat::Q5K, BlockFormat::Q6K];
 
-/// How far ahead of their use weights are asked for, in bytes: a row's end is where the processor's own guesses end.
+/// How far ahead of their use weights are asked for, in bytes: a row's end is where the processor's
+/// own guesses end.
 const AHEAD: usize = 4096;
 
 /// The products of one row with `T` tokens.
@@ -120,9 +124,15 @@ fn sum(lanes: __m512) -> f32 {
 /// Adds the products of 256 weights with the activations at the same place.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
-fn add<const F: usize, const T: usize>(w: &Super, x: [&[Integers]; T], at: usize, lanes: &mut [__m512; T]) {
+fn add<const F: usize, const T: usize>(
+    w: &Super,
+    x: [&[Integers]; T],
+    at: usize,
+    lanes: &mut [__m512; T],
+) {
     for t in 0..T {
-        // SAFETY: `at` is below the length, as `dot` has checked; all arrays are as long as what is read of them.
+        // SAFETY: `at` is below the length, as `dot` has checked; all arrays are as long as what is
+        // read of them.
         let x = unsafe { x[t].get_unchecked(at) };
         let mut sums = [_mm512_setzero_si512(); 4];
         for (c, sum) in sums.iter_mut().enumerate() {
@@ -236,7 +246,8 @@ fn by_32(factor: __m128, bytes: u64) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 fn factors(bytes: &[u8]) -> (__m512, __m512) {
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let (scales, minima) = six_bits([word(4), word(8), word(12)]);
     let both = _mm_cvtph_ps(_mm_cvtsi32_si128(word(0) as i32));
     (by_32(both, scales), by_32(_mm_movehdup_ps(both), minima))
@@ -287,7 +298,8 @@ fn q6_k(bytes: &[u8]) -> Super {
     };
     // SAFETY: 16 bytes from 192 of 210.
     let scales = unsafe { _mm_loadu_si128(bytes.as_ptr().add(192).cast()) };
-    let scales = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, bytes_of(&OF_16))));
+    let scales =
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, bytes_of(&OF_16))));
     let d = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bytes[208]) | i32::from(bytes[209]) << 8));
     Super {
         codes: [four(0, false), four(0, true), four(1, false), four(1, true)],
@@ -300,7 +312,8 @@ fn q6_k(bytes: &[u8]) -> Super {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[inline]
 fn eight_scales(bytes: &[u8], stride: usize) -> __m512 {
-    let scales: [u16; 8] = std::array::from_fn(|b| u16::from_le_bytes([bytes[stride * b], bytes[stride * b + 1]]));
+    let scales: [u16; 8] =
+        std::array::from_fn(|b| u16::from_le_bytes([bytes[stride * b], bytes[stride * b + 1]]));
     // SAFETY: 16 bytes.
     let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
     let order = _mm512_cvtepu8_epi32(bytes_of(&OF_32));
@@ -313,7 +326,8 @@ fn q8_0(bytes: &[u8]) -> Super {
     assert!(bytes.len() == 272);
     let part = |c: usize| {
         // SAFETY: two blocks of 34 bytes each from 68·c of 272.
-        let [a, b] = [0, 1].map(|i| unsafe { _mm256_loadu_si256(bytes.as_ptr().add(68 * c + 34 * i + 2).cast()) });
+        let [a, b] = [0, 1]
+            .map(|i| unsafe { _mm256_loadu_si256(bytes.as_ptr().add(68 * c + 34 * i + 2).cast()) });
         let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
         _mm512_xor_si512(both, _mm512_set1_epi8(-128))
     };
@@ -327,10 +341,16 @@ fn q4_0(bytes: &[u8]) -> Super {
     assert!(bytes.len() == 144);
     let block = |b: usize| {
         // SAFETY: 16 bytes after the scale of block b of 8.
-        let both = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().add(18 * b + 2).cast()) });
-        _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15))
+        let both = _mm256_broadcastsi128_si256(unsafe {
+            _mm_loadu_si128(bytes.as_ptr().add(18 * b + 2).cast())
+        });
+        _mm256_and_si256(
+            _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4)),
+            _mm256_set1_epi8(15),
+        )
     };
-    let part = |c: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(block(2 * c)), block(2 * c + 1));
+    let part =
+        |c: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(block(2 * c)), block(2 * c + 1));
     let codes = [part(0), part(1), part(2), part(3)];
     Super { codes, scales: eight_scales(bytes, 18), minima: _mm512_setzero_ps() }
 }

@@ -1,7 +1,8 @@
-//! The block formats of GGUF (ggml's `block_q4_K` and so on; the layouts are those of its `ggml-common.h`).
+//! The block formats of GGUF (ggml's `block_q4_K` and so on; the layouts are those of its
+//! `ggml-common.h`).
 //!
-//! All are brought to one form, a [`Super`] of 256 weights. Formats with blocks of 32 take eight at a time; where a row
-//! ends earlier the rest has codes and scales of 0.
+//! All are brought to one form, a [`Super`] of 256 weights. Formats with blocks of 32 take eight at
+//! a time; where a row ends earlier the rest has codes and scales of 0.
 #![allow(clippy::indexing_slicing)]
 
 /// Weights unpacked together.
@@ -38,8 +39,8 @@ impl Super {
     pub const ZERO: Self = Self { codes: [0; SUPER], scales: [0.0; GROUPS], minima: [0.0; GROUPS] };
 }
 
-/// Where a group of 16 stands among the 16 lanes of a register: sums over the four 128-bit quarters of four registers of
-/// codes come out in this order.
+/// Where a group of 16 stands among the 16 lanes of a register: sums over the four 128-bit quarters
+/// of four registers of codes come out in this order.
 pub(super) const fn lane(group: usize) -> usize {
     group % 4 * 4 + group / 4
 }
@@ -47,7 +48,8 @@ pub(super) const fn lane(group: usize) -> usize {
 /// An f16 as f32; infinities and NaN, which the reader refuses, come out finite.
 pub(super) fn half(bits: u16) -> f32 {
     // The exponent's bias is 112 lower.
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let magnitude =
+        f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
     if bits & 0x8000 == 0 { magnitude } else { -magnitude }
 }
 
@@ -55,7 +57,8 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
     half(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
-/// The eight 6-bit scales and eight 6-bit minima in 12 bytes (little-endian words), each a byte of what comes out.
+/// The eight 6-bit scales and eight 6-bit minima in 12 bytes (little-endian words), each a byte of
+/// what comes out.
 #[inline(always)]
 pub(super) fn six_bits([a, b, c]: [u32; 3]) -> (u64, u64) {
     let (low, top) = (0x3f3f_3f3f, 0x0303_0303);
@@ -99,7 +102,7 @@ impl BlockFormat {
         }
     }
 
-    /// Bytes of a row of `columns` weights; `None` where that is no whole number of blocks.
+    /// Bytes of a row of `columns` weights; `None` where that is not a whole number of blocks.
     pub(super) fn row_bytes(self, columns: usize) -> Option<usize> {
         columns.is_multiple_of(self.block()).then(|| columns / self.block() * self.block_bytes())
     }
@@ -206,10 +209,13 @@ fn of_both(factors: &mut [f32; GROUPS], group: usize, factor: f32) {
 
 #[inline(always)]
 fn scales_and_minima(bytes: &[u8], out: &mut Super) {
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let (scales, minima) = six_bits([word(4), word(8), word(12)]);
     let (d, e) = (half_at(bytes, 0), half_at(bytes, 2));
-    for (group, (scale, minimum)) in scales.to_le_bytes().into_iter().zip(minima.to_le_bytes()).enumerate() {
+    for (group, (scale, minimum)) in
+        scales.to_le_bytes().into_iter().zip(minima.to_le_bytes()).enumerate()
+    {
         of_both(&mut out.scales, group, d * f32::from(scale));
         of_both(&mut out.minima, group, e * f32::from(minimum));
     }
@@ -270,16 +276,21 @@ mod tests {
 
     #[test]
     fn halves_are_exact() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0, 0.0)]
-        {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 5.960_464_5e-8),
+            (0, 0.0),
+        ] {
             assert_eq!(half(bits), value);
         }
     }
 
     #[test]
     fn six_bit_factors_come_apart() {
-        // Scale j and minimum j of the first four are six bits of bytes j and j + 4; of the last four, the upper two bits
-        // of those bytes over a nibble of byte j + 8.
+        // Scale j and minimum j of the first four are six bits of bytes j and j + 4; of the last
+        // four, the upper two bits of those bytes over a nibble of byte j + 8.
         let (scales, minima) = six_bits([0x04c3_8241, 0x08c7_8645, 0x8765_4321]);
         assert_eq!(scales.to_le_bytes(), [1, 2, 3, 4, 0x11, 0x23, 0x35, 0x07]);
         assert_eq!(minima.to_le_bytes(), [5, 6, 7, 8, 0x12, 0x24, 0x36, 0x08]);

@@ -1,14 +1,17 @@
 //! Products with the block formats of GGUF files, multiplied as they are stored.
 //!
-//! Every format stores small integers (*codes*) whose groups share a scale, and in some a minimum: w = scale·(code − o) −
-//! minimum with a fixed o. Activations become 16-bit integers per group of 32, as for MXFP4, so a group's sum of products
-//! is exact in 32 bits. What llama.cpp rounds to 8 bits has 16 here: results are near those in f32.
+//! Every format stores small integers (*codes*) whose groups share a scale, and in some a minimum:
+//! w = scale·(code − o) − minimum with a fixed o. Activations become 16-bit integers per group of
+//! 32, as for MXFP4, so a group's sum of products is exact in 32 bits. What llama.cpp rounds to 8
+//! bits has 16 here: results are near those in f32.
 //!
-//! Up to [`few`] rows of activations are multiplied so, row of weights by row of weights: what decoding needs. For more,
-//! a panel of weights at a time is expanded to f32 and multiplied with the `gemm` crate, which then is quicker.
+//! Up to [`few`] rows of activations are multiplied so, row of weights by row of weights: what
+//! decoding needs. For more, a panel of weights at a time is expanded to f32 and multiplied with
+//! the `gemm` crate, which then is quicker.
 //!
-//! [`format`](self::format) knows the formats, [`activations`] makes the integers, [`portable`] and [`avx512`] multiply them with the same
-//! roundings, the same to the bit, and [`panels`] is the way through f32.
+//! [`format`](self::format) knows the formats, [`activations`] makes the integers, [`portable`] and
+//! [`avx512`] multiply them with the same roundings, the same to the bit, and [`panels`] is the way
+//! through f32.
 #![allow(clippy::indexing_slicing)]
 
 mod activations;
@@ -28,8 +31,8 @@ use crate::{Isa, KernelError, check_bytes, check_length};
 use activations::Activations;
 pub use format::BlockFormat;
 
-/// Rows of activations that are multiplied in integers; more go through f32. By measurement (examples/blocks.rs): with
-/// AVX-512 the two meet between 64 and 256 rows.
+/// Rows of activations that are multiplied in integers; more go through f32. By measurement
+/// (examples/blocks.rs): with AVX-512 the two meet between 64 and 256 rows.
 const fn few(isa: Isa) -> usize {
     if matches!(isa, Isa::Amx | Isa::Avx512) { 96 } else { 8 }
 }
@@ -39,8 +42,8 @@ const TILE: usize = 4;
 /// Fewest rows of weights that are a task of their own.
 const TASK: usize = 32;
 
-/// A frozen matrix [rows, columns] (a linear map's weight, out × in) in a GGUF file's blocks. Clones and parts share the
-/// bytes.
+/// A frozen matrix [rows, columns] (a linear map's weight, out × in) in a GGUF file's blocks.
+/// Clones and parts share the bytes.
 #[derive(Clone)]
 pub struct BlockMatrix {
     format: BlockFormat,
@@ -61,11 +64,17 @@ impl BlockMatrix {
     /// Rows of whole blocks, one after another.
     ///
     /// # Errors
-    /// `columns` is no multiple of the block's values, or `bytes` has not the length of that shape.
-    pub fn new(format: BlockFormat, rows: usize, columns: usize, bytes: Vec<u8>) -> Result<Self, KernelError> {
+    /// `columns` is not a multiple of the block's values, or `bytes` has not the length of that
+    /// shape.
+    pub fn new(
+        format: BlockFormat,
+        rows: usize,
+        columns: usize,
+        bytes: Vec<u8>,
+    ) -> Result<Self, KernelError> {
         let values = rows.checked_mul(columns).filter(|values| values.checked_mul(4).is_some());
         values.ok_or(KernelError::TooLarge { rows, columns })?;
-        // A row that is no whole number of blocks has no length that fits.
+        // A row that is not a whole number of blocks has no length that fits.
         let row = format.row_bytes(columns).unwrap_or(usize::MAX / rows.max(1));
         check_bytes(format.name(), rows, columns, rows * row, bytes.len())?;
         Ok(Self { format, rows, columns, bytes: Arc::new(bytes), first: 0 })
@@ -102,13 +111,19 @@ impl BlockMatrix {
     pub fn part(&self, range: Range<usize>) -> Result<Self, KernelError> {
         if range.start > range.end || range.end > self.rows {
             let (found, expected) = (range.end, self.rows);
-            return Err(KernelError::Length { what: "a part of the rows", n: 1, width: self.rows, expected, found });
+            return Err(KernelError::Length {
+                what: "a part of the rows",
+                n: 1,
+                width: self.rows,
+                expected,
+                found,
+            });
         }
         Ok(Self { rows: range.len(), first: self.first + range.start, ..self.clone() })
     }
 
-    /// The rows in another order: row i of the result is row `order[i]` of this one. Blocks lie within rows, so nothing is
-    /// decoded for it.
+    /// The rows in another order: row i of the result is row `order[i]` of this one. Blocks lie
+    /// within rows, so nothing is decoded for it.
     ///
     /// # Errors
     /// A row that it has not.
@@ -147,7 +162,13 @@ impl BlockMatrix {
     ///
     /// # Errors
     /// A buffer's length does not fit, or the family cannot run here.
-    pub fn multiply_with(&self, isa: Isa, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
+    pub fn multiply_with(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        n: usize,
+        y: &mut [f32],
+    ) -> Result<(), KernelError> {
         let isa = isa.checked()?;
         check_length("x", n, self.columns, x.len())?;
         check_length("y", n, self.rows, y.len())?;
@@ -167,7 +188,8 @@ impl BlockMatrix {
         let work = |rows: Range<usize>| {
             for token in (0..n).step_by(TILE) {
                 let tokens = token..n.min(token + TILE);
-                // SAFETY: y holds n rows of `self.rows` values (checked at the door); this task alone writes these.
+                // SAFETY: y holds n rows of `self.rows` values (checked at the door); this task
+                // alone writes these.
                 let put = |token: usize, row: usize, value: f32| unsafe {
                     *y.get().add(token * self.rows + row) = value;
                 };
@@ -179,7 +201,9 @@ impl BlockMatrix {
                     },
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: as above.
-                    Isa::Avx2 => unsafe { portable::multiply_avx2(self, &activations, rows.clone(), tokens, put) },
+                    Isa::Avx2 => unsafe {
+                        portable::multiply_avx2(self, &activations, rows.clone(), tokens, put)
+                    },
                     _ => portable::multiply(self, &activations, rows.clone(), tokens, put),
                 }
             }
@@ -190,14 +214,22 @@ impl BlockMatrix {
             // Handing the work to a pool of one thread would cost more than a small product does.
             return work(0..self.rows);
         }
-        (0..self.rows.div_ceil(task)).into_par_iter().for_each(|i| work(i * task..self.rows.min((i + 1) * task)));
+        (0..self.rows.div_ceil(task))
+            .into_par_iter()
+            .for_each(|i| work(i * task..self.rows.min((i + 1) * task)));
     }
 
-    /// g·W: g [n, rows], out [n, columns] (overwritten): the gradient with respect to x, in f32, panel by panel.
+    /// g·W: g [n, rows], out [n, columns] (overwritten): the gradient with respect to x, in f32,
+    /// panel by panel.
     ///
     /// # Errors
     /// A buffer's length does not fit.
-    pub fn multiply_transposed(&self, g: &[f32], n: usize, out: &mut [f32]) -> Result<(), KernelError> {
+    pub fn multiply_transposed(
+        &self,
+        g: &[f32],
+        n: usize,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
         check_length("g", n, self.rows, g.len())?;
         check_length("out", n, self.columns, out.len())?;
         match () {
@@ -222,6 +254,8 @@ impl BlockMatrix {
     #[must_use]
     pub fn has_nan(&self) -> bool {
         let block = self.format.block_bytes();
-        self.own().chunks_exact(block).any(|block| self.format.factors(block).any(|bits| bits & 0x7c00 == 0x7c00))
+        self.own()
+            .chunks_exact(block)
+            .any(|block| self.format.factors(block).any(|bits| bits & 0x7c00 == 0x7c00))
     }
 }

@@ -1,7 +1,8 @@
-//! Products through f32: a panel of weights at a time is expanded and multiplied with the `gemm` crate.
+//! Products through f32: a panel of weights at a time is expanded and multiplied with the `gemm`
+//! crate.
 //!
-//! Every output value is summed within one panel, or panel after panel in order, so nothing depends on the number of
-//! threads.
+//! Every output value is summed within one panel, or panel after panel in order, so nothing depends
+//! on the number of threads.
 #![allow(clippy::indexing_slicing)]
 
 use gemm::{Parallelism, gemm};
@@ -34,10 +35,17 @@ pub(super) fn multiply(w: &BlockMatrix, x: &[f32], n: usize, y: &mut [f32]) {
         let first = index * height;
         let count = height.min(rows - first);
         expand(w, first, count, panel);
-        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its columns alone.
+        // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its
+        // columns alone.
         unsafe {
             let y = y.get().add(first);
-            product((n, count, columns), (y, rows), (x.as_ptr(), columns, 1), (panel.as_ptr(), 1, columns), false);
+            product(
+                (n, count, columns),
+                (y, rows),
+                (x.as_ptr(), columns, 1),
+                (panel.as_ptr(), 1, columns),
+                false,
+            );
         }
     });
 }
@@ -45,29 +53,42 @@ pub(super) fn multiply(w: &BlockMatrix, x: &[f32], n: usize, y: &mut [f32]) {
 /// Tokens of a share of [`multiply_transposed`].
 const SHARE: usize = 64;
 
-/// g·W in f32: g [n, rows], out [n, columns]. The threads share the tokens; each panel is expanded for every share.
+/// g·W in f32: g [n, rows], out [n, columns]. The threads share the tokens; each panel is expanded
+/// for every share.
 pub(super) fn multiply_transposed(w: &BlockMatrix, g: &[f32], n: usize, out: &mut [f32]) {
     let (height, rows, columns) = (height(w.columns), w.rows, w.columns);
     let share = n.div_ceil(rayon::current_num_threads()).max(SHARE);
-    out.par_chunks_mut(share * columns).zip(g.par_chunks(share * rows)).for_each_init(Vec::new, |panel, (out, g)| {
-        let n = out.len() / columns;
-        for first in (0..rows).step_by(height) {
-            let count = height.min(rows - first);
-            expand(w, first, count, panel);
-            // SAFETY: `out` holds n rows of `columns` values, `g` n of `rows`, the panel `count` of `columns`.
-            unsafe {
-                let g = g.as_ptr().add(first);
-                let out = (out.as_mut_ptr(), columns);
-                product((n, columns, count), out, (g, rows, 1), (panel.as_ptr(), columns, 1), first > 0);
+    out.par_chunks_mut(share * columns).zip(g.par_chunks(share * rows)).for_each_init(
+        Vec::new,
+        |panel, (out, g)| {
+            let n = out.len() / columns;
+            for first in (0..rows).step_by(height) {
+                let count = height.min(rows - first);
+                expand(w, first, count, panel);
+                // SAFETY: `out` holds n rows of `columns` values, `g` n of `rows`, the panel
+                // `count` of `columns`.
+                unsafe {
+                    let g = g.as_ptr().add(first);
+                    let out = (out.as_mut_ptr(), columns);
+                    product(
+                        (n, columns, count),
+                        out,
+                        (g, rows, 1),
+                        (panel.as_ptr(), columns, 1),
+                        first > 0,
+                    );
+                }
             }
-        }
-    });
+        },
+    );
 }
 
-/// out [m, n] = a [m, k] · b [k, n], or += where `add`, on this thread; operands are (pointer, row stride, column stride).
+/// out [m, n] = a [m, k] · b [k, n], or += where `add`, on this thread; operands are (pointer, row
+/// stride, column stride).
 ///
 /// # Safety
-/// The operands must be valid for their shapes and strides, and nobody else may write `out` meanwhile.
+/// The operands must be valid for their shapes and strides, and nobody else may write `out`
+/// meanwhile.
 unsafe fn product(
     (m, n, k): (usize, usize, usize),
     out: (*mut f32, usize),

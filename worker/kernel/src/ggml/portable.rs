@@ -1,8 +1,9 @@
-//! The integer products in plain Rust: the reference of the other kernels, and, compiled for AVX2, a kernel itself.
+//! The integer products in plain Rust: the reference of the other kernels, and, compiled for AVX2,
+//! a kernel itself.
 //!
-//! All kernels make the same roundings: a group's sum of integers is exact; it is multiplied by (weight scale × activation
-//! scale), the minimum's share is subtracted, and the result added to the group's lane, 256 weights after 256; at the end
-//! the 16 lanes are added pairwise.
+//! All kernels make the same roundings: a group's sum of integers is exact; it is multiplied by
+//! (weight scale × activation scale), the minimum's share is subtracted, and the result added to
+//! the group's lane, 256 weights after 256; at the end the 16 lanes are added pairwise.
 #![allow(clippy::indexing_slicing)]
 
 use std::ops::Range;
@@ -11,7 +12,8 @@ use super::activations::{Activations, Integers};
 use super::format::{GROUPS, Super, lane};
 use super::{BlockFormat, BlockMatrix, TILE};
 
-/// Products of some rows of the weights with some tokens (at most [`TILE`]); `put` takes token, row and result.
+/// Products of some rows of the weights with some tokens (at most [`TILE`]); `put` takes token, row
+/// and result.
 pub(super) fn multiply(
     weights: &BlockMatrix,
     activations: &Activations,
@@ -84,8 +86,11 @@ fn of_format(
 #[inline(always)]
 fn add(w: &Super, x: &Integers, offset: i32, lanes: &mut [f32; GROUPS]) {
     let mut sums = [0; GROUPS];
-    for (group, (codes, whole)) in w.codes.as_chunks::<16>().0.iter().zip(x.whole.as_chunks::<16>().0).enumerate() {
-        sums[lane(group)] = codes.iter().zip(whole).map(|(c, q)| i32::from(*c) * i32::from(*q)).sum::<i32>();
+    for (group, (codes, whole)) in
+        w.codes.as_chunks::<16>().0.iter().zip(x.whole.as_chunks::<16>().0).enumerate()
+    {
+        sums[lane(group)] =
+            codes.iter().zip(whole).map(|(c, q)| i32::from(*c) * i32::from(*q)).sum::<i32>();
     }
     for l in 0..GROUPS {
         let product = (sums[l] - offset * x.sums[l]) as f32 * (w.scales[l] * x.scales[l]);

@@ -1,4 +1,5 @@
-//! The int8 kernel on AVX2: a 256-bit register holds a quad of 8 rows; with AVX-VNNI where the processor has it.
+//! The int8 kernel on AVX2: a 256-bit register holds a quad of 8 rows; with AVX-VNNI where the
+//! processor has it.
 #![allow(clippy::indexing_slicing)]
 
 use std::arch::x86_64::*;
@@ -11,7 +12,8 @@ const ROWS: usize = 16;
 /// Tokens at a time: 2 × 2 sums of each kind fit the 16 registers.
 const TOKENS: usize = 2;
 
-/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one byte.
+/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one
+/// byte.
 macro_rules! kernel {
     ($name:ident, $features:literal, $piece:ident, $doc:literal) => {
         #[doc = $doc]
@@ -40,8 +42,10 @@ macro_rules! kernel {
                 for ((out, sums), scales) in out.iter_mut().zip(sums).zip(scales) {
                     let scale = _mm256_set1_ps(scales[group]);
                     for v in 0..2 {
-                        let product =
-                            _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), _mm256_mul_ps(_mm256_castsi256_ps(w[v]), scale));
+                        let product = _mm256_mul_ps(
+                            _mm256_cvtepi32_ps(sums[v]),
+                            _mm256_mul_ps(_mm256_castsi256_ps(w[v]), scale),
+                        );
                         out[v] = _mm256_add_ps(out[v], product);
                     }
                 }
@@ -62,9 +66,14 @@ fn pair(array: *const i32) -> [__m256i; 2] {
     unsafe { [_mm256_loadu_si256(array.cast()), _mm256_loadu_si256(array.add(8).cast())] }
 }
 
-/// Adds one byte's products: pairs are summed in 16 bits, four quads at a time (at most 4·2·12·255 = 24480).
+/// Adds one byte's products: pairs are summed in 16 bits, four quads at a time (at most 4·2·12·255
+/// = 24480).
 #[target_feature(enable = "avx2")]
-fn piece(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
+fn piece(
+    sums: &mut [[__m256i; 2]; TOKENS],
+    x: [&[[u8; 4]; QUADS]; TOKENS],
+    w: &[[[i8; 4]; ROWS]; QUADS],
+) {
     let ones = _mm256_set1_epi16(1);
     for four in [0, 4] {
         let mut partial = [[_mm256_setzero_si256(); 2]; TOKENS];
@@ -87,12 +96,19 @@ fn piece(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &
 
 /// [`piece`] with AVX-VNNI.
 #[target_feature(enable = "avx2,avxvnni")]
-fn piece_vnni(sums: &mut [[__m256i; 2]; TOKENS], x: [&[[u8; 4]; QUADS]; TOKENS], w: &[[[i8; 4]; ROWS]; QUADS]) {
+fn piece_vnni(
+    sums: &mut [[__m256i; 2]; TOKENS],
+    x: [&[[u8; 4]; QUADS]; TOKENS],
+    w: &[[[i8; 4]; ROWS]; QUADS],
+) {
     for q in 0..QUADS {
         let w = pair(w[q].as_ptr().cast());
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = _mm256_set1_epi32(i32::from_le_bytes(x[q]));
-            *sums = [_mm256_dpbusd_avx_epi32(sums[0], x, w[0]), _mm256_dpbusd_avx_epi32(sums[1], x, w[1])];
+            *sums = [
+                _mm256_dpbusd_avx_epi32(sums[0], x, w[0]),
+                _mm256_dpbusd_avx_epi32(sums[1], x, w[1]),
+            ];
         }
     }
 }
@@ -105,21 +121,32 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
     let table = DOUBLED;
     // SAFETY: the table is 16 bytes.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
-    let (ones, wide_ones, nibble) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1), _mm256_set1_epi8(15));
+    let (ones, wide_ones, nibble) =
+        (_mm256_set1_epi8(1), _mm256_set1_epi16(1), _mm256_set1_epi8(15));
     for (group, out) in out.iter_mut().enumerate() {
         for first in (0..rows).step_by(8) {
             let mut bytes = [_mm_setzero_si128(); 8];
             for (i, bytes) in bytes.iter_mut().enumerate() {
                 let row = (first + i).min(rows - 1);
                 // SAFETY: row < rows and group < groups.
-                *bytes = unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) };
+                *bytes = unsafe {
+                    _mm_loadu_si128(
+                        blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast(),
+                    )
+                };
             }
             let mut sum = _mm256_setzero_si256();
             for (d, bytes) in transpose(bytes).into_iter().enumerate() {
                 let even = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, nibble));
-                let odd = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble));
+                let odd = _mm256_shuffle_epi8(
+                    table,
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
+                );
                 // 16-bit sums of at most 4·4·12.
-                let both = _mm256_add_epi16(_mm256_maddubs_epi16(ones, even), _mm256_maddubs_epi16(ones, odd));
+                let both = _mm256_add_epi16(
+                    _mm256_maddubs_epi16(ones, even),
+                    _mm256_maddubs_epi16(ones, odd),
+                );
                 sum = _mm256_add_epi32(sum, _mm256_madd_epi16(both, wide_ones));
                 // SAFETY: 8 quads from row `first` (0 or 8) on.
                 unsafe {
@@ -129,7 +156,9 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
             }
             let correction = _mm256_mullo_epi32(sum, _mm256_set1_epi32(-128));
             // SAFETY: 8 integers from row `first` (0 or 8) on.
-            unsafe { _mm256_storeu_si256(out.correction.as_mut_ptr().add(first).cast(), correction) };
+            unsafe {
+                _mm256_storeu_si256(out.correction.as_mut_ptr().add(first).cast(), correction)
+            };
         }
         for (row, scale) in out.scales.iter_mut().enumerate().take(rows) {
             *scale = half_scale(scales[row * groups + group]);
@@ -146,5 +175,10 @@ fn transpose(rows: [__m128i; 8]) -> [__m256i; 4] {
     }
     let (a, b) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
     let (c, d) = (_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
-    [_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c), _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)]
+    [
+        _mm256_unpacklo_epi64(a, c),
+        _mm256_unpackhi_epi64(a, c),
+        _mm256_unpacklo_epi64(b, d),
+        _mm256_unpackhi_epi64(b, d),
+    ]
 }

@@ -37,7 +37,10 @@ pub(super) fn dot(
                     // SAFETY: the slices hold `groups` groups (above).
                     let x = unsafe { row.get_unchecked(group) };
                     let x = _mm512_set1_epi32(i32::from_le_bytes(x[piece][q]));
-                    *sums = [_mm512_dpbusd_epi32(sums[0], x, w[0]), _mm512_dpbusd_epi32(sums[1], x, w[1])];
+                    *sums = [
+                        _mm512_dpbusd_epi32(sums[0], x, w[0]),
+                        _mm512_dpbusd_epi32(sums[1], x, w[1]),
+                    ];
                 }
             }
         }
@@ -46,8 +49,10 @@ pub(super) fn dot(
             // SAFETY: as above.
             let scale = _mm512_set1_ps(unsafe { *scales.get_unchecked(group) });
             for v in 0..2 {
-                let product =
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), _mm512_mul_ps(_mm512_castsi512_ps(w[v]), scale));
+                let product = _mm512_mul_ps(
+                    _mm512_cvtepi32_ps(sums[v]),
+                    _mm512_mul_ps(_mm512_castsi512_ps(w[v]), scale),
+                );
                 out[v] = _mm512_add_ps(out[v], product);
             }
         }
@@ -79,12 +84,19 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
             for (i, bytes) in bytes.iter_mut().enumerate() {
                 let row = (first + i).min(rows - 1);
                 // SAFETY: row < rows and group < groups.
-                *bytes = unsafe { _mm_loadu_si128(blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast()) };
+                *bytes = unsafe {
+                    _mm_loadu_si128(
+                        blocks.as_ptr().add((row * groups + group) * GROUP_BYTES).cast(),
+                    )
+                };
             }
             let mut sum = _mm512_setzero_si512();
             for (d, bytes) in transpose(bytes).into_iter().enumerate() {
                 let even = _mm512_shuffle_epi8(table, _mm512_and_si512(bytes, nibble));
-                let odd = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble));
+                let odd = _mm512_shuffle_epi8(
+                    table,
+                    _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble),
+                );
                 sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, ones, even), ones, odd);
                 // SAFETY: 16 quads from row `first` (0 or 16) on.
                 unsafe {
@@ -94,7 +106,9 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
             }
             let correction = _mm512_mullo_epi32(sum, _mm512_set1_epi32(-128));
             // SAFETY: 16 integers from row `first` (0 or 16) on.
-            unsafe { _mm512_storeu_si512(out.correction.as_mut_ptr().add(first).cast(), correction) };
+            unsafe {
+                _mm512_storeu_si512(out.correction.as_mut_ptr().add(first).cast(), correction)
+            };
         }
         for (row, scale) in out.scales.iter_mut().enumerate().take(rows) {
             *scale = half_scale(scales[row * groups + group]);
@@ -105,7 +119,8 @@ pub(super) fn expand((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weig
 /// 16 rows of 4 × 32 bits become 4 rows of 16 × 32 bits.
 #[target_feature(enable = "avx512f")]
 fn transpose(rows: [__m128i; 16]) -> [__m512i; 4] {
-    // Lane l of vector i holds row 4l + i, so that the 4 × 4 transposes within lanes leave rows in order.
+    // Lane l of vector i holds row 4l + i, so that the 4 × 4 transposes within lanes leave rows in
+    // order.
     let mut v = [_mm512_setzero_si512(); 4];
     for (i, v) in v.iter_mut().enumerate() {
         let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(rows[i]), rows[4 + i]);
@@ -114,5 +129,10 @@ fn transpose(rows: [__m128i; 16]) -> [__m512i; 4] {
     }
     let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     let (c, d) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-    [_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)]
+    [
+        _mm512_unpacklo_epi64(a, c),
+        _mm512_unpackhi_epi64(a, c),
+        _mm512_unpacklo_epi64(b, d),
+        _mm512_unpackhi_epi64(b, d),
+    ]
 }

@@ -1,20 +1,24 @@
 //! MXFP4 products by int8 dot products, the same to the bit on every processor.
 //!
-//! An E2M1 value doubled is an integer of at most 12, exact in 8 bits. The activations of a group of 32 get one scale s and
-//! become integers q = round(x/s), |q| < 2²², held as three bytes: q + 2²³ = 2¹⁶·high + 2⁸·middle + low. The bytes' products
-//! with the weights are summed one after another (Horner),
+//! An E2M1 value doubled is an integer of at most 12, exact in 8 bits. The activations of a group
+//! of 32 get one scale s and become integers q = round(x/s), |q| < 2²², held as three bytes: q +
+//! 2²³ = 2¹⁶·high + 2⁸·middle + low. The bytes' products with the weights are summed one after
+//! another (Horner),
 //!
 //!   Σ w·q = 2⁸·(2⁸·(Σ w·high − 128·Σ w) + Σ w·middle) + Σ w·low,   |Σ w·q| ≤ 32·12·2²² < 2³¹,
 //!
-//! in 32 bits that may wrap on the way: the end fits, so it is exact. It is rounded to f32, multiplied by (weight scale ×
-//! activation scale) and added to the output's f32 sum, group after group, with a separate multiplication and addition:
-//! every kernel does these same roundings.
+//! in 32 bits that may wrap on the way: the end fits, so it is exact. It is rounded to f32,
+//! multiplied by (weight scale × activation scale) and added to the output's f32 sum, group after
+//! group, with a separate multiplication and addition: every kernel does these same roundings.
 //!
-//! Error: x is off by at most s = max|x| of its group / 4194303. Two bytes would be faster by a third, but 15 bits of the
-//! largest are too few where a group has an outlier: they moved a trained model's loss by 1e-4. A group with an infinite or NaN activation gives NaN; one whose activations are all below 2^−100 counts as zero.
+//! Error: x is off by at most s = max|x| of its group / 4194303. Two bytes would be faster by a
+//! third, but 15 bits of the largest are too few where a group has an outlier: they moved a trained
+//! model's loss by 1e-4. A group with an infinite or NaN activation gives NaN; one whose
+//! activations are all below 2^−100 counts as zero.
 //!
-//! Layout: `quads` of four values that a 32-bit lane multiplies at once. Packed weights hold two values a byte, so a
-//! quad takes the even or the odd values of eight: quad 2d + p holds values 8d + p + {0, 2, 4, 6}.
+//! Layout: `quads` of four values that a 32-bit lane multiplies at once. Packed weights hold two
+//! values a byte, so a quad takes the even or the odd values of eight: quad 2d + p holds values 8d
+//! + p + {0, 2, 4, 6}.
 #![allow(clippy::indexing_slicing)]
 
 #[cfg(target_arch = "x86_64")]
@@ -67,18 +71,31 @@ struct Weights<const ROWS: usize> {
 }
 
 impl<const ROWS: usize> Weights<ROWS> {
-    const ZERO: Self = Self { quads: [[[0; 4]; ROWS]; QUADS], correction: [0; ROWS], scales: [0.0; ROWS] };
+    const ZERO: Self =
+        Self { quads: [[[0; 4]; ROWS]; QUADS], correction: [0; ROWS], scales: [0.0; ROWS] };
 }
 
-/// y = x·Wᵀ for MXFP4 weights: x [n, columns], y [n, rows]. All lengths are checked at the door, none is zero.
-pub(crate) fn multiply(isa: Isa, weights: (&[u8], &[u8]), shape: [usize; 2], x: &[f32], n: usize, y: &mut [f32]) {
+/// y = x·Wᵀ for MXFP4 weights: x [n, columns], y [n, rows]. All lengths are checked at the door,
+/// none is zero.
+pub(crate) fn multiply(
+    isa: Isa,
+    weights: (&[u8], &[u8]),
+    shape: [usize; 2],
+    x: &[f32],
+    n: usize,
+    y: &mut [f32],
+) {
     let activations = pack(x, shape[1] / GROUP);
     let product = Product { weights, rows: shape[0], activations: &activations, tokens: n };
     // SAFETY (all of them): the family is supported, as the caller has checked.
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx | Isa::Avx512 => {
-            product.run(y, |w, a, out| unsafe { avx512::expand(w, a, out) }, |w, a, t| unsafe { avx512::dot(w, a, t) });
+            product.run(
+                y,
+                |w, a, out| unsafe { avx512::expand(w, a, out) },
+                |w, a, t| unsafe { avx512::dot(w, a, t) },
+            );
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if is_x86_feature_detected!("avxvnni") => {
@@ -90,7 +107,11 @@ pub(crate) fn multiply(isa: Isa, weights: (&[u8], &[u8]), shape: [usize; 2], x: 
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
-            product.run(y, |w, r, out| unsafe { avx2::expand(w, r, out) }, |w, a, t| unsafe { avx2::dot(w, a, t) });
+            product.run(
+                y,
+                |w, r, out| unsafe { avx2::expand(w, r, out) },
+                |w, a, t| unsafe { avx2::dot(w, a, t) },
+            );
         }
         #[cfg(target_arch = "aarch64")]
         Isa::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => {
@@ -114,24 +135,28 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Panels of `ROWS` rows, spread over the threads: each is expanded once by `expand`(panel, groups, out) and multiplied
-    /// with `TOKENS` tokens at a time by `dot`(weights, activations, tokens). Of the tokens given to `dot` the last may
-    /// stand there several times.
+    /// Panels of `ROWS` rows, spread over the threads: each is expanded once by `expand`(panel,
+    /// groups, out) and multiplied with `TOKENS` tokens at a time by `dot`(weights, activations,
+    /// tokens). Of the tokens given to `dot` the last may stand there several times.
     fn run<const ROWS: usize, const TOKENS: usize>(
         &self,
         y: &mut [f32],
         expand: impl Fn(Panel<'_>, usize, &mut [Weights<ROWS>]) + Sync + Send,
-        dot: impl Fn(&[Weights<ROWS>], &Activations, [usize; TOKENS]) -> [[f32; ROWS]; TOKENS] + Sync + Send,
+        dot: impl Fn(&[Weights<ROWS>], &Activations, [usize; TOKENS]) -> [[f32; ROWS]; TOKENS]
+        + Sync
+        + Send,
     ) {
         let groups = self.activations.groups;
         let y = Shared(y.as_mut_ptr());
         let task = |index: usize| {
-            let mut weights: Vec<Weights<ROWS>> = std::iter::repeat_with(|| Weights::ZERO).take(groups).collect();
+            let mut weights: Vec<Weights<ROWS>> =
+                std::iter::repeat_with(|| Weights::ZERO).take(groups).collect();
             let end = self.rows.min((index + 1) * TASK);
             for first in (index * TASK..end).step_by(ROWS) {
                 let count = ROWS.min(end - first);
                 let panel = (
-                    &self.weights.0[first * groups * GROUP_BYTES..(first + count) * groups * GROUP_BYTES],
+                    &self.weights.0
+                        [first * groups * GROUP_BYTES..(first + count) * groups * GROUP_BYTES],
                     &self.weights.1[first * groups..(first + count) * groups],
                 );
                 expand(panel, groups, &mut weights);
@@ -139,7 +164,8 @@ impl Product<'_> {
                     let tokens = std::array::from_fn(|i| (token + i).min(self.tokens - 1));
                     let results = dot(&weights, self.activations, tokens);
                     for (i, result) in results.iter().enumerate().take(self.tokens - token) {
-                        // SAFETY: y holds a row of `rows` values for every token; this task alone writes these outputs.
+                        // SAFETY: y holds a row of `rows` values for every token; this task alone
+                        // writes these outputs.
                         unsafe {
                             let at = y.get().add((token + i) * self.rows + first);
                             std::ptr::copy_nonoverlapping(result.as_ptr(), at, count);
@@ -161,7 +187,10 @@ fn pack(x: &[f32], groups: usize) -> Activations {
         pack_groups(chunks, &mut values, &mut scales);
     } else {
         let outputs = values.par_chunks_mut(PART).zip(scales.par_chunks_mut(PART));
-        chunks.par_chunks(PART).zip(outputs).for_each(|(x, (values, scales))| pack_groups(x, values, scales));
+        chunks
+            .par_chunks(PART)
+            .zip(outputs)
+            .for_each(|(x, (values, scales))| pack_groups(x, values, scales));
     }
     Activations { groups, values, scales }
 }
@@ -201,9 +230,15 @@ fn pack_group(x: &[f32; GROUP], group: &mut Group) -> f32 {
 }
 
 /// Expands a panel in plain Rust; rows beyond it keep what they had (their results are dropped).
-fn expand<const ROWS: usize>((blocks, scales): Panel<'_>, groups: usize, out: &mut [Weights<ROWS>]) {
+fn expand<const ROWS: usize>(
+    (blocks, scales): Panel<'_>,
+    groups: usize,
+    out: &mut [Weights<ROWS>],
+) {
     let blocks = blocks.as_chunks::<GROUP_BYTES>().0;
-    for (row, (blocks, scales)) in blocks.chunks_exact(groups).zip(scales.chunks_exact(groups)).enumerate() {
+    for (row, (blocks, scales)) in
+        blocks.chunks_exact(groups).zip(scales.chunks_exact(groups)).enumerate()
+    {
         for ((bytes, scale), out) in blocks.iter().zip(scales).zip(out.iter_mut()) {
             let mut sum = 0;
             for (d, four) in bytes.as_chunks::<4>().0.iter().enumerate() {
@@ -231,9 +266,12 @@ mod tests {
         assert!(scale < 21.0 * 0.731 / 4e6);
         for (i, value) in x.iter().enumerate() {
             let (quad, byte) = (i / 8 * 2 + i % 2, i % 8 / 2);
-            let integer = group.iter().fold(0, |sum, piece| 256 * sum + i32::from(piece[quad][byte])) - (1 << 23);
+            let integer =
+                group.iter().fold(0, |sum, piece| 256 * sum + i32::from(piece[quad][byte]))
+                    - (1 << 23);
             assert!(
-                (f64::from(integer) * f64::from(scale) - f64::from(*value)).abs() <= f64::from(scale) * 1.01,
+                (f64::from(integer) * f64::from(scale) - f64::from(*value)).abs()
+                    <= f64::from(scale) * 1.01,
                 "{i}"
             );
         }

@@ -1,7 +1,7 @@
 //! The int8 kernel on NEON: a 128-bit register holds a quad of 4 rows.
 //!
-//! NEON's products are signed × signed, so all activation bytes are moved down by 128: the highest is then what it stands
-//! for, and the share of the others is put back with the panel's correction.
+//! NEON's products are signed × signed, so all activation bytes are moved down by 128: the highest
+//! is then what it stands for, and the share of the others is put back with the panel's correction.
 #![allow(clippy::indexing_slicing)]
 
 use std::arch::aarch64::*;
@@ -14,7 +14,8 @@ const ROWS: usize = 8;
 /// Tokens at a time.
 const TOKENS: usize = 4;
 
-/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one byte.
+/// The kernel, with `$piece`(sums, activation quads, weight quads) for the integer products of one
+/// byte.
 macro_rules! kernel {
     ($name:ident, $features:literal, $piece:ident, $doc:literal) => {
         #[doc = $doc]
@@ -46,7 +47,8 @@ macro_rules! kernel {
                     }
                     let scale = vdupq_n_f32(activations.scales[token * groups + group]);
                     for v in 0..2 {
-                        let product = vmulq_f32(vcvtq_f32_s32(sums[v]), vmulq_f32(scales[v], scale));
+                        let product =
+                            vmulq_f32(vcvtq_f32_s32(sums[v]), vmulq_f32(scales[v], scale));
                         out[v] = vaddq_f32(out[v], product);
                     }
                 }
@@ -76,7 +78,11 @@ fn pair(quad: &[[i8; 4]; ROWS]) -> [int8x16_t; 2] {
 
 /// Adds one byte's products. 16-bit sums hold all 8 quads: at most 8·12·128 = 12288.
 #[target_feature(enable = "neon")]
-fn piece(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
+fn piece(
+    mut sums: [int32x4_t; 2],
+    x: &[[u8; 4]; QUADS],
+    w: &[[[i8; 4]; ROWS]; QUADS],
+) -> [int32x4_t; 2] {
     let mut partial = [[vdupq_n_s16(0); 2]; 2];
     for (x, w) in x.iter().zip(w) {
         let x = signed(*x);
@@ -93,7 +99,11 @@ fn piece(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; Q
 
 /// [`piece`] with `sdot`, whose intrinsic is not stable yet.
 #[target_feature(enable = "neon,dotprod")]
-fn piece_dot_product(mut sums: [int32x4_t; 2], x: &[[u8; 4]; QUADS], w: &[[[i8; 4]; ROWS]; QUADS]) -> [int32x4_t; 2] {
+fn piece_dot_product(
+    mut sums: [int32x4_t; 2],
+    x: &[[u8; 4]; QUADS],
+    w: &[[[i8; 4]; ROWS]; QUADS],
+) -> [int32x4_t; 2] {
     for (x, w) in x.iter().zip(w) {
         let x = signed(*x);
         for (sum, w) in sums.iter_mut().zip(pair(w)) {

@@ -7,14 +7,19 @@ use super::{Activations, QUADS, Weights};
 const ROWS: usize = 16;
 
 /// Products of one panel with one token.
-pub(super) fn dot(weights: &[Weights<ROWS>], activations: &Activations, [token]: [usize; 1]) -> [[f32; ROWS]; 1] {
+pub(super) fn dot(
+    weights: &[Weights<ROWS>],
+    activations: &Activations,
+    [token]: [usize; 1],
+) -> [[f32; ROWS]; 1] {
     let first = token * activations.groups;
     let groups = &activations.values[first..first + activations.groups];
     let scales = &activations.scales[first..first + activations.groups];
     let mut out = [0.0; ROWS];
     for ((w, x), scale) in weights.iter().zip(groups).zip(scales) {
         let start = piece(w.correction, &x[0], &w.quads);
-        let sums = x[1..].iter().fold(start, |sums, x| piece(sums.map(|sum| sum << 8), x, &w.quads));
+        let sums =
+            x[1..].iter().fold(start, |sums, x| piece(sums.map(|sum| sum << 8), x, &w.quads));
         for ((out, sum), w) in out.iter_mut().zip(sums).zip(w.scales) {
             *out += sum as f32 * (w * scale);
         }

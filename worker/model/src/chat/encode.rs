@@ -1,9 +1,10 @@
 //! Text to ids: a conversation with its answer, and where in it the answer begins.
 //!
-//! A conversation's ids begin with exactly those that generation is given. What follows is encoded as it stands behind
-//! them: where the whole text's encoding begins with the prompt's ids, the rest is taken from there. Elsewhere the
-//! tokenizer joins letters over the *seam* (two newlines become one token, say), which a model in use cannot meet; then
-//! the rest is encoded apart by a tokenizer that puts no space marker before its text.
+//! A conversation's ids begin with exactly those that generation is given. What follows is encoded
+//! as it stands behind them: where the whole text's encoding begins with the prompt's ids, the rest
+//! is taken from there. Elsewhere the tokenizer joins letters over the *seam* (two newlines become
+//! one token, say), which a model in use cannot meet; then the rest is encoded apart by a tokenizer
+//! that puts no space marker before its text.
 
 use super::files::set;
 use super::turn::AnsweredText;
@@ -17,11 +18,13 @@ use tokenizers::Tokenizer;
 /// A conversation and its answer in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// The ids, and where the answer begins. They end with the end of the turn, where the model knows one.
+    /// The ids, and where the answer begins. They end with the end of the turn, where the model
+    /// knows one.
     pub sequence: Sequence,
     /// The answer's text as these ids spell it: the given one, trimmed where the template trims it.
     pub text: String,
-    /// Bytes that the answer's first token spells before the text: a space that it shares with what opens the answer.
+    /// Bytes that the answer's first token spells before the text: a space that it shares with what
+    /// opens the answer.
     pub lead: Vec<u8>,
     /// The whole text's encoding is another one.
     pub seam: Option<Seam>,
@@ -60,7 +63,8 @@ impl Pieces {
         self
     }
 
-    /// Byte tokens are all given the span of what they spell together: each gets its own part of it.
+    /// Byte tokens are all given the span of what they spell together: each gets its own part of
+    /// it.
     fn spread(&mut self, tokens: &[TokenBytes]) {
         let length = |id: &u32| spelled(tokens, *id).len();
         let mut ids = self.ids.as_slice();
@@ -114,7 +118,8 @@ impl Encoder {
         fast(self.continuing.as_ref().unwrap_or(&self.tokenizer), text)
     }
 
-    /// A conversation with its answer. `tokens` says what each id stands for, `ends` which end a turn.
+    /// A conversation with its answer. `tokens` says what each id stands for, `ends` which end a
+    /// turn.
     pub fn answered(
         &self,
         text: AnsweredText,
@@ -128,13 +133,21 @@ impl Encoder {
             (joint.drop_front(prompt.len(), text.prompt.len()), None)
         } else {
             let rest = [text.opening.as_str(), &text.answer, &text.closing].concat();
-            (pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest, tokens)?, Some(joint.ids))
+            (
+                pieces(self.continuing.as_ref().unwrap_or(&self.tokenizer), &rest, tokens)?,
+                Some(joint.ids),
+            )
         };
         let mut answer = Answer::cut(rest, &text, tokens, ends, eos);
         let response_start = prompt.len() + answer.start;
         let ids = [prompt, std::mem::take(&mut answer.ids)].concat();
         let seam = other.and_then(|other| Seam::between(&ids, &other));
-        Ok(Answered { sequence: Sequence { ids, response_start }, text: text.answer, lead: answer.lead, seam })
+        Ok(Answered {
+            sequence: Sequence { ids, response_start },
+            text: text.answer,
+            lead: answer.lead,
+            seam,
+        })
     }
 }
 
@@ -167,11 +180,20 @@ struct Answer {
 }
 
 impl Answer {
-    fn cut(rest: Pieces, text: &AnsweredText, tokens: &[TokenBytes], ends: &[u32], eos: Option<u32>) -> Self {
+    fn cut(
+        rest: Pieces,
+        text: &AnsweredText,
+        tokens: &[TokenBytes],
+        ends: &[u32],
+        eos: Option<u32>,
+    ) -> Self {
         let special = |id: u32| tokens.get(id as usize) == Some(&TokenBytes::Special);
         let (from, to) = (text.opening.len(), text.opening.len() + text.answer.len());
-        // A control token may have swallowed the space behind it; it is no part of the answer for that.
-        let begins = |(id, (start, end)): (&u32, &(usize, usize))| *end > from && !(special(*id) && *start < from);
+        // A control token may have swallowed the space behind it; it is no part of the answer for
+        // that.
+        let begins = |(id, (start, end)): (&u32, &(usize, usize))| {
+            *end > from && !(special(*id) && *start < from)
+        };
         let start = rest.ids.iter().zip(&rest.spans).position(begins).unwrap_or(rest.ids.len());
         let end = rest.find(to, |id| ends.contains(&id)).or_else(|| rest.find(to, special));
         let stop = end.or_else(|| rest.find(to, |_| true)).unwrap_or(rest.ids.len());
@@ -188,7 +210,8 @@ impl Answer {
     }
 }
 
-/// What the tokens from `start` on spell before `answer`, and where the first one stands that spells some of the answer.
+/// What the tokens from `start` on spell before `answer`, and where the first one stands that
+/// spells some of the answer.
 fn lead(mut start: usize, ids: &[u32], answer: &str, tokens: &[TokenBytes]) -> (usize, Vec<u8>) {
     let spelled = |id: &u32| spelled(tokens, *id);
     let mut lead: Vec<u8> = ids.iter().skip(start).flat_map(spelled).copied().collect();
@@ -197,7 +220,9 @@ fn lead(mut start: usize, ids: &[u32], answer: &str, tokens: &[TokenBytes]) -> (
     }
     lead.truncate(lead.len() - answer.len());
     // Whole tokens of it (a lone space marker) open the answer.
-    while let Some(token) = ids.get(start).map(spelled).filter(|b| !lead.is_empty() && b.len() <= lead.len()) {
+    while let Some(token) =
+        ids.get(start).map(spelled).filter(|b| !lead.is_empty() && b.len() <= lead.len())
+    {
         lead.drain(..token.len());
         start += 1;
     }
@@ -207,7 +232,8 @@ fn lead(mut start: usize, ids: &[u32], answer: &str, tokens: &[TokenBytes]) -> (
 /// Every added token must have the id that the file gives it.
 fn check_ids(tokenizer: &Tokenizer, json: &Value) -> Result<()> {
     for token in json.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
-        let (content, id) = (token.get("content").and_then(Value::as_str), token.get("id").and_then(Value::as_u64));
+        let (content, id) =
+            (token.get("content").and_then(Value::as_str), token.get("id").and_then(Value::as_u64));
         if let (Some(content), Some(id)) = (content, id)
             && tokenizer.token_to_id(content).map(u64::from) != Some(id)
         {
@@ -225,7 +251,8 @@ fn fast(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
 
 fn pieces(tokenizer: &Tokenizer, text: &str, tokens: &[TokenBytes]) -> Result<Pieces> {
     let encoding = tokenizer.encode(text, false).map_err(failed)?;
-    let mut pieces = Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() };
+    let mut pieces =
+        Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() };
     pieces.spread(tokens);
     Ok(pieces)
 }
@@ -242,7 +269,8 @@ fn without_marker(json: &Value) -> Option<Value> {
         unmark(&mut bare);
         (bare != *part).then_some((component, bare))
     };
-    let changed: Vec<(&str, Value)> = ["normalizer", "pre_tokenizer"].into_iter().filter_map(unmarked).collect();
+    let changed: Vec<(&str, Value)> =
+        ["normalizer", "pre_tokenizer"].into_iter().filter_map(unmarked).collect();
     // The vocabulary is large: it is copied only where something changes.
     (!changed.is_empty()).then(|| {
         let mut bare = json.clone();

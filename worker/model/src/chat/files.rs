@@ -1,18 +1,28 @@
-//! The files of a model folder that determine its tokens, and what they mean together, as transformers reads them.
+//! The files of a model folder that determine its tokens, and what they mean together, as
+//! transformers reads them.
 //!
-//! - `tokenizer.json`, without its `truncation` and `padding` (whoever saved it left those there; transformers resets
-//!   them on every call), with the tokens, under their own ids, that only `added_tokens_decoder` of tokenizer_config.json (or the older
-//!   added_tokens.json) lists, and with the named special tokens marked as such.
-//! - The template: `chat_template.jinja`, or tokenizer_config.json's `chat_template`, a string or a list of named ones.
-//! - What ends an answer: the union of generation_config.json's and config.json's `eos_token_id` and the tokenizer's.
+//! - `tokenizer.json`, without its `truncation` and `padding` (whoever saved it left those there;
+//!   transformers resets them on every call), with the tokens, under their own ids, that only
+//!   `added_tokens_decoder` of tokenizer_config.json (or the older added_tokens.json) lists, and
+//!   with the named special tokens marked as such.
+//! - The template: `chat_template.jinja`, or tokenizer_config.json's `chat_template`, a string or a
+//!   list of named ones.
+//! - What ends an answer: the union of generation_config.json's and config.json's `eos_token_id`
+//!   and the tokenizer's.
+
+mod tokens;
 
 use crate::{ModelError, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+pub use tokens::id_of;
+pub(super) use tokens::set;
+use tokens::{is_added, keep_ids, push_added};
 
 /// The named special tokens, by transformers' keys.
-const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What determines a model's tokens.
 #[derive(Debug, Clone)]
@@ -44,7 +54,8 @@ impl ChatFiles {
         let settings = settings(folder)?;
         let (template, template_file) = template_of(folder, &settings)?;
         let listed = listed_tokens(folder, &settings)?;
-        let parts = Parts { tokenizer, template, settings, generation: [generation, config], listed };
+        let parts =
+            Parts { tokenizer, template, settings, generation: [generation, config], listed };
         parts.join(tokenizer_file, template_file)
     }
 
@@ -52,10 +63,21 @@ impl ChatFiles {
     ///
     /// # Errors
     /// Parts that contradict each other.
-    pub fn of_parts(tokenizer: Value, template: &str, settings: Value, generation: Value, file: &Path) -> Result<Self> {
+    pub fn of_parts(
+        tokenizer: Value,
+        template: &str,
+        settings: Value,
+        generation: Value,
+        file: &Path,
+    ) -> Result<Self> {
         let template = template.to_owned();
-        let parts =
-            Parts { tokenizer, template, settings, generation: [generation, Value::Null], listed: BTreeMap::new() };
+        let parts = Parts {
+            tokenizer,
+            template,
+            settings,
+            generation: [generation, Value::Null],
+            listed: BTreeMap::new(),
+        };
         parts.join(file.to_owned(), file.to_owned())
     }
 
@@ -75,8 +97,15 @@ impl ChatFiles {
     /// # Errors
     /// It cannot be written as JSON: a bug.
     pub fn identity(&self) -> Result<Vec<u8>> {
-        let all = (&self.tokenizer, &self.template, self.special(), self.ends(), self.splits_special_tokens());
-        serde_json::to_vec(&all).map_err(|e| ModelError::malformed(&self.tokenizer_file, e.to_string()))
+        let all = (
+            &self.tokenizer,
+            &self.template,
+            self.special(),
+            self.ends(),
+            self.splits_special_tokens(),
+        );
+        serde_json::to_vec(&all)
+            .map_err(|e| ModelError::malformed(&self.tokenizer_file, e.to_string()))
     }
 
     /// Whether control tokens in a text are split like any word of it.
@@ -98,14 +127,17 @@ struct Parts {
 impl Parts {
     fn join(mut self, tokenizer_file: PathBuf, template_file: PathBuf) -> Result<ChatFiles> {
         let broken = |reason: String| ModelError::malformed(&tokenizer_file, reason);
-        let object = self.tokenizer.as_object_mut().ok_or_else(|| broken("is no JSON object".into()))?;
+        let object =
+            self.tokenizer.as_object_mut().ok_or_else(|| broken("is not a JSON object".into()))?;
         for key in ["truncation", "padding"] {
             object.insert(key.into(), Value::Null);
         }
         self.add_listed().map_err(broken)?;
         self.add_named();
-        let eos = token_text(&self.settings, "eos_token").and_then(|token| id_of(&self.tokenizer, &token));
-        let mut ends: BTreeSet<u32> = self.generation.iter().flat_map(|g| ids(g.get("eos_token_id"))).collect();
+        let eos = token_text(&self.settings, "eos_token")
+            .and_then(|token| id_of(&self.tokenizer, &token));
+        let mut ends: BTreeSet<u32> =
+            self.generation.iter().flat_map(|g| ids(g.get("eos_token_id"))).collect();
         ends.extend(eos);
         let [mut generation, _] = self.generation;
         set(&mut generation, "eos_token_id", json!(ends));
@@ -131,94 +163,24 @@ impl Parts {
         keep_ids(&mut self.tokenizer)
     }
 
-    /// Named special tokens that the vocabulary holds count as special, also where no list of added tokens has them.
+    /// Named special tokens that the vocabulary holds count as special, also where no list of added
+    /// tokens has them.
     fn add_named(&mut self) {
         for token in NAMED.iter().filter_map(|key| token_text(&self.settings, key)) {
             let known = is_added(&self.tokenizer, &token);
             if let Some(id) = id_of(&self.tokenizer, &token).filter(|_| !known) {
-                push_added(&mut self.tokenizer, u64::from(id), &json!({"content": token, "special": true}));
+                push_added(
+                    &mut self.tokenizer,
+                    u64::from(id),
+                    &json!({"content": token, "special": true}),
+                );
             }
         }
     }
 }
 
-/// Sets a key, whatever was there before.
-pub(super) fn set(object: &mut Value, key: &str, value: Value) {
-    if !object.is_object() {
-        *object = Value::Object(Map::new());
-    }
-    if let Some(object) = object.as_object_mut() {
-        object.insert(key.into(), value);
-    }
-}
-
-/// The added tokens of a tokenizer.json.
-fn added(tokenizer: &Value) -> &[Value] {
-    tokenizer.get("added_tokens").and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn push_added(tokenizer: &mut Value, id: u64, token: &Value) {
-    let flag = |key: &str| token.get(key).and_then(Value::as_bool);
-    let special = flag("special").unwrap_or(false);
-    let entry = json!({
-        "id": id,
-        "content": token.get("content"),
-        "single_word": flag("single_word").unwrap_or(false),
-        "lstrip": flag("lstrip").unwrap_or(false),
-        "rstrip": flag("rstrip").unwrap_or(false),
-        // As transformers has it: special tokens are looked for in the text as it was written.
-        "normalized": flag("normalized").unwrap_or(!special),
-        "special": special,
-    });
-    if !tokenizer.get("added_tokens").is_some_and(Value::is_array) {
-        set(tokenizer, "added_tokens", json!([]));
-    }
-    if let Some(list) = tokenizer.get_mut("added_tokens").and_then(Value::as_array_mut) {
-        list.push(entry);
-    }
-}
-
-/// A token's id: an added one's, or the vocabulary's (a map of ids, or Unigram's list in their order).
-pub fn id_of(tokenizer: &Value, token: &str) -> Option<u32> {
-    let named = |t: &&Value| t.get("content").and_then(Value::as_str) == Some(token);
-    let id = added(tokenizer).iter().find(named).and_then(|t| t.get("id")?.as_u64()).or_else(|| {
-        match tokenizer.pointer("/model/vocab")? {
-            Value::Object(vocab) => vocab.get(token)?.as_u64(),
-            Value::Array(vocab) => {
-                vocab.iter().position(|entry| entry.get(0).and_then(Value::as_str) == Some(token)).map(|at| at as u64)
-            }
-            _ => None,
-        }
-    });
-    id.and_then(|id| u32::try_from(id).ok())
-}
-
-fn is_added(tokenizer: &Value, token: &str) -> bool {
-    added(tokenizer).iter().any(|t| t.get("content").and_then(Value::as_str) == Some(token))
-}
-
-/// Puts added tokens into the vocabulary under their own ids. A tokenizer would number those that it lacks by itself, one
-/// after another, and so shift them where some are missing.
-fn keep_ids(tokenizer: &mut Value) -> std::result::Result<(), String> {
-    let own = |t: &Value| Some((t.get("content")?.as_str()?.to_owned(), t.get("id")?.as_u64()?));
-    let tokens: Vec<(String, u64)> = added(tokenizer).iter().filter_map(own).collect();
-    let Some(vocab) = tokenizer.pointer_mut("/model/vocab").and_then(Value::as_object_mut) else { return Ok(()) };
-    let mut taken: BTreeMap<u64, String> = vocab.iter().filter_map(|(t, id)| Some((id.as_u64()?, t.clone()))).collect();
-    for (token, id) in tokens {
-        let holder = taken.entry(id).or_insert_with(|| token.clone());
-        if *holder != token {
-            return Err(format!(
-                "the tokens `{holder}` and `{token}` both have id {id}: fetch the tokenizer's files again"
-            ));
-        }
-        if !vocab.contains_key(&token) {
-            vocab.insert(token, id.into());
-        }
-    }
-    Ok(())
-}
-
-/// tokenizer_config.json; where it lists no added tokens, special_tokens_map.json has the last word on the named ones.
+/// tokenizer_config.json; where it lists no added tokens, special_tokens_map.json has the last word
+/// on the named ones.
 fn settings(folder: &Path) -> Result<Value> {
     let mut settings = optional(folder, "tokenizer_config.json")?;
     if settings.get("added_tokens_decoder").is_none() {
@@ -236,16 +198,23 @@ fn settings(folder: &Path) -> Result<Value> {
 fn listed_tokens(folder: &Path, settings: &Value) -> Result<BTreeMap<u64, Value>> {
     let broken = |name: &str, what: &str| ModelError::malformed(folder.join(name), what.to_owned());
     if let Some(decoder) = settings.get("added_tokens_decoder").filter(|v| !v.is_null()) {
-        let wrong = || broken("tokenizer_config.json", "`added_tokens_decoder` is no map of ids to tokens");
+        let wrong = || {
+            broken("tokenizer_config.json", "`added_tokens_decoder` is not a map of ids to tokens")
+        };
         let each = |(id, token): (&String, &Value)| {
             let id = id.parse().map_err(|_| wrong())?;
-            if token.get("content").and_then(Value::as_str).is_none() { Err(wrong()) } else { Ok((id, token.clone())) }
+            if token.get("content").and_then(Value::as_str).is_none() {
+                Err(wrong())
+            } else {
+                Ok((id, token.clone()))
+            }
         };
         return decoder.as_object().ok_or_else(wrong)?.iter().map(each).collect();
     }
     let older = optional(folder, "added_tokens.json")?;
-    let named: BTreeSet<String> = NAMED.iter().filter_map(|key| token_text(settings, key)).collect();
-    let wrong = || broken("added_tokens.json", "is no map of tokens to ids");
+    let named: BTreeSet<String> =
+        NAMED.iter().filter_map(|key| token_text(settings, key)).collect();
+    let wrong = || broken("added_tokens.json", "is not a map of tokens to ids");
     let each = |(token, id): (&String, &Value)| {
         let special = named.contains(token);
         Ok((id.as_u64().ok_or_else(wrong)?, json!({"content": token, "special": special})))
@@ -261,12 +230,18 @@ fn template_of(folder: &Path, settings: &Value) -> Result<(String, PathBuf)> {
     }
     let file = folder.join("tokenizer_config.json");
     match settings.get("chat_template") {
-        Some(Value::String(template)) if !template.trim().is_empty() => Ok((template.clone(), file)),
+        Some(Value::String(template)) if !template.trim().is_empty() => {
+            Ok((template.clone(), file))
+        }
         Some(Value::Array(named)) => {
-            let default = named.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
+            let default =
+                named.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
             let template = default.and_then(|t| t.get("template")?.as_str());
             let none = || {
-                ModelError::malformed(&file, "none of its chat templates is named `default`: name the one to use so")
+                ModelError::malformed(
+                    &file,
+                    "none of its chat templates is named `default`: name the one to use so",
+                )
             };
             Ok((template.ok_or_else(none)?.to_owned(), file))
         }
@@ -301,5 +276,6 @@ fn optional(folder: &Path, name: &str) -> Result<Value> {
 
 fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(ModelError::read(path))?;
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| ModelError::malformed(path, e.to_string()))
+    serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|e| ModelError::malformed(path, e.to_string()))
 }

@@ -1,7 +1,9 @@
-//! Text to tokens and back: the model's own tokenizer and its own chat template, never a guessed format.
+//! Text to tokens and back: the model's own tokenizer and its own chat template, never a guessed
+//! format.
 //!
-//! [`ChatFiles`] reads what determines tokens; `template` renders; `turn` finds where the answer begins; `encode` makes
-//! ids; `vocabulary` says what each id stands for; `reasoning` and [`Reader`] tell reasoning from the answer.
+//! [`ChatFiles`] reads what determines tokens; `template` renders; `turn` finds where the answer
+//! begins; `encode` makes ids; `vocabulary` says what each id stands for; `reasoning` and
+//! [`Reader`] tell reasoning from the answer.
 
 mod encode;
 mod files;
@@ -14,7 +16,7 @@ mod vocabulary;
 
 pub use encode::{Answered, Seam};
 pub use files::{ChatFiles, id_of};
-pub use reply::{Answer, Bounds, Part, Reader};
+pub use reply::{Bounds, Reader, Reply, ReplyPart};
 pub use template::Turn;
 pub use turn::OpenedReasoning;
 pub use vocabulary::TokenBytes;
@@ -40,11 +42,13 @@ pub struct Chat {
     opened: OpenedReasoning,
     /// What the template itself writes to open an answer that is to be generated.
     own: String,
-    /// What a reply to it begins with before its text: a space that the template writes there, or a space marker.
+    /// What a reply to it begins with before its text: a space that the template writes there, or a
+    /// space marker.
     before_text: String,
 }
 
-/// What the check on opening says, as a person would: with and without a system message, over one line and several.
+/// What the check on opening says, as a person would: with and without a system message, over one
+/// line and several.
 const CHECKED: [(Option<&str>, &str, &str); 4] = [
     (None, "List the files here.", "ls -l"),
     (Some("Answer with one command."), "How large is this folder?", "du -sh ."),
@@ -53,7 +57,8 @@ const CHECKED: [(Option<&str>, &str, &str); 4] = [
 ];
 
 impl Chat {
-    /// Reads tokenizer and template of a model folder, and checks that a conversation in two pieces is the whole.
+    /// Reads tokenizer and template of a model folder, and checks that a conversation in two pieces
+    /// is the whole.
     ///
     /// # Errors
     /// As [`ChatFiles::read`] and [`Self::of`].
@@ -63,7 +68,8 @@ impl Chat {
         Ok(chat)
     }
 
-    /// Says once, about the model at `place`, where a conversation in two pieces is not the whole, if it is not.
+    /// Says once, about the model at `place`, where a conversation in two pieces is not the whole,
+    /// if it is not.
     pub fn explain_seams(&self, place: &Path) {
         let Some(seam) = self.check() else { return };
         tracing::warn!(
@@ -86,11 +92,13 @@ impl Chat {
             other => other,
         };
         if let Some(why) = vocabulary::loses_text(&files.tokenizer) {
-            let reason =
-                format!("this tokenizer cannot be used: {why}. Byte-level BPE, SentencePiece's BPE and Unigram can");
+            let reason = format!(
+                "this tokenizer cannot be used: {why}. Byte-level BPE, SentencePiece's BPE and Unigram can"
+            );
             return Err(ModelError::malformed(&files.tokenizer_file, reason));
         }
-        let encoder = Encoder::new(&files.tokenizer, files.splits_special_tokens()).map_err(named)?;
+        let encoder =
+            Encoder::new(&files.tokenizer, files.splits_special_tokens()).map_err(named)?;
         let template = Template::new(&files.template, &files.template_file, files.special())?;
         let tokens = vocabulary::token_bytes(encoder.tokenizer(), &files.tokenizer);
         let reasoning = Reasoning::of(&files.template, &files.tokenizer, &tokens);
@@ -98,7 +106,8 @@ impl Chat {
         let ends = files.ends();
         let eos = eos.or(ends.first().copied());
         let (opened, own, before_text) = (OpenedReasoning::default(), String::new(), String::new());
-        let mut chat = Self { encoder, template, tokens, ends, eos, reasoning, opened, own, before_text };
+        let mut chat =
+            Self { encoder, template, tokens, ends, eos, reasoning, opened, own, before_text };
         chat.look_at_openings();
         Ok(chat)
     }
@@ -107,16 +116,24 @@ impl Chat {
     fn look_at_openings(&mut self) {
         let turns = [Turn::user("x")];
         self.own = turn::own_tail(&self.template, &turns).unwrap_or_default();
-        let (Ok(prompt), Ok(answered)) = (self.conversation(&turns), self.answer_to(&turns, "x")) else { return };
+        let (Ok(prompt), Ok(answered)) = (self.conversation(&turns), self.answer_to(&turns, "x"))
+        else {
+            return;
+        };
         let reply = answered.sequence.ids.get(prompt.ids.len()..).unwrap_or_default();
         let (_, reply) = reply.split_last().unwrap_or((&0, &[]));
-        // Behind the last control token: what stands before it (a channel's name) is read as a header.
-        let control = reply.iter().rposition(|id| self.token(*id) == &TokenBytes::Special).map_or(0, |at| at + 1);
+        // Behind the last control token: what stands before it (a channel's name) is read as a
+        // header.
+        let control = reply
+            .iter()
+            .rposition(|id| self.token(*id) == &TokenBytes::Special)
+            .map_or(0, |at| at + 1);
         let text = self.decode(reply.get(control..).unwrap_or_default());
         self.before_text = text.strip_suffix('x').unwrap_or_default().to_owned();
     }
 
-    /// What is to become of reasoning that the generation prompt opens, where a given answer is scored.
+    /// What is to become of reasoning that the generation prompt opens, where a given answer is
+    /// scored.
     pub fn set_opened_reasoning(&mut self, opened: OpenedReasoning) {
         self.opened = opened;
     }
@@ -137,7 +154,8 @@ impl Chat {
         self.encoder.continuing_ids(text)
     }
 
-    /// A prompt up to where its answer begins, or with its answer if it is given: see [`Self::answered`].
+    /// A prompt up to where its answer begins, or with its answer if it is given: see
+    /// [`Self::answered`].
     ///
     /// # Errors
     /// A template that refuses the conversation, or a tokenizer that fails.
@@ -150,18 +168,25 @@ impl Chat {
 
     /// A prompt with its answer.
     ///
-    /// The ids begin with exactly those that generation is given. What the template writes to open the answer (a
-    /// channel, an empty think block) follows and counts as prompt; the answer is what the model has to emit after that,
-    /// its end of turn included.
+    /// The ids begin with exactly those that generation is given. What the template writes to open
+    /// the answer (a channel, an empty think block) follows and counts as prompt; the answer is
+    /// what the model has to emit after that, its end of turn included.
     ///
     /// # Errors
-    /// A template that refuses the conversation, or whose text with an answer does not extend its generation prompt.
+    /// A template that refuses the conversation, or whose text with an answer does not extend its
+    /// generation prompt.
     pub fn answered(&self, prompt: &Prompt, answer: &str) -> Result<Answered> {
         self.answer_to(&turns(prompt), answer)
     }
 
     fn answer_to(&self, turns: &[Turn], answer: &str) -> Result<Answered> {
-        let text = AnsweredText::render(&self.template, turns, answer, self.reasoning.think(), self.opened)?;
+        let text = AnsweredText::render(
+            &self.template,
+            turns,
+            answer,
+            self.reasoning.think(),
+            self.opened,
+        )?;
         self.encoder.answered(text, &self.tokens, &self.ends, self.eos)
     }
 
@@ -177,18 +202,21 @@ impl Chat {
     /// The first of a few conversations whose ids in use are not those of the whole text.
     fn check(&self) -> Option<Seam> {
         CHECKED.into_iter().find_map(|(system, user, answer)| {
-            let turns: Vec<Turn> = system.map(Turn::system).into_iter().chain([Turn::user(user)]).collect();
+            let turns: Vec<Turn> =
+                system.map(Turn::system).into_iter().chain([Turn::user(user)]).collect();
             self.answer_to(&turns, answer).ok()?.seam
         })
     }
 
-    /// Text of ids, special tokens left out; what is no whole character becomes U+FFFD.
+    /// Text of ids, special tokens left out; what is not a whole character becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| vocabulary::spelled(&self.tokens, *id)).copied().collect();
+        let bytes: Vec<u8> =
+            ids.iter().flat_map(|id| vocabulary::spelled(&self.tokens, *id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Text of an answer's ids, without what stands before an answer's text (a space that its first token spells, say).
+    /// Text of an answer's ids, without what stands before an answer's text (a space that its first
+    /// token spells, say).
     pub fn answer_text(&self, ids: &[u32]) -> String {
         let text = self.decode(ids);
         text.strip_prefix(self.before_text.as_str()).map(str::to_owned).unwrap_or(text)
@@ -201,7 +229,12 @@ impl Chat {
 
     /// Reads whatever comes, at most `bound` tokens, as one text.
     pub fn plain_reader(&self, bound: usize) -> Reader<'_> {
-        Reader::new(&Reasoning::None, (&self.tokens, &self.ends), (&[], ""), Bounds { answer: bound, reasoning: 0 })
+        Reader::new(
+            &Reasoning::None,
+            (&self.tokens, &self.ends),
+            (&[], ""),
+            Bounds { answer: bound, reasoning: 0 },
+        )
     }
 
     /// Whether the model may write reasoning before its answer.

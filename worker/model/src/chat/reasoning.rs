@@ -50,14 +50,17 @@ impl Reasoning {
             (bytes.get(id as usize) == Some(&TokenBytes::Special)).then_some(id)
         };
         let channels = || {
-            let [start, channel, message, end] = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"].map(control);
+            let [start, channel, message, end] =
+                ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"].map(control);
             Some(Channels { start: start?, channel: channel?, message: message?, end: end? })
         };
         if let Some(channels) = channels().filter(|_| template.contains("<|channel|>")) {
             return Self::Channels(channels);
         }
         let written = |tags: &&Think| template.contains(tags.open) || template.contains(tags.close);
-        let known = |tags: &&Think| id_of(tokenizer, tags.open).is_some() && id_of(tokenizer, tags.close).is_some();
+        let known = |tags: &&Think| {
+            id_of(tokenizer, tags.open).is_some() && id_of(tokenizer, tags.close).is_some()
+        };
         let found = TAGS.iter().find(written).or_else(|| TAGS.iter().find(known));
         found.map_or(Self::None, |tags| Self::Think(*tags))
     }
@@ -80,8 +83,8 @@ impl Think {
         }
     }
 
-    /// What closes reasoning that is open at the end of `text`, without a word: `<think>`, an empty line, `</think>`, an
-    /// empty line, as Qwen3's template writes it. Empty where none is open.
+    /// What closes reasoning that is open at the end of `text`, without a word: `<think>`, an empty
+    /// line, `</think>`, an empty line, as Qwen3's template writes it. Empty where none is open.
     pub fn closing(&self, text: &str) -> String {
         let Some((_, inside)) = text.rsplit_once(self.open).filter(|_| self.is_open(text)) else {
             return String::new();

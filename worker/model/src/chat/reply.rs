@@ -1,7 +1,7 @@
 //! What a model writes, token by token: reasoning first where it reasons, then the answer.
 //!
-//! Only the final channel is the answer (gpt-oss), or what follows the closed think block (Qwen3, R1). Reasoning is kept
-//! apart, and one that never ends is no answer.
+//! Only the final channel is the answer (gpt-oss), or what follows the closed think block (Qwen3,
+//! R1). Reasoning is kept apart, and one that never ends is not an answer.
 
 use super::reasoning::{Channels, Reasoning, Think};
 use super::vocabulary::{TokenBytes, spelled};
@@ -9,7 +9,7 @@ use uspx_domain::SkipReason;
 
 /// What a token belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ReplyPart {
     /// The answer.
     Answer,
     /// Reasoning, or a header between the two.
@@ -20,7 +20,7 @@ pub enum Part {
 
 /// What a model wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct Reply {
     /// The answer's tokens, the end of the turn left out.
     pub ids: Vec<u32>,
     /// Whether the model ended it (otherwise it met its bound).
@@ -31,7 +31,7 @@ pub struct Answer {
     pub unfinished: bool,
 }
 
-impl Answer {
+impl Reply {
     /// Why there is no answer, where it never began.
     pub fn skip_reason(&self) -> Option<SkipReason> {
         self.unfinished.then_some(SkipReason::Unfinished { tokens: self.reasoning.len() as u32 })
@@ -68,7 +68,7 @@ pub struct Reader<'a> {
     ends: &'a [u32],
     state: State,
     bounds: Bounds,
-    answer: Answer,
+    answer: Reply,
     done: bool,
 }
 
@@ -105,27 +105,30 @@ impl<'a> Reader<'a> {
             Reasoning::Think(think) => State::Maybe(*think, Vec::new()),
             Reasoning::Channels(channels) => opened(*channels, prompt, tokens),
         };
-        let answer = Answer { unfinished: !matches!(state, State::Answer | State::Final(_)), ..Answer::default() };
+        let answer = Reply {
+            unfinished: !matches!(state, State::Answer | State::Final(_)),
+            ..Reply::default()
+        };
         Self { tokens, ends, state, bounds, answer, done: bounds.answer == 0 }
     }
 
     /// Takes the next token.
-    pub fn take(&mut self, id: u32) -> Part {
+    pub fn take(&mut self, id: u32) -> ReplyPart {
         if self.done {
-            return Part::End;
+            return ReplyPart::End;
         }
-        let part = if self.ends.contains(&id) { Part::End } else { self.step(id) };
+        let part = if self.ends.contains(&id) { ReplyPart::End } else { self.step(id) };
         match part {
-            Part::Answer => {
+            ReplyPart::Answer => {
                 self.answer.ids.push(id);
                 self.answer.unfinished = false;
                 self.done = self.answer.ids.len() >= self.bounds.answer;
             }
-            Part::Reasoning => {
+            ReplyPart::Reasoning => {
                 self.answer.reasoning.push(id);
                 self.done = self.answer.reasoning.len() >= self.bounds.reasoning;
             }
-            Part::End => {
+            ReplyPart::End => {
                 self.done = true;
                 self.settle();
                 self.answer.ended = !self.answer.unfinished;
@@ -140,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What was read.
-    pub fn finish(mut self) -> Answer {
+    pub fn finish(mut self) -> Reply {
         self.settle();
         self.answer
     }
@@ -154,11 +157,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn step(&mut self, id: u32) -> Part {
+    fn step(&mut self, id: u32) -> ReplyPart {
         let bytes = spelled(self.tokens, id);
         let state = std::mem::replace(&mut self.state, State::Answer);
         let (state, part) = match state {
-            State::Answer => (State::Answer, Part::Answer),
+            State::Answer => (State::Answer, ReplyPart::Answer),
             State::Maybe(think, mut seen) => {
                 seen.extend(bytes);
                 return self.maybe(think, seen);
@@ -168,55 +171,71 @@ impl<'a> Reader<'a> {
                 let closed = seen.windows(think.close.len()).any(|w| w == think.close.as_bytes());
                 let keep = seen.len().saturating_sub(think.close.len());
                 seen.drain(..keep);
-                (if closed { State::Behind } else { State::Within(think, seen) }, Part::Reasoning)
+                (
+                    if closed { State::Behind } else { State::Within(think, seen) },
+                    ReplyPart::Reasoning,
+                )
             }
-            State::Behind if bytes.iter().all(u8::is_ascii_whitespace) => (State::Behind, Part::Reasoning),
-            State::Behind => (State::Answer, Part::Answer),
+            State::Behind if bytes.iter().all(u8::is_ascii_whitespace) => {
+                (State::Behind, ReplyPart::Reasoning)
+            }
+            State::Behind => (State::Answer, ReplyPart::Answer),
             State::Header(channels, name) => header(channels, name, id, bytes),
-            State::Aside(channels) if id == channels.end => (State::Header(channels, None), Part::Reasoning),
-            State::Aside(channels) if id == channels.start => (State::Header(channels, None), Part::Reasoning),
-            State::Aside(channels) => (State::Aside(channels), Part::Reasoning),
-            State::Final(channels) if [channels.end, channels.start].contains(&id) => (State::Answer, Part::End),
-            State::Final(channels) => (State::Final(channels), Part::Answer),
+            State::Aside(channels) if id == channels.end => {
+                (State::Header(channels, None), ReplyPart::Reasoning)
+            }
+            State::Aside(channels) if id == channels.start => {
+                (State::Header(channels, None), ReplyPart::Reasoning)
+            }
+            State::Aside(channels) => (State::Aside(channels), ReplyPart::Reasoning),
+            State::Final(channels) if [channels.end, channels.start].contains(&id) => {
+                (State::Answer, ReplyPart::End)
+            }
+            State::Final(channels) => (State::Final(channels), ReplyPart::Answer),
         };
         self.state = state;
         part
     }
 
     /// Before anything but space was written.
-    fn maybe(&mut self, think: Think, seen: Vec<u8>) -> Part {
+    fn maybe(&mut self, think: Think, seen: Vec<u8>) -> ReplyPart {
         let begun = seen.trim_ascii_start();
         let open = think.open.as_bytes();
         if begun.starts_with(open) {
             self.state = State::Within(think, begun.get(open.len()..).unwrap_or_default().to_vec());
-            return Part::Reasoning;
+            return ReplyPart::Reasoning;
         }
         if open.starts_with(begun) {
             self.state = State::Maybe(think, seen);
-            return Part::Reasoning;
+            return ReplyPart::Reasoning;
         }
         self.state = State::Maybe(think, seen);
         self.settle();
-        Part::Answer
+        ReplyPart::Answer
     }
 }
 
-fn header(channels: Channels, name: Option<Vec<u8>>, id: u32, bytes: &[u8]) -> (State, Part) {
+fn header(channels: Channels, name: Option<Vec<u8>>, id: u32, bytes: &[u8]) -> (State, ReplyPart) {
     if id == channels.message {
         // A message without a channel is the answer, as in models tuned without reasoning.
         let last = name.is_none_or(|name| name.trim_ascii().starts_with(b"final"));
-        return (if last { State::Final(channels) } else { State::Aside(channels) }, Part::Reasoning);
+        return (
+            if last { State::Final(channels) } else { State::Aside(channels) },
+            ReplyPart::Reasoning,
+        );
     }
     if id == channels.channel {
-        return (State::Header(channels, Some(Vec::new())), Part::Reasoning);
+        return (State::Header(channels, Some(Vec::new())), ReplyPart::Reasoning);
     }
     let name = name.map(|name| [&name, bytes].concat());
-    (State::Header(channels, name), Part::Reasoning)
+    (State::Header(channels, name), ReplyPart::Reasoning)
 }
 
 /// The state that the generation prompt leaves a model with channels in.
 fn opened(channels: Channels, prompt: &[u32], tokens: &[TokenBytes]) -> State {
-    let Some(start) = prompt.iter().rposition(|id| *id == channels.start) else { return State::Answer };
+    let Some(start) = prompt.iter().rposition(|id| *id == channels.start) else {
+        return State::Answer;
+    };
     let mut state = State::Header(channels, None);
     for id in prompt.iter().skip(start + 1) {
         if let State::Header(channels, name) = state {
@@ -227,88 +246,4 @@ fn opened(channels: Channels, prompt: &[u32], tokens: &[TokenBytes]) -> State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Token n spells the n-th text; those that begin with `<|` are control tokens.
-    const TEXTS: [&str; 14] = [
-        "<|start|>",
-        "<|channel|>",
-        "<|message|>",
-        "<|end|>",
-        "<|return|>",
-        "assistant",
-        "analysis",
-        "final",
-        "hm",
-        "ls",
-        "\n\n",
-        "<think>",
-        "</thi",
-        "nk>",
-    ];
-
-    fn tokens() -> Vec<TokenBytes> {
-        let each =
-            |t: &&str| if t.starts_with("<|") { TokenBytes::Special } else { TokenBytes::Text(t.as_bytes().to_vec()) };
-        TEXTS.iter().map(each).collect()
-    }
-
-    fn ids(texts: &[&str]) -> Vec<u32> {
-        texts.iter().map(|t| TEXTS.iter().position(|x| x == t).unwrap() as u32).collect()
-    }
-
-    fn read(reasoning: &Reasoning, prompt: &[&str], reply: &[&str], bounds: Bounds) -> (String, Answer) {
-        let (tokens, own) = (tokens(), prompt.concat());
-        let mut reader = Reader::new(reasoning, (&tokens, &[4]), (&ids(prompt), &own), bounds);
-        for id in ids(reply) {
-            reader.take(id);
-        }
-        let answer = reader.finish();
-        (answer.ids.iter().map(|id| TEXTS[*id as usize]).collect(), answer)
-    }
-
-    const CHANNELS: Reasoning = Reasoning::Channels(Channels { start: 0, channel: 1, message: 2, end: 3 });
-    const THINK: Reasoning = Reasoning::Think(Think { open: "<think>", close: "</think>" });
-
-    #[test]
-    fn only_the_final_channel_is_the_answer() {
-        let bounds = Bounds { answer: 9, reasoning: 20 };
-        let aside = ["<|channel|>", "analysis", "<|message|>", "hm", "final", "<|end|>"];
-        let last = ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "ls", "hm", "<|return|>"];
-        let prompt = ["<|start|>", "assistant"];
-        let (text, answer) = read(&CHANNELS, &prompt, &[&aside[..], &last].concat(), bounds);
-        assert_eq!((text.as_str(), answer.ended, answer.unfinished, answer.reasoning.len()), ("lshm", true, false, 11));
-        // A prompt that opens the final channel itself.
-        let opened = ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>"];
-        let (text, answer) = read(&CHANNELS, &opened, &["ls", "<|return|>"], bounds);
-        assert_eq!((text.as_str(), answer.ended, answer.reasoning.len()), ("ls", true, 0));
-        // Cut off within the analysis, or ended there: no answer.
-        for cut in [&aside[..4], &[&aside[..4], &["<|return|>"]].concat()] {
-            let (text, answer) = read(&CHANNELS, &prompt, cut, bounds);
-            assert!(text.is_empty() && answer.unfinished && !answer.ended);
-        }
-        let short = Bounds { answer: 9, reasoning: 5 };
-        let (text, answer) = read(&CHANNELS, &prompt, &[&aside[..], &last].concat(), short);
-        assert!(text.is_empty() && answer.unfinished && answer.reasoning.len() == 5);
-        let (text, answer) = read(&CHANNELS, &opened, &["ls", "hm", "ls"], Bounds { answer: 2, reasoning: 0 });
-        assert_eq!((text.as_str(), answer.ended, answer.unfinished), ("lshm", false, false));
-    }
-
-    #[test]
-    fn what_follows_the_think_block_is_the_answer() {
-        let bounds = Bounds { answer: 9, reasoning: 20 };
-        for (prompt, reply, want, thought) in [
-            (&["<think>"][..], &["hm", "</thi", "nk>", "\n\n", "ls", "\n\n", "<|return|>"][..], "ls\n\n", 4),
-            (&[], &["<think>", "hm", "</thi", "nk>", "\n\n", "ls", "<|return|>"], "ls", 5),
-            (&[], &["ls", "hm", "<|return|>"], "lshm", 0),
-            (&[], &["\n\n", "ls", "<|return|>"], "\n\nls", 0),
-            (&["<think>", "\n\n", "</thi", "nk>", "\n\n"], &["ls", "<think>", "<|return|>"], "ls<think>", 0),
-        ] {
-            let (text, answer) = read(&THINK, prompt, reply, bounds);
-            assert_eq!((text.as_str(), answer.ended, answer.reasoning.len()), (want, true, thought), "{reply:?}");
-        }
-        let (text, answer) = read(&THINK, &["<think>"], &["hm", "hm"], bounds);
-        assert!(text.is_empty() && answer.unfinished && !answer.ended);
-    }
-}
+mod tests;

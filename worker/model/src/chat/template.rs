@@ -1,6 +1,8 @@
-//! A chat template, rendered as transformers renders it: the same environment, the same extensions, the same functions.
+//! A chat template, rendered as transformers renders it: the same environment, the same extensions,
+//! the same functions.
 //!
-//! The date is the one exception: a probe must give the same tokens tomorrow, so `strftime_now` knows one day only.
+//! The date is the one exception: a probe must give the same tokens tomorrow, so `strftime_now`
+//! knows one day only.
 
 use super::tojson;
 use crate::{ModelError, Result};
@@ -61,9 +63,9 @@ impl Template {
     /// Parses the text of a template. Messages about it name `file`.
     pub fn new(source: &str, file: &Path, special: BTreeMap<String, String>) -> Result<Self> {
         let mut environment = environment();
-        environment
-            .add_template_owned("chat", without_generation_tags(source))
-            .map_err(|e| ModelError::malformed(file, format!("the chat template does not parse: {}", short(&e))))?;
+        environment.add_template_owned("chat", without_generation_tags(source)).map_err(|e| {
+            ModelError::malformed(file, format!("the chat template does not parse: {}", short(&e)))
+        })?;
         Ok(Self { environment, source: source.to_owned(), file: file.to_owned(), special })
     }
 
@@ -113,8 +115,8 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// Training templates mark what the model says by `{% generation %}`; it changes nothing of the text. A scope it is, as in
-/// transformers, and the tags keep their whitespace control.
+/// Training templates mark what the model says by `{% generation %}`; it changes nothing of the
+/// text. A scope it is, as in transformers, and the tags keep their whitespace control.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -136,7 +138,11 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 /// `None`, `True` and `False` are spelled as Python spells them.
-fn print_as_python(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> std::result::Result<(), Error> {
+fn print_as_python(
+    out: &mut Output<'_>,
+    state: &State<'_, '_>,
+    value: &Value,
+) -> std::result::Result<(), Error> {
     let word = match value.kind() {
         ValueKind::None => "None",
         ValueKind::Bool if value.is_true() => "True",
@@ -153,10 +159,14 @@ fn raise_exception(message: String) -> std::result::Result<String, Error> {
 fn strftime_now(format: &str) -> std::result::Result<String, Error> {
     let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
     if items.contains(&Item::Error) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "strftime_now is given a format that is none"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "strftime_now is given a format that is none",
+        ));
     }
     let (year, month, day) = TODAY;
-    let now = chrono::NaiveDate::from_ymd_opt(year, month, day).and_then(|d| d.and_hms_opt(0, 0, 0));
+    let now =
+        chrono::NaiveDate::from_ymd_opt(year, month, day).and_then(|d| d.and_hms_opt(0, 0, 0));
     now.map(|now| now.and_utc().format_with_items(items.into_iter()).to_string())
         .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the fixed date is none"))
 }
@@ -171,7 +181,8 @@ mod tests {
         Template::new(source, Path::new("chat_template.jinja"), special)?.render(&turns, true)
     }
 
-    /// Right sides are what transformers 5.17's `render_jinja_template` gives (the date's is Python's).
+    /// Right sides are what transformers 5.17's `render_jinja_template` gives (the date's is
+    /// Python's).
     #[test]
     fn what_transformers_renders() {
         for (source, want) in [
@@ -181,7 +192,10 @@ mod tests {
                 "SU <&> \u{fc}A",
             ),
             ("a \n{%- generation -%}  b{%- endgeneration %} c", "ab c"),
-            ("{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "system"),
+            (
+                "{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
+                "system",
+            ),
             (
                 "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }},{% endfor %}",
                 "system,assistant,",
@@ -192,7 +206,10 @@ mod tests {
                 "{{ {'b': [1, 2.5], 'a': none} | tojson(indent=2, sort_keys=true) }}",
                 "{\n  \"a\": null,\n  \"b\": [\n    1,\n    2.5\n  ]\n}",
             ),
-            ("{{ {'b': [1, true], 'a': {}} | tojson(separators=(',', ':')) }}", "{\"b\":[1,true],\"a\":{}}"),
+            (
+                "{{ {'b': [1, true], 'a': {}} | tojson(separators=(',', ':')) }}",
+                "{\"b\":[1,true],\"a\":{}}",
+            ),
             ("{{ strftime_now('%d %b %Y, %A %H:%M') }}", "05 Aug 2025, Tuesday 00:00"),
             ("{{ true }} {{ none }} {{ 1.0 }} {{ '%' }}", "True None 1.0 %"),
             (
@@ -211,9 +228,15 @@ mod tests {
     #[test]
     fn an_error_names_the_file_and_quotes_no_message() {
         let broken = render("{% for %}").unwrap_err().to_string();
-        assert!(broken.contains("chat_template.jinja") && broken.contains("does not parse"), "{broken}");
+        assert!(
+            broken.contains("chat_template.jinja") && broken.contains("does not parse"),
+            "{broken}"
+        );
         let refused = render("\n{{ raise_exception('no system role') }}").unwrap_err().to_string();
-        assert!(refused.contains("chat_template.jinja") && refused.contains("no system role"), "{refused}");
+        assert!(
+            refused.contains("chat_template.jinja") && refused.contains("no system role"),
+            "{refused}"
+        );
         assert!(refused.contains("line 2"), "{refused}");
         assert!(render("{{ strftime_now('%Q') }}").is_err());
     }

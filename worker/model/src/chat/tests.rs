@@ -1,16 +1,22 @@
 //! What the folder's files mean together, on the shipped models and on changed copies of them.
 
+mod folders;
+
 use super::*;
 use serde_json::{Value, json};
 
 fn nano(which: &str) -> Chat {
-    Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)).unwrap()
+    Chat::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which))
+        .unwrap()
 }
 
 /// From the text of a tokenizer.json, a template and tokenizer_config.json.
 fn chat_of(tokenizer: &str, template: &str, settings: &Value) -> Chat {
     let (tokenizer, file) = (serde_json::from_str(tokenizer).unwrap(), Path::new("tokenizer.json"));
-    Chat::of(&ChatFiles::of_parts(tokenizer, template, settings.clone(), Value::Null, file).unwrap()).unwrap()
+    Chat::of(
+        &ChatFiles::of_parts(tokenizer, template, settings.clone(), Value::Null, file).unwrap(),
+    )
+    .unwrap()
 }
 
 fn prompt(text: &str) -> Prompt {
@@ -72,7 +78,8 @@ fn a_folder_without_a_template_is_refused_with_a_remedy() {
 fn changed(which: &str, change: impl Fn(&Path)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which);
-    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"] {
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"]
+    {
         std::fs::copy(shipped.join(name), dir.path().join(name)).unwrap();
     }
     change(dir.path());
@@ -89,7 +96,10 @@ fn edit(folder: &Path, name: &str, change: impl Fn(&mut Value)) {
 fn answered(chat: &Chat, user: &str, answer: &str) -> Answered {
     let found = chat.answered(&prompt(user), answer).unwrap();
     let open = chat.sequence(&prompt(user), None).unwrap();
-    assert!(found.sequence.ids.starts_with(&open.ids), "a conversation begins with what generation is given");
+    assert!(
+        found.sequence.ids.starts_with(&open.ids),
+        "a conversation begins with what generation is given"
+    );
     found
 }
 
@@ -97,7 +107,8 @@ fn response(answered: &Answered) -> &[u32] {
     &answered.sequence.ids[answered.sequence.response_start..]
 }
 
-/// Templates that open a channel or an empty think block only with the answer: "a" stands in "channel", "hi" in "think".
+/// Templates that open a channel or an empty think block only with the answer: "a" stands in
+/// "channel", "hi" in "think".
 #[test]
 fn an_answer_is_never_found_in_what_opens_its_turn() {
     let channel = "{%- for m in messages -%}{{ '<|start|>' + m['role'] + ('<|channel|>final' if m['role']=='assistant' else '') + \
@@ -107,15 +118,22 @@ fn an_answer_is_never_found_in_what_opens_its_turn() {
         {%- if m['role'] == 'assistant' -%}{{ '<think>\\n\\n</think>\\n\\n' + m['content'] + '<|return|>' }}\
         {%- else -%}{{ m['content'] + '<|end|>' }}{%- endif -%}{%- endfor -%}\
         {%- if add_generation_prompt -%}{{ '<|start|>assistant<|message|>' }}{%- endif -%}";
-    for (template, opening) in [(channel, "<|channel|>final<|message|>"), (think, "<think>\n\n</think>\n\n")] {
-        let folder = changed("teacher", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+    for (template, opening) in
+        [(channel, "<|channel|>final<|message|>"), (think, "<think>\n\n</think>\n\n")]
+    {
+        let folder = changed("teacher", |folder| {
+            std::fs::write(folder.join("chat_template.jinja"), template).unwrap()
+        });
         let chat = Chat::open(folder.path()).unwrap();
         for answer in ["a", "hi", "final", "think", "channel", "message", "return", "x a x"] {
             let found = answered(&chat, "Say it", answer);
             let wanted = chat.encode(&format!("{answer}<|return|>")).unwrap();
             assert_eq!(response(&found), wanted, "{answer}");
             let open = chat.sequence(&prompt("Say it"), None).unwrap().ids.len();
-            assert_eq!(found.sequence.ids[open..found.sequence.response_start], chat.encode(opening).unwrap());
+            assert_eq!(
+                found.sequence.ids[open..found.sequence.response_start],
+                chat.encode(opening).unwrap()
+            );
         }
     }
 }
@@ -125,9 +143,11 @@ fn reasoning_that_the_generation_prompt_opens_is_closed_empty() {
     let template = "{%- for m in messages -%}{{ '<|start|>' + m.role + '<|message|>' + m.content.split('</think>')[-1] + \
         ('<|return|>' if m.role == 'assistant' else '<|end|>') }}{%- endfor -%}\
         {%- if add_generation_prompt -%}{{ '<|start|>assistant<|message|><think>\\n' }}{%- endif -%}";
-    let folder = changed("teacher", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+    let folder = changed("teacher", |folder| {
+        std::fs::write(folder.join("chat_template.jinja"), template).unwrap()
+    });
     let mut chat = Chat::open(folder.path()).unwrap();
-    // Words of the person are no structure.
+    // Words of the person are not structure.
     for user in ["List files", "What does <think> mean?", "</think>"] {
         let open = chat.sequence(&prompt(user), None).unwrap().ids;
         let closed = answered(&chat, user, "ls");
@@ -140,15 +160,23 @@ fn reasoning_that_the_generation_prompt_opens_is_closed_empty() {
     assert!(chat.reasons());
 }
 
-/// A SentencePiece-like BPE as Llama 2's and Mixtral's: a space marker before a text, bytes for what is unknown.
+/// A SentencePiece-like BPE as Llama 2's and Mixtral's: a space marker before a text, bytes for
+/// what is unknown.
 fn sentencepiece(metaspace: bool) -> Value {
     let mut vocab: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
     vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
     vocab.extend("\u{2581}etaoinsrhldcumfpgwyINST[]/-\u{fc}\u{df}".chars().map(String::from));
-    let merges =
-        [("l", "s"), ("\u{2581}", "ls"), ("f", "\u{fc}"), ("f\u{fc}", "r"), ("\u{2581}", "f\u{fc}r"), ("I", "N")];
+    let merges = [
+        ("l", "s"),
+        ("\u{2581}", "ls"),
+        ("f", "\u{fc}"),
+        ("f\u{fc}", "r"),
+        ("\u{2581}", "f\u{fc}r"),
+        ("I", "N"),
+    ];
     vocab.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
-    let vocab: serde_json::Map<String, Value> = vocab.into_iter().zip(0..).map(|(t, id)| (t, json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> =
+        vocab.into_iter().zip(0..).map(|(t, id)| (t, json!(id))).collect();
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
     let prepend = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"}, spaces]});
     let special = |(id, t): (u32, &str)| json!({"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
@@ -189,7 +217,10 @@ fn no_space_marker_is_gained_at_the_seam() {
             let shared = pieces[0].starts_with(' ');
             assert_eq!(
                 (ids.len() - 1, found.lead.as_slice()),
-                (pieces.iter().filter(|p| !p.is_empty()).count(), if shared { &b" "[..] } else { b"" })
+                (
+                    pieces.iter().filter(|p| !p.is_empty()).count(),
+                    if shared { &b" "[..] } else { b"" }
+                )
             );
         }
         assert_eq!(chat.encode_continuing("ls").unwrap().len(), 1);
@@ -198,117 +229,20 @@ fn no_space_marker_is_gained_at_the_seam() {
 }
 
 #[test]
-fn truncation_and_padding_of_whoever_saved_the_tokenizer_are_off() {
-    let whole = nano("student").sequence(&prompt(&"list ".repeat(40)), Some("ls")).unwrap();
-    for (key, value) in [
-        ("truncation", json!({"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0})),
-        (
-            "padding",
-            json!({"strategy": {"Fixed": 512}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}),
-        ),
-    ] {
-        let folder = changed("student", |folder| edit(folder, "tokenizer.json", |t| t[key] = value.clone()));
-        assert_eq!(
-            Chat::open(folder.path()).unwrap().sequence(&prompt(&"list ".repeat(40)), Some("ls")).unwrap(),
-            whole
-        );
-    }
-}
-
-/// Moves the turn markers from tokenizer.json to where `put` says.
-fn without_markers(folder: &Path, put: impl Fn(&Path, &[Value])) {
-    let moved = std::cell::RefCell::new(Vec::new());
-    edit(folder, "tokenizer.json", |tokenizer| {
-        let added = tokenizer["added_tokens"].as_array_mut().unwrap();
-        // The token after them stays: numbered one after another, they would be shifted.
-        let markers = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
-        *moved.borrow_mut() =
-            added.iter().filter(|t| markers.contains(&t["content"].as_str().unwrap())).cloned().collect();
-        added.retain(|t| !markers.contains(&t["content"].as_str().unwrap()));
-        let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
-        markers.iter().for_each(|m| drop(vocab.remove(*m)));
-    });
-    put(folder, &moved.borrow());
-}
-
-#[test]
-fn tokens_that_only_the_settings_list_are_tokens() {
-    let whole = nano("student").sequence(&prompt("List files"), Some("ls")).unwrap();
-    let decoder =
-        |tokens: &[Value]| tokens.iter().map(|t| (t["id"].to_string(), t.clone())).collect::<serde_json::Map<_, _>>();
-    let folder = changed("student", |folder| {
-        without_markers(folder, |folder, t| {
-            edit(folder, "tokenizer_config.json", |c| c["added_tokens_decoder"] = decoder(t).into())
-        });
-    });
-    let chat = Chat::open(folder.path()).unwrap();
-    assert_eq!(chat.sequence(&prompt("List files"), Some("ls")).unwrap(), whole);
-    assert!(matches!(chat.token(*whole.ids.last().unwrap()), TokenBytes::Special));
-    // The older file, and a list that contradicts the tokenizer.
-    let folder = changed("student", |folder| {
-        without_markers(folder, |folder, tokens| {
-            let ids: serde_json::Map<_, _> =
-                tokens.iter().map(|t| (t["content"].as_str().unwrap().to_owned(), t["id"].clone())).collect();
-            std::fs::write(folder.join("added_tokens.json"), Value::from(ids).to_string()).unwrap();
-        });
-    });
-    assert_eq!(Chat::open(folder.path()).unwrap().sequence(&prompt("List files"), Some("ls")).unwrap().ids, whole.ids);
-    let wrong = json!({"7": {"content": "<|eot_id|>", "special": true}});
-    let folder = changed("student", |folder| {
-        edit(folder, "tokenizer_config.json", |c| c["added_tokens_decoder"] = wrong.clone())
-    });
-    let error = Chat::open(folder.path()).err().unwrap().to_string();
-    assert!(error.contains("<|eot_id|>") && error.contains("7") && error.contains("tokenizer.json"), "{error}");
-}
-
-#[test]
-fn ends_are_the_union_of_all_files() {
-    let folder = changed("student", |folder| {
-        edit(folder, "generation_config.json", |g| g["eos_token_id"] = json!(2040));
-        edit(folder, "config.json", |c| c["eos_token_id"] = json!([2043, 2046]));
-        edit(folder, "tokenizer_config.json", |c| c["eos_token"] = json!({"content": "<|end_header_id|>"}));
-    });
-    assert_eq!(Chat::open(folder.path()).unwrap().ends(), [2040, 2043, 2045, 2046]);
-    std::fs::remove_file(folder.path().join("generation_config.json")).unwrap();
-    assert_eq!(Chat::open(folder.path()).unwrap().ends(), [2043, 2045, 2046]);
-}
-
-#[test]
-fn the_template_that_wins_is_the_one_of_transformers() {
-    let named = |name: &str, text: &str| json!({"name": name, "template": text});
-    let list = json!([named("tool_use", "no"), named("default", "{{ messages[0].content }}.")]);
-    let folder =
-        changed("student", |folder| edit(folder, "tokenizer_config.json", |c| c["chat_template"] = list.clone()));
-    assert_eq!(Chat::open(folder.path()).unwrap().template(), "{{ messages[0].content }}.");
-    std::fs::write(folder.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
-    assert_eq!(Chat::open(folder.path()).unwrap().template(), "{{ messages[0].content }}!");
-    std::fs::write(folder.path().join("chat_template.jinja"), "{% oops %}").unwrap();
-    let error = Chat::open(folder.path()).err().unwrap().to_string();
-    assert!(error.contains("chat_template.jinja"), "{error}");
-    let folder = changed("student", |folder| {
-        edit(folder, "tokenizer_config.json", |c| c["chat_template"] = json!([named("x", "y")]))
-    });
-    let error = Chat::open(folder.path()).err().unwrap().to_string();
-    assert!(error.contains("tokenizer_config.json") && error.contains("default"), "{error}");
-}
-
-#[test]
-fn a_tokenizer_that_loses_text_is_refused_with_its_file() {
-    let folder =
-        changed("student", |folder| edit(folder, "tokenizer.json", |t| t["normalizer"] = json!({"type": "Lowercase"})));
-    let error = Chat::open(folder.path()).err().unwrap().to_string();
-    assert!(error.contains("tokenizer.json") && error.contains("Lowercase"), "{error}");
-}
-
-#[test]
 fn where_letters_join_over_the_seam_the_ids_in_use_count_and_it_is_told() {
     let template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token if not add_generation_prompt }}";
-    let folder = changed("student", |folder| std::fs::write(folder.join("chat_template.jinja"), template).unwrap());
+    let folder = changed("student", |folder| {
+        std::fs::write(folder.join("chat_template.jinja"), template).unwrap()
+    });
     let chat = Chat::open(folder.path()).unwrap();
-    // "l" and "s" are one token of the whole text; in use the model has read the one and has to emit the other.
+    // "l" and "s" are one token of the whole text; in use the model has read the one and has to
+    // emit the other.
     let found = answered(&chat, "cd; l", "s");
     let seam = found.seam.as_ref().unwrap();
-    assert_eq!((chat.decode(&seam.used), chat.decode(&seam.joint)), ("; ls".to_owned(), "; ls".to_owned()));
+    assert_eq!(
+        (chat.decode(&seam.used), chat.decode(&seam.joint)),
+        ("; ls".to_owned(), "; ls".to_owned())
+    );
     assert_eq!(response(&found), chat.encode("s<|eot_id|>").unwrap());
     assert_eq!(answered(&nano("student"), "Say it", "ls").seam, None);
 }

@@ -1,4 +1,5 @@
-//! The `tojson` filter with Python's spelling: `json.dumps` with `ensure_ascii`, `indent`, `separators`, `sort_keys`.
+//! The `tojson` filter with Python's spelling: `json.dumps` with `ensure_ascii`, `indent`,
+//! `separators`, `sort_keys`.
 
 use minijinja::value::{Kwargs, Rest};
 use minijinja::{Error, ErrorKind, Value};
@@ -16,15 +17,24 @@ struct Style {
     empty: bool,
 }
 
-/// The filter; its defaults are those of transformers (no escaping of HTML, non-ASCII letters as they are).
-pub(super) fn tojson(value: Value, arguments: Rest<Value>, options: Kwargs) -> Result<Value, Error> {
+/// The filter; its defaults are those of transformers (no escaping of HTML, non-ASCII letters as
+/// they are).
+pub(super) fn tojson(
+    value: Value,
+    arguments: Rest<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
     let option = |at: usize, name: &str| -> Result<Option<Value>, Error> {
         let named: Option<Value> = options.get(name)?;
-        Ok(named.or_else(|| arguments.get(at).cloned()).filter(|v| !v.is_none() && !v.is_undefined()))
+        Ok(named
+            .or_else(|| arguments.get(at).cloned())
+            .filter(|v| !v.is_none() && !v.is_undefined()))
     };
-    let truth = |at, name| -> Result<bool, Error> { Ok(option(at, name)?.is_some_and(|v| v.is_true())) };
+    let truth =
+        |at, name| -> Result<bool, Error> { Ok(option(at, name)?.is_some_and(|v| v.is_true())) };
     let indent = option(1, "indent")?.map(usize::try_from).transpose()?;
-    let separators = option(2, "separators")?.map(|v| -> Result<_, Error> { Ok((text(&v, 0)?, text(&v, 1)?)) });
+    let separators =
+        option(2, "separators")?.map(|v| -> Result<_, Error> { Ok((text(&v, 0)?, text(&v, 1)?)) });
     let default = || (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
     let (item, key) = separators.transpose()?.unwrap_or_else(default);
     let (ascii, sorted) = (truth(0, "ensure_ascii")?, truth(3, "sort_keys")?);
@@ -108,7 +118,11 @@ impl Formatter for Style {
         out.write_all(self.key.as_bytes())
     }
 
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         if !self.ascii {
             return out.write_all(fragment.as_bytes());
         }
@@ -116,13 +130,19 @@ impl Formatter for Style {
             if c.is_ascii() {
                 write!(out, "{c}")?;
             } else {
-                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+                c.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
             }
         }
         Ok(())
     }
 
-    fn write_char_escape<W: ?Sized + Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+    fn write_char_escape<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
         let two = |c: u8| [b'\\', c];
         match escape {
             CharEscape::Quote => out.write_all(&two(b'"')),

@@ -1,4 +1,5 @@
-//! What each token stands for, in bytes, by the family of its tokenizer; and families that do not keep the text.
+//! What each token stands for, in bytes, by the family of its tokenizer; and families that do not
+//! keep the text.
 
 use serde_json::Value;
 use std::collections::HashMap;
@@ -27,19 +28,23 @@ pub(super) fn spelled(tokens: &[TokenBytes], id: u32) -> &[u8] {
 enum Spelling {
     /// GPT-2's: every byte has a printable letter.
     Bytes(HashMap<char, u8>),
-    /// SentencePiece's: a letter stands for the space, and with `fallback` the token `<0x0A>` for a byte.
+    /// SentencePiece's: a letter stands for the space, and with `fallback` the token `<0x0A>` for a
+    /// byte.
     Marked { space: char, fallback: bool },
 }
 
 /// SentencePiece's space.
 const SPACE: char = '\u{2581}';
 
-/// Every part of a kind of component (`pre_tokenizer`, `normalizer`, `decoder`) of a tokenizer.json, sequences opened.
+/// Every part of a kind of component (`pre_tokenizer`, `normalizer`, `decoder`) of a
+/// tokenizer.json, sequences opened.
 pub(super) fn parts<'a>(tokenizer: &'a Value, component: &str) -> Vec<&'a Value> {
     let mut open: Vec<&Value> = tokenizer.get(component).into_iter().collect();
     let mut found = Vec::new();
     while let Some(part) = open.pop() {
-        let inner = ["pretokenizers", "normalizers", "decoders"].iter().find_map(|key| part.get(key)?.as_array());
+        let inner = ["pretokenizers", "normalizers", "decoders"]
+            .iter()
+            .find_map(|key| part.get(key)?.as_array());
         match inner {
             Some(inner) => open.extend(inner.iter().rev()),
             None => found.push(part),
@@ -62,7 +67,9 @@ pub(super) fn loses_text(tokenizer: &Value) -> Option<String> {
             "it is a {name} tokenizer, whose tokens do not spell the text (spaces and unknown words are lost)"
         ));
     }
-    if let Some(suffix) = model.get("end_of_word_suffix").and_then(Value::as_str).filter(|s| !s.is_empty()) {
+    if let Some(suffix) =
+        model.get("end_of_word_suffix").and_then(Value::as_str).filter(|s| !s.is_empty())
+    {
         return Some(format!("it marks the ends of words by `{suffix}`, so spaces are lost"));
     }
     let lossy = ["Lowercase", "StripAccents", "BertNormalizer"];
@@ -71,13 +78,16 @@ pub(super) fn loses_text(tokenizer: &Value) -> Option<String> {
 }
 
 fn spelling(tokenizer: &Value) -> Spelling {
-    let all: Vec<&Value> = ["pre_tokenizer", "decoder"].iter().flat_map(|c| parts(tokenizer, c)).collect();
+    let all: Vec<&Value> =
+        ["pre_tokenizer", "decoder"].iter().flat_map(|c| parts(tokenizer, c)).collect();
     if all.iter().any(|part| kind(part) == "ByteLevel") {
         return Spelling::Bytes(byte_alphabet());
     }
     let letter = |part: &&Value| part.get("replacement")?.as_str()?.chars().next();
-    let space = all.iter().filter(|part| kind(part) == "Metaspace").find_map(letter).unwrap_or(SPACE);
-    let fallback = tokenizer.pointer("/model/byte_fallback").and_then(Value::as_bool).unwrap_or(false);
+    let space =
+        all.iter().filter(|part| kind(part) == "Metaspace").find_map(letter).unwrap_or(SPACE);
+    let fallback =
+        tokenizer.pointer("/model/byte_fallback").and_then(Value::as_bool).unwrap_or(false);
     let fallback = fallback || all.iter().any(|part| kind(part) == "ByteFallback");
     Spelling::Marked { space, fallback }
 }
@@ -87,7 +97,8 @@ impl Spelling {
         match self {
             // A letter outside the alphabet: some vocabularies hold plain text beside it.
             Self::Bytes(table) => {
-                let bytes: Option<Vec<u8>> = token.chars().map(|c| table.get(&c).copied()).collect();
+                let bytes: Option<Vec<u8>> =
+                    token.chars().map(|c| table.get(&c).copied()).collect();
                 bytes.unwrap_or_else(|| token.as_bytes().to_vec())
             }
             Self::Marked { space, fallback } => match byte_token(token).filter(|_| *fallback) {
@@ -137,7 +148,8 @@ fn unknown(json: &Value) -> Option<String> {
     named.or_else(numbered).map(str::to_owned)
 }
 
-/// GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the rest from U+0100 on.
+/// GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the rest from U+0100
+/// on.
 fn byte_alphabet() -> HashMap<char, u8> {
     let mut next = 0x100u32;
     (0..=255u8)
@@ -162,8 +174,7 @@ mod tests {
     #[test]
     fn a_tokens_bytes_are_those_of_its_family() {
         let marked = json!({"model": {"type": "BPE", "byte_fallback": true}});
-        let level =
-            json!({"model": {"type": "BPE"}, "decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}});
+        let level = json!({"model": {"type": "BPE"}, "decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}});
         let other = json!({"model": {"type": "Unigram"}, "pre_tokenizer": {"type": "Metaspace", "replacement": "_"}});
         for (json, token, bytes) in [
             (&marked, "<0xE6>", &b"\xe6"[..]),
@@ -191,7 +202,9 @@ mod tests {
             assert!(loses_text(&json).unwrap().contains(word));
         }
         assert_eq!(
-            loses_text(&json!({"model": {"type": "BPE", "end_of_word_suffix": null}, "normalizer": {"type": "NFC"}})),
+            loses_text(
+                &json!({"model": {"type": "BPE", "end_of_word_suffix": null}, "normalizer": {"type": "NFC"}})
+            ),
             None
         );
     }

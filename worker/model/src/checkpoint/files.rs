@@ -15,8 +15,9 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The largest header accepted, as in the format's own reader.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The weight files of a model folder, in a fixed order: `model.safetensors` before an index that stands beside it, as in
-/// transformers (a fine-tune saved into its base's folder leaves the base's index there).
+/// The weight files of a model folder, in a fixed order: `model.safetensors` before an index that
+/// stands beside it, as in transformers (a fine-tune saved into its base's folder leaves the base's
+/// index there).
 ///
 /// # Errors
 /// No weights in the folder, or an index that does not parse.
@@ -55,15 +56,18 @@ pub(super) fn header(path: &Path, file: &File) -> Result<(u64, Metadata)> {
     file.read_exact_at(&mut size, 0).map_err(ModelError::read(path))?;
     let header_bytes = u64::from_le_bytes(size);
     if header_bytes > MAX_HEADER {
-        return Err(ModelError::malformed(path, "is no safetensors file: its header's length makes no sense"));
+        return Err(ModelError::malformed(
+            path,
+            "is not a safetensors file: its header's length makes no sense",
+        ));
     }
     if length < 8 + header_bytes {
         return Err(truncated(8 + header_bytes));
     }
     let mut buffer = vec![0; header_bytes as usize];
     file.read_exact_at(&mut buffer, 8).map_err(ModelError::read(path))?;
-    let metadata: Metadata =
-        serde_json::from_slice(&buffer).map_err(|e| ModelError::malformed(path, format!("bad header: {e}")))?;
+    let metadata: Metadata = serde_json::from_slice(&buffer)
+        .map_err(|e| ModelError::malformed(path, format!("bad header: {e}")))?;
     let needed = 8 + header_bytes + metadata.data_len() as u64;
     if length < needed {
         return Err(truncated(needed));
@@ -98,7 +102,10 @@ mod tests {
             std::fs::copy(nano("teacher").join(file), dir.path().join(file)).unwrap();
         }
         let error = Checkpoint::open(dir.path()).err().unwrap().to_string();
-        assert!(error.contains("model-00002-of-00002.safetensors: this shard is missing"), "{error}");
+        assert!(
+            error.contains("model-00002-of-00002.safetensors: this shard is missing"),
+            "{error}"
+        );
     }
 
     #[test]

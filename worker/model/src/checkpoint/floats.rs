@@ -12,8 +12,15 @@ impl Checkpoint {
     /// Reads a float tensor as `dtype`; its shape must be `shape`.
     ///
     /// # Errors
-    /// Missing, of another shape, of a type that is no float, or with a value that is not a finite number.
-    pub fn float(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    /// Missing, of another shape, of a type that is not a float, or with a value that is not a
+    /// finite number.
+    pub fn float(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
         self.float_part(name, shape, 0..shape.first().copied().unwrap_or(0), dtype, device)
     }
 
@@ -31,7 +38,11 @@ impl Checkpoint {
     ) -> Result<Tensor> {
         if let Some(tensor) = self.ready.get(name) {
             check_shape(name, tensor.dims(), shape)?;
-            return Ok(tensor.narrow(0, range.start, range.len())?.contiguous()?.to_device(device)?.to_dtype(dtype)?);
+            return Ok(tensor
+                .narrow(0, range.start, range.len())?
+                .contiguous()?
+                .to_device(device)?
+                .to_dtype(dtype)?);
         }
         if let Some(matrix) = self.blocks.get(name) {
             let part = block_rows(name, matrix, shape, range)?;
@@ -51,7 +62,8 @@ impl Checkpoint {
         if !all_finite(&bytes, stored) {
             return Err(not_finite(name));
         }
-        let dims: Vec<usize> = std::iter::once(range.len()).chain(shape.iter().skip(1).copied()).collect();
+        let dims: Vec<usize> =
+            std::iter::once(range.len()).chain(shape.iter().skip(1).copied()).collect();
         let tensor = Tensor::from_raw_buffer(&bytes, stored, &dims, device)?;
         Ok(tensor.to_dtype(dtype)?)
     }
@@ -67,7 +79,10 @@ impl Checkpoint {
         for start in (0..rows).step_by(ROWS) {
             let part = |name: &str| -> Result<Vec<f32>> {
                 let rows = start..(start + ROWS).min(rows);
-                Ok(self.float_part(name, shape, rows, DType::F32, &Device::Cpu)?.flatten_all()?.to_vec1()?)
+                Ok(self
+                    .float_part(name, shape, rows, DType::F32, &Device::Cpu)?
+                    .flatten_all()?
+                    .to_vec1()?)
             };
             if part(name)? != part(other)? {
                 return Ok(false);
@@ -79,7 +94,9 @@ impl Checkpoint {
     /// Whether a float tensor holds nothing but zeros; another one does not.
     pub fn is_zero(&self, name: &str) -> bool {
         let shape = self.place.get(name).map(|p| p.shape.clone());
-        let Some(shape) = shape.or_else(|| self.ready.get(name).map(|t| t.dims().to_vec())) else { return false };
+        let Some(shape) = shape.or_else(|| self.ready.get(name).map(|t| t.dims().to_vec())) else {
+            return false;
+        };
         let values = self.float(name, &shape, DType::F32, &Device::Cpu);
         let values = values.and_then(|t| Ok(t.flatten_all()?.to_vec1::<f32>()?));
         values.is_ok_and(|values| values.iter().all(|v| *v == 0.0))
@@ -95,7 +112,10 @@ mod tests {
     fn a_shape_that_differs_from_the_configuration_is_refused() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        let error = checkpoint.float("model.norm.weight", &[64], DType::F32, &Device::Cpu).unwrap_err().to_string();
+        let error = checkpoint
+            .float("model.norm.weight", &[64], DType::F32, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("[128]") && error.contains("[64]"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! Weights on disk: the safetensors shards of a Hugging Face folder, read piece by piece with positioned reads.
+//! Weights on disk: the safetensors shards of a Hugging Face folder, read piece by piece with
+//! positioned reads.
 //!
 //! No memory map: mapped pages count as memory, and a file that shrinks under one ends the process.
 
@@ -66,14 +67,24 @@ impl Checkpoint {
 
     /// A checkpoint whose tensors are in memory already.
     pub fn in_memory(tensors: HashMap<String, Tensor>) -> Self {
-        Self { folder: None, shards: Vec::new(), place: HashMap::new(), ready: tensors, blocks: HashMap::new() }
+        Self {
+            folder: None,
+            shards: Vec::new(),
+            place: HashMap::new(),
+            ready: tensors,
+            blocks: HashMap::new(),
+        }
     }
 
-    /// The same, some matrices being quantised in blocks. They are expanded only where floats are asked for.
+    /// The same, some matrices being quantised in blocks. They are expanded only where floats are
+    /// asked for.
     ///
     /// # Errors
     /// A scale that is not a finite number.
-    pub fn with_blocks(tensors: HashMap<String, Tensor>, blocks: HashMap<String, BlockMatrix>) -> Result<Self> {
+    pub fn with_blocks(
+        tensors: HashMap<String, Tensor>,
+        blocks: HashMap<String, BlockMatrix>,
+    ) -> Result<Self> {
         match blocks.iter().find(|(_, matrix)| matrix.has_nan()) {
             Some((name, _)) => Err(not_finite(name)),
             None => Ok(Self { blocks, ..Self::in_memory(tensors) }),
@@ -82,9 +93,10 @@ impl Checkpoint {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let file = File::open(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                ModelError::malformed(&path, "this shard is missing: fetch the model again, or copy the file here")
-            }
+            std::io::ErrorKind::NotFound => ModelError::malformed(
+                &path,
+                "this shard is missing: fetch the model again, or copy the file here",
+            ),
             _ => ModelError::read(&path)(e),
         })?;
         let (data_at, metadata) = header(&path, &file)?;
@@ -106,7 +118,9 @@ impl Checkpoint {
 
     /// Whether a tensor is there.
     pub fn has(&self, name: &str) -> bool {
-        self.place.contains_key(name) || self.ready.contains_key(name) || self.blocks.contains_key(name)
+        self.place.contains_key(name)
+            || self.ready.contains_key(name)
+            || self.blocks.contains_key(name)
     }
 
     /// The names of all tensors, sorted.
@@ -161,27 +175,37 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// The bytes of entries `range` of a tensor's first dimension; the whole tensor must have shape `shape`.
+    /// The bytes of entries `range` of a tensor's first dimension; the whole tensor must have shape
+    /// `shape`.
     fn part(&self, name: &str, shape: &[usize], range: Range<usize>) -> Result<(Dtype, Vec<u8>)> {
         let place = self.find(name)?;
         check_shape(name, &place.shape, shape)?;
         let entries = shape.first().copied().unwrap_or(0);
         if range.end > entries || range.start > range.end || entries == 0 {
             let Range { start, end } = range;
-            return Err(ModelError::tensor(name, format!("has {entries} entries, {start} to {end} were asked for")));
+            return Err(ModelError::tensor(
+                name,
+                format!("has {entries} entries, {start} to {end} were asked for"),
+            ));
         }
         let entry = place.bytes / entries;
         Ok((place.dtype, self.bytes_of(name, place, range.start * entry..range.end * entry)?))
     }
 
-    /// Tells the operating system that the tensors whose names begin with `prefix` will be read soon.
+    /// Tells the operating system that the tensors whose names begin with `prefix` will be read
+    /// soon.
     pub fn will_need(&self, prefix: &str) {
         #[cfg(target_os = "linux")]
         for (_, place) in self.place.iter().filter(|(name, _)| name.starts_with(prefix)) {
             let length = std::num::NonZeroU64::new(place.bytes as u64);
             if let Some(shard) = self.shards.get(place.shard) {
                 // Advice: where it is not taken, the read waits for the disk.
-                let _ = rustix::fs::fadvise(&shard.file, place.offset, length, rustix::fs::Advice::WillNeed);
+                let _ = rustix::fs::fadvise(
+                    &shard.file,
+                    place.offset,
+                    length,
+                    rustix::fs::Advice::WillNeed,
+                );
             }
         }
         #[cfg(not(target_os = "linux"))]

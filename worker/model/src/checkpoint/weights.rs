@@ -36,8 +36,8 @@ pub enum Form {
 }
 
 impl Checkpoint {
-    /// Rows `range` of a weight, `[out, in]`: as stored where this CPU has a kernel for it and `packed` asks for it, else
-    /// as floats.
+    /// Rows `range` of a weight, `[out, in]`: as stored where this CPU has a kernel for it and
+    /// `packed` asks for it, else as floats.
     ///
     /// # Errors
     /// As [`Self::float`].
@@ -79,37 +79,59 @@ impl Checkpoint {
             if packed {
                 return Ok(Weight::Packed(matrix));
             }
-            return Ok(Weight::Float(Tensor::from_vec(matrix.expand(), (out, into), device)?.to_dtype(dtype)?));
+            return Ok(Weight::Float(
+                Tensor::from_vec(matrix.expand(), (out, into), device)?.to_dtype(dtype)?,
+            ));
         }
-        let shape = if stacked.form == Form::InOut { [experts, into, out] } else { [experts, out, into] };
+        let shape =
+            if stacked.form == Form::InOut { [experts, into, out] } else { [experts, out, into] };
         let is_bf16 = self.place.get(name).is_some_and(|p| p.dtype == Dtype::BF16);
         if packed && is_bf16 {
             let (_, bytes) = self.part(name, &shape, index..index + 1)?;
-            let bytes = if stacked.form == Form::InOut { transposed(&bytes, into, out) } else { bytes };
+            let bytes =
+                if stacked.form == Form::InOut { transposed(&bytes, into, out) } else { bytes };
             return Ok(Weight::Packed(finite(name, Matrix::bf16(out, into, bytes))?));
         }
         let float = self.float_part(name, &shape, index..index + 1, dtype, device)?.squeeze(0)?;
-        Ok(Weight::Float(if stacked.form == Form::InOut { float.t()?.contiguous()? } else { float }))
+        Ok(Weight::Float(if stacked.form == Form::InOut {
+            float.t()?.contiguous()?
+        } else {
+            float
+        }))
     }
 
     /// One expert's MXFP4 weight on a GPU, as it is stored.
     ///
     /// # Errors
     /// As [`Self::expert`].
-    pub fn device_expert(&self, stacked: &Stacked<'_>, index: usize, device: &Device) -> Result<Weight> {
+    pub fn device_expert(
+        &self,
+        stacked: &Stacked<'_>,
+        index: usize,
+        device: &Device,
+    ) -> Result<Weight> {
         let (blocks, scales) = self.mxfp4(stacked, index)?;
-        // The scale's one code that is no number; every code of a value is finite.
+        // The scale's one code that is not a number; every code of a value is finite.
         if scales.contains(&0xff) {
             return Err(not_finite(stacked.name));
         }
-        Ok(Weight::OnDevice(DeviceBlocks::new(blocks, scales, (stacked.out, stacked.into), device)?))
+        Ok(Weight::OnDevice(DeviceBlocks::new(
+            blocks,
+            scales,
+            (stacked.out, stacked.into),
+            device,
+        )?))
     }
 
     /// Blocks and scales of one expert.
     fn mxfp4(&self, stacked: &Stacked<'_>, index: usize) -> Result<(Vec<u8>, Vec<u8>)> {
         let Stacked { name, experts, out, into, .. } = *stacked;
-        let of = |suffix: &str, shape: &[usize]| self.raw(&format!("{name}_{suffix}"), shape, index);
-        Ok((of("blocks", &[experts, out, into / 32, 16])?, of("scales", &[experts, out, into / 32])?))
+        let of =
+            |suffix: &str, shape: &[usize]| self.raw(&format!("{name}_{suffix}"), shape, index);
+        Ok((
+            of("blocks", &[experts, out, into / 32, 16])?,
+            of("scales", &[experts, out, into / 32])?,
+        ))
     }
 
     fn raw(&self, name: &str, shape: &[usize], index: usize) -> Result<Vec<u8>> {

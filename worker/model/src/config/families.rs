@@ -1,4 +1,5 @@
-//! The families of models, and what each one's configuration class in transformers 5 takes for a key that is missing.
+//! The families of models, and what each one's configuration class in transformers 5 takes for a
+//! key that is missing.
 
 /// A family, by `model_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +20,10 @@ pub enum Family {
     Qwen3Moe,
 }
 
-/// What a class takes for keys that are missing. The five dimensions that no checkpoint can do without (`hidden_size`,
-/// `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `vocab_size`) have defaults in transformers too, those
-/// of the family's first model; here they are demanded.
+/// What a class takes for keys that are missing. The five dimensions that no checkpoint can do
+/// without (`hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`,
+/// `vocab_size`) have defaults in transformers too, those of the family's first model; here they
+/// are demanded.
 pub(super) struct Defaults {
     /// `num_key_value_heads`; `None`: as many as query heads.
     pub kv_heads: Option<usize>,
@@ -45,7 +47,8 @@ pub(super) struct Defaults {
 pub(super) const MAX_WINDOW_LAYERS: usize = 28;
 /// `moe_intermediate_size` of Qwen 3 with experts.
 pub(super) const MOE_INNER: usize = 768;
-/// gpt-oss's gated unit. transformers 5 has both numbers in its code; the files of some checkpoints name them.
+/// gpt-oss's gated unit. transformers 5 has both numbers in its code; the files of some checkpoints
+/// name them.
 pub(super) const SWIGLU_ALPHA: f64 = 1.702;
 /// Its clamp.
 pub(super) const SWIGLU_LIMIT: f64 = 7.0;
@@ -62,7 +65,8 @@ const QWEN: Defaults = Defaults {
 };
 const LLAMA: Defaults = Defaults { kv_heads: None, context: 2048, window: None, ..QWEN };
 const MISTRAL: Defaults = Defaults { kv_heads: Some(8), context: 131_072, ..QWEN };
-const MIXTRAL: Defaults = Defaults { eps: 1e-5, theta: 1_000_000.0, window: None, experts: 8, top_k: 2, ..MISTRAL };
+const MIXTRAL: Defaults =
+    Defaults { eps: 1e-5, theta: 1_000_000.0, window: None, experts: 8, top_k: 2, ..MISTRAL };
 const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN };
 const QWEN3_MOE: Defaults = Defaults { kv_heads: Some(4), experts: 128, top_k: 8, ..QWEN };
 const GPT_OSS: Defaults = Defaults {
@@ -78,8 +82,15 @@ const GPT_OSS: Defaults = Defaults {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::GptOss, Self::Llama, Self::Mistral, Self::Mixtral, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
+    pub const ALL: [Self; 7] = [
+        Self::GptOss,
+        Self::Llama,
+        Self::Mistral,
+        Self::Mixtral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Qwen3Moe,
+    ];
 
     /// The family that `model_type` names.
     pub fn named(model_type: &str) -> Option<Self> {

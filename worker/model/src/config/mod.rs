@@ -1,8 +1,9 @@
 //! What a model is, read from its `config.json` as transformers 5 reads it.
 //!
-//! Every key is used, known to have no effect here, or refused where its value changes the mathematics in a way that is not
-//! known; a key that nobody knows is named in a warning. `keys` is the table of that, `families` has what a class takes for
-//! keys that are missing, `read` makes a [`ModelConfig`] of them, `rope` its rotary embedding.
+//! Every key is used, known to have no effect here, or refused where its value changes the
+//! mathematics in a way that is not known; a key that nobody knows is named in a warning. `keys` is
+//! the table of that, `families` has what a class takes for keys that are missing, `read` makes a
+//! [`ModelConfig`] of them, `rope` its rotary embedding.
 
 mod families;
 mod keys;
@@ -87,7 +88,8 @@ pub struct Mixture {
     pub top_k: usize,
     /// Hidden channels of an expert.
     pub inner: usize,
-    /// The gates of the chosen experts sum to one: a softmax over their logits. Otherwise the softmax is over all.
+    /// The gates of the chosen experts sum to one: a softmax over their logits. Otherwise the
+    /// softmax is over all.
     pub renormalise: bool,
     /// What an expert computes.
     pub unit: GatedUnit,
@@ -148,7 +150,8 @@ impl ModelConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for an unknown architecture, a missing number, a wrong type, or mathematics not known here.
+    /// [`ModelError::Config`] for an unknown architecture, a missing number, a wrong type, or
+    /// mathematics not known here.
     pub fn from_json(text: &str) -> Result<Self, ModelError> {
         let config = read::read(&parsed(text)?)?;
         config.check()?;
@@ -163,8 +166,8 @@ impl ModelConfig {
         Self::open_with_remarks(folder).map(|(config, _)| config)
     }
 
-    /// The same, with the keys that were passed over because nobody knows them, sorted; those within `rope_scaling` with
-    /// its name before them.
+    /// The same, with the keys that were passed over because nobody knows them, sorted; those
+    /// within `rope_scaling` with its name before them.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -177,15 +180,24 @@ impl ModelConfig {
 
     fn check(&self) -> Result<(), ModelError> {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
-            return refuse(format!("{} query heads do not divide over {} KV heads", self.heads, self.kv_heads));
+            return refuse(format!(
+                "{} query heads do not divide over {} KV heads",
+                self.heads, self.kv_heads
+            ));
         }
-        let empty = |mlp: &Mlp| matches!(mlp, Mlp::Dense { inner: 0 } | Mlp::Experts(Mixture { inner: 0, .. }));
+        let empty = |mlp: &Mlp| {
+            matches!(mlp, Mlp::Dense { inner: 0 } | Mlp::Experts(Mixture { inner: 0, .. }))
+        };
         if self.heads == 0 || self.vocab == 0 || self.mlps.iter().any(empty) {
             return refuse(
                 "num_attention_heads, vocab_size, intermediate_size and moe_intermediate_size must be above 0",
             );
         }
-        if self.hidden == 0 || self.windows.is_empty() || !self.head_dim.is_multiple_of(2) || self.head_dim == 0 {
+        if self.hidden == 0
+            || self.windows.is_empty()
+            || !self.head_dim.is_multiple_of(2)
+            || self.head_dim == 0
+        {
             return refuse("hidden_size, num_hidden_layers and an even head_dim must be above 0");
         }
         if self.windows.contains(&Some(0)) {
@@ -212,9 +224,11 @@ impl ModelConfig {
         let layer = |mlp: &Mlp| {
             let mlp = match mlp {
                 Mlp::Dense { inner } => MlpShape::Dense { channels: *inner as u32 },
-                Mlp::Experts(m) => {
-                    MlpShape::Experts { experts: m.experts as u32, top_k: m.top_k as u32, channels: m.inner as u32 }
-                }
+                Mlp::Experts(m) => MlpShape::Experts {
+                    experts: m.experts as u32,
+                    top_k: m.top_k as u32,
+                    channels: m.inner as u32,
+                },
             };
             LayerShape::new(self.heads as u32, mlp)
         };
@@ -234,7 +248,10 @@ mod tests {
     fn reads_the_shipped_models() {
         let teacher = ModelConfig::from_json(TEACHER).unwrap();
         assert_eq!(teacher.windows, vec![Some(64), None, Some(64), None]);
-        assert!(matches!(teacher.mixture(), Some(Mixture { experts: 16, top_k: 2, inner: 128, .. })));
+        assert!(matches!(
+            teacher.mixture(),
+            Some(Mixture { experts: 16, top_k: 2, inner: 128, .. })
+        ));
         assert!(matches!(teacher.rope.scaling, RopeScaling::Yarn { truncate: false, .. }));
         let student = ModelConfig::from_json(STUDENT).unwrap();
         assert!(student.tied && !student.sinks);

@@ -1,9 +1,11 @@
-//! From the keys of a `config.json` to a [`ModelConfig`]: where each family keeps what, and what it takes where a key is
-//! missing.
+//! From the keys of a `config.json` to a [`ModelConfig`]: where each family keeps what, and what it
+//! takes where a key is missing.
 
 use super::families::{Family, MAX_WINDOW_LAYERS, MOE_INNER, SWIGLU_ALPHA, SWIGLU_LIMIT};
 use super::values::Keys;
-use super::{AttentionBias, GatedUnit, Mixture, Mlp, ModelConfig, Quantisation, keys, refuse, rope};
+use super::{
+    AttentionBias, GatedUnit, Mixture, Mlp, ModelConfig, Quantisation, keys, refuse, rope,
+};
 use crate::ModelError;
 use serde_json::Value;
 
@@ -73,7 +75,8 @@ impl Reader<'_> {
             Family::Qwen2 => AttentionBias { qkv: true, o: false },
             Family::Mistral | Family::Mixtral => AttentionBias { qkv: false, o: false },
             _ => {
-                let all = self.keys.flag("attention_bias")?.unwrap_or(self.family == Family::GptOss);
+                let all =
+                    self.keys.flag("attention_bias")?.unwrap_or(self.family == Family::GptOss);
                 AttentionBias { qkv: all, o: all }
             }
         })
@@ -90,11 +93,14 @@ impl Reader<'_> {
         }
         let step = self.keys.whole("decoder_sparse_step")?.unwrap_or(1);
         if step == 0 {
-            return refuse("`decoder_sparse_step` is 0: every how many layers have experts, 1 or more, is expected");
+            return refuse(
+                "`decoder_sparse_step` is 0: every how many layers have experts, 1 or more, is expected",
+            );
         }
         let only = self.keys.wholes("mlp_only_layers")?.unwrap_or_default();
         let none = matches!(mixture, Mlp::Experts(Mixture { experts: 0, .. }));
-        let sparse = |layer: usize| !none && (layer + 1).is_multiple_of(step) && !only.contains(&layer);
+        let sparse =
+            |layer: usize| !none && (layer + 1).is_multiple_of(step) && !only.contains(&layer);
         Ok((0..self.layers).map(|layer| if sparse(layer) { mixture } else { dense }).collect())
     }
 
@@ -107,7 +113,9 @@ impl Reader<'_> {
         };
         Ok(Mixture {
             experts: self.either("num_local_experts", "num_experts")?.unwrap_or(defaults.experts),
-            top_k: self.either("num_experts_per_tok", "experts_per_token")?.unwrap_or(defaults.top_k),
+            top_k: self
+                .either("num_experts_per_tok", "experts_per_token")?
+                .unwrap_or(defaults.top_k),
             inner,
             renormalise: !of_qwen || keys.flag("norm_topk_prob")?.unwrap_or(false),
             unit: self.unit()?,
@@ -154,7 +162,9 @@ impl Reader<'_> {
     /// Which layers slide by each class's own rule.
     fn usual(&self, window: Option<usize>) -> Result<Vec<bool>, ModelError> {
         let first = match self.family {
-            Family::Qwen2 | Family::Qwen3 => self.keys.whole("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS),
+            Family::Qwen2 | Family::Qwen3 => {
+                self.keys.whole("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS)
+            }
             _ => 0,
         };
         let slides = |layer: usize| match self.family {
@@ -171,21 +181,30 @@ impl Reader<'_> {
         let default = self.family.defaults().window.filter(|_| !self.keys.is_null(key));
         let window = self.keys.whole(key)?.or(default);
         let used = match self.family {
-            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => self.keys.flag("use_sliding_window")?.unwrap_or(false),
+            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => {
+                self.keys.flag("use_sliding_window")?.unwrap_or(false)
+            }
             _ => true,
         };
         Ok(window.filter(|_| used))
     }
 
-    /// Which layers slide by `layer_types`. Classes without the key slide as ever; there it must say the same.
+    /// Which layers slide by `layer_types`. Classes without the key slide as ever; there it must
+    /// say the same.
     fn layer_types(&self, kinds: &[&str], usual: &[bool]) -> Result<Vec<bool>, ModelError> {
         if kinds.len() != self.layers {
-            return refuse(format!("`layer_types` names {} layers of {}", kinds.len(), self.layers));
+            return refuse(format!(
+                "`layer_types` names {} layers of {}",
+                kinds.len(),
+                self.layers
+            ));
         }
         let each = |kind: &&str| match *kind {
             "full_attention" => Ok(false),
             "sliding_attention" => Ok(true),
-            other => refuse(format!("`layer_types` names `{other}`: full_attention and sliding_attention are known")),
+            other => refuse(format!(
+                "`layer_types` names `{other}`: full_attention and sliding_attention are known"
+            )),
         };
         let slides: Vec<bool> = kinds.iter().map(each).collect::<Result<_, _>>()?;
         let decides = matches!(self.family, Family::GptOss | Family::Qwen2 | Family::Qwen3);
@@ -199,11 +218,15 @@ impl Reader<'_> {
     }
 
     fn quantisation(&self) -> Result<Quantisation, ModelError> {
-        let Some(stated) = self.keys.inner("quantization_config")? else { return Ok(Quantisation::None) };
+        let Some(stated) = self.keys.inner("quantization_config")? else {
+            return Ok(Quantisation::None);
+        };
         match stated.text("quant_method")? {
             Some("mxfp4") if self.family == Family::GptOss => Ok(Quantisation::Mxfp4),
             Some("gptq") => Ok(Quantisation::Gptq),
-            Some("mxfp4") => refuse("`quantization_config.quant_method` is mxfp4, which is read for gpt_oss only"),
+            Some("mxfp4") => refuse(
+                "`quantization_config.quant_method` is mxfp4, which is read for gpt_oss only",
+            ),
             other => refuse(format!(
                 "`quantization_config.quant_method` is {}: mxfp4 and gptq are known",
                 other.unwrap_or("missing")

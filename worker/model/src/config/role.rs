@@ -14,7 +14,8 @@ pub enum Role {
     UsedUnless(&'static str),
     /// Nothing here depends on it, for this reason.
     NoEffect(&'static str),
-    /// Another value than these changes the mathematics in a way that is not known here. `null` is always neutral.
+    /// Another value than these changes the mathematics in a way that is not known here. `null` is
+    /// always neutral.
     Only(&'static [Neutral]),
 }
 
@@ -34,7 +35,11 @@ pub enum Neutral {
 }
 
 /// Refuses a value that is not one of these.
-pub(super) fn check_neutral(path: &str, value: &Value, neutral: &[Neutral]) -> Result<(), ModelError> {
+pub(super) fn check_neutral(
+    path: &str,
+    value: &Value,
+    neutral: &[Neutral],
+) -> Result<(), ModelError> {
     if neutral.iter().any(|n| n.is(value)) {
         return Ok(());
     }
@@ -54,7 +59,8 @@ impl Neutral {
             Self::Number(number) => value.as_f64() == Some(number),
             Self::Text(text) => value.as_str() == Some(text),
             Self::Empty => {
-                value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(|o| o.is_empty())
+                value.as_array().is_some_and(Vec::is_empty)
+                    || value.as_object().is_some_and(|o| o.is_empty())
             }
         }
     }

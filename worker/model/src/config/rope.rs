@@ -1,6 +1,6 @@
-//! Rotary embedding as `config.json` states it, with the precedence of transformers 5: `rope_scaling` where it is not empty,
-//! else `rope_parameters`; the `rope_theta` within before the one at the top; `original_max_position_embeddings` at the top
-//! before the one within.
+//! Rotary embedding as `config.json` states it, with the precedence of transformers 5:
+//! `rope_scaling` where it is not empty, else `rope_parameters`; the `rope_theta` within before the
+//! one at the top; `original_max_position_embeddings` at the top before the one within.
 
 use super::families::Family;
 use super::role::{Neutral, Role, check_neutral};
@@ -52,7 +52,8 @@ pub enum RopeScaling {
 
 const ORIGINAL: &str = "original_max_position_embeddings";
 
-/// Keys of `rope_scaling` and `rope_parameters`: the types that read them (none: all do), and what becomes of them there.
+/// Keys of `rope_scaling` and `rope_parameters`: the types that read them (none: all do), and what
+/// becomes of them there.
 const ROWS: [(&str, &[&str], Role); 15] = [
     ("rope_theta", &[], Role::Used),
     ("rope_type", &[], Role::Used),
@@ -121,7 +122,11 @@ fn scaling(top: &Keys<'_>, stated: &Keys<'_>, family: Family) -> Result<RopeScal
             low: need(stated, "low_freq_factor")?,
             high: need(stated, "high_freq_factor")?,
         },
-        other => return refuse(format!("rope type `{other}` is not known: default, yarn and llama3 are")),
+        other => {
+            return refuse(format!(
+                "rope type `{other}` is not known: default, yarn and llama3 are"
+            ));
+        }
     })
 }
 
@@ -157,8 +162,13 @@ fn longest(top: &Keys<'_>, family: Family) -> Result<f64, ModelError> {
 
 fn yarn(top: &Keys<'_>, stated: &Keys<'_>, family: Family) -> Result<RopeScaling, ModelError> {
     let original = original(top, stated, family)?;
-    // `null` asks for the ratio of the two contexts; a missing factor is refused, as in transformers.
-    let factor = if stated.is_null("factor") { longest(top, family)? / original } else { need(stated, "factor")? };
+    // `null` asks for the ratio of the two contexts; a missing factor is refused, as in
+    // transformers.
+    let factor = if stated.is_null("factor") {
+        longest(top, family)? / original
+    } else {
+        need(stated, "factor")?
+    };
     // Python's `or`: 0 is taken for absent.
     let beta = |key: &str, default: f64| -> Result<f64, ModelError> {
         Ok(stated.real(key)?.filter(|b| *b != 0.0).unwrap_or(default))
@@ -174,7 +184,8 @@ fn yarn(top: &Keys<'_>, stated: &Keys<'_>, family: Family) -> Result<RopeScaling
     })
 }
 
-/// The factor on cosines and sines: stated, or made of the context factor and DeepSeek's two weights.
+/// The factor on cosines and sines: stated, or made of the context factor and DeepSeek's two
+/// weights.
 fn attention_factor(stated: &Keys<'_>, factor: f64) -> Result<f64, ModelError> {
     let scale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
     let weight = |key: &str| Ok::<_, ModelError>(stated.real(key)?.filter(|w| *w != 0.0));
@@ -186,11 +197,14 @@ fn attention_factor(stated: &Keys<'_>, factor: f64) -> Result<f64, ModelError> {
 }
 
 impl RopeScaling {
-    /// The longest sequence, where the file says `said`: YaRN's factor times the trained context where that is more, since
-    /// those who switch YaRN on leave `max_position_embeddings` as it was trained. A number below that is meant as a limit.
+    /// The longest sequence, where the file says `said`: YaRN's factor times the trained context
+    /// where that is more, since those who switch YaRN on leave `max_position_embeddings` as it was
+    /// trained. A number below that is meant as a limit.
     pub(super) fn context(&self, said: Option<usize>) -> Option<usize> {
         let stretched = match self {
-            Self::Yarn { factor, original, .. } if said.is_none_or(|said| said as f64 >= *original) => {
+            Self::Yarn { factor, original, .. }
+                if said.is_none_or(|said| said as f64 >= *original) =>
+            {
                 Some((factor * original).round() as usize)
             }
             _ => None,
@@ -199,13 +213,15 @@ impl RopeScaling {
     }
 }
 
-/// What is said of the rotation and not read: keys that the type does not have, and an object that another one hides.
+/// What is said of the rotation and not read: keys that the type does not have, and an object that
+/// another one hides.
 pub(super) fn passed_over(top: &Keys<'_>, family: Family) -> Result<Vec<String>, ModelError> {
     let Some(stated) = stated(top)? else { return Ok(Vec::new()) };
     let kind = kind(&stated)?;
     let reads = |types: &[&str]| types.is_empty() || types.contains(&kind);
     let read = |name: &str| ROWS.iter().any(|(row, types, _)| *row == name && reads(types));
-    let mut found: Vec<String> = stated.names().filter(|name| !read(name)).map(|name| stated.path(name)).collect();
+    let mut found: Vec<String> =
+        stated.names().filter(|name| !read(name)).map(|name| stated.path(name)).collect();
     if let Some(hidden) = hidden(top)?
         && scaling(top, &hidden, family).ok() != Some(scaling(top, &stated, family)?)
     {

@@ -1,10 +1,12 @@
-//! The values of a `config.json`, read by type: a wrong type is refused with the key's name, never passed over.
+//! The values of a `config.json`, read by type: a wrong type is refused with the key's name, never
+//! passed over.
 
 use super::{missing, refuse};
 use crate::ModelError;
 use serde_json::{Map, Value};
 
-/// An object of a `config.json`. A key that is `null` counts as absent, except for [`Keys::is_null`].
+/// An object of a `config.json`. A key that is `null` counts as absent, except for
+/// [`Keys::is_null`].
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a> {
     map: &'a Map<String, Value>,
@@ -93,11 +95,18 @@ impl<'a> Keys<'a> {
         self.read(key, "a list of strings", |v| v.as_array()?.iter().map(Value::as_str).collect())
     }
 
-    fn read<T>(&self, key: &str, wanted: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, ModelError> {
+    fn read<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match read(value) {
             Some(found) => Ok(Some(found)),
-            None => refuse(format!("`{}` is {}: {wanted} is expected", self.path(key), shown(value))),
+            None => {
+                refuse(format!("`{}` is {}: {wanted} is expected", self.path(key), shown(value)))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Attention of ragged sequences on a GPU: nothing is padded and no scores are laid out (see `attend` in `kernels.cu`).
+//! Attention of ragged sequences on a GPU: nothing is padded and no scores are laid out (see
+//! `attend` in `kernels.cu`).
 
 use super::op::{Input, only_cuda, op3};
 use super::{Value, kernel, serves, view};
@@ -29,7 +30,8 @@ fn pairs(head_dim: usize) -> Option<usize> {
 pub(crate) struct Ragged {
     /// Rows of every sequence's positions, one sequence after another.
     rows: Tensor,
-    /// Of every tile: where its sequence begins in `rows`, its first position, its sequence's length.
+    /// Of every tile: where its sequence begins in `rows`, its first position, its sequence's
+    /// length.
     tiles: Tensor,
     count: usize,
     /// Queries of a tile.
@@ -40,7 +42,10 @@ pub(crate) struct Ragged {
 pub(crate) fn attends(q: &Tensor, kv_heads: usize) -> bool {
     let Ok((_, heads, dim)) = q.dims3() else { return false };
     let group = heads / kv_heads.max(1);
-    serves(q) && group > 0 && heads.is_multiple_of(kv_heads) && pairs(dim).is_some_and(|p| group <= WARPS * p)
+    serves(q)
+        && group > 0
+        && heads.is_multiple_of(kv_heads)
+        && pairs(dim).is_some_and(|p| group <= WARPS * p)
 }
 
 impl Ragged {
@@ -62,7 +67,8 @@ impl Ragged {
     }
 }
 
-/// softmax(q·kᵀ / √d)·v of every sequence: `[N, heads, dim]`; `sinks` are f32, one a head. Not differentiable.
+/// softmax(q·kᵀ / √d)·v of every sequence: `[N, heads, dim]`; `sinks` are f32, one a head. Not
+/// differentiable.
 pub(crate) fn attend(
     [q, k, v]: [&Tensor; 3],
     ragged: &Ragged,
@@ -83,18 +89,25 @@ struct Attend<'a> {
 fn run<T: Value>(op: &Attend<'_>, inputs: [Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
     let [(q, ql), (k, kl), (v, vl)] = inputs;
     let ((n, heads, dim), (kn, kv_heads, kd)) = (ql.shape().dims3()?, kl.shape().dims3()?);
-    let Some(pairs) = pairs(dim) else { candle_core::bail!("no attention kernel for heads of {dim}") };
-    if (kn, kd) != (n, dim) || vl.dims() != kl.dims() || heads / kv_heads * op.ragged.queries > WARPS * pairs {
+    let Some(pairs) = pairs(dim) else {
+        candle_core::bail!("no attention kernel for heads of {dim}")
+    };
+    if (kn, kd) != (n, dim)
+        || vl.dims() != kl.dims()
+        || heads / kv_heads * op.ragged.queries > WARPS * pairs
+    {
         candle_core::bail!("attention of {ql:?} on {kl:?} and {vl:?}");
     }
     if op.sinks.is_some_and(|s| s.dims() != [heads] || s.dtype() != DType::F32) {
         candle_core::bail!("{heads} heads, but other sinks");
     }
     let device = q.device();
-    let guards =
-        [&op.ragged.rows, &op.ragged.tiles, op.sinks.unwrap_or(&op.ragged.rows)].map(Tensor::storage_and_layout);
+    let guards = [&op.ragged.rows, &op.ragged.tiles, op.sinks.unwrap_or(&op.ragged.rows)]
+        .map(Tensor::storage_and_layout);
     let [(rows, rl), (tiles, tl), (sinks, sl)] = &guards;
-    let (Storage::Cuda(rows), Storage::Cuda(tiles), Storage::Cuda(sinks)) = (&**rows, &**tiles, &**sinks) else {
+    let (Storage::Cuda(rows), Storage::Cuda(tiles), Storage::Cuda(sinks)) =
+        (&**rows, &**tiles, &**sinks)
+    else {
         return only_cuda("attend");
     };
     let (rows, tiles) = (view::<u32>(rows, rl)?, view::<u32>(tiles, tl)?);
@@ -121,6 +134,7 @@ fn run<T: Value>(op: &Attend<'_>, inputs: [Input<'_>; 3]) -> Result<(CudaStorage
     let grid_dim = (u32::try_from(op.ragged.count)?, kv, 1);
     let block_dim = (32 * WARPS as u32, 1, 1);
     // SAFETY: the rows of `ragged` are those of this batch, of whose size q, k and v are.
-    unsafe { launch.launch(LaunchConfig { grid_dim, block_dim, shared_mem_bytes: shared as u32 }) }.w()?;
+    unsafe { launch.launch(LaunchConfig { grid_dim, block_dim, shared_mem_bytes: shared as u32 }) }
+        .w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), ql.shape().clone()))
 }

@@ -1,10 +1,14 @@
-//! Our own kernels for NVIDIA GPUs (`kernels.cu`): MXFP4 expanded where it lies, gpt-oss's gated unit, sums over a token's
-//! experts, norms of rows. Each computes in f32 and rounds once; f32 and bf16 are served.
+//! Our own kernels for NVIDIA GPUs (`kernels.cu`): MXFP4 expanded where it lies, gpt-oss's gated
+//! unit, sums over a token's experts, norms of rows. Each computes in f32 and rounds once; f32 and
+//! bf16 are served.
 //!
-//! The callers (`layers`) decide which tensor comes here and what its gradient is; here only shapes are checked.
+//! The callers (`layers`) decide which tensor comes here and what its gradient is; here only shapes
+//! are checked.
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaView, DeviceRepr, LaunchConfig, PushKernelArg,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, WrapErr};
 use candle_core::{DType, Device, Layout, Result, Shape, Tensor};
@@ -42,17 +46,20 @@ pub(crate) fn free_memory(device: &Device) -> Option<u64> {
     device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free as u64)
 }
 
-/// Has the driver keep freed memory for what is allocated next, as PyTorch does: by default it unmaps all of it each time
-/// that a number is read, and maps it anew. Where the driver cannot, everything works as well, only slower.
+/// Has the driver keep freed memory for what is allocated next, as PyTorch does: by default it
+/// unmaps all of it each time that a number is read, and maps it anew. Where the driver cannot,
+/// everything works as well, only slower.
 pub(crate) fn keep_freed_memory(device: &Device) {
     use candle_core::cuda_backend::cudarc::driver::sys;
     let Device::Cuda(device) = device else { return };
     let mut pool = std::ptr::null_mut();
     let mut all = u64::MAX;
     let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: the device is open; both calls write or read what they are given pointers to, before they return.
+    // SAFETY: the device is open; both calls write or read what they are given pointers to, before
+    // they return.
     unsafe {
-        let found = sys::cuDeviceGetDefaultMemPool(&mut pool, device.cuda_stream().context().cu_device());
+        let found =
+            sys::cuDeviceGetDefaultMemPool(&mut pool, device.cuda_stream().context().cu_device());
         if found == sys::cudaError_enum::CUDA_SUCCESS {
             let _ = sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut all).cast());
         }
@@ -60,7 +67,12 @@ pub(crate) fn keep_freed_memory(device: &Device) {
 }
 
 /// MXFP4 blocks and scales, bytes as a checkpoint holds them, to `shape` values of `dtype`.
-pub(crate) fn expand(blocks: &Tensor, scales: &Tensor, shape: (usize, usize), dtype: DType) -> Result<Tensor> {
+pub(crate) fn expand(
+    blocks: &Tensor,
+    scales: &Tensor,
+    shape: (usize, usize),
+    dtype: DType,
+) -> Result<Tensor> {
     op2("mxfp4-expand", [blocks, scales], |inputs| by_type!(dtype, run_expand(shape, inputs)))
 }
 
@@ -78,8 +90,14 @@ pub(crate) fn unit_back(pairs: &Tensor, grad: &Tensor, alpha: f64, limit: f64) -
     })
 }
 
-/// Row n of the result is the sum of gates\[s\] times row places\[s\] of `[S, W]`, s from n · k: `[N, W]`; not differentiable.
-pub(crate) fn sum_places(rows: &Tensor, places: &Tensor, gates: &Tensor, k: usize) -> Result<Tensor> {
+/// Row n of the result is the sum of gates\[s\] times row places\[s\] of `[S, W]`, s from n · k:
+/// `[N, W]`; not differentiable.
+pub(crate) fn sum_places(
+    rows: &Tensor,
+    places: &Tensor,
+    gates: &Tensor,
+    k: usize,
+) -> Result<Tensor> {
     let dtype = rows.dtype();
     op3("sum-places", [&rows.contiguous()?, places, &gates.contiguous()?], |inputs| {
         by_type!(dtype, run_sum_places(k, inputs))
@@ -95,7 +113,9 @@ pub(crate) fn gather(x: &Tensor, ids: &Tensor) -> Result<Tensor> {
 /// Adds `[W]` to every row of `[N, W]`; not differentiable.
 pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let dtype = x.dtype();
-    op2("add-bias", [&x.contiguous()?, &bias.contiguous()?], |inputs| by_type!(dtype, run_add_bias(inputs)))
+    op2("add-bias", [&x.contiguous()?, &bias.contiguous()?], |inputs| {
+        by_type!(dtype, run_add_bias(inputs))
+    })
 }
 
 /// Euclidean norms over the last dimension, in f32.
@@ -110,7 +130,9 @@ fn ptx() -> Result<&'static str> {
     let compile = || {
         let options = vec!["--gpu-architecture=compute_75".to_owned(), "--std=c++17".to_owned()];
         let options = CompileOptions { options, ..CompileOptions::default() };
-        compile_ptx_with_opts(include_str!("kernels.cu"), options).map(|ptx| ptx.to_src()).map_err(|e| format!("{e:?}"))
+        compile_ptx_with_opts(include_str!("kernels.cu"), options)
+            .map(|ptx| ptx.to_src())
+            .map_err(|e| format!("{e:?}"))
     };
     match PTX.get_or_init(compile) {
         Ok(ptx) => Ok(ptx),
@@ -152,19 +174,33 @@ fn view<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<C
 /// A thread an element.
 fn each(count: usize) -> Result<LaunchConfig> {
     let blocks = u32::try_from(count.div_ceil(THREADS as usize))?;
-    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+    Ok(LaunchConfig {
+        grid_dim: (blocks.max(1), 1, 1),
+        block_dim: (THREADS, 1, 1),
+        shared_mem_bytes: 0,
+    })
 }
 
 /// A block a row.
 fn by_row(rows: usize) -> Result<LaunchConfig> {
-    Ok(LaunchConfig { grid_dim: (u32::try_from(rows)?, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+    Ok(LaunchConfig {
+        grid_dim: (u32::try_from(rows)?, 1, 1),
+        block_dim: (THREADS, 1, 1),
+        shared_mem_bytes: 0,
+    })
 }
 
-fn run_expand<T: Value>(shape: (usize, usize), inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+fn run_expand<T: Value>(
+    shape: (usize, usize),
+    inputs: [Input<'_>; 2],
+) -> Result<(CudaStorage, Shape)> {
     let [(blocks, bl), (scales, sl)] = inputs;
     let (device, count) = (blocks.device(), shape.0 * shape.1);
-    if bl.shape().elem_count() * 2 != count || sl.shape().elem_count() * 32 != count || bl.start_offset() != 0 {
-        candle_core::bail!("MXFP4 of {bl:?} and {sl:?} is no matrix of {shape:?}");
+    if bl.shape().elem_count() * 2 != count
+        || sl.shape().elem_count() * 32 != count
+        || bl.start_offset() != 0
+    {
+        candle_core::bail!("MXFP4 of {bl:?} and {sl:?} is not a matrix of {shape:?}");
     }
     let (blocks, scales) = (view::<u8>(blocks, bl)?, view::<u8>(scales, sl)?);
     // SAFETY: the kernel writes all `count` values.
@@ -173,12 +209,16 @@ fn run_expand<T: Value>(shape: (usize, usize), inputs: [Input<'_>; 2]) -> Result
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
     launch.arg(&blocks).arg(&scales).arg(&mut out).arg(&words);
-    // SAFETY: `words` words of blocks (aligned: they begin their allocation), a scale for each four, eight values for each.
+    // SAFETY: `words` words of blocks (aligned: they begin their allocation), a scale for each
+    // four, eight values for each.
     unsafe { launch.launch(each(words)?) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape.into()))
 }
 
-fn run_unit<T: Value>([alpha, limit]: [f32; 2], (pairs, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+fn run_unit<T: Value>(
+    [alpha, limit]: [f32; 2],
+    (pairs, layout): Input<'_>,
+) -> Result<(CudaStorage, Shape)> {
     let (rows, width) = layout.shape().dims2()?;
     let (device, count) = (pairs.device(), rows * (width / 2));
     let pairs = view::<T>(pairs, layout)?;
@@ -188,12 +228,16 @@ fn run_unit<T: Value>([alpha, limit]: [f32; 2], (pairs, layout): Input<'_>) -> R
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
     launch.arg(&pairs).arg(&mut out).arg(&count).arg(&alpha).arg(&limit);
-    // SAFETY: two values of `pairs` for each of `count` outputs; the width is even (checked by the caller).
+    // SAFETY: two values of `pairs` for each of `count` outputs; the width is even (checked by the
+    // caller).
     unsafe { launch.launch(each(count)?) }.w()?;
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (rows, width / 2).into()))
 }
 
-fn run_unit_back<T: Value>([alpha, limit]: [f32; 2], inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+fn run_unit_back<T: Value>(
+    [alpha, limit]: [f32; 2],
+    inputs: [Input<'_>; 2],
+) -> Result<(CudaStorage, Shape)> {
     let [(pairs, pl), (grad, gl)] = inputs;
     let (device, count) = (pairs.device(), gl.shape().elem_count());
     if pl.shape().elem_count() != 2 * count {
@@ -216,7 +260,7 @@ fn run_gather<T: Value>(inputs: [Input<'_>; 2]) -> Result<(CudaStorage, Shape)> 
     let ((_, width), rows, device) = (xl.shape().dims2()?, il.shape().dims1()?, x.device());
     let bytes = width * size_of::<T>();
     if !bytes.is_multiple_of(4) || !(xl.start_offset() * size_of::<T>()).is_multiple_of(4) {
-        candle_core::bail!("rows of {bytes} bytes are no words of 32 bits");
+        candle_core::bail!("rows of {bytes} bytes are not words of 32 bits");
     }
     let (x, ids, words) = (view::<T>(x, xl)?, view::<u32>(ids, il)?, (bytes / 4) as u32);
     // SAFETY: the kernel writes a row for each id.
@@ -259,7 +303,8 @@ fn run_sum_places<T: Value>(k: usize, inputs: [Input<'_>; 3]) -> Result<(CudaSto
     if gl.shape().elem_count() != pl.shape().elem_count() {
         candle_core::bail!("{pl:?} places, but gates {gl:?}");
     }
-    let (rows, places, gates) = (view::<T>(rows, rl)?, view::<u32>(places, pl)?, view::<T>(gates, gl)?);
+    let (rows, places, gates) =
+        (view::<T>(rows, rl)?, view::<u32>(places, pl)?, view::<T>(gates, gl)?);
     // SAFETY: the kernel writes a row of `width` for each token.
     let mut out = unsafe { device.alloc::<T>(tokens * width)? };
     let (function, w, k) = (kernel::<T>(device, "sum_places")?, width as u32, k as u32);
@@ -267,7 +312,8 @@ fn run_sum_places<T: Value>(k: usize, inputs: [Input<'_>; 3]) -> Result<(CudaSto
     let mut launch = stream.launch_builder(&function);
     launch.arg(&rows).arg(&places).arg(&gates).arg(&mut out).arg(&w).arg(&k);
     if tokens > 0 {
-        // SAFETY: k places for each of `tokens`; the caller made them of the rows' order, so each is a row.
+        // SAFETY: k places for each of `tokens`; the caller made them of the rows' order, so each
+        // is a row.
         unsafe { launch.launch(by_row(tokens)?) }.w()?;
     }
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), (tokens, width).into()))

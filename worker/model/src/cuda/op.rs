@@ -1,5 +1,5 @@
-//! A kernel's launch as an operation of the tensor library, which hands over storages and wraps the result. None of these is
-//! differentiable, and none runs on the CPU.
+//! A kernel's launch as an operation of the tensor library, which hands over storages and wraps the
+//! result. None of these is differentiable, and none runs on the CPU.
 
 use candle_core::cuda_backend::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
@@ -60,11 +60,23 @@ impl<F: Fn([Input<'_>; 2]) -> Result<(CudaStorage, Shape)>> CustomOp2 for Op<F> 
         self.name
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         only_cuda(self.name)
     }
 
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, y: &CudaStorage, yl: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        y: &CudaStorage,
+        yl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         (self.run)([(x, xl), (y, yl)])
     }
 }

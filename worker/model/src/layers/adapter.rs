@@ -1,12 +1,13 @@
-//! Low-rank adapters (LoRA, Hu et al. 2021): x·Wᵀ + scale · (x·Aᵀ)·Bᵀ, with gradients for x, A and B but none for W.
+//! Low-rank adapters (LoRA, Hu et al. 2021): x·Wᵀ + scale · (x·Aᵀ)·Bᵀ, with gradients for x, A and
+//! B but none for W.
 //!
-//! Two ways lead there. *Merged*: one product of W + scale·B·A. *Apart*: W's own product, and two narrow ones beside it.
-//! A weight that is not floats is multiplied as it is stored, so always apart; of floats the way with fewer
-//! multiplications is taken.
+//! Two ways lead there. *Merged*: one product of W + scale·B·A. *Apart*: W's own product, and two
+//! narrow ones beside it. A weight that is not floats is multiplied as it is stored, so always
+//! apart; of floats the way with fewer multiplications is taken.
 
 use crate::Result;
+use crate::custom_gradients::with_gradients;
 use crate::layers::weight::Weight;
-use crate::link_many::link3;
 use candle_core::Tensor;
 
 /// A low-rank adapter of a weight `[out, in]`.
@@ -33,11 +34,18 @@ impl Adapter {
     ///
     /// # Errors
     /// Those of the tensor library and of the kernels.
-    pub(super) fn forward(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        weight: &Weight,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let cost = self.cost(x)?;
         let learning = [x, &self.a, &self.b].iter().any(|t| t.track_op());
         match weight {
-            Weight::Float(floats) if cost.merged(learning) < cost.apart(learning) => self.merged(x, floats, bias, cost),
+            Weight::Float(floats) if cost.merged(learning) < cost.apart(learning) => {
+                self.merged(x, floats, bias, cost)
+            }
             _ => self.apart(x, weight, bias),
         }
     }
@@ -47,12 +55,18 @@ impl Adapter {
         Ok(Cost { rows, into, out, rank })
     }
 
-    fn merged(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, cost: Cost) -> Result<Tensor> {
+    fn merged(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        cost: Cost,
+    ) -> Result<Tensor> {
         let (a, b, scale) = (self.a.detach(), self.b.detach(), self.scale);
         let merged = (weight + (b.matmul(&a)? * scale)?.to_dtype(weight.dtype())?)?;
         let (fixed, wants_x) = (x.detach(), x.track_op());
         let y = fixed.matmul(&merged.t()?)?;
-        let y = link3("adapted-merged", [x, &self.a, &self.b], y, move |grad| {
+        let y = with_gradients("adapted-merged", [x, &self.a, &self.b], y, move |grad| {
             let grad = grad.contiguous()?;
             let dx = wants_x.then(|| grad.matmul(&merged)).transpose()?;
             let (x, grad) = (fixed.to_dtype(a.dtype())?, grad.to_dtype(a.dtype())?);
@@ -78,7 +92,7 @@ impl Adapter {
         let inner = (fixed.matmul(&a.t()?)? * scale)?;
         let y = (own + inner.matmul(&b.t()?)?.to_dtype(x.dtype())?)?;
         let weight = weight.clone();
-        Ok(link3("adapted-apart", [x, &self.a, &self.b], y, move |grad| {
+        Ok(with_gradients("adapted-apart", [x, &self.a, &self.b], y, move |grad| {
             let grad = grad.contiguous()?;
             let narrow = grad.to_dtype(a.dtype())?;
             let back = (narrow.matmul(&b)? * scale)?;
@@ -86,12 +100,17 @@ impl Adapter {
                 let own = weight.pull_back(&grad).map_err(candle_core::Error::wrap)?;
                 own + back.matmul(&a)?.to_dtype(grad.dtype())?
             };
-            Ok((wants_x.then(dx).transpose()?, back.t()?.matmul(&fixed)?, narrow.t()?.matmul(&inner)?))
+            Ok((
+                wants_x.then(dx).transpose()?,
+                back.t()?.matmul(&fixed)?,
+                narrow.t()?.matmul(&inner)?,
+            ))
         })?)
     }
 }
 
-/// Multiplications of an adapted product beyond those that both ways make, x·Wᵀ and G·W, where G is the gradient of y.
+/// Multiplications of an adapted product beyond those that both ways make, x·Wᵀ and G·W, where G is
+/// the gradient of y.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     rows: usize,
@@ -101,7 +120,8 @@ struct Cost {
 }
 
 impl Cost {
-    /// x·Aᵀ and its product with Bᵀ; backwards G·B and its product with A, or the outer products that give dA and dB.
+    /// x·Aᵀ and its product with Bᵀ; backwards G·B and its product with A, or the outer products
+    /// that give dA and dB.
     fn narrow(self) -> usize {
         self.rows * self.rank * (self.into + self.out)
     }
@@ -121,7 +141,8 @@ impl Cost {
         self.wide() + if learning { self.product().min(2 * self.narrow()) } else { 0 }
     }
 
-    /// Apart: the narrow products, and, where something is `learning`, those of dx, and of dA and dB.
+    /// Apart: the narrow products, and, where something is `learning`, those of dx, and of dA and
+    /// dB.
     fn apart(self, learning: bool) -> usize {
         self.narrow() * if learning { 3 } else { 1 }
     }
@@ -147,7 +168,13 @@ mod tests {
     fn inputs() -> [Tensor; 5] {
         let Cost { rows, into, out, rank } = SIZES;
         let bias = values((1, out), 5).squeeze(0).unwrap();
-        [values((rows, into), 1), values((rank, into), 2), values((out, rank), 3), values((rows, out), 4), bias]
+        [
+            values((rows, into), 1),
+            values((rank, into), 2),
+            values((out, rank), 3),
+            values((rows, out), 4),
+            bias,
+        ]
     }
 
     /// y, dx, dA and dB in f64.
@@ -174,12 +201,15 @@ mod tests {
         found(y, &inputs[3], &vars)
     }
 
-    /// Each value within `unit` of the sum of the sizes of its terms, which no order of adding them can exceed.
+    /// Each value within `unit` of the sum of the sizes of its terms, which no order of adding them
+    /// can exceed.
     fn assert_close(got: &Found, weight: &Tensor, unit: f64, what: &str) {
         let inputs = inputs();
         let want = expanded(&inputs, weight);
         let sizes = expanded(&inputs.map(|t| t.abs().unwrap()), &weight.abs().unwrap());
-        for (part, ((got, want), size)) in ["y", "dx", "dA", "dB"].iter().zip(got.iter().zip(&want).zip(&sizes)) {
+        for (part, ((got, want), size)) in
+            ["y", "dx", "dA", "dB"].iter().zip(got.iter().zip(&want).zip(&sizes))
+        {
             let off = ((got - want).unwrap().abs().unwrap() / size).unwrap();
             let off = off.flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
             assert!(off <= unit, "{what}, {part}: off by {off:e} of its terms, {unit:e} allowed");
@@ -197,29 +227,46 @@ mod tests {
         found(y, &inputs[3], &vars)
     }
 
-    fn merged(adapter: &Adapter, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    fn merged(
+        adapter: &Adapter,
+        x: &Tensor,
+        weight: &Weight,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
         adapter.merged(x, &weight.float()?, bias, adapter.cost(x)?)
     }
 
-    /// A chain of so many roundings at most: the terms of the longest sum, twice, and a few products.
+    /// A chain of so many roundings at most: the terms of the longest sum, twice, and a few
+    /// products.
     const STEPS: f64 = 2.0 * 64.0 + 8.0;
 
     #[test]
     fn both_ways_agree_with_the_expanded_product_for_floats() {
         let weight = values((SIZES.out, SIZES.into), 6);
-        for (dtype, rounding) in [(DType::F64, f64::EPSILON), (DType::F32, f64::from(f32::EPSILON))] {
+        for (dtype, rounding) in [(DType::F64, f64::EPSILON), (DType::F32, f64::from(f32::EPSILON))]
+        {
             // What f32 makes of the inputs is one rounding of each more.
             let held = Weight::Float(weight.to_dtype(dtype).unwrap());
             for (way, what) in [(merged as Way, "merged"), (Adapter::apart as Way, "apart")] {
-                assert_close(&by(way, &held, dtype), &weight, STEPS * rounding, &format!("{what}, {dtype:?}"));
+                assert_close(
+                    &by(way, &held, dtype),
+                    &weight,
+                    STEPS * rounding,
+                    &format!("{what}, {dtype:?}"),
+                );
             }
         }
     }
 
     fn bf16() -> Matrix {
         let Cost { into, out, .. } = SIZES;
-        let weight: Vec<f32> =
-            values((out, into), 6).to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let weight: Vec<f32> = values((out, into), 6)
+            .to_dtype(DType::F32)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         // The upper half of an f32 is a bf16.
         let upper = |v: &f32| v.to_le_bytes().into_iter().skip(2);
         Matrix::bf16(out, into, weight.iter().flat_map(upper).collect()).unwrap()

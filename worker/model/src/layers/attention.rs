@@ -1,16 +1,16 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
-//! Tokens come ragged, `[N, hidden]`. On the CPU (`fused`) and on CUDA each sequence is attended to by itself; where
-//! something is differentiated, where a tap asks for the probabilities, and on other devices, the batch is padded to
-//! rectangles of like lengths.
+//! Tokens come ragged, `[N, hidden]`. On the CPU (`fused`) and on CUDA each sequence is attended to
+//! by itself; where something is differentiated, where a tap asks for the probabilities, and on
+//! other devices, the batch is padded to rectangles of like lengths.
 
+use crate::custom_gradient::with_gradient;
 use crate::layers::cache::LayerCache;
 use crate::layers::frame::Frame;
 use crate::layers::fused::{Heads, attend};
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::slices::is_plain;
-use crate::link::link;
 use crate::taps::{Projection, Site, Taps, tap};
 use crate::{ModelError, Result, cuda};
 use candle_core::{D, DType, Tensor};
@@ -41,7 +41,8 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// The attention's contribution to the residual stream, `[N, hidden]`, from the normalised stream.
+    /// The attention's contribution to the residual stream, `[N, hidden]`, from the normalised
+    /// stream.
     ///
     /// # Errors
     /// Those of the tensor library and of the taps.
@@ -62,7 +63,7 @@ impl Attention {
         let k = tap(taps, Site::Keys { layer }, k)?;
         let v = tap(taps, Site::Values { layer }, v)?;
         let all = [&q, &k, &v];
-        let unseen = !taps.wants_attention() && !all.iter().any(|x| x.track_op());
+        let unseen = !taps.wants_pattern() && !all.iter().any(|x| x.track_op());
         let mixed = if unseen && all.into_iter().all(is_plain) {
             self.each_sequence(&q, &k, &v, frame, cache)?
         } else if unseen && cache.is_none() && cuda::attends(&q, self.kv_heads) {
@@ -72,14 +73,21 @@ impl Attention {
         } else {
             self.padded(layer, all, frame, cache, taps)?
         };
-        let heads = tap(taps, Site::Heads { layer }, mixed)?;
+        let heads = tap(taps, Site::Z { layer }, mixed)?;
         let flat = heads.reshape(((), self.heads * self.head_dim))?;
         let flat = tap(taps, Site::LinearInput { layer, projection: Projection::O }, flat)?;
         self.o.forward(&flat)
     }
 
     /// Projected, normalised where the model does that, and rotated: `[N, heads, head_dim]`.
-    fn turned(&self, map: &Linear, x: &Tensor, heads: usize, norm: Option<&RmsNorm>, frame: &Frame) -> Result<Tensor> {
+    fn turned(
+        &self,
+        map: &Linear,
+        x: &Tensor,
+        heads: usize,
+        norm: Option<&RmsNorm>,
+        frame: &Frame,
+    ) -> Result<Tensor> {
         let y = map.forward(x)?.reshape(((), heads, self.head_dim))?;
         let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
         frame.angles().rotate(&y)
@@ -93,8 +101,10 @@ impl Attention {
         frame: &Frame,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor> {
-        let shape = Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
-        let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
+        let shape =
+            Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
+        let sinks =
+            self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
         attend(shape, [q, k, v], sinks.as_deref(), frame.spans(), cache)
     }
 
@@ -110,13 +120,13 @@ impl Attention {
         let (q, k, v) = (by_head(q)?, by_head(k)?, by_head(v)?);
         let mut cache = cache;
         let mut parts = Vec::new();
-        for rectangle in frame.rectangles(taps.wants_attention() || cache.is_some())? {
+        for rectangle in frame.rectangles(taps.wants_pattern() || cache.is_some())? {
             let (q, mut k, mut v) = (rectangle.pad(&q)?, rectangle.pad(&k)?, rectangle.pad(&v)?);
             if let Some(cache) = cache.as_deref_mut() {
                 (k, v) = cache.extend_padded(k, v)?;
             }
             let weights = self.weights(&q, &k, rectangle.bias(self.window)?)?;
-            let weights = tap(taps, Site::Attention { layer }, weights)?;
+            let weights = tap(taps, Site::Pattern { layer }, weights)?;
             parts.push(rectangle.unpad(&weights.matmul(&self.spread(&v)?)?)?);
         }
         Ok(Tensor::cat(&parts, 1)?.transpose(0, 1)?.contiguous()?)
@@ -129,7 +139,10 @@ impl Attention {
             return Ok(x.clone());
         }
         let (kv, b, t, d) = x.dims4()?;
-        Ok(x.unsqueeze(1)?.expand((kv, group, b, t, d))?.contiguous()?.reshape((self.heads, b, t, d))?)
+        Ok(x.unsqueeze(1)?
+            .expand((kv, group, b, t, d))?
+            .contiguous()?
+            .reshape((self.heads, b, t, d))?)
     }
 
     /// Attention probabilities, `[heads, B, T, keys]`.
@@ -140,9 +153,13 @@ impl Attention {
         let Some(sinks) = &self.sinks else { return softmax(&scores) };
         let (heads, b, t, keys) = scores.dims4()?;
         if sinks.dims() != [heads] {
-            return Err(ModelError::Request(format!("{heads} heads, but sinks of shape {:?}", sinks.dims())));
+            return Err(ModelError::Request(format!(
+                "{heads} heads, but sinks of shape {:?}",
+                sinks.dims()
+            )));
         }
-        let sinks = sinks.reshape((heads, 1, 1, 1))?.broadcast_as((heads, b, t, 1))?.contiguous()?;
+        let sinks =
+            sinks.reshape((heads, 1, 1, 1))?.broadcast_as((heads, b, t, 1))?.contiguous()?;
         let joined = softmax(&Tensor::cat(&[&scores, &sinks], D::Minus1)?)?;
         Ok(joined.narrow(D::Minus1, 0, keys)?.contiguous()?)
     }
@@ -151,7 +168,7 @@ impl Attention {
 /// Softmax over the last dimension, fused and differentiable.
 fn softmax(x: &Tensor) -> Result<Tensor> {
     let y = candle_nn::ops::softmax_last_dim(&x.detach().contiguous()?)?;
-    Ok(link("softmax", x, y, |_, y, grad| {
+    Ok(with_gradient("softmax", x, y, |_, y, grad| {
         let weighted = (grad * y)?;
         let along = weighted.sum_keepdim(D::Minus1)?;
         weighted - y.broadcast_mul(&along)?

@@ -43,7 +43,7 @@ impl Block {
         cache: Option<&mut LayerCache>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
-        let x = tap(taps, Site::Residual { layer }, x)?;
+        let x = tap(taps, Site::ResidPre { layer }, x)?;
         let normed = tap(taps, Site::AttentionNorm { layer }, self.attention_norm.forward(&x)?)?;
         let out = self.attention.forward(layer, &normed, frame, cache, taps)?;
         let out = tap(taps, Site::AttentionOut { layer }, out)?;
@@ -51,7 +51,7 @@ impl Block {
     }
 
     pub(crate) fn feed(&self, layer: usize, x: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
-        let x = tap(taps, Site::Middle { layer }, x)?;
+        let x = tap(taps, Site::ResidMid { layer }, x)?;
         let normed = tap(taps, Site::MlpNorm { layer }, self.mlp_norm.forward(&x)?)?;
         let out = match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward(layer, &normed, taps)?,

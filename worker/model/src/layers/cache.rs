@@ -1,4 +1,5 @@
-//! Keys and values of the tokens that layers have seen, in memory as far as a limit allows, then in temporary files.
+//! Keys and values of the tokens that layers have seen, in memory as far as a limit allows, then in
+//! temporary files.
 
 use crate::{ModelError, Result};
 use candle_core::Tensor;
@@ -59,7 +60,10 @@ impl KvCache {
     /// The layer is done for this step: what does not fit goes to its file.
     pub(crate) fn close(&mut self, layer: usize) -> Result<()> {
         let held: usize = self.layers.iter().map(LayerCache::bytes).sum();
-        let (Some(cache), Some(file)) = (self.layers.get_mut(layer), self.files.get_mut(layer)) else { return Ok(()) };
+        let (Some(cache), Some(file)) = (self.layers.get_mut(layer), self.files.get_mut(layer))
+        else {
+            return Ok(());
+        };
         let LayerCache::BySequence(sequences) = cache else { return Ok(()) };
         if held <= self.limit && file.is_none() {
             return Ok(());
@@ -81,7 +85,9 @@ impl KvCache {
 impl LayerCache {
     fn bytes(&self) -> usize {
         match self {
-            Self::BySequence(sequences) => sequences.iter().map(|s| s.parts().map(size_of_val).sum::<usize>()).sum(),
+            Self::BySequence(sequences) => {
+                sequences.iter().map(|s| s.parts().map(size_of_val).sum::<usize>()).sum()
+            }
             _ => 0,
         }
     }
@@ -89,7 +95,9 @@ impl LayerCache {
     /// Appends padded keys and values and gives all of them.
     pub(crate) fn extend_padded(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
         let (k, v) = match self {
-            Self::Padded(old_k, old_v) => (Tensor::cat(&[&*old_k, &k], 2)?, Tensor::cat(&[&*old_v, &v], 2)?),
+            Self::Padded(old_k, old_v) => {
+                (Tensor::cat(&[&*old_k, &k], 2)?, Tensor::cat(&[&*old_v, &v], 2)?)
+            }
             Self::Empty => (k, v),
             Self::BySequence(_) => {
                 let reason = "a key-value cache filled sequence by sequence cannot go on padded: keep the same taps";
@@ -101,14 +109,23 @@ impl LayerCache {
     }
 
     /// The caches of `sequences` sequences with `kv_heads` heads, filled or new.
-    pub(crate) fn by_sequence(&mut self, sequences: usize, kv_heads: usize) -> Result<&mut [SequenceCache]> {
+    pub(crate) fn by_sequence(
+        &mut self,
+        sequences: usize,
+        kv_heads: usize,
+    ) -> Result<&mut [SequenceCache]> {
         if matches!(self, Self::Empty) {
-            let empty = SequenceCache { keys: vec![Vec::new(); kv_heads], values: vec![Vec::new(); kv_heads] };
+            let empty = SequenceCache {
+                keys: vec![Vec::new(); kv_heads],
+                values: vec![Vec::new(); kv_heads],
+            };
             *self = Self::BySequence(vec![empty; sequences]);
         }
         match self {
             Self::BySequence(all) if all.len() == sequences => Ok(all),
-            _ => Err(ModelError::Request(format!("the key-value cache is not one of {sequences} sequences"))),
+            _ => Err(ModelError::Request(format!(
+                "the key-value cache is not one of {sequences} sequences"
+            ))),
         }
     }
 }
@@ -139,7 +156,8 @@ impl Spooled {
     fn new(sequences: &[SequenceCache]) -> Result<Self> {
         let heads = sequences.first().map_or(0, |s| s.keys.len());
         let places = vec![vec![Vec::new(); 2 * heads]; sequences.len()];
-        let mut this = Self { file: tempfile::tempfile().map_err(spooling)?, end: 0, heads, places };
+        let mut this =
+            Self { file: tempfile::tempfile().map_err(spooling)?, end: 0, heads, places };
         this.append(sequences)?;
         Ok(this)
     }
@@ -172,10 +190,14 @@ impl Spooled {
             let piece = bytes.get(start..start + count * size_of::<f32>()).unwrap_or_default();
             piece.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b))
         };
-        let part = |places: &Vec<(u64, usize)>| places.iter().flat_map(values).collect::<Vec<f32>>();
+        let part =
+            |places: &Vec<(u64, usize)>| places.iter().flat_map(values).collect::<Vec<f32>>();
         let sequence = |places: &Vec<Vec<(u64, usize)>>| {
             let mut parts = places.iter().map(part);
-            SequenceCache { keys: parts.by_ref().take(self.heads).collect(), values: parts.collect() }
+            SequenceCache {
+                keys: parts.by_ref().take(self.heads).collect(),
+                values: parts.collect(),
+            }
         };
         Ok(self.places.iter().map(sequence).collect())
     }
@@ -193,7 +215,9 @@ mod tests {
                 for layer in 0..2 {
                     let sequences = cache.open(layer).unwrap().by_sequence(3, 2).unwrap();
                     for (s, sequence) in sequences.iter_mut().enumerate() {
-                        for (h, (keys, values)) in sequence.keys.iter_mut().zip(&mut sequence.values).enumerate() {
+                        for (h, (keys, values)) in
+                            sequence.keys.iter_mut().zip(&mut sequence.values).enumerate()
+                        {
                             let value = (step * 100 + layer * 50 + s * 10 + h) as f32;
                             keys.extend([value; 2]);
                             values.extend([-value; 2]);
@@ -206,8 +230,8 @@ mod tests {
         let [held, spooled] = &mut caches;
         assert_eq!((held.spooled(), spooled.spooled()), (0, 2));
         for layer in 0..2 {
-            let [a, b] =
-                [&mut *held, &mut *spooled].map(|c| c.open(layer).unwrap().by_sequence(3, 2).unwrap().to_vec());
+            let [a, b] = [&mut *held, &mut *spooled]
+                .map(|c| c.open(layer).unwrap().by_sequence(3, 2).unwrap().to_vec());
             for (a, b) in a.iter().zip(&b) {
                 assert_eq!((&a.keys, &a.values), (&b.keys, &b.values));
                 assert_eq!(a.keys[0].len(), 10);

@@ -1,4 +1,5 @@
-//! How a batch's tokens stand in time: what attention needs to know of the batch, made once for all layers.
+//! How a batch's tokens stand in time: what attention needs to know of the batch, made once for all
+//! layers.
 
 use crate::Result;
 use crate::batch::{Batch, Span};
@@ -26,11 +27,17 @@ impl Frame {
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn whole(batch: &Batch, windows: &[Option<usize>], rotary: &Rotary, on: (DType, &Device)) -> Result<Self> {
+    pub fn whole(
+        batch: &Batch,
+        windows: &[Option<usize>],
+        rotary: &Rotary,
+        on: (DType, &Device),
+    ) -> Result<Self> {
         Self::new(Layout::new(batch.spans.clone(), None, windows, on), rotary)
     }
 
-    /// The frame of one new token per sequence, at `positions`, with the keys of `seen` before it (`None`: padding).
+    /// The frame of one new token per sequence, at `positions`, with the keys of `seen` before it
+    /// (`None`: padding).
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -73,7 +80,8 @@ impl Frame {
         &self.layout.spans
     }
 
-    /// Where the sequences are, for the GPU's own attention; all layers of a model have heads of the same shape.
+    /// Where the sequences are, for the GPU's own attention; all layers of a model have heads of
+    /// the same shape.
     pub(crate) fn ragged(&self, group: usize, dim: usize) -> Result<&Ragged> {
         if let Some(made) = self.ragged.get() {
             return Ok(made);
@@ -82,8 +90,9 @@ impl Frame {
         Ok(self.ragged.get_or_init(|| made))
     }
 
-    /// The batch padded to rectangles, made when they are first asked for: one if `whole`, else as many as keep sequences
-    /// of like lengths together. The rows that they unpad to are, one after another, those of the batch.
+    /// The batch padded to rectangles, made when they are first asked for: one if `whole`, else as
+    /// many as keep sequences of like lengths together. The rows that they unpad to are, one after
+    /// another, those of the batch.
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -94,7 +103,8 @@ impl Frame {
         }
         let all = 0..self.spans().len();
         let runs = if whole { std::iter::once(all).collect() } else { runs(self.spans()) };
-        let made = runs.into_iter().map(|run| Rectangle::new(&self.layout, run)).collect::<Result<_>>()?;
+        let made =
+            runs.into_iter().map(|run| Rectangle::new(&self.layout, run)).collect::<Result<_>>()?;
         Ok(cell.get_or_init(|| made))
     }
 }
@@ -105,7 +115,9 @@ fn runs(spans: &[Span]) -> Vec<Range<usize>> {
     let mut first = 0;
     for (at, span) in spans.iter().enumerate() {
         match runs.last_mut() {
-            Some(run) if span.len() >= first && span.len() <= first + (first / 4).max(8) => run.end = at + 1,
+            Some(run) if span.len() >= first && span.len() <= first + (first / 4).max(8) => {
+                run.end = at + 1
+            }
             _ => {
                 first = span.len();
                 runs.push(at..at + 1);

@@ -1,7 +1,8 @@
-//! Attention on the CPU, one sequence and one KV head at a time: nothing is padded, and no more than a block of scores
-//! is laid out at once.
+//! Attention on the CPU, one sequence and one KV head at a time: nothing is padded, and no more
+//! than a block of scores is laid out at once.
 //!
-//! The loops index by numbers checked at the door ([`attend`]): every row of a span is a row of q, k and v.
+//! The loops index by numbers checked at the door ([`attend`]): every row of a span is a row of q,
+//! k and v.
 
 use crate::batch::Span;
 use crate::layers::cache::{LayerCache, SequenceCache};
@@ -36,7 +37,8 @@ struct Memory {
     values: Vec<f32>,
 }
 
-/// softmax(q·kᵀ / √d)·v of every span: `[N, heads, dim]`. With a cache its keys come first, and the new ones are added.
+/// softmax(q·kᵀ / √d)·v of every span: `[N, heads, dim]`. With a cache its keys come first, and the
+/// new ones are added.
 pub(super) fn attend(
     heads: Heads,
     [q, k, v]: [&Tensor; 3],
@@ -45,9 +47,13 @@ pub(super) fn attend(
     cache: Option<&mut LayerCache>,
 ) -> Result<Tensor> {
     let n = q.dim(0)?;
-    let fits = |span: &Span| span.queries.end as usize <= n && span.prefix.iter().all(|row| (*row as usize) < n);
+    let fits = |span: &Span| {
+        span.queries.end as usize <= n && span.prefix.iter().all(|row| (*row as usize) < n)
+    };
     if !spans.iter().all(fits) || sinks.is_some_and(|s| s.len() != heads.query) {
-        return Err(ModelError::Request("attention was given spans or sinks of another batch or model".into()));
+        return Err(ModelError::Request(
+            "attention was given spans or sinks of another batch or model".into(),
+        ));
     }
     let mut caches = cache.map(|c| c.by_sequence(spans.len(), heads.kv)).transpose()?;
     let mut run = |q: &[f32], k: &[f32], v: &[f32]| {
@@ -91,7 +97,8 @@ fn all_spans(
     spans: &[Span],
     caches: Option<&[SequenceCache]>,
 ) -> Result<Vec<f32>> {
-    let tasks: Vec<(usize, usize)> = (0..spans.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect();
+    let tasks: Vec<(usize, usize)> =
+        (0..spans.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect();
     let group = heads.query / heads.kv;
     let work = |&(s, head): &(usize, usize)| -> Result<Vec<f32>> {
         let missing = || ModelError::Request("a span without its cache".into());
@@ -101,7 +108,8 @@ fn all_spans(
         match caches {
             Some(caches) => {
                 let cache = caches.get(s).ok_or_else(missing)?;
-                let (keys, kept) = cache.keys.get(head).zip(cache.values.get(head)).ok_or_else(missing)?;
+                let (keys, kept) =
+                    cache.keys.get(head).zip(cache.values.get(head)).ok_or_else(missing)?;
                 one_head(heads, values.q, (keys, kept), span, head, sinks)
             }
             None => {
@@ -148,7 +156,9 @@ fn one_head(
     let (group, dim) = (heads.query / heads.kv, heads.dim);
     let total = span.first + span.queries.len();
     if keys.len() != total * dim || values.len() != keys.len() {
-        return Err(ModelError::Request("the key-value cache does not reach up to the batch's positions".into()));
+        return Err(ModelError::Request(
+            "the key-value cache does not reach up to the batch's positions".into(),
+        ));
     }
     let scale = 1.0 / (dim as f32).sqrt();
     let mut out = Vec::with_capacity(span.queries.len() * group * dim);
@@ -161,18 +171,26 @@ fn one_head(
         let mut queries = Vec::with_capacity(block.len() * group * dim);
         for row in block {
             for g in 0..group {
-                queries.extend(at(q, *row, (head * group + g, heads.query, dim)).iter().map(|x| x * scale));
+                queries.extend(
+                    at(q, *row, (head * group + g, heads.query, dim)).iter().map(|x| x * scale),
+                );
             }
         }
-        let part = |all: &'_ [f32]| all.get(seen.start * dim..seen.end * dim).unwrap_or_default().to_vec();
+        let part =
+            |all: &'_ [f32]| all.get(seen.start * dim..seen.end * dim).unwrap_or_default().to_vec();
         let (keys, values) = (part(keys), part(values));
         let (m, width) = (block.len() * group, seen.len());
         let mut scores = vec![0.0; m * width];
         product(&mut scores, (m, width, dim), &queries, &keys, true)?;
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let position = first + i / group;
-            let visible = heads.window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1;
-            softmax(row, visible.start - seen.start..visible.end - seen.start, sinks.and_then(|s| s.get(i % group)));
+            let visible =
+                heads.window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1;
+            softmax(
+                row,
+                visible.start - seen.start..visible.end - seen.start,
+                sinks.and_then(|s| s.get(i % group)),
+            );
         }
         let mut mixed = vec![0.0; m * dim];
         product(&mut mixed, (m, dim, width), &scores, &values, false)?;
@@ -181,7 +199,8 @@ fn one_head(
     Ok(out)
 }
 
-/// Softmax over the visible part of a row of scores, 0 elsewhere. A sink joins the sum and gets no place.
+/// Softmax over the visible part of a row of scores, 0 elsewhere. A sink joins the sum and gets no
+/// place.
 fn softmax(row: &mut [f32], visible: Range<usize>, sink: Option<&f32>) {
     let start = visible.start.min(row.len());
     let (before, rest) = row.split_at_mut(start);
@@ -199,8 +218,15 @@ fn softmax(row: &mut [f32], visible: Range<usize>, sink: Option<&f32>) {
     }
 }
 
-/// out `[m, n]` = a `[m, k]` · b, where b is `[n, k]` if `transposed`, else `[k, n]`; all row-major.
-fn product(out: &mut [f32], (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32], transposed: bool) -> Result<()> {
+/// out `[m, n]` = a `[m, k]` · b, where b is `[n, k]` if `transposed`, else `[k, n]`; all
+/// row-major.
+fn product(
+    out: &mut [f32],
+    (m, n, k): (usize, usize, usize),
+    a: &[f32],
+    b: &[f32],
+    transposed: bool,
+) -> Result<()> {
     if out.len() != m * n || a.len() != m * k || b.len() != n * k {
         return Err(ModelError::Request("a product of matrices whose sizes do not fit".into()));
     }

@@ -1,20 +1,23 @@
-//! The gated units between an MLP's products: gpt-oss's in one pass over its values on the CPU in f32 and on CUDA, and
-//! silu on the CPU; elsewhere, and where gpt-oss's unit is differentiated on the CPU, by the tensor library's operations.
+//! The gated units between an MLP's products: gpt-oss's in one pass over its values on the CPU in
+//! f32 and on CUDA, and silu on the CPU; elsewhere, and where gpt-oss's unit is differentiated on
+//! the CPU, by the tensor library's operations.
 
+use crate::custom_gradient::with_gradient;
 use crate::layers::slices::{elements, is_plain, with_values};
-use crate::link::link;
 use crate::{ModelError, Result, cuda};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 
-/// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both sides: `[S, 2·inner]` with
-/// gate and up in turns to `[S, inner]`; differentiable.
+/// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both
+/// sides: `[S, 2·inner]` with gate and up interleaved to `[S, inner]`; differentiable.
 ///
 /// # Errors
 /// An odd width; those of the tensor library.
 pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
     let (rows, width) = pairs.dims2()?;
     if !width.is_multiple_of(2) {
-        return Err(ModelError::Request(format!("gate and up in turns need an even width, not {width}")));
+        return Err(ModelError::Request(format!(
+            "gate and up interleaved need an even width, not {width}"
+        )));
     }
     if is_plain(pairs) {
         let (alpha, limit) = (alpha as f32, limit as f32);
@@ -30,7 +33,9 @@ pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
     }
     if cuda::serves(pairs) {
         let y = cuda::unit(&pairs.detach(), alpha, limit)?;
-        return Ok(link("clamped-unit", pairs, y, move |x, _, grad| cuda::unit_back(x, grad, alpha, limit))?);
+        return Ok(with_gradient("clamped-unit", pairs, y, move |x, _, grad| {
+            cuda::unit_back(x, grad, alpha, limit)
+        })?);
     }
     let apart = pairs.reshape((rows, width / 2, 2))?;
     let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();
@@ -51,7 +56,11 @@ fn at_most(x: f32, limit: f32) -> f32 {
 /// Those of the tensor library.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
-        return Err(ModelError::Request(format!("gate of shape {:?}, up of {:?}", gate.dims(), up.dims())));
+        return Err(ModelError::Request(format!(
+            "gate of shape {:?}, up of {:?}",
+            gate.dims(),
+            up.dims()
+        )));
     }
     if gate.device().is_cpu() && gate.dtype() == DType::F32 && up.dtype() == DType::F32 {
         return Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, Fused)?);
@@ -117,14 +126,21 @@ mod tests {
 
     #[test]
     fn the_fused_pass_agrees_with_the_plain_one() {
-        let values =
-            |seed: u32| -> Vec<f32> { (0..35).map(|i| ((i * 37 + seed * 11) % 41) as f32 / 5.0 - 4.0).collect() };
+        let values = |seed: u32| -> Vec<f32> {
+            (0..35).map(|i| ((i * 37 + seed * 11) % 41) as f32 / 5.0 - 4.0).collect()
+        };
         let results = [true, false].map(|fused| {
-            let [gate, up] = [1, 2].map(|s| Var::from_slice(&values(s), (5, 7), &Device::Cpu).unwrap());
-            let y = if fused { swiglu(&gate, &up).unwrap() } else { (gate.silu().unwrap() * up.as_tensor()).unwrap() };
+            let [gate, up] =
+                [1, 2].map(|s| Var::from_slice(&values(s), (5, 7), &Device::Cpu).unwrap());
+            let y = if fused {
+                swiglu(&gate, &up).unwrap()
+            } else {
+                (gate.silu().unwrap() * up.as_tensor()).unwrap()
+            };
             let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            [flat(&y), flat(gradients.get(&gate).unwrap()), flat(gradients.get(&up).unwrap())].concat()
+            [flat(&y), flat(gradients.get(&gate).unwrap()), flat(gradients.get(&up).unwrap())]
+                .concat()
         });
         for (a, b) in results[0].iter().zip(&results[1]) {
             assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} against {b}");

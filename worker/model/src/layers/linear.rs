@@ -23,7 +23,7 @@ impl Linear {
     /// (out, in).
     ///
     /// # Errors
-    /// A weight that is no matrix.
+    /// A weight that is not a matrix.
     pub fn dims(&self) -> Result<(usize, usize)> {
         self.weight.dims()
     }
@@ -75,11 +75,17 @@ mod tests {
     use candle_core::{Device, Var};
 
     fn values(count: usize, seed: u32) -> Vec<f64> {
-        (0..count).map(|i| f64::from((i as u32 * 7919 + seed * 104_729) % 211) / 105.0 - 1.0).collect()
+        (0..count)
+            .map(|i| f64::from((i as u32 * 7919 + seed * 104_729) % 211) / 105.0 - 1.0)
+            .collect()
     }
 
     /// Σ y², by the plain formula on plain numbers.
-    fn plain(parts: &[Vec<f64>; 3], weight: &[f64], (n, into, out, rank): (usize, usize, usize, usize)) -> f64 {
+    fn plain(
+        parts: &[Vec<f64>; 3],
+        weight: &[f64],
+        (n, into, out, rank): (usize, usize, usize, usize),
+    ) -> f64 {
         let [x, a, b] = parts;
         let mut total = 0.0;
         for row in 0..n {
@@ -104,17 +110,25 @@ mod tests {
             let parts = [values(n * into, 1), values(rank * into, 2), values(out * rank, 3)];
             let weight = values(out * into, 4);
             let shapes = [(n, into), (rank, into), (out, rank)];
-            let vars: Vec<Var> =
-                parts.iter().zip(shapes).map(|(v, s)| Var::from_slice(v, s, &Device::Cpu).unwrap()).collect();
-            let mut linear =
-                Linear::new(Weight::Float(Tensor::from_slice(&weight, (out, into), &Device::Cpu).unwrap()), None);
+            let vars: Vec<Var> = parts
+                .iter()
+                .zip(shapes)
+                .map(|(v, s)| Var::from_slice(v, s, &Device::Cpu).unwrap())
+                .collect();
+            let mut linear = Linear::new(
+                Weight::Float(Tensor::from_slice(&weight, (out, into), &Device::Cpu).unwrap()),
+                None,
+            );
             let (a, b) = (vars[1].as_tensor().clone(), vars[2].as_tensor().clone());
             linear.adapter = Some(Adapter { a, b, scale: 0.5 });
             let loss = linear.forward(&vars[0]).unwrap().sqr().unwrap().sum_all().unwrap();
-            assert!((loss.to_scalar::<f64>().unwrap() - plain(&parts, &weight, sizes)).abs() < 1e-9);
+            assert!(
+                (loss.to_scalar::<f64>().unwrap() - plain(&parts, &weight, sizes)).abs() < 1e-9
+            );
             let gradients = loss.backward().unwrap();
             for (which, var) in vars.iter().enumerate() {
-                let got: Vec<f64> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                let got: Vec<f64> =
+                    gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
                 for (i, got) in got.iter().enumerate() {
                     let moved = |by: f64| {
                         let mut parts = parts.clone();

@@ -26,7 +26,8 @@ impl DenseMlp {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Gate }, x.clone())?;
         let channels = swiglu(&self.gate.forward(&x)?, &self.up.forward(&x)?)?;
         let channels = tap(taps, Site::Channels { layer }, channels)?;
-        let channels = tap(taps, Site::LinearInput { layer, projection: Projection::Down }, channels)?;
+        let channels =
+            tap(taps, Site::LinearInput { layer, projection: Projection::Down }, channels)?;
         self.down.forward(&channels)
     }
 }

@@ -1,4 +1,5 @@
-//! Mixture of experts: a router picks a few experts per token; each expert multiplies all of its tokens at once.
+//! Mixture of experts: a router picks a few experts per token; each expert multiplies all of its
+//! tokens at once.
 
 use crate::Result;
 use crate::config::{GatedUnit, Mixture};
@@ -25,7 +26,7 @@ pub struct Expert {
 /// The gate and up maps of an expert.
 #[derive(Debug, Clone)]
 pub enum FirstMaps {
-    /// One map whose rows are gate and up in turns (gpt-oss).
+    /// One map whose rows are gate and up interleaved (gpt-oss).
     InTurns(Linear),
     /// One map, all gate rows before all up rows.
     Halves(Linear),
@@ -82,7 +83,8 @@ impl Experts {
         let groups = slots_by_expert(&routing, self.mixture.experts)?;
         let mut sum = WeightedSum::new(x, &routing)?;
         // All experts' tokens at once: to a GPU it is one way, not one for each.
-        let tokens: Vec<u32> = groups.iter().flatten().map(|slot| slot / routing.top_k as u32).collect();
+        let tokens: Vec<u32> =
+            groups.iter().flatten().map(|slot| slot / routing.top_k as u32).collect();
         let all = Tensor::from_slice(&tokens, tokens.len(), x.device())?;
         let mut start = 0;
         for (index, slots) in groups.iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
@@ -105,7 +107,9 @@ impl Experts {
         let top_k = self.mixture.top_k;
         let values: Vec<f32> = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         if values.iter().any(|v| v.is_nan()) {
-            return Err(ModelError::Request("a router logit is not a number: the model or its input is broken".into()));
+            return Err(ModelError::Request(
+                "a router logit is not a number: the model or its input is broken".into(),
+            ));
         }
         // The GPU waits for this.
         let mut chosen = vec![0; n * top_k];
@@ -128,7 +132,13 @@ impl Experts {
 
 impl Expert {
     /// The expert on its own tokens, `[S, hidden]` to `[S, hidden]`.
-    fn forward(&self, x: Tensor, at: AtExpert<'_>, unit: GatedUnit, taps: &mut dyn Taps) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: Tensor,
+        at: AtExpert<'_>,
+        unit: GatedUnit,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
         let own = tap(taps, Site::ExpertIn(at), x)?;
         let channels = tap(taps, Site::ExpertChannels(at), self.channels(&own, unit)?)?;
         tap(taps, Site::ExpertOut(at), self.down.forward(&channels)?)
@@ -139,13 +149,20 @@ impl Expert {
             (FirstMaps::InTurns(map), GatedUnit::Clamped { alpha, limit }) => {
                 clamped_unit(&map.forward(x)?, alpha, limit)
             }
-            (FirstMaps::Apart { gate, up }, GatedUnit::Silu) => swiglu(&gate.forward(x)?, &up.forward(x)?),
+            (FirstMaps::Apart { gate, up }, GatedUnit::Silu) => {
+                swiglu(&gate.forward(x)?, &up.forward(x)?)
+            }
             (FirstMaps::Halves(map), GatedUnit::Silu) => {
                 let both = map.forward(x)?;
                 let inner = both.dim(1)? / 2;
-                swiglu(&both.narrow(1, 0, inner)?.contiguous()?, &both.narrow(1, inner, inner)?.contiguous()?)
+                swiglu(
+                    &both.narrow(1, 0, inner)?.contiguous()?,
+                    &both.narrow(1, inner, inner)?.contiguous()?,
+                )
             }
-            _ => Err(ModelError::Config("these experts' maps do not go with their activation".into())),
+            _ => Err(ModelError::Config(
+                "these experts' maps do not go with their activation".into(),
+            )),
         }
     }
 }
@@ -175,7 +192,8 @@ fn slots_by_expert(routing: &Routing, experts: usize) -> Result<Vec<Vec<u32>>> {
 
 /// Σ gate · output over a token's experts, gathered expert by expert.
 ///
-/// What nothing is differentiated through is added up at once and not kept; the rest is kept until all are there.
+/// What nothing is differentiated through is added up at once and not kept; the rest is kept until
+/// all are there.
 struct WeightedSum<'a> {
     x: &'a Tensor,
     routing: &'a Routing,
@@ -190,7 +208,14 @@ struct WeightedSum<'a> {
 impl<'a> WeightedSum<'a> {
     fn new(x: &'a Tensor, routing: &'a Routing) -> Result<Self> {
         let gates = is_plain(&routing.gates).then(|| routing.gates.flatten_all()?.to_vec1());
-        Ok(Self { x, routing, gates: gates.transpose()?, sum: Vec::new(), kept: Vec::new(), order: Vec::new() })
+        Ok(Self {
+            x,
+            routing,
+            gates: gates.transpose()?,
+            sum: Vec::new(),
+            kept: Vec::new(),
+            order: Vec::new(),
+        })
     }
 
     fn add(&mut self, slots: &[u32], out: Tensor) -> Result<()> {

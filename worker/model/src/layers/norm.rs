@@ -1,7 +1,7 @@
 //! RMS normalisation (Zhang & Sennrich 2019) with a frozen gain.
 
 use crate::Result;
-use crate::link::link;
+use crate::custom_gradient::with_gradient;
 use candle_core::{D, DType, Tensor};
 
 /// y = x / sqrt(mean(x²) + ε) · gain.
@@ -34,7 +34,7 @@ impl RmsNorm {
             _ => candle_nn::ops::rms_norm(&plain, &self.gain, eps)?,
         };
         let (gain, eps) = (self.gain.clone(), self.eps);
-        Ok(link("rms-norm", x, y, move |x, _, grad| {
+        Ok(with_gradient("rms-norm", x, y, move |x, _, grad| {
             let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
             let unit = x.broadcast_mul(&inverse)?;
             let scaled = grad.broadcast_mul(&gain)?;

@@ -1,8 +1,8 @@
 //! Sequences padded to a rectangle, for the tensor library's products, and the mask over it.
 
 use crate::batch::Span;
+use crate::custom_gradient::with_gradient;
 use crate::layers::rows::{inverse, pick_or_zero};
-use crate::link::link;
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -24,7 +24,8 @@ pub(super) struct Layout {
 pub struct Rectangle {
     pad: Tensor,
     unpad: Tensor,
-    /// Where a gradient of a padded place comes from: a row of this rectangle's, or the one after the last for padding.
+    /// Where a gradient of a padded place comes from: a row of this rectangle's, or the one after
+    /// the last for padding.
     back: Tensor,
     /// The batch's rows that this rectangle unpads to; `None` where some are in several sequences.
     own: Option<Range<usize>>,
@@ -38,7 +39,7 @@ pub struct Rectangle {
 struct Places {
     /// The batch's row at each place; padding has some row's.
     pad: Vec<u32>,
-    /// The places that are no padding.
+    /// The places that are not padding.
     unpad: Vec<u32>,
     /// Positions of queries and keys; `None` pads.
     queries: Vec<Vec<Option<u32>>>,
@@ -55,8 +56,8 @@ impl Layout {
         Self { spans, seen, windows: windows.to_vec(), dtype, device: device.clone() }
     }
 
-    /// The first position laid out of a sequence. Before a step stands what the cache holds; in a whole batch every
-    /// position of a sequence is laid out.
+    /// The first position laid out of a sequence. Before a step stands what the cache holds; in a
+    /// whole batch every position of a sequence is laid out.
     fn start(&self, span: &Span) -> usize {
         if self.seen.is_some() { span.first } else { 0 }
     }
@@ -69,7 +70,9 @@ impl Layout {
             let positions = (start..start + width).map(|p| (p < span.len()).then_some(p));
             let row = |p: Option<usize>| p.and_then(|p| span.row(p)).unwrap_or(0);
             places.pad.extend(positions.clone().map(row));
-            places.unpad.extend((span.first - start..span.len() - start).map(|t| (at * width + t) as u32));
+            places
+                .unpad
+                .extend((span.first - start..span.len() - start).map(|t| (at * width + t) as u32));
             places.queries.push(positions.map(|p| p.map(|p| p as u32)).collect());
         }
         places.keys = self.keys(run, &places.queries);
@@ -79,7 +82,11 @@ impl Layout {
     /// What stands before the queries, then these themselves.
     fn keys(&self, run: Range<usize>, queries: &[Vec<Option<u32>>]) -> Vec<Vec<Option<u32>>> {
         let Some(seen) = &self.seen else { return queries.to_vec() };
-        seen.iter().skip(run.start).zip(queries).map(|(s, q)| s.iter().chain(q).copied().collect()).collect()
+        seen.iter()
+            .skip(run.start)
+            .zip(queries)
+            .map(|(s, q)| s.iter().chain(q).copied().collect())
+            .collect()
     }
 }
 
@@ -97,7 +104,8 @@ impl Rectangle {
         }
         let count = places.unpad.len();
         let back = inverse(&places.unpad, rows * width, count as u32);
-        let ends = spans.first().zip(spans.last()).filter(|_| spans.iter().all(|s| s.prefix.is_empty()));
+        let ends =
+            spans.first().zip(spans.last()).filter(|_| spans.iter().all(|s| s.prefix.is_empty()));
         Ok(Self {
             pad: Tensor::from_vec(places.pad, rows * width, device)?,
             unpad: Tensor::from_vec(places.unpad, count, device)?,
@@ -109,7 +117,8 @@ impl Rectangle {
         })
     }
 
-    /// `[heads, N, d]` to `[heads, B, T, d]`; padding holds the first row's value, which no mask lets through.
+    /// `[heads, N, d]` to `[heads, B, T, d]`; padding holds the first row's value, which no mask
+    /// lets through.
     ///
     /// # Errors
     /// Those of the tensor library.
@@ -122,7 +131,7 @@ impl Rectangle {
         // Nothing flows back from padding: each row's gradient lies in one place.
         let padded = x.detach().index_select(&self.pad, 1)?;
         let (unpad, after) = (self.unpad.clone(), n - own.end);
-        let padded = link("pad", x, padded, move |_, _, grad| {
+        let padded = with_gradient("pad", x, padded, move |_, _, grad| {
             grad.index_select(&unpad, 1)?.pad_with_zeros(1, own.start, after)
         })?;
         Ok(padded.reshape(shape)?)
@@ -137,15 +146,18 @@ impl Rectangle {
         let x = x.reshape((heads, b * t, d))?;
         let rows = x.detach().index_select(&self.unpad, 1)?;
         let back = self.back.clone();
-        Ok(link("unpad", &x, rows, move |_, _, grad| pick_or_zero(grad, 1, &back))?)
+        Ok(with_gradient("unpad", &x, rows, move |_, _, grad| pick_or_zero(grad, 1, &back))?)
     }
 
-    /// What is added to the attention scores under `window`: `[1, B, T, keys]`, 0 or a large negative number.
+    /// What is added to the attention scores under `window`: `[1, B, T, keys]`, 0 or a large
+    /// negative number.
     ///
     /// # Errors
     /// A window that the frame was not built for.
     pub fn bias(&self, window: Option<usize>) -> Result<&Tensor> {
-        self.bias.get(&window).ok_or_else(|| ModelError::Request(format!("no mask for window {window:?}")))
+        self.bias
+            .get(&window)
+            .ok_or_else(|| ModelError::Request(format!("no mask for window {window:?}")))
     }
 }
 

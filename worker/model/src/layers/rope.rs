@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::config::{Rope, RopeScaling};
-use crate::link::link;
+use crate::custom_gradient::with_gradient;
 use candle_core::{DType, Device, Tensor};
 use std::f64::consts::PI;
 
@@ -23,16 +23,29 @@ pub struct Angles {
 impl Rotary {
     /// For heads of `dim`.
     pub fn new(rope: &Rope, dim: usize) -> Self {
-        let plain: Vec<f64> = (0..dim / 2).map(|i| rope.theta.powf(-2.0 * i as f64 / dim as f64)).collect();
+        let plain: Vec<f64> =
+            (0..dim / 2).map(|i| rope.theta.powf(-2.0 * i as f64 / dim as f64)).collect();
         match rope.scaling {
             RopeScaling::None => Self { inverse: plain, factor: 1.0 },
-            RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, attention_factor } => {
+            RopeScaling::Yarn {
+                factor,
+                original,
+                beta_fast,
+                beta_slow,
+                truncate,
+                attention_factor,
+            } => {
                 let bounds = yarn_bounds(rope.theta, dim, original, beta_fast, beta_slow, truncate);
-                let inverse = plain.iter().enumerate().map(|(i, f)| yarn(*f, i as f64, bounds, factor)).collect();
+                let inverse = plain
+                    .iter()
+                    .enumerate()
+                    .map(|(i, f)| yarn(*f, i as f64, bounds, factor))
+                    .collect();
                 Self { inverse, factor: attention_factor }
             }
             RopeScaling::Llama3 { factor, original, low, high } => {
-                let inverse = plain.iter().map(|f| llama3(*f, factor, original, low, high)).collect();
+                let inverse =
+                    plain.iter().map(|f| llama3(*f, factor, original, low, high)).collect();
                 Self { inverse, factor: 1.0 }
             }
         }
@@ -56,17 +69,29 @@ impl Rotary {
         let table = |f: fn(f64) -> f64| -> Result<Tensor> {
             let each = |p: &u32| {
                 let p = f64::from(*p);
-                self.inverse.iter().map(move |w| (f(p * w) * self.factor) as f32).collect::<Vec<_>>()
+                self.inverse
+                    .iter()
+                    .map(move |w| (f(p * w) * self.factor) as f32)
+                    .collect::<Vec<_>>()
             };
             let values: Vec<f32> = positions.iter().flat_map(each).collect();
-            Ok(Tensor::from_vec(values, (positions.len(), self.inverse.len()), device)?.to_dtype(dtype)?)
+            Ok(Tensor::from_vec(values, (positions.len(), self.inverse.len()), device)?
+                .to_dtype(dtype)?)
         };
         Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)? })
     }
 }
 
-/// Dimensions between which YaRN blends: below the first frequencies are kept, above the second interpolated.
-fn yarn_bounds(theta: f64, dim: usize, original: f64, fast: f64, slow: f64, truncate: bool) -> (f64, f64) {
+/// Dimensions between which YaRN blends: below the first frequencies are kept, above the second
+/// interpolated.
+fn yarn_bounds(
+    theta: f64,
+    dim: usize,
+    original: f64,
+    fast: f64,
+    slow: f64,
+    truncate: bool,
+) -> (f64, f64) {
     let dim = dim as f64;
     let at = |rotations: f64| dim * (original / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
     let (mut low, mut high) = (at(fast), at(slow));
@@ -105,7 +130,7 @@ impl Angles {
     pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let y = rope(&x.detach(), &self.cos, &self.sin)?;
         let (cos, back) = (self.cos.clone(), self.sin.neg()?);
-        Ok(link("rope", x, y, move |_, _, grad| rope(grad, &cos, &back))?)
+        Ok(with_gradient("rope", x, y, move |_, _, grad| rope(grad, &cos, &back))?)
     }
 }
 

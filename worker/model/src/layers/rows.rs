@@ -1,20 +1,22 @@
-//! Rows picked from a matrix, summed back to where they came from, and measured; their gradients are products of picking
-//! as well, for a GPU adds to scattered rows one after another.
+//! Rows picked from a matrix, summed back to where they came from, and measured; their gradients
+//! are products of picking as well, for a GPU adds to scattered rows one after another.
 
-use crate::link::link;
+use crate::custom_gradient::with_gradient;
 use crate::{Result, cuda};
 use candle_core::{D, DType, Tensor};
 
-/// Rows `ids` of x, `[N, W]` to `[S, W]`, none of them twice; differentiable. `on_device` holds the same ids.
+/// Rows `ids` of x, `[N, W]` to `[S, W]`, none of them twice; differentiable. `on_device` holds the
+/// same ids.
 pub(crate) fn pick(x: &Tensor, ids: &[u32], on_device: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         return Ok(x.index_select(on_device, 0)?);
     }
     let plain = x.detach();
     let served = cuda::serves(x) && x.dim(1)?.is_multiple_of(2);
-    let picked = if served { cuda::gather(&plain, on_device)? } else { plain.index_select(on_device, 0)? };
+    let picked =
+        if served { cuda::gather(&plain, on_device)? } else { plain.index_select(on_device, 0)? };
     let (ids, rows) = (ids.to_vec(), x.dim(0)?);
-    Ok(link("pick-rows", x, picked, move |_, _, grad| spread(grad, &ids, rows))?)
+    Ok(with_gradient("pick-rows", x, picked, move |_, _, grad| spread(grad, &ids, rows))?)
 }
 
 /// `[S, W]` to `[rows, W]`: row i goes to `ids[i]`, what none goes to is zero.
@@ -37,15 +39,16 @@ pub(crate) fn pick_or_zero(x: &Tensor, dim: usize, from: &Tensor) -> candle_core
     x.pad_with_zeros(dim, 0, 1)?.index_select(from, dim)
 }
 
-/// Each slot's row times its gate: row i of `values`, `[S, W]`, is of slot `order[i]` of gates `[N, k]`.
+/// Each slot's row times its gate: row i of `values`, `[S, W]`, is of slot `order[i]` of gates `[N,
+/// k]`.
 pub(crate) fn weighted(values: &Tensor, gates: &Tensor, order: &[u32]) -> Result<Tensor> {
     let slots = Tensor::from_slice(order, order.len(), values.device())?;
     let gates = gates.flatten_all()?.index_select(&slots, 0)?.to_dtype(values.dtype())?;
     Ok(values.broadcast_mul(&gates.unsqueeze(1)?)?)
 }
 
-/// The sum of each token's slots, each times its gate: `[N · k, W]` and gates `[N, k]` to `[N, W]`. Row i of `values` is of
-/// slot `order[i]`, and `order` is a permutation. Differentiable in both.
+/// The sum of each token's slots, each times its gate: `[N · k, W]` and gates `[N, k]` to `[N, W]`.
+/// Row i of `values` is of slot `order[i]`, and `order` is a permutation. Differentiable in both.
 pub(crate) fn sum_slots(values: &Tensor, gates: &Tensor, order: &[u32]) -> Result<Tensor> {
     let ((tokens, k), device) = (gates.dims2()?, values.device());
     let places = Tensor::from_vec(inverse(order, order.len(), 0), order.len(), device)?;
@@ -60,7 +63,7 @@ pub(crate) fn sum_slots(values: &Tensor, gates: &Tensor, order: &[u32]) -> Resul
         plain.index_select(&places, 0)?.reshape((tokens, k, values.dim(1)?))?.sum(1)?
     };
     let back: Vec<u32> = order.iter().map(|slot| slot / k as u32).collect();
-    Ok(link("sum-slots", &weighted, sum, move |_, _, grad| {
+    Ok(with_gradient("sum-slots", &weighted, sum, move |_, _, grad| {
         grad.index_select(&Tensor::from_slice(&back, back.len(), grad.device())?, 0)
     })?)
 }
@@ -82,7 +85,10 @@ mod tests {
     use candle_core::{Device, Var};
 
     fn matrix(rows: usize, width: usize) -> Tensor {
-        Tensor::arange(0f32, (rows * width) as f32, &Device::Cpu).unwrap().reshape((rows, width)).unwrap()
+        Tensor::arange(0f32, (rows * width) as f32, &Device::Cpu)
+            .unwrap()
+            .reshape((rows, width))
+            .unwrap()
     }
 
     #[test]
@@ -99,7 +105,10 @@ mod tests {
         let got = gradients.get(&values).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(got, [[30.0; 3], [1.0; 3], [40.0; 3], [2.0; 3]]);
         // A gate's gradient is the sum of its slot's row, times the weight.
-        assert_eq!(gradients.get(&gates).unwrap().to_vec2::<f32>().unwrap(), [[12.0, 30.0], [30.0, 210.0]]);
+        assert_eq!(
+            gradients.get(&gates).unwrap().to_vec2::<f32>().unwrap(),
+            [[12.0, 30.0], [30.0, 210.0]]
+        );
     }
 
     #[test]

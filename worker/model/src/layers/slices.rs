@@ -2,12 +2,14 @@
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
-/// Whether the hand-written CPU loops serve `x`: f32 in main memory, and nothing is differentiated through it.
+/// Whether the hand-written CPU loops serve `x`: f32 in main memory, and nothing is differentiated
+/// through it.
 pub(crate) fn is_plain(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op()
 }
 
-/// Calls `f` with the values of `x`, row-major. `x` must be f32 on the CPU; a view is made contiguous first.
+/// Calls `f` with the values of `x`, row-major. `x` must be f32 on the CPU; a view is made
+/// contiguous first.
 pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();

@@ -1,7 +1,8 @@
-//! A frozen weight, held as floats or as its checkpoint stores it, and the one product that uses it.
+//! A frozen weight, held as floats or as its checkpoint stores it, and the one product that uses
+//! it.
 
+use crate::custom_gradient::with_gradient;
 use crate::layers::slices::{is_plain, with_values};
-use crate::link::link;
 use crate::{ModelError, Result, cuda};
 use candle_core::{DType, Device, Tensor};
 use uspx_kernel::{BlockMatrix, KernelError, Matrix};
@@ -11,7 +12,8 @@ use uspx_kernel::{BlockMatrix, KernelError, Matrix};
 pub enum Weight {
     /// A tensor of floats, on any device.
     Float(Tensor),
-    /// bf16 or MXFP4 in main memory, multiplied by the kernels of this CPU without being expanded whole.
+    /// bf16 or MXFP4 in main memory, multiplied by the kernels of this CPU without being expanded
+    /// whole.
     Packed(Matrix),
     /// A GGUF file's blocks in main memory, likewise.
     Quantised(BlockMatrix),
@@ -34,7 +36,12 @@ impl DeviceBlocks {
     ///
     /// # Errors
     /// Sizes that do not fit; those of the tensor library.
-    pub fn new(codes: Vec<u8>, scales: Vec<u8>, dims: (usize, usize), device: &Device) -> Result<Self> {
+    pub fn new(
+        codes: Vec<u8>,
+        scales: Vec<u8>,
+        dims: (usize, usize),
+        device: &Device,
+    ) -> Result<Self> {
         let values = dims.0 * dims.1;
         let codes = Tensor::from_vec(codes, values / 2, device)?;
         Ok(Self { codes, scales: Tensor::from_vec(scales, values / 32, device)?, dims })
@@ -45,7 +52,7 @@ impl Weight {
     /// (out, in).
     ///
     /// # Errors
-    /// A float tensor that is no matrix.
+    /// A float tensor that is not a matrix.
     pub fn dims(&self) -> Result<(usize, usize)> {
         match self {
             Self::Float(weight) => Ok(weight.dims2()?),
@@ -62,8 +69,12 @@ impl Weight {
     pub fn float(&self) -> Result<Tensor> {
         match self {
             Self::Float(weight) => Ok(weight.clone()),
-            Self::Packed(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
-            Self::Quantised(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
+            Self::Packed(matrix) => {
+                Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?)
+            }
+            Self::Quantised(matrix) => {
+                Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?)
+            }
             Self::OnDevice(_) => self.float_as(DType::F32),
         }
     }
@@ -71,20 +82,27 @@ impl Weight {
     /// As floats of `dtype`, `[out, in]`.
     fn float_as(&self, dtype: DType) -> Result<Tensor> {
         match self {
-            Self::OnDevice(blocks) => Ok(cuda::expand(&blocks.codes, &blocks.scales, blocks.dims, dtype)?),
+            Self::OnDevice(blocks) => {
+                Ok(cuda::expand(&blocks.codes, &blocks.scales, blocks.dims, dtype)?)
+            }
             _ => Ok(self.float()?.to_dtype(dtype)?),
         }
     }
 
-    /// x·Wᵀ + bias, `[n, in]` to `[n, out]`. The gradient reaches x but costs nothing for W and the bias.
+    /// x·Wᵀ + bias, `[n, in]` to `[n, out]`. The gradient reaches x but costs nothing for W and the
+    /// bias.
     ///
     /// # Errors
     /// Those of the tensor library and of the kernels.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (plain, (out, _)) = (x.dtype() == DType::F32 && x.device().is_cpu(), self.dims()?);
         let y = match self {
-            Self::Packed(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
-            Self::Quantised(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
+            Self::Packed(matrix) if plain => {
+                kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?
+            }
+            Self::Quantised(matrix) if plain => {
+                kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?
+            }
             _ => {
                 let weight = self.float_as(x.dtype())?.to_device(x.device())?;
                 add(x.detach().matmul(&weight.t()?)?, bias)?
@@ -94,7 +112,9 @@ impl Weight {
             return Ok(y);
         }
         let weight = self.clone();
-        Ok(link("frozen-matmul", x, y, move |_, _, grad| weight.pull_back(grad).map_err(candle_core::Error::wrap))?)
+        Ok(with_gradient("frozen-matmul", x, y, move |_, _, grad| {
+            weight.pull_back(grad).map_err(candle_core::Error::wrap)
+        })?)
     }
 
     /// g·W, `[n, out]` to `[n, in]`: the gradient with respect to x.
@@ -122,7 +142,8 @@ fn kernel(
 ) -> Result<Tensor> {
     let n = x.dim(0)?;
     let mut y = vec![0.0; n * width];
-    with_values(&x.detach(), |x| product(x, n, &mut y))?.map_err(|e| ModelError::Request(e.to_string()))?;
+    with_values(&x.detach(), |x| product(x, n, &mut y))?
+        .map_err(|e| ModelError::Request(e.to_string()))?;
     if let Some(bias) = bias {
         with_values(bias, |bias| {
             for row in y.chunks_exact_mut(width) {

@@ -1,9 +1,11 @@
-//! Attribution patching (Nanda 2023; Syed et al. 2023): all units' first-order effects from one forward and backward.
+//! Attribution patching (Nanda 2023; Syed et al. 2023): all units' first-order effects from one
+//! forward and backward.
 //!
-//! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the loss's gradients with
-//! respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by token, without keeping n.
+//! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the
+//! loss's gradients with respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by
+//! token, without keeping n.
 
-use super::{Estimate, Request};
+use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::batching::each_batch;
 use crate::means::{Means, means};
@@ -13,17 +15,18 @@ use candle_core::{DType, Tensor, Var};
 use uspx_domain::{Baseline, Deposit, Estimator, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{ModelError, Pulse, Spool};
+use uspx_model::{ModelError, Progress, Spool};
 
-/// First-order effects, signed and made positive per token, in nats summed over all positions of a prompt.
+/// First-order effects, signed and made positive per token, in nats summed over all positions of a
+/// prompt.
 pub(super) struct AttributionPatching;
 
-impl Estimate for AttributionPatching {
+impl Measure for AttributionPatching {
     fn estimator(&self) -> Estimator {
         Estimator::ATP
     }
 
-    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
+    fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
         let sequences = &request.prompts.sequences;
         let means = match request.baseline {
             Baseline::Zero => None,
@@ -32,10 +35,11 @@ impl Estimate for AttributionPatching {
         let mut effects = Effects::new(request);
         let (mut done, total) = (0, sequences.len() as u64);
         let mut each = |members: &[usize], batch: &Batch| {
-            let found = differentiate(request, means.as_ref(), batch, effects.blank(members.len()))?;
+            let found =
+                differentiate(request, means.as_ref(), batch, effects.blank(members.len()))?;
             effects.take(&found, members);
             done += members.len() as u64;
-            pulse.beat(done, total)
+            progress.report(done, total)
         };
         each_batch(sequences, request.batch_tokens, Batch::new, &mut each)?;
         let mut deposit = request.deposit();
@@ -45,12 +49,17 @@ impl Estimate for AttributionPatching {
 }
 
 /// A batch's effects: forward, keeping every layer's input, then backward layer by layer.
-fn differentiate(request: &Request<'_>, means: Option<&Means>, batch: &Batch, mut found: Effects) -> Result<Effects> {
+fn differentiate(
+    request: &ProbeRequest<'_>,
+    means: Option<&Means>,
+    batch: &Batch,
+    mut found: Effects,
+) -> Result<Effects> {
     let transformer = &request.model.transformer;
     let frame = transformer.frame(batch)?;
     let mut boundaries: Spool = transformer.spool();
     let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-        if let Site::Residual { .. } = site {
+        if let Site::ResidPre { .. } = site {
             boundaries.push(value)?;
         }
         Ok(None)
@@ -116,18 +125,26 @@ impl Taps for GradientTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
-                let base = self
-                    .means
-                    .map(|m| layer_mean(&m.experts, at.layer)?.get(at.expert as usize).map_err(ModelError::from));
+                let base = self.means.map(|m| {
+                    layer_mean(&m.experts, at.layer)?
+                        .get(at.expert as usize)
+                        .map_err(ModelError::from)
+                });
                 let base = base.transpose()?.map(|b| b.unsqueeze(0)).transpose()?;
-                let places = at.slots.iter().map(|slot| (slot / at.routing.top_k as u32, at.expert)).collect();
+                let places = at
+                    .slots
+                    .iter()
+                    .map(|slot| (slot / at.routing.top_k as u32, at.expert))
+                    .collect();
                 self.hook((UnitKind::Expert, at.layer), places, value, base).map(Some)
             }
-            Site::Heads { layer } if self.kinds.contains(&UnitKind::Head) => {
+            Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
                 let (n, heads, _) = value.dims3()?;
                 let base = self.means.map(|m| layer_mean(&m.heads, layer)).transpose()?;
                 let base = base.map(|b| b.unsqueeze(0)).transpose()?;
-                let places = (0..n as u32).flat_map(|row| (0..heads as u32).map(move |head| (row, head))).collect();
+                let places = (0..n as u32)
+                    .flat_map(|row| (0..heads as u32).map(move |head| (row, head)))
+                    .collect();
                 self.hook((UnitKind::Head, layer), places, value, base).map(Some)
             }
             _ => Ok(None),
@@ -146,10 +163,12 @@ fn take<'a>(rest: &mut &'a [f32], var: &Var) -> &'a [f32] {
 struct Effects(Vec<(UnitKind, UnitSums)>);
 
 impl Effects {
-    fn new(request: &Request<'_>) -> Self {
+    fn new(request: &ProbeRequest<'_>) -> Self {
         let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
         let statistics = Estimator::ATP.row().statistics;
-        let of = |kind: &UnitKind| (*kind, UnitSums::new((*kind, statistics), &shape, &request.layers, prompts));
+        let of = |kind: &UnitKind| {
+            (*kind, UnitSums::new((*kind, statistics), &shape, &request.layers, prompts))
+        };
         Self(request.kinds.iter().map(of).collect())
     }
 
@@ -162,15 +181,24 @@ impl Effects {
         both.for_each(|((_, into), (_, from))| into.take(from, members));
     }
 
-    /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading waits for all work.
+    /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each
+    /// reading waits for all work.
     fn add_all(&mut self, handles: &[Handle], gradients: &GradStore, batch: &Batch) -> Result<()> {
-        let lost = || ModelError::Request("a gradient was lost on its way to a unit: this is a bug in a layer".into());
-        let vars: Vec<&Var> = handles.iter().flat_map(|h| std::iter::once(&h.alpha).chain(&h.beta)).collect();
-        let flat = |var: &&Var| -> Result<Tensor> { Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?) };
+        let lost = || {
+            ModelError::Request(
+                "a gradient was lost on its way to a unit: this is a bug in a layer".into(),
+            )
+        };
+        let vars: Vec<&Var> =
+            handles.iter().flat_map(|h| std::iter::once(&h.alpha).chain(&h.beta)).collect();
+        let flat = |var: &&Var| -> Result<Tensor> {
+            Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?)
+        };
         if vars.is_empty() {
             return Ok(());
         }
-        let all = Tensor::cat(&vars.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?.to_dtype(DType::F32)?;
+        let all = Tensor::cat(&vars.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
+            .to_dtype(DType::F32)?;
         let all: Vec<f32> = all.to_vec1()?;
         let mut rest = all.as_slice();
         for handle in handles {

@@ -1,4 +1,5 @@
-//! How units are measured, one estimator a file. Its row stands in the domain's table of estimators.
+//! How units are measured, one estimator a file. Its row stands in the domain's table of
+//! estimators.
 
 mod atp;
 mod exact;
@@ -7,11 +8,11 @@ mod trace;
 use crate::Result;
 use std::ops::Range;
 use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
-use uspx_model::{LoadedModel, ModelError, Pulse, Readable};
+use uspx_model::{LoadedModel, ModelError, Progress, Readable};
 
 /// What is to be measured.
 #[derive(Clone)]
-pub struct Request<'a> {
+pub struct ProbeRequest<'a> {
     /// The model.
     pub model: &'a LoadedModel,
     /// The prompts that it can run.
@@ -26,9 +27,14 @@ pub struct Request<'a> {
     pub batch_tokens: usize,
 }
 
-impl<'a> Request<'a> {
+impl<'a> ProbeRequest<'a> {
     /// All that `estimator` measures of a model, with its usual baseline.
-    pub fn all(estimator: Estimator, model: &'a LoadedModel, prompts: &'a Readable, batch_tokens: usize) -> Self {
+    pub fn all(
+        estimator: Estimator,
+        model: &'a LoadedModel,
+        prompts: &'a Readable,
+        batch_tokens: usize,
+    ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
         Self { model, prompts, kinds, layers, baseline, batch_tokens }
@@ -53,7 +59,7 @@ impl<'a> Request<'a> {
 }
 
 /// A way to measure units.
-pub trait Estimate: Sync {
+pub trait Measure: Sync {
     /// Its row.
     fn estimator(&self) -> Estimator;
 
@@ -61,25 +67,29 @@ pub trait Estimate: Sync {
     ///
     /// # Errors
     /// Those of the model; a stop by the keeper.
-    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit>;
+    fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit>;
 }
 
 /// Every estimator there is.
-const ALL: &[&dyn Estimate] = &[&trace::Trace, &atp::AttributionPatching, &exact::Exact];
+const ALL: &[&dyn Measure] = &[&trace::Trace, &atp::AttributionPatching, &exact::Exact];
 
 /// Measures units: per prompt sums over its response tokens, or their moments over the prompts.
 ///
 /// # Errors
 /// A kind or baseline that the estimator does not serve; those of the model; a stop by the keeper.
-pub fn measure(estimator: Estimator, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
-    measure_by(ALL, estimator, request, pulse)
+pub fn measure(
+    estimator: Estimator,
+    request: &ProbeRequest<'_>,
+    progress: &dyn Progress,
+) -> Result<Deposit> {
+    measure_by(ALL, estimator, request, progress)
 }
 
 fn measure_by(
-    all: &[&dyn Estimate],
+    all: &[&dyn Measure],
     estimator: Estimator,
-    request: &Request<'_>,
-    pulse: &dyn Pulse,
+    request: &ProbeRequest<'_>,
+    progress: &dyn Progress,
 ) -> Result<Deposit> {
     let refuse = |what: String| Err(ModelError::Request(format!("{estimator}: {what}")));
     let row = estimator.row();
@@ -91,7 +101,7 @@ fn measure_by(
         return refuse(format!("the baseline {:?} is not served", request.baseline));
     }
     match all.iter().find(|e| e.estimator() == estimator) {
-        Some(found) => found.measure(request, pulse),
+        Some(found) => found.measure(request, progress),
         None => refuse("this uspx cannot measure by it: upgrade".to_owned()),
     }
 }
@@ -102,7 +112,7 @@ mod tests {
     use candle_core::{DType, Device};
     use std::path::Path;
     use uspx_domain::{EstimatorRow, Needs, Prompt, Statistic};
-    use uspx_model::{NoPulse, Placement};
+    use uspx_model::{NoProgress, Placement};
 
     #[test]
     fn every_row_has_its_estimator() {
@@ -124,12 +134,12 @@ mod tests {
     /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.
     struct Example;
 
-    impl Estimate for Example {
+    impl Measure for Example {
         fn estimator(&self) -> Estimator {
             Estimator::of(&ROW)
         }
 
-        fn measure(&self, request: &Request<'_>, _: &dyn Pulse) -> Result<Deposit> {
+        fn measure(&self, request: &ProbeRequest<'_>, _: &dyn Progress) -> Result<Deposit> {
             let (shape, tokens) = (request.model.shape(), request.tokens());
             let of = (UnitKind::Head, ROW.statistics);
             let mut sums = crate::sums::UnitSums::new(of, &shape, &request.layers, tokens.len());
@@ -157,17 +167,19 @@ mod tests {
             tags: vec![],
         };
         let (prompts, example) = (model.readable(&[prompt]).unwrap(), Estimator::of(&ROW));
-        let request = Request::all(example, &model, &prompts, 64);
-        let deposit = measure_by(&[&Example], example, &request, &NoPulse).unwrap();
+        let request = ProbeRequest::all(example, &model, &prompts, 64);
+        let deposit = measure_by(&[&Example], example, &request, &NoProgress).unwrap();
         let heads = model.shape().count(UnitKind::Head);
         assert_eq!((deposit.columns.len(), deposit.prompts.len()), (heads, 1));
         assert_eq!(deposit.columns[0].values, [deposit.prompts[0].tokens as f32]);
 
-        let refused = |request: &Request<'_>| measure(example, request, &NoPulse).unwrap_err().to_string();
+        let refused = |request: &ProbeRequest<'_>| {
+            measure(example, request, &NoProgress).unwrap_err().to_string()
+        };
         assert!(refused(&request).contains("upgrade"), "it has a row and no file");
-        let experts = Request { kinds: &[UnitKind::Expert], ..request.clone() };
+        let experts = ProbeRequest { kinds: &[UnitKind::Expert], ..request.clone() };
         assert!(refused(&experts).contains("experts are not served, only head"));
-        let mean = Request { baseline: Baseline::Mean, ..request };
+        let mean = ProbeRequest { baseline: Baseline::Mean, ..request };
         assert!(refused(&mean).contains("baseline"));
     }
 }

@@ -1,6 +1,7 @@
-//! Trace: what one forward pass shows of every expert and head, over the positions that hold response tokens.
+//! Trace: what one forward pass shows of every expert and head, over the positions that hold
+//! response tokens.
 
-use super::{Estimate, Request};
+use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::batching::each_batch;
 use crate::statistics::{EXPERT, HEAD, Routed, named};
@@ -10,17 +11,17 @@ use uspx_domain::{Deposit, Estimator, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::layers::rows::norms;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{ModelError, Pulse};
+use uspx_model::{ModelError, Progress};
 
 /// Per prompt, sums of the statistics of `crate::statistics` of each expert and head.
 pub(super) struct Trace;
 
-impl Estimate for Trace {
+impl Measure for Trace {
     fn estimator(&self) -> Estimator {
         Estimator::TRACE
     }
 
-    fn measure(&self, request: &Request<'_>, pulse: &dyn Pulse) -> Result<Deposit> {
+    fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
         let (model, sequences) = (request.model, &request.prompts.sequences);
         let mut sums = Sums::new(request);
         let (mut done, total) = (0, sequences.len() as u64);
@@ -32,7 +33,7 @@ impl Estimate for Trace {
             taps.read()?;
             sums.take(&found, members);
             done += members.len() as u64;
-            pulse.beat(done, total)
+            progress.report(done, total)
         };
         each_batch(sequences, request.batch_tokens, Batch::sharing, &mut each)?;
         let mut deposit = request.deposit();
@@ -52,10 +53,15 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(request: &Request<'_>) -> Self {
+    fn new(request: &ProbeRequest<'_>) -> Self {
         let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
-        let of = |kind, statistics: &[_]| UnitSums::new((kind, statistics), &shape, &request.layers, prompts);
-        Self { experts: of(UnitKind::Expert, &named(EXPERT)), heads: of(UnitKind::Head, &named(HEAD)) }
+        let of = |kind, statistics: &[_]| {
+            UnitSums::new((kind, statistics), &shape, &request.layers, prompts)
+        };
+        Self {
+            experts: of(UnitKind::Expert, &named(EXPERT)),
+            heads: of(UnitKind::Head, &named(HEAD)),
+        }
     }
 
     fn blank(&self, prompts: usize) -> Self {
@@ -68,9 +74,14 @@ impl Sums {
     }
 }
 
-/// The rows of a batch that hold response tokens, and for each row of the batch its place among them.
+/// The rows of a batch that hold response tokens, and for each row of the batch its place among
+/// them.
 fn responses(batch: &Batch) -> (Vec<u32>, Vec<usize>) {
-    let rows: Vec<u32> = (0..).zip(&batch.place).filter(|(_, (_, response))| *response).map(|(row, _)| row).collect();
+    let rows: Vec<u32> = (0..)
+        .zip(&batch.place)
+        .filter(|(_, (_, response))| *response)
+        .map(|(row, _)| row)
+        .collect();
     let mut places = vec![usize::MAX; batch.place.len()];
     for (at, row) in rows.iter().enumerate() {
         places.get_mut(*row as usize).into_iter().for_each(|place| *place = at);
@@ -80,7 +91,8 @@ fn responses(batch: &Batch) -> (Vec<u32>, Vec<usize>) {
 
 struct TraceTaps<'a> {
     batch: &'a Batch,
-    /// Rows that hold response tokens, here and on the device, and where each of the batch's rows is among them.
+    /// Rows that hold response tokens, here and on the device, and where each of the batch's rows
+    /// is among them.
     responses: Vec<u32>,
     on_device: Tensor,
     places: Vec<usize>,
@@ -91,7 +103,8 @@ struct TraceTaps<'a> {
     routing: Option<(Tensor, usize)>,
     /// Of the layer's experts, until the layer's output is known.
     seen: Vec<Seen>,
-    /// What is computed and not read yet. On a GPU every reading waits for all work before it, so there it comes last.
+    /// What is computed and not read yet. On a GPU every reading waits for all work before it, so
+    /// there it comes last.
     unread: Vec<Unread>,
 }
 
@@ -106,7 +119,7 @@ struct Seen {
 /// Numbers of a layer that may still be on a GPU.
 enum Unread {
     /// Output norms of the response rows, `[R, heads]`.
-    Heads { layer: usize, norms: Tensor },
+    Z { layer: usize, norms: Tensor },
     /// Of its experts.
     Experts {
         layer: usize,
@@ -141,7 +154,10 @@ impl<'a> TraceTaps<'a> {
 
     /// The layer's output is known: what EASY-EP needs of it, cos(h, h + MoE(h)), is computed.
     fn turn(&mut self, layer: usize, out: &Tensor) -> Result<()> {
-        let before = self.before.take().ok_or_else(|| ModelError::Request("an MLP without its input".into()))?;
+        let before = self
+            .before
+            .take()
+            .ok_or_else(|| ModelError::Request("an MLP without its input".into()))?;
         let seen = std::mem::take(&mut self.seen);
         let Some((gates, top_k)) = self.routing.take() else { return Ok(()) };
         if self.responses.is_empty() {
@@ -166,7 +182,7 @@ impl<'a> TraceTaps<'a> {
     fn read(&mut self) -> Result<()> {
         for unread in std::mem::take(&mut self.unread) {
             match unread {
-                Unread::Heads { layer, norms } => self.heads(layer, &norms)?,
+                Unread::Z { layer, norms } => self.heads(layer, &norms)?,
                 Unread::Experts { layer, seen, gates, top_k, cosines } => {
                     let gates: Vec<f32> = gates.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
                     self.experts(layer, &seen, (&gates, top_k), &cosines.to_vec1()?)?;
@@ -177,7 +193,13 @@ impl<'a> TraceTaps<'a> {
     }
 
     /// What is known of each token at a layer's experts, summed.
-    fn experts(&mut self, layer: usize, seen: &[Seen], (gates, top_k): (&[f32], usize), cosines: &[f32]) -> Result<()> {
+    fn experts(
+        &mut self,
+        layer: usize,
+        seen: &[Seen],
+        (gates, top_k): (&[f32], usize),
+        cosines: &[f32],
+    ) -> Result<()> {
         let norms: Vec<&Tensor> = seen.iter().map(|s| &s.norms).collect();
         let norms: Vec<f32> = Tensor::cat(&norms, 0)?.to_vec1()?;
         let slots = seen.iter().flat_map(|s| s.slots.iter().map(|slot| (s.expert, *slot)));
@@ -201,7 +223,8 @@ impl<'a> TraceTaps<'a> {
         let mut norms = norms.chunks_exact(heads);
         // A prompt's rows are neighbours: its sums are made in one place before they go to theirs.
         let batch = self.batch;
-        let prompt = |row: &u32| batch.place.get(*row as usize).map(|(sequence, _)| *sequence as usize);
+        let prompt =
+            |row: &u32| batch.place.get(*row as usize).map(|(sequence, _)| *sequence as usize);
         for rows in self.responses.chunk_by(|a, b| prompt(a) == prompt(b)) {
             let mut sums = vec![[0.0; HEAD.len()]; heads];
             for of_row in norms.by_ref().take(rows.len()) {
@@ -222,10 +245,10 @@ impl<'a> TraceTaps<'a> {
 impl Taps for TraceTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::Middle { .. } => self.before = Some(value.clone()),
-            Site::Heads { layer } if !self.responses.is_empty() => {
+            Site::ResidMid { .. } => self.before = Some(value.clone()),
+            Site::Z { layer } if !self.responses.is_empty() => {
                 let norms = norms(&value.index_select(&self.on_device, 0)?)?;
-                self.later(Unread::Heads { layer, norms })?;
+                self.later(Unread::Z { layer, norms })?;
             }
             Site::Router { .. } => {
                 self.seen.clear();

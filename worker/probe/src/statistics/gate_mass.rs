@@ -4,4 +4,5 @@ use super::{OfToken, Routed};
 use uspx_domain::Statistic;
 
 /// g.
-pub(super) const GATE_MASS: OfToken<Routed> = OfToken { statistic: Statistic::GATE_MASS, of: |r| r.gate };
+pub(super) const GATE_MASS: OfToken<Routed> =
+    OfToken { statistic: Statistic::GATE_MASS, of: |r| r.gate };

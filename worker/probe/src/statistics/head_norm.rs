@@ -4,4 +4,5 @@ use super::OfToken;
 use uspx_domain::Statistic;
 
 /// ‖o‖, before the output projection.
-pub(super) const HEAD_NORM: OfToken<f64> = OfToken { statistic: Statistic::HEAD_NORM, of: |norm| *norm };
+pub(super) const HEAD_NORM: OfToken<f64> =
+    OfToken { statistic: Statistic::HEAD_NORM, of: |norm| *norm };

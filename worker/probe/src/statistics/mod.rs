@@ -1,4 +1,5 @@
-//! What a trace adds up of each token, one statistic a file. Its row stands in the domain's table of statistics.
+//! What a trace adds up of each token, one statistic a file. Its row stands in the domain's table
+//! of statistics.
 
 mod count;
 mod easy_ep;

@@ -10,7 +10,7 @@ impl Run for Ablate<Prompt> {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let model = bench.model()?;
         let prompts = model.readable(&self.prompts)?;
-        let rows = ablate(&model, &prompts, &self.cuts, bench.batch_tokens, bench.pulse)?;
+        let rows = ablate(&model, &prompts, &self.cuts, bench.batch_tokens, bench.progress)?;
         Ok(Product::measured(Outcome::Losses(rows), prompts))
     }
 }

@@ -14,7 +14,8 @@ impl Run for Distil {
             blobs.iter().map(|b| Ok(Labels::from_bytes(bench.inputs.get(b)?)?)).collect()
         };
         let (train, validation) = (read(&self.train)?, read(&self.validation)?);
-        let trained = uspx_distill::distil(&mut student, &train, &validation, &self.recipe, bench.pulse);
+        let trained =
+            uspx_distill::distil(&mut student, &train, &validation, &self.recipe, bench.progress);
         let (adapter, summary) = trained?;
         let adapter = Bytes::from(adapter);
         let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };

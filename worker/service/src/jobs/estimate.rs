@@ -4,18 +4,18 @@ use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::product::Product;
 use uspx_domain::{Estimate, Outcome, Prompt};
-use uspx_probe::{Request, measure};
+use uspx_probe::{ProbeRequest, measure};
 
 impl Run for Estimate<Prompt> {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let model = bench.model()?;
         let prompts = model.readable(&self.prompts)?;
-        let request = Request {
+        let request = ProbeRequest {
             kinds: &self.kinds,
             baseline: self.baseline,
-            ..Request::all(self.estimator, &model, &prompts, bench.batch_tokens)
+            ..ProbeRequest::all(self.estimator, &model, &prompts, bench.batch_tokens)
         };
-        let deposit = measure(self.estimator, &request, bench.pulse)?;
+        let deposit = measure(self.estimator, &request, bench.progress)?;
         Ok(Product::measured(Outcome::Scores(deposit), prompts))
     }
 }

@@ -1,4 +1,5 @@
-//! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be judged.
+//! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be
+//! judged.
 
 use super::{Run, Workbench};
 use crate::error::JobError;
@@ -8,9 +9,9 @@ use bytes::Bytes;
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};
 use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
-use uspx_export::{Request, Settings};
+use uspx_export::{ExportRequest, ExportSettings};
 use uspx_model::batch::Batch;
-use uspx_model::{LoadedModel, Placement, Pulse, batches};
+use uspx_model::{LoadedModel, Placement, Progress, batches};
 
 /// Tokens of a calibration batch.
 const CALIBRATION_TOKENS: usize = 4096;
@@ -19,7 +20,7 @@ impl Run for Export<Prompt> {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let student = bench.adapted(self.adapter.as_ref())?;
         let base = bench.models.folder(bench.model)?;
-        write(&student, base, &self.calibration, self.format, bench.pulse)
+        write(&student, base, &self.calibration, self.format, bench.progress)
     }
 }
 
@@ -29,23 +30,28 @@ fn write(
     base: &Path,
     calibration: &[Prompt],
     format: ExportFormat,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Product, JobError> {
     let scratch = tempfile::tempdir()?;
     let readable = student.readable(calibration)?;
-    if let ([], Some(group)) = (readable.sequences.as_slice(), SkipGroup::of(&readable.skipped).first()) {
-        return Err(JobError::Task(format!("no prompt is left to calibrate the export with: {group}")));
+    if let ([], Some(group)) =
+        (readable.sequences.as_slice(), SkipGroup::of(&readable.skipped).first())
+    {
+        return Err(JobError::Task(format!(
+            "no prompt is left to calibrate the export with: {group}"
+        )));
     }
-    let batches: Vec<Batch> = batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
-    let request = Request {
+    let batches: Vec<Batch> =
+        batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
+    let request = ExportRequest {
         student,
         base,
         calibration: &batches,
         conversations: calibration,
         format,
-        settings: Settings::shipped(format),
+        settings: ExportSettings::shipped(format),
     };
-    let report = uspx_export::export(&request, scratch.path(), pulse)?;
+    let report = uspx_export::export(&request, scratch.path(), progress)?;
     let (error, conversations) = (report.mean_output_error(), report.conversations);
     tracing::info!(?format, bytes = report.bytes, error, conversations, "exported");
     let (mut files, mut blobs) = (Vec::new(), Vec::new());
@@ -76,7 +82,11 @@ pub(super) fn open(
         ExportFormat::Gptq | ExportFormat::Rtn => scratch.path().to_owned(),
         ExportFormat::Gguf => {
             let gguf = files.iter().find(|f| f.path.ends_with(".gguf"));
-            scratch.path().join(&gguf.ok_or_else(|| JobError::Task("a GGUF student without a .gguf file".into()))?.path)
+            scratch.path().join(
+                &gguf
+                    .ok_or_else(|| JobError::Task("a GGUF student without a .gguf file".into()))?
+                    .path,
+            )
         }
     };
     Ok(open_any(&path, Placement::floats(DType::F32, device))?)
@@ -86,7 +96,11 @@ pub(super) fn open(
 fn inside(path: &str) -> Result<PathBuf, JobError> {
     let parsed = PathBuf::from(path);
     let plain = !path.is_empty() && parsed.components().all(|c| matches!(c, Component::Normal(_)));
-    if plain { Ok(parsed) } else { Err(JobError::Task(format!("`{path}` is no path within a student's folder"))) }
+    if plain {
+        Ok(parsed)
+    } else {
+        Err(JobError::Task(format!("`{path}` is not a path within a student's folder")))
+    }
 }
 
 #[cfg(test)]

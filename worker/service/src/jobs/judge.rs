@@ -25,9 +25,13 @@ impl Run for Judge<Prompt> {
     }
 }
 
-fn losses(model: &LoadedModel, prompts: &[Prompt], bench: &Workbench<'_>) -> Result<Product, JobError> {
+fn losses(
+    model: &LoadedModel,
+    prompts: &[Prompt],
+    bench: &Workbench<'_>,
+) -> Result<Product, JobError> {
     let prompts = model.readable(prompts)?;
-    let (tokens, pulse) = (bench.batch_tokens, bench.pulse);
-    let found = evaluate(model, &prompts, tokens, &mut NoTaps, &Against::Nothing, pulse)?;
+    let (tokens, progress) = (bench.batch_tokens, bench.progress);
+    let found = evaluate(model, &prompts, tokens, &mut NoTaps, &Against::Nothing, progress)?;
     Ok(Product::measured(Outcome::Losses(vec![found.losses]), prompts))
 }

@@ -11,9 +11,12 @@ use uspx_model::chat::Bounds;
 impl Run for Label<Prompt> {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let teacher = bench.model()?;
-        let bounds = Bounds { answer: self.max_new_tokens as usize, reasoning: self.max_reasoning_tokens as usize };
+        let bounds = Bounds {
+            answer: self.max_new_tokens as usize,
+            reasoning: self.max_reasoning_tokens as usize,
+        };
         let (prompts, mask) = (&self.prompts, self.mask.as_ref());
-        let made = make_labels(&teacher, prompts, mask, self.top_k, bounds, bench.pulse)?;
+        let made = make_labels(&teacher, prompts, mask, self.top_k, bounds, bench.progress)?;
         let (labels, skipped) = made;
         let blob = Bytes::from(labels.to_bytes()?);
         let outcome = Outcome::Labels {
@@ -28,7 +31,10 @@ impl Run for Label<Prompt> {
 
 /// How much of the answers the teacher's tokens cover.
 fn coverage(prompts: &[PromptLabels]) -> Coverage {
-    let of = |p: &PromptLabels| Coverage { answer_bytes: p.answer.len() as u64, labelled_bytes: covered(p) };
+    let of = |p: &PromptLabels| Coverage {
+        answer_bytes: p.answer.len() as u64,
+        labelled_bytes: covered(p),
+    };
     prompts.iter().map(of).fold(Coverage::default(), Coverage::and)
 }
 
@@ -57,7 +63,13 @@ mod tests {
             top: vec![],
             tail: 0.0,
         };
-        let prompt = Prompt { id: "p".into(), prompt: "x".into(), reference: None, system: None, tags: vec![] };
+        let prompt = Prompt {
+            id: "p".into(),
+            prompt: "x".into(),
+            reference: None,
+            system: None,
+            tags: vec![],
+        };
         PromptLabels {
             prompt,
             answer: answer.into(),

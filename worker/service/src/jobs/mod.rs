@@ -1,5 +1,5 @@
-//! How each kind of job runs, one a file. What it is, names and checks stands in `shared/domain/src/work/`, under the same
-//! name.
+//! How each kind of job runs, one a file. What it is, names and checks stands in
+//! `shared/domain/src/work/`, under the same name.
 
 mod ablate;
 mod distil;
@@ -9,24 +9,24 @@ mod judge;
 mod label;
 
 use crate::error::JobError;
-use crate::holdings::Opened;
+use crate::holdings::OpenModels;
 use crate::product::{Inputs, Product};
 use std::sync::Arc;
 use uspx_domain::{BlobRef, Fingerprint, Prompt, Task, Work};
-use uspx_model::{LoadedModel, Pulse};
+use uspx_model::{LoadedModel, Progress};
 
 /// What a job has at hand.
 pub struct Workbench<'a> {
     /// The task's model.
     pub model: Fingerprint,
     /// The models of this machine.
-    pub models: &'a mut Opened,
+    pub models: &'a mut OpenModels,
     /// The blobs that the job names.
     pub inputs: &'a Inputs,
     /// Tokens run together.
     pub batch_tokens: usize,
     /// Told of progress; says when to stop.
-    pub pulse: &'a dyn Pulse,
+    pub progress: &'a dyn Progress,
 }
 
 impl Workbench<'_> {
@@ -69,12 +69,18 @@ fn runner(work: &Work<Prompt>) -> &dyn Run {
 /// Whatever kept it from being done.
 pub fn run(
     task: &Task,
-    models: &mut Opened,
+    models: &mut OpenModels,
     inputs: &Inputs,
     batch_tokens: usize,
-    pulse: &dyn Pulse,
+    progress: &dyn Progress,
 ) -> Result<Product, JobError> {
-    runner(&task.work).run(&mut Workbench { model: task.model, models, inputs, batch_tokens, pulse })
+    runner(&task.work).run(&mut Workbench {
+        model: task.model,
+        models,
+        inputs,
+        batch_tokens,
+        progress,
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +90,7 @@ mod tests {
     use bytes::Bytes;
     use candle_core::Device;
     use uspx_domain::{Digest, Outcome, StoredFile};
-    use uspx_model::NoPulse;
+    use uspx_model::NoProgress;
 
     /// A job for tests: what adding one takes here, besides its arm in `runner`.
     struct Example(BlobRef);
@@ -102,9 +108,9 @@ mod tests {
         let (input, model) = (Bytes::from_static(b"input"), Fingerprint(Digest::of(b"model")));
         let blob = BlobRef::to(&input);
         let inputs = Inputs([(blob, input)].into());
-        let models = &mut Opened::new(Holdings::default(), Device::Cpu);
-        let pulse = &NoPulse;
-        let mut bench = Workbench { model, models, inputs: &inputs, batch_tokens: 64, pulse };
+        let models = &mut OpenModels::new(Holdings::default(), Device::Cpu);
+        let progress = &NoProgress;
+        let mut bench = Workbench { model, models, inputs: &inputs, batch_tokens: 64, progress };
         let product = Example(blob).run(&mut bench).unwrap();
         assert_eq!(product.outcome.blobs(), [blob]);
         assert!(Example(BlobRef::to(b"other")).run(&mut bench).is_err());

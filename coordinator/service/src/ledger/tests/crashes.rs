@@ -34,9 +34,13 @@ fn live(sim: &mut Sim) -> (usize, Result<(), ServiceError>) {
 fn recovers(mut sim: Sim, kept: usize) {
     let (before, copies) = (sim.ledger().to_vec(), sim.aside.len());
     let mut records = sim.open().unwrap_or_else(|error| panic!("{error}: {sim:?}"));
-    assert!(records.len() >= kept && wanted().starts_with(&records), "{kept} were kept: {records:?}");
+    assert!(
+        records.len() >= kept && wanted().starts_with(&records),
+        "{kept} were kept: {records:?}"
+    );
     if before.starts_with(MAGIC) {
-        let cut: Vec<u8> = sim.aside[copies..].iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        let cut: Vec<u8> =
+            sim.aside[copies..].iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         assert_eq!([sim.ledger(), &cut].concat(), before);
     }
     Log::open(&mut sim, |_, _| Ok(())).unwrap().append(&[b"goes on"]).unwrap();

@@ -95,7 +95,9 @@ fn opened(path: &Path) -> Outcome {
         }
         Err(ServiceError::Damaged { damage, .. }) => {
             assert_eq!(std::fs::read(path).unwrap(), before, "a refused ledger was changed");
-            assert!(matches!(seen, Err(ServiceError::Damaged { damage: seen, .. }) if seen == damage));
+            assert!(
+                matches!(seen, Err(ServiceError::Damaged { damage: seen, .. }) if seen == damage)
+            );
             Err(damage)
         }
         Err(other) => panic!("{other}"),
@@ -104,12 +106,21 @@ fn opened(path: &Path) -> Outcome {
 
 fn aside(folder: &Path) -> Vec<Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|p| p.display().to_string().contains(".tail-")).map(|p| std::fs::read(p).unwrap()).collect()
+    entries
+        .filter(|p| p.display().to_string().contains(".tail-"))
+        .map(|p| std::fs::read(p).unwrap())
+        .collect()
 }
 
 impl Whole {
     /// A ledger changed at `changed`, with `synced` records below the head.
-    fn judge(&self, folder: &Path, changed: &[u8], synced: usize, outcome: Outcome) -> &'static str {
+    fn judge(
+        &self,
+        folder: &Path,
+        changed: &[u8],
+        synced: usize,
+        outcome: Outcome,
+    ) -> &'static str {
         let Some(change) = first_change(&self.ledger, changed) else {
             assert_eq!(outcome.unwrap(), self.records);
             return "nothing changed";
@@ -122,7 +133,11 @@ impl Whole {
         }
         if sequence as usize <= synced {
             let damage = outcome.unwrap_err();
-            assert_eq!((damage.sequence, damage.at), (sequence, at), "{damage:?} for a change at {change}");
+            assert_eq!(
+                (damage.sequence, damage.at),
+                (sequence, at),
+                "{damage:?} for a change at {change}"
+            );
             return "refused with its place";
         }
         assert_eq!(outcome.unwrap(), self.records[..sequence as usize - 1]);
@@ -151,7 +166,8 @@ impl Whole {
         let path = dir.path().join("ledger");
         let last = self.heads.len() - 1;
         // Half of the heads are behind, as a crash between the two files leaves them.
-        let (synced, head) = &self.heads[if dice.below(2) == 0 { last } else { last - 1 - dice.below(20) }];
+        let (synced, head) =
+            &self.heads[if dice.below(2) == 0 { last } else { last - 1 - dice.below(20) }];
         let (mut ledger, mut head) = (self.ledger.clone(), head.clone());
         let of_head = dice.below(5) == 0;
         let kind = dice.change(if of_head { &mut head } else { &mut ledger });

@@ -43,14 +43,19 @@ fn judge(whole: &[u8], changed: &[u8], synced: usize, head: &[u8]) {
     let (sequence, at) = record_at(&places, change);
     if sequence as usize <= synced {
         let found = damage(changed, head);
-        assert_eq!((found.at, found.sequence), (at, sequence), "{found:?} for a change at {change}");
+        assert_eq!(
+            (found.at, found.sequence),
+            (at, sequence),
+            "{found:?} for a change at {change}"
+        );
         return;
     }
     let (records, sim) = open(changed, head);
     assert_eq!(records.unwrap(), RECORDS[..sequence as usize - 1]);
     assert_eq!(sim.ledger(), &whole[..at as usize]);
     let tail = &changed[at as usize..];
-    let copies: Vec<_> = (!tail.is_empty()).then(|| (sequence, tail.to_vec())).into_iter().collect();
+    let copies: Vec<_> =
+        (!tail.is_empty()).then(|| (sequence, tail.to_vec())).into_iter().collect();
     assert_eq!(sim.aside, copies);
 }
 
@@ -93,7 +98,10 @@ fn every_cut_is_damage_of_the_record_it_cuts_or_a_tail() {
         for length in 0..8 {
             match synced {
                 0 => assert!(open(&ledger[..length], head).0.unwrap().is_empty()),
-                _ => assert_eq!(damage(&ledger[..length], head), Damage { at: 8, sequence: 1, fault: Fault::Cut }),
+                _ => assert_eq!(
+                    damage(&ledger[..length], head),
+                    Damage { at: 8, sequence: 1, fault: Fault::Cut }
+                ),
             }
         }
     }
@@ -122,7 +130,8 @@ fn records_removed_repeated_or_moved_do_not_chain() {
         ledger[..8].iter().copied().chain(records).collect()
     };
     let misplaced = |order: &[usize], sequence: usize, found: usize| {
-        let (at, fault) = (places[sequence - 1].start as u64, Fault::Misplaced { found: found as u64 });
+        let (at, fault) =
+            (places[sequence - 1].start as u64, Fault::Misplaced { found: found as u64 });
         assert_eq!(damage(&with(order), head), Damage { at, sequence: sequence as u64, fault });
     };
     misplaced(&[1, 2, 3, 4], 1, 2);
@@ -138,13 +147,19 @@ fn another_ledgers_record_or_head_is_found_out() {
     let (ledger, heads) = small();
     let mut sim = Sim::empty();
     sim.open().unwrap();
-    Log::open(&mut sim, |_, _| Ok(())).unwrap().append(&[&b"ONE"[..], b"", b"record three"]).unwrap();
+    Log::open(&mut sim, |_, _| Ok(()))
+        .unwrap()
+        .append(&[&b"ONE"[..], b"", b"record three"])
+        .unwrap();
     let (ours, theirs) = (places(&ledger), places(sim.ledger()));
     let grafted = [&ledger[..ours[1].start], &sim.ledger()[theirs[1].start..]].concat();
     let at = ours[1].start as u64;
     assert_eq!(damage(&grafted, &heads[3]), Damage { at, sequence: 2, fault: Fault::Unchained });
     let at = theirs[2].start as u64;
-    assert_eq!(damage(sim.ledger(), &heads[3]), Damage { at, sequence: 3, fault: Fault::OtherHead });
+    assert_eq!(
+        damage(sim.ledger(), &heads[3]),
+        Damage { at, sequence: 3, fault: Fault::OtherHead }
+    );
 }
 
 #[test]
@@ -178,6 +193,8 @@ fn a_head_that_is_missing_or_cut_short_is_told_from_a_new_ledger() {
         "{missing:?}"
     );
     let lost = Sim::holding([None, Some(newest.clone())]).open();
-    assert!(matches!(lost, Err(ServiceError::Damaged { damage, .. }) if damage.fault == Fault::Cut));
+    assert!(
+        matches!(lost, Err(ServiceError::Damaged { damage, .. }) if damage.fault == Fault::Cut)
+    );
     assert!(Sim::holding([Some(ledger[..8].to_vec()), None]).open().unwrap().is_empty());
 }

@@ -46,7 +46,9 @@ fn one_process_holds_it_at_a_time_and_all_may_look() {
 fn a_torn_tail_is_set_aside_and_no_copy_overwrites_another() {
     let (dir, path) = ledger(2);
     let whole = std::fs::read(&path).unwrap();
-    for (tail, name) in [("torn", "ledger.tail-3"), ("again", "ledger.tail-3-2"), ("", "ledger.tail-3-3")] {
+    for (tail, name) in
+        [("torn", "ledger.tail-3"), ("again", "ledger.tail-3-2"), ("", "ledger.tail-3-3")]
+    {
         std::fs::write(&path, [&whole, tail.as_bytes()].concat()).unwrap();
         let seen = survey(&path, |_| {}).unwrap();
         assert_eq!(seen.beyond, Extent { records: 0, bytes: tail.len() as u64 });
@@ -79,12 +81,17 @@ fn damage_is_refused_with_its_place_and_nothing_is_touched() {
     bytes[second + 80] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let wanted = Damage { at: second as u64, sequence: 2, fault: Fault::Changed };
-    for refused in [all(&path).map(drop), survey(&path, |_| {}).map(drop), replay_file(&path).map(drop)] {
+    for refused in
+        [all(&path).map(drop), survey(&path, |_| {}).map(drop), replay_file(&path).map(drop)]
+    {
         let error = refused.unwrap_err();
         let words = error.to_string();
         assert!(matches!(error, ServiceError::Damaged { damage, .. } if damage == wanted));
         let place = format!("damaged at byte {second}, record 2: the record's bytes have changed");
-        assert!(words.contains(&place) && words.contains("Restore the ledger together with"), "{words}");
+        assert!(
+            words.contains(&place) && words.contains("Restore the ledger together with"),
+            "{words}"
+        );
     }
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
@@ -95,7 +102,10 @@ fn a_ledger_moved_without_its_head_says_what_to_copy() {
     let moved = dir.path().join("moved");
     std::fs::copy(&path, &moved).unwrap();
     let words = all(&moved).unwrap_err().to_string();
-    assert!(words.contains("head file is missing") && words.contains("3 records are whole"), "{words}");
+    assert!(
+        words.contains("head file is missing") && words.contains("3 records are whole"),
+        "{words}"
+    );
     assert!(words.contains("copy both"), "{words}");
     std::fs::copy(head_path(&path), head_path(&moved)).unwrap();
     assert_eq!(all(&moved).unwrap().len(), 3);
@@ -117,7 +127,9 @@ fn other_files_and_other_versions_are_refused() {
 #[test]
 fn a_record_of_a_newer_version_is_named_and_the_tail_left_alone() {
     let (_dir, path) = ledger(1);
-    let mut log = crate::ledger::Log::open(crate::ledger::Folder::hold(&path).unwrap(), |_, _| Ok(())).unwrap();
+    let mut log =
+        crate::ledger::Log::open(crate::ledger::Folder::hold(&path).unwrap(), |_, _| Ok(()))
+            .unwrap();
     log.append(&[rmp_serde::to_vec_named("from_the_future").unwrap()]).unwrap();
     drop(log);
     let torn = [&std::fs::read(&path).unwrap()[..], b"torn"].concat();

@@ -1,7 +1,7 @@
-//! The frozen ledger: a small campaign's, written once. Every later version must read it and replay it to the same mask, to
-//! the byte.
+//! The frozen ledger: a small campaign's, written once. Every later version must read it and replay
+//! it to the same mask, to the byte.
 
-#[path = "../../../../colony/tests/world/mod.rs"]
+#[path = "../../../../colony/tests/colony/world/mod.rs"]
 mod world;
 
 use crate::ledger::{Ledger, head_path, replay_file};
@@ -49,7 +49,10 @@ fn invariant_1_records_are_written_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
     Ledger::open(&path, |_| {}).unwrap().append(&records()).unwrap();
-    assert!(std::fs::read(&path).unwrap() == bytes(), "the ledger is written otherwise: version it");
+    assert!(
+        std::fs::read(&path).unwrap() == bytes(),
+        "the ledger is written otherwise: version it"
+    );
 }
 
 #[test]

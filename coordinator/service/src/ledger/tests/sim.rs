@@ -65,7 +65,14 @@ impl Sim {
     /// A disk that holds these files.
     pub fn holding(files: Files) -> Self {
         let named = [files[0].is_some(), files[1].is_some()];
-        Self { safe: files.clone(), files, pending: Vec::new(), named, aside: Vec::new(), steps: usize::MAX }
+        Self {
+            safe: files.clone(),
+            files,
+            pending: Vec::new(),
+            named,
+            aside: Vec::new(),
+            steps: usize::MAX,
+        }
     }
 
     /// An empty disk.

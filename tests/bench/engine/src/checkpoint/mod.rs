@@ -1,4 +1,5 @@
-//! A gpt-oss checkpoint of random weights, of gpt-oss-20b's shapes unless told otherwise, written as the hub has it.
+//! A gpt-oss checkpoint of random weights, of gpt-oss-20b's shapes unless told otherwise, written
+//! as the hub has it.
 
 mod shape;
 mod tensors;
@@ -12,7 +13,8 @@ use std::path::{Path, PathBuf};
 use tensors::Noise;
 use writer::Shard;
 
-/// The tokenizer comes from the teacher that ships with uspx: its ids are a subset of the large vocabulary.
+/// The tokenizer comes from the teacher that ships with uspx: its ids are a subset of the large
+/// vocabulary.
 const DONOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../cli/assets/nano/teacher");
 
 /// What must be left on the disk beside the checkpoint.
@@ -21,7 +23,8 @@ const SPARE: u64 = 1 << 30;
 /// Bytes of a shard: as on the hub, below 5 GB.
 const SHARD: u64 = 4_900_000_000;
 
-/// Writes the checkpoint into `folder`; its size in bytes. A checkpoint that is there already, whole, is left alone.
+/// Writes the checkpoint into `folder`; its size in bytes. A checkpoint that is there already,
+/// whole, is left alone.
 ///
 /// # Errors
 /// Shapes that make no model, a disk that is too small, a file that cannot be written.
@@ -96,13 +99,17 @@ mod tests {
 
     /// Reads a tensor's bytes back as any reader of safetensors would: by the header's offsets.
     fn tensor(folder: &Path, name: &str) -> (Vec<u64>, Vec<u8>) {
-        let index: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("model.safetensors.index.json")).unwrap()).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(
+            &std::fs::read(folder.join("model.safetensors.index.json")).unwrap(),
+        )
+        .unwrap();
         let file = std::fs::read(folder.join(index["weight_map"][name].as_str().unwrap())).unwrap();
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
         let header: serde_json::Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
-        let place = |at: usize| 8 + length + header[name]["data_offsets"][at].as_u64().unwrap() as usize;
-        let shape = header[name]["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        let place =
+            |at: usize| 8 + length + header[name]["data_offsets"][at].as_u64().unwrap() as usize;
+        let shape =
+            header[name]["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
         (shape, file[place(0)..place(1)].to_vec())
     }
 
@@ -112,7 +119,8 @@ mod tests {
         let total = write(folder.path(), &small(), 0).unwrap();
         let (shape, bytes) = tensor(folder.path(), "model.layers.1.self_attn.q_proj.weight");
         assert_eq!(shape, [128, 64]);
-        let values: Vec<f32> = bytes.chunks(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+        let values: Vec<f32> =
+            bytes.chunks(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
         let deviation = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
         assert!((0.018..0.022).contains(&deviation), "{deviation}");
         let (shape, scales) = tensor(folder.path(), "model.layers.0.mlp.experts.down_proj_scales");
@@ -120,7 +128,8 @@ mod tests {
         assert!(scales.iter().all(|s| tensors::SCALES.contains(s)), "{scales:?}");
         let (_, norm) = tensor(folder.path(), "model.norm.weight");
         assert!(norm.chunks(2).all(|b| b == [0x80, 0x3f]), "a norm is 1");
-        let on_disk: u64 = shards(folder.path()).unwrap().iter().map(|p| p.metadata().unwrap().len()).sum();
+        let on_disk: u64 =
+            shards(folder.path()).unwrap().iter().map(|p| p.metadata().unwrap().len()).sum();
         assert!(on_disk > total && on_disk < total + 100_000);
     }
 
@@ -139,7 +148,8 @@ mod tests {
     #[test]
     fn the_defaults_have_the_size_of_gpt_oss_20b() {
         let shards = tensors::sharded(&Shape::default(), SHARD);
-        let sizes: Vec<u64> = shards.iter().map(|s| s.iter().map(tensors::Tensor::bytes).sum()).collect();
+        let sizes: Vec<u64> =
+            shards.iter().map(|s| s.iter().map(tensors::Tensor::bytes).sum()).collect();
         assert!(sizes.iter().all(|s| *s < 5_000_000_000), "{sizes:?}");
         // metadata.total_size of the published model's index.
         assert_eq!(sizes.iter().sum::<u64>(), 13_761_264_768);
@@ -150,6 +160,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let huge = Shape { layers: 1_000_000, ..Shape::default() };
         let error = write(folder.path(), &huge, 0).unwrap_err().to_string();
-        assert!(error.contains("GB free") && std::fs::read_dir(folder.path()).unwrap().next().is_none(), "{error}");
+        assert!(
+            error.contains("GB free") && std::fs::read_dir(folder.path()).unwrap().next().is_none(),
+            "{error}"
+        );
     }
 }

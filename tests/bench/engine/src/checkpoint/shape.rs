@@ -55,7 +55,7 @@ impl Default for Shape {
 const TOKENIZER: usize = 2048;
 
 impl Shape {
-    /// Refuses what is no model.
+    /// Refuses what is not a model.
     ///
     /// # Errors
     /// The first rule that is broken.
@@ -72,7 +72,10 @@ impl Shape {
             ),
             ((1..=self.experts).contains(&self.top_k), "--top-k must be between 1 and --experts"),
             (self.vocab >= TOKENIZER, "--vocab must be at least 2048, the tokenizer's"),
-            (self.layers > 0 && self.hidden > 0 && self.inner > 0 && self.head_dim > 0, "a dimension is 0"),
+            (
+                self.layers > 0 && self.hidden > 0 && self.inner > 0 && self.head_dim > 0,
+                "a dimension is 0",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(BenchError::Shape((*rule).to_owned())),
@@ -80,9 +83,11 @@ impl Shape {
         }
     }
 
-    /// Multiplications and additions of one token in all linear maps, the output head left out (a trace needs none).
+    /// Multiplications and additions of one token in all linear maps, the output head left out (a
+    /// trace needs none).
     pub fn flops_per_token(&self) -> f64 {
-        let (hidden, query, kv) = (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let (hidden, query, kv) =
+            (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let attention = 2 * hidden * query + 2 * hidden * kv;
         let experts = hidden * self.experts + self.top_k * 3 * hidden * self.inner;
         2.0 * (self.layers * (attention + experts)) as f64
@@ -146,7 +151,17 @@ impl Shape {
 #[cfg(test)]
 pub fn small() -> Shape {
     let (layers, hidden, inner, experts, top_k) = (2, 64, 64, 4, 2);
-    Shape { layers, hidden, inner, experts, top_k, heads: 4, kv_heads: 2, head_dim: 32, vocab: 2048 }
+    Shape {
+        layers,
+        hidden,
+        inner,
+        experts,
+        top_k,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 32,
+        vocab: 2048,
+    }
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ impl Tensor {
     }
 }
 
-/// Random codes have a deviation of 2.93, so weights have one of 0.011 to 0.046 under these: activations of 24 layers
-/// neither vanish nor overflow.
+/// Random codes have a deviation of 2.93, so weights have one of 0.011 to 0.046 under these:
+/// activations of 24 layers neither vanish nor overflow.
 pub const SCALES: RangeInclusive<u8> = 119..=121;
 
 /// The deviation of bf16 weights.
@@ -70,21 +70,28 @@ pub fn sharded(shape: &Shape, limit: u64) -> Vec<Vec<Tensor>> {
 }
 
 fn all(shape: &Shape) -> impl Iterator<Item = Tensor> {
-    let vocabulary = |name: &str| named(name.to_owned(), &[shape.vocab, shape.hidden], Values::Normal);
-    let ends = [named("model.norm.weight".to_owned(), &[shape.hidden], one()), vocabulary("lm_head.weight")];
+    let vocabulary =
+        |name: &str| named(name.to_owned(), &[shape.vocab, shape.hidden], Values::Normal);
+    let ends = [
+        named("model.norm.weight".to_owned(), &[shape.hidden], one()),
+        vocabulary("lm_head.weight"),
+    ];
     let layers = (0..shape.layers).flat_map(|layer| of_layer(shape, layer));
     std::iter::once(vocabulary("model.embed_tokens.weight")).chain(layers).chain(ends)
 }
 
 fn of_layer(shape: &Shape, layer: usize) -> Vec<Tensor> {
     let Shape { hidden, inner, experts, heads, .. } = *shape;
-    let (query, kv, zero) = (heads * shape.head_dim, shape.kv_heads * shape.head_dim, Values::Same(bf16::ZERO));
+    let (query, kv, zero) =
+        (heads * shape.head_dim, shape.kv_heads * shape.head_dim, Values::Same(bf16::ZERO));
     let mut found = Vec::new();
     let mut put = |name: &str, shape: &[usize], values| {
         found.push(named(format!("model.layers.{layer}.{name}"), shape, values));
     };
     put("input_layernorm.weight", &[hidden], one());
-    for (name, out, width) in [("q", query, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, query)] {
+    for (name, out, width) in
+        [("q", query, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, query)]
+    {
         put(&format!("self_attn.{name}_proj.weight"), &[out, width], Values::Normal);
         put(&format!("self_attn.{name}_proj.bias"), &[out], zero);
     }
@@ -93,8 +100,16 @@ fn of_layer(shape: &Shape, layer: usize) -> Vec<Tensor> {
     put("mlp.router.weight", &[experts, hidden], Values::Normal);
     put("mlp.router.bias", &[experts], zero);
     for (name, out, width) in [("gate_up", 2 * inner, hidden), ("down", hidden, inner)] {
-        put(&format!("mlp.experts.{name}_proj_blocks"), &[experts, out, width / 32, 16], Values::Codes);
-        put(&format!("mlp.experts.{name}_proj_scales"), &[experts, out, width / 32], Values::Scales);
+        put(
+            &format!("mlp.experts.{name}_proj_blocks"),
+            &[experts, out, width / 32, 16],
+            Values::Codes,
+        );
+        put(
+            &format!("mlp.experts.{name}_proj_scales"),
+            &[experts, out, width / 32],
+            Values::Scales,
+        );
         put(&format!("mlp.experts.{name}_proj_bias"), &[experts, out], zero);
     }
     found
@@ -108,7 +123,8 @@ fn one() -> Values {
     Values::Same(bf16::ONE)
 }
 
-/// Values of a period. Odd, so that it falls on no row of a matrix: rows are shifted against each other, never equal.
+/// Values of a period. Odd, so that it falls on no row of a matrix: rows are shifted against each
+/// other, never equal.
 const PERIOD: usize = (4 << 20) + 1;
 
 /// One stretch of random bytes per kind, which tensors repeat: writing is then as fast as the disk.
@@ -125,13 +141,19 @@ impl Noise {
         let mut codes = vec![0; PERIOD];
         random.fill_bytes(&mut codes);
         let scales = (0..PERIOD).map(|_| random.random_range(SCALES)).collect();
-        let normal = (0..PERIOD).flat_map(|_| bf16::from_f32(DEVIATION * normal(&mut random)).to_le_bytes()).collect();
+        let normal = (0..PERIOD)
+            .flat_map(|_| bf16::from_f32(DEVIATION * normal(&mut random)).to_le_bytes())
+            .collect();
         Self { normal, codes, scales }
     }
 
     /// The bytes that a tensor repeats, and where in them it begins: each tensor somewhere else.
     pub fn of(&self, tensor: &Tensor) -> (Vec<u8>, usize) {
-        let start = tensor.name.bytes().fold(0usize, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into())) % PERIOD;
+        let start = tensor
+            .name
+            .bytes()
+            .fold(0usize, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into()))
+            % PERIOD;
         match tensor.values {
             Values::Normal => (self.normal.clone(), 2 * start),
             Values::Codes => (self.codes.clone(), start),

@@ -17,7 +17,8 @@ impl Shard {
     /// Creates the file with its header.
     pub fn create(path: &Path, tensors: &[Tensor]) -> Result<Self> {
         let file = File::create(path).map_err(BenchError::file(path))?;
-        let mut this = Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) };
+        let mut this =
+            Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file) };
         let header = header(tensors);
         this.put(&(header.len() as u64).to_le_bytes())?;
         this.put(header.as_bytes())?;
@@ -54,7 +55,8 @@ fn header(tensors: &[Tensor]) -> String {
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     for tensor in tensors {
         let end = at + tensor.bytes();
-        let entry: Value = json!({"dtype": tensor.dtype(), "shape": tensor.shape, "data_offsets": [at, end]});
+        let entry: Value =
+            json!({"dtype": tensor.dtype(), "shape": tensor.shape, "data_offsets": [at, end]});
         entries.insert(tensor.name.clone(), entry);
         at = end;
     }

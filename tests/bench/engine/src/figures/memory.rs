@@ -1,5 +1,6 @@
-//! A checkpoint of gpt-oss-20b's shapes, traced with less memory than it has weights; and how long that takes against the
-//! least that it could: every weight read once, and the multiplications at PyTorch's f32 rate on this machine.
+//! A checkpoint of gpt-oss-20b's shapes, traced with less memory than it has weights; and how long
+//! that takes against the least that it could: every weight read once, and the multiplications at
+//! PyTorch's f32 rate on this machine.
 
 use crate::bench::{Bench, Cut};
 use crate::checkpoint::{self, Shape};
@@ -36,7 +37,13 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let shards = checkpoint::shards(&model)?;
     let disk = disk::read_rate(&shards)?;
     let detail = json!({"from_the_device_share": disk.cold, "file_bytes": disk.bytes});
-    report.put(Figure::new("sequential_read", disk.bytes_per_second / 1e9, "GB/s", Bound::None, detail));
+    report.put(Figure::new(
+        "sequential_read",
+        disk.bytes_per_second / 1e9,
+        "GB/s",
+        Bound::None,
+        detail,
+    ));
     for case in CASES {
         let case = Case { prompts: if bench.quick { 4 } else { case.prompts }, ..case };
         disk::forget(&shards)?;
@@ -53,9 +60,12 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
 
 /// The whole command is timed, from start to end: the fingerprint of the weights counts as well.
 fn trace(bench: &Bench, model: &Path, case: &Case) -> Result<Done> {
-    let run = bench.uspx(case.name).args(["probe", "trace", "--json", "--stream", "--model"]).arg(model);
-    let run = run.arg("--prompts").arg(bench.prompts()).args(["--limit", &case.prompts.to_string()]);
-    run.args(["--memory", &format!("{}GiB", case.gib), "--threads", &bench.threads.to_string()]).json()
+    let run =
+        bench.uspx(case.name).args(["probe", "trace", "--json", "--stream", "--model"]).arg(model);
+    let run =
+        run.arg("--prompts").arg(bench.prompts()).args(["--limit", &case.prompts.to_string()]);
+    run.args(["--memory", &format!("{}GiB", case.gib), "--threads", &bench.threads.to_string()])
+        .json()
 }
 
 /// The most memory that was resident: as the binary says, or as was seen from outside.
@@ -72,7 +82,8 @@ fn peak(case: &Case, done: &Done, disk: &Reading) -> Result<Figure> {
     Ok(Figure::new(format!("{}_peak", case.name), value, "GiB", bound, detail))
 }
 
-/// Seconds over the least there could be. Beginnings that prompts share need be multiplied once: they count once.
+/// Seconds over the least there could be. Beginnings that prompts share need be multiplied once:
+/// they count once.
 fn time(
     bench: &Bench,
     name: String,
@@ -97,13 +108,23 @@ fn time(
         "gflops": gflops,
         "gflop_per_token": shape.flops_per_token() / 1e9,
     });
-    Ok(Figure::new(name, done.seconds / (reading + products), "of bound", Bound::Below(TIMES), detail))
+    Ok(Figure::new(
+        name,
+        done.seconds / (reading + products),
+        "of bound",
+        Bound::Below(TIMES),
+        detail,
+    ))
 }
 
 /// PyTorch's f32 rate at this model's width.
 fn gemm(bench: &Bench) -> Result<f64> {
-    let done = bench.peer("gemm-large", "torch_gemm.py")?.args(["--threads", &bench.threads.to_string()]).json()?;
-    let missing = || BenchError::Missing { program: "torch_gemm.py".into(), key: "gflops/2880".into() };
+    let done = bench
+        .peer("gemm-large", "torch_gemm.py")?
+        .args(["--threads", &bench.threads.to_string()])
+        .json()?;
+    let missing =
+        || BenchError::Missing { program: "torch_gemm.py".into(), key: "gflops/2880".into() };
     done.json.pointer("/gflops/2880").and_then(Value::as_f64).ok_or_else(missing)
 }
 
@@ -132,7 +153,11 @@ mod tests {
     #[test]
     fn shared_beginnings_count_once() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "{\"ids\": [1, 2, 3]}\n{\"ids\": [1, 2, 4, 3]}\n{\"ids\": [2]}\n").unwrap();
+        std::fs::write(
+            file.path(),
+            "{\"ids\": [1, 2, 3]}\n{\"ids\": [1, 2, 4, 3]}\n{\"ids\": [2]}\n",
+        )
+        .unwrap();
         assert_eq!(super::distinct(file.path()).unwrap(), 3 + 2 + 1);
     }
 }

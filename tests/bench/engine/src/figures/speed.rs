@@ -1,5 +1,6 @@
-//! Speed of a trace on the CPU: `uspx probe trace` and transformers with forward hooks, alternating, on the same weights,
-//! tokens and threads. A rate counts real tokens, not padding, and no loading.
+//! Speed of a trace on the CPU: `uspx probe trace` and transformers with forward hooks,
+//! alternating, on the same weights, tokens and threads. A rate counts real tokens, not padding,
+//! and no loading.
 
 use crate::bench::{Bench, Cut};
 use crate::error::{BenchError, Result};
@@ -8,7 +9,8 @@ use crate::program::Done;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Models of checkpoints.py, and how many times transformers' speed is asked for on real prompts and on equal lengths.
+/// Models of checkpoints.py, and how many times transformers' speed is asked for on real prompts
+/// and on equal lengths.
 const MODELS: [(&str, f64, f64); 2] = [("gptoss-mid", 3.0, 2.0), ("llama-300m", 1.8, 1.3)];
 
 /// Tokens of each sequence where all are equally long.
@@ -19,7 +21,13 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let threads = bench.threads.to_string();
     let gemm = bench.peer("gemm", "torch_gemm.py")?.args(["--threads", &threads]).json()?;
     let rate = gemm.json.pointer("/gflops/1024").and_then(Value::as_f64).unwrap_or(f64::NAN);
-    report.put(Figure::new("peer_gemm_f32", rate, "GFLOP/s", Bound::None, json!({"all": gemm.json})));
+    report.put(Figure::new(
+        "peer_gemm_f32",
+        rate,
+        "GFLOP/s",
+        Bound::None,
+        json!({"all": gemm.json}),
+    ));
     for (kind, real, equal) in MODELS {
         let model = bench.model(kind)?;
         for (cut, bound) in [(Cut::Real, real), (Cut::Equal(EQUAL), equal)] {
@@ -30,19 +38,32 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             if cut == Cut::Real {
                 bf16(bench, report, &name, &pair, &model, &tokens)?;
             }
-            report.put(Figure::new(name, pair.ratio(), "times", Bound::AtLeast(bound), pair.detail()));
+            report.put(Figure::new(
+                name,
+                pair.ratio(),
+                "times",
+                Bound::AtLeast(bound),
+                pair.detail(),
+            ));
         }
     }
     Ok(())
 }
 
-/// The peer in bf16, where processors differ most: reported, not bounded, for its numbers are coarser.
-fn bf16(bench: &Bench, report: &mut Report, name: &str, pair: &Pair, model: &Path, tokens: &Path) -> Result<()> {
+/// The peer in bf16, where processors differ most: reported, not bounded, for its numbers are
+/// coarser.
+fn bf16(
+    bench: &Bench,
+    report: &mut Report,
+    name: &str,
+    pair: &Pair,
+    model: &Path,
+    tokens: &Path,
+) -> Result<()> {
     let engines = Engines { dtype: "bf16", ..Engines::default() };
     let done = peer(bench, &format!("{name}-bf16"), model, tokens, &engines)?;
     let rate = done.number("tokens_per_second")?;
-    let detail =
-        json!({"ours_times_this": median(&pair.ours) / rate, "experts": done.json.get("experts_implementation")});
+    let detail = json!({"ours_times_this": median(&pair.ours) / rate, "experts": done.json.get("experts_implementation")});
     report.put(Figure::new(
         format!("peer_bf16{}", name.trim_start_matches("speed")),
         rate,
@@ -109,25 +130,40 @@ impl Pair {
 ///
 /// # Errors
 /// One fails, or they did not run the same tokens.
-pub fn alternate(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines: &Engines) -> Result<Pair> {
+pub fn alternate(
+    bench: &Bench,
+    name: &str,
+    model: &Path,
+    tokens: &Path,
+    engines: &Engines,
+) -> Result<Pair> {
     let mut pair = Pair { ours: Vec::new(), peer: Vec::new(), last: [Value::Null, Value::Null] };
     for round in 0..bench.rounds {
         let theirs = peer(bench, &format!("{name}-peer-{round}"), model, tokens, engines)?;
         let ours = ours(bench, &format!("{name}-ours-{round}"), model, tokens, engines)?;
         let counts = (ours.number("tokens")?, theirs.number("tokens")?);
         if counts.0 != counts.1 {
-            let why = format!("{name}: uspx ran {} tokens, the peer {}: they cannot be compared", counts.0, counts.1);
+            let why = format!(
+                "{name}: uspx ran {} tokens, the peer {}: they cannot be compared",
+                counts.0, counts.1
+            );
             return Err(BenchError::Unequal(why));
         }
         pair.ours.push(rate(&ours)?);
         pair.peer.push(theirs.number("tokens_per_second")?);
-        eprintln!("{name}: round {}: {:?} against {:?} tokens/s", round + 1, pair.ours.last(), pair.peer.last());
+        eprintln!(
+            "{name}: round {}: {:?} against {:?} tokens/s",
+            round + 1,
+            pair.ours.last(),
+            pair.peer.last()
+        );
         pair.last = [ours.json, theirs.json];
     }
     Ok(pair)
 }
 
-/// Tokens per second of our passes, but for a first one that warmed up: the peer's warming batch is not counted either.
+/// Tokens per second of our passes, but for a first one that warmed up: the peer's warming batch is
+/// not counted either.
 fn rate(done: &Done) -> Result<f64> {
     let passes: Vec<f64> = done
         .json
@@ -142,15 +178,28 @@ fn rate(done: &Done) -> Result<f64> {
 }
 
 fn ours(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines: &Engines) -> Result<Done> {
-    let program = bench.uspx(name).args(["probe", "trace", "--json", "--tokenised", "--model"]).arg(model);
+    let program =
+        bench.uspx(name).args(["probe", "trace", "--json", "--tokenised", "--model"]).arg(model);
     let threads = bench.threads.to_string();
-    let program = program.arg("--prompts").arg(tokens).args(["--threads", &threads, "--device", engines.device]);
+    let program = program.arg("--prompts").arg(tokens).args([
+        "--threads",
+        &threads,
+        "--device",
+        engines.device,
+    ]);
     program.args(["--repeat", &engines.passes.to_string()]).json()
 }
 
 fn peer(bench: &Bench, name: &str, model: &Path, tokens: &Path, engines: &Engines) -> Result<Done> {
     let program = bench.peer(name, "trace.py")?.arg(model).arg("--tokens-file").arg(tokens);
     let threads = bench.threads.to_string();
-    let program = program.args(["--threads", &threads, "--device", engines.peer_device, "--dtype", engines.dtype]);
+    let program = program.args([
+        "--threads",
+        &threads,
+        "--device",
+        engines.peer_device,
+        "--dtype",
+        engines.dtype,
+    ]);
     program.args(["--experts", "best", "--batch", &engines.batch.to_string()]).json()
 }

@@ -1,22 +1,32 @@
-//! Links of a value to three inputs at once; see [`crate::link`].
+//! Custom gradients of a value with respect to three inputs at once; see
+//! [`crate::custom_gradient`].
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Result, Shape, Storage, Tensor};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Result, Shape, Storage, Tensor,
+};
 
-/// Gradients with respect to three inputs, from the gradient of y. The first may be left out where it is not asked for.
+/// Gradients with respect to three inputs, from the gradient of y. The first may be left out where
+/// it is not asked for.
 type Backward3 = Box<dyn Fn(&Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> + Send + Sync>;
 
-struct Link3 {
+struct CustomGradients {
     name: &'static str,
     y: Tensor,
     backward: Backward3,
 }
 
-/// Gives `y`, computed from detached inputs, with the gradients of the three `x` through it computed by `backward(grad_y)`.
+/// Gives `y`, computed from detached inputs, with the gradients of the three `x` through it
+/// computed by `backward(grad_y)`.
 ///
 /// # Errors
 /// Those of the tensor library.
-pub fn link3<F>(name: &'static str, x: [&Tensor; 3], y: Tensor, backward: F) -> Result<Tensor>
+pub fn with_gradients<F>(
+    name: &'static str,
+    x: [&Tensor; 3],
+    y: Tensor,
+    backward: F,
+) -> Result<Tensor>
 where
     F: Fn(&Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> + Send + Sync + 'static,
 {
@@ -24,34 +34,50 @@ where
         return Ok(y);
     }
     let [first, second, third] = x;
-    first.apply_op3(second, third, Link3 { name, y: y.contiguous()?, backward: Box::new(backward) })
+    first.apply_op3(
+        second,
+        third,
+        CustomGradients { name, y: y.contiguous()?, backward: Box::new(backward) },
+    )
 }
 
 fn on_cpu(name: &str, y: &Tensor) -> Result<(CpuStorage, Shape)> {
     let (storage, layout) = y.storage_and_layout();
     match &*storage {
-        Storage::Cpu(cpu) if layout.start_offset() == 0 => Ok((cpu.try_clone(layout)?, layout.shape().clone())),
-        _ => candle_core::bail!("{name}: inputs and output lie on different devices, or the output is a view"),
+        Storage::Cpu(cpu) if layout.start_offset() == 0 => {
+            Ok((cpu.try_clone(layout)?, layout.shape().clone()))
+        }
+        _ => candle_core::bail!(
+            "{name}: inputs and output lie on different devices, or the output is a view"
+        ),
     }
 }
 
 fn on_cuda(name: &str, y: &Tensor) -> Result<(CudaStorage, Shape)> {
     let (storage, layout) = y.storage_and_layout();
     match &*storage {
-        Storage::Cuda(cuda) if layout.start_offset() == 0 => Ok((cuda.try_clone(layout)?, layout.shape().clone())),
-        _ => candle_core::bail!("{name}: inputs and output lie on different devices, or the output is a view"),
+        Storage::Cuda(cuda) if layout.start_offset() == 0 => {
+            Ok((cuda.try_clone(layout)?, layout.shape().clone()))
+        }
+        _ => candle_core::bail!(
+            "{name}: inputs and output lie on different devices, or the output is a view"
+        ),
     }
 }
 
 fn on_metal(name: &str, y: &Tensor) -> Result<(MetalStorage, Shape)> {
     let (storage, layout) = y.storage_and_layout();
     match &*storage {
-        Storage::Metal(metal) if layout.start_offset() == 0 => Ok((metal.try_clone(layout)?, layout.shape().clone())),
-        _ => candle_core::bail!("{name}: inputs and output lie on different devices, or the output is a view"),
+        Storage::Metal(metal) if layout.start_offset() == 0 => {
+            Ok((metal.try_clone(layout)?, layout.shape().clone()))
+        }
+        _ => candle_core::bail!(
+            "{name}: inputs and output lie on different devices, or the output is a view"
+        ),
     }
 }
 
-impl CustomOp3 for Link3 {
+impl CustomOp3 for CustomGradients {
     fn name(&self) -> &'static str {
         self.name
     }

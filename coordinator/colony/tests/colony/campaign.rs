@@ -1,13 +1,10 @@
-//! Whole campaigns with made-up workers: they end, find what was planted, and survive what workers do to them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! Whole campaigns with made-up workers: they end, find what was planted, and survive what workers
+//! do to them.
 
-mod world;
-
+use crate::world::*;
 use std::collections::BTreeMap;
-use uspx_colony::state::Fate;
 use uspx_colony::*;
 use uspx_domain::*;
-use world::*;
 
 #[test]
 fn an_honest_campaign_ends_in_a_release_and_finds_the_planted_units() {
@@ -15,10 +12,12 @@ fn an_honest_campaign_ends_in_a_release_and_finds_the_planted_units() {
     let state = service.colony.state();
     assert_eq!(service.ending, Some(Ending::Published(1)));
     let version = state.mask().unwrap();
-    // Half of the units is more than what matters, so the last places go to near ties: what is asked is that no planted unit
-    // is cut and that the mask costs hardly more than a perfect judge's.
-    let cost =
-        |kept: &dyn Fn(&Unit) -> bool| world.effects.iter().filter(|(u, _)| !kept(u)).map(|(_, e)| e).sum::<f64>();
+    // Half of the units is more than what matters, so the last places go to near ties: what is
+    // asked is that no planted unit is cut and that the mask costs hardly more than a perfect
+    // judge's.
+    let cost = |kept: &dyn Fn(&Unit) -> bool| {
+        world.effects.iter().filter(|(u, _)| !kept(u)).map(|(_, e)| e).sum::<f64>()
+    };
     let perfect = truth(&world.config, &world.effects);
     let (ours, best) = (cost(&|u| version.mask.keeps(*u)), cost(&|u| perfect.contains(u)));
     assert!(world.effects.iter().all(|(u, e)| *e < 0.1 || version.mask.keeps(*u)));
@@ -26,7 +25,7 @@ fn an_honest_campaign_ends_in_a_release_and_finds_the_planted_units() {
     let report = report(state).unwrap();
     // Both are shown as JSON, whose maps have no structured keys.
     let text = serde_json::to_string(&report).unwrap();
-    assert_eq!(serde_json::from_str::<Report>(&text).unwrap().students.len(), 7);
+    assert_eq!(serde_json::from_str::<CampaignReport>(&text).unwrap().students.len(), 7);
     assert_eq!(serde_json::to_value(report::units(state)).unwrap().as_array().unwrap().len(), 64);
     let costs = report.mask.unwrap();
     assert_eq!((costs.kept, costs.random.len(), costs.curve.len()), (32, 5, 6));
@@ -70,7 +69,10 @@ fn the_next_campaign_must_beat_the_published_student() {
 fn a_campaign_under_way_is_not_replaced() {
     let mut service = Service::default();
     service.found(&campaign("one"));
-    assert_eq!(service.colony.found(campaign("two"), [0; 16]).unwrap_err(), ConfigError::UnderWay("one".into()));
+    assert_eq!(
+        service.colony.found(campaign("two"), [0; 16]).unwrap_err(),
+        ConfigError::UnderWay("one".into())
+    );
 }
 
 /// What workers do to a colony: go away, come back, answer late, twice, falsely or not at all.
@@ -106,12 +108,14 @@ fn storm(seed: u64) -> Service {
                 service.event(Event::Started);
             }
             6 if !service.queues.is_empty() => {
-                let (worker, task) = service.queues[dice.below(service.queues.len() as u32) as usize].clone();
+                let (worker, task) =
+                    service.queues[dice.below(service.queues.len() as u32) as usize].clone();
                 late.push((worker.clone(), task.clone()));
                 service.event(Event::LeaseLost { task: task.id, worker });
             }
             _ if !service.queues.is_empty() => {
-                let (worker, task) = service.queues.remove(dice.below(service.queues.len() as u32) as usize);
+                let (worker, task) =
+                    service.queues.remove(dice.below(service.queues.len() as u32) as usize);
                 service.answer(world.answer(&task, &worker));
                 if dice.below(10) == 0 {
                     service.answer(world.answer(&task, &worker));
@@ -130,18 +134,27 @@ fn storm(seed: u64) -> Service {
 fn invariant_3_no_task_is_forgotten_and_each_is_answered_once() {
     for seed in 0..6 {
         let service = storm(seed);
-        assert!(service.ending.is_some(), "seed {seed} never ends: {:?}", service.colony.state().progress());
+        assert!(
+            service.ending.is_some(),
+            "seed {seed} never ends: {:?}",
+            service.colony.state().progress()
+        );
         let mut planned = BTreeMap::new();
         for record in &service.ledger {
             match record {
-                Record::EpochOpened { tasks, .. } => planned.extend(tasks.iter().map(|t| (t.id, (0, false)))),
+                Record::EpochOpened { tasks, .. } => {
+                    planned.extend(tasks.iter().map(|t| (t.id, (0, false))))
+                }
                 Record::Accepted { answer } => planned.get_mut(&answer.task).unwrap().0 += 1,
                 Record::GivenUp { task, .. } => planned.get_mut(task).unwrap().1 = true,
                 _ => {}
             }
         }
         for (id, (answers, given_up)) in &planned {
-            assert!(*answers == 1 || (*answers == 0 && *given_up), "seed {seed}: task {id} has {answers} answers");
+            assert!(
+                *answers == 1 || (*answers == 0 && *given_up),
+                "seed {seed}: task {id} has {answers} answers"
+            );
         }
         assert!(planned.values().filter(|(_, given_up)| *given_up).count() * 10 < planned.len());
     }
@@ -162,7 +175,10 @@ fn a_lost_worker_s_tasks_go_to_another_first() {
         let at = service.queues.iter().position(|(w, _)| w.as_str() == "b").unwrap();
         let (worker, task) = service.queues.remove(at);
         service.answer(world.answer(&task, &worker));
-        if lost.iter().all(|id| service.colony.state().tickets().get(id).is_none_or(|t| t.is_settled())) {
+        if lost
+            .iter()
+            .all(|id| service.colony.state().tickets().get(id).is_none_or(|t| t.is_settled()))
+        {
             break;
         }
     }
@@ -181,7 +197,14 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
     let fail = |service: &mut Service, kind| {
         let (worker, task) = service.queues.remove(0);
         let outcome = Outcome::Failed(Failure { kind, reason: "no memory".into() });
-        service.answer(Answer { task: task.id, worker, outcome, millis: 1, skipped: vec![], seams: 0 });
+        service.answer(Answer {
+            task: task.id,
+            worker,
+            outcome,
+            millis: 1,
+            skipped: vec![],
+            seams: 0,
+        });
         task.id
     };
     let gone = fail(&mut service, FailureKind::Task);
@@ -192,12 +215,16 @@ fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
     }
     assert!(tries.values().all(|n| *n == 3), "{tries:?}");
     let Some(Ending::Failed(reason)) = &service.ending else { panic!("{:?}", service.ending) };
-    // Of three tasks one was given up at once and two after three tries: the commoner reason comes first.
+    // Of three tasks one was given up at once and two after three tries: the commoner reason comes
+    // first.
     let said = "no trace task was answered: 2 trace tasks given up: 3 attempts failed, the last: no memory; \
                 1 trace task given up: no memory";
     assert_eq!(reason, said);
     let attempts = reasons::failed_attempts(service.colony.state());
-    assert_eq!(attempts, [reasons::Reason { work: "trace".into(), reason: "no memory".into(), count: 7 }]);
+    assert_eq!(
+        attempts,
+        [reasons::Reason { work: "trace".into(), reason: "no memory".into(), count: 7 }]
+    );
 }
 
 #[test]
@@ -209,13 +236,21 @@ fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
     let (who, task) = service.queues.remove(0);
     let failure = Failure { kind: FailureKind::Task, reason: "disk full".into() };
     let outcome = Outcome::Failed(failure);
-    service.answer(Answer { task: task.id, worker: who.clone(), outcome, millis: 1, skipped: vec![], seams: 0 });
+    service.answer(Answer {
+        task: task.id,
+        worker: who.clone(),
+        outcome,
+        millis: 1,
+        skipped: vec![],
+        seams: 0,
+    });
     while service.colony.state().epoch() == task.epoch {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));
     }
     let unit = Unit { kind: UnitKind::Expert, layer: 0, index: 0 };
-    let prompts = |s: &Service| s.colony.state().trails().get(Statistic::EASY_EP, unit).unwrap().n.to_f64();
+    let prompts =
+        |s: &Service| s.colony.state().trails().get(Statistic::EASY_EP, unit).unwrap().n.to_f64();
     let before = prompts(&service);
     assert_eq!(service.answer(world.answer(&task, &who)), Some(Verdict::Accepted));
     assert_eq!(prompts(&service), before, "nothing acts before the close");
@@ -224,87 +259,9 @@ fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));
     }
-    assert!((prompts(&service) - (0.98 * before + 100.0)).abs() < 1e-6, "{} {before}", prompts(&service));
-}
-
-/// Invariant 5: at most one task in ten goes out twice, and a liar among three is found.
-#[test]
-fn invariant_5_a_liar_is_quarantined() {
-    let mut world = World::new(campaign("liar"));
-    world.config.trust.duplicates = Share::percent(10);
-    world.config.probe.units_per_task = 2;
-    let mut service = Service::default();
-    service.found(&world.config);
-    ["honest-a", "honest-b", "liar"].iter().for_each(|n| service.see(n));
-    while service.ending.is_none() {
-        let (worker, task) = service.queues.remove(0);
-        let mut answer = world.answer(&task, &worker);
-        if let (Outcome::Losses(rows), "liar") = (&mut answer.outcome, worker.as_str()) {
-            rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x *= 1.5);
-        }
-        service.answer(answer);
-    }
-    let accounts = service.colony.state().accounts();
-    assert!(accounts[&worker("liar")].quarantined.is_some(), "{accounts:?}");
-    assert!(accounts.iter().all(|(w, a)| w.as_str() == "liar" || a.quarantined.is_none()));
-    let count = |duplicates: bool| {
-        service
-            .ledger
-            .iter()
-            .filter(|r| matches!(r, Record::Issued { duplicate, .. } if *duplicate == duplicates))
-            .count()
-    };
-    assert!(count(true) > 0 && count(true) * 10 <= count(false), "{} of {}", count(true), count(false));
-}
-
-/// Invariant 5: what does not fit its task is refused by name, and three of those end a worker's part.
-#[test]
-fn invariant_5_false_answers_are_refused() {
-    let world = World::new(campaign("false"));
-    let mut service = Service::default();
-    service.found(&world.config);
-    service.see("a");
-    service.see("b");
-    let (who, task) = service.queues.remove(0);
-    let good = world.answer(&task, &who);
-    let verdict = |change: &dyn Fn(&mut Answer)| {
-        let mut answer = good.clone();
-        change(&mut answer);
-        check::check(&world.config, service.colony.state().tickets().get(&answer.task), &answer)
-    };
-    fn scores(answer: &mut Answer) -> &mut Deposit {
-        match &mut answer.outcome {
-            Outcome::Scores(d) => d,
-            _ => unreachable!(),
-        }
-    }
-    assert_eq!(verdict(&|_| {}), Ok(()));
-    assert_eq!(verdict(&|a| a.task = TaskId::derived(b"other")), Err(Refusal::UnknownTask));
-    assert_eq!(verdict(&|a| a.worker = worker("z")), Err(Refusal::NotAsked));
-    assert_eq!(verdict(&|a| a.outcome = Outcome::Losses(vec![])), Err(Refusal::Kind("trace")));
-    assert_eq!(verdict(&|a| scores(a).prompts.swap(0, 1)), Err(Refusal::Prompts));
-    assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = f32::NAN), Err(Refusal::Value("a score")));
-    assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = -1.0), Err(Refusal::Value("a score")));
-    assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = 2e6), Err(Refusal::Value("a score")));
-    assert_eq!(
-        verdict(&|a| scores(a).columns[0].statistic = Statistic::EXACT),
-        Err(Refusal::Statistic(Statistic::EXACT))
+    assert!(
+        (prompts(&service) - (0.98 * before + 100.0)).abs() < 1e-6,
+        "{} {before}",
+        prompts(&service)
     );
-    let far = Unit { kind: UnitKind::Expert, layer: 0, index: 16 };
-    assert_eq!(verdict(&|a| scores(a).columns[0].unit = far), Err(Refusal::Unit(far)));
-    assert!(matches!(verdict(&|a| scores(a).columns[0].values.truncate(1)), Err(Refusal::Count { .. })));
-    let again = |a: &mut Answer| {
-        let column = scores(a).columns[0].clone();
-        scores(a).columns.push(column);
-    };
-    assert!(matches!(verdict(&again), Err(Refusal::Twice(..))));
-
-    let mut bad = good.clone();
-    scores(&mut bad).columns[0].values[0] = f32::INFINITY;
-    for _ in 0..3 {
-        assert!(matches!(service.answer(bad.clone()), Some(Verdict::Refused(_))));
-    }
-    assert_eq!(service.answer(good), Some(Verdict::Quarantined));
-    let ticket = &service.colony.state().tickets()[&task.id];
-    assert!(ticket.attempts.iter().any(|a| a.worker != who && a.fate == Fate::Out), "{:?}", ticket.attempts);
 }

@@ -1,18 +1,17 @@
-//! Prompts that a model cannot run: left out alone, remembered by model and reason, and no figure shifts by them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! Prompts that a model cannot run: left out alone, remembered by model and reason, and no figure
+//! shifts by them.
 
-mod world;
-
+use crate::world::*;
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 use uspx_colony::check::check;
 use uspx_colony::*;
 use uspx_domain::*;
-use world::*;
 
 const LONG: SkipReason = SkipReason::TooLong { tokens: 600_000, context: 131_072 };
 
-/// Train prompts 4 and 7 are too long for the teacher, gate prompt 350 too; the template of the student refuses 360..376.
+/// Train prompts 4 and 7 are too long for the teacher, gate prompt 350 too; the template of the
+/// student refuses 360..376.
 fn gappy(name: &str) -> World {
     let mut world = World::new(campaign(name));
     let (teacher, student) = (fingerprint("teacher"), fingerprint("student"));
@@ -29,7 +28,10 @@ fn invariant_10_a_campaign_goes_on_without_them_and_the_report_names_them() {
     let (teacher, student) = (&report.skipped[0], &report.skipped[1]);
     assert_eq!((teacher.model.as_str(), teacher.reason.as_str()), ("teacher", "too_long"));
     assert_eq!(teacher.ids, ["p4", "p7", "p350"]);
-    assert!(teacher.text.contains("3 prompts are left out (p4, p7, p350)") && teacher.text.contains("600000 tokens"));
+    assert!(
+        teacher.text.contains("3 prompts are left out (p4, p7, p350)")
+            && teacher.text.contains("600000 tokens")
+    );
     assert_eq!((student.model.as_str(), student.ids.len()), ("student", 16));
     assert_eq!(report.compared_prompts, 80 - 1 - 16);
     assert_eq!(report.caveats(), [teacher.text.clone(), student.text.clone()]);
@@ -59,7 +61,8 @@ fn losses_keep_their_prompts_places() {
     let judged = |s: &Service| s.colony.state().judged(Contender::Base).unwrap().clone();
     let (all, some) = (judged(&whole), judged(&gappy));
     assert!(some.len() == 64 && some.iter().all(|(at, loss)| all[at] == *loss));
-    let trials = |s: &Service| s.colony.state().results().trials[&TrialRole::Random(2)].pairs.clone();
+    let trials =
+        |s: &Service| s.colony.state().results().trials[&TrialRole::Random(2)].pairs.clone();
     let (all, some) = (trials(&whole), trials(&gappy));
     assert!(some.len() == all.len() - 1 && some.iter().all(|(at, pair)| all[at] == *pair));
 }
@@ -70,10 +73,14 @@ fn the_teacher_is_not_asked_again_for_what_it_cannot_run() {
     let mut stages: BTreeMap<Stage, Vec<u32>> = BTreeMap::new();
     for record in &service.ledger {
         if let Record::EpochOpened { stage, tasks, .. } = record {
-            stages.entry(*stage).or_default().extend(tasks.iter().flat_map(|t| t.work.prompts().to_vec()));
+            stages
+                .entry(*stage)
+                .or_default()
+                .extend(tasks.iter().flat_map(|t| t.work.prompts().to_vec()));
         }
     }
-    for (stage, wanted) in [(Stage::Trace, true), (Stage::Patch, false), (Stage::Explore, false), (Stage::Label, true)]
+    for (stage, wanted) in
+        [(Stage::Trace, true), (Stage::Patch, false), (Stage::Explore, false), (Stage::Label, true)]
     {
         let asked = stages[&stage].iter().any(|at| [4, 7].contains(at));
         assert_eq!(asked, wanted, "{stage:?}");
@@ -104,13 +111,16 @@ fn where_nothing_can_be_run_the_ending_says_why() {
     world.unrunnable = (0..300).map(|at| ((fingerprint("teacher"), at), LONG)).collect();
     let Some(Ending::Failed(reason)) = run(&world).ending else { panic!("it went on") };
     assert!(
-        reason.starts_with("no train prompt could be traced: by the teacher, 300 prompts are left out"),
+        reason.starts_with(
+            "no train prompt could be traced: by the teacher, 300 prompts are left out"
+        ),
         "{reason}"
     );
     assert!(reason.contains("the model's context is 131072"), "{reason}");
 }
 
-/// Evidence of an earlier campaign lets one go on whose own prompts cannot be measured: rounds of nothing must end.
+/// Evidence of an earlier campaign lets one go on whose own prompts cannot be measured: rounds of
+/// nothing must end.
 #[test]
 fn rounds_without_a_prompt_to_measure_end() {
     let (mut service, mut world) = honest(campaign("before"));
@@ -146,7 +156,11 @@ fn invariant_5_answered_and_skipped_prompts_together_are_the_task_s() {
     assert_eq!(verdict(&|a| a.skipped.reverse()), Err(Refusal::Prompts), "out of order");
     assert_eq!(verdict(&|a| a.skipped.push(skip("p7"))), Err(Refusal::Prompts), "named twice");
     assert_eq!(verdict(&|a| a.skipped.push(skip("p9"))), Err(Refusal::Prompts), "answered too");
-    assert_eq!(verdict(&|a| a.skipped.push(skip("p299"))), Err(Refusal::Prompts), "of another task");
+    assert_eq!(
+        verdict(&|a| a.skipped.push(skip("p299"))),
+        Err(Refusal::Prompts),
+        "of another task"
+    );
     assert_eq!(verdict(&|a| a.skipped.push(skip("a prompt's text"))), Err(Refusal::Prompts));
     let empty = |a: &mut Answer| {
         a.skipped = ticket.task.work.prompts().iter().map(|at| skip(&format!("p{at}"))).collect();

@@ -1,6 +1,6 @@
-//! Invariant 2: the colony is pure. It never awaits, reads a clock, opens a file or makes its own randomness, and nothing
-//! that it decides uses a float function whose last bit depends on the machine's math library.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! Invariant 2: the colony is pure. It never awaits, reads a clock, opens a file or makes its own
+//! randomness, and nothing that it decides uses a float function whose last bit depends on the
+//! machine's math library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,10 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// The source without its unit tests and comments.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn offences(text: &str) -> Vec<&'static str> {
@@ -83,8 +86,13 @@ fn the_scan_finds_what_it_looks_for() {
 /// The dependencies are the ones named, none of which waits or looks at the world.
 #[test]
 fn invariant_2_colony_depends_on_nothing_that_waits() {
-    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split('[').next().unwrap();
-    let names: Vec<&str> = dependencies.lines().filter_map(|l| l.split('.').next()).filter(|n| !n.is_empty()).collect();
+    let names: Vec<&str> = dependencies
+        .lines()
+        .filter_map(|l| l.split('.').next())
+        .filter(|n| !n.is_empty())
+        .collect();
     assert_eq!(names, ["uspx-domain", "serde", "thiserror", "rand_chacha", "rmp-serde", "blake3"]);
 }

@@ -1,15 +1,13 @@
-//! Prompts that a tokenizer reads otherwise as a whole text than in use: each is counted once for each model, and reported.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! Prompts that a tokenizer reads otherwise as a whole text than in use: each is counted once for
+//! each model, and reported.
 
-mod world;
-
+use crate::world::*;
 use uspx_colony::check::check;
 use uspx_colony::*;
 use uspx_domain::*;
-use world::*;
 
-/// The teacher has seams at two train prompts, one that only masks are judged on and a gate prompt; the student at two
-/// gate prompts and a train prompt, which it trains on but is not measured on.
+/// The teacher has seams at two train prompts, one that only masks are judged on and a gate prompt;
+/// the student at two gate prompts and a train prompt, which it trains on but is not measured on.
 fn seamed(name: &str) -> World {
     let mut world = World::new(campaign(name));
     let (teacher, student) = (fingerprint("teacher"), fingerprint("student"));
@@ -27,7 +25,10 @@ fn each_prompt_counts_once_however_often_it_is_measured() {
         Record::Accepted { answer } => Some(answer.seams),
         _ => None,
     });
-    assert!(answers.sum::<u32>() > 5, "no prompt with a seam was measured again: nothing is tested");
+    assert!(
+        answers.sum::<u32>() > 5,
+        "no prompt with a seam was measured again: nothing is tested"
+    );
     let found = SeamPrompts { teacher: 3, student: 2 };
     assert_eq!(service.colony.state().seam_prompts(), found);
     let report = report(service.colony.state()).unwrap();
@@ -76,7 +77,10 @@ fn invariant_1_replay_with_seams_is_bit_identical_in_any_order() {
         }
     }
     assert_eq!(state.digest().unwrap(), service.colony.state().digest().unwrap());
-    assert_eq!(State::restore(&state.snapshot().unwrap()).unwrap().seam_prompts(), state.seam_prompts());
+    assert_eq!(
+        State::restore(&state.snapshot().unwrap()).unwrap().seam_prompts(),
+        state.seam_prompts()
+    );
 }
 
 #[test]

@@ -1,11 +1,9 @@
-//! Workers of different releases in one colony: each is asked for what it speaks, and nobody waits for ever.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! Workers of different releases in one colony: each is asked for what it speaks, and nobody waits
+//! for ever.
 
-mod world;
-
+use crate::world::*;
 use uspx_colony::*;
 use uspx_domain::*;
-use world::*;
 
 /// An older worker: it knows neither attribution patching nor how to export.
 fn older() -> Speaks {
@@ -44,11 +42,16 @@ fn a_campaign_of_two_releases_asks_each_worker_for_what_it_speaks() {
         all.map(|(task, _)| task.work.name()).collect::<std::collections::BTreeSet<_>>()
     };
     assert!(of("silent").is_empty());
-    assert!(of("older").contains("trace") && of("newer").contains("atp") && of("newer").contains("export"));
+    assert!(
+        of("older").contains("trace")
+            && of("newer").contains("atp")
+            && of("newer").contains("export")
+    );
     assert!(!of("older").contains("atp") && !of("older").contains("export"), "{:?}", of("older"));
 }
 
-/// A worker that claims more than it reads says so at once: that is an attempt, and no mark against the worker.
+/// A worker that claims more than it reads says so at once: that is an attempt, and no mark against
+/// the worker.
 #[test]
 fn what_a_worker_does_not_speak_goes_to_another() {
     let world = World::new(campaign("elsewhere"));
@@ -67,7 +70,8 @@ fn what_a_worker_does_not_speak_goes_to_another() {
 }
 
 fn not_spoken(task: &PlannedTask, worker: &WorkerId) -> Answer {
-    let failure = Failure { kind: FailureKind::NotSpoken, reason: "uspx 0.0.9 does not know this".into() };
+    let failure =
+        Failure { kind: FailureKind::NotSpoken, reason: "uspx 0.0.9 does not know this".into() };
     let (worker, outcome) = (worker.clone(), Outcome::Failed(failure));
     Answer { task: task.id, worker, outcome, millis: 0, skipped: vec![], seams: 0 }
 }
@@ -91,7 +95,8 @@ fn tasks_that_nobody_reads_end_the_campaign_with_what_to_do() {
     }
     let reason = said(&service);
     assert!(
-        reason.contains("no worker here speaks trace tasks") && reason.contains("upgrade uspx on them"),
+        reason.contains("no worker here speaks trace tasks")
+            && reason.contains("upgrade uspx on them"),
         "{reason}"
     );
 }

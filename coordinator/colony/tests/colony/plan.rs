@@ -1,14 +1,12 @@
-//! What the planner plans: everything once, gate prompts for judgement only, budgets kept, names that never change.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+//! What the planner plans: everything once, gate prompts for judgement only, budgets kept, names
+//! that never change.
 
-mod world;
-
+use crate::world::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use uspx_colony::plan::{Next, plan};
 use uspx_colony::*;
 use uspx_domain::{Ablate, Cut, Work};
-use world::*;
 
 fn opened() -> &'static Vec<(Stage, Vec<PlannedTask>)> {
     static OPENED: OnceLock<Vec<(Stage, Vec<PlannedTask>)>> = OnceLock::new();
@@ -16,7 +14,9 @@ fn opened() -> &'static Vec<(Stage, Vec<PlannedTask>)> {
         Record::EpochOpened { stage, tasks, .. } => Some((stage, tasks)),
         _ => None,
     };
-    OPENED.get_or_init(|| honest(campaign("planned")).0.ledger.into_iter().filter_map(batch).collect())
+    OPENED.get_or_init(|| {
+        honest(campaign("planned")).0.ledger.into_iter().filter_map(batch).collect()
+    })
 }
 
 fn of(stage: Stage) -> impl Iterator<Item = &'static PlannedTask> {
@@ -92,8 +92,11 @@ fn every_prompt_is_traced_and_labelled_once() {
 fn gate_prompts_are_for_judgement_only() {
     let config = campaign("planned");
     for (stage, tasks) in opened() {
-        let splits: BTreeSet<Split> =
-            tasks.iter().flat_map(|t| t.work.prompts()).map(|at| config.prompts[*at as usize].split).collect();
+        let splits: BTreeSet<Split> = tasks
+            .iter()
+            .flat_map(|t| t.work.prompts())
+            .map(|at| config.prompts[*at as usize].split)
+            .collect();
         match stage {
             Stage::JudgeMasks => assert_eq!(splits, [Split::Validation, Split::Gate].into()),
             Stage::JudgeStudents => assert_eq!(splits, [Split::Gate].into()),
@@ -127,7 +130,8 @@ fn every_mask_is_judged_once_on_every_gate_prompt() {
 #[test]
 fn a_round_spends_its_budget_on_fresh_prompts() {
     let config = campaign("planned");
-    let rounds: Vec<_> = opened().iter().filter(|(s, _)| *s == Stage::Explore).map(|(_, tasks)| tasks).collect();
+    let rounds: Vec<_> =
+        opened().iter().filter(|(s, _)| *s == Stage::Explore).map(|(_, tasks)| tasks).collect();
     assert!(rounds.len() >= 2);
     let mut used = BTreeSet::new();
     for tasks in &rounds {
@@ -137,7 +141,10 @@ fn a_round_spends_its_budget_on_fresh_prompts() {
             used.extend(prompts);
         }
         let pairs: usize = tasks.iter().map(unit_pairs).sum();
-        assert!((0.9..=1.0).contains(&(pairs as f64 / f64::from(config.probe.round_pairs))), "{pairs}");
+        assert!(
+            (0.9..=1.0).contains(&(pairs as f64 / f64::from(config.probe.round_pairs))),
+            "{pairs}"
+        );
         let all: BTreeSet<_> = tasks.iter().flat_map(units).collect();
         assert_eq!(all.len(), 64, "every unit is looked at in every round");
     }
@@ -160,10 +167,19 @@ fn a_campaign_that_cannot_work_is_refused() {
         Colony::default().found(config, [0; 16]).unwrap_err()
     };
     assert_eq!(refused(&|c| c.prompts[1].id = "p0".into()), ConfigError::Twice("p0".into()));
-    assert_eq!(refused(&|c| c.prompts.retain(|p| p.split != Split::Gate)), ConfigError::NoPrompts("gate"));
-    assert_eq!(refused(&|c| c.shape.layers.clear()), ConfigError::NoUnits(uspx_domain::UnitKind::Expert));
+    assert_eq!(
+        refused(&|c| c.prompts.retain(|p| p.split != Split::Gate)),
+        ConfigError::NoPrompts("gate")
+    );
+    assert_eq!(
+        refused(&|c| c.shape.layers.clear()),
+        ConfigError::NoUnits(uspx_domain::UnitKind::Expert)
+    );
     assert!(matches!(refused(&|c| c.mask.keep = Share(0)), ConfigError::Range("mask.keep", _)));
-    assert!(matches!(refused(&|c| c.trust.duplicates = Share::percent(11)), ConfigError::Range("trust.duplicates", _)));
+    assert!(matches!(
+        refused(&|c| c.trust.duplicates = Share::percent(11)),
+        ConfigError::Range("trust.duplicates", _)
+    ));
     assert!(matches!(refused(&|c| c.probe.trace_batch = 0), ConfigError::Range("batch sizes", _)));
 }
 
@@ -187,7 +203,10 @@ fn a_finished_campaign_goes_on_with_more_prompts_and_budget() {
         (420..440).map(|at| PromptEntry::of(&prompt(&format!("p{at}")), Split::Train)).collect();
     world.config.prompts.extend(new.iter().cloned());
     more(&mut service, More { prompts: new, pairs: 2048 }).unwrap();
-    assert_eq!(service.colony.found(campaign("other"), [0; 16]).unwrap_err(), ConfigError::UnderWay("more".into()));
+    assert_eq!(
+        service.colony.found(campaign("other"), [0; 16]).unwrap_err(),
+        ConfigError::UnderWay("more".into())
+    );
     service.run(&world);
 
     let asked = |stage: Stage| -> Vec<u32> {
@@ -198,7 +217,11 @@ fn a_finished_campaign_goes_on_with_more_prompts_and_budget() {
         let tasks = service.ledger[before..].iter().filter_map(of_stage).flatten();
         tasks.flat_map(|t| t.work.prompts().to_vec()).collect()
     };
-    assert_eq!(asked(Stage::Trace), (420..440).collect::<Vec<u32>>(), "only new prompts are traced");
+    assert_eq!(
+        asked(Stage::Trace),
+        (420..440).collect::<Vec<u32>>(),
+        "only new prompts are traced"
+    );
     assert!(asked(Stage::Patch).is_empty(), "enough prompts were patched");
     let explored = service.colony.state().explored();
     assert!(explored.pairs >= first.pairs + 2048, "{explored:?} after {first:?}");

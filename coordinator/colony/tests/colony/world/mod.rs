@@ -1,4 +1,5 @@
-//! A small world to run whole campaigns in: known effects of every unit, and workers that answer from them.
+//! A small world to run whole campaigns in: known effects of every unit, and workers that answer
+//! from them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -33,14 +34,20 @@ pub fn campaign(name: &str) -> CampaignConfig {
         300..340 => Split::Validation,
         _ => Split::Gate,
     };
-    let tags = |at: u32| vec!["all".to_owned(), if at.is_multiple_of(2) { "even" } else { "odd" }.to_owned()];
+    let tags = |at: u32| {
+        vec!["all".to_owned(), if at.is_multiple_of(2) { "even" } else { "odd" }.to_owned()]
+    };
     let entry = |at: u32| {
         let tagged = Prompt { tags: tags(at), ..prompt(&format!("p{at}")) };
         PromptEntry::of(&tagged, split(at))
     };
     let prompts = (0..420).map(entry);
-    let mut config =
-        CampaignConfig::new(name, (fingerprint("teacher"), shape()), fingerprint("student"), prompts.collect());
+    let mut config = CampaignConfig::new(
+        name,
+        (fingerprint("teacher"), shape()),
+        fingerprint("student"),
+        prompts.collect(),
+    );
     config.probe.trace_batch = 100;
     config.probe.patch_prompts = 60;
     config.probe.round_pairs = 1024;
@@ -83,7 +90,14 @@ pub struct World {
 impl World {
     pub fn new(config: CampaignConfig) -> Self {
         let effects = effects(config.seed + 11);
-        Self { config, effects, gain: 0.3, unrunnable: BTreeMap::new(), seams: BTreeSet::new(), labelled: 99 }
+        Self {
+            config,
+            effects,
+            gain: 0.3,
+            unrunnable: BTreeMap::new(),
+            seams: BTreeSet::new(),
+            labelled: 99,
+        }
     }
 
     pub fn tokens(&self, at: u32) -> u32 {
@@ -91,8 +105,10 @@ impl World {
     }
 
     fn prompts(&self, places: &[u32]) -> Vec<PromptTokens> {
-        let one =
-            |at: &u32| PromptTokens { id: self.config.prompts[*at as usize].id.clone(), tokens: self.tokens(*at) };
+        let one = |at: &u32| PromptTokens {
+            id: self.config.prompts[*at as usize].id.clone(),
+            tokens: self.tokens(*at),
+        };
         places.iter().map(one).collect()
     }
 
@@ -122,7 +138,12 @@ impl World {
         match cut {
             Cut::Unit(unit) => self.clean(at) + self.rise(at, *unit),
             Cut::Mask(mask) => {
-                self.clean(at) + mask.cut(&shape(), UnitKind::Expert).iter().map(|u| self.rise(at, *u)).sum::<f64>()
+                self.clean(at)
+                    + mask
+                        .cut(&shape(), UnitKind::Expert)
+                        .iter()
+                        .map(|u| self.rise(at, *u))
+                        .sum::<f64>()
             }
         }
     }
@@ -136,8 +157,9 @@ impl World {
 
     fn scores(&self, places: &[u32], statistics: &[Statistic]) -> Outcome {
         let shape = shape();
-        let columns =
-            |s: &Statistic| shape.units(UnitKind::Expert).map(|u| self.column(*s, u, places)).collect::<Vec<_>>();
+        let columns = |s: &Statistic| {
+            shape.units(UnitKind::Expert).map(|u| self.column(*s, u, places)).collect::<Vec<_>>()
+        };
         Outcome::Scores(Deposit {
             prompts: self.prompts(places),
             columns: statistics.iter().flat_map(columns).collect(),
@@ -209,7 +231,8 @@ impl World {
     }
 }
 
-/// Applies a step as the service would: records to the ledger first, then the commands into the workers' queues.
+/// Applies a step as the service would: records to the ledger first, then the commands into the
+/// workers' queues.
 #[derive(Default)]
 pub struct Service {
     pub colony: Colony,
@@ -230,7 +253,9 @@ impl Service {
                         self.queues.push(item);
                     }
                 }
-                Command::Withdraw { task, worker } => self.queues.retain(|(w, t)| *w != worker || t.id != task),
+                Command::Withdraw { task, worker } => {
+                    self.queues.retain(|(w, t)| *w != worker || t.id != task)
+                }
                 Command::PublishMask(mask) => self.masks.push(mask.version),
                 Command::PublishRelease(order) => {
                     let step = self.colony.step(Event::ReleasePublished { release: order.release });

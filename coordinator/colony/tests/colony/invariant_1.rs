@@ -1,13 +1,10 @@
 //! Invariant 1: the ledger is the truth and replays bit-identically.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-mod world;
-
+use crate::world::*;
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use uspx_colony::*;
 use uspx_domain::Outcome;
-use world::*;
 
 /// An honest campaign's ledger, made once.
 fn ledger() -> &'static Vec<Record> {
@@ -21,7 +18,8 @@ fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> State {
     state
 }
 
-/// The same ledger with each epoch's acceptances in another order, and some of them again later, with other numbers.
+/// The same ledger with each epoch's acceptances in another order, and some of them again later,
+/// with other numbers.
 fn shuffled(ledger: &[Record], dice: &mut Dice) -> Vec<Record> {
     let (mut out, mut held) = (Vec::new(), Vec::new());
     for record in ledger {
@@ -29,7 +27,8 @@ fn shuffled(ledger: &[Record], dice: &mut Dice) -> Vec<Record> {
             Record::Accepted { .. } => held.push(record.clone()),
             Record::EpochClosed { .. } => {
                 dice.shuffle(&mut held);
-                let again: Vec<Record> = held.iter().filter(|_| dice.below(4) == 0).map(falsified).collect();
+                let again: Vec<Record> =
+                    held.iter().filter(|_| dice.below(4) == 0).map(falsified).collect();
                 out.append(&mut held);
                 out.extend(again);
                 out.push(record.clone());
@@ -46,7 +45,9 @@ fn falsified(record: &Record) -> Record {
     let mut answer = answer.clone();
     match &mut answer.outcome {
         Outcome::Losses(rows) => rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x += 1.0),
-        Outcome::Scores(d) => d.columns.iter_mut().flat_map(|c| &mut c.values).for_each(|x| *x += 1.0),
+        Outcome::Scores(d) => {
+            d.columns.iter_mut().flat_map(|c| &mut c.values).for_each(|x| *x += 1.0)
+        }
         _ => {}
     }
     Record::Accepted { answer }
@@ -69,7 +70,8 @@ proptest! {
     }
 }
 
-/// The bytes of trails and mask are pinned, so that another machine, compiler or version that comes to others is found out.
+/// The bytes of trails and mask are pinned, so that another machine, compiler or version that comes
+/// to others is found out.
 #[test]
 fn invariant_1_the_digest_is_the_same_on_every_machine() {
     let state = replay(ledger());
@@ -80,7 +82,8 @@ fn invariant_1_the_digest_is_the_same_on_every_machine() {
 
 const PINNED: (u32, &str) = (5, "970a654c4bf1fc0685099d7710fae2f914713621979b9c1e43f6833db7502de3");
 
-/// What an epoch decided is taken from its record: other rules cannot make another mask of it, and say so.
+/// What an epoch decided is taken from its record: other rules cannot make another mask of it, and
+/// say so.
 #[test]
 fn invariant_1_recorded_decisions_stand_whatever_todays_rules_say() {
     let mut records = ledger().clone();
@@ -149,8 +152,10 @@ fn the_live_state_is_the_replayed_one() {
 #[test]
 fn a_record_survives_the_wire() {
     let state = replay(ledger());
-    let again: Vec<Record> =
-        ledger().iter().map(|r| rmp_serde::from_slice(&rmp_serde::to_vec_named(r).unwrap()).unwrap()).collect();
+    let again: Vec<Record> = ledger()
+        .iter()
+        .map(|r| rmp_serde::from_slice(&rmp_serde::to_vec_named(r).unwrap()).unwrap())
+        .collect();
     assert_eq!(&again, ledger());
     assert_eq!(replay(&again).digest().unwrap(), state.digest().unwrap());
 }
@@ -162,7 +167,8 @@ fn a_damaged_snapshot_is_refused() {
     assert!(State::restore(b"").is_err());
 }
 
-/// Invariant 7, as far as the ledger goes: a planned task has places of prompts, and gets text only when attached.
+/// Invariant 7, as far as the ledger goes: a planned task has places of prompts, and gets text only
+/// when attached.
 #[test]
 fn invariant_7_the_ledger_has_no_prompt_text() {
     let config = campaign("private");

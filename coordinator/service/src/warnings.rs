@@ -1,6 +1,5 @@
-//! What a person should hear of a step: failed attempts, tasks given up, prompts left out or with a seam, labels that cover
-//! too little.
-//! Ids and reasons only: no prompt's text is known here.
+//! What a person should hear of a step: failed attempts, tasks given up, prompts left out or with a
+//! seam, labels that cover too little. Ids and reasons only: no prompt's text is known here.
 
 use uspx_colony::{Record, State};
 use uspx_domain::{Answer, Estimator, SkipGroup, TaskId, Work};
@@ -36,7 +35,8 @@ fn left_out(answer: &Answer, state: &State) {
     }
 }
 
-/// What an epoch's end makes known. The same step may have opened the next, so its tasks say what it was for.
+/// What an epoch's end makes known. The same step may have opened the next, so its tasks say what
+/// it was for.
 fn closed(epoch: u32, state: &State) {
     let task = state.tickets().values().map(|t| &t.task).find(|t| t.epoch == epoch);
     match task.map(|t| &t.work) {
@@ -65,11 +65,13 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
     use uspx_colony::{
-        CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Purpose, Split, Stage, Step,
+        CampaignConfig, Cause, Colony, Command, Ending, Event, PlannedTask, PromptEntry, Purpose,
+        Split, Stage, Step,
     };
     use uspx_domain::{
-        Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, Failure, FailureKind, Fingerprint, Label, LayerShape,
-        MlpShape, ModelShape, Outcome, SkipReason, Skipped, Speaks, UnitKind, WorkerId,
+        Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, Failure, FailureKind, Fingerprint,
+        Label, LayerShape, MlpShape, ModelShape, Outcome, SkipReason, Skipped, Speaks, UnitKind,
+        WorkerId,
     };
 
     #[derive(Clone, Default)]
@@ -90,7 +92,8 @@ mod tests {
     fn logged(colony: &Colony, step: &Step) -> String {
         let log = Log::default();
         let writer = log.clone();
-        let format = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
+        let format =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
         let subscriber = format.with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, || tell(&step.records, colony.state()));
         let bytes = log.0.lock().unwrap().clone();
@@ -112,16 +115,38 @@ mod tests {
             split,
             tags: vec![],
         };
-        let prompts = [("t1", Split::Train), ("t2", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];
+        let prompts = [
+            ("t1", Split::Train),
+            ("t2", Split::Train),
+            ("v", Split::Validation),
+            ("g", Split::Gate),
+        ];
         let mut colony = Colony::default();
-        colony.found(CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec()), [0; 16]).unwrap();
-        let step = colony.step(Event::WorkerSeen { worker: worker(), speaks: Speaks::here(), holds: vec![model] });
-        let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else { panic!("nothing was issued") };
+        colony
+            .found(
+                CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec()),
+                [0; 16],
+            )
+            .unwrap();
+        let step = colony.step(Event::WorkerSeen {
+            worker: worker(),
+            speaks: Speaks::here(),
+            holds: vec![model],
+        });
+        let Some(Command::Issue { task, .. }) = step.commands.into_iter().next() else {
+            panic!("nothing was issued")
+        };
         (colony, *task)
     }
 
-    fn answered(colony: &mut Colony, task: &PlannedTask, outcome: Outcome, skipped: Vec<Skipped>) -> Step {
-        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped, seams: 0 };
+    fn answered(
+        colony: &mut Colony,
+        task: &PlannedTask,
+        outcome: Outcome,
+        skipped: Vec<Skipped>,
+    ) -> Step {
+        let answer =
+            Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped, seams: 0 };
         colony.step(Event::AnswerArrived { worker: worker(), answer: Box::new(answer) })
     }
 
@@ -147,11 +172,17 @@ mod tests {
         let nothing = Outcome::Scores(Deposit::default());
         let step = answered(&mut colony, &task, nothing, skipped.to_vec());
         let said = logged(&colony, &step);
-        assert!(said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"), "{said}");
-        assert!(matches!(colony.state().ending(), Some(Ending::Failed(why)) if why.contains("t1, t2")));
+        assert!(
+            said.contains("2 prompts are left out (t1, t2)") && said.contains("WARN"),
+            "{said}"
+        );
+        assert!(
+            matches!(colony.state().ending(), Some(Ending::Failed(why)) if why.contains("t1, t2"))
+        );
     }
 
-    /// What is logged where the only task of an epoch is answered so, in the step that opens the next.
+    /// What is logged where the only task of an epoch is answered so, in the step that opens the
+    /// next.
     fn logged_at_the_end(work: Work<u32>, outcome: Outcome, seams: u32) -> String {
         let (colony, task) = at_work();
         let mut state = colony.state().clone();
@@ -159,9 +190,16 @@ mod tests {
             Work::Label(_) => Purpose::Labels(Split::Train),
             _ => Purpose::Evidence,
         };
-        let task = PlannedTask { work, purpose, epoch: task.epoch + 1, id: TaskId::derived(b"next"), ..task };
+        let task = PlannedTask {
+            work,
+            purpose,
+            epoch: task.epoch + 1,
+            id: TaskId::derived(b"next"),
+            ..task
+        };
         let epoch = task.epoch;
-        let answer = Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped: vec![], seams };
+        let answer =
+            Answer { task: task.id, worker: worker(), outcome, millis: 1, skipped: vec![], seams };
         let records = vec![
             Record::EpochOpened { epoch, stage: Stage::Trace, tasks: vec![task] },
             Record::Accepted { answer: Box::new(answer) },
@@ -179,7 +217,10 @@ mod tests {
         let coverage = Coverage { answer_bytes: 100, labelled_bytes: 3 };
         let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, coverage };
         let said = logged_at_the_end(work, outcome, 0);
-        assert!(said.contains("3.0 % of 100 answer bytes labelled") && said.contains("WARN"), "{said}");
+        assert!(
+            said.contains("3.0 % of 100 answer bytes labelled") && said.contains("WARN"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -194,7 +235,10 @@ mod tests {
             })
         };
         let said = logged_at_the_end(trace(), scores(), 2);
-        assert!(said.contains("for the teacher, 2 prompts have other tokens") && said.contains("WARN"), "{said}");
+        assert!(
+            said.contains("for the teacher, 2 prompts have other tokens") && said.contains("WARN"),
+            "{said}"
+        );
         assert_eq!(logged_at_the_end(trace(), scores(), 0), "");
     }
 
@@ -202,7 +246,11 @@ mod tests {
     fn a_lost_worker_is_no_fault_of_the_task() {
         let (mut colony, task) = at_work();
         let step = colony.step(Event::WorkerLost { worker: worker() });
-        assert!(step.records.contains(&Record::Lost { task: task.id, worker: worker(), cause: Cause::WorkerLost }));
+        assert!(step.records.contains(&Record::Lost {
+            task: task.id,
+            worker: worker(),
+            cause: Cause::WorkerLost
+        }));
         assert_eq!(logged(&colony, &step), "");
     }
 }

@@ -5,25 +5,25 @@ use crate::{ModelError, Result};
 /// Told of progress as it is made; may answer that the work should end.
 ///
 /// Leases, progress bars and Ctrl-C all hang on this one call.
-pub trait Pulse: Sync {
+pub trait Progress: Sync {
     /// `done` of `total` steps are done.
     ///
     /// # Errors
     /// [`ModelError::Stopped`] ends the work.
-    fn beat(&self, done: u64, total: u64) -> Result<()>;
+    fn report(&self, done: u64, total: u64) -> Result<()>;
 }
 
 /// Nobody listens.
-pub struct NoPulse;
+pub struct NoProgress;
 
-impl Pulse for NoPulse {
-    fn beat(&self, _: u64, _: u64) -> Result<()> {
+impl Progress for NoProgress {
+    fn report(&self, _: u64, _: u64) -> Result<()> {
         Ok(())
     }
 }
 
-impl<F: Fn(u64, u64) -> bool + Sync> Pulse for F {
-    fn beat(&self, done: u64, total: u64) -> Result<()> {
+impl<F: Fn(u64, u64) -> bool + Sync> Progress for F {
+    fn report(&self, done: u64, total: u64) -> Result<()> {
         if self(done, total) { Ok(()) } else { Err(ModelError::Stopped) }
     }
 }

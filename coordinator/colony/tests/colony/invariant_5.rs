@@ -1,0 +1,104 @@
+//! Invariant 5: workers are not believed.
+
+use crate::world::*;
+use uspx_colony::state::Fate;
+use uspx_colony::*;
+use uspx_domain::*;
+
+/// Invariant 5: at most one task in ten goes out twice, and a liar among three is found.
+#[test]
+fn invariant_5_a_liar_is_quarantined() {
+    let mut world = World::new(campaign("liar"));
+    world.config.trust.duplicates = Share::percent(10);
+    world.config.probe.units_per_task = 2;
+    let mut service = Service::default();
+    service.found(&world.config);
+    ["honest-a", "honest-b", "liar"].iter().for_each(|n| service.see(n));
+    while service.ending.is_none() {
+        let (worker, task) = service.queues.remove(0);
+        let mut answer = world.answer(&task, &worker);
+        if let (Outcome::Losses(rows), "liar") = (&mut answer.outcome, worker.as_str()) {
+            rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x *= 1.5);
+        }
+        service.answer(answer);
+    }
+    let accounts = service.colony.state().accounts();
+    assert!(accounts[&worker("liar")].quarantined.is_some(), "{accounts:?}");
+    assert!(accounts.iter().all(|(w, a)| w.as_str() == "liar" || a.quarantined.is_none()));
+    let count = |duplicates: bool| {
+        service
+            .ledger
+            .iter()
+            .filter(|r| matches!(r, Record::Issued { duplicate, .. } if *duplicate == duplicates))
+            .count()
+    };
+    assert!(
+        count(true) > 0 && count(true) * 10 <= count(false),
+        "{} of {}",
+        count(true),
+        count(false)
+    );
+}
+
+/// Invariant 5: what does not fit its task is refused by name, and three of those end a worker's
+/// part.
+#[test]
+fn invariant_5_false_answers_are_refused() {
+    let world = World::new(campaign("false"));
+    let mut service = Service::default();
+    service.found(&world.config);
+    service.see("a");
+    service.see("b");
+    let (who, task) = service.queues.remove(0);
+    let good = world.answer(&task, &who);
+    let verdict = |change: &dyn Fn(&mut Answer)| {
+        let mut answer = good.clone();
+        change(&mut answer);
+        check::check(&world.config, service.colony.state().tickets().get(&answer.task), &answer)
+    };
+    fn scores(answer: &mut Answer) -> &mut Deposit {
+        match &mut answer.outcome {
+            Outcome::Scores(d) => d,
+            _ => unreachable!(),
+        }
+    }
+    assert_eq!(verdict(&|_| {}), Ok(()));
+    assert_eq!(verdict(&|a| a.task = TaskId::derived(b"other")), Err(Refusal::UnknownTask));
+    assert_eq!(verdict(&|a| a.worker = worker("z")), Err(Refusal::NotAsked));
+    assert_eq!(verdict(&|a| a.outcome = Outcome::Losses(vec![])), Err(Refusal::Kind("trace")));
+    assert_eq!(verdict(&|a| scores(a).prompts.swap(0, 1)), Err(Refusal::Prompts));
+    assert_eq!(
+        verdict(&|a| scores(a).columns[0].values[3] = f32::NAN),
+        Err(Refusal::Value("a score"))
+    );
+    assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = -1.0), Err(Refusal::Value("a score")));
+    assert_eq!(verdict(&|a| scores(a).columns[0].values[3] = 2e6), Err(Refusal::Value("a score")));
+    assert_eq!(
+        verdict(&|a| scores(a).columns[0].statistic = Statistic::EXACT),
+        Err(Refusal::Statistic(Statistic::EXACT))
+    );
+    let far = Unit { kind: UnitKind::Expert, layer: 0, index: 16 };
+    assert_eq!(verdict(&|a| scores(a).columns[0].unit = far), Err(Refusal::Unit(far)));
+    assert!(matches!(
+        verdict(&|a| scores(a).columns[0].values.truncate(1)),
+        Err(Refusal::Count { .. })
+    ));
+    let again = |a: &mut Answer| {
+        let column = scores(a).columns[0].clone();
+        scores(a).columns.push(column);
+    };
+    assert!(matches!(verdict(&again), Err(Refusal::Twice(..))));
+
+    let mut bad = good.clone();
+    scores(&mut bad).columns[0].values[0] = f32::INFINITY;
+    for _ in 0..3 {
+        assert!(matches!(service.answer(bad.clone()), Some(Verdict::Refused(_))));
+    }
+    assert_eq!(service.answer(good), Some(Verdict::Quarantined));
+    let ticket = &service.colony.state().tickets()[&task.id];
+    assert!(
+        ticket.attempts.iter().any(|a| a.worker != who && a.fate == Fate::Out),
+        "{:?}",
+        ticket.attempts
+    );
+}

@@ -1,0 +1,12 @@
+//! The colony's decisions, in a world without clock, network or disk.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+
+mod campaign;
+mod invariant_1;
+mod invariant_2;
+mod invariant_5;
+mod plan;
+mod seams;
+mod skipped;
+mod spoken;
+mod world;

@@ -1,0 +1,55 @@
+//! The transformer's weights, one at a time: linear maps, embedding, head and norm.
+
+use super::{Blocks, Transformer, streamed};
+use crate::layers::linear::Linear;
+use crate::layers::norm::RmsNorm;
+use crate::taps::Projection;
+use crate::{ModelError, Result};
+use candle_core::Tensor;
+use std::borrow::Cow;
+
+impl Transformer {
+    /// The linear map at a place, in a dense model (experts hold their own).
+    ///
+    /// # Errors
+    /// The model has no such map.
+    pub fn linear(&self, layer: usize, projection: Projection) -> Result<&Linear> {
+        let block = self.blocks()?.get(layer);
+        block.and_then(|b| b.linear(projection)).ok_or_else(|| no_linear(layer, projection))
+    }
+
+    /// The same, to change.
+    ///
+    /// # Errors
+    /// The model has no such map.
+    pub fn linear_mut(&mut self, layer: usize, projection: Projection) -> Result<&mut Linear> {
+        let Blocks::Held(blocks) = &mut self.blocks else { return Err(streamed()) };
+        let block = blocks.get_mut(layer);
+        block.and_then(|b| b.linear_mut(projection)).ok_or_else(|| no_linear(layer, projection))
+    }
+
+    /// Embedding `[vocab, hidden]`, as floats.
+    ///
+    /// # Errors
+    /// One that is in its file and cannot be read.
+    pub fn embedding(&self) -> Result<Cow<'_, Tensor>> {
+        self.embedding.float()
+    }
+
+    /// Output head `[vocab, hidden]`, as floats; the embedding itself where they are tied.
+    ///
+    /// # Errors
+    /// One that is in its file and cannot be read.
+    pub fn head(&self) -> Result<Tensor> {
+        self.head.float()
+    }
+
+    /// Final norm.
+    pub fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+}
+
+fn no_linear(layer: usize, projection: Projection) -> ModelError {
+    ModelError::Request(format!("the model has no linear map {}", projection.path(layer)))
+}
