@@ -29,7 +29,7 @@ pub use dice::Dice;
 pub use fixed::{Fixed, Share};
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
-pub use record::{Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder};
+pub use record::{Blame, Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder};
 pub use report::{CampaignReport, report};
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Colony, Command, Event, Step, Verdict};

@@ -7,8 +7,8 @@ use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uspx_domain::{
-    Answer, BlobRef, Digest, Failure, Fingerprint, Mask, ReleaseNumber, StoredFile, TaskId,
-    WorkerId,
+    Answer, BlobRef, Digest, Failure, FailureKind, FailureReason, Fingerprint, Mask, ReleaseNumber,
+    StoredFile, TaskId, WorkerId,
 };
 
 /// One record of the ledger.
@@ -179,21 +179,51 @@ impl fmt::Display for Cause {
             Self::Quarantined => f.write_str("its worker was quarantined"),
             Self::LeaseLost => f.write_str("its worker made no progress"),
             Self::DeadLetter => f.write_str("it was delivered too often without an answer"),
-            Self::Failed(failure) => f.write_str(&failure.reason),
+            Self::Failed(failure) => f.write_str(failure.reason.text()),
             Self::Refused { reason } => write!(f, "its answer failed a check: {reason}"),
         }
     }
 }
 
 impl Cause {
-    /// Whether the attempt counts against the task.
-    pub fn counts(&self) -> bool {
-        !matches!(self, Self::WorkerLost | Self::Quarantined)
+    /// What is to blame.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::WorkerLost | Self::Quarantined => Blame::Nobody,
+            Self::LeaseLost | Self::DeadLetter | Self::Refused { .. } => Blame::Unclear,
+            Self::Failed(failure) => match (failure.kind, failure.reason) {
+                (_, FailureReason::Stopped) => Blame::Nobody,
+                (FailureKind::Machine, _) => Blame::Machine,
+                (FailureKind::Task, _) => Blame::Task,
+                (FailureKind::NotSpoken, _) => Blame::Unclear,
+            },
+        }
     }
 
-    /// Whether another attempt is pointless.
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Failed(failure) if failure.is_final())
+    /// Whether the attempt counts against the task.
+    pub fn counts(&self) -> bool {
+        self.blame().counts()
+    }
+}
+
+/// What is to blame for an attempt that came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// Nobody: the worker went, or gave the task back.
+    Nobody,
+    /// The worker's machine, now.
+    Machine,
+    /// The task, as its worker says.
+    Task,
+    /// The task or the worker.
+    Unclear,
+}
+
+impl Blame {
+    /// Whether it counts against the task.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Task | Self::Unclear)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
-use crate::{BlobRef, Coverage, Deposit, LossRow, Skipped, TaskId, WorkerId};
+use crate::{BlobRef, Coverage, Deposit, Failure, LossRow, Skipped, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one task.
@@ -66,34 +66,6 @@ impl Outcome {
             Self::Exported { files } => files.iter().map(|f| f.blob).collect(),
             Self::Scores(_) | Self::Losses(_) | Self::Failed(_) => Vec::new(),
         }
-    }
-}
-
-/// Why a task could not be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What is to blame.
-    pub kind: FailureKind,
-    /// Why, without any prompt's text.
-    pub reason: String,
-}
-
-/// What is to blame for a failure, and so who may be asked next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The task itself: nobody could do it.
-    Task,
-    /// This machine, now: another one may do it, or this one later.
-    Machine,
-    /// The worker's uspx is older than the task: another one may know it.
-    NotSpoken,
-}
-
-impl Failure {
-    /// Whether another attempt is pointless.
-    pub fn is_final(&self) -> bool {
-        self.kind == FailureKind::Task
     }
 }
 

@@ -133,8 +133,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             nats,
             bytes
         }])),
-        ".{0,60}"
-            .prop_map(|reason| { Outcome::Failed(Failure { kind: FailureKind::Machine, reason }) }),
+        proptest::sample::select(FailureReason::ALL)
+            .prop_map(|reason| Outcome::Failed(reason.into())),
     ]
 }
 

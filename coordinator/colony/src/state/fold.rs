@@ -168,7 +168,7 @@ impl State {
 
     fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: &Cause) {
         if let Some(ticket) = self.tickets.get_mut(&task) {
-            ticket.set_fate(worker, Fate::Lost { counts: cause.counts() });
+            ticket.set_fate(worker, Fate::Lost { blame: cause.blame() });
             if cause.counts() {
                 let reasons = self.setbacks.entry(ticket.task.work.name().to_owned()).or_default();
                 *reasons.entry(cause.to_string()).or_default() += 1;

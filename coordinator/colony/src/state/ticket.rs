@@ -1,9 +1,9 @@
 //! A task's way through workers, and what is remembered of each worker.
 
-use crate::{Cause, PlannedTask};
+use crate::{Blame, Cause, PlannedTask};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{FailureKind, WorkerId};
+use uspx_domain::{FailureKind, FailureReason, WorkerId};
 
 /// A task that was planned, who was asked, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,8 +41,8 @@ pub enum Fate {
     Answered,
     /// Nothing.
     Lost {
-        /// Whether that counts against the task.
-        counts: bool,
+        /// What is to blame.
+        blame: Blame,
     },
 }
 
@@ -79,10 +79,25 @@ impl Ticket {
 
     /// Attempts that count against the task.
     pub fn failures(&self) -> u32 {
-        self.attempts
-            .iter()
-            .filter(|a| !a.duplicate && a.fate == Fate::Lost { counts: true })
-            .count() as u32
+        self.lost(Blame::counts).count() as u32
+    }
+
+    /// The workers whose attempts count against the task.
+    pub fn failed_at(&self) -> BTreeSet<&WorkerId> {
+        self.lost(Blame::counts).collect()
+    }
+
+    /// The workers that say that the task itself cannot be done.
+    pub fn condemned_by(&self) -> BTreeSet<&WorkerId> {
+        self.lost(|blame| blame == Blame::Task).collect()
+    }
+
+    /// Whose attempts came to nothing with such a blame; those only to be compared do not count.
+    fn lost(&self, such: impl Fn(Blame) -> bool) -> impl Iterator<Item = &WorkerId> {
+        let lost = move |a: &&Attempt| {
+            !a.duplicate && matches!(a.fate, Fate::Lost { blame } if such(blame))
+        };
+        self.attempts.iter().filter(lost).map(|a| &a.worker)
     }
 
     /// Settles the worker's attempt that is out, or else its latest.
@@ -117,7 +132,9 @@ impl Account {
         match cause {
             Cause::Refused { .. } => self.refused += 1,
             // An older uspx is not a sick machine.
-            Cause::Failed(failure) if failure.kind == FailureKind::NotSpoken => {}
+            Cause::Failed(failure)
+                if failure.kind == FailureKind::NotSpoken
+                    || failure.reason == FailureReason::Stopped => {}
             Cause::Failed(_) | Cause::LeaseLost | Cause::DeadLetter => self.failed += 1,
             Cause::WorkerLost | Cause::Quarantined => {}
         }

@@ -55,6 +55,7 @@ impl Turn<'_> {
     fn accept(&mut self, answer: Answer) -> Verdict {
         let (task, worker) = (answer.task, answer.worker.clone());
         self.record(Record::Accepted { answer: Box::new(answer) });
+        self.colony.well(&worker);
         let others = self.state().tickets.get(&task).into_iter().flat_map(|t| t.out());
         let others: Vec<WorkerId> = others
             .filter(|a| !a.duplicate && a.worker != worker)

@@ -43,6 +43,15 @@ pub enum Event {
         /// To whom.
         worker: WorkerId,
     },
+    /// A worker's rest ([`Command::Rest`]) is over.
+    WorkerRested {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A person's word: whatever waits is tried again now.
+    Retry,
+    /// A person's word: whatever waits is given up.
+    Abandon,
     /// Nobody who speaks the waiting tasks ([`Colony::unspoken`]) has come for too long.
     NobodySpeaks,
     /// The release stands in the store.
@@ -80,6 +89,14 @@ pub enum Command {
         task: TaskId,
         /// From whom.
         worker: WorkerId,
+    },
+    /// Say [`Event::WorkerRested`] after a pause that grows with its strikes: its machine fails,
+    /// and what it fails goes to others meanwhile.
+    Rest {
+        /// Who.
+        worker: WorkerId,
+        /// Failures of its machine one after another, from 1.
+        strikes: u32,
     },
     /// Show the new mask.
     PublishMask(Box<MaskVersion>),

@@ -11,7 +11,7 @@ mod roster;
 
 use crate::compare::suspicion;
 use crate::{
-    CampaignConfig, Cause, ConfigError, Ending, Founding, More, RULES, Record, State, Ticket,
+    Blame, CampaignConfig, Cause, ConfigError, Ending, Founding, More, RULES, Record, State, Ticket,
 };
 pub use event::{Command, Event, Step, Verdict};
 use roster::{Member, unspoken};
@@ -120,9 +120,7 @@ impl<'a> Turn<'a> {
         match event {
             Event::Started => self.restart(),
             Event::WorkerSeen { worker, speaks, holds } => {
-                self.colony
-                    .roster
-                    .insert(worker, Member { speaks, holds: holds.into_iter().collect() });
+                self.colony.hear(worker, speaks, holds.into_iter().collect());
             }
             Event::WorkerLost { worker } => {
                 self.colony.roster.remove(&worker);
@@ -133,9 +131,12 @@ impl<'a> Turn<'a> {
             }
             Event::LeaseLost { task, worker } => self.lapse(task, &worker, Cause::LeaseLost),
             Event::DeadLetter { task, worker } => self.lapse(task, &worker, Cause::DeadLetter),
+            Event::WorkerRested { worker } => self.colony.rested(&worker),
             Event::NobodySpeaks => self.give_up_unspoken(),
             Event::ReleasePublished { release } => self.published(release),
             Event::ReleaseFailed { release, reason } => self.release_failed(release, reason),
+            Event::Retry => self.retry(),
+            Event::Abandon => self.abandon(),
             Event::Tick => {}
         }
     }
@@ -183,32 +184,41 @@ impl<'a> Turn<'a> {
     /// Records a lost attempt, and what follows for its task and its worker.
     fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: Cause) {
         self.record(Record::Lost { task, worker: worker.clone(), cause: cause.clone() });
-        if let Some(reason) = self.hopeless(task, worker, &cause) {
+        if let Some(reason) = self.hopeless(task, &cause) {
             self.record(Record::GivenUp { task, reason });
+        }
+        if cause.blame() == Blame::Machine {
+            self.rest(worker);
         }
         self.suspect(worker);
     }
 
     /// Why no more attempts are to be made at a task.
-    fn hopeless(&self, task: TaskId, worker: &WorkerId, cause: &Cause) -> Option<String> {
+    fn hopeless(&self, task: TaskId, cause: &Cause) -> Option<String> {
         let ticket =
             self.state().tickets.get(&task).filter(|t| !t.is_settled() && cause.counts())?;
-        let comparing = ticket.attempts.iter().any(|a| a.worker == *worker && a.duplicate);
+        if let (Cause::Failed(failure), 2..) = (cause, ticket.condemned_by().len()) {
+            return Some(format!("two workers say: {}", failure.reason));
+        }
         let tries = self.state().campaign.as_ref()?.trust.attempts;
+        let spent = ticket.failures() >= tries;
         match cause {
-            Cause::Failed(failure) if failure.is_final() && !comparing => {
-                Some(failure.reason.clone())
-            }
-            Cause::Failed(failure)
-                if ticket.failures() >= tries && failure.kind == FailureKind::NotSpoken =>
-            {
+            Cause::Failed(failure) if spent && failure.kind == FailureKind::NotSpoken => {
                 Some(unspoken(&ticket.task))
             }
-            _ if ticket.failures() >= tries => {
+            _ if spent && self.nobody_else_can(ticket) => {
                 Some(format!("{tries} attempts failed, the last: {cause}"))
             }
             _ => None,
         }
+    }
+
+    /// Whether no worker is left that could show that the task can be done: one machine's fault
+    /// must not end a task that another can do.
+    fn nobody_else_can(&self, ticket: &Ticket) -> bool {
+        let failed = ticket.failed_at();
+        let able = |member: &Member| member.is_able(&ticket.task);
+        failed.len() > 1 || !self.colony.trusted().any(|(w, m)| !failed.contains(w) && able(m))
     }
 
     /// Quarantines a worker that has earned it.

@@ -104,8 +104,8 @@ impl Turn<'_> {
         let view = |(id, member): (&WorkerId, &Member)| WorkerView {
             id: id.clone(),
             busy: busy(self.state(), id),
-            speaks: member.speaks.knows(&task.work),
-            holds_model: member.holds.contains(&task.model),
+            able: member.is_able(task),
+            rests: member.strikes.is_resting(),
             failures: account(id).map_or(0, |a| a.failed + a.refused),
         };
         self.colony.trusted().map(view).collect()

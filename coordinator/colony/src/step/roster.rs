@@ -1,10 +1,13 @@
 //! The workers heard of, and what is done where none of them speaks a task. Nothing here is in the
 //! ledger.
 
-use super::{Colony, Turn};
-use crate::{PlannedTask, Record, Ticket};
-use std::collections::BTreeSet;
+use super::{Colony, Command, Turn};
+use crate::{Ending, PlannedTask, Record, Ticket};
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Fingerprint, Speaks, TaskId, WorkerId};
+
+/// Why a task was given up that a person abandoned.
+const ABANDONED: &str = "abandoned by a person's word";
 
 /// A worker that was heard of.
 #[derive(Debug, Clone)]
@@ -13,6 +16,29 @@ pub(super) struct Member {
     pub speaks: Speaks,
     /// The models on its disk.
     pub holds: BTreeSet<Fingerprint>,
+    /// How its machine has failed lately.
+    pub strikes: Strikes,
+}
+
+/// Failures of a machine one after another, and whether it rests for them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Strikes {
+    count: u32,
+    rests: bool,
+}
+
+impl Strikes {
+    /// Whether it gets no task just now.
+    pub fn is_resting(self) -> bool {
+        self.rests
+    }
+}
+
+impl Member {
+    /// Whether it knows the task's job and estimator, and holds its model.
+    pub fn is_able(&self, task: &PlannedTask) -> bool {
+        self.speaks.knows(&task.work) && self.holds.contains(&task.model)
+    }
 }
 
 impl Colony {
@@ -26,6 +52,32 @@ impl Colony {
         unspoken.map(|t| t.task.id).collect()
     }
 
+    /// A worker was heard of. News of what it holds does not end its rest.
+    pub(super) fn hear(&mut self, worker: WorkerId, speaks: Speaks, holds: BTreeSet<Fingerprint>) {
+        let strikes = self.roster.get(&worker).map(|m| m.strikes).unwrap_or_default();
+        self.roster.insert(worker, Member { speaks, holds, strikes });
+    }
+
+    /// A worker's rest is over; one more failure makes the next one longer.
+    pub(super) fn rested(&mut self, worker: &WorkerId) {
+        if let Some(member) = self.roster.get_mut(worker) {
+            member.strikes.rests = false;
+        }
+    }
+
+    /// A worker has done a task: its machine is well.
+    pub(super) fn well(&mut self, worker: &WorkerId) {
+        if let Some(member) = self.roster.get_mut(worker) {
+            member.strikes = Strikes::default();
+        }
+    }
+
+    /// Workers that get no task just now, since their machines failed, with how often.
+    pub fn resting(&self) -> BTreeMap<WorkerId, u32> {
+        let resting = self.roster.iter().filter(|(_, m)| m.strikes.rests);
+        resting.map(|(w, m)| (w.clone(), m.strikes.count)).collect()
+    }
+
     /// The workers heard of, without those in quarantine.
     pub(super) fn trusted(&self) -> impl Iterator<Item = (&WorkerId, &Member)> {
         let quarantined =
@@ -35,6 +87,36 @@ impl Colony {
 }
 
 impl Turn<'_> {
+    /// A worker whose machine fails gets nothing for a while: what it fails, others do.
+    pub(super) fn rest(&mut self, worker: &WorkerId) {
+        let Some(member) = self.colony.roster.get_mut(worker) else { return };
+        member.strikes.count = member.strikes.count.saturating_add(1);
+        let strikes = member.strikes.count;
+        if !std::mem::replace(&mut member.strikes.rests, true) {
+            self.command(Command::Rest { worker: worker.clone(), strikes });
+        }
+    }
+
+    /// A person's word: rests end, and what is to be published is tried now.
+    pub(super) fn retry(&mut self) {
+        self.colony.roster.values_mut().for_each(|m| m.strikes = Strikes::default());
+        if let Some(order) = self.state().order.clone().filter(|o| self.is_due(o.release)) {
+            self.command(Command::PublishRelease(Box::new(order)));
+        }
+    }
+
+    /// A person's word: tasks that wait are given up, and what is to be published never is.
+    pub(super) fn abandon(&mut self) {
+        let waits = |t: &&Ticket| !t.is_settled() && t.out().next().is_none();
+        let waiting = self.state().tickets.values().filter(waits).map(|t| t.task.id);
+        for task in waiting.collect::<Vec<_>>() {
+            self.record(Record::GivenUp { task, reason: ABANDONED.to_owned() });
+        }
+        if self.state().order.as_ref().is_some_and(|o| self.is_due(o.release)) {
+            self.end(Ending::Failed(format!("the release is {ABANDONED}")));
+        }
+    }
+
     /// A campaign must not wait for ever for a worker that knows its tasks.
     pub(super) fn give_up_unspoken(&mut self) {
         for task in self.colony.unspoken() {

@@ -190,60 +190,16 @@ fn a_lost_worker_s_tasks_go_to_another_first() {
 }
 
 #[test]
-fn three_failures_give_a_task_up_and_a_hopeless_one_at_once() {
-    let mut service = Service::default();
-    service.found(&campaign("fail"));
-    service.see("a");
-    let fail = |service: &mut Service, kind| {
-        let (worker, task) = service.queues.remove(0);
-        let outcome = Outcome::Failed(Failure { kind, reason: "no memory".into() });
-        service.answer(Answer {
-            task: task.id,
-            worker,
-            outcome,
-            millis: 1,
-            skipped: vec![],
-            seams: 0,
-        });
-        task.id
-    };
-    let gone = fail(&mut service, FailureKind::Task);
-    assert!(service.colony.state().tickets()[&gone].given_up.is_some());
-    let mut tries = BTreeMap::new();
-    while service.ending.is_none() {
-        *tries.entry(fail(&mut service, FailureKind::Machine)).or_insert(0) += 1;
-    }
-    assert!(tries.values().all(|n| *n == 3), "{tries:?}");
-    let Some(Ending::Failed(reason)) = &service.ending else { panic!("{:?}", service.ending) };
-    // Of three tasks one was given up at once and two after three tries: the commoner reason comes
-    // first.
-    let said = "no trace task was answered: 2 trace tasks given up: 3 attempts failed, the last: no memory; \
-                1 trace task given up: no memory";
-    assert_eq!(reason, said);
-    let attempts = reasons::failed_attempts(service.colony.state());
-    assert_eq!(
-        attempts,
-        [reasons::Reason { work: "trace".into(), reason: "no memory".into(), count: 7 }]
-    );
-}
-
-#[test]
 fn a_late_answer_to_a_task_given_up_counts_in_the_next_epoch() {
     let world = World::new(campaign("late"));
     let mut service = Service::default();
     service.found(&world.config);
     service.see("a");
-    let (who, task) = service.queues.remove(0);
-    let failure = Failure { kind: FailureKind::Task, reason: "disk full".into() };
-    let outcome = Outcome::Failed(failure);
-    service.answer(Answer {
-        task: task.id,
-        worker: who.clone(),
-        outcome,
-        millis: 1,
-        skipped: vec![],
-        seams: 0,
-    });
+    let (who, task) = service.queues[0].clone();
+    while service.colony.state().tickets()[&task.id].given_up.is_none() {
+        service.queues.sort_by_key(|(_, t)| t.id != task.id);
+        service.fail(FailureReason::Unsupported);
+    }
     while service.colony.state().epoch() == task.epoch {
         let (worker, task) = service.queues.remove(0);
         service.answer(world.answer(&task, &worker));

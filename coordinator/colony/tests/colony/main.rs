@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod campaign;
+mod faults;
 mod invariant_1;
 mod invariant_2;
 mod invariant_5;

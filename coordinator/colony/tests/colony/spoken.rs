@@ -60,20 +60,13 @@ fn what_a_worker_does_not_speak_goes_to_another() {
     service.see("a");
     service.see("b");
     let (worker, task) = service.queues.remove(0);
-    service.answer(not_spoken(&task, &worker));
+    service.answer(failed(&task, &worker, FailureReason::NotSpoken));
     let again = service.queues.iter().find(|(_, t)| t.id == task.id).unwrap();
     assert_eq!(again.0.as_str(), "b");
     let (state, ticket) = (service.colony.state(), &service.colony.state().tickets()[&task.id]);
     assert_eq!((ticket.failures(), state.accounts()[&worker].failed), (1, 0));
     service.run(&world);
     assert_eq!(service.ending, Some(Ending::Published(1)));
-}
-
-fn not_spoken(task: &PlannedTask, worker: &WorkerId) -> Answer {
-    let failure =
-        Failure { kind: FailureKind::NotSpoken, reason: "uspx 0.0.9 does not know this".into() };
-    let (worker, outcome) = (worker.clone(), Outcome::Failed(failure));
-    Answer { task: task.id, worker, outcome, millis: 0, skipped: vec![], seams: 0 }
 }
 
 fn said(service: &Service) -> &str {
@@ -91,7 +84,7 @@ fn tasks_that_nobody_reads_end_the_campaign_with_what_to_do() {
     service.see("b");
     while service.ending.is_none() {
         let (worker, task) = service.queues.remove(0);
-        service.answer(not_spoken(&task, &worker));
+        service.answer(failed(&task, &worker, FailureReason::NotSpoken));
     }
     let reason = said(&service);
     assert!(

@@ -51,6 +51,7 @@ pub(crate) struct Adapter {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Failure {
     kind: String,
+    /// A reason's name. Any other text is passed over: it might quote a prompt.
     reason: String,
 }
 
@@ -113,9 +114,10 @@ impl From<&domain::Outcome> for Outcome {
                 Self::Adapter(Adapter { blob: *blob, steps, before, after, best_epoch })
             }
             domain::Outcome::Exported { files } => Self::Exported(all(files)),
-            domain::Outcome::Failed(failure) => {
-                Self::Failed(Failure { kind: name(failure.kind), reason: failure.reason.clone() })
-            }
+            domain::Outcome::Failed(failure) => Self::Failed(Failure {
+                kind: name(failure.kind),
+                reason: failure.reason.name().to_owned(),
+            }),
         }
     }
 }
@@ -136,6 +138,7 @@ impl TryFrom<Outcome> for domain::Outcome {
             }
             Outcome::Exported(files) => Self::Exported { files: stored(files) },
             Outcome::Failed(Failure { kind, reason }) => {
+                let reason = domain::FailureReason::of(&reason);
                 Self::Failed(domain::Failure { kind: known(&kind)?, reason })
             }
             Outcome::Unknown => return Err(Unread::Unknown("an outcome")),

@@ -124,7 +124,7 @@ fn labels() -> Outcome {
 }
 
 fn failed(kind: FailureKind) -> Outcome {
-    Outcome::Failed(Failure { kind, reason: "out of memory".into() })
+    Outcome::Failed(Failure { kind, reason: FailureReason::NoMemory })
 }
 
 fn skipped() -> Vec<Skipped> {

@@ -231,6 +231,12 @@ impl World {
     }
 }
 
+/// A worker says that it cannot do a task.
+pub fn failed(task: &PlannedTask, worker: &WorkerId, reason: FailureReason) -> Answer {
+    let (worker, outcome) = (worker.clone(), Outcome::Failed(reason.into()));
+    Answer { task: task.id, worker, outcome, millis: 0, skipped: vec![], seams: 0 }
+}
+
 /// Applies a step as the service would: records to the ledger first, then the commands into the
 /// workers' queues.
 #[derive(Default)]
@@ -240,6 +246,8 @@ pub struct Service {
     pub queues: Vec<(WorkerId, PlannedTask)>,
     pub ending: Option<Ending>,
     pub masks: Vec<u32>,
+    /// Workers whose rest is not over, with their strikes.
+    pub rests: Vec<(WorkerId, u32)>,
 }
 
 impl Service {
@@ -256,6 +264,7 @@ impl Service {
                 Command::Withdraw { task, worker } => {
                     self.queues.retain(|(w, t)| *w != worker || t.id != task)
                 }
+                Command::Rest { worker, strikes } => self.rests.push((worker, strikes)),
                 Command::PublishMask(mask) => self.masks.push(mask.version),
                 Command::PublishRelease(order) => {
                     let step = self.colony.step(Event::ReleasePublished { release: order.release });
@@ -285,6 +294,20 @@ impl Service {
     pub fn hear(&mut self, name: &str, speaks: Speaks) {
         let holds = vec![fingerprint("teacher"), fingerprint("student")];
         self.event(Event::WorkerSeen { worker: worker(name), speaks, holds });
+    }
+
+    /// Every rest is over.
+    pub fn wake(&mut self) {
+        for (worker, _) in std::mem::take(&mut self.rests) {
+            self.event(Event::WorkerRested { worker });
+        }
+    }
+
+    /// The next task comes to nothing at its worker.
+    pub fn fail(&mut self, reason: FailureReason) -> (WorkerId, TaskId) {
+        let (worker, task) = self.queues.remove(0);
+        self.answer(failed(&task, &worker, reason));
+        (worker, task.id)
     }
 
     pub fn answer(&mut self, answer: Answer) -> Option<Verdict> {
