@@ -144,6 +144,7 @@ impl Ground {
             &self.store,
         ]);
         command.args(["--models", &models, "--threads", "1"]);
+        command.arg("--state").arg(self.path(&format!("worker-{name}")));
         Process::start(command, self.folder.path(), &format!("worker-{name}"))
     }
 

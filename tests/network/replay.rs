@@ -53,7 +53,8 @@ impl Here {
 
     /// A real worker that holds these models.
     pub fn worker_with(&self, name: &str, models: Vec<PathBuf>) -> tokio::task::JoinHandle<()> {
-        let mut settings = WorkerSettings::on_cpu(name.parse().unwrap(), models);
+        let state = self.folder.path().join(format!("worker-{name}"));
+        let mut settings = WorkerSettings::on_cpu(name.parse().unwrap(), models, state);
         settings.heartbeat_every = Duration::from_millis(100);
         let agent = Agent::new(settings, self.bus.clone(), self.store.clone()).unwrap();
         let end = self.end.clone();

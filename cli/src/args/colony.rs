@@ -79,6 +79,10 @@ pub struct WorkerArgs {
     /// Model folders on this machine.
     #[arg(long, value_delimiter = ',')]
     pub models: Option<Vec<PathBuf>>,
+    /// Where finished work is kept until it is taken, with room for a student
+    /// [default: ~/.local/state/uspx/NAME].
+    #[arg(long)]
+    pub state: Option<PathBuf>,
     /// Where to run: cpu, cuda:0, metal.
     #[arg(long)]
     pub device: Option<String>,

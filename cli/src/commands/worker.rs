@@ -4,14 +4,18 @@ use crate::args::WorkerArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::models;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use uspx_artifact::Store;
+use uspx_artifact::{ArtifactError, Store};
 use uspx_bus::{NatsBus, NatsOptions};
 use uspx_domain::WorkerId;
 use uspx_runtime::{Shutdown, config};
 use uspx_worker::{Agent, WorkerSettings};
+
+/// How often a store that cannot be used yet is tried.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What a worker needs to know, from file, environment and flags.
 #[derive(Debug, Deserialize)]
@@ -23,6 +27,7 @@ struct Settings {
     #[serde(default = "cpu")]
     device: String,
     batch_tokens: Option<usize>,
+    state: Option<PathBuf>,
 }
 
 fn cpu() -> String {
@@ -43,6 +48,8 @@ struct Flags<'a> {
     device: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a Path>,
 }
 
 /// Runs until Ctrl-C.
@@ -54,6 +61,7 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
         models: args.models.as_deref(),
         device: args.device.as_deref(),
         batch_tokens: args.batch_tokens,
+        state: args.state.as_deref(),
     };
     let settings: Settings = config::load(args.config.as_deref(), flags)?;
     let id: WorkerId = settings.name.parse().map_err(|e| CliError::new(Exit::BadInput, e))?;
@@ -65,15 +73,50 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
         ..NatsOptions::new(&settings.nats)
     };
     let bus = Arc::new(NatsBus::connect(&options).await?);
-    let store = Store::open(&settings.store)?;
-    store.check().await?;
-    let mut worker = WorkerSettings::on_cpu(id, settings.models);
+    let Some(store) = store(&settings.store, shutdown).await? else { return Ok(()) };
+    let state = settings.state.map_or_else(|| state_of(&id), Ok)?;
+    let mut worker = WorkerSettings::on_cpu(id, settings.models, state);
     worker.device = models::device(&settings.device)?;
     worker.device_name = settings.device;
     worker.batch_tokens = settings.batch_tokens.unwrap_or(worker.batch_tokens);
     let agent = Agent::new(worker, bus, store)?;
     tracing::info!("ready");
     Ok(agent.run(shutdown).await?)
+}
+
+/// The store, once it can be used: the coordinator may make it later, and a server may be away.
+async fn store(url: &str, shutdown: &Shutdown) -> Result<Option<Store>> {
+    let mut told = false;
+    loop {
+        let error = match Store::open(url) {
+            Ok(store) => match store.check().await {
+                Ok(()) => return Ok(Some(store)),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if matches!(error, ArtifactError::Url { .. }) {
+            return Err(error.into());
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%error, "the store cannot be used yet: waiting for it");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = shutdown.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// The state folder of a worker that was not told one.
+fn state_of(id: &WorkerId) -> Result<PathBuf> {
+    let given = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let base = given.or_else(home).ok_or_else(|| {
+        CliError::new(Exit::Usage, "there is no HOME to keep finished work in")
+            .help("name a folder: --state DIR")
+    })?;
+    Ok(base.join("uspx").join(id.as_str()))
 }
 
 /// The parent holds the other end of standard input; when it dies, the end closes.

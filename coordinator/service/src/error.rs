@@ -61,9 +61,14 @@ pub enum ServiceError {
         "{0}. The ledger was begun with other prompt files: give the same ones, or another state folder"
     )]
     Prompts(#[from] uspx_colony::AttachError),
-    /// It is not clear which model is the teacher or the student.
-    #[error("{0}")]
-    Models(String),
+    /// A part of the service ended before it.
+    #[error(
+        "a reader of the coordinator {how}, which is a bug: start the coordinator again, it goes on from the ledger"
+    )]
+    Reader {
+        /// What became of it.
+        how: &'static str,
+    },
     /// The bus failed for good.
     #[error(transparent)]
     Bus(#[from] BusError),

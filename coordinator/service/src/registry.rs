@@ -2,9 +2,24 @@
 
 use dashmap::DashMap;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uspx_domain::{Fingerprint, ModelShape, TaskId, WorkerId};
 use uspx_wire::{HeartbeatMessage, HeldModel};
+
+/// Workers that one colony keeps account of. Whoever comes beyond that is not let in.
+const MOST_WORKERS: usize = 256;
+
+/// What a heartbeat comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The worker is new, back, moves again, or speaks or holds other things than before.
+    News,
+    /// All as before.
+    Known,
+    /// There are as many workers as there may be, and it is not one of them.
+    NoRoom,
+}
 
 /// The live workers.
 #[derive(Debug, Default)]
@@ -26,9 +41,12 @@ pub struct Live {
 }
 
 impl Registry {
-    /// Takes a heartbeat; whether the worker is new, back, moves again, or speaks or holds other
-    /// things than before.
-    pub fn hear(&self, heartbeat: HeartbeatMessage) -> bool {
+    /// Takes a heartbeat.
+    pub fn hear(&self, heartbeat: HeartbeatMessage) -> Heard {
+        let new = !self.workers.contains_key(&heartbeat.worker);
+        if new && self.workers.len() >= MOST_WORKERS {
+            return Heard::NoRoom;
+        }
         let now = Instant::now();
         let mut live = Live { heartbeat, seen: now, moved: now, hung: false };
         let mut news = true;
@@ -43,7 +61,7 @@ impl Registry {
             news = other(&before.heartbeat, &live.heartbeat) || (before.hung && !still);
         }
         self.workers.insert(live.heartbeat.worker.clone(), live);
-        news
+        if news { Heard::News } else { Heard::Known }
     }
 
     /// Starts the clock of progress anew for the workers that `excused` picks.
@@ -128,19 +146,19 @@ mod tests {
     }
 
     /// Invariant 4 on the ledger's side: heartbeats without progress keep nothing.
-    #[test]
-    fn a_worker_that_is_heard_but_does_not_move_is_hung_until_it_moves() {
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_heard_but_does_not_move_is_hung_until_it_moves() {
         let registry = Registry::default();
-        assert!(registry.hear(heartbeat(Some(1))));
-        std::thread::sleep(PATIENCE * 2);
-        assert!(!registry.hear(heartbeat(Some(1))));
+        assert_eq!(registry.hear(heartbeat(Some(1))), Heard::News);
+        tokio::time::advance(PATIENCE * 2).await;
+        assert_eq!(registry.hear(heartbeat(Some(1))), Heard::Known);
         assert_eq!(
             registry.take_hung(PATIENCE),
             vec![("w".parse().unwrap(), Some(TaskId::derived(b"t")))]
         );
-        std::thread::sleep(PATIENCE * 2);
+        tokio::time::advance(PATIENCE * 2).await;
         assert!(registry.take_hung(PATIENCE).is_empty(), "named twice");
-        assert!(registry.hear(heartbeat(Some(2))), "it moves again");
+        assert_eq!(registry.hear(heartbeat(Some(2))), Heard::News, "it moves again");
         assert!(registry.take_hung(PATIENCE).is_empty());
     }
 
@@ -148,16 +166,35 @@ mod tests {
     fn a_worker_that_was_upgraded_is_news() {
         let (registry, mut older) = (Registry::default(), heartbeat(None));
         older.speaks.jobs.remove("export");
-        assert!(registry.hear(older.clone()) && !registry.hear(older));
-        assert!(registry.hear(heartbeat(None)) && !registry.hear(heartbeat(None)));
+        assert_eq!(registry.hear(older.clone()), Heard::News);
+        assert_eq!(registry.hear(older), Heard::Known);
+        assert_eq!(registry.hear(heartbeat(None)), Heard::News);
+        assert_eq!(registry.hear(heartbeat(None)), Heard::Known);
     }
 
-    #[test]
-    fn one_that_has_nothing_to_show_is_excused() {
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_nothing_to_show_is_excused() {
         let registry = Registry::default();
         registry.hear(heartbeat(None));
-        std::thread::sleep(PATIENCE * 2);
+        tokio::time::advance(PATIENCE * 2).await;
         registry.excuse(|_| true);
         assert!(registry.take_hung(PATIENCE).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_names_gets_no_more_room_than_there_is_and_leaves_again() {
+        let registry = Registry::default();
+        let named = |n: usize| HeartbeatMessage {
+            worker: format!("flood-{n}").parse().unwrap(),
+            ..heartbeat(None)
+        };
+        for n in 0..3000 {
+            let heard = registry.hear(named(n));
+            assert_eq!(heard == Heard::News, n < MOST_WORKERS, "{n}");
+        }
+        assert_eq!(registry.hear(named(1)), Heard::Known, "those inside stay");
+        tokio::time::advance(PATIENCE * 2).await;
+        assert_eq!(registry.take_silent(PATIENCE).len(), MOST_WORKERS);
+        assert_eq!(registry.hear(named(2999)), Heard::News);
     }
 }

@@ -3,23 +3,26 @@
 
 mod founding;
 mod releases;
+mod rest;
 mod silence;
 mod telling;
 
 use crate::dispatch::Dispatch;
-use crate::intake::{self, Incoming};
+use crate::intake::{self, Incoming, Readers};
 use crate::ledger::{self, Ledger};
-use crate::registry::{Registry, holdings};
+use crate::registry::{Heard, Registry, holdings};
 use crate::status::{self, CampaignProgress};
 use crate::{CoordinatorSettings, PromptBook, ServiceError, warnings};
 use releases::Released;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
-use uspx_domain::Answer;
+use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::Shutdown;
 use uspx_wire::HeartbeatMessage;
 use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
@@ -31,8 +34,6 @@ const TICK: Duration = Duration::from_millis(500);
 const HELD_UP: Duration = Duration::from_secs(2);
 /// How long tasks wait for a worker that speaks them, while others are here.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Incoming messages that wait for the service.
-const WAITING: usize = 64;
 
 /// How a coordinator's run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,10 @@ pub struct Coordinator {
     ticked: Instant,
     /// When no task waited for a worker that speaks it.
     spoken: Instant,
+    /// Until when workers rest.
+    rests: BTreeMap<WorkerId, Instant>,
+    /// Whether the status could be written last time: a full disk is told once.
+    shown: bool,
 }
 
 impl Coordinator {
@@ -103,6 +108,8 @@ impl Coordinator {
             hearing: Instant::now(),
             ticked: Instant::now(),
             spoken: Instant::now(),
+            rests: BTreeMap::new(),
+            shown: true,
         })
     }
 
@@ -125,9 +132,7 @@ impl Coordinator {
         let readers = shutdown.child();
         let outcome = self.serve(shutdown, &readers).await;
         readers.cancel();
-        if let Err(error) = self.show().await {
-            tracing::warn!(%error, "the last status could not be written");
-        }
+        self.show().await;
         outcome
     }
 
@@ -142,8 +147,8 @@ impl Coordinator {
             ..QueueSpec::new(RESULTS)
         };
         self.bus.ensure(&results).await?;
-        let (sender, mut incoming) = mpsc::channel(WAITING);
-        intake::start(&self.bus, &self.store, &sender, readers).await?;
+        let Readers { mut answers, mut heartbeats, mut tasks } =
+            intake::start(&self.bus, &self.store, readers).await?;
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ended = self.event(Event::Started).await?;
@@ -153,7 +158,9 @@ impl Coordinator {
             }
             ended = tokio::select! {
                 () = shutdown.cancelled() => return Ok(Finished::Stopped),
-                Some(message) = incoming.recv() => self.take(message).await?,
+                Some(message) = answers.recv() => self.take(message).await?,
+                Some(heartbeat) = heartbeats.recv() => self.heard(heartbeat).await?,
+                Some(ended) = tasks.join_next() => return Err(intake::ended(ended)),
                 Some(released) = self.releases.1.recv() => self.released(released).await?,
                 _ = clock.tick() => self.tick().await?,
             };
@@ -163,7 +170,14 @@ impl Coordinator {
     async fn take(&mut self, message: Incoming) -> Result<Option<Ending>, ServiceError> {
         match message {
             Incoming::Answer(answer, delivery) => self.answered(answer, &delivery).await,
-            Incoming::Heartbeat(heartbeat) => self.heard(heartbeat).await,
+            // It is gone, and the task goes to another at once.
+            Incoming::Garbled(task, worker, delivery) => {
+                let ended = self.event(Event::LeaseLost { task, worker }).await?;
+                if let Err(error) = delivery.ack().await {
+                    tracing::warn!(%error, "an unreadable answer will come again");
+                }
+                Ok(ended)
+            }
             Incoming::Dead(letter) => self.buried(&letter).await,
             Incoming::Broken(error) => Err(error),
         }
@@ -189,8 +203,13 @@ impl Coordinator {
         let (worker, holds, speaks) =
             (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
         let version = heartbeat.uspx_version.clone();
-        if !self.registry.hear(heartbeat) {
-            return Ok(None);
+        match self.registry.hear(heartbeat) {
+            Heard::News => {}
+            Heard::Known => return Ok(None),
+            Heard::NoRoom => {
+                tracing::warn!(%worker, "it is not let in: the colony has all the workers it takes");
+                return Ok(None);
+            }
         }
         tracing::info!(%worker, models = holds.len(), version, "a worker is here");
         if speaks.jobs.is_empty() {
@@ -240,11 +259,14 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
+        if let Some(ending) = self.wake().await? {
+            return Ok(Some(ending));
+        }
         let ended = match self.is_patience_over() {
             true => self.event(Event::NobodySpeaks).await?,
             false => self.event(Event::Tick).await?,
         };
-        self.show().await?;
+        self.show().await;
         Ok(ended)
     }
 
@@ -266,7 +288,8 @@ impl Coordinator {
                 Command::Withdraw { task, worker } => {
                     self.dispatch.withdraw(task, &worker, self.colony.state()).await;
                 }
-                Command::PublishMask(mask) => self.share_mask(&mask).await?,
+                Command::Rest { worker, strikes } => self.rest(worker, strikes),
+                Command::PublishMask(mask) => self.share_mask(&mask).await,
                 Command::PublishRelease(order) => self.publish(*order),
                 Command::Finish(ending) => ended = Some(ending),
             }

@@ -1,14 +1,14 @@
 //! What a person should hear of a step: failed attempts, tasks given up, prompts left out or with a
 //! seam, labels that cover too little. Ids and reasons only: no prompt's text is known here.
 
-use uspx_colony::{Record, State};
+use uspx_colony::{Blame, Record, State};
 use uspx_domain::{Answer, Estimator, SkipGroup, TaskId, Work};
 
 /// Says it in the log. `state` has the records in it already.
 pub(crate) fn tell(records: &[Record], state: &State) {
     for record in records {
         match record {
-            Record::Lost { task, worker, cause } if cause.counts() => {
+            Record::Lost { task, worker, cause } if cause.blame() != Blame::Nobody => {
                 tracing::warn!(%task, work = work(state, task), %worker, reason = %cause, "an attempt failed");
             }
             Record::GivenUp { task, reason } => {
@@ -69,9 +69,8 @@ mod tests {
         Split, Stage, Step,
     };
     use uspx_domain::{
-        Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, Failure, FailureKind, Fingerprint,
-        Label, LayerShape, MlpShape, ModelShape, Outcome, SkipReason, Skipped, Speaks, UnitKind,
-        WorkerId,
+        Baseline, BlobRef, Coverage, Deposit, Digest, Estimate, FailureReason, Fingerprint, Label,
+        LayerShape, MlpShape, ModelShape, Outcome, SkipReason, Skipped, Speaks, UnitKind, WorkerId,
     };
 
     #[derive(Clone, Default)]
@@ -153,15 +152,29 @@ mod tests {
     #[test]
     fn a_task_given_up_is_logged_with_its_reason() {
         let (mut colony, task) = at_work();
-        let reason = "scratch files: no space left on device".into();
-        let outcome = Outcome::Failed(Failure { kind: FailureKind::Task, reason });
-        let step = answered(&mut colony, &task, outcome, vec![]);
-        let said = logged(&colony, &step);
+        let mut said = String::new();
+        for _ in 0..3 {
+            let outcome = Outcome::Failed(FailureReason::NotFinite.into());
+            let step = answered(&mut colony, &task, outcome, vec![]);
+            said += &logged(&colony, &step);
+        }
         for words in ["an attempt failed", "a task is given up", "trace"] {
             assert!(said.contains(words), "{said}");
         }
-        assert_eq!(said.matches("no space left on device").count(), 2, "{said}");
+        assert_eq!(said.matches("is not a finite number").count(), 4, "{said}");
         assert!(said.lines().all(|l| l.contains("WARN")), "{said}");
+    }
+
+    #[test]
+    fn a_machine_s_fault_is_logged_although_it_counts_against_nothing() {
+        let (mut colony, task) = at_work();
+        let outcome = Outcome::Failed(FailureReason::Scratch.into());
+        let step = answered(&mut colony, &task, outcome, vec![]);
+        let said = logged(&colony, &step);
+        assert!(
+            said.contains("cannot write scratch files") && !said.contains("given up"),
+            "{said}"
+        );
     }
 
     #[test]

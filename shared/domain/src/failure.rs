@@ -110,6 +110,9 @@ reasons! {
     /// What was written does not read back as it was.
     ReadBack: Task, "read back differs",
         "an exported student reads back otherwise than it was written";
+    /// The answer does not fit into a message.
+    TooLarge: Task, "answer too large",
+        "the answer is larger than a message may be: ask for smaller tasks";
     /// The task is of a newer uspx.
     NotSpoken: NotSpoken, "not spoken",
         "the worker's uspx is older than the task: upgrade it";

@@ -112,6 +112,8 @@ pub enum Flaw {
     Fields,
     /// Text that is not UTF-8.
     Text,
+    /// A number, a text or a list larger than any real one.
+    Bounds,
 }
 
 impl fmt::Display for Flaw {
@@ -122,6 +124,7 @@ impl fmt::Display for Flaw {
             Self::TooDeep => "it is nested too deeply",
             Self::Fields => "a field is missing or holds what it should not",
             Self::Text => "a text is not UTF-8",
+            Self::Bounds => "a number, a text or a list is larger than any real one",
         })
     }
 }

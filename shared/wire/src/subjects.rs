@@ -62,6 +62,12 @@ pub fn answer_message_id(task_message_id: &str, worker: &WorkerId) -> String {
     format!("{task_message_id}_{worker}")
 }
 
+/// The task and worker that an answer's message id stands for.
+pub fn parse_answer_message_id(id: &str) -> Option<(TaskId, WorkerId)> {
+    let (task_message, worker) = id.rsplit_once('_')?;
+    Some((parse_task_message_id(task_message)?.0, worker.parse().ok()?))
+}
+
 /// Checks one token of a subject, such as a message id.
 ///
 /// # Errors

@@ -56,14 +56,15 @@ fn mask() -> impl Strategy<Value = Mask> {
 }
 
 fn shape() -> impl Strategy<Value = ModelShape> {
-    let dense = any::<u32>().prop_map(|channels| MlpShape::Dense { channels });
-    let experts = any::<(u32, u32, u32)>();
+    // Within what a model may have; beyond it see reading.rs.
+    let dense = (0u32..1 << 20).prop_map(|channels| MlpShape::Dense { channels });
+    let experts = (0u32..1 << 12, any::<u32>(), 0u32..1 << 13);
     let experts = experts.prop_map(|(experts, top_k, channels)| MlpShape::Experts {
         experts,
         top_k,
         channels,
     });
-    let layer = (any::<(u32, u32)>(), prop_oneof![dense, experts]);
+    let layer = ((0u32..1 << 12, 0u32..1 << 24), prop_oneof![dense, experts]);
     let layer = layer.prop_map(|((heads, features), mlp)| LayerShape { heads, mlp, features });
     proptest::collection::vec(layer, 0..6).prop_map(|layers| ModelShape { layers })
 }
@@ -160,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn heartbeats_come_back_as_they_went(shape in shape(), reads: std::collections::BTreeMap<String, u16>) {
+    fn heartbeats_come_back_as_they_went(shape in shape(), reads in prop::collection::btree_map(".{0,40}", any::<u16>(), 0..20)) {
         let mut heartbeat = HeartbeatMessage { reads, ..values::heartbeat() };
         heartbeat.models[0].shape = shape;
         prop_assert_eq!(decode::<HeartbeatMessage>(&encode(&heartbeat).unwrap()).unwrap(), heartbeat);

@@ -242,3 +242,54 @@ fn a_mask_of_a_large_kind_stays_small() {
         );
     }
 }
+
+/// What a worker says of itself, with a shape that a coordinator would allocate by.
+fn claims(shape: ModelShape) -> HeartbeatMessage {
+    let mut heartbeat = values::heartbeat();
+    heartbeat.models.truncate(1);
+    heartbeat.models[0].shape = shape;
+    heartbeat
+}
+
+#[test]
+fn absurd_heartbeats_are_refused_before_anyone_allocates_by_them() {
+    let experts = |experts, channels| MlpShape::Experts { experts, top_k: 4, channels };
+    let uniform = |layers, heads, mlp| ModelShape::uniform(layers, LayerShape::new(heads, mlp));
+    // The largest published models fit.
+    for shape in [uniform(61, 128, experts(384, 2048)), uniform(126, 128, experts(1, 53_248))] {
+        let good = claims(shape);
+        assert_eq!(decode::<HeartbeatMessage>(&encode(&good).unwrap()).unwrap(), good);
+    }
+    let mut long = values::heartbeat();
+    long.device = "x".repeat(300);
+    let mut many = values::heartbeat();
+    many.models = vec![many.models[0].clone(); 65];
+    let absurd = [
+        claims(uniform(2000, 4, experts(4, 4))),
+        claims(uniform(2, u32::MAX, experts(4, 4))),
+        claims(uniform(2, 4, experts(u32::MAX, 4))),
+        claims(uniform(2, 4, experts(1 << 16, 1 << 16))),
+        claims(uniform(2, 4, MlpShape::Dense { channels: u32::MAX })),
+        long,
+        many,
+    ];
+    for heartbeat in absurd {
+        let read = decode::<HeartbeatMessage>(&encode(&heartbeat).unwrap());
+        assert_eq!(read, Err(WireError::Body { kind: "heartbeat", flaw: Flaw::Bounds }));
+    }
+}
+
+#[test]
+fn invariant_7_a_failure_s_free_text_is_not_read() {
+    let outcome = Outcome::Failed(FailureReason::NoMemory.into());
+    let (_, answer) =
+        values::answers().into_iter().find(|(n, _)| n == "answer-failed-machine").unwrap();
+    let bytes = encode(&answer).unwrap();
+    let said = renamed(&bytes, "out of memory", "my secret ask");
+    let Content::Inline(read) = decode::<Content<Answer>>(&said).unwrap() else { panic!("stored") };
+    assert_eq!(
+        read.outcome,
+        Outcome::Failed(Failure { kind: FailureKind::Machine, reason: FailureReason::Unstated })
+    );
+    assert_ne!(read.outcome, outcome);
+}

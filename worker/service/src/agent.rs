@@ -1,46 +1,50 @@
 //! The agent: says that it lives, pulls the worker's own tasks, keeps their leases by progress, and
 //! posts answers.
 
+use crate::answering::PAUSE;
 use crate::compute::{Compute, JobProgress};
 use crate::error::JobError;
+use crate::heartbeat;
 use crate::holdings::{Holdings, OpenModels};
+use crate::lease::keep_lease;
 use crate::product::{Inputs, Product};
+use crate::spool::Spool;
 use crate::{WorkerError, WorkerSettings};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use uspx_artifact::Store;
-use uspx_bus::{Bus, BusError, Delivery, Lease};
-use uspx_domain::{Answer, SkipGroup, Speaks, Task, TaskId};
+use uspx_bus::{Bus, Delivery};
+use uspx_domain::{SkipGroup, Speaks, Task, TaskId};
 use uspx_runtime::{Shutdown, memory};
-use uspx_wire::subjects::{
-    HEARTBEAT, RESULTS, answer_message_id, parse_task_message_id, task_queue,
-};
-use uspx_wire::{Content, CurrentTask, HeartbeatMessage, decode, encode, pack_answer, unpack_task};
+use uspx_wire::subjects::task_queue;
+use uspx_wire::{Content, HeartbeatMessage, decode, unpack_task};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
-/// The pause after trouble that may pass.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A worker, ready to run.
 pub struct Agent {
-    settings: WorkerSettings,
-    bus: Arc<dyn Bus>,
-    store: Store,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) store: Store,
+    pub(crate) spool: Spool,
+    /// Held while an answer is posted: what is tried again in the background waits for it.
+    pub(crate) posting: tokio::sync::Mutex<()>,
+    scratch: PathBuf,
     compute: Compute,
     heartbeat: HeartbeatMessage,
     current: Current,
 }
 
 /// What is at work now.
-type Current = Arc<Mutex<Option<(TaskId, Arc<JobProgress>)>>>;
+pub(crate) type Current = Arc<Mutex<Option<(TaskId, Arc<JobProgress>)>>>;
 
 impl Agent {
     /// Looks at the models and starts the compute thread.
     ///
     /// # Errors
-    /// A model folder that cannot be used.
+    /// A model folder or a state folder that cannot be used.
     pub fn new(
         settings: WorkerSettings,
         bus: Arc<dyn Bus>,
@@ -58,28 +62,40 @@ impl Agent {
             device: settings.device_name.clone(),
             current: None,
         };
-        let compute = Compute::start(
-            OpenModels::new(holdings, settings.device.clone()),
-            settings.batch_tokens,
-        )?;
-        Ok(Self { settings, bus, store, compute, heartbeat, current: Current::default() })
+        let (spool, scratch) = folders(&settings.state)?;
+        let models = OpenModels::new(holdings, settings.device.clone(), scratch.clone());
+        Ok(Self {
+            compute: Compute::start(models, settings.batch_tokens)?,
+            settings,
+            bus,
+            store,
+            spool,
+            scratch,
+            heartbeat,
+            posting: tokio::sync::Mutex::default(),
+            current: Current::default(),
+        })
     }
 
-    /// Works until the end is asked for. A task that is under way then goes back into the queue.
+    /// Works until the end is asked for. A task that is under way then goes back to the
+    /// coordinator.
     ///
     /// # Errors
     /// What cannot be waited out.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
-        let heartbeats = shutdown.child();
-        let heart = tokio::spawn(send_heartbeats(
+        let stop = shutdown.child();
+        let heart = tokio::spawn(heartbeat::send(
             self.bus.clone(),
             self.heartbeat.clone(),
             self.current.clone(),
             self.settings.heartbeat_every,
-            heartbeats.clone(),
+            stop.clone(),
         ));
-        let outcome = self.pull_tasks(shutdown).await;
-        heartbeats.cancel();
+        let outcome = tokio::select! {
+            outcome = self.pull_tasks(shutdown) => outcome,
+            () = self.post_pending() => Ok(()),
+        };
+        stop.cancel();
         if let Err(error) = heart.await {
             tracing::warn!(%error, "the heartbeats ended badly");
         }
@@ -104,28 +120,35 @@ impl Agent {
     }
 
     async fn work(&self, delivery: &Delivery, shutdown: &Shutdown) -> Result<(), WorkerError> {
-        let task = match self.read(delivery).await {
+        let progress = Arc::new(JobProgress::default());
+        let task = match keep_lease(self.read(delivery), delivery, &progress, shutdown).await {
             Ok(task) => task,
-            Err(error @ JobError::NotSpoken(_)) => return self.decline(&error, delivery).await,
-            Err(error) if error.is_retryable() => return self.give_back(delivery, &error).await,
-            Err(error) => return Ok(delivery.term(&error.to_string()).await?),
+            Err(error) => return self.decline(&error, delivery).await,
         };
-        let start = Instant::now();
-        let id = task.id;
+        let (id, start) = (task.id, Instant::now());
+        if self.spool.get(id).is_some() {
+            tracing::info!(task = %id, "this work is done already: its answer is posted again");
+            let answered = self.answer_from_spool(id, delivery, &progress);
+            return keep_lease(answered, delivery, &progress, shutdown).await;
+        }
         tracing::info!(task = %id, work = task.work.name(), "at work");
-        let result = self.compute(task, delivery, shutdown).await?;
-        let product = match result {
-            Err(JobError::Stopped) => return self.give_back(delivery, &JobError::Stopped).await,
+        self.set_current(Some((id, progress.clone())));
+        let done = self.compute(task, &progress);
+        let done = keep_lease(done, delivery, &progress, shutdown).await;
+        self.set_current(None);
+        let product = match done? {
+            Err(JobError::Stopped) => return self.give_back(id, delivery).await,
             Err(error) => {
                 tracing::warn!(task = %id, %error, "a task failed");
-                Product::from(&error)
+                return self.say(id, error.reason(), delivery).await;
             }
             Ok(product) => product,
         };
         for group in SkipGroup::of(&product.skipped) {
             tracing::warn!(task = %id, "{group}");
         }
-        self.post(id, product, start.elapsed(), delivery).await
+        let finished = self.finish(id, product, start.elapsed(), delivery, &progress);
+        keep_lease(finished, delivery, &progress, shutdown).await
     }
 
     /// The task in a delivery.
@@ -136,85 +159,39 @@ impl Agent {
         }
     }
 
-    /// Says at once that a task is of a newer uspx, so that it goes to another worker. Which task
-    /// it is stands in the message's id, whatever the message holds.
-    async fn decline(&self, why: &JobError, delivery: &Delivery) -> Result<(), WorkerError> {
-        tracing::warn!(message = delivery.message_id, %why, "a task is declined");
-        match parse_task_message_id(&delivery.message_id) {
-            Some((task, _)) => self.post(task, Product::from(why), Duration::ZERO, delivery).await,
-            None => Ok(delivery.term(&why.to_string()).await?),
-        }
-    }
-
-    async fn give_back(&self, delivery: &Delivery, why: &JobError) -> Result<(), WorkerError> {
-        tracing::info!(message = delivery.message_id, %why, "a task goes back");
-        match delivery.nak(PAUSE).await {
-            Ok(Lease::Held | Lease::Lost) => Ok(()),
-            Err(error) if error.is_retryable() => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Has the thread do it, and tells the bus of progress meanwhile.
+    /// Fetches what the task names, and has the thread do it.
     async fn compute(
         &self,
         task: Task,
-        delivery: &Delivery,
-        shutdown: &Shutdown,
+        progress: &Arc<JobProgress>,
     ) -> Result<Result<Product, JobError>, WorkerError> {
-        let inputs = match self.fetch(&task).await {
+        let inputs = match self.fetch(&task, progress).await {
             Ok(inputs) => inputs,
             Err(error) => return Ok(Err(error)),
         };
-        let progress = Arc::new(JobProgress::default());
-        self.set_current(Some((task.id, progress.clone())));
         let result = self.compute.give(task, inputs, progress.clone()).await?;
-        let outcome = keep_lease(result, delivery, &progress, shutdown).await;
-        self.set_current(None);
-        outcome
+        result.await.map_err(|_| WorkerError::ComputeGone)
     }
 
-    async fn fetch(&self, task: &Task) -> Result<Inputs, JobError> {
-        let mut inputs = Inputs::default();
+    async fn fetch(&self, task: &Task, progress: &JobProgress) -> Result<Inputs, JobError> {
+        let mut inputs = Inputs::new_in(&self.scratch)?;
         for blob in task.work.blobs() {
-            if let std::collections::hash_map::Entry::Vacant(place) = inputs.0.entry(blob) {
-                place.insert(self.store.get_blob(&blob).await?);
+            if let Some(path) = inputs.place(blob) {
+                self.store.get_file(&blob, &path).await?;
+                progress.moved();
             }
         }
         Ok(inputs)
     }
 
-    /// Blobs first, then the answer; the task is acknowledged when both are durable (invariant 3).
-    async fn post(
+    /// Stores a file; bytes that move are progress.
+    pub(crate) async fn put_file(
         &self,
-        task: TaskId,
-        product: Product,
-        took: Duration,
-        delivery: &Delivery,
-    ) -> Result<(), WorkerError> {
-        let worker = self.settings.id.clone();
-        let Product { outcome, blobs, skipped, seams } = product;
-        let millis = took.as_millis() as u64;
-        let answer = Answer { task, worker: worker.clone(), outcome, millis, skipped, seams };
-        let packed = pack_answer(answer)?;
-        for content in blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
-            if let Err(error) = self.store.put_blob(content).await {
-                tracing::warn!(%task, %error, "an answer's blob cannot be stored");
-                return self.give_back(delivery, &error.into()).await;
-            }
-        }
-        let id = answer_message_id(&delivery.message_id, &worker);
-        match self.bus.publish(RESULTS, &id, packed.message).await {
-            Ok(_) => {}
-            Err(error) if error.is_retryable() || matches!(error, BusError::Full { .. }) => {
-                tracing::warn!(%task, %error, "an answer cannot be posted just now");
-                return self.give_back(delivery, &JobError::Task(error.to_string())).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if let Err(error) = delivery.ack().await {
-            tracing::warn!(%task, %error, "a task will come again although it is answered");
-        }
+        path: &Path,
+        progress: &JobProgress,
+    ) -> Result<(), JobError> {
+        self.store.put_file(path).await?;
+        progress.moved();
         Ok(())
     }
 
@@ -223,61 +200,13 @@ impl Agent {
     }
 }
 
-/// Waits for the result. The lease is prolonged only when the work has moved since the last time
-/// (invariant 4).
-async fn keep_lease(
-    mut result: oneshot::Receiver<Result<Product, JobError>>,
-    delivery: &Delivery,
-    progress: &JobProgress,
-    shutdown: &Shutdown,
-) -> Result<Result<Product, JobError>, WorkerError> {
-    let mut clock = tokio::time::interval(delivery.lease() / 4);
-    let mut told = progress.reports();
-    let mut cancelled = false;
-    loop {
-        tokio::select! {
-            done = &mut result => return done.map_err(|_| WorkerError::ComputeGone),
-            () = shutdown.cancelled(), if !cancelled => {
-                cancelled = true;
-                progress.stop();
-            }
-            _ = clock.tick() => {
-                let reports = progress.reports();
-                if reports > told {
-                    told = reports;
-                    match delivery.progress().await {
-                        Ok(Lease::Held) => {}
-                        Ok(Lease::Lost) => tracing::warn!(message = delivery.message_id, "the lease ran out; going on"),
-                        Err(error) => tracing::debug!(%error, "progress was not told"),
-                    }
-                }
-            }
-        }
+/// The spool and the scratch folder of a worker's state folder. Scratch of a run before is cleared.
+fn folders(state: &Path) -> Result<(Spool, PathBuf), WorkerError> {
+    let unusable = |source| WorkerError::State { folder: state.to_owned(), source };
+    let scratch = state.join("scratch");
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).map_err(unusable)?;
     }
-}
-
-async fn send_heartbeats(
-    bus: Arc<dyn Bus>,
-    heartbeat: HeartbeatMessage,
-    current: Current,
-    every: Duration,
-    stop: Shutdown,
-) {
-    let mut clock = tokio::time::interval(every);
-    loop {
-        tokio::select! { _ = clock.tick() => {}, () = stop.cancelled() => return }
-        let at_work = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let current = at_work.map(|(task, progress)| {
-            let (done, total) = progress.steps();
-            CurrentTask { task, done, total }
-        });
-        match encode(&HeartbeatMessage { current, ..heartbeat.clone() }) {
-            Ok(message) => {
-                if let Err(error) = bus.broadcast(HEARTBEAT, message).await {
-                    tracing::debug!(%error, "a heartbeat was not sent");
-                }
-            }
-            Err(error) => tracing::error!(%error, "a heartbeat cannot be encoded"),
-        }
-    }
+    std::fs::create_dir_all(&scratch).map_err(unusable)?;
+    Ok((Spool::open(state.join("spool")).map_err(unusable)?, scratch))
 }

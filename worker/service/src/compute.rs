@@ -33,7 +33,12 @@ impl JobProgress {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
-    /// Asks the job to end at its next beat.
+    /// Bytes moved: the work goes on although no step is done.
+    pub fn moved(&self) {
+        self.reports.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks the job to end at its next report.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

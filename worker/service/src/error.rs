@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
 use uspx_distill::DistillError;
-use uspx_domain::FailureKind;
+use uspx_domain::{FailureKind, FailureReason};
 use uspx_export::ExportError;
 use uspx_model::ModelError;
 use uspx_wire::WireError;
@@ -19,6 +19,14 @@ pub enum WorkerError {
         folder: PathBuf,
         /// Why.
         source: ModelError,
+    },
+    /// The state folder cannot be used.
+    #[error("{folder}: {source}: choose another state folder (--state)")]
+    State {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The bus failed for good.
     #[error(transparent)]
@@ -43,6 +51,9 @@ pub enum JobError {
     /// This worker does not hold the model.
     #[error("model {0} is not on this worker")]
     NoModel(uspx_domain::Fingerprint),
+    /// The broker does not take an answer just now.
+    #[error(transparent)]
+    Bus(BusError),
     /// A blob that the task names is missing or damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -64,6 +75,9 @@ pub enum JobError {
     /// The task makes no sense.
     #[error("{0}")]
     Task(String),
+    /// None of the task's prompts can be run.
+    #[error("no prompt is left: {0}")]
+    NoPromptLeft(uspx_domain::SkipGroup),
     /// Template or tokenizer failed. Their words may quote a prompt: they are not kept.
     #[error("the chat template or the tokenizer refused a prompt of the task")]
     Chat,
@@ -74,25 +88,82 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// What is to blame.
-    pub fn kind(&self) -> FailureKind {
-        if let Self::NotSpoken(_) = self {
-            return FailureKind::NotSpoken;
+    /// The reason, by name: what the coordinator is told. The words stay here.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Stopped => FailureReason::Stopped,
+            Self::NoModel(_) => FailureReason::NoModel,
+            Self::Bus(_) => FailureReason::StoreUnreachable,
+            Self::Artifact(error) => of_store(error),
+            Self::Model(error) => of_model(error),
+            Self::Distill(error) => of_training(error),
+            Self::Export(error) => of_export(error),
+            Self::Scratch(_) => FailureReason::Scratch,
+            Self::NotSpoken(_) => FailureReason::NotSpoken,
+            Self::Task(_) => FailureReason::Senseless,
+            Self::NoPromptLeft(_) => FailureReason::NoPromptLeft,
+            Self::Chat => FailureReason::Chat,
+            Self::Panic => FailureReason::Panic,
         }
-        let passes = match self {
-            Self::Stopped | Self::NoModel(_) | Self::Scratch(_) | Self::Panic => true,
-            Self::Artifact(e) => e.is_retryable(),
-            Self::Model(e) => matches!(e, ModelError::Read { .. }),
-            Self::Distill(e) => e.is_retryable(),
-            Self::Export(e) => e.is_retryable(),
-            Self::NotSpoken(_) | Self::Task(_) | Self::Chat => false,
-        };
-        if passes { FailureKind::Machine } else { FailureKind::Task }
     }
 
-    /// Whether another try, here or elsewhere, may succeed.
-    pub fn is_retryable(&self) -> bool {
-        self.kind() != FailureKind::Task
+    /// What is to blame.
+    pub fn kind(&self) -> FailureKind {
+        self.reason().kind()
+    }
+}
+
+fn of_store(error: &ArtifactError) -> FailureReason {
+    match error {
+        ArtifactError::Denied { .. } => FailureReason::StoreDenied,
+        ArtifactError::NotFound { .. }
+        | ArtifactError::NoBucket { .. }
+        | ArtifactError::NoFolder(_) => FailureReason::StoreLacks,
+        ArtifactError::Corrupt { .. } => FailureReason::BlobDamaged,
+        ArtifactError::Io { .. } | ArtifactError::Room { .. } => FailureReason::Scratch,
+        _ => FailureReason::StoreUnreachable,
+    }
+}
+
+fn of_model(error: &ModelError) -> FailureReason {
+    match error {
+        ModelError::Stopped => FailureReason::Stopped,
+        error if error.is_out_of_memory() => FailureReason::NoMemory,
+        ModelError::Read { .. } | ModelError::Malformed { .. } | ModelError::Tensor { .. } => {
+            FailureReason::ModelUnreadable
+        }
+        ModelError::Chat(_) | ModelError::Template { .. } => FailureReason::Chat,
+        ModelError::Candle(error) => of_tensors(error),
+        _ => FailureReason::Senseless,
+    }
+}
+
+/// candle tells a driver's errors by text only.
+fn of_tensors(error: &candle_core::Error) -> FailureReason {
+    let text = error.to_string().to_lowercase();
+    let device = ["cuda", "metal", "cublas"].iter().any(|name| text.contains(name));
+    if device { FailureReason::Device } else { FailureReason::Unsupported }
+}
+
+fn of_training(error: &DistillError) -> FailureReason {
+    match error {
+        DistillError::Model(error) => of_model(error),
+        DistillError::Labels(_) | DistillError::LabelsVersion(_) => FailureReason::BadLabels,
+        DistillError::Adapter(_) | DistillError::OtherBase { .. } => FailureReason::BadAdapter,
+        DistillError::Empty(_) => FailureReason::NoPromptLeft,
+        DistillError::Diverged { .. } => FailureReason::NotFinite,
+        DistillError::Recipe(_) => FailureReason::Senseless,
+    }
+}
+
+fn of_export(error: &ExportError) -> FailureReason {
+    match error {
+        ExportError::Model(error) => of_model(error),
+        ExportError::Tensor(error) => of_tensors(error),
+        ExportError::File { .. } => FailureReason::Scratch,
+        ExportError::NotFinite(_) => FailureReason::NotFinite,
+        ExportError::Mismatch { .. } | ExportError::OtherTokens { .. } => FailureReason::ReadBack,
+        _ => FailureReason::Unsupported,
     }
 }
 
@@ -140,14 +211,42 @@ mod tests {
         let errors: [JobError; 3] =
             [said().into(), DistillError::Model(said()).into(), ExportError::Model(said()).into()];
         for error in errors {
-            assert!(!format!("{error} {error:?}").contains("secrets") && !error.is_retryable());
+            assert!(!format!("{error} {error:?}").contains("secrets"));
+            assert_eq!(error.reason(), FailureReason::Chat);
         }
     }
 
+    /// Faults that were seen, and who is to blame for them.
     #[test]
-    fn the_systems_reason_is_in_what_the_coordinator_is_told() {
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let error = JobError::from(full);
-        assert!(error.to_string().contains("no storage space") && error.is_retryable(), "{error}");
+    fn a_machine_s_faults_are_told_from_the_task_s() {
+        let store = |name: &str| name.to_owned();
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let denied = ArtifactError::Denied {
+            store: store("s"),
+            key: "k".into(),
+            source: "read-only".into(),
+        };
+        let machine: Vec<JobError> = vec![
+            full().into(),
+            denied.into(),
+            ArtifactError::NotFound { store: store("wrong"), key: "k".into() }.into(),
+            ArtifactError::NoFolder("/nowhere".into()).into(),
+            ExportError::File { action: "write", path: "f".into(), source: full() }.into(),
+            ModelError::Candle(candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into())).into(),
+            ModelError::Candle(candle_core::Error::Msg("cuda: illegal address".into())).into(),
+            JobError::NoModel(uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"))),
+        ];
+        for error in &machine {
+            assert_eq!(error.kind(), FailureKind::Machine, "{error}");
+        }
+        let task: Vec<JobError> = vec![
+            DistillError::Labels("cut short".into()).into(),
+            DistillError::Diverged { loss: f32::NAN, step: 1, rate: 0.1 }.into(),
+            ModelError::Request("no such layer".into()).into(),
+            JobError::Panic,
+        ];
+        for error in &task {
+            assert_eq!(error.kind(), FailureKind::Task, "{error}");
+        }
     }
 }

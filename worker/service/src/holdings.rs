@@ -60,6 +60,7 @@ fn look(folder: &Path) -> Result<HeldModel, ModelError> {
 pub struct OpenModels {
     holdings: Holdings,
     device: Device,
+    scratch: PathBuf,
     open: Vec<(Fingerprint, Arc<LoadedModel>)>,
 }
 
@@ -67,9 +68,9 @@ pub struct OpenModels {
 const KEPT_OPEN: usize = 2;
 
 impl OpenModels {
-    /// Nothing is open yet.
-    pub fn new(holdings: Holdings, device: Device) -> Self {
-        Self { holdings, device, open: Vec::new() }
+    /// Nothing is open yet. `scratch` is where jobs put their files.
+    pub fn new(holdings: Holdings, device: Device, scratch: PathBuf) -> Self {
+        Self { holdings, device, scratch, open: Vec::new() }
     }
 
     /// The model, opened if it is not; the one longest unused is closed for it.
@@ -110,6 +111,14 @@ impl OpenModels {
     /// It is not here.
     pub fn folder(&self, model: Fingerprint) -> Result<&Path, JobError> {
         self.holdings.folder(model)
+    }
+
+    /// A folder for a job's files, gone with its handle.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn scratch(&self) -> Result<tempfile::TempDir, JobError> {
+        Ok(tempfile::tempdir_in(&self.scratch)?)
     }
 
     /// Where it computes.

@@ -1,18 +1,22 @@
 //! The worker: it says what it can do, pulls its own tasks, works on them one at a time, and posts
 //! answers back.
 //!
-//! In the order of a task's way: [`agent`] (off the queue, its lease kept alive by progress) →
-//! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs) → the answer,
-//! its blobs stored first.
+//! In the order of a task's way: [`agent`] (off the queue, its `lease` kept alive by progress) →
+//! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs) → [`spool`]
+//! (finished work on the disk) → `answering` (its blobs stored, then the answer posted).
 
 pub mod agent;
+mod answering;
 pub mod compute;
 mod error;
+mod heartbeat;
 pub mod holdings;
 pub mod jobs;
+mod lease;
 mod open;
 pub mod product;
 mod settings;
+pub mod spool;
 
 pub use agent::Agent;
 pub use error::WorkerError;

@@ -1,24 +1,66 @@
-//! What goes into a job and what comes out of it. Blobs are bytes: a job never sees a network.
+//! What goes into a job and what comes out of it. A job never sees a network, and large blobs are
+//! files on this machine's disk: a whole student is never in memory at once.
 
 use crate::error::JobError;
 use bytes::Bytes;
 use std::collections::HashMap;
-use uspx_domain::{BlobRef, Failure, Outcome, Skipped};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use uspx_domain::{BlobRef, Outcome, Skipped};
 use uspx_model::Readable;
 
-/// The blobs that a task names, fetched and verified.
-#[derive(Debug, Default)]
-pub struct Inputs(pub HashMap<BlobRef, Bytes>);
+/// The blobs that a task names, fetched and verified, each in a file.
+#[derive(Debug)]
+pub struct Inputs {
+    folder: TempDir,
+    files: HashMap<BlobRef, PathBuf>,
+}
 
 impl Inputs {
-    /// A blob's content.
+    /// None yet; their files go into a folder of their own in `scratch`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn new_in(scratch: &Path) -> Result<Self, JobError> {
+        std::fs::create_dir_all(scratch)?;
+        Ok(Self { folder: tempfile::tempdir_in(scratch)?, files: HashMap::new() })
+    }
+
+    /// Where a blob's content is to be put; none where it is there already.
+    pub fn place(&mut self, blob: BlobRef) -> Option<PathBuf> {
+        if self.files.contains_key(&blob) {
+            return None;
+        }
+        let path = self.folder.path().join(blob.digest.to_string());
+        self.files.insert(blob, path.clone());
+        Some(path)
+    }
+
+    /// The file of a blob.
     ///
     /// # Errors
     /// It was not fetched: the job does not name it, which is a bug.
-    pub fn get(&self, blob: &BlobRef) -> Result<&Bytes, JobError> {
+    pub fn path(&self, blob: &BlobRef) -> Result<&Path, JobError> {
         let missing = || JobError::Task(format!("blob {} was not fetched", blob.digest));
-        self.0.get(blob).ok_or_else(missing)
+        self.files.get(blob).map(PathBuf::as_path).ok_or_else(missing)
     }
+
+    /// A blob's content.
+    ///
+    /// # Errors
+    /// As [`Inputs::path`]; the disk's.
+    pub fn get(&self, blob: &BlobRef) -> Result<Bytes, JobError> {
+        Ok(std::fs::read(self.path(blob)?)?.into())
+    }
+}
+
+/// A blob that a job made.
+#[derive(Debug)]
+pub enum Blob {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file of the product's scratch folder.
+    File(PathBuf),
 }
 
 /// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it
@@ -28,7 +70,9 @@ pub struct Product {
     /// The outcome.
     pub outcome: Outcome,
     /// Blobs that it names.
-    pub blobs: Vec<Bytes>,
+    pub blobs: Vec<Blob>,
+    /// Where its files lie.
+    pub scratch: Option<TempDir>,
     /// The task's prompts that the model cannot run.
     pub skipped: Vec<Skipped>,
     /// How many of the others the tokenizer reads otherwise as a whole text than in use.
@@ -39,7 +83,12 @@ impl Product {
     /// Numbers about the prompts that the model can run.
     pub(crate) fn measured(outcome: Outcome, prompts: Readable) -> Self {
         let Readable { skipped, seams, .. } = prompts;
-        Self { outcome, blobs: Vec::new(), skipped, seams }
+        Self { outcome, blobs: Vec::new(), scratch: None, skipped, seams }
+    }
+
+    /// An outcome that names one blob.
+    pub(crate) fn with_blob(outcome: Outcome, blob: Bytes) -> Self {
+        Self { blobs: vec![Blob::Bytes(blob)], ..outcome.into() }
     }
 }
 
@@ -51,6 +100,6 @@ impl From<Outcome> for Product {
 
 impl From<&JobError> for Product {
     fn from(error: &JobError) -> Self {
-        Outcome::Failed(Failure { kind: error.kind(), reason: error.to_string() }).into()
+        Outcome::Failed(error.reason().into()).into()
     }
 }

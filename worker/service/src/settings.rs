@@ -10,6 +10,8 @@ use uspx_domain::WorkerId;
 pub struct WorkerSettings {
     /// Its name in the colony.
     pub id: WorkerId,
+    /// Where finished work and scratch files are kept.
+    pub state: PathBuf,
     /// Model folders on this machine.
     pub models: Vec<PathBuf>,
     /// Where it computes.
@@ -26,9 +28,10 @@ pub struct WorkerSettings {
 
 impl WorkerSettings {
     /// A worker on the CPU with the usual times.
-    pub fn on_cpu(id: WorkerId, models: Vec<PathBuf>) -> Self {
+    pub fn on_cpu(id: WorkerId, models: Vec<PathBuf>, state: PathBuf) -> Self {
         Self {
             id,
+            state,
             models,
             device: Device::Cpu,
             device_name: "cpu".to_owned(),

@@ -31,10 +31,12 @@ fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
 
 fn done(folder: &TempDir, work: Work<Prompt>) -> Product {
     let model = fingerprint(folder.path()).unwrap();
+    let scratch = folder.path().join("scratch");
+    let inputs = Inputs::new_in(&scratch).unwrap();
     let mut models =
-        OpenModels::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu);
+        OpenModels::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu, scratch);
     let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
-    run(&task, &mut models, &Inputs::default(), 4096, &NoProgress).unwrap()
+    run(&task, &mut models, &inputs, 4096, &NoProgress).unwrap()
 }
 
 /// "l" and "s" are one token of the whole text; in use the model has read the one and has to emit

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, EmbeddedBus, QueueSpec};
-use uspx_domain::{Answer, Digest, FailureKind, Fingerprint, Label, Outcome, Task, TaskId, Work};
+use uspx_domain::{Answer, Digest, FailureReason, Fingerprint, Label, Outcome, Task, TaskId, Work};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{RESULTS, task_message_id, task_queue};
 use uspx_wire::{Content, decode, pack_task};
@@ -41,7 +41,8 @@ fn of_another_job() -> Bytes {
 /// What a worker answers to these bytes, and how many tasks are left in its queue.
 async fn answered(bytes: Bytes) -> (Answer, u64) {
     let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new());
-    let settings = WorkerSettings::on_cpu("w".parse().unwrap(), vec![]);
+    let state = tempfile::tempdir().unwrap();
+    let settings = WorkerSettings::on_cpu("w".parse().unwrap(), vec![], state.path().to_owned());
     let queue = task_queue(&settings.id);
     for name in [queue.as_str(), RESULTS] {
         bus.ensure(&QueueSpec { lease: LEASE, ..QueueSpec::new(name) }).await.unwrap();
@@ -64,19 +65,9 @@ async fn answered(bytes: Bytes) -> (Answer, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_of_a_newer_release_is_answered_at_once_and_acknowledged() {
-    for (bytes, what) in
-        [(of_version_2(), "version 2 of `task`"), (of_another_job(), "a kind of job")]
-    {
+    for bytes in [of_version_2(), of_another_job()] {
         let (answer, left) = answered(bytes).await;
-        let Outcome::Failed(failure) = answer.outcome else { panic!("{:?}", answer.outcome) };
-        assert_eq!(
-            (answer.task, failure.kind, left),
-            (TaskId::derived(b"t"), FailureKind::NotSpoken, 0)
-        );
-        assert!(
-            failure.reason.contains(what) && !failure.reason.contains("dream"),
-            "{}",
-            failure.reason
-        );
+        let failure = Outcome::Failed(FailureReason::NotSpoken.into());
+        assert_eq!((answer.task, answer.outcome, left), (TaskId::derived(b"t"), failure, 0));
     }
 }

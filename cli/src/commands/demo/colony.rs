@@ -133,7 +133,7 @@ impl Workers {
         for number in 1..=args.workers {
             let id: WorkerId = name(number).parse().map_err(|e| CliError::new(Exit::Failed, e))?;
             let models = vec![layout.model("teacher"), layout.model("student")];
-            let mut settings = WorkerSettings::on_cpu(id, models);
+            let mut settings = WorkerSettings::on_cpu(id, models, layout.worker(number));
             settings.heartbeat_every = Duration::from_millis(500);
             settings.batch_tokens = BATCH_TOKENS;
             let agent = Agent::new(settings, bus.clone(), store.clone())?;
@@ -169,6 +169,7 @@ impl Workers {
                 &args.threads_per_worker().to_string(),
             ]);
             command.args(["--batch-tokens", &BATCH_TOKENS.to_string()]);
+            command.arg("--state").arg(layout.worker(number));
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
             let mut child = command
                 .spawn()

@@ -47,6 +47,11 @@ impl Layout {
         self.out.join("shipped/prompts").join(which)
     }
 
+    /// The state folder of a worker, from 1.
+    fn worker(&self, number: u16) -> PathBuf {
+        self.out.join(format!("worker-{number}"))
+    }
+
     fn laptop(&self) -> PathBuf {
         self.out.join("laptop")
     }

@@ -24,7 +24,7 @@ impl Turn<'_> {
             return self.refuse(&answer, refusal);
         }
         if let Outcome::Failed(failure) = &answer.outcome {
-            return self.failed(&answer, failure.clone());
+            return self.failed(&answer, *failure);
         }
         match ticket.and_then(|t| t.answered_by.clone()) {
             None => self.accept(answer),

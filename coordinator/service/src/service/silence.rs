@@ -2,7 +2,7 @@
 
 use super::{Coordinator, HELD_UP, PATIENCE};
 use crate::ServiceError;
-use std::time::Instant;
+use tokio::time::Instant;
 use uspx_colony::{Ending, Event};
 use uspx_domain::{TaskId, WorkerId};
 

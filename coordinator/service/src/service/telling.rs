@@ -14,7 +14,13 @@ const TELL_WITHIN: Duration = Duration::from_secs(2);
 
 impl Coordinator {
     /// Writes the mask beside the ledger and shares it.
-    pub(super) async fn share_mask(&self, mask: &MaskVersion) -> Result<(), ServiceError> {
+    pub(super) async fn share_mask(&self, mask: &MaskVersion) {
+        if let Err(error) = self.try_share_mask(mask).await {
+            tracing::warn!(%error, "the mask could not be shown; it stands in the ledger");
+        }
+    }
+
+    async fn try_share_mask(&self, mask: &MaskVersion) -> Result<(), ServiceError> {
         let Some(figures) = status::mask_status(self.colony.state()) else { return Ok(()) };
         tracing::info!(version = mask.version, stability = figures.stability, "a new mask");
         let path = self.settings.state.join("mask.json");
@@ -26,8 +32,16 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes the status where `uspx status` looks for it.
-    pub(super) async fn show(&self) -> Result<(), ServiceError> {
+    /// Writes the status where `uspx status` looks for it. What is only shown ends nothing.
+    pub(super) async fn show(&mut self) {
+        let shown = self.try_show().await;
+        if let (Err(error), true) = (&shown, self.shown) {
+            tracing::warn!(%error, "the status cannot be written just now");
+        }
+        self.shown = shown.is_ok();
+    }
+
+    async fn try_show(&self) -> Result<(), ServiceError> {
         let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
         let path = self.settings.state.join("status.json");
         write_file(

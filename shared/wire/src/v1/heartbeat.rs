@@ -1,11 +1,16 @@
 //! A worker's sign of life.
 
-use super::shape::Layer;
+use super::shape::{self, Layer};
 use super::status::CurrentTask;
-use crate::{HeartbeatMessage, Unread};
+use crate::{Flaw, HeartbeatMessage, Unread};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Fingerprint, ModelShape, WorkerId};
+use uspx_domain::{Fingerprint, WorkerId};
+
+/// Models, or names in a list, that one worker may speak of.
+const MOST: usize = 64;
+/// The longest text, in bytes.
+const LONGEST: usize = 256;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Heartbeat {
@@ -48,11 +53,7 @@ impl TryFrom<HeldModel> for crate::HeldModel {
     type Error = Unread;
     fn try_from(model: HeldModel) -> Result<Self, Unread> {
         let HeldModel { fingerprint, architecture, layers } = model;
-        Ok(Self {
-            fingerprint,
-            architecture,
-            shape: ModelShape { layers: super::try_all(layers)? },
-        })
+        Ok(Self { fingerprint, architecture, shape: shape::model(layers)? })
     }
 }
 
@@ -75,6 +76,7 @@ impl From<&HeartbeatMessage> for Heartbeat {
 impl TryFrom<Heartbeat> for HeartbeatMessage {
     type Error = Unread;
     fn try_from(message: Heartbeat) -> Result<Self, Unread> {
+        message.check()?;
         let Speaks { jobs, estimators, messages } = message.speaks;
         Ok(Self {
             worker: message.worker,
@@ -87,5 +89,18 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
             device: message.device,
             current: message.current,
         })
+    }
+}
+
+impl Heartbeat {
+    /// What a worker says of itself is kept and shown: it is bounded before that.
+    fn check(&self) -> Result<(), Unread> {
+        let Speaks { jobs, estimators, messages } = &self.speaks;
+        let lists = [self.models.len(), jobs.len(), estimators.len(), messages.len()];
+        let names = jobs.iter().chain(estimators).chain(messages.keys());
+        let texts = names.chain([&self.uspx_version, &self.device]);
+        let mut texts = texts.chain(self.models.iter().map(|m| &m.architecture));
+        let bounded = lists.iter().all(|n| *n <= MOST) && texts.all(|t| t.len() <= LONGEST);
+        if bounded { Ok(()) } else { Err(Flaw::Bounds.into()) }
     }
 }

@@ -11,7 +11,7 @@ impl Run for Distil {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let mut student = bench.models.fresh(bench.model)?;
         let read = |blobs: &[BlobRef]| -> Result<Vec<Labels>, JobError> {
-            blobs.iter().map(|b| Ok(Labels::from_bytes(bench.inputs.get(b)?)?)).collect()
+            blobs.iter().map(|b| Ok(Labels::from_bytes(&bench.inputs.get(b)?)?)).collect()
         };
         let (train, validation) = (read(&self.train)?, read(&self.validation)?);
         let trained =
@@ -19,6 +19,6 @@ impl Run for Distil {
         let (adapter, summary) = trained?;
         let adapter = Bytes::from(adapter);
         let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
-        Ok(Product { blobs: vec![adapter], ..outcome.into() })
+        Ok(Product::with_blob(outcome, adapter))
     }
 }

@@ -4,11 +4,11 @@
 use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::open::open_any;
-use crate::product::{Inputs, Product};
-use bytes::Bytes;
+use crate::product::{Blob, Inputs, Product};
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};
-use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
+use tempfile::TempDir;
+use uspx_domain::{BlobRef, Digest, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
 use uspx_export::{ExportRequest, ExportSettings};
 use uspx_model::batch::Batch;
 use uspx_model::{LoadedModel, Placement, Progress, batches};
@@ -20,7 +20,8 @@ impl Run for Export<Prompt> {
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let student = bench.adapted(self.adapter.as_ref())?;
         let base = bench.models.folder(bench.model)?;
-        write(&student, base, &self.calibration, self.format, bench.progress)
+        let scratch = bench.models.scratch()?;
+        write(&student, base, &self.calibration, self.format, scratch, bench.progress)
     }
 }
 
@@ -30,16 +31,14 @@ fn write(
     base: &Path,
     calibration: &[Prompt],
     format: ExportFormat,
+    scratch: TempDir,
     progress: &dyn Progress,
 ) -> Result<Product, JobError> {
-    let scratch = tempfile::tempdir()?;
     let readable = student.readable(calibration)?;
     if let ([], Some(group)) =
         (readable.sequences.as_slice(), SkipGroup::of(&readable.skipped).first())
     {
-        return Err(JobError::Task(format!(
-            "no prompt is left to calibrate the export with: {group}"
-        )));
+        return Err(JobError::NoPromptLeft(group.clone()));
     }
     let batches: Vec<Batch> =
         batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
@@ -56,27 +55,39 @@ fn write(
     tracing::info!(?format, bytes = report.bytes, error, conversations, "exported");
     let (mut files, mut blobs) = (Vec::new(), Vec::new());
     for path in report.files {
-        let content = Bytes::from(std::fs::read(scratch.path().join(&path))?);
-        files.push(StoredFile { path, blob: BlobRef::to(&content) });
-        blobs.push(content);
+        let file = scratch.path().join(&path);
+        files.push(StoredFile { path, blob: blob_of(&file)? });
+        blobs.push(Blob::File(file));
     }
-    Ok(Product { blobs, ..Product::measured(Outcome::Exported { files }, readable) })
+    let product = Product::measured(Outcome::Exported { files }, readable);
+    Ok(Product { blobs, scratch: Some(scratch), ..product })
 }
 
-/// Opens an exported student from its files.
+/// The blob that a file's content is; read in pieces.
+fn blob_of(path: &Path) -> Result<BlobRef, JobError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path)?)?;
+    Ok(BlobRef { digest: Digest(*hasher.finalize().as_bytes()), bytes: hasher.count() })
+}
+
+/// Opens an exported student from its files, laid out in `scratch`.
 pub(super) fn open(
     format: ExportFormat,
     files: &[StoredFile],
     inputs: &Inputs,
+    scratch: &TempDir,
     device: &Device,
 ) -> Result<LoadedModel, JobError> {
-    let scratch = tempfile::tempdir()?;
     for file in files {
         let path = scratch.path().join(inside(&file.path)?);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(path, inputs.get(&file.blob)?)?;
+        // Both lie on one disk, as a rule; another one is copied to.
+        let input = inputs.path(&file.blob)?;
+        if std::fs::hard_link(input, &path).is_err() {
+            std::fs::copy(input, &path)?;
+        }
     }
     let path = match format {
         ExportFormat::Gptq | ExportFormat::Rtn => scratch.path().to_owned(),

@@ -18,7 +18,8 @@ impl Run for Judge<Prompt> {
             Subject::Adapted(blob) => losses(&bench.adapted(Some(blob))?, &self.prompts, bench),
             Subject::Exported { format, files } => {
                 let device = bench.models.device();
-                let student = export::open(*format, files, bench.inputs, device)?;
+                let scratch = bench.models.scratch()?;
+                let student = export::open(*format, files, bench.inputs, &scratch, device)?;
                 losses(&student, &self.prompts, bench)
             }
         }

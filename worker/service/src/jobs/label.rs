@@ -25,7 +25,7 @@ impl Run for Label<Prompt> {
             tokens: labels.tokens(),
             coverage: coverage(&labels.prompts),
         };
-        Ok(Product { blobs: vec![blob], skipped, ..outcome.into() })
+        Ok(Product { skipped, ..Product::with_blob(outcome, blob) })
     }
 }
 

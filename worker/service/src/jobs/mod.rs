@@ -39,7 +39,7 @@ impl Workbench<'_> {
     fn adapted(&self, adapter: Option<&BlobRef>) -> Result<LoadedModel, JobError> {
         let mut student = self.models.fresh(self.model)?;
         if let Some(blob) = adapter {
-            uspx_distill::load_adapter(&mut student, self.inputs.get(blob)?)?;
+            uspx_distill::load_adapter(&mut student, &self.inputs.get(blob)?)?;
         }
         Ok(student)
     }
@@ -97,9 +97,9 @@ mod tests {
 
     impl Run for Example {
         fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-            let content = bench.inputs.get(&self.0)?.clone();
+            let content = bench.inputs.get(&self.0)?;
             let files = vec![StoredFile { path: "copy".into(), blob: BlobRef::to(&content) }];
-            Ok(Product { blobs: vec![content], ..Outcome::Exported { files }.into() })
+            Ok(Product::with_blob(Outcome::Exported { files }, content))
         }
     }
 
@@ -107,8 +107,11 @@ mod tests {
     fn a_kind_of_job_runs_from_one_module() {
         let (input, model) = (Bytes::from_static(b"input"), Fingerprint(Digest::of(b"model")));
         let blob = BlobRef::to(&input);
-        let inputs = Inputs([(blob, input)].into());
-        let models = &mut OpenModels::new(Holdings::default(), Device::Cpu);
+        let scratch = tempfile::tempdir().unwrap();
+        let mut inputs = Inputs::new_in(scratch.path()).unwrap();
+        std::fs::write(inputs.place(blob).unwrap(), &input).unwrap();
+        let folder = scratch.path().to_owned();
+        let models = &mut OpenModels::new(Holdings::default(), Device::Cpu, folder);
         let progress = &NoProgress;
         let mut bench = Workbench { model, models, inputs: &inputs, batch_tokens: 64, progress };
         let product = Example(blob).run(&mut bench).unwrap();
