@@ -2,6 +2,7 @@
 //! service in one channel.
 
 use crate::ServiceError;
+use crate::owner::Owner;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -35,6 +36,7 @@ pub(crate) async fn start(
     store: &Store,
     out: &mpsc::Sender<Incoming>,
     shutdown: &Shutdown,
+    owner: &Arc<Owner>,
 ) -> Result<(), BusError> {
     let mut heartbeats = bus.listen(HEARTBEAT).await?;
     let (sender, stop) = (out.clone(), shutdown.clone());
@@ -53,21 +55,33 @@ pub(crate) async fn start(
             }
         }
     });
-    tokio::spawn(answers(bus.clone(), store.clone(), out.clone(), shutdown.clone()));
+    let owner = owner.clone();
+    tokio::spawn(answers(bus.clone(), store.clone(), out.clone(), shutdown.clone(), owner));
     tokio::spawn(dead_letters(bus.clone(), out.clone(), shutdown.clone()));
     Ok(())
 }
 
-async fn answers(bus: Arc<dyn Bus>, store: Store, out: mpsc::Sender<Incoming>, shutdown: Shutdown) {
+async fn answers(
+    bus: Arc<dyn Bus>,
+    store: Store,
+    out: mpsc::Sender<Incoming>,
+    shutdown: Shutdown,
+    owner: Arc<Owner>,
+) {
     while !shutdown.is_cancelled() {
         let incoming = match bus.pull(RESULTS, WAIT).await {
             Ok(None) => continue,
             Ok(Some(delivery)) => match read(&store, &delivery).await {
                 Ok(answer) => Incoming::Answer(Box::new(answer), delivery),
-                Err(refusal) => {
-                    refusal.settle(&delivery).await;
-                    continue;
-                }
+                Err(refusal) => match owner.confirm().await {
+                    Ok(()) => {
+                        refusal.settle(&delivery).await;
+                        continue;
+                    }
+                    Err(error @ ServiceError::Replaced { .. }) => Incoming::Broken(error),
+                    // It comes again after its lease.
+                    Err(_) => continue,
+                },
             },
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, "answers cannot be pulled just now");
