@@ -6,6 +6,7 @@ use crate::paused;
 use libtest_mimic::Trial;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 use uspx_bus::{Bus, EmbeddedBus, QueueSpec};
 use uspx_coordinator::ServiceError;
 use uspx_domain::TaskId;
@@ -33,7 +34,9 @@ async fn second_refuses() {
     let (bus, one, two) = (bus(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = Running::start(one.path(), bus.clone(), TAKEOVER);
     owned(&bus, 1).await;
-    refused(coordinator(two.path(), bus.clone(), TAKEOVER).run(&Shutdown::new()).await);
+    let (mut second, never) = (coordinator(two.path(), bus.clone(), TAKEOVER), Shutdown::new());
+    refused(timeout(TAKEOVER * 2, second.run(&never)).await.expect("said soon"));
+    drop(second);
     assert!(!first.run.is_finished());
     first.stop().await;
     // What was let go needs no wait.
@@ -71,7 +74,7 @@ async fn zombie() {
     let second = Running::start(two.path(), bus.clone(), TAKEOVER);
     owned(&bus, 2).await;
     gate.set(Mode::Open);
-    let ended = first.run.await.unwrap();
+    let ended = timeout(TAKEOVER, first.run).await.expect("it ends").unwrap();
     assert!(matches!(ended, Err(ServiceError::Replaced { .. })), "{ended:?}");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(is_kept(&bus).await, "neither of the two acknowledged it");

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use uspx_bus::{Bus, BusError, NatsBus, NatsOptions, QueueSpec, Swapped};
 use uspx_coordinator::ServiceError;
 use uspx_runtime::Shutdown;
@@ -37,7 +38,9 @@ async fn second_refuses() {
     let first = Running::start(one.path(), connect(&server).await, TAKEOVER);
     let bus = connect(&server).await;
     owned(&bus, 1).await;
-    refused(coordinator(two.path(), bus.clone(), TAKEOVER).run(&Shutdown::new()).await);
+    let (mut second, never) = (coordinator(two.path(), bus.clone(), TAKEOVER), Shutdown::new());
+    refused(timeout(TAKEOVER * 2, second.run(&never)).await.expect("said soon"));
+    drop(second);
     assert!(!first.run.is_finished());
     first.stop().await;
     let second = Running::start(two.path(), connect(&server).await, TAKEOVER);
