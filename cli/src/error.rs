@@ -167,6 +167,8 @@ impl From<uspx_coordinator::ServiceError> for CliError {
             ServiceError::Bus(inner) => inner.into(),
             ServiceError::Artifact(inner) => inner.into(),
             error @ (ServiceError::Locked(_)
+            | ServiceError::Owned { .. }
+            | ServiceError::Replaced { .. }
             | ServiceError::Damaged { .. }
             | ServiceError::OldLedger(_)
             | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),

@@ -9,7 +9,7 @@ use uspx_bus::{Bus, BusError, QueueSpec};
 use uspx_colony::{PlannedTask, State};
 use uspx_domain::{TaskId, WorkerId};
 use uspx_wire::pack_task;
-use uspx_wire::subjects::{task_message_id, task_queue};
+use uspx_wire::subjects::{task_message_id, task_queue, worker_of_queue};
 
 /// A task that is to be sent.
 struct Parcel {
@@ -40,6 +40,34 @@ impl Dispatch {
             self.queues.insert(worker.clone());
         }
         Ok(())
+    }
+
+    /// Deletes the worker's queue with all in it.
+    pub(crate) async fn close_queue(&mut self, worker: &WorkerId) -> Result<(), BusError> {
+        self.queues.remove(worker);
+        self.bus.remove(&task_queue(worker)).await.map(drop)
+    }
+
+    /// Deletes the queues of workers that the ledger does not know: nobody's tasks are in them, and
+    /// a worker that is there all the same gets its queue again with its first heartbeat. What
+    /// cannot be deleted now is at the next start.
+    pub(crate) async fn close_strays(&mut self, state: &State) {
+        let queues = match self.bus.queues().await {
+            Ok(queues) => queues,
+            Err(error) => return tracing::warn!(%error, "the bus' queues could not be listed"),
+        };
+        let workers = queues.iter().filter_map(|q| worker_of_queue(q));
+        let attempts = || state.tickets().values().flat_map(|t| &t.attempts);
+        let is_known =
+            |w: &WorkerId| state.accounts().contains_key(w) || attempts().any(|a| a.worker == *w);
+        for worker in workers.filter(|w| !is_known(w)) {
+            match self.close_queue(&worker).await {
+                Ok(()) => {
+                    tracing::info!(%worker, "removed the queue of a worker that the ledger does not know")
+                }
+                Err(error) => tracing::warn!(%error, %worker, "a stray queue stays"),
+            }
+        }
     }
 
     /// Puts a task into the outbox.

@@ -20,6 +20,22 @@ pub enum ServiceError {
     /// Another coordinator works on the same state.
     #[error("{0} is in use by another coordinator: stop that one, or choose another state folder")]
     Locked(PathBuf),
+    /// Another coordinator, with another state folder, works on this bus.
+    #[error(
+        "{owner} works for this colony on this bus: stop that one, or give this one a bus of its own. Two would take each other's answers"
+    )]
+    Owned {
+        /// Who.
+        owner: String,
+    },
+    /// Another coordinator has taken the colony over while this one was not heard of.
+    #[error(
+        "{owner} has taken this colony over on this bus, so this one ends; its ledger holds all that it accepted. Stop that one before this one is started again"
+    )]
+    Replaced {
+        /// Who.
+        owner: String,
+    },
     /// Something that the ledger had synced is no longer there as it was.
     #[error("{path} is {damage}. {}", damage.fault.remedy())]
     Damaged {

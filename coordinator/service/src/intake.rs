@@ -2,6 +2,7 @@
 //! service. Answers and heartbeats do not share a queue: a flood of one never holds up the other.
 
 use crate::ServiceError;
+use crate::owner::Owner;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -51,13 +52,15 @@ pub(crate) async fn start(
     bus: &Arc<dyn Bus>,
     store: &Store,
     shutdown: &Shutdown,
+    owner: &Arc<Owner>,
 ) -> Result<Readers, BusError> {
     let listener = bus.listen(HEARTBEAT).await?;
     let (out, answers_in) = mpsc::channel(WAITING);
     let (heard, heartbeats_in) = mpsc::channel(HEARD);
+    let source = Source { bus: bus.clone(), store: store.clone(), owner: owner.clone() };
     let mut tasks = JoinSet::new();
     tasks.spawn(heartbeats(listener, heard, shutdown.clone()));
-    tasks.spawn(answers(bus.clone(), store.clone(), out.clone(), shutdown.clone()));
+    tasks.spawn(answers(source, out.clone(), shutdown.clone()));
     tasks.spawn(dead_letters(bus.clone(), out, shutdown.clone()));
     Ok(Readers { answers: answers_in, heartbeats: heartbeats_in, tasks })
 }
@@ -83,11 +86,18 @@ async fn heartbeats(mut listener: Listener, out: mpsc::Sender<HeartbeatMessage>,
     }
 }
 
-async fn answers(bus: Arc<dyn Bus>, store: Store, out: mpsc::Sender<Incoming>, stop: Shutdown) {
+/// Where answers come from, and who may settle them.
+struct Source {
+    bus: Arc<dyn Bus>,
+    store: Store,
+    owner: Arc<Owner>,
+}
+
+async fn answers(source: Source, out: mpsc::Sender<Incoming>, stop: Shutdown) {
     while !stop.is_cancelled() {
-        let incoming = match bus.pull(RESULTS, WAIT).await {
+        let incoming = match source.bus.pull(RESULTS, WAIT).await {
             Ok(None) => continue,
-            Ok(Some(delivery)) => match taken(&store, delivery).await {
+            Ok(Some(delivery)) => match taken(&source, delivery).await {
                 Some(incoming) => incoming,
                 None => continue,
             },
@@ -105,8 +115,8 @@ async fn answers(bus: Arc<dyn Bus>, store: Store, out: mpsc::Sender<Incoming>, s
 }
 
 /// What a delivery holds; none where it is given back, or nothing can be made of it.
-async fn taken(store: &Store, delivery: Delivery) -> Option<Incoming> {
-    match read(store, &delivery).await {
+async fn taken(source: &Source, delivery: Delivery) -> Option<Incoming> {
+    match read(&source.store, &delivery).await {
         Ok(answer) => Some(Incoming::Answer(Box::new(answer), delivery)),
         Err(Unreadable::Later(reason)) => {
             let pause = pause(delivery.deliveries);
@@ -118,10 +128,15 @@ async fn taken(store: &Store, delivery: Delivery) -> Option<Incoming> {
             tracing::warn!(message = delivery.message_id, reason, "an answer cannot be read");
             match parse_answer_message_id(&delivery.message_id) {
                 Some((task, worker)) => Some(Incoming::Garbled(task, worker, delivery)),
-                None => {
-                    said(delivery.term(&reason).await);
-                    None
-                }
+                None => match source.owner.confirm().await {
+                    Ok(()) => {
+                        said(delivery.term(&reason).await);
+                        None
+                    }
+                    Err(error @ ServiceError::Replaced { .. }) => Some(Incoming::Broken(error)),
+                    // It comes again after its lease.
+                    Err(_) => None,
+                },
             }
         }
     }

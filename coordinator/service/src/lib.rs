@@ -4,7 +4,7 @@
 //! It decides nothing: every decision is [`uspx_colony`]'s. In the order of an answer's way:
 //! `intake` (off the bus, decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) →
 //! `dispatch` (what follows from it, on its way) → `release` (a student, published, its `adapter`
-//! in two files). `registry` knows who is alive, [`status`] says how things stand, `warnings` logs
+//! in two files). `owner` sees to it that nobody else does the same, `registry` knows who is alive, [`status`] says how things stand, `warnings` logs
 //! what a person should hear of.
 
 mod adapter;
@@ -12,6 +12,7 @@ mod dispatch;
 mod error;
 mod intake;
 pub mod ledger;
+mod owner;
 pub mod prompts;
 mod registry;
 mod release;

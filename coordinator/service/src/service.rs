@@ -4,23 +4,26 @@
 mod founding;
 mod releases;
 mod rest;
+mod settling;
 mod silence;
 mod telling;
 
 use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming, Readers};
 use crate::ledger::{self, Ledger};
+use crate::owner::{Issued, Owner};
 use crate::registry::{Heard, Registry, holdings};
 use crate::status::{self, CampaignProgress};
-use crate::{CoordinatorSettings, PromptBook, ServiceError, warnings};
+use crate::{CoordinatorSettings, PromptBook, ServiceError, owner, warnings};
 use releases::Released;
+use settling::{not_ours, settle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use uspx_artifact::Store;
-use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
+use uspx_bus::{Bus, BusError, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::Shutdown;
@@ -34,6 +37,8 @@ const TICK: Duration = Duration::from_millis(500);
 const HELD_UP: Duration = Duration::from_secs(2);
 /// How long tasks wait for a worker that speaks them, while others are here.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The pause between two looks for room on the bus at the start.
+const NO_ROOM: Duration = Duration::from_secs(2);
 
 /// How a coordinator's run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +59,10 @@ pub struct Coordinator {
     colony: Colony,
     registry: Arc<Registry>,
     dispatch: Dispatch,
+    /// All tasks of this ledger.
+    issued: Issued,
+    /// This ledger's name in claims.
+    ledger_id: String,
     progress: watch::Sender<CampaignProgress>,
     releases: (mpsc::Sender<Released>, mpsc::Receiver<Released>),
     /// Since when workers can be heard: their silence before that says nothing.
@@ -80,9 +89,11 @@ impl Coordinator {
     ) -> Result<Self, ServiceError> {
         std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
+        let mut issued = Issued::default();
         let mut records = 0u64;
         let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
+            issued.note(&record);
             records += 1;
         })?;
         tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
@@ -93,9 +104,13 @@ impl Coordinator {
                 "today's rules would decide otherwise; what was decided stands"
             );
         }
+        // After the ledger is held: nobody else makes one meanwhile.
+        let ledger_id = owner::ledger_id(&settings.state)?;
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
         Ok(Self {
             dispatch,
+            issued,
+            ledger_id,
             settings,
             bus,
             store,
@@ -123,32 +138,59 @@ impl Coordinator {
         self.progress.subscribe()
     }
 
-    /// Runs until the campaign is over or the end is asked for.
+    /// Claims the colony, then runs until the campaign is over or the end is asked for.
     ///
     /// # Errors
-    /// Whatever cannot be waited out. The ledger holds all that was accepted; a new start goes on
-    /// from there.
+    /// [`ServiceError::Owned`] where another coordinator works on this bus, and whatever else cannot
+    /// be waited out. The ledger holds all that was accepted; a new start goes on from there.
     pub async fn run(&mut self, shutdown: &Shutdown) -> Result<Finished, ServiceError> {
+        let claiming =
+            owner::claim(&self.bus, &self.ledger_id, self.settings.takeover, shutdown).await?;
+        let Some(owner) = claiming.map(Arc::new) else { return Ok(Finished::Stopped) };
         let readers = shutdown.child();
-        let outcome = self.serve(shutdown, &readers).await;
+        let outcome = tokio::select! {
+            // First: whoever slept must look at the claim before anything else.
+            biased;
+            replaced = owner.keep() => Err(replaced),
+            outcome = self.serve(shutdown, &readers, &owner) => outcome,
+        };
         readers.cancel();
-        self.show().await;
+        // The bus is another's now, its status too.
+        if !matches!(outcome, Err(ServiceError::Replaced { .. })) {
+            self.show().await;
+            owner.release().await;
+        }
         outcome
+    }
+
+    /// Makes the queue of answers, waiting where the bus has no room for it.
+    async fn make_results(&self, shutdown: &Shutdown) -> Result<(), ServiceError> {
+        let results = QueueSpec {
+            lease: self.settings.lease,
+            max_deliveries: 100,
+            ..QueueSpec::new(RESULTS)
+        };
+        loop {
+            match self.bus.ensure(&results).await {
+                Err(error @ BusError::NoRoom { .. }) if !shutdown.is_cancelled() => {
+                    tracing::warn!(%error, "waiting for room on the bus");
+                    tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(NO_ROOM) => {} }
+                }
+                made => return made.map_err(ServiceError::from),
+            }
+        }
     }
 
     async fn serve(
         &mut self,
         shutdown: &Shutdown,
         readers: &Shutdown,
+        owner: &Arc<Owner>,
     ) -> Result<Finished, ServiceError> {
-        let results = QueueSpec {
-            lease: self.settings.lease,
-            max_deliveries: 100,
-            ..QueueSpec::new(RESULTS)
-        };
-        self.bus.ensure(&results).await?;
+        self.make_results(shutdown).await?;
+        self.dispatch.close_strays(self.colony.state()).await;
         let Readers { mut answers, mut heartbeats, mut tasks } =
-            intake::start(&self.bus, &self.store, readers).await?;
+            intake::start(&self.bus, &self.store, readers, owner).await?;
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ended = self.event(Event::Started).await?;
@@ -158,7 +200,7 @@ impl Coordinator {
             }
             ended = tokio::select! {
                 () = shutdown.cancelled() => return Ok(Finished::Stopped),
-                Some(message) = answers.recv() => self.take(message).await?,
+                Some(message) = answers.recv() => self.take(message, owner).await?,
                 Some(heartbeat) = heartbeats.recv() => self.heard(heartbeat).await?,
                 Some(ended) = tasks.join_next() => return Err(intake::ended(ended)),
                 Some(released) = self.releases.1.recv() => self.released(released).await?,
@@ -167,18 +209,25 @@ impl Coordinator {
         }
     }
 
-    async fn take(&mut self, message: Incoming) -> Result<Option<Ending>, ServiceError> {
+    async fn take(
+        &mut self,
+        message: Incoming,
+        owner: &Owner,
+    ) -> Result<Option<Ending>, ServiceError> {
         match message {
-            Incoming::Answer(answer, delivery) => self.answered(answer, &delivery).await,
+            Incoming::Answer(answer, delivery) => self.answered(answer, &delivery, owner).await,
             // It is gone, and the task goes to another at once.
             Incoming::Garbled(task, worker, delivery) => {
+                if !self.issued.contains(task) {
+                    return not_ours(task, &worker, &delivery).await;
+                }
                 let ended = self.event(Event::LeaseLost { task, worker }).await?;
-                if let Err(error) = delivery.ack().await {
+                if let Err(error) = settle(owner, delivery.ack()).await? {
                     tracing::warn!(%error, "an unreadable answer will come again");
                 }
                 Ok(ended)
             }
-            Incoming::Dead(letter) => self.buried(&letter).await,
+            Incoming::Dead(letter) => self.buried(&letter, owner).await,
             Incoming::Broken(error) => Err(error),
         }
     }
@@ -188,12 +237,16 @@ impl Coordinator {
         &mut self,
         answer: Box<Answer>,
         delivery: &Delivery,
+        owner: &Owner,
     ) -> Result<Option<Ending>, ServiceError> {
         let (task, worker) = (answer.task, answer.worker.clone());
+        if !self.issued.contains(task) {
+            return not_ours(task, &worker, delivery).await;
+        }
         let step = self.colony.step(Event::AnswerArrived { worker: worker.clone(), answer });
         tracing::debug!(%task, %worker, verdict = ?step.verdict, "an answer");
         let ended = self.commit(step).await?;
-        if let Err(error) = delivery.ack().await {
+        if let Err(error) = settle(owner, delivery.ack()).await? {
             tracing::warn!(%error, "an answer will come again, and be recognised");
         }
         Ok(ended)
@@ -228,7 +281,11 @@ impl Coordinator {
         Ok(ended)
     }
 
-    async fn buried(&mut self, letter: &DeadLetter) -> Result<Option<Ending>, ServiceError> {
+    async fn buried(
+        &mut self,
+        letter: &DeadLetter,
+        owner: &Owner,
+    ) -> Result<Option<Ending>, ServiceError> {
         tracing::warn!(
             queue = letter.queue,
             message = letter.message_id,
@@ -240,7 +297,7 @@ impl Coordinator {
             Some(((task, _), worker)) => self.event(Event::DeadLetter { task, worker }).await?,
             None => None,
         };
-        if let Err(error) = letter.settle().await {
+        if let Err(error) = settle(owner, letter.settle()).await? {
             tracing::warn!(%error, "a dead letter will come again");
         }
         Ok(ended)
@@ -278,6 +335,7 @@ impl Coordinator {
     /// Makes a step's records durable, then carries out its commands.
     async fn commit(&mut self, step: Step) -> Result<Option<Ending>, ServiceError> {
         self.ledger.append(&step.records)?;
+        step.records.iter().for_each(|record| self.issued.note(record));
         warnings::tell(&step.records, self.colony.state());
         let mut ended = None;
         for command in step.commands {

@@ -20,18 +20,22 @@ pub struct CoordinatorSettings {
     pub silence: Duration,
     /// How long a task's holder may make no progress before the bus delivers it again.
     pub lease: Duration,
+    /// How long this coordinator may leave its claim on the colony unrenewed before another one may
+    /// take it over. Longer than an acknowledgement may take (30 s).
+    pub takeover: Duration,
     /// The campaign to run.
     pub plan: CampaignPlan,
 }
 
 impl CoordinatorSettings {
-    /// The usual times: 15 s of silence, a lease of 60 s.
+    /// The usual times: 15 s of silence, 60 s for lease and takeover.
     pub fn new(colony: impl Into<String>, state: impl Into<PathBuf>) -> Self {
         Self {
             colony: colony.into(),
             state: state.into(),
             silence: Duration::from_secs(15),
             lease: Duration::from_secs(60),
+            takeover: Duration::from_secs(60),
             plan: CampaignPlan::default(),
         }
     }

@@ -65,6 +65,21 @@ pub enum Published {
     Duplicate,
 }
 
+/// A version of a key's value, as [`Bus::get_revision`] found it or [`Bus::swap`] made it. Every
+/// write of a key gives it another one, that of the same value again too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revision(pub(crate) u64);
+
+/// What became of a swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a lost race is no error"]
+pub enum Swapped {
+    /// The value is stored, under this revision.
+    Done(Revision),
+    /// The key was not at the revision that was expected: nothing is changed.
+    Lost,
+}
+
 /// A stream of payloads: what is broadcast on a topic, or the values of a key as they change.
 pub struct Listener(BoxStream<'static, Bytes>);
 
@@ -132,7 +147,16 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError::NoQueue`], or trouble with the broker.
     async fn depth(&self, queue: &str) -> Result<u64, BusError>;
 
-    /// Deletes a queue and all in it. `false` where there was none.
+    /// The names of all queues of this colony, in order.
+    ///
+    /// # Errors
+    /// Trouble with the broker.
+    async fn queues(&self) -> Result<Vec<String>, BusError>;
+
+    /// Deletes a queue and all in it, leased messages and dead letters too. `false` where there was
+    /// none. Whoever holds one of its messages is not interrupted; what it says of it is `Ok`. (On
+    /// NATS a holder that outlives a removal can settle the message in the same place of a new
+    /// queue of that name: remove the queues of those who are gone.)
     ///
     /// # Errors
     /// Trouble with the broker.
@@ -162,6 +186,28 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// [`BusError::Name`], or trouble with the broker.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError>;
+
+    /// The value of a key, and the revision to give to [`Bus::swap`].
+    ///
+    /// # Errors
+    /// [`BusError::Name`], or trouble with the broker.
+    async fn get_revision(&self, key: &str) -> Result<Option<(Bytes, Revision)>, BusError>;
+
+    /// Stores the value of a key only where the key still is at `expected`; `None`: only where it
+    /// has no value. Of many who expect the same, one wins. Tries again over connection trouble; an
+    /// answer that was lost is made up for by reading back, which takes the same bytes for our own:
+    /// a value for which others race names its writer.
+    ///
+    /// # Errors
+    /// [`BusError::TooLarge`], [`BusError::Name`], or trouble with the broker; after
+    /// [`BusError::TimedOut`] and [`BusError::Disconnected`] it is not known whether the value is
+    /// stored.
+    async fn swap(
+        &self,
+        key: &str,
+        expected: Option<Revision>,
+        value: Bytes,
+    ) -> Result<Swapped, BusError>;
 
     /// The key's value (if it has one), and then every later one; values that follow fast may be
     /// passed over.

@@ -89,6 +89,17 @@ pub enum BusError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The server has no room: its disk or one of its limits is full. It goes on by itself when
+    /// there is room again.
+    #[error(
+        "the NATS server has no room for `{action}` ({reason}): free disk space on its machine, or raise its JetStream limits; meanwhile it is tried again"
+    )]
+    NoRoom {
+        /// What was asked.
+        action: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// The backend said no.
     #[error("the server refused `{action}`: {reason}")]
     Refused {
@@ -98,7 +109,7 @@ pub enum BusError {
         reason: String,
     },
     /// Nothing more can be sent over this bus.
-    #[error("the bus is closed")]
+    #[error("the bus is closed: its own tasks have ended, so start this program again")]
     Closed,
 }
 
@@ -112,6 +123,7 @@ impl BusError {
                 | Self::Unreachable { .. }
                 | Self::Disconnected { .. }
                 | Self::TimedOut { .. }
+                | Self::NoRoom { .. }
         )
     }
 }

@@ -28,6 +28,12 @@
 //! * **Dead letters.** A message whose last allowed delivery ran out or was given back is never
 //!   delivered again; it shows up in [`Bus::dead_letters`] and keeps its place in the queue until
 //!   [`DeadLetter::settle`].
+//! * **Keys.** The bus never deletes a key, and none expires: who lets go of one writes a value that
+//!   says so. [`Bus::swap`] changes a key only at the revision that it names; of a race's swaps one
+//!   is [`Swapped::Done`] and the others are [`Swapped::Lost`]. A key that an operator deleted has
+//!   no value: old revisions lose, and `None` wins.
+//! * **Nothing ends in silence.** This crate starts no tasks of its own; where those of its client
+//!   library end, listeners end too, and calls are [`BusError::Closed`].
 //! * **Backpressure.** A queue that holds `max_messages` refuses with [`BusError::Full`].
 
 mod api;
@@ -38,7 +44,7 @@ pub mod nats;
 pub mod server;
 mod version;
 
-pub use api::{Bus, Listener, MAX_PAYLOAD, Published, QueueSpec};
+pub use api::{Bus, Listener, MAX_PAYLOAD, Published, QueueSpec, Revision, Swapped};
 pub use delivery::{DeadLetter, Delivery, Lease};
 pub use embedded::EmbeddedBus;
 pub use error::BusError;

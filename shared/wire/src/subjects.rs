@@ -17,6 +17,8 @@ pub const HEARTBEAT: &str = "heartbeat";
 pub const STATUS: &str = "status";
 /// The key under which the coordinator keeps the current mask.
 pub const MASK: &str = "mask";
+/// The key under which the coordinator that works on this bus says so.
+pub const OWNER: &str = "owner";
 /// The namespace of a colony that chose none.
 pub const DEFAULT_NAMESPACE: &str = "uspx";
 

@@ -8,7 +8,9 @@ mod topics;
 
 use crate::api::{MAX_PAYLOAD, check_size};
 use crate::delivery::{Holder, Verdict};
-use crate::{Bus, BusError, DeadLetter, Delivery, Listener, Published, QueueSpec};
+use crate::{
+    Bus, BusError, DeadLetter, Delivery, Listener, Published, QueueSpec, Revision, Swapped,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 pub(crate) use queue::DEAD_LETTER_LEASE;
@@ -163,6 +165,12 @@ impl Bus for EmbeddedBus {
         self.shared.with(queue, |q| q.len())
     }
 
+    async fn queues(&self) -> Result<Vec<String>, BusError> {
+        let mut names: Vec<String> = self.shared.queues().keys().cloned().collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     async fn remove(&self, queue: &str) -> Result<bool, BusError> {
         let removed = self.shared.queues().remove(queue).is_some();
         self.shared.changed.notify_waiters();
@@ -190,7 +198,23 @@ impl Bus for EmbeddedBus {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
         check_path(key)?;
+        Ok(self.shared.keys.get(key).map(|(value, _)| value))
+    }
+
+    async fn get_revision(&self, key: &str) -> Result<Option<(Bytes, Revision)>, BusError> {
+        check_path(key)?;
         Ok(self.shared.keys.get(key))
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        expected: Option<Revision>,
+        value: Bytes,
+    ) -> Result<Swapped, BusError> {
+        check_path(key)?;
+        check_size(&value, MAX_PAYLOAD)?;
+        Ok(self.shared.keys.swap(key, expected, value))
     }
 
     async fn watch(&self, key: &str) -> Result<Listener, BusError> {

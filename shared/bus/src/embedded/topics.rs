@@ -1,6 +1,6 @@
 //! Topics and keys of the embedded bus: who listens now, and the last value of each key.
 
-use crate::Listener;
+use crate::{Listener, Revision, Swapped};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
@@ -40,36 +40,57 @@ impl Topics {
     }
 }
 
-/// The value of each key.
+/// The value of each key. Revisions count the writes of each.
 #[derive(Default)]
-pub(super) struct Keys(Mutex<HashMap<String, watch::Sender<Option<Bytes>>>>);
+pub(super) struct Keys(Mutex<HashMap<String, watch::Sender<Value>>>);
+
+type Value = Option<(Bytes, Revision)>;
 
 impl Keys {
-    fn with<T>(&self, key: &str, act: impl FnOnce(&watch::Sender<Option<Bytes>>) -> T) -> T {
+    fn with<T>(&self, key: &str, act: impl FnOnce(&watch::Sender<Value>) -> T) -> T {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         act(keys.entry(key.to_owned()).or_insert_with(|| watch::channel(None).0))
     }
 
     pub(super) fn put(&self, key: &str, value: Bytes) {
-        self.with(key, |sender| sender.send_replace(Some(value)));
+        self.with(key, |sender| {
+            let before = sender.borrow().as_ref().map(|(_, revision)| *revision);
+            write(sender, before, value);
+        });
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+    pub(super) fn get(&self, key: &str) -> Value {
         self.with(key, |sender| sender.borrow().clone())
+    }
+
+    pub(super) fn swap(&self, key: &str, expected: Option<Revision>, value: Bytes) -> Swapped {
+        self.with(key, |sender| {
+            let before = sender.borrow().as_ref().map(|(_, revision)| *revision);
+            match before == expected {
+                true => Swapped::Done(write(sender, before, value)),
+                false => Swapped::Lost,
+            }
+        })
     }
 
     pub(super) fn watch(&self, key: &str) -> Listener {
         let mut from = self.with(key, watch::Sender::subscribe);
         from.mark_changed();
-        let next = |mut from: watch::Receiver<Option<Bytes>>| async move {
+        let next = |mut from: watch::Receiver<Value>| async move {
             loop {
                 from.changed().await.ok()?;
                 let value = from.borrow_and_update().clone();
-                if let Some(value) = value {
+                if let Some((value, _)) = value {
                     return Some((value, from));
                 }
             }
         };
         Listener::new(stream::unfold(from, next).boxed())
     }
+}
+
+fn write(sender: &watch::Sender<Value>, before: Option<Revision>, value: Bytes) -> Revision {
+    let revision = Revision(before.map_or(1, |Revision(number)| number + 1));
+    sender.send_replace(Some((value, revision)));
+    revision
 }

@@ -5,9 +5,9 @@ use async_nats::error::Error;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{
     AccountErrorKind, CreateKeyValueErrorKind, CreateStreamErrorKind, GetStreamErrorKind,
-    PublishErrorKind,
+    PublishError, PublishErrorKind, RequestErrorKind,
 };
-use async_nats::jetstream::kv::{EntryErrorKind, PutErrorKind, WatchErrorKind};
+use async_nats::jetstream::kv::{EntryErrorKind, PutErrorKind, UpdateErrorKind, WatchErrorKind};
 use async_nats::jetstream::stream::{
     ConsumerErrorKind, DeleteMessageErrorKind, PurgeErrorKind, RawMessageErrorKind,
 };
@@ -20,6 +20,10 @@ pub(super) enum Meaning {
     NoAnswer,
     /// The stream, consumer or message is not there.
     Missing,
+    /// Somebody else was faster.
+    Raced,
+    /// The server's disk, or what the account may use of it, is full.
+    NoRoom,
     /// The server said no.
     Refused,
 }
@@ -29,7 +33,18 @@ pub(super) trait Kind: Clone + Debug + Display + PartialEq {
     fn meaning(&self) -> Meaning;
 }
 
+/// What the server said counts before the kind that the library made of it: many kinds are "other".
 pub(super) fn meaning<K: Kind>(error: &Error<K>) -> Meaning {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(from_server) = cause.downcast_ref::<async_nats::jetstream::Error>() {
+            return of_server(from_server);
+        }
+        if let Some(published) = cause.downcast_ref::<PublishError>() {
+            return meaning(published);
+        }
+        source = cause.source();
+    }
     error.kind().meaning()
 }
 
@@ -41,6 +56,18 @@ fn of_server(error: &async_nats::jetstream::Error) -> Meaning {
         ErrorCode::CLUSTER_NOT_AVAILABLE
         | ErrorCode::CONSUMER_OFFLINE
         | ErrorCode::STREAM_OFFLINE => Meaning::NoAnswer,
+        // Seen with 2.10.27: the second where a limit is reached, the third where a write fails.
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::INSUFFICIENT_RESOURCES
+        | ErrorCode::STREAM_STORE_FAILED
+        | ErrorCode::STREAM_CREATE
+        | ErrorCode::CONSUMER_STORE_FAILED
+        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::MAXIMUM_STREAMS_LIMIT
+        | ErrorCode::MAXIMUM_CONSUMERS_LIMIT => Meaning::NoRoom,
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+            Meaning::Raced
+        }
         _ => Meaning::Refused,
     }
 }
@@ -90,11 +117,18 @@ kinds! {
     PutErrorKind:
         Self::Publish | Self::Ack => Meaning::NoAnswer,
         _ => Meaning::Refused;
+    UpdateErrorKind:
+        Self::TimedOut => Meaning::NoAnswer,
+        Self::WrongLastRevision => Meaning::Raced,
+        _ => Meaning::Refused;
     EntryErrorKind:
         Self::TimedOut => Meaning::NoAnswer,
         _ => Meaning::Refused;
     WatchErrorKind:
         Self::TimedOut => Meaning::NoAnswer,
+        _ => Meaning::Refused;
+    RequestErrorKind:
+        Self::TimedOut | Self::NoResponders => Meaning::NoAnswer,
         _ => Meaning::Refused;
     AccountErrorKind:
         Self::TimedOut => Meaning::NoAnswer,

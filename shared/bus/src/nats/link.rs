@@ -49,11 +49,25 @@ impl Link {
     }
 
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected && !self.is_closed()
+    }
+
+    /// Whether the library's own tasks have ended, so that nothing comes any more: they hold the
+    /// other end of `connects`. Whatever waits says so then rather than waiting for ever.
+    pub fn is_closed(&self) -> bool {
+        self.connects.has_changed().is_err()
+    }
+
+    /// Returns once they have.
+    pub async fn closed(mut self) {
+        while self.connects.changed().await.is_ok() {}
     }
 
     /// Waits until there is a connection, but not past `deadline`.
     pub async fn connected_by(&self, deadline: Instant) -> Result<(), BusError> {
+        if self.is_closed() {
+            return Err(BusError::Closed);
+        }
         while !self.is_connected() {
             if Instant::now() >= deadline {
                 return Err(BusError::Disconnected { url: self.url.clone() });
@@ -77,7 +91,8 @@ impl Link {
     pub fn explain<K: Kind>(&self, action: &'static str, error: &Error<K>) -> BusError {
         match meaning(error) {
             Meaning::NoAnswer => self.no_answer(action),
-            Meaning::Missing | Meaning::Refused => {
+            Meaning::NoRoom => BusError::NoRoom { action, reason: error.to_string() },
+            Meaning::Missing | Meaning::Raced | Meaning::Refused => {
                 BusError::Refused { action, reason: error.to_string() }
             }
         }
@@ -97,7 +112,9 @@ impl Link {
     }
 
     pub fn no_answer(&self, action: &'static str) -> BusError {
-        if self.is_connected() {
+        if self.is_closed() {
+            BusError::Closed
+        } else if self.is_connected() {
             BusError::TimedOut { action, waited: ANSWER_WITHIN }
         } else {
             BusError::Disconnected { url: self.url.clone() }

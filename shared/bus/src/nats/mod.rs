@@ -12,6 +12,7 @@
 mod connect;
 mod dead;
 mod errors;
+mod keys;
 mod link;
 mod queue;
 mod watch;
@@ -19,7 +20,9 @@ mod watch;
 pub use connect::NatsOptions;
 
 use crate::api::{MAX_PAYLOAD, check_size};
-use crate::{Bus, BusError, DeadLetter, Delivery, Listener, Published, QueueSpec};
+use crate::{
+    Bus, BusError, DeadLetter, Delivery, Listener, Published, QueueSpec, Revision, Swapped,
+};
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::kv;
 use async_trait::async_trait;
@@ -110,20 +113,7 @@ impl NatsBus {
     }
 
     async fn state(&self) -> Result<&kv::Store, BusError> {
-        self.state.get_or_try_init(|| self.open_state()).await
-    }
-
-    async fn open_state(&self) -> Result<kv::Store, BusError> {
-        let bucket = self.link.names.bucket();
-        if let Ok(store) = self.link.jetstream.get_key_value(&bucket).await {
-            return Ok(store);
-        }
-        let made = self
-            .link
-            .jetstream
-            .create_key_value(kv::Config { bucket, history: 1, ..Default::default() })
-            .await;
-        made.map_err(|e| self.link.explain("create bucket", &e))
+        self.state.get_or_try_init(|| keys::open(&self.link)).await
     }
 }
 
@@ -182,6 +172,10 @@ impl Bus for NatsBus {
         Ok(queue::info(&self.link, queue).await?.state.messages)
     }
 
+    async fn queues(&self) -> Result<Vec<String>, BusError> {
+        queue::names(&self.link).await
+    }
+
     async fn remove(&self, queue: &str) -> Result<bool, BusError> {
         check_path(queue)?;
         self.forget(queue);
@@ -204,22 +198,34 @@ impl Bus for NatsBus {
         let subscriber = subscribed.map_err(|_| BusError::Closed)?;
         // So that what is broadcast from now on, over any connection, is heard.
         self.link.ping().await?;
-        Ok(Listener::new(subscriber.map(|message| message.payload).boxed()))
+        let heard = subscriber.map(|message| message.payload);
+        Ok(Listener::new(heard.take_until(self.link.clone().closed()).boxed()))
     }
 
     async fn put(&self, key: &str, value: Bytes) -> Result<(), BusError> {
         check_path(key)?;
         self.check_size(&value)?;
-        let state = self.state().await?;
-        let put = || async {
-            state.put(key, value.clone()).await.map_err(|e| self.link.explain("put", &e))
-        };
-        self.link.retry(put).await.map(drop)
+        keys::put(&self.link, self.state().await?, key, value).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
+        Ok(self.get_revision(key).await?.map(|(value, _)| value))
+    }
+
+    async fn get_revision(&self, key: &str) -> Result<Option<(Bytes, Revision)>, BusError> {
         check_path(key)?;
-        self.state().await?.get(key).await.map_err(|e| self.link.explain("get", &e))
+        keys::get(&self.link, self.state().await?, key).await
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        expected: Option<Revision>,
+        value: Bytes,
+    ) -> Result<Swapped, BusError> {
+        check_path(key)?;
+        self.check_size(&value)?;
+        keys::swap(&self.link, self.state().await?, key, expected, value).await
     }
 
     async fn watch(&self, key: &str) -> Result<Listener, BusError> {

@@ -8,14 +8,12 @@ use crate::delivery::{Holder, Verdict};
 use crate::{BusError, Delivery, Published, QueueSpec};
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{self, AckPolicy, Consumer, pull};
-use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::{AckKind, Acker};
 use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, ErrorCode, stream};
+use async_nats::jetstream::{self, stream};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use std::error::Error as _;
+use futures::{StreamExt, TryStreamExt};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -71,17 +69,12 @@ pub(super) async fn publish(
     match answered {
         Ok(ack) if ack.duplicate => Ok(Published::Duplicate),
         Ok(_) => Ok(Published::Stored),
-        Err(error) if could_not_store(&error) && is_full(link, queue).await? => {
+        // The server has one code for a full stream and for a disk that fails.
+        Err(error) if meaning(&error) == Meaning::NoRoom && is_full(link, queue).await? => {
             Err(BusError::Full { queue: queue.to_owned() })
         }
         Err(error) => Err(link.explain_for(queue, "publish", &error)),
     }
-}
-
-/// The server has one code for a full stream and for a disk that fails.
-fn could_not_store(error: &PublishError) -> bool {
-    let from_server = error.source().and_then(|e| e.downcast_ref::<jetstream::Error>());
-    from_server.is_some_and(|e| e.error_code() == ErrorCode::STREAM_STORE_FAILED)
 }
 
 async fn is_full(link: &Link, queue: &str) -> Result<bool, BusError> {
@@ -98,6 +91,20 @@ pub(super) async fn withdraw(link: &Link, queue: &str, id: &str) -> Result<bool,
     let purged =
         link.stream(queue).await?.purge().filter(link.names.message_subject(queue, id)).await;
     purged.map(|p| p.purged > 0).map_err(|e| link.explain_for(queue, "withdraw", &e))
+}
+
+/// The queues of this colony among all streams of the account.
+pub(super) async fn names(link: &Link) -> Result<Vec<String>, BusError> {
+    let streams: Vec<String> = link
+        .jetstream
+        .stream_names()
+        .try_collect()
+        .await
+        .map_err(|e| link.explain("list streams", &e))?;
+    let ours = streams.iter().filter(|stream| **stream != link.names.dead_stream());
+    let mut queues: Vec<String> = ours.filter_map(|s| link.names.queue_of_stream(s)).collect();
+    queues.sort_unstable();
+    Ok(queues)
 }
 
 pub(super) async fn remove(link: &Link, queue: &str) -> Result<bool, BusError> {

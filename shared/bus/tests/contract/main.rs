@@ -9,9 +9,12 @@ macro_rules! clauses {
     ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), (|bus| Box::pin($name(bus))) as $crate::Clause)),+] };
 }
 
+mod keys;
 mod letters;
+mod limited;
 mod outage;
 mod queues;
+mod room;
 mod support;
 mod topics;
 
@@ -55,11 +58,17 @@ fn main() -> ExitCode {
     if outage::is_child() {
         return outage::child();
     }
-    let clauses: Vec<_> = [queues::clauses(), letters::clauses(), topics::clauses()].concat();
+    let clauses =
+        [queues::clauses(), letters::clauses(), topics::clauses(), keys::clauses()].concat();
     let mut trials: Vec<Trial> =
         clauses.iter().map(|(name, clause)| on_embedded(name, *clause)).collect();
-    let nats = clauses.iter().map(|(name, clause)| on_nats(name, *clause)).chain(outage::trials());
+    let mut nats: Vec<Trial> = clauses.iter().map(|(n, clause)| on_nats(n, *clause)).collect();
+    nats.extend(outage::trials());
+    nats.extend(keys::trials());
+    nats.extend(room::trials());
     let need = Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok());
-    trials.extend(need.of_all(nats.collect()));
+    trials.extend(need.of_all(nats));
+    let disk = Need::new("mountable tmpfs", "USPX_REQUIRE_TMPFS", room::has_small_disks());
+    trials.extend(need.of_all(disk.of_all(room::on_a_small_disk())));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

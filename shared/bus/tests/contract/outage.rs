@@ -1,5 +1,6 @@
 //! What only a server can do: be killed, be restarted, be left behind, lack JetStream.
 
+use crate::limited::url_in;
 use crate::run;
 use crate::support::{Ground, ms, short, store, take};
 use bytes::Bytes;
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
             run(dead_letters_are_kept())
         }),
         Trial::test("nats::colonies_share_a_server", || run(colonies_share_a_server())),
+        Trial::test("nats::more_queues_than_a_page_are_listed", || run(more_than_a_page())),
         Trial::test("nats::a_server_without_jetstream_is_refused", || run(without_jetstream())),
         Trial::test("nats::a_server_left_behind_is_stopped", || run(left_behind())),
         Trial::test("nats::stops_when_dropped", || run(stops_when_dropped())),
@@ -149,11 +151,30 @@ async fn colonies_share_a_server() {
         assert_eq!(bus.get("status").await.unwrap(), None);
         bus.put("status", "mine".into()).await.unwrap();
         store(bus, "task.w", "m1").await;
+        assert_eq!(bus.queues().await.unwrap(), ["task.w"], "its own alone");
     }
     drop(take(&buses[0], "task.w").await);
     assert!(buses[0].dead_letters(ms(4000)).await.unwrap().is_some());
     assert!(buses[1].dead_letters(ms(300)).await.unwrap().is_none());
     assert_eq!(buses[1].depth("task.w").await.unwrap(), 1);
+}
+
+/// The server lists 1,024 streams at a time.
+async fn more_than_a_page() {
+    let ground = Ground::new();
+    let bus = ground.connect().await;
+    let client = async_nats::connect(ground.server.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    for n in 0..1100 {
+        let config = async_nats::jetstream::stream::Config {
+            name: Names::default().stream(&format!("task.w{n}")),
+            storage: async_nats::jetstream::stream::StorageType::Memory,
+            ..Default::default()
+        };
+        jetstream.create_stream(config).await.unwrap();
+    }
+    let queues: BTreeSet<String> = bus.queues().await.unwrap().into_iter().collect();
+    assert_eq!(queues, (0..1100).map(|n| format!("task.w{n}")).collect());
 }
 
 async fn without_jetstream() {
@@ -175,20 +196,6 @@ async fn without_jetstream() {
     let refused = refused.expect("refused");
     assert!(matches!(refused, BusError::NoJetStream { .. }), "{refused}");
     assert!(refused.to_string().contains(&url) && refused.to_string().contains("-js"));
-}
-
-fn url_in(ports_file: &Path) -> String {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let ports = std::fs::read(ports_file)
-            .ok()
-            .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
-        if let Some(url) = ports.as_ref().and_then(|p| p["nats"][0].as_str()) {
-            return url.to_owned();
-        }
-        assert!(Instant::now() < deadline, "the server did not come up");
-        std::thread::sleep(ms(10));
-    }
 }
 
 /// The folder that this process, started again by a test, shall run a server in until it is killed.

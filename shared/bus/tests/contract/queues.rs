@@ -27,6 +27,8 @@ pub fn clauses() -> Vec<(&'static str, Clause)> {
         concurrent_pullers_get_each_message_once,
         ensure_is_idempotent_and_changes_rules,
         remove_forgets_all,
+        remove_takes_leased_and_dead_messages,
+        queues_are_listed,
         bad_calls_are_refused,
     ]
 }
@@ -270,6 +272,39 @@ async fn remove_forgets_all(bus: Arc<dyn Bus>) {
     bus.ensure(&short("task.w")).await.unwrap();
     store(&bus, "task.w", "m1").await;
     assert_eq!(take(&bus, "task.w").await.deliveries, 1);
+}
+
+async fn remove_takes_leased_and_dead_messages(bus: Arc<dyn Bus>) {
+    let spec = QueueSpec { max_deliveries: 1, lease: LEASE * 4, ..QueueSpec::new("task.gone") };
+    bus.ensure(&spec).await.unwrap();
+    bus.ensure(&short("task.stays")).await.unwrap();
+    store(&bus, "task.stays", "m1").await;
+    for id in ["dead", "naked", "acked", "waiting"] {
+        store(&bus, "task.gone", id).await;
+    }
+    let _ = take(&bus, "task.gone").await.nak(Duration::ZERO).await.unwrap();
+    let (naked, acked) = (take(&bus, "task.gone").await, take(&bus, "task.gone").await);
+    assert!(bus.remove("task.gone").await.unwrap());
+    assert_eq!(naked.progress().await.map(|_| ()).map_err(|e| e.is_retryable()), Ok(()));
+    let _ = naked.nak(Duration::ZERO).await.unwrap();
+    acked.ack().await.unwrap();
+    assert!(bus.dead_letters(ms(500)).await.unwrap().is_none(), "its dead letters went with it");
+    bus.ensure(&spec).await.unwrap();
+    assert_eq!(bus.depth("task.gone").await.unwrap(), 0);
+    store(&bus, "task.gone", "acked").await;
+    assert_eq!(take(&bus, "task.gone").await.deliveries, 1, "ids are forgotten too");
+    assert_eq!(take(&bus, "task.stays").await.message_id, "m1");
+}
+
+async fn queues_are_listed(bus: Arc<dyn Bus>) {
+    assert!(bus.queues().await.unwrap().is_empty());
+    bus.put("status", "no queue".into()).await.unwrap();
+    for name in ["task.w2", "result", "task.w-1"] {
+        bus.ensure(&short(name)).await.unwrap();
+    }
+    assert_eq!(bus.queues().await.unwrap(), ["result", "task.w-1", "task.w2"]);
+    bus.remove("task.w2").await.unwrap();
+    assert_eq!(bus.queues().await.unwrap(), ["result", "task.w-1"]);
 }
 
 async fn bad_calls_are_refused(bus: Arc<dyn Bus>) {
