@@ -16,6 +16,7 @@ use releases::Released;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
@@ -54,7 +55,7 @@ pub struct Coordinator {
     registry: Arc<Registry>,
     dispatch: Dispatch,
     progress: watch::Sender<CampaignProgress>,
-    releases: (mpsc::Sender<Released>, mpsc::Receiver<Released>),
+    releases: JoinSet<Released>,
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
     ticked: Instant,
@@ -99,7 +100,7 @@ impl Coordinator {
             colony: Colony::resume(state),
             registry: Arc::new(Registry::default()),
             progress: watch::Sender::default(),
-            releases: mpsc::channel(1),
+            releases: JoinSet::new(),
             hearing: Instant::now(),
             ticked: Instant::now(),
             spoken: Instant::now(),
@@ -146,6 +147,7 @@ impl Coordinator {
         intake::start(&self.bus, &self.store, &sender, readers).await?;
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.settle();
         let mut ended = self.event(Event::Started).await?;
         loop {
             if let Some(ending) = ended {
@@ -154,7 +156,7 @@ impl Coordinator {
             ended = tokio::select! {
                 () = shutdown.cancelled() => return Ok(Finished::Stopped),
                 Some(message) = incoming.recv() => self.take(message).await?,
-                Some(released) = self.releases.1.recv() => self.released(released).await?,
+                Some(released) = self.releases.join_next() => self.released(released).await?,
                 _ = clock.tick() => self.tick().await?,
             };
         }
