@@ -5,12 +5,12 @@ use crate::ServiceError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use uspx_artifact::{ArtifactError, Store};
+use uspx_artifact::{ArtifactError, Store, silent};
 use uspx_bus::{Bus, BusError, DeadLetter, Delivery};
 use uspx_domain::Answer;
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{HEARTBEAT, RESULTS};
-use uspx_wire::{Content, HeartbeatMessage, decode, unpack_answer};
+use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_answer};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -118,7 +118,10 @@ async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> 
     let answer: Answer = match message {
         Content::Inline(answer) => answer,
         Content::Stored(blob) => {
-            let bytes = store.get_blob(&blob).await.map_err(|e| Unreadable::of(&e))?;
+            let bytes = store
+                .get_blob(&blob, MAX_BLOB as u64, &silent)
+                .await
+                .map_err(|e| Unreadable::of(&e))?;
             unpack_answer(&blob, &bytes).map_err(|e| Unreadable::Never(e.to_string()))?
         }
     };

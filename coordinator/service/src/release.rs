@@ -14,7 +14,7 @@ use std::time::Duration;
 use uspx_artifact::{ArtifactError, Draft, Store, silent};
 use uspx_colony::report::StudentReport;
 use uspx_colony::{CampaignReport, Contender, GateReport, ReleaseOrder, State, report};
-use uspx_domain::{BlobRef, Fingerprint, Manifest, ReleaseNumber, StoredFile};
+use uspx_domain::{BlobRef, Fingerprint, Manifest, ReleaseNumber, StoredFile, limits};
 
 /// What `report.json` of a release says. Prompts are named by id only, and only in the ledger.
 #[derive(Serialize)]
@@ -135,11 +135,11 @@ impl Publisher {
         let (order, colony) = (&self.order, self.colony.as_str());
         for (name, files) in [("gptq", &order.gptq), ("gguf", &order.gguf)] {
             for StoredFile { path, blob } in files {
-                self.fetch(blob, folder.join(name).join(path)).await?;
+                self.fetch(blob, folder.join(name).join(path), limits::STUDENT_FILE).await?;
             }
         }
         let tensors = folder.join("adapter").join(adapter::TENSORS);
-        self.fetch(&order.adapter, tensors.clone()).await?;
+        self.fetch(&order.adapter, tensors.clone(), limits::ADAPTER).await?;
         json(&tensors.with_file_name(adapter::CONFIG), &adapter::config(&tensors)?)?;
         json(&folder.join("mask.json"), &order.mask)?;
         let report = ReleaseReport {
@@ -154,11 +154,11 @@ impl Publisher {
         write_file(&folder.join("README.md"), card(colony, order, &self.figures).as_bytes())
     }
 
-    async fn fetch(&self, blob: &BlobRef, path: PathBuf) -> Result<(), ServiceError> {
+    async fn fetch(&self, blob: &BlobRef, path: PathBuf, most: u64) -> Result<(), ServiceError> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(ServiceError::file(parent))?;
         }
-        Ok(self.store.get_file(blob, &path).await?)
+        Ok(self.store.get_file(blob, &path, most, &silent).await?)
     }
 }
 
@@ -173,9 +173,10 @@ fn patience() -> ExponentialBuilder {
 /// Whether it is the student that is at fault. Everything else has a remedy outside: credentials,
 /// room on a disk, a bucket, the network.
 fn is_final(error: &ServiceError) -> bool {
+    use ArtifactError::{TooLarge, Unfit};
     matches!(
         error,
-        ServiceError::Adapter { .. } | ServiceError::Artifact(ArtifactError::Unfit { .. })
+        ServiceError::Adapter { .. } | ServiceError::Artifact(Unfit { .. } | TooLarge { .. })
     )
 }
 

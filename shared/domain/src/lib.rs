@@ -12,6 +12,7 @@ mod coverage;
 mod deposit;
 mod estimator;
 mod ids;
+pub mod limits;
 mod mask;
 mod prompt;
 mod refusal;

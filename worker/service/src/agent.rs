@@ -9,14 +9,16 @@ use crate::{WorkerError, WorkerSettings};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use uspx_artifact::Store;
+use uspx_artifact::{Store, silent};
 use uspx_bus::{Bus, BusError, Delivery, Lease};
-use uspx_domain::{Answer, SkipGroup, Speaks, Task, TaskId};
+use uspx_domain::{Answer, SkipGroup, Speaks, Task, TaskId, limits};
 use uspx_runtime::{Shutdown, memory};
 use uspx_wire::subjects::{
     HEARTBEAT, RESULTS, answer_message_id, parse_task_message_id, task_queue,
 };
-use uspx_wire::{Content, CurrentTask, HeartbeatMessage, decode, encode, pack_answer, unpack_task};
+use uspx_wire::{
+    Content, CurrentTask, HeartbeatMessage, MAX_BLOB, decode, encode, pack_answer, unpack_task,
+};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -132,7 +134,10 @@ impl Agent {
     async fn read(&self, delivery: &Delivery) -> Result<Task, JobError> {
         match decode(&delivery.payload)? {
             Content::Inline(task) => Ok(task),
-            Content::Stored(blob) => Ok(unpack_task(&blob, &self.store.get_blob(&blob).await?)?),
+            Content::Stored(blob) => {
+                let bytes = self.store.get_blob(&blob, MAX_BLOB as u64, &silent).await?;
+                Ok(unpack_task(&blob, &bytes)?)
+            }
         }
     }
 
@@ -176,9 +181,10 @@ impl Agent {
 
     async fn fetch(&self, task: &Task) -> Result<Inputs, JobError> {
         let mut inputs = Inputs::default();
+        let most = limits::of_work(&task.work);
         for blob in task.work.blobs() {
             if let std::collections::hash_map::Entry::Vacant(place) = inputs.0.entry(blob) {
-                place.insert(self.store.get_blob(&blob).await?);
+                place.insert(self.store.get_blob(&blob, most, &silent).await?);
             }
         }
         Ok(inputs)
@@ -198,7 +204,7 @@ impl Agent {
         let answer = Answer { task, worker: worker.clone(), outcome, millis, skipped, seams };
         let packed = pack_answer(answer)?;
         for content in blobs.into_iter().chain(packed.blob.map(|(_, content)| content)) {
-            if let Err(error) = self.store.put_blob(content).await {
+            if let Err(error) = self.store.put_blob(content, &silent).await {
                 tracing::warn!(%task, %error, "an answer's blob cannot be stored");
                 return self.give_back(delivery, &error.into()).await;
             }

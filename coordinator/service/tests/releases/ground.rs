@@ -5,7 +5,7 @@ use crate::world;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
-use uspx_artifact::{Draft, Store};
+use uspx_artifact::{Draft, Store, silent};
 use uspx_bus::EmbeddedBus;
 use uspx_colony::{Ending, Record};
 use uspx_coordinator::ledger::{FILE_NAME, Ledger, replay_file};
@@ -65,7 +65,7 @@ impl Ground {
     /// Stores the student's blobs.
     pub async fn fill(&self, store: &Store) {
         for content in [self.adapter.clone(), b"gptq".to_vec(), b"gguf".to_vec()] {
-            store.put_blob(content.into()).await.unwrap();
+            store.put_blob(content.into(), &silent).await.unwrap();
         }
     }
 
