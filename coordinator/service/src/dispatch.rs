@@ -4,7 +4,7 @@ use crate::{PromptBook, ServiceError};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use uspx_artifact::Store;
+use uspx_artifact::{Store, silent};
 use uspx_bus::{Bus, BusError, QueueSpec};
 use uspx_colony::{PlannedTask, State};
 use uspx_domain::{TaskId, WorkerId};
@@ -120,7 +120,7 @@ impl Dispatch {
         let task = parcel.task.attach(campaign, |id| book.get(id))?;
         let packed = pack_task(task)?;
         if let Some((_, content)) = packed.blob {
-            self.store.put_blob(content).await?;
+            self.store.put_blob(content, &silent).await?;
         }
         self.open_queue(&parcel.worker).await?;
         let id = task_message_id(parcel.task.id, parcel.attempt);

@@ -101,6 +101,11 @@ pub enum ServiceError {
         /// What its header lacks.
         source: serde_json::Error,
     },
+    /// A defect of uspx ended publishing.
+    #[error(
+        "publishing broke off by a defect of uspx, named in the log above: nothing is lost; start the coordinator again, and report it"
+    )]
+    Publishing,
     /// The store failed for good.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),

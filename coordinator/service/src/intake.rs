@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
-use uspx_artifact::{ArtifactError, Store};
+use uspx_artifact::{ArtifactError, Store, silent};
 use uspx_bus::{Bus, BusError, DeadLetter, Delivery, Listener};
 use uspx_domain::{Answer, FailureReason, Outcome, TaskId, WorkerId};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{HEARTBEAT, RESULTS, parse_answer_message_id};
-use uspx_wire::{Content, HeartbeatMessage, decode, unpack_answer};
+use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_answer};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -165,9 +165,9 @@ enum Unreadable {
 /// What a store's error says of an answer: only bytes that are there and wrong are the answer's.
 fn unreadable(error: &ArtifactError) -> Unreadable {
     match error {
-        ArtifactError::Corrupt { .. } | ArtifactError::NotFound { .. } => {
-            Unreadable::Never(error.to_string())
-        }
+        ArtifactError::Corrupt { .. }
+        | ArtifactError::NotFound { .. }
+        | ArtifactError::TooLarge { .. } => Unreadable::Never(error.to_string()),
         _ => Unreadable::Later(error.to_string()),
     }
 }
@@ -177,7 +177,8 @@ async fn read(store: &Store, delivery: &Delivery) -> Result<Answer, Unreadable> 
     let answer: Answer = match message {
         Content::Inline(answer) => answer,
         Content::Stored(blob) => {
-            let bytes = store.get_blob(&blob).await.map_err(|e| unreadable(&e))?;
+            let bytes = store.get_blob(&blob, MAX_BLOB as u64, &silent).await;
+            let bytes = bytes.map_err(|e| unreadable(&e))?;
             unpack_answer(&blob, &bytes).map_err(|e| Unreadable::Never(e.to_string()))?
         }
     };

@@ -20,7 +20,8 @@ use settling::{not_ours, settle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, BusError, DeadLetter, Delivery, QueueSpec};
@@ -64,7 +65,7 @@ pub struct Coordinator {
     /// This ledger's name in claims.
     ledger_id: String,
     progress: watch::Sender<CampaignProgress>,
-    releases: (mpsc::Sender<Released>, mpsc::Receiver<Released>),
+    releases: JoinSet<Released>,
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
     ticked: Instant,
@@ -119,7 +120,7 @@ impl Coordinator {
             colony: Colony::resume(state),
             registry: Arc::new(Registry::default()),
             progress: watch::Sender::default(),
-            releases: mpsc::channel(1),
+            releases: JoinSet::new(),
             hearing: Instant::now(),
             ticked: Instant::now(),
             spoken: Instant::now(),
@@ -193,6 +194,7 @@ impl Coordinator {
             intake::start(&self.bus, &self.store, readers, owner).await?;
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.settle();
         let mut ended = self.event(Event::Started).await?;
         loop {
             if let Some(ending) = ended {
@@ -203,7 +205,7 @@ impl Coordinator {
                 Some(message) = answers.recv() => self.take(message, owner).await?,
                 Some(heartbeat) = heartbeats.recv() => self.heard(heartbeat).await?,
                 Some(ended) = tasks.join_next() => return Err(intake::ended(ended)),
-                Some(released) = self.releases.1.recv() => self.released(released).await?,
+                Some(released) = self.releases.join_next() => self.released(released).await?,
                 _ = clock.tick() => self.tick().await?,
             };
         }

@@ -3,13 +3,17 @@
 
 use crate::error::ArtifactError;
 use crate::keys;
+use crate::progress::{Meter, OnProgress, silent};
 use crate::store::Store;
 use backon::{ExponentialBuilder, Retryable};
 use blake3::Hasher;
 use bytes::{Bytes, BytesMut};
+use futures::TryFutureExt;
 use futures::stream::{self, FuturesUnordered, Stream, TryStreamExt};
 use object_store::path::Path as Key;
-use object_store::{GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{
+    GetOptions, GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt,
+};
 use std::ops::Range;
 use std::pin::pin;
 use std::time::Duration;
@@ -27,9 +31,13 @@ impl Store {
     ///
     /// # Errors
     /// The store's; [`ArtifactError::Corrupt`] where what was stored reads back differently.
-    pub async fn put_blob(&self, content: Bytes) -> Result<BlobRef, ArtifactError> {
+    pub async fn put_blob(
+        &self,
+        content: Bytes,
+        tell: OnProgress<'_>,
+    ) -> Result<BlobRef, ArtifactError> {
         let blob = BlobRef::to(&content);
-        self.store_blob(blob, content).await?;
+        self.store_blob(blob, content, &Meter::twice(&blob, tell)).await?;
         Ok(blob)
     }
 
@@ -38,28 +46,38 @@ impl Store {
         &self,
         blob: BlobRef,
         content: Bytes,
+        meter: &Meter<'_>,
     ) -> Result<bool, ArtifactError> {
-        if self.holds(&blob).await? {
+        if self.holds(&blob, meter).await? {
             return Ok(false);
         }
         let key = keys::blob(&blob);
         if blob.bytes <= PART_BYTES {
             self.put(&key, content.into()).await?;
+            meter.moved(blob.bytes);
         } else {
             let parts = ranges(blob.bytes).map(|part| Ok(slice(&content, part)));
-            self.upload(&key, stream::iter(parts)).await?;
+            self.upload(&key, stream::iter(parts), meter).await?;
         }
-        self.verify_blob(&blob).await?;
+        self.read_through(&blob, meter).await?;
         Ok(true)
     }
 
-    /// A blob's bytes, verified. All of them are in memory: see [`Store::get_file`] for large ones.
+    /// A blob's bytes, verified, if they are no more than `most`. All of them are in memory: see
+    /// [`Store::get_file`] for large ones.
     ///
     /// # Errors
-    /// The store's; [`ArtifactError::NotFound`]; [`ArtifactError::Corrupt`] for other bytes than
-    /// the name says.
-    pub async fn get_blob(&self, blob: &BlobRef) -> Result<Bytes, ArtifactError> {
-        let mut reader = self.read_blob(blob);
+    /// The store's; [`ArtifactError::TooLarge`], before anything is asked for;
+    /// [`ArtifactError::NotFound`]; [`ArtifactError::Corrupt`] for other bytes than the name says.
+    pub async fn get_blob(
+        &self,
+        blob: &BlobRef,
+        most: u64,
+        tell: OnProgress<'_>,
+    ) -> Result<Bytes, ArtifactError> {
+        must_fit(blob, most)?;
+        let meter = Meter::new(blob.bytes, tell);
+        let mut reader = self.read_blob(blob, &meter);
         // Most blobs are one part, which is not copied.
         let first = reader.next().await?.unwrap_or_default();
         let Some(second) = reader.next().await? else { return Ok(first) };
@@ -107,7 +125,15 @@ impl Store {
     /// # Errors
     /// As [`Store::get_blob`].
     pub async fn verify_blob(&self, blob: &BlobRef) -> Result<(), ArtifactError> {
-        let mut reader = self.read_blob(blob);
+        self.read_through(blob, &Meter::new(blob.bytes, &silent)).await
+    }
+
+    pub(crate) async fn read_through(
+        &self,
+        blob: &BlobRef,
+        meter: &Meter<'_>,
+    ) -> Result<(), ArtifactError> {
+        let mut reader = self.read_blob(blob, meter);
         while reader.next().await?.is_some() {}
         Ok(())
     }
@@ -125,13 +151,20 @@ impl Store {
     }
 
     /// Whether the blob is there and reads back right. A damaged one counts as missing, so that it
-    /// is written anew.
-    pub(crate) async fn holds(&self, blob: &BlobRef) -> Result<bool, ArtifactError> {
+    /// is written anew. Its reading is told; if it is right, what need not be sent is, too.
+    pub(crate) async fn holds(
+        &self,
+        blob: &BlobRef,
+        meter: &Meter<'_>,
+    ) -> Result<bool, ArtifactError> {
         if !self.has_blob(blob).await? {
             return Ok(false);
         }
-        match self.verify_blob(blob).await {
-            Ok(()) => Ok(true),
+        match self.read_through(blob, meter).await {
+            Ok(()) => {
+                meter.resumed(blob.bytes);
+                Ok(true)
+            }
             Err(ArtifactError::Corrupt { key, reason, .. }) => {
                 tracing::warn!(%key, %reason, "a damaged blob is written anew");
                 Ok(false)
@@ -141,8 +174,9 @@ impl Store {
     }
 
     /// Reads a blob part by part.
-    pub(crate) fn read_blob(&self, blob: &BlobRef) -> BlobReader<'_> {
-        BlobReader { store: self, key: keys::blob(blob), blob: *blob, hash: Hasher::new() }
+    pub(crate) fn read_blob<'a>(&'a self, blob: &BlobRef, meter: &'a Meter<'a>) -> BlobReader<'a> {
+        let (key, hash) = (keys::blob(blob), Hasher::new());
+        BlobReader { store: self, key, blob: *blob, hash, meter }
     }
 
     /// A range of an object that is `whole` bytes long. Broken-off transfers are begun again a few
@@ -180,7 +214,7 @@ impl Store {
         if answer.meta.size != whole {
             return Err(self.wrong_length(key, answer.meta.size, whole));
         }
-        let part = answer.bytes().await.map_err(|e| self.failed(key, e))?;
+        let part = self.body(key, answer, want).await?;
         let got = part.len() as u64;
         if got == want {
             return Ok(part);
@@ -214,16 +248,39 @@ impl Store {
         ArtifactError::Corrupt { store: self.url().to_owned(), key: key.to_string(), reason }
     }
 
+    /// An answer's body, which is given up when it has more bytes than were asked for.
+    pub(crate) async fn body(
+        &self,
+        key: &Key,
+        answer: GetResult,
+        most: u64,
+    ) -> Result<Bytes, ArtifactError> {
+        // A file's range is read at once and has its bounds.
+        if let GetResultPayload::File(..) = &answer.payload {
+            return answer.bytes().await.map_err(|e| self.failed(key, e));
+        }
+        let mut pieces = answer.into_stream();
+        let mut whole = BytesMut::new();
+        while let Some(piece) = pieces.try_next().await.map_err(|e| self.failed(key, e))? {
+            if (whole.len() + piece.len()) as u64 > most {
+                return Err(self.corrupt(key, format!("more than {most} bytes were sent of it")));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
+
     /// Writes an object in parts. It appears when the last one is there; an error in `parts` leaves
     /// nothing behind.
     pub(crate) async fn upload(
         &self,
         key: &Key,
         parts: impl Stream<Item = Result<Bytes, ArtifactError>>,
+        meter: &Meter<'_>,
     ) -> Result<(), ArtifactError> {
         let mut upload =
             self.inner.put_multipart(key).await.map_err(|e| self.write_failed(key, e))?;
-        let sent = match self.send_parts(key, upload.as_mut(), parts).await {
+        let sent = match self.send_parts(key, upload.as_mut(), parts, meter).await {
             Ok(()) => upload.complete().await.map(drop).map_err(|e| self.write_failed(key, e)),
             Err(error) => Err(error),
         };
@@ -240,6 +297,7 @@ impl Store {
         key: &Key,
         upload: &mut dyn MultipartUpload,
         parts: impl Stream<Item = Result<Bytes, ArtifactError>>,
+        meter: &Meter<'_>,
     ) -> Result<(), ArtifactError> {
         let mut parts = pin!(parts);
         let mut sending = FuturesUnordered::new();
@@ -247,7 +305,8 @@ impl Store {
             if sending.len() >= PARTS_AT_ONCE {
                 sending.try_next().await.map_err(|e| self.write_failed(key, e))?;
             }
-            sending.push(upload.put_part(part.into()));
+            let bytes = part.len() as u64;
+            sending.push(upload.put_part(part.into()).map_ok(move |()| meter.moved(bytes)));
         }
         sending.try_collect::<()>().await.map_err(|e| self.write_failed(key, e))
     }
@@ -259,6 +318,7 @@ pub(crate) struct BlobReader<'a> {
     key: Key,
     blob: BlobRef,
     hash: Hasher,
+    meter: &'a Meter<'a>,
 }
 
 impl BlobReader<'_> {
@@ -271,6 +331,7 @@ impl BlobReader<'_> {
         }
         let part = self.store.read_part(&self.key, start..end, self.blob.bytes).await?;
         self.hash.update(&part);
+        self.meter.moved(part.len() as u64);
         Ok(Some(part))
     }
 
@@ -292,6 +353,14 @@ impl BlobReader<'_> {
         }
         Err(self.store.corrupt(&self.key, format!("its hash is {found}")))
     }
+}
+
+/// Refuses a reference to more than its reader takes.
+pub(crate) fn must_fit(blob: &BlobRef, most: u64) -> Result<(), ArtifactError> {
+    if blob.bytes <= most {
+        return Ok(());
+    }
+    Err(ArtifactError::TooLarge { key: keys::blob(blob).to_string(), bytes: blob.bytes, most })
 }
 
 /// The ranges of the parts of `bytes` bytes.

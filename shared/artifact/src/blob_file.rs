@@ -1,8 +1,9 @@
 //! Blobs from and to files, a few parts in memory at a time.
 
-use crate::blob::PART_BYTES;
+use crate::blob::{PART_BYTES, must_fit};
 use crate::error::ArtifactError;
 use crate::keys;
+use crate::progress::{Meter, OnProgress};
 use crate::store::Store;
 use blake3::Hasher;
 use bytes::Bytes;
@@ -19,17 +20,22 @@ impl Store {
     ///
     /// # Errors
     /// The store's; a file that cannot be read, or changes while it is read.
-    pub async fn put_file(&self, path: &Path) -> Result<BlobRef, ArtifactError> {
+    pub async fn put_file(
+        &self,
+        path: &Path,
+        tell: OnProgress<'_>,
+    ) -> Result<BlobRef, ArtifactError> {
         let blob = blob_of_file(path).await?;
-        if self.holds(&blob).await? {
+        let meter = Meter::twice(&blob, tell);
+        if self.holds(&blob, &meter).await? {
             return Ok(blob);
         }
         if blob.bytes <= PART_BYTES {
             let content = tokio::fs::read(path).await.map_err(ArtifactError::io("read", path))?;
-            return self.put_unchanged(path, blob, content.into()).await;
+            return self.put_unchanged(path, blob, content.into(), &meter).await;
         }
-        self.upload(&keys::blob(&blob), parts_of(path, blob)).await?;
-        self.verify_blob(&blob).await?;
+        self.upload(&keys::blob(&blob), parts_of(path, blob), &meter).await?;
+        self.read_through(&blob, &meter).await?;
         Ok(blob)
     }
 
@@ -38,27 +44,40 @@ impl Store {
         path: &Path,
         blob: BlobRef,
         content: Bytes,
+        meter: &Meter<'_>,
     ) -> Result<BlobRef, ArtifactError> {
         if BlobRef::to(&content) != blob {
             return Err(changed(path));
         }
-        self.store_blob(blob, content).await?;
+        self.store_blob(blob, content, meter).await?;
         Ok(blob)
     }
 
-    /// Fetches a blob into a file. The file appears, or is replaced, only when all of it is there
-    /// and verified.
+    /// Fetches a blob of at most `most` bytes into a file. The file appears, or is replaced, only
+    /// when all of it is there and verified; one that is the blob already is left as it is.
     ///
     /// # Errors
     /// As [`Store::get_blob`]; a file that cannot be written.
-    pub async fn get_file(&self, blob: &BlobRef, path: &Path) -> Result<(), ArtifactError> {
+    pub async fn get_file(
+        &self,
+        blob: &BlobRef,
+        path: &Path,
+        most: u64,
+        tell: OnProgress<'_>,
+    ) -> Result<(), ArtifactError> {
+        must_fit(blob, most)?;
+        let meter = Meter::new(blob.bytes, tell);
+        if is_already(path, blob).await {
+            meter.resumed(blob.bytes);
+            return Ok(());
+        }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(ArtifactError::io("create the folder", folder))?;
         let beside =
             NamedTempFile::new_in(folder).map_err(ArtifactError::io("create a file in", folder))?;
         let handle = beside.reopen().map_err(ArtifactError::io("write", path))?;
         let mut file = tokio::fs::File::from_std(handle);
-        let mut reader = self.read_blob(blob);
+        let mut reader = self.read_blob(blob, &meter);
         while let Some(part) = reader.next().await? {
             file.write_all(&part).await.map_err(ArtifactError::io("write", path))?;
         }
@@ -66,6 +85,12 @@ impl Store {
         file.sync_all().await.map_err(ArtifactError::io("write", path))?;
         beside.persist(path).map(drop).map_err(|e| ArtifactError::io("replace", path)(e.error))
     }
+}
+
+/// Whether a file holds a blob. One that cannot be read does not.
+async fn is_already(path: &Path, blob: &BlobRef) -> bool {
+    let plain = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() == blob.bytes);
+    plain && blob_of_file(path).await.is_ok_and(|found| found == *blob)
 }
 
 /// The blob that a file's content would be.

@@ -107,6 +107,18 @@ pub enum ArtifactError {
         /// What does not fit.
         reason: String,
     },
+    /// A reference names more than its reader takes.
+    #[error(
+        "`{key}` is said to have {bytes} bytes, and {most} at most are taken here: it is not fetched; look at who names it"
+    )]
+    TooLarge {
+        /// The object.
+        key: String,
+        /// Its length, as the reference has it.
+        bytes: u64,
+        /// The most that the reader takes.
+        most: u64,
+    },
     /// A manifest says something that cannot be.
     #[error("manifest `{key}` cannot be used: {reason}")]
     Manifest {

@@ -3,7 +3,8 @@
 
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
-use crate::progress::Meter;
+use crate::manifest::LONGEST_CHUNK;
+use crate::progress::{Meter, silent};
 use crate::store::Store;
 use bytes::Bytes;
 use futures::stream::{self, TryStreamExt};
@@ -129,7 +130,7 @@ async fn fetch(
             meter.resumed(bytes);
         }
         None => {
-            let content = store.get_blob(&blob(&job.chunk)).await?;
+            let content = store.get_blob(&blob(&job.chunk), LONGEST_CHUNK, &silent).await?;
             place(job.to, content).await?;
             meter.moved(bytes);
         }

@@ -9,7 +9,7 @@ const VERSION: u32 = 1;
 /// Name of the manifest within a release's folder; no file of a release has it.
 pub(crate) const FILE_NAME: &str = "manifest.json";
 /// A longer chunk than uspx writes would have to be held in memory by whoever pulls.
-const LONGEST_CHUNK: u64 = 4 * CHUNK_BYTES as u64;
+pub(crate) const LONGEST_CHUNK: u64 = 4 * CHUNK_BYTES as u64;
 
 /// A manifest's bytes: JSON without spaces, fields in the type's order.
 ///

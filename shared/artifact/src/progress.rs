@@ -1,14 +1,15 @@
 //! Progress of a transfer: bytes that never go backwards.
 
 use std::sync::{Mutex, PoisonError};
+use uspx_domain::BlobRef;
 
-/// How far a transfer is, in bytes.
+/// How far a transfer is, in bytes. Putting a blob counts them twice: sent, and read back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransferProgress {
     /// All of it.
     pub total: u64,
-    /// Done: transferred and verified now, or there already. Never goes backwards, and ends at
-    /// `total`.
+    /// Done: transferred now, or there already. Never goes backwards, and ends at `total`. Of a
+    /// release or a pull it counts what is verified; of a single blob, parts of 8 MiB as they come.
     pub done: u64,
     /// The part of `done` that was not transferred now (resumed, or the same as in a release that
     /// is here). A rate or an ETA leaves it out.
@@ -34,7 +35,12 @@ impl<'a> Meter<'a> {
         Self { state: Mutex::new(start), tell }
     }
 
-    /// Counts bytes transferred and verified.
+    /// For a blob that is sent and read back.
+    pub(crate) fn twice(blob: &BlobRef, tell: OnProgress<'a>) -> Self {
+        Self::new(blob.bytes.saturating_mul(2), tell)
+    }
+
+    /// Counts bytes transferred.
     pub(crate) fn moved(&self, bytes: u64) {
         self.count(bytes, 0);
     }

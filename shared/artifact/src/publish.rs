@@ -3,7 +3,7 @@
 
 use crate::chunks::{self, Chunk};
 use crate::error::ArtifactError;
-use crate::progress::{Meter, OnProgress};
+use crate::progress::{Meter, OnProgress, silent};
 use crate::store::Store;
 use futures::stream::{self, TryStreamExt};
 use std::path::Path;
@@ -68,10 +68,11 @@ impl Store {
     async fn must_be_newest(&self, expected: Option<ReleaseNumber>) -> Result<(), ArtifactError> {
         match self.settle().await? {
             found if found == expected => Ok(()),
-            Some(found) => Err(ArtifactError::Superseded { expected, found }),
-            None => {
-                Err(ArtifactError::NoRelease { store: self.url().to_owned(), release: expected })
+            Some(found) if Some(found) > expected => {
+                Err(ArtifactError::Superseded { expected, found })
             }
+            // The store is another one, or was emptied.
+            _ => Err(ArtifactError::NoRelease { store: self.url().to_owned(), release: expected }),
         }
     }
 
@@ -106,7 +107,9 @@ impl Store {
     }
 
     async fn send_chunk(&self, chunk: Chunk, meter: &Meter<'_>) -> Result<(), ArtifactError> {
-        let sent = self.store_blob(chunk.blob, chunk.content).await?;
+        // Counted as a whole, once it is stored and read back.
+        let unheard = Meter::new(0, &silent);
+        let sent = self.store_blob(chunk.blob, chunk.content, &unheard).await?;
         if sent {
             meter.moved(chunk.blob.bytes)
         } else {

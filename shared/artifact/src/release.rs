@@ -145,7 +145,7 @@ impl Store {
         if want > LONGEST_MANIFEST {
             return Err(self.corrupt(key, format!("it has {want} bytes, which no manifest has")));
         }
-        let bytes = answer.bytes().await.map_err(|e| self.failed(key, e))?;
+        let bytes = self.body(key, answer, want).await?;
         let got = bytes.len() as u64;
         if got == want {
             return Ok(bytes);

@@ -13,6 +13,7 @@ mod deposit;
 mod estimator;
 mod failure;
 mod ids;
+pub mod limits;
 mod mask;
 mod prompt;
 mod refusal;

@@ -19,7 +19,7 @@ mod v1;
 pub use envelope::{MAX_MESSAGE, Message, Unread, decode, encode};
 pub use error::{Flaw, WireError};
 pub use large::{
-    Content, INLINE_LIMIT, Packed, pack_answer, pack_task, unpack_answer, unpack_task,
+    Content, INLINE_LIMIT, MAX_BLOB, Packed, pack_answer, pack_task, unpack_answer, unpack_task,
 };
 pub use message::{HeartbeatMessage, HeldModel, MaskMessage};
 pub use v1::{

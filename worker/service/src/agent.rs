@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uspx_artifact::Store;
 use uspx_bus::{Bus, Delivery};
-use uspx_domain::{SkipGroup, Speaks, Task, TaskId};
+use uspx_domain::{SkipGroup, Speaks, Task, TaskId, limits};
 use uspx_runtime::{Shutdown, memory};
 use uspx_wire::subjects::task_queue;
-use uspx_wire::{Content, HeartbeatMessage, decode, unpack_task};
+use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_task};
 
 /// How long one pull waits: a shutdown is noticed between two.
 const WAIT: Duration = Duration::from_millis(500);
@@ -121,7 +121,8 @@ impl Agent {
 
     async fn work(&self, delivery: &Delivery, shutdown: &Shutdown) -> Result<(), WorkerError> {
         let progress = Arc::new(JobProgress::default());
-        let task = match keep_lease(self.read(delivery), delivery, &progress, shutdown).await {
+        let read = self.read(delivery, &progress);
+        let task = match keep_lease(read, delivery, &progress, shutdown).await {
             Ok(task) => task,
             Err(error) => return self.decline(&error, delivery).await,
         };
@@ -152,10 +153,14 @@ impl Agent {
     }
 
     /// The task in a delivery.
-    async fn read(&self, delivery: &Delivery) -> Result<Task, JobError> {
+    async fn read(&self, delivery: &Delivery, progress: &JobProgress) -> Result<Task, JobError> {
         match decode(&delivery.payload)? {
             Content::Inline(task) => Ok(task),
-            Content::Stored(blob) => Ok(unpack_task(&blob, &self.store.get_blob(&blob).await?)?),
+            Content::Stored(blob) => {
+                let bytes =
+                    self.store.get_blob(&blob, MAX_BLOB as u64, &|_| progress.moved()).await?;
+                Ok(unpack_task(&blob, &bytes)?)
+            }
         }
     }
 
@@ -175,10 +180,10 @@ impl Agent {
 
     async fn fetch(&self, task: &Task, progress: &JobProgress) -> Result<Inputs, JobError> {
         let mut inputs = Inputs::new_in(&self.scratch)?;
+        let most = limits::of_work(&task.work);
         for blob in task.work.blobs() {
             if let Some(path) = inputs.place(blob) {
-                self.store.get_file(&blob, &path).await?;
-                progress.moved();
+                self.store.get_file(&blob, &path, most, &|_| progress.moved()).await?;
             }
         }
         Ok(inputs)
@@ -190,8 +195,7 @@ impl Agent {
         path: &Path,
         progress: &JobProgress,
     ) -> Result<(), JobError> {
-        self.store.put_file(path).await?;
-        progress.moved();
+        self.store.put_file(path, &|_| progress.moved()).await?;
         Ok(())
     }
 

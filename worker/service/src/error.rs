@@ -120,6 +120,7 @@ fn of_store(error: &ArtifactError) -> FailureReason {
         | ArtifactError::NoBucket { .. }
         | ArtifactError::NoFolder(_) => FailureReason::StoreLacks,
         ArtifactError::Corrupt { .. } => FailureReason::BlobDamaged,
+        ArtifactError::TooLarge { .. } => FailureReason::Senseless,
         ArtifactError::Io { .. } | ArtifactError::Room { .. } => FailureReason::Scratch,
         _ => FailureReason::StoreUnreachable,
     }

@@ -1,49 +1,83 @@
 //! Releases: published beside the service, which hears of their end.
 
-use super::{Coordinator, TICK};
-use crate::{ServiceError, release};
+use super::Coordinator;
+use crate::ServiceError;
+use crate::release::{self, Outcome, Publisher};
+use tokio::task::JoinError;
 use uspx_colony::{Ending, Event, ReleaseOrder};
 use uspx_domain::ReleaseNumber;
 
 /// What became of publishing.
 pub(super) struct Released {
-    wanted: ReleaseNumber,
-    outcome: Result<ReleaseNumber, ServiceError>,
+    order: ReleaseOrder,
+    outcome: Result<Outcome, ServiceError>,
 }
 
 impl Coordinator {
-    /// Publishing can take minutes: it runs beside the service, which hears of its end.
-    pub(super) fn publish(&self, order: ReleaseOrder) {
-        let Some(figures) = release::figures(self.colony.state()) else { return };
-        let (store, colony) = (self.store.clone(), self.settings.colony.clone());
-        let (scratch, done) = (self.settings.state.join("scratch"), self.releases.0.clone());
+    /// Finishes what a publisher that died left in the store. Publishing does so itself, so this is
+    /// for ledgers that have nothing to publish.
+    pub(super) fn settle(&self) {
+        if self.colony.state().order().is_some() {
+            return;
+        }
+        let store = self.store.clone();
         tokio::spawn(async move {
-            let outcome = release::publish(&store, &colony, &scratch, &order, &figures).await;
-            // A closed channel means that the service has ended; the next start publishes again.
-            let _ = done.send(Released { wanted: order.release, outcome }).await;
+            if let Err(error) = store.settle().await {
+                tracing::warn!(%error, "the store's releases could not be looked at");
+            }
+        });
+    }
+
+    /// Publishing can take hours: it runs beside the service, which hears of its end. Dropped with
+    /// the service, it goes on at the next start from what is in the store.
+    pub(super) fn publish(&mut self, order: ReleaseOrder) {
+        let Some(figures) = release::figures(self.colony.state()) else { return };
+        if !self.releases.is_empty() {
+            return;
+        }
+        let publisher = Publisher {
+            store: self.store.clone(),
+            colony: self.settings.colony.clone(),
+            scratch: self.settings.state.join("scratch"),
+            order,
+            figures,
+        };
+        self.releases.spawn(async move {
+            let outcome = publisher.run().await;
+            Released { order: publisher.order, outcome }
         });
     }
 
     pub(super) async fn released(
         &mut self,
-        released: Released,
+        released: Result<Released, JoinError>,
     ) -> Result<Option<Ending>, ServiceError> {
-        match released.outcome {
-            Ok(release) => {
+        // What a panic says is in the log already.
+        let Released { order, outcome } = released.map_err(|_| ServiceError::Publishing)?;
+        let release = order.release;
+        match outcome {
+            Ok(Outcome::Published) => {
                 tracing::info!(release, "published");
-                self.event(Event::ReleasePublished { release: released.wanted }).await
+                self.event(Event::ReleasePublished { release }).await
             }
-            Err(ServiceError::Artifact(error)) if error.is_retryable() => {
-                tracing::warn!(%error, "publishing failed; trying again");
-                let order = self.colony.state().order().cloned();
-                tokio::time::sleep(TICK).await;
-                order.into_iter().for_each(|order| self.publish(order));
+            Ok(Outcome::Held { newest }) => {
+                tracing::error!(release, newest, "{}", held(order.previous, newest));
                 Ok(None)
             }
             Err(error) => {
-                let reason = error.to_string();
-                self.event(Event::ReleaseFailed { release: released.wanted, reason }).await
+                self.event(Event::ReleaseFailed { release, reason: error.to_string() }).await
             }
         }
     }
+}
+
+/// Why a student is held, and what to do.
+fn held(judged_against: Option<ReleaseNumber>, newest: ReleaseNumber) -> String {
+    let rival =
+        judged_against.map_or_else(|| "the base alone".to_owned(), |n| format!("release {n}"));
+    format!(
+        "the student is held, not published: it was judged against {rival}, and release {newest} \
+         stands in the store. Judge it against release {newest}: run the campaign in the state \
+         folder whose ledger published that release"
+    )
 }

@@ -25,6 +25,8 @@ pub struct Faulty {
     pub writes_left: AtomicI64,
     /// Whether bodies end half-way.
     pub cut: bool,
+    /// Whether bodies never end.
+    pub endless: bool,
     /// Whether a bit is flipped in what is written.
     pub flip: bool,
     /// Reads wait for a permit of it.
@@ -41,6 +43,7 @@ impl Faulty {
             reads_left: AtomicI64::new(i64::MAX),
             writes_left: AtomicI64::new(i64::MAX),
             cut: false,
+            endless: false,
             flip: false,
             gate: None,
             reads: AtomicU64::new(0),
@@ -79,6 +82,11 @@ async fn cut_short(answer: GetResult) -> Result<GetResult> {
     let half = whole.slice(..whole.len() / 2);
     let payload = GetResultPayload::Stream(stream::once(async { Ok(half) }).boxed());
     Ok(GetResult { payload, meta, range, attributes, extensions })
+}
+
+fn without_end(answer: GetResult) -> GetResult {
+    let piece = stream::repeat_with(|| Ok(vec![7; 1 << 20].into()));
+    GetResult { payload: GetResultPayload::Stream(piece.boxed()), ..answer }
 }
 
 fn flipped(payload: &PutPayload) -> PutPayload {
@@ -125,7 +133,11 @@ impl ObjectStore for Faulty {
         Self::spend(&self.reads_left)?;
         self.reads.fetch_add(1, Ordering::SeqCst);
         let answer = self.inner.get_opts(key, options).await?;
-        if self.cut { cut_short(answer).await } else { Ok(answer) }
+        match (self.cut, self.endless) {
+            (true, _) => cut_short(answer).await,
+            (_, true) => Ok(without_end(answer)),
+            _ => Ok(answer),
+        }
     }
 
     fn delete_stream(

@@ -140,8 +140,8 @@ async fn transfers_can_be_spawned() {
     let job = tokio::spawn(async move {
         let manifest = store.publish(student(1).path(), &draft(None), &silent).await.unwrap();
         let file = dest.join("file");
-        store.get_file(&large_chunks(&manifest)[0], &file).await.unwrap();
-        store.put_file(&file).await.unwrap();
+        store.get_file(&large_chunks(&manifest)[0], &file, u64::MAX, &silent).await.unwrap();
+        store.put_file(&file, &silent).await.unwrap();
         pull(&store, &dest, &PLAIN, &silent).await.unwrap().outcome
     });
     assert_eq!(job.await.unwrap(), Pulled::Fetched);

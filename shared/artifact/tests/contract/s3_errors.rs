@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use uspx_artifact::{ArtifactError, ErrorKind, Store};
+use uspx_artifact::{ArtifactError, ErrorKind, Store, silent};
 use uspx_tests::moto::{Moto, env_for};
 use uspx_tests::trials;
 
@@ -55,7 +55,9 @@ async fn nobody_listens() {
 #[tokio::main(flavor = "current_thread")]
 async fn the_door_is_shut() {
     let store = bucket(&answering("403 Forbidden").await);
-    for error in [store.check().await.unwrap_err(), store.put_blob("x".into()).await.unwrap_err()] {
+    for error in
+        [store.check().await.unwrap_err(), store.put_blob("x".into(), &silent).await.unwrap_err()]
+    {
         assert!(
             matches!(error, ArtifactError::Denied { .. }) && !error.is_retryable(),
             "{error:?}"
@@ -78,7 +80,7 @@ async fn the_bucket_is_missing() {
     let errors = [
         store.check().await.unwrap_err(),
         store.latest().await.unwrap_err(),
-        store.put_blob("x".into()).await.unwrap_err(),
+        store.put_blob("x".into(), &silent).await.unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, ArtifactError::NoBucket { .. }), "{error:?}");

@@ -105,6 +105,12 @@ impl Watch {
         seen.push(now);
     }
 
+    /// How often it was told that something moved.
+    pub fn steps(&self) -> usize {
+        let seen = self.0.lock().unwrap();
+        seen.iter().zip(seen.iter().skip(1)).filter(|(a, b)| a.done < b.done).count()
+    }
+
     pub fn last(&self) -> TransferProgress {
         *self.0.lock().unwrap().last().unwrap()
     }
