@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     set_threads(cli.command.threads());
     uspx_runtime::telemetry::start(cli.log_level(), false);
+    uspx_runtime::panics::hide_words();
     // async-nats brings ring, object_store would bring another provider: with two, the first TLS
     // connection panics.
     if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -1,7 +1,7 @@
 //! `uspx demo`, `uspx coordinator`, `uspx worker` and `uspx status`: the parts of a colony.
 
 use super::positive;
-use clap::Args;
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// `uspx demo`.
@@ -37,7 +37,11 @@ impl DemoArgs {
 
 /// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct CoordinatorArgs {
+    /// A word to a coordinator that runs.
+    #[command(subcommand)]
+    pub word: Option<WordCommand>,
     /// The configuration (deploy/uspx.toml is an example).
     #[arg(short, long)]
     pub config: Option<PathBuf>,
@@ -59,6 +63,25 @@ pub struct CoordinatorArgs {
     /// Held-out prompts for the release gate.
     #[arg(long)]
     pub gate: Option<PathBuf>,
+}
+
+/// What a person can say to a running coordinator.
+#[derive(Subcommand, Debug)]
+pub enum WordCommand {
+    /// Tries now whatever waits: workers that rest, a release that could not be stored.
+    #[command(after_help = "Example: uspx coordinator retry --state ./uspx-state")]
+    Retry(WordArgs),
+    /// Gives up whatever waits: tasks that no worker can do now, a release that is held.
+    #[command(after_help = "Example: uspx coordinator abandon --state ./uspx-state")]
+    Abandon(WordArgs),
+}
+
+/// Whom it is said to.
+#[derive(Args, Debug)]
+pub struct WordArgs {
+    /// The coordinator's state folder.
+    #[arg(long)]
+    pub state: PathBuf,
 }
 
 /// `uspx worker`: flags win over the environment (`USPX_…`), and that over the file.

@@ -9,7 +9,7 @@ mod student;
 
 use clap::{Parser, Subcommand};
 
-pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WorkerArgs};
+pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WordCommand, WorkerArgs};
 pub use ledger::{LedgerCheckArgs, LedgerCommand};
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
 pub use model::{Precision, RunArgs};

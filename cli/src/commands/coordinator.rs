@@ -1,6 +1,6 @@
 //! `uspx coordinator`: the colony's memory and mind, over NATS.
 
-use crate::args::CoordinatorArgs;
+use crate::args::{CoordinatorArgs, WordCommand};
 use crate::error::{CliError, Exit, Result};
 use crate::{models, output};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use uspx_artifact::Store;
 use uspx_bus::{NatsBus, NatsOptions};
 use uspx_colony::Ending;
+use uspx_coordinator::word::{self, Word};
 use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, PromptBook};
 use uspx_domain::Prompt;
 use uspx_runtime::{Shutdown, config};
@@ -55,6 +56,11 @@ struct Flags<'a> {
 
 /// Runs a campaign to its end, or until Ctrl-C.
 pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
+    match &args.word {
+        Some(WordCommand::Retry(to)) => return say(&to.state, Word::Retry).await,
+        Some(WordCommand::Abandon(to)) => return say(&to.state, Word::Abandon).await,
+        None => {}
+    }
     let flags = Flags {
         nats: args.nats.as_deref(),
         store: args.store.as_deref(),
@@ -78,6 +84,19 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
     own.plan = settings.campaign;
     let mut coordinator = Coordinator::open(own, bus, store, book)?;
     ended(coordinator.run(shutdown).await?)
+}
+
+/// Says a person's word, and waits a little for it to be taken.
+async fn say(state: &Path, word: Word) -> Result<()> {
+    word::say(state, word)?;
+    for _ in 0..50 {
+        if !word::is_waiting(state) {
+            return output::line("the coordinator has taken it");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(CliError::new(Exit::NotFound, "no coordinator has taken it yet")
+        .help("is one running on this state folder? It does so at its next start"))
 }
 
 /// Says how a run ended, with the exit code that belongs to it.

@@ -53,7 +53,7 @@ pub fn given_up(state: &State) -> Vec<Reason> {
     sorted(counts)
 }
 
-/// Why attempts came to nothing, most frequent first, as far as it counts against their tasks.
+/// Why attempts came to nothing, most frequent first, unless nobody is to blame.
 pub fn failed_attempts(state: &State) -> Vec<Reason> {
     sorted(state.setbacks.iter().map(|(work, reasons)| (work.as_str(), reasons.clone())).collect())
 }

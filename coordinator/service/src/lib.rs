@@ -5,7 +5,7 @@
 //! `intake` (off the bus, decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) →
 //! `dispatch` (what follows from it, on its way) → `release` (a student, published, its `adapter`
 //! in two files). `owner` sees to it that nobody else does the same, `registry` knows who is alive, [`status`] says how things stand, `warnings` logs
-//! what a person should hear of.
+//! what a person should hear of, [`word`] is what a person says.
 
 mod adapter;
 mod dispatch;
@@ -20,6 +20,7 @@ pub mod service;
 mod settings;
 pub mod status;
 mod warnings;
+pub mod word;
 
 pub use error::ServiceError;
 pub use ledger::Ledger;

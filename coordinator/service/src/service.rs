@@ -318,8 +318,10 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
-        if let Some(ending) = self.wake().await? {
-            return Ok(Some(ending));
+        for ended in [self.wake().await?, self.obey().await?] {
+            if ended.is_some() {
+                return Ok(ended);
+            }
         }
         let ended = match self.is_patience_over() {
             true => self.event(Event::NobodySpeaks).await?,

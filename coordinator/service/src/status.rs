@@ -2,10 +2,11 @@
 
 use crate::ServiceError;
 use crate::registry::Registry;
+use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use uspx_colony::reasons::{self, LeftOut, Reason};
-use uspx_colony::{Ending, Stage, State};
+use uspx_colony::{Colony, Ending, Stage, State};
 use uspx_domain::WorkerId;
 use uspx_wire::{MaskStatus, ReasonStatus, SkipStatus, StatusMessage, WorkerStatus};
 
@@ -59,7 +60,8 @@ pub fn progress(state: &State, registry: &Registry) -> CampaignProgress {
 }
 
 /// The message that `uspx status` reads.
-pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessage {
+pub fn message(name: &str, colony: &Colony, registry: &Registry) -> StatusMessage {
+    let state = colony.state();
     let (_, _, tasks) = state.progress();
     let (answered, given_up) = totals(state);
     let (done, gone, _) = state.progress();
@@ -71,13 +73,13 @@ pub fn message(colony: &str, state: &State, registry: &Registry) -> StatusMessag
         (None, None) => "waiting for workers".to_owned(),
     };
     StatusMessage {
-        colony: colony.to_owned(),
+        colony: name.to_owned(),
         stage,
         epoch: state.epoch(),
         tasks_open: (tasks - done - gone) as u64,
         tasks_answered: answered,
         tasks_failed: given_up,
-        workers: workers(state, registry),
+        workers: workers(colony, registry),
         mask: mask_status(state),
         release: state.published().map(|p| p.release),
         written_unix_millis: SystemTime::now()
@@ -118,14 +120,18 @@ fn totals(state: &State) -> (u64, u64) {
     (answered, given_up)
 }
 
-fn workers(state: &State, registry: &Registry) -> Vec<WorkerStatus> {
-    let account = |worker: &WorkerId| state.accounts().get(worker);
+fn workers(colony: &Colony, registry: &Registry) -> Vec<WorkerStatus> {
+    let account = |worker: &WorkerId| colony.state().accounts().get(worker);
+    let resting = colony.resting();
     let of = |(worker, live): (WorkerId, crate::registry::Live)| {
         let quarantined = account(&worker).is_some_and(|a| a.quarantined.is_some());
-        let doing = match (quarantined, &live.heartbeat.current) {
-            (true, _) => "quarantined",
-            (false, Some(_)) => "working",
-            (false, None) => "idle",
+        let rests = resting.contains_key(&worker);
+        let doing = match (quarantined, rests, &live.heartbeat.current) {
+            (true, ..) => "quarantined",
+            // Its machine failed: see the failed attempts, and its own log.
+            (false, true, _) => "resting",
+            (false, false, Some(_)) => "working",
+            (false, false, None) => "idle",
         };
         WorkerStatus {
             state: doing.to_owned(),
@@ -152,6 +158,11 @@ pub(crate) fn mask_status(state: &State) -> Option<MaskStatus> {
 /// Replaces a file of the state folder whole, or not at all.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), ServiceError> {
     let part = path.with_extension("part");
-    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
-    written.map_err(ServiceError::file(path))
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&part)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    };
+    write().map_err(ServiceError::file(path))
 }

@@ -1,8 +1,9 @@
-//! Process hygiene that every uspx program shares: signals, telemetry, memory, configuration, text
-//! files.
+//! Process hygiene that every uspx program shares: signals, panics, telemetry, memory,
+//! configuration, text files.
 
 pub mod config;
 pub mod memory;
+pub mod panics;
 pub mod shutdown;
 pub mod telemetry;
 pub mod text;

@@ -2,8 +2,8 @@
 //! that a record could say.
 
 use crate::{
-    Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose, Record,
-    Stage, State, Ticket, mask, trail,
+    Blame, Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose,
+    Record, Stage, State, Ticket, mask, trail,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
@@ -169,7 +169,7 @@ impl State {
     fn lose(&mut self, task: TaskId, worker: &WorkerId, cause: &Cause) {
         if let Some(ticket) = self.tickets.get_mut(&task) {
             ticket.set_fate(worker, Fate::Lost { blame: cause.blame() });
-            if cause.counts() {
+            if cause.blame() != Blame::Nobody {
                 let reasons = self.setbacks.entry(ticket.task.work.name().to_owned()).or_default();
                 *reasons.entry(cause.to_string()).or_default() += 1;
             }

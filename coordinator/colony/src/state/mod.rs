@@ -113,7 +113,7 @@ pub struct State {
     pub(crate) skipped: BTreeMap<Fingerprint, BTreeMap<u32, BTreeSet<SkipReason>>>,
     /// Prompts that a tokenizer reads otherwise as a whole text than in use.
     pub(crate) seam_prompts: SeamPrompts,
-    /// Why attempts came to nothing, counted, by kind of work; only what counts against the task.
+    /// Why attempts came to nothing, counted, by kind of work, unless nobody is to blame.
     pub(crate) setbacks: BTreeMap<String, BTreeMap<String, u64>>,
     pub(crate) accounts: BTreeMap<WorkerId, Account>,
     pub(crate) planned: u64,

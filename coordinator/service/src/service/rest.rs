@@ -1,7 +1,9 @@
-//! Workers whose machines fail rest for a while: longer each time, never for ever.
+//! Workers whose machines fail rest for a while: longer each time, never for ever; a person's word
+//! ends that at once.
 
 use super::Coordinator;
 use crate::ServiceError;
+use crate::word::{self, Word};
 use std::time::Duration;
 use tokio::time::Instant;
 use uspx_colony::{Ending, Event};
@@ -36,6 +38,22 @@ impl Coordinator {
             }
         }
         Ok(None)
+    }
+}
+
+impl Coordinator {
+    /// Does what a person said.
+    pub(super) async fn obey(&mut self) -> Result<Option<Ending>, ServiceError> {
+        let Some(word) = word::take(&self.settings.state) else { return Ok(None) };
+        tracing::warn!(?word, "a person's word");
+        self.rests.clear();
+        // What is being published is tried anew, or never.
+        self.releases.shutdown().await;
+        self.event(match word {
+            Word::Retry => Event::Retry,
+            Word::Abandon => Event::Abandon,
+        })
+        .await
     }
 }
 

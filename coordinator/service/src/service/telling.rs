@@ -42,7 +42,7 @@ impl Coordinator {
     }
 
     async fn try_show(&self) -> Result<(), ServiceError> {
-        let message = status::message(&self.settings.colony, self.colony.state(), &self.registry);
+        let message = status::message(&self.settings.colony, &self.colony, &self.registry);
         let path = self.settings.state.join("status.json");
         write_file(
             &path,
