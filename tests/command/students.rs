@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         a_tampered_manifest_is_refused_and_the_release_before_stays,
         a_newer_release_replaces_the_older_and_the_older_can_be_had_again,
         only_one_pull_at_a_time_goes_into_a_folder,
+        what_is_damaged_is_told_by_verify_and_mended_by_a_pull,
         a_log_in_a_file_has_no_escape_codes,
         #[cfg(unix)]
         what_the_system_says_of_a_disk_reaches_the_person,
@@ -177,6 +178,7 @@ fn a_release_is_pulled_and_answers_in_both_formats() {
         (again["outcome"].as_str(), again["fetched_bytes"].as_u64()),
         (Some("up to date"), Some(0))
     );
+    assert_eq!(again["checked"], "unchanged since verified (by size, time and inode)");
     // The store is remembered.
     assert_eq!(json(uspx().arg("pull").arg("--into").arg(world.dest()))["outcome"], "up to date");
 
@@ -307,4 +309,26 @@ fn what_the_system_says_of_a_disk_reaches_the_person() {
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" pull \"$1\" --into \"$2\""]);
     limited.arg(uspx_tests::uspx()).arg(world.store()).arg(world.dest());
     refuses(&mut limited, FAILED, &["student.gguf", "File too large (os error 27)"]);
+}
+
+fn what_is_damaged_is_told_by_verify_and_mended_by_a_pull() {
+    let world = World::new();
+    world.publish_small(1);
+    assert_eq!(json(&mut world.pull())["checked"], "verified");
+    let verify = || {
+        let mut command = uspx();
+        command.args(["pull", "--verify", "--into"]).arg(world.dest());
+        command
+    };
+    assert_eq!(json(&mut verify())["outcome"], "verified");
+    flip(&world.dest().join("current/README.md"));
+    let before = world.in_use();
+    refuses(&mut verify(), REFUSED, &["README.md", "its hash is", "uspx pull --repair"]);
+    assert_eq!(world.in_use(), before, "it only tells");
+    let mended = json(&mut world.pull());
+    assert_eq!(
+        (mended["outcome"].as_str(), mended["checked"].as_str()),
+        (Some("fetched"), Some("verified"))
+    );
+    assert_eq!(json(&mut verify())["outcome"], "verified");
 }

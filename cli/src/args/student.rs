@@ -15,9 +15,13 @@ pub struct PullArgs {
     /// Where students are kept.
     #[arg(long, env = "USPX_STUDENTS")]
     pub into: Option<PathBuf>,
-    /// Read a release that is here already through, and mend it.
+    /// Read a release that is here already through, and fetch anew what is damaged. Without it,
+    /// files that are unchanged since they were verified (by size, time and inode) are not read.
     #[arg(long)]
     pub repair: bool,
+    /// Only read the release in use through and tell what is damaged; fetch and change nothing.
+    #[arg(long, conflicts_with_all = ["store", "release", "repair"])]
+    pub verify: bool,
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,

@@ -1,11 +1,14 @@
-//! `uspx pull`: the newest student, every hash verified, switched to whole or not at all.
+//! `uspx pull`: the newest student, switched to whole or not at all, and said how far it was
+//! verified.
 
 use crate::args::PullArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::{output, progress};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use uspx_artifact::{PullOptions, PullReport, Pulled, Store, TransferProgress, pull};
+use uspx_artifact::{
+    Checked, PullOptions, PullReport, Pulled, Store, TransferProgress, pull, verify,
+};
 use uspx_runtime::Shutdown;
 
 /// Where students are kept when nothing else is said.
@@ -26,6 +29,9 @@ const SOURCE: &str = "store-url";
 /// `uspx pull`.
 pub async fn run(args: &PullArgs, shutdown: &Shutdown) -> Result<()> {
     let dest = students(args.into.as_deref())?;
+    if args.verify {
+        return tell_damage(&dest, args.json);
+    }
     let url = source(args, &dest)?;
     let store = Store::open(&url)?;
     let options =
@@ -89,9 +95,47 @@ pub async fn fetch(
     Ok(report)
 }
 
+/// `uspx pull --verify`.
+fn tell_damage(dest: &Path, json: bool) -> Result<()> {
+    let report = verify(dest)?;
+    let damaged: Vec<Damage> =
+        report.damaged.iter().map(|d| Damage { path: &d.path, reason: &d.reason }).collect();
+    let (release, files, bytes) = (report.release, report.files, report.bytes);
+    if json {
+        let outcome = if damaged.is_empty() { "verified" } else { "damaged" };
+        output::json(&Verified { outcome, release, files, bytes, damaged: &damaged })?;
+    } else if damaged.is_empty() {
+        let size = bytes as f64 / 1e6;
+        output::line(&format!("release {release}: {files} files ({size:.1} MB), verified"))?;
+    }
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = damaged.iter().map(|d| format!("{}: {}", d.path, d.reason)).collect();
+    let message = format!("release {release} is damaged: {}", lines.join("; "));
+    Err(CliError::new(Exit::Refused, message)
+        .help("fetch anew what is damaged: uspx pull --repair"))
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    outcome: &'a str,
+    release: u64,
+    files: usize,
+    bytes: u64,
+    damaged: &'a [Damage<'a>],
+}
+
+#[derive(Serialize)]
+struct Damage<'a> {
+    path: &'a str,
+    reason: &'a str,
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     outcome: &'a str,
+    checked: &'a str,
     release: u64,
     previous: Option<u64>,
     folder: &'a Path,
@@ -108,9 +152,14 @@ fn show(report: &PullReport, json: bool) -> Result<()> {
         Pulled::Switched => "switched",
         Pulled::UpToDate => "up to date",
     };
+    let checked = match report.checked {
+        Checked::Hashed => "verified",
+        Checked::Unchanged => "unchanged since verified (by size, time and inode)",
+    };
     if json {
         return output::json(&Report {
             outcome,
+            checked,
             release: report.release,
             previous: report.previous,
             folder: &report.folder,
@@ -123,7 +172,7 @@ fn show(report: &PullReport, json: bool) -> Result<()> {
     }
     let size = report.fetched as f64 / 1e6;
     output::line(&format!(
-        "release {}: {outcome} ({size:.1} MB), verified, in {}",
+        "release {}: {outcome} ({size:.1} MB), {checked}, in {}",
         report.release,
         report.folder.display()
     ))?;

@@ -9,6 +9,7 @@ use crate::status::write_file;
 use backon::{ExponentialBuilder, Retryable};
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uspx_artifact::{ArtifactError, Draft, Store, silent};
@@ -86,7 +87,7 @@ impl Publisher {
     fn clear(&self) -> Result<(), ServiceError> {
         let folder = self.folder();
         match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(ServiceError::file(folder)(error))
             }
             _ => Ok(()),
@@ -174,10 +175,13 @@ fn patience() -> ExponentialBuilder {
 /// room on a disk, a bucket, the network.
 fn is_final(error: &ServiceError) -> bool {
     use ArtifactError::{TooLarge, Unfit};
-    matches!(
-        error,
-        ServiceError::Adapter { .. } | ServiceError::Artifact(Unfit { .. } | TooLarge { .. })
-    )
+    match error {
+        ServiceError::Adapter { .. } => true,
+        // An adapter too short for the header that it announces.
+        ServiceError::File { source, .. } => source.kind() == ErrorKind::UnexpectedEof,
+        ServiceError::Artifact(error) => matches!(error, Unfit { .. } | TooLarge { .. }),
+        _ => false,
+    }
 }
 
 /// Whether a release is what the order asks for.

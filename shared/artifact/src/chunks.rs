@@ -4,6 +4,7 @@
 use crate::CHUNK_BYTES;
 use crate::error::ArtifactError;
 use crate::manifest::{FILE_NAME, check_path};
+use crate::stamp;
 use blake3::Hasher;
 use bytes::Bytes;
 use std::fs::{self, File};
@@ -20,8 +21,8 @@ pub(crate) struct Found {
     pub(crate) bytes: u64,
 }
 
-/// The folder's files, sorted by path. A manifest that lies in it (of a release that was pulled) is
-/// not one of them.
+/// The folder's files, sorted by path. A manifest and a stamp that lie in it (of a release that was
+/// pulled) are not among them.
 pub(crate) fn files_of(folder: &Path) -> Result<Vec<Found>, ArtifactError> {
     let mut found = Vec::new();
     walk(folder, "", &mut found)?;
@@ -47,7 +48,7 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<Found>) -> Result<(), Artif
             walk(&path, &format!("{name}/"), found)?;
         } else if !meta.is_file() {
             return Err(unfit(&path, "it is a link or no plain file: put the file itself there"));
-        } else if name != FILE_NAME {
+        } else if name != FILE_NAME && name != stamp::FILE_NAME {
             check_path(&name).map_err(|reason| unfit(&path, &reason))?;
             found.push(Found { name, path, bytes: meta.len() });
         }

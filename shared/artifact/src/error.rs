@@ -25,7 +25,8 @@ pub enum ArtifactError {
     NoFolder(PathBuf),
     /// The store does not answer, or broke off.
     #[error(
-        "the store {store} cannot be reached (`{key}`): {source}. Check the network and AWS_ENDPOINT_URL, then try again"
+        "the store {store} cannot be reached (`{key}`): {}. Check the network and AWS_ENDPOINT_URL, then try again",
+        chain(.source)
     )]
     Unreachable {
         /// The store.
@@ -39,7 +40,8 @@ pub enum ArtifactError {
     /// The store does not allow it.
     #[error(
         "the store {store} refuses access to `{key}`: check its credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, \
-         and what they may do) or the folder's permissions. It says: {source}"
+         and what they may do) or the folder's permissions. It says: {}",
+        chain(.source)
     )]
     Denied {
         /// The store.
@@ -69,7 +71,7 @@ pub enum ArtifactError {
         key: String,
     },
     /// Any other failure of the store.
-    #[error("the store {store} failed at `{key}`: {source}")]
+    #[error("the store {store} failed at `{key}`: {}", chain(.source))]
     Backend {
         /// The store.
         store: String,
@@ -160,6 +162,20 @@ pub enum ArtifactError {
         folder: PathBuf,
         /// Who holds it, where that can be read.
         pid: Option<u32>,
+    },
+    /// A symbolic link stands where a pull keeps files of its own.
+    #[error(
+        "{} is a symbolic link, which no pull makes: it is not followed; remove it, and pull again", .0.display()
+    )]
+    Link(PathBuf),
+    /// The store's folder cannot create a file only where there is none.
+    #[error(
+        "the file system of the store {store} has no hard links, so two publishers could both take one number: \
+         keep the store on one that has (not exFAT or FAT; of shares, NFS), or in a bucket"
+    )]
+    NoHardLinks {
+        /// The store.
+        store: String,
     },
     /// The disk is too full for the release.
     #[error("{} has room for {have} bytes, {need} are needed: free some space or choose another folder", .folder.display())]
@@ -268,10 +284,26 @@ impl ArtifactError {
     }
 }
 
+/// All causes, the outermost first, each once: many libraries repeat the next one in their own
+/// words.
+fn chain(source: &Cause) -> String {
+    let mut said = source.to_string();
+    let mut next = source.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !said.contains(&words) {
+            said = format!("{said}: {words}");
+        }
+        next = cause.source();
+    }
+    said
+}
+
 fn no_release(store: &str, release: &Option<ReleaseNumber>) -> String {
     match release {
         Some(number) => format!(
-            "the store {store} has no release {number}: `uspx student list` names those there are"
+            "the store {store} has no release {number}: check that it is the right store, and was not emptied; \
+             without a number the newest is pulled"
         ),
         None => format!(
             "nothing is published in the store {store} yet: wait for the colony's first student"

@@ -4,6 +4,7 @@
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
 use crate::manifest::LONGEST_CHUNK;
+use crate::plain;
 use crate::progress::{Meter, silent};
 use crate::store::Store;
 use bytes::Bytes;
@@ -60,28 +61,33 @@ fn spots(path: &Path, entry: &FileEntry) -> impl Iterator<Item = (ChunkEntry, Sp
 /// Blocking.
 pub(crate) fn survey(folder: &Path, entry: &FileEntry) -> Result<Vec<Job>, ArtifactError> {
     let path = local::file_path(folder, entry);
-    let looked = open_partial(&path, entry).and_then(|mut file| {
-        let mut jobs = Vec::new();
-        for (chunk, to) in spots(&path, entry) {
-            if read_chunk(&mut file, to.offset, &chunk)?.is_none() {
-                jobs.push(Job { chunk, to });
-            }
-        }
-        Ok(jobs)
-    });
-    looked.map_err(ArtifactError::io("prepare", &path))
+    plain::no_links(folder, &path)?;
+    let mut file = open_partial(&path)?;
+    wanting(&mut file, &path, entry).map_err(ArtifactError::io("prepare", &path))
 }
 
-/// The file as it is, made where it is missing and cut where it is too long.
-fn open_partial(path: &Path, entry: &FileEntry) -> io::Result<File> {
+/// The file as it is, made where it is missing.
+fn open_partial(path: &Path) -> Result<File, ArtifactError> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        fs::create_dir_all(parent).map_err(ArtifactError::io("create the folder", parent))?;
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    plain::open(&mut options, path, "prepare")
+}
+
+/// The chunks that a file lacks; it is cut where it is too long.
+fn wanting(file: &mut File, path: &Path, entry: &FileEntry) -> io::Result<Vec<Job>> {
     if file.metadata()?.len() > entry.bytes {
         file.set_len(entry.bytes)?;
     }
-    Ok(file)
+    let mut jobs = Vec::new();
+    for (chunk, to) in spots(path, entry) {
+        if read_chunk(file, to.offset, &chunk)?.is_none() {
+            jobs.push(Job { chunk, to });
+        }
+    }
+    Ok(jobs)
 }
 
 /// The chunk at a place of a file, if that is what stands there. A chunk's length was checked with
@@ -94,10 +100,10 @@ fn read_chunk(file: &mut File, offset: u64, chunk: &ChunkEntry) -> io::Result<Op
     Ok(right.then(|| content.into()))
 }
 
-fn write_chunk(to: &Spot, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(&to.path)?;
-    file.seek(SeekFrom::Start(to.offset))?;
-    file.write_all(content)
+fn write_chunk(to: &Spot, content: &[u8]) -> Result<(), ArtifactError> {
+    let mut file = plain::open(OpenOptions::new().write(true), &to.path, "write")?;
+    let written = file.seek(SeekFrom::Start(to.offset)).and_then(|_| file.write_all(content));
+    written.map_err(ArtifactError::io("write", &to.path))
 }
 
 fn blob(chunk: &ChunkEntry) -> BlobRef {
@@ -150,7 +156,5 @@ async fn from_shelf(shelf: &Shelf, chunk: ChunkEntry) -> Option<Bytes> {
 async fn place(to: Spot, content: Bytes) -> Result<(), ArtifactError> {
     let path = to.path.clone();
     let written = spawn_blocking(move || write_chunk(&to, &content)).await;
-    written
-        .map_err(|e| ArtifactError::stopped(&path, e))?
-        .map_err(ArtifactError::io("write", &path))
+    written.map_err(|e| ArtifactError::stopped(&path, e))?
 }

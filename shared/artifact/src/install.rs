@@ -4,7 +4,8 @@
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
 use crate::manifest::{FILE_NAME, encode_manifest};
-use crate::pointer;
+use crate::pull::Checked;
+use crate::{plain, pointer, stamp};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,14 @@ use uspx_domain::Manifest;
 /// Whether a release lies in the folder, whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Here {
-    Whole,
+    /// As far as it was checked.
+    Whole(Checked),
     /// Not at all, or damaged.
     Wanting,
 }
 
-/// Looks for a release. `thorough` reads all of it; otherwise lengths decide.
+/// Looks for a release. All of it is read, unless its files are as they were when that was last
+/// done; `thorough` reads it all the same.
 pub(crate) fn look(dest: &Path, wanted: &Manifest, thorough: bool) -> Result<Here, ArtifactError> {
     // One that cannot be read is replaced.
     let Ok(found) = local::read_release(dest, wanted.release) else { return Ok(Here::Wanting) };
@@ -26,11 +29,24 @@ pub(crate) fn look(dest: &Path, wanted: &Manifest, thorough: bool) -> Result<Her
         let (folder, colony) = (dest.to_owned(), found.manifest.colony);
         return Err(ArtifactError::Foreign { folder, release: wanted.release, colony });
     }
-    let whole = wanted.files.iter().all(|entry| {
-        local::has_length(&found.folder, entry)
-            && (!thorough || local::damage(&found.folder, entry).is_none())
-    });
-    Ok(if whole { Here::Whole } else { Here::Wanting })
+    if !thorough && stamp::fits(&found.folder, wanted) {
+        return Ok(Here::Whole(Checked::Unchanged));
+    }
+    let right = |entry| {
+        local::has_length(&found.folder, entry) && local::damage(&found.folder, entry).is_none()
+    };
+    if !wanted.files.iter().all(right) {
+        return Ok(Here::Wanting);
+    }
+    note(&found.folder, wanted);
+    Ok(Here::Whole(Checked::Hashed))
+}
+
+/// Without a stamp the next pull reads the files again, and nothing else is lost.
+fn note(folder: &Path, manifest: &Manifest) {
+    if let Err(error) = stamp::write(folder, manifest) {
+        tracing::debug!(%error, "no stamp");
+    }
 }
 
 /// The releases that are here and readable, for what they share with the new one.
@@ -44,6 +60,7 @@ pub(crate) fn readable(dest: &Path) -> Vec<LocalRelease> {
 pub(crate) fn partial(dest: &Path, manifest: &Manifest) -> Result<PathBuf, ArtifactError> {
     let folder = local::partial_root(dest).join(manifest.release.to_string());
     let path = folder.join(FILE_NAME);
+    plain::no_links(&local::partial_root(dest), &path)?;
     let bytes = manifest_bytes(manifest, &path)?;
     if fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(folder);
@@ -72,11 +89,8 @@ pub(crate) fn seal(folder: &Path, manifest: &Manifest, at: usize) -> Result<(), 
         return Err(ArtifactError::Manifest { key, reason });
     }
     let path = local::file_path(folder, entry);
-    File::options()
-        .write(true)
-        .open(&path)
-        .and_then(|f| f.sync_all())
-        .map_err(ArtifactError::io("save", &path))
+    let file = plain::open(File::options().write(true), &path, "save")?;
+    file.sync_all().map_err(ArtifactError::io("save", &path))
 }
 
 /// Moves a gathered, sealed release into its place. A damaged one of that number makes room.
@@ -93,6 +107,7 @@ pub(crate) fn settle_in(
         local::remove(&aside)?;
         fs::rename(&place, &aside).map_err(ArtifactError::io("move away", &place))?;
     }
+    note(gathered, manifest);
     sync_folders(gathered, manifest)?;
     fs::rename(gathered, &place).map_err(ArtifactError::io("complete", &place))?;
     pointer::sync_folder(&root).map_err(ArtifactError::io("save", &root))

@@ -15,6 +15,7 @@
 
 mod blob;
 mod blob_file;
+mod blob_read;
 mod chunks;
 mod error;
 mod fetch;
@@ -23,12 +24,14 @@ mod keys;
 mod local;
 mod lock;
 mod manifest;
+mod plain;
 mod pointer;
 mod progress;
 mod publish;
 mod pull;
 mod release;
 mod s3;
+mod stamp;
 mod store;
 
 pub use error::{ArtifactError, ErrorKind};
@@ -36,7 +39,7 @@ pub use local::{DamagedFiles, LocalRelease, VerifyReport, current, local_release
 pub use manifest::{check_manifest, decode_manifest, encode_manifest};
 pub use progress::{OnProgress, TransferProgress, silent};
 pub use publish::Draft;
-pub use pull::{PullOptions, PullReport, Pulled, pull};
+pub use pull::{Checked, PullOptions, PullReport, Pulled, pull};
 pub use store::Store;
 
 /// Length of every chunk of a file but its last, in bytes. Content-defined chunks would share

@@ -1,6 +1,6 @@
 //! A manifest's one form in bytes, and everything that must hold of one before it is believed.
 
-use crate::CHUNK_BYTES;
+use crate::{CHUNK_BYTES, stamp};
 use std::collections::HashSet;
 use uspx_domain::{FileEntry, Manifest};
 
@@ -82,8 +82,9 @@ pub(crate) fn check_path(path: &str) -> Result<(), String> {
     if path.chars().any(|c| c.is_control() || matches!(c, '\\' | ':')) {
         return Err("its path has a backslash, a colon or a control character".to_owned());
     }
-    if path.eq_ignore_ascii_case(FILE_NAME) {
-        return Err("that name is the manifest's own".to_owned());
+    let first = path.split('/').next().unwrap_or(path);
+    if [FILE_NAME, stamp::FILE_NAME].iter().any(|own| first.eq_ignore_ascii_case(own)) {
+        return Err(format!("`{first}` is a name of the manifest's own folder"));
     }
     match path.split('/').find(|part| !is_plain(part)) {
         Some(part) => Err(format!("its path is absolute or leaves the folder (part `{part}`)")),
@@ -177,6 +178,9 @@ mod tests {
             "C:x",
             "a\nx",
             "manifest.json",
+            "manifest.json/x",
+            "Manifest.JSON/x/y",
+            ".verified.json",
             "a./x",
         ] {
             let error = check_manifest(&manifest(&[path])).unwrap_err();

@@ -19,7 +19,8 @@ use uspx_domain::{Manifest, ReleaseNumber};
 pub struct PullOptions {
     /// Which release; `None`: the newest.
     pub release: Option<ReleaseNumber>,
-    /// Whether to read a release that is here already through, and mend it.
+    /// Whether to read a release that is here already through, whatever its files look like, and
+    /// mend it.
     pub repair: bool,
     /// Chunks under way at once; with the chunks' 4 MiB, the memory that a pull takes.
     pub at_once: usize,
@@ -42,11 +43,23 @@ pub enum Pulled {
     UpToDate,
 }
 
+/// How it is known that the release's files are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// All of them were read and hashed now.
+    Hashed,
+    /// They have the sizes, times and inodes that they had when they were last hashed; their
+    /// content was not read.
+    Unchanged,
+}
+
 /// What a pull did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PullReport {
     /// What it came to.
     pub outcome: Pulled,
+    /// What was made sure of.
+    pub checked: Checked,
     /// The release in use now.
     pub release: ReleaseNumber,
     /// The one in use before.
@@ -86,10 +99,11 @@ pub async fn pull(
     let manifest = Arc::new(choose(store, options.release, previous).await?);
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     let meter = Meter::new(bytes, tell);
-    let outcome = bring(store, dest, options, &manifest, &meter).await?;
+    let (outcome, checked) = bring(store, dest, options, &manifest, &meter).await?;
     let progress = meter.now();
     let report = PullReport {
         outcome,
+        checked,
         release: manifest.release,
         previous,
         folder: local::release_folder(dest, manifest.release),
@@ -132,7 +146,7 @@ async fn bring(
     options: &PullOptions,
     manifest: &Arc<Manifest>,
     meter: &Meter<'_>,
-) -> Result<Pulled, ArtifactError> {
+) -> Result<(Pulled, Checked), ArtifactError> {
     let repair = options.repair;
     let here = on_disk(dest, manifest, move |dest, manifest| install::look(dest, manifest, repair))
         .await?;
@@ -143,14 +157,14 @@ async fn bring(
                 install::settle_in(dest, &gathered, manifest)
             })
             .await?;
-            Pulled::Fetched
+            (Pulled::Fetched, Checked::Hashed)
         }
-        Here::Whole => {
+        Here::Whole(checked) => {
             meter.resumed(meter.now().total);
             if pointer::read(dest) == Some(manifest.release) {
-                return Ok(Pulled::UpToDate);
+                return Ok((Pulled::UpToDate, checked));
             }
-            Pulled::Switched
+            (Pulled::Switched, checked)
         }
     };
     on_disk(dest, manifest, switch).await?;

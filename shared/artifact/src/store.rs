@@ -154,8 +154,21 @@ impl Store {
         match self.inner.put_opts(key, content, options).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) if refuses_links(&error) && self.takes_others(key).await => {
+                Err(ArtifactError::NoHardLinks { store: self.url.to_string() })
+            }
             Err(error) => Err(self.write_failed(key, error)),
         }
+    }
+
+    /// Whether an object can be written beside `key` in the ordinary way.
+    async fn takes_others(&self, key: &Key) -> bool {
+        let beside = Key::from(format!("{key}.probe"));
+        let taken = self.inner.put(&beside, PutPayload::new()).await.is_ok();
+        if let Err(error) = self.inner.delete(&beside).await {
+            tracing::debug!(%error, %beside, "a probe stays behind");
+        }
+        taken
     }
 
     /// The keys under a prefix.
@@ -227,6 +240,13 @@ fn by_cause(store: String, key: String, source: Cause) -> ArtifactError {
         // Neither network nor disk: the server's answer. Its 5xx and 429 come out here.
         None => ArtifactError::Backend { store, key, retryable: true, source },
     }
+}
+
+/// Whether it may be a folder without hard links, by which alone a file appears there only if there
+/// was none: systems call it forbidden or unsupported.
+fn refuses_links(error: &object_store::Error) -> bool {
+    let kind = beneath::<io::Error>(error).map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported))
 }
 
 /// The first error of type `E` in the chain of causes.

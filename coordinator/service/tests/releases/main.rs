@@ -136,8 +136,10 @@ async fn a_panic_while_publishing_ends_the_service_and_not_the_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_student_that_is_at_fault_itself_ends_the_campaign() {
-    let ground = Ground::with_adapter(b"no header".to_vec()).await;
-    let finished = ground.coordinator(&ground.store).run(&Shutdown::new()).await.unwrap();
-    assert!(matches!(&finished, Finished::Campaign(Ending::Failed(_))), "{finished:?}");
-    assert_eq!(ground.store.latest().await.unwrap(), None);
+    for adapter in ["no header", "short"] {
+        let ground = Ground::with_adapter(adapter.into()).await;
+        let finished = ground.coordinator(&ground.store).run(&Shutdown::new()).await.unwrap();
+        assert!(matches!(&finished, Finished::Campaign(Ending::Failed(_))), "{finished:?}");
+        assert_eq!(ground.store.latest().await.unwrap(), None);
+    }
 }

@@ -20,11 +20,11 @@ use uspx_artifact::Store;
 pub enum Fault {
     /// An error, nothing being done.
     Denied,
-    /// An error, although it was done.
+    /// An error, whatever came of it.
     Forgotten,
     /// No answer ever, nothing being done.
     Stuck,
-    /// No answer ever, although it was done.
+    /// No answer ever, whatever came of it.
     StuckAfter,
     /// A defect.
     Panic,
@@ -65,12 +65,12 @@ impl Steps {
         match self.fault {
             Fault::Denied => Err(denied()),
             Fault::Forgotten => {
-                work.await?;
+                let _ = work.await;
                 Err(denied())
             }
             Fault::Stuck => self.hang().await,
             Fault::StuckAfter => {
-                work.await?;
+                let _ = work.await;
                 self.hang().await
             }
             Fault::Panic => panic!("a defect on purpose"),

@@ -6,7 +6,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,10 @@ pub struct Faulty {
     pub writes_left: AtomicI64,
     /// Whether bodies end half-way.
     pub cut: bool,
+    /// What every write fails with.
+    pub says: Option<fn() -> Box<dyn std::error::Error + Send + Sync>>,
+    /// The system's error for writing only where there is nothing.
+    pub links: Option<i32>,
     /// Whether bodies never end.
     pub endless: bool,
     /// Whether a bit is flipped in what is written.
@@ -44,6 +49,8 @@ impl Faulty {
             writes_left: AtomicI64::new(i64::MAX),
             cut: false,
             endless: false,
+            says: None,
+            links: None,
             flip: false,
             gate: None,
             reads: AtomicU64::new(0),
@@ -54,6 +61,11 @@ impl Faulty {
     pub fn store(self) -> (Store, Arc<Self>) {
         let shared = Arc::new(self);
         (Store::over(shared.clone(), "faulty://"), shared)
+    }
+
+    /// The same where no write succeeds.
+    pub fn store_without_writes(self) -> (Store, Arc<Self>) {
+        Self { writes_left: AtomicI64::new(0), ..self }.store()
     }
 
     fn concerns(&self, key: &Path) -> bool {
@@ -105,9 +117,16 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
+        if let (Some(errno), PutMode::Create) = (self.links, &options.mode) {
+            let source = Box::new(std::io::Error::from_raw_os_error(errno));
+            return Err(Error::Generic { store: "faulty", source });
+        }
         let mut payload = payload;
         if self.concerns(key) {
             Self::spend(&self.writes_left)?;
+            if let Some(says) = self.says {
+                return Err(Error::Generic { store: "faulty", source: says() });
+            }
             if self.flip {
                 payload = flipped(&payload);
             }

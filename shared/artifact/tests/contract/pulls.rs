@@ -204,6 +204,7 @@ async fn hostile_paths_are_refused(store: Store) {
         "..\\evil",
         "C:\\evil",
         "manifest.json",
+        "manifest.json/x",
     ] {
         let chunks = vec![ChunkEntry { bytes: blob.bytes, digest: blob.digest }];
         let entry =

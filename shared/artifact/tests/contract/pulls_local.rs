@@ -7,10 +7,11 @@ use libtest_mimic::Trial;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
 use std::fs;
-use std::time::Duration;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use uspx_artifact::{
-    ArtifactError, CHUNK_BYTES, Draft, ErrorKind, PullOptions, Pulled, Store, current,
+    ArtifactError, CHUNK_BYTES, Checked, Draft, ErrorKind, PullOptions, Pulled, Store, current,
     local_releases, prune, pull, silent, verify,
 };
 use uspx_tests::trials;
@@ -23,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
         another_colonys_release_is_not_mixed_in,
         a_dropped_pull_frees_its_lock_and_is_resumed,
         rubbish_in_the_partial_folder_does_no_harm,
+        what_was_not_read_is_not_called_verified,
+        links_in_the_partial_folder_are_not_followed,
         transfers_can_be_spawned
     ]
 }
@@ -48,12 +51,7 @@ async fn damage_on_this_machine_is_found_and_mended() {
         damaged.iter().map(|d| d.path.as_str()).collect::<Vec<_>>(),
         ["gptq/model.safetensors"]
     );
-    assert_eq!(
-        pull(&store, dest, &PLAIN, &silent).await.unwrap().outcome,
-        Pulled::UpToDate,
-        "lengths are right"
-    );
-    let mended = pull(&store, dest, &REPAIR, &silent).await.unwrap();
+    let mended = pull(&store, dest, &PLAIN, &silent).await.unwrap();
     assert_eq!(
         (mended.outcome, mended.fetched),
         (Pulled::Fetched, CHUNK_BYTES as u64),
@@ -145,4 +143,70 @@ async fn transfers_can_be_spawned() {
         pull(&store, &dest, &PLAIN, &silent).await.unwrap().outcome
     });
     assert_eq!(job.await.unwrap(), Pulled::Fetched);
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn what_was_not_read_is_not_called_verified() {
+    let (store, home) = (Store::memory(), tempfile::tempdir().unwrap());
+    let dest = home.path();
+    publish(&store, 1, None).await;
+    let take = async |options: &PullOptions| {
+        let report = pull(&store, dest, options, &silent).await.unwrap();
+        (report.outcome, report.checked)
+    };
+    assert_eq!(take(&PLAIN).await, (Pulled::Fetched, Checked::Hashed));
+    assert_eq!(take(&PLAIN).await, (Pulled::UpToDate, Checked::Unchanged));
+    assert_eq!(take(&REPAIR).await, (Pulled::UpToDate, Checked::Hashed));
+    // Touched, or copied from elsewhere: read once more, and not again.
+    let file = dest.join("current/gptq/model.safetensors");
+    fs::File::options().write(true).open(&file).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    assert_eq!(take(&PLAIN).await, (Pulled::UpToDate, Checked::Hashed));
+    assert_eq!(take(&PLAIN).await, (Pulled::UpToDate, Checked::Unchanged));
+    fs::remove_file(dest.join("current/.verified.json")).unwrap();
+    assert_eq!(take(&PLAIN).await, (Pulled::UpToDate, Checked::Hashed));
+    // A byte that changes behind the file system's back: nobody says that it was verified.
+    let mut content = fs::read(&file).unwrap();
+    content[5] ^= 1;
+    fs::write(&file, &content).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    assert_eq!(take(&PLAIN).await, (Pulled::UpToDate, Checked::Unchanged));
+    assert_eq!(verify(dest).unwrap().damaged.len(), 1);
+    assert_eq!(take(&REPAIR).await, (Pulled::Fetched, Checked::Hashed));
+    assert_eq!(verify(dest).unwrap().damaged, []);
+    // The stamp is no file of a release.
+    let current = current(dest).unwrap().unwrap();
+    let again = Store::memory().publish(&current.folder, &draft(None), &silent).await.unwrap();
+    assert_eq!(again.files, current.manifest.files);
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn links_in_the_partial_folder_are_not_followed() {
+    let store = Store::memory();
+    publish(&store, 1, None).await;
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("model.safetensors");
+    for link in ["gptq/model.safetensors", "gptq", "manifest.json", "", ".."] {
+        let home = tempfile::tempdir().unwrap();
+        let (broken, faulty) = Faulty::over(&store).store();
+        faulty.reads_left.store(0, std::sync::atomic::Ordering::SeqCst);
+        pull(&broken, home.path(), &PLAIN, &silent).await.unwrap_err();
+        fs::write(&victim, "of somebody else").unwrap();
+        let partial = home.path().join(".partial");
+        let place = if link == ".." { partial } else { partial.join("1").join(link) };
+        let place = place.components().collect::<std::path::PathBuf>();
+        let is_file = place.is_file();
+        if is_file {
+            fs::remove_file(&place).unwrap()
+        } else {
+            fs::remove_dir_all(&place).unwrap()
+        }
+        symlink(if is_file { &victim } else { outside.path() }, &place).unwrap();
+        let error = pull(&store, home.path(), &PLAIN, &silent).await.unwrap_err();
+        assert!(matches!(&error, ArtifactError::Link(path) if *path == place), "{link}: {error:?}");
+        assert!(error.to_string().contains(&place.display().to_string()), "{error}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "of somebody else");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "{link}");
+        fs::remove_file(&place).unwrap();
+        assert_eq!(pull(&store, home.path(), &PLAIN, &silent).await.unwrap().release, 1);
+    }
 }

@@ -21,7 +21,10 @@ pub fn trials() -> Vec<Trial> {
         invariant_6_no_manifest_over_a_blob_that_reads_back_wrong,
         a_publisher_that_died_before_the_marker_is_finished
     ]);
-    trials.extend(trials![an_unfit_folder_is_refused_with_the_file_named]);
+    trials.extend(trials![
+        an_unfit_folder_is_refused_with_the_file_named,
+        a_folder_without_hard_links_is_refused_with_a_remedy
+    ]);
     trials
 }
 
@@ -148,4 +151,24 @@ async fn an_unfit_folder_is_refused_with_the_file_named() {
     refused("link").await;
     assert_eq!(store.backend().to_string(), "InMemory");
     assert_eq!(keys(&store, Key::default().as_ref()).await, Vec::<String>::new());
+}
+
+/// exFAT calls a hard link forbidden, some shares call it unsupported; ordinary writing works.
+#[tokio::main(flavor = "current_thread")]
+async fn a_folder_without_hard_links_is_refused_with_a_remedy() {
+    for errno in [1, 95] {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = Store::folder(folder.path()).unwrap();
+        let (store, _) = Faulty { links: Some(errno), ..Faulty::over(&inner) }.store();
+        let error = store.publish(small(1).path(), &draft(None), &silent).await.unwrap_err();
+        assert!(matches!(error, ArtifactError::NoHardLinks { .. }), "{error:?}");
+        assert!(error.kind() == ErrorKind::Refused && !error.is_retryable());
+        assert!(error.to_string().contains("exFAT"), "{error}");
+        assert_eq!(keys(&inner, "releases").await, Vec::<String>::new());
+        // Where nothing can be written at all, links are not to blame.
+        let (shut, _) = Faulty { links: Some(errno), prefix: "releases", ..Faulty::over(&inner) }
+            .store_without_writes();
+        let error = shut.publish(small(1).path(), &draft(None), &silent).await.unwrap_err();
+        assert!(!matches!(error, ArtifactError::NoHardLinks { .. }), "{error:?}");
+    }
 }

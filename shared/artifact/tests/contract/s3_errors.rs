@@ -49,6 +49,8 @@ async fn nobody_listens() {
         error.kind() == ErrorKind::Unreachable && error.to_string().contains("AWS_ENDPOINT_URL"),
         "{error}"
     );
+    // The system's own words lie four errors deep.
+    assert_eq!(error.to_string().matches("Connection refused").count(), 1, "{error}");
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
@@ -63,6 +65,7 @@ async fn the_door_is_shut() {
             "{error:?}"
         );
         assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+        assert_eq!(error.to_string().matches("403").count(), 1, "{error}");
     }
 }
 
@@ -70,6 +73,7 @@ async fn the_door_is_shut() {
 async fn the_server_has_trouble_of_its_own() {
     let error = bucket(&answering("503 Slow Down").await).check().await.unwrap_err();
     assert!(matches!(error, ArtifactError::Backend { .. }) && error.is_retryable(), "{error:?}");
+    assert!(error.to_string().contains("503"), "{error}");
 }
 
 #[tokio::main(flavor = "current_thread")]
