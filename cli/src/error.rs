@@ -169,6 +169,7 @@ impl From<uspx_coordinator::ServiceError> for CliError {
             error @ (ServiceError::Locked(_)
             | ServiceError::Damaged { .. }
             | ServiceError::OldLedger(_)
+            | ServiceError::Occupied(_)
             | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),
             error @ (ServiceError::File { .. }
             | ServiceError::Encode(_)

@@ -10,7 +10,9 @@ mod student;
 use clap::{Parser, Subcommand};
 
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WorkerArgs};
-pub use ledger::{LedgerCheckArgs, LedgerCommand};
+pub use ledger::{
+    LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
+};
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
 pub use model::{Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
@@ -76,7 +78,7 @@ pub enum Command {
     /// Masks: build one here, without a colony.
     #[command(subcommand)]
     Mask(MaskCommand),
-    /// The ledger: is it whole?
+    /// The ledger: check it, repair it, move it to another machine.
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Prints completions for a shell.
