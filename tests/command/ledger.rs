@@ -1,15 +1,17 @@
-//! `uspx ledger`: what they say of a whole ledger, a torn one, a damaged
+//! `uspx ledger` and `uspx store collect`: what they say of a whole ledger, a torn one, a damaged
 //! one, and none; what they change and what they leave alone.
 
-use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, json, refuses, uspx};
+use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, USAGE, json, refuses, uspx};
 use assert_cmd::Command;
 use libtest_mimic::Trial;
 use serde_json::{Value, json as value};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 use tempfile::{TempDir, tempdir};
 use uspx_colony::{Ending, Record};
 use uspx_coordinator::Ledger;
 use uspx_coordinator::ledger::head_path;
+use uspx_domain::{Answer, BlobRef, Outcome, StoredFile, TaskId};
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
@@ -22,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_repair_leaves_a_whole_a_held_and_a_missing_ledger_alone,
         a_ledger_moves_to_another_folder_as_one_file,
         a_damaged_export_and_a_folder_in_use_are_refused,
+        old_blobs_that_nothing_names_are_collected,
     ]
 }
 
@@ -191,4 +194,47 @@ fn a_damaged_export_and_a_folder_in_use_are_refused() {
     assert!(!target.exists());
     let missing = new.path().join("missing.tar");
     refuses(ledger("import", &target).arg(missing), NOT_FOUND, &["does not exist"]);
+}
+
+fn old_blobs_that_nothing_names_are_collected() {
+    let (dir, state) = (tempdir().unwrap(), state(1));
+    let put = |content: &'static [u8]| {
+        let blob = BlobRef::to(content);
+        let hex = blob.digest.hex();
+        let path = dir.path().join("blobs").join(&hex[..2]).join(&hex);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(9 * 24 * 3600)).unwrap();
+        (blob, path)
+    };
+    let ((label, label_path), (_, orphan)) = (put(b"labels"), put(b"orphan"));
+    let collect = |flags: &[&str]| {
+        let mut command = uspx();
+        command.args(["store", "collect", "--state"]).arg(state.path());
+        command.arg("--store").arg(dir.path()).args(flags);
+        command
+    };
+    // A ledger that speaks of nothing in the store is another store's.
+    refuses(&mut collect(&[]), REFUSED, &["none of the 2 blobs", "--state"]);
+    let files = vec![StoredFile { path: "a".into(), blob: label }];
+    let answer = Answer {
+        task: TaskId::derived(b"t"),
+        worker: "w".parse().unwrap(),
+        outcome: Outcome::Exported { files },
+        millis: 1,
+        skipped: vec![],
+        seams: 0,
+    };
+    let mut ledger = Ledger::open(&state.path().join("ledger"), |_| {}).unwrap();
+    ledger.append(&[Record::Accepted { answer: Box::new(answer) }]).unwrap();
+    refuses(&mut collect(&[]), REFUSED, &["in use"]);
+    drop(ledger);
+    assert_eq!(json(&mut collect(&["--dry-run"]))["deleted"], value!({"blobs": 1, "bytes": 6}));
+    assert_eq!(json(&mut collect(&["--older-than", "30d"]))["deleted"]["blobs"], 0);
+    assert!(orphan.exists() && label_path.exists());
+    refuses(&mut collect(&["--older-than", "5m"]), USAGE, &["at least 1h"]);
+    let text = said(&mut collect(&[]));
+    assert!(text.contains("deleted") && !text.contains("would be"), "{text}");
+    assert!(!orphan.exists() && label_path.exists());
 }

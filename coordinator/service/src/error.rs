@@ -65,6 +65,17 @@ pub enum ServiceError {
     /// A ledger is to be imported where there is one.
     #[error("{0} is there already: import into another state folder")]
     Occupied(PathBuf),
+    /// The ledgers named seem to be another store's.
+    #[error(
+        "the ledgers named speak of none of the {blobs} blobs in {store}: name the state folder of every coordinator \
+         that works with this store. Nothing was deleted"
+    )]
+    Stranger {
+        /// The store.
+        store: String,
+        /// Its blobs.
+        blobs: usize,
+    },
     /// A record cannot be written down.
     #[error("a record cannot be encoded: {0}")]
     Encode(#[from] rmp_serde::encode::Error),

@@ -16,6 +16,7 @@
 mod blob;
 mod blob_file;
 mod chunks;
+mod collect;
 mod error;
 mod fetch;
 mod install;
@@ -31,6 +32,7 @@ mod release;
 mod s3;
 mod store;
 
+pub use collect::StoredBlob;
 pub use error::{ArtifactError, ErrorKind};
 pub use local::{DamagedFiles, LocalRelease, VerifyReport, current, local_releases, prune, verify};
 pub use manifest::{check_manifest, decode_manifest, encode_manifest};

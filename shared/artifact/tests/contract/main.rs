@@ -8,6 +8,7 @@
 
 mod backends;
 mod blobs;
+mod collect;
 mod faulty;
 mod invariant_6;
 mod pulls;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let trials = [
         blobs::trials(),
+        collect::trials(),
         invariant_6::trials(),
         pulls::trials(),
         pulls_local::trials(),
