@@ -171,6 +171,8 @@ impl From<uspx_coordinator::ServiceError> for CliError {
             | ServiceError::Replaced { .. }
             | ServiceError::Damaged { .. }
             | ServiceError::OldLedger(_)
+            | ServiceError::Occupied(_)
+            | ServiceError::Stranger { .. }
             | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),
             error @ (ServiceError::File { .. }
             | ServiceError::Encode(_)

@@ -1,14 +1,17 @@
-//! `uspx ledger check`: what it says of a whole ledger, a torn one, a damaged one, and none.
+//! `uspx ledger` and `uspx store collect`: what they say of a whole ledger, a torn one, a damaged
+//! one, and none; what they change and what they leave alone.
 
-use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, json, refuses, uspx};
+use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, USAGE, json, refuses, uspx};
 use assert_cmd::Command;
 use libtest_mimic::Trial;
 use serde_json::{Value, json as value};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 use tempfile::{TempDir, tempdir};
 use uspx_colony::{Ending, Record};
 use uspx_coordinator::Ledger;
 use uspx_coordinator::ledger::head_path;
+use uspx_domain::{Answer, BlobRef, Outcome, StoredFile, TaskId};
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
@@ -17,6 +20,11 @@ pub fn trials() -> Vec<Trial> {
         what_lies_beyond_the_head_is_no_damage,
         damage_is_named_with_its_place_and_what_follows,
         a_lost_head_another_version_and_no_ledger_are_told_apart,
+        a_repair_tells_first_then_keeps_what_is_whole_and_sets_all_aside,
+        a_repair_leaves_a_whole_a_held_and_a_missing_ledger_alone,
+        a_ledger_moves_to_another_folder_as_one_file,
+        a_damaged_export_and_a_folder_in_use_are_refused,
+        old_blobs_that_nothing_names_are_collected,
     ]
 }
 
@@ -31,9 +39,20 @@ fn state(records: u64) -> TempDir {
 }
 
 fn check(state: &Path) -> Command {
+    ledger("check", state)
+}
+
+fn ledger(what: &str, state: &Path) -> Command {
     let mut command = uspx();
-    command.args(["ledger", "check", "--state"]).arg(state);
+    command.args(["ledger", what, "--state"]).arg(state);
     command
+}
+
+/// What a command that succeeds prints.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Changes the ledger's bytes.
@@ -84,6 +103,7 @@ fn damage_is_named_with_its_place_and_what_follows() {
         "damaged at byte 8, record 1",
         "have changed",
         "Restore the ledger",
+        "uspx ledger repair --state",
         "no coordinator starts",
     ];
     refuses(&mut check(state.path()), REFUSED, &words);
@@ -107,4 +127,114 @@ fn a_lost_head_another_version_and_no_ledger_are_told_apart() {
     change(state.path(), |bytes| bytes[0] = b'?');
     refuses(&mut check(state.path()), BAD_INPUT, &["not a ledger"]);
     refuses(&mut check(&state.path().join("nowhere")), NOT_FOUND, &["does not exist", "--state"]);
+}
+
+fn a_repair_tells_first_then_keeps_what_is_whole_and_sets_all_aside() {
+    let state = state(4);
+    // The last byte is the last record's.
+    change(state.path(), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let damaged = std::fs::read(state.path().join("ledger")).unwrap();
+    let told = json(ledger("repair", state.path()).arg("--dry-run"));
+    assert_eq!((&told["repaired"], &told["loss"]["aside"]), (&value!(false), &Value::Null));
+    assert!(std::fs::read(state.path().join("ledger")).unwrap() == damaged);
+    let text = said(ledger("repair", state.path()).arg("--dry-run"));
+    assert!(text.contains("3 records") && text.contains("only tells"), "{text}");
+    let done = json(&mut ledger("repair", state.path()));
+    assert_eq!((&done["repaired"], &done["kept"]), (&value!(true), &told["kept"]));
+    assert_eq!(done["kept"]["records"], 3);
+    let loss = &done["loss"];
+    assert_eq!((&loss["records"], &loss["readable"]), (&value!(1), &value!(0)));
+    assert_eq!((&loss["answers"], &loss["unanswered"]), (&value!(0), &value!({})));
+    let copy = state.path().join("ledger.damaged-1");
+    assert_eq!(loss["aside"], value!({"ledger": copy, "bytes": damaged.len()}));
+    assert!(std::fs::read(&copy).unwrap() == damaged && head_path(&copy).exists());
+    assert_eq!(json(&mut check(state.path()))["records"], 3);
+}
+
+fn a_repair_leaves_a_whole_a_held_and_a_missing_ledger_alone() {
+    let state = state(2);
+    let before = std::fs::read(state.path().join("ledger")).unwrap();
+    let text = said(&mut ledger("repair", state.path()));
+    assert!(text.contains("not damaged") && text.contains("nothing was changed"), "{text}");
+    assert_eq!(json(&mut ledger("repair", state.path()))["loss"], Value::Null);
+    let held = Ledger::open(&state.path().join("ledger"), |_| {}).unwrap();
+    refuses(&mut ledger("repair", state.path()), REFUSED, &["in use", "stop that one"]);
+    drop(held);
+    assert!(std::fs::read(state.path().join("ledger")).unwrap() == before);
+    let nowhere = state.path().join("nowhere");
+    refuses(&mut ledger("repair", &nowhere), NOT_FOUND, &["does not exist", "--state"]);
+}
+
+fn a_ledger_moves_to_another_folder_as_one_file() {
+    let (old, new) = (state(3), tempdir().unwrap());
+    let (file, target) = (new.path().join("colony.tar"), new.path().join("state"));
+    let sent = json(ledger("export", old.path()).arg(&file));
+    assert!(sent["remark"].as_str().unwrap().contains("do not start"), "{sent}");
+    let received = json(ledger("import", &target).arg(&file));
+    for same in ["records", "files", "state"] {
+        assert_eq!(sent[same], received[same], "{same}");
+    }
+    let looked = json(&mut check(&target));
+    assert_eq!((&looked["whole"], &looked["records"]), (&value!(true), &value!(3)));
+    let text = said(ledger("export", old.path()).arg(new.path().join("again.tar")));
+    assert!(text.contains("do not start a coordinator"), "{text}");
+}
+
+fn a_damaged_export_and_a_folder_in_use_are_refused() {
+    let (old, new) = (state(3), tempdir().unwrap());
+    let (file, target) = (new.path().join("colony.tar"), new.path().join("state"));
+    said(ledger("export", old.path()).arg(&file));
+    refuses(ledger("import", old.path()).arg(&file), REFUSED, &["is there already"]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(8).position(|w| w == b"record 2").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let words = ["at byte", "record 2", "Nothing was written"];
+    refuses(ledger("import", &target).arg(&file), BAD_INPUT, &words);
+    assert!(!target.exists());
+    let missing = new.path().join("missing.tar");
+    refuses(ledger("import", &target).arg(missing), NOT_FOUND, &["does not exist"]);
+}
+
+fn old_blobs_that_nothing_names_are_collected() {
+    let (dir, state) = (tempdir().unwrap(), state(1));
+    let put = |content: &'static [u8]| {
+        let blob = BlobRef::to(content);
+        let hex = blob.digest.hex();
+        let path = dir.path().join("blobs").join(&hex[..2]).join(&hex);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(9 * 24 * 3600)).unwrap();
+        (blob, path)
+    };
+    let ((label, label_path), (_, orphan)) = (put(b"labels"), put(b"orphan"));
+    let collect = |flags: &[&str]| {
+        let mut command = uspx();
+        command.args(["store", "collect", "--state"]).arg(state.path());
+        command.arg("--store").arg(dir.path()).args(flags);
+        command
+    };
+    // A ledger that speaks of nothing in the store is another store's.
+    refuses(&mut collect(&[]), REFUSED, &["none of the 2 blobs", "--state"]);
+    let files = vec![StoredFile { path: "a".into(), blob: label }];
+    let answer = Answer {
+        task: TaskId::derived(b"t"),
+        worker: "w".parse().unwrap(),
+        outcome: Outcome::Exported { files },
+        millis: 1,
+        skipped: vec![],
+        seams: 0,
+    };
+    let mut ledger = Ledger::open(&state.path().join("ledger"), |_| {}).unwrap();
+    ledger.append(&[Record::Accepted { answer: Box::new(answer) }]).unwrap();
+    refuses(&mut collect(&[]), REFUSED, &["in use"]);
+    drop(ledger);
+    assert_eq!(json(&mut collect(&["--dry-run"]))["deleted"], value!({"blobs": 1, "bytes": 6}));
+    assert_eq!(json(&mut collect(&["--older-than", "30d"]))["deleted"]["blobs"], 0);
+    assert!(orphan.exists() && label_path.exists());
+    refuses(&mut collect(&["--older-than", "5m"]), USAGE, &["at least 1h"]);
+    let text = said(&mut collect(&[]));
+    assert!(text.contains("deleted") && !text.contains("would be"), "{text}");
+    assert!(!orphan.exists() && label_path.exists());
 }

@@ -5,15 +5,19 @@ mod ledger;
 mod mask;
 mod model;
 mod probe;
+mod store;
 mod student;
 
 use clap::{Parser, Subcommand};
 
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WordCommand, WorkerArgs};
-pub use ledger::{LedgerCheckArgs, LedgerCommand};
+pub use ledger::{
+    LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
+};
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
 pub use model::{Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
+pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
 
 /// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student
@@ -76,9 +80,12 @@ pub enum Command {
     /// Masks: build one here, without a colony.
     #[command(subcommand)]
     Mask(MaskCommand),
-    /// The ledger: is it whole?
+    /// The ledger: check it, repair it, move it to another machine.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// The object store: delete what nothing needs any more.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Prints completions for a shell.
     #[command(
         after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx"
@@ -103,6 +110,7 @@ impl Command {
             | Self::Pull(_)
             | Self::Status(_)
             | Self::Ledger(_)
+            | Self::Store(_)
             | Self::Completions { .. } => None,
         }
     }

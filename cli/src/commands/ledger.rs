@@ -1,7 +1,10 @@
-//! `uspx ledger check`: whether a ledger is whole. It only reads, and may do so beside a running
-//! coordinator.
+//! `uspx ledger`: whether a ledger is whole, which only reads and may do so beside a running
+//! coordinator; cutting a damaged one (`repair`), and moving one (`moving`), which hold it.
 
-use crate::args::LedgerCheckArgs;
+mod moving;
+mod repair;
+
+use crate::args::{LedgerCheckArgs, LedgerCommand};
 use crate::error::{CliError, Result};
 use crate::output;
 use serde::Serialize;
@@ -21,21 +24,39 @@ struct Report<'a> {
     damage: Option<&'a Damage>,
 }
 
+/// Runs the command.
+pub fn run(command: &LedgerCommand) -> Result<()> {
+    match command {
+        LedgerCommand::Check(args) => check(args),
+        LedgerCommand::Repair(args) => repair::run(args),
+        LedgerCommand::Export(args) => moving::export(args),
+        LedgerCommand::Import(args) => moving::import(args),
+    }
+}
+
 /// `uspx ledger check`.
-pub fn check(args: &LedgerCheckArgs) -> Result<()> {
+fn check(args: &LedgerCheckArgs) -> Result<()> {
     let ledger = args.state.join(FILE_NAME);
     match survey(&ledger, |_| {}) {
         Ok(found) if args.json => output::json(&whole(&ledger, &found)),
         Ok(found) => show(&ledger, &found),
-        Err(ServiceError::File { path, source }) => Err(CliError::file(&path, &source).help(
-            "name the state folder of a coordinator that was started on this machine: --state DIR",
-        )),
+        Err(error @ ServiceError::File { .. }) => Err(missing(error)),
         Err(error) => {
             if let (true, ServiceError::Damaged { damage, .. }) = (args.json, &error) {
                 output::json(&damaged(&ledger, damage))?;
             }
             Err(consequence(error))
         }
+    }
+}
+
+/// A ledger that is not there, or cannot be read.
+fn missing(error: ServiceError) -> CliError {
+    match error {
+        ServiceError::File { path, source } => CliError::file(&path, &source).help(
+            "name the state folder of a coordinator that was started on this machine: --state DIR",
+        ),
+        other => other.into(),
     }
 }
 

@@ -9,9 +9,10 @@ mod probe;
 mod pull;
 mod run;
 mod status;
+mod store;
 mod worker;
 
-use crate::args::{Cli, Command, LedgerCommand, MaskCommand};
+use crate::args::{Cli, Command, MaskCommand, StoreCommand};
 use crate::error::{CliError, Exit, Result};
 use clap::CommandFactory;
 use uspx_runtime::Shutdown;
@@ -26,7 +27,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args, &shutdown),
         Command::Probe(command) => probe::run(&command, &shutdown),
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
-        Command::Ledger(LedgerCommand::Check(args)) => ledger::check(&args),
+        Command::Ledger(command) => ledger::run(&command),
+        Command::Store(StoreCommand::Collect(args)) => {
+            runtime.block_on(store::collect(&args, &shutdown))
+        }
         Command::Demo(args) => demo::run(&args, &runtime, &shutdown),
         Command::Coordinator(args) => runtime.block_on(coordinator::run(&args, &shutdown)),
         Command::Worker(args) => runtime.block_on(worker::run(&args, &shutdown)),

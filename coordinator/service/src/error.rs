@@ -66,6 +66,32 @@ pub enum ServiceError {
         /// Why.
         source: rmp_serde::decode::Error,
     },
+    /// A file is not an exported ledger, or is damaged.
+    #[error(
+        "{path} is not a whole exported ledger: at byte {at}, {reason}. Nothing was written: export or copy it again"
+    )]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        at: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A ledger is to be imported where there is one.
+    #[error("{0} is there already: import into another state folder")]
+    Occupied(PathBuf),
+    /// The ledgers named seem to be another store's.
+    #[error(
+        "the ledgers named speak of none of the {blobs} blobs in {store}: name the state folder of every coordinator \
+         that works with this store. Nothing was deleted"
+    )]
+    Stranger {
+        /// The store.
+        store: String,
+        /// Its blobs.
+        blobs: usize,
+    },
     /// A record cannot be written down.
     #[error("a record cannot be encoded: {0}")]
     Encode(#[from] rmp_serde::encode::Error),

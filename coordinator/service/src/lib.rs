@@ -4,10 +4,12 @@
 //! It decides nothing: every decision is [`uspx_colony`]'s. In the order of an answer's way:
 //! `intake` (off the bus, decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) →
 //! `dispatch` (what follows from it, on its way) → `release` (a student, published, its `adapter`
-//! in two files). `owner` sees to it that nobody else does the same, `registry` knows who is alive, [`status`] says how things stand, `warnings` logs
-//! what a person should hear of, [`word`] is what a person says.
+//! in two files). `owner` sees to it that nobody else does the same, `registry` knows who is alive,
+//! [`status`] says how things stand, `warnings` logs what a person should hear of, [`word`] is what
+//! a person says. [`collect`] deletes blobs that nothing names any more.
 
 mod adapter;
+pub mod collect;
 mod dispatch;
 mod error;
 mod intake;

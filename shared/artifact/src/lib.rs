@@ -17,6 +17,7 @@ mod blob;
 mod blob_file;
 mod blob_read;
 mod chunks;
+mod collect;
 mod error;
 mod fetch;
 mod install;
@@ -34,6 +35,7 @@ mod s3;
 mod stamp;
 mod store;
 
+pub use collect::StoredBlob;
 pub use error::{ArtifactError, ErrorKind};
 pub use local::{DamagedFiles, LocalRelease, VerifyReport, current, local_releases, prune, verify};
 pub use manifest::{check_manifest, decode_manifest, encode_manifest};

@@ -30,6 +30,12 @@ pub(super) trait Disk {
     fn sync_names(&mut self) -> Result<(), ServiceError>;
     /// Makes a durable copy of what was found from record `sequence` on, and says where.
     fn set_aside(&mut self, sequence: u64, bytes: &[u8]) -> Result<PathBuf, ServiceError>;
+    /// Makes durable copies of both files as they were found, and says where the ledger's is.
+    fn set_all_aside(
+        &mut self,
+        ledger: &[u8],
+        head: Option<&[u8]>,
+    ) -> Result<PathBuf, ServiceError>;
 }
 
 /// The path of the head file beside the ledger at `path`: whoever moves the one moves the other
@@ -62,8 +68,18 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// Holds the ledger at `path`, which it begins where there is none.
     pub fn hold(path: &Path) -> Result<Self, ServiceError> {
-        let ledger = open(path)?;
+        Self::lock(path, open(path)?)
+    }
+
+    /// The same where there must be one.
+    pub fn hold_existing(path: &Path) -> Result<Self, ServiceError> {
+        let ledger = OpenOptions::new().read(true).write(true).open(path);
+        Self::lock(path, ledger.map_err(ServiceError::file(path))?)
+    }
+
+    fn lock(path: &Path, ledger: File) -> Result<Self, ServiceError> {
         if !FileExt::try_lock_exclusive(&ledger).map_err(ServiceError::file(path))? {
             return Err(ServiceError::Locked(path.to_owned()));
         }
@@ -113,18 +129,43 @@ impl Disk for Folder {
     }
 
     fn sync_names(&mut self) -> Result<(), ServiceError> {
-        let folder =
-            self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|f| f.sync_all()).map_err(ServiceError::file(folder))
+        sync_folder(folder_of(&self.path))
     }
 
     fn set_aside(&mut self, sequence: u64, bytes: &[u8]) -> Result<PathBuf, ServiceError> {
-        let (path, mut file) = fresh(&self.path, sequence)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        written.map_err(ServiceError::file(&path))?;
+        let again = |copy| if copy == 1 { String::new() } else { format!("-{copy}") };
+        let name = |copy| beside(&self.path, &format!(".tail-{sequence}{}", again(copy)));
+        let path = copied(name, bytes)?;
         self.sync_names()?;
         Ok(path)
     }
+
+    fn set_all_aside(
+        &mut self,
+        ledger: &[u8],
+        head: Option<&[u8]>,
+    ) -> Result<PathBuf, ServiceError> {
+        let damaged = |copy| beside(&self.path, &format!(".damaged-{copy}"));
+        let path = copied(damaged, ledger)?;
+        if let Some(head) = head {
+            let beside_it = |copy| {
+                if copy == 1 { head_path(&path) } else { beside(&path, &format!(".head-{copy}")) }
+            };
+            copied(beside_it, head)?;
+        }
+        self.sync_names()?;
+        Ok(path)
+    }
+}
+
+/// The folder that a file lies in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns when the names in a folder are on the disk.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), ServiceError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(ServiceError::file(folder))
 }
 
 fn open(path: &Path) -> Result<File, ServiceError> {
@@ -138,15 +179,18 @@ fn open(path: &Path) -> Result<File, ServiceError> {
         .map_err(ServiceError::file(path))
 }
 
-/// A new file for a tail that begins with record `sequence`; no other is overwritten.
-fn fresh(ledger: &Path, sequence: u64) -> Result<(PathBuf, File), ServiceError> {
-    let mut copies = 1;
+/// A new file with these bytes, on the disk, under the first of the names that is free: no other is
+/// overwritten.
+fn copied(name: impl Fn(u32) -> PathBuf, bytes: &[u8]) -> Result<PathBuf, ServiceError> {
+    let mut copy = 1;
     loop {
-        let again = if copies == 1 { String::new() } else { format!("-{copies}") };
-        let path = beside(ledger, &format!(".tail-{sequence}{again}"));
+        let path = name(copy);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => copies += 1,
+            Ok(mut file) => {
+                let written = file.write_all(bytes).and_then(|()| file.sync_all());
+                return written.map_err(ServiceError::file(&path)).map(|()| path);
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => copy += 1,
             Err(error) => return Err(ServiceError::file(path)(error)),
         }
     }

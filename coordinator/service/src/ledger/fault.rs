@@ -64,11 +64,11 @@ impl Fault {
         match self {
             Self::OtherHead | Self::HeadMissing | Self::HeadBroken => {
                 "A ledger and its head file belong together: copy both, from the same place at the same time. \
-                 Without them, begin anew in another state folder"
+                 Without them, `uspx ledger repair --state DIR` keeps the records that are whole"
             }
             _ => {
-                "Nothing was changed. Restore the ledger together with its head file from a copy, or begin anew in \
-                 another state folder"
+                "Nothing was changed. Restore the ledger together with its head file from a copy; without one, \
+                 `uspx ledger repair --state DIR` keeps what comes before the damage (--dry-run tells what is lost)"
             }
         }
     }

@@ -10,6 +10,7 @@
 
 use super::fault::Fault;
 use blake3::{Hash, Hasher};
+use std::ops::RangeInclusive;
 
 /// How a ledger begins. The first record names the hash of these bytes as the frame before it.
 pub(super) const MAGIC: &[u8; 8] = b"USPXLED2";
@@ -70,6 +71,14 @@ impl Header {
         hasher.update(&self.length.to_le_bytes()).update(&self.sequence.to_le_bytes());
         hasher.update(self.before.as_bytes()).update(payload).finalize()
     }
+
+    /// The payload that it announces, if the hash is right, and what comes after it.
+    fn payload<'a>(&self, rest: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Fault> {
+        let bounded = Some(self.length).filter(|length| *length <= MAX_PAYLOAD);
+        let split = bounded.and_then(|length| rest.split_at_checked(length as usize));
+        let (payload, rest) = split.ok_or(Fault::Length { bytes: self.length })?;
+        if self.hash_over(payload) == self.hash { Ok((payload, rest)) } else { Err(Fault::Changed) }
+    }
 }
 
 /// Adds the frame of a payload that follows `end`, and returns the new end; none where the payload
@@ -91,12 +100,7 @@ pub(super) fn put(bytes: &mut Vec<u8>, end: &End, payload: &[u8]) -> Option<End>
 /// after it, and the new end.
 pub(super) fn take<'a>(bytes: &'a [u8], end: &End) -> Result<(&'a [u8], &'a [u8], End), Fault> {
     let (header, rest) = Header::split(bytes).ok_or(Fault::Cut)?;
-    let bounded = Some(header.length).filter(|length| *length <= MAX_PAYLOAD);
-    let split = bounded.and_then(|length| rest.split_at_checked(length as usize));
-    let (payload, rest) = split.ok_or(Fault::Length { bytes: header.length })?;
-    if header.hash_over(payload) != header.hash {
-        return Err(Fault::Changed);
-    }
+    let (payload, rest) = header.payload(rest)?;
     if header.sequence != end.sequence + 1 {
         return Err(Fault::Misplaced { found: header.sequence });
     }
@@ -104,4 +108,26 @@ pub(super) fn take<'a>(bytes: &'a [u8], end: &End) -> Result<(&'a [u8], &'a [u8]
         return Err(Fault::Unchained);
     }
     Ok((payload, rest, end.then(header.hash, payload)))
+}
+
+/// A frame that is whole by its own length and hash, whatever stood before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lone<'a> {
+    /// Its record's number.
+    pub sequence: u64,
+    /// What it carries.
+    pub payload: &'a [u8],
+    /// What comes after it.
+    pub rest: &'a [u8],
+}
+
+/// The frame that `bytes` begin with, if it is whole by itself and its number is one of `numbers`.
+/// The number is looked at first: bytes that are not a frame are rarely hashed.
+pub(super) fn lone<'a>(bytes: &'a [u8], numbers: &RangeInclusive<u64>) -> Option<Lone<'a>> {
+    let (header, rest) = Header::split(bytes)?;
+    if !numbers.contains(&header.sequence) {
+        return None;
+    }
+    let (payload, rest) = header.payload(rest).ok()?;
+    Some(Lone { sequence: header.sequence, payload, rest })
 }

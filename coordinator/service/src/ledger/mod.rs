@@ -5,17 +5,23 @@
 //! (`head`). Opening reads it through (`scan`): up to the head everything must be whole, and what
 //! is not is damage, refused with its place (`fault`); beyond the head lies at most an append that
 //! never returned, of which whole records are kept and the rest is set aside and cut off (`log`). A
-//! ledger that lost its middle would replay to another mask without saying so.
+//! ledger that lost its middle would replay to another mask without saying so. A person may have it
+//! cut at the damage (`repair`), and is told what that loses (`salvage`); or move it to another
+//! machine (`moving`) as one file (`archive`).
 
+mod archive;
 mod disk;
 mod fault;
 mod frame;
 mod head;
 mod log;
+pub mod moving;
+mod repair;
+mod salvage;
 mod scan;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::ServiceError;
 use disk::Folder;
@@ -25,6 +31,7 @@ use uspx_colony::Record;
 
 pub use disk::head_path;
 pub use fault::{Damage, Fault};
+pub use repair::{Aside, Loss, Repair, repair};
 pub use survey::{Extent, Survey, replay_file, survey};
 
 /// The ledger's name in a state folder.
@@ -64,6 +71,18 @@ impl Ledger {
             records.iter().map(rmp_serde::to_vec_named).collect::<Result<_, _>>()?;
         self.log.append(&payloads)
     }
+}
+
+/// A ledger that is held without being opened: nobody appends to it meanwhile.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "held for its lock")] Folder);
+
+/// Holds the ledger at `path`, and changes nothing.
+///
+/// # Errors
+/// Another process holds it, or there is none.
+pub fn hold(path: &Path) -> Result<Held, ServiceError> {
+    Folder::hold_existing(path).map(Held)
 }
 
 /// A payload's record.

@@ -35,7 +35,7 @@ pub struct Extent {
 ///
 /// # Errors
 /// As [`super::Ledger::open`], but for the lock; or there is no ledger.
-pub fn survey(path: &Path, mut each: impl FnMut(Record)) -> Result<Survey, ServiceError> {
+pub fn survey(path: &Path, each: impl FnMut(Record)) -> Result<Survey, ServiceError> {
     // The head first: what it names was in the ledger before.
     let head = read_file(&head_path(path))?;
     let ledger = match (read_file(path)?, &head) {
@@ -43,7 +43,17 @@ pub fn survey(path: &Path, mut each: impl FnMut(Record)) -> Result<Survey, Servi
         (None, Some(_)) => Vec::new(),
         (None, None) => return Err(ServiceError::file(path)(std::io::ErrorKind::NotFound.into())),
     };
-    let found = scan(path, &ledger, &Head::read(head.as_deref()))?;
+    survey_bytes(path, &ledger, head.as_deref(), each)
+}
+
+/// The same of bytes that were read already.
+pub(super) fn survey_bytes(
+    path: &Path,
+    ledger: &[u8],
+    head: Option<&[u8]>,
+    mut each: impl FnMut(Record),
+) -> Result<Survey, ServiceError> {
+    let found = scan(path, ledger, &Head::read(head))?;
     for (sequence, payload) in (1..).zip(&found.records) {
         each(decode(path, sequence, payload)?);
     }

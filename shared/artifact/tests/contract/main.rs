@@ -9,6 +9,7 @@
 mod backends;
 mod blobs;
 mod causes;
+mod collect;
 mod faulty;
 mod invariant_6;
 mod pulls;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let trials = [
         blobs::trials(),
         causes::trials(),
+        collect::trials(),
         invariant_6::trials(),
         pulls::trials(),
         pulls_local::trials(),

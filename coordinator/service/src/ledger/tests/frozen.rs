@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// A copy in a folder of its own: opening locks the file, and the fixture is never written to.
-fn copied() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn copied() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
     std::fs::copy(fixture("ledger"), &path).unwrap();
@@ -22,7 +22,7 @@ fn copied() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// The frozen records, in order.
-pub(super) fn records() -> Vec<Record> {
+pub(crate) fn records() -> Vec<Record> {
     let (_dir, path) = copied();
     let mut records = Vec::new();
     Ledger::open(&path, |r| records.push(r)).unwrap();
@@ -30,7 +30,7 @@ pub(super) fn records() -> Vec<Record> {
 }
 
 /// The frozen bytes.
-pub(super) fn bytes() -> Vec<u8> {
+pub(crate) fn bytes() -> Vec<u8> {
     std::fs::read(fixture("ledger")).unwrap()
 }
 

@@ -5,8 +5,11 @@ mod crashes;
 mod damage;
 mod every_byte;
 mod files;
-mod frozen;
+pub(crate) mod frozen;
+mod moves;
 mod properties;
+mod repairs;
+mod repairs_crashed;
 mod sim;
 
 use super::frame::{HEADER, MAGIC};

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The files as somebody sees them.
-type Files = [Option<Vec<u8>>; 2];
+pub type Files = [Option<Vec<u8>>; 2];
 
 /// A write or a cut that may not be on the disk yet.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct Sim {
     /// Whether each file's name is on the disk.
     named: [bool; 2],
     pub aside: Vec<(u64, Vec<u8>)>,
+    /// Copies of both files, made before a repair.
+    pub damaged: Vec<Files>,
     steps: usize,
 }
 
@@ -71,6 +73,7 @@ impl Sim {
             pending: Vec::new(),
             named,
             aside: Vec::new(),
+            damaged: Vec::new(),
             steps: usize::MAX,
         }
     }
@@ -127,7 +130,8 @@ impl Sim {
         let with = |there: &[bool; 2]| {
             let mut files = files.clone();
             (0..2).filter(|f| !there[*f]).for_each(|f| files[f] = None);
-            Self { aside: self.aside.clone(), ..Self::holding(files) }
+            let (aside, damaged) = (self.aside.clone(), self.damaged.clone());
+            Self { aside, damaged, ..Self::holding(files) }
         };
         possible.map(with).collect()
     }
@@ -184,5 +188,15 @@ impl Disk for &mut Sim {
         self.step()?;
         self.aside.push((sequence, bytes.to_vec()));
         Ok(PathBuf::from("aside"))
+    }
+
+    fn set_all_aside(
+        &mut self,
+        ledger: &[u8],
+        head: Option<&[u8]>,
+    ) -> Result<PathBuf, ServiceError> {
+        self.step()?;
+        self.damaged.push([Some(ledger.to_vec()), head.map(<[u8]>::to_vec)]);
+        Ok(PathBuf::from("damaged"))
     }
 }
