@@ -115,7 +115,9 @@ impl World {
 
     fn put(&self, n: u8, old: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let blob = runtime.block_on(self.store.put_blob(vec![n; 9].into())).unwrap();
+        let blob = runtime
+            .block_on(self.store.put_blob(vec![n; 9].into(), &uspx_artifact::silent))
+            .unwrap();
         if old {
             let file = File::options().write(true).open(self.path(&blob)).unwrap();
             file.set_modified(SystemTime::now() - 9 * DAY).unwrap();

@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path as Key;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
-use uspx_artifact::{ErrorKind, Store};
+use uspx_artifact::{ErrorKind, Store, silent};
 use uspx_domain::Digest;
 
 pub fn trials() -> Vec<Trial> {
@@ -24,7 +24,8 @@ pub fn trials() -> Vec<Trial> {
 async fn blobs_are_listed_with_their_age_and_deleted_if_unchanged(store: Store) {
     assert_eq!(store.stored_blobs().await.unwrap(), []);
     let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"number two"));
-    let (one, two) = (store.put_blob(one).await.unwrap(), store.put_blob(two).await.unwrap());
+    let (one, two) =
+        (store.put_blob(one, &silent).await.unwrap(), store.put_blob(two, &silent).await.unwrap());
     overwrite(&store, &Key::from("blobs/ab/not-ours"), b"x".to_vec()).await;
     let mut listed = store.stored_blobs().await.unwrap();
     listed.sort_by_key(|stored| stored.blob.bytes);
