@@ -204,7 +204,11 @@ impl Coordinator {
                 () = shutdown.cancelled() => return Ok(Finished::Stopped),
                 Some(message) = answers.recv() => self.take(message, owner).await?,
                 Some(heartbeat) = heartbeats.recv() => self.heard(heartbeat).await?,
-                Some(ended) = tasks.join_next() => return Err(intake::ended(ended)),
+                Some(ended) = tasks.join_next() => match shutdown.is_cancelled() {
+                    // It heard first of the wish to end.
+                    true => return Ok(Finished::Stopped),
+                    false => return Err(intake::ended(ended)),
+                },
                 Some(released) = self.releases.join_next() => self.released(released).await?,
                 _ = clock.tick() => self.tick().await?,
             };

@@ -125,7 +125,12 @@ impl Agent {
         tracing::warn!(message = delivery.message_id, %why, "a task is declined");
         match parse_task_message_id(&delivery.message_id) {
             Some((task, _)) => self.say(task, why.reason(), delivery).await,
-            None => Ok(delivery.term(&why.to_string()).await?),
+            None => {
+                if let Err(error) = delivery.term(&why.to_string()).await {
+                    tracing::warn!(%error, "a message that nobody can read will come again");
+                }
+                Ok(())
+            }
         }
     }
 

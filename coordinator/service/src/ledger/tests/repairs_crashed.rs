@@ -65,7 +65,7 @@ fn wrecks() -> Vec<(&'static str, Sim, usize)> {
 /// another repair.
 fn recovers(what: &str, before: &Sim, mut found: Sim, kept: &[&[u8]]) {
     assert!(
-        found.files == before.files || found.damaged == [before.files.clone()],
+        found.files == before.files || found.damaged.iter().eq([&before.files]),
         "{what}: changed without a copy: {found:?}"
     );
     let records = match found.clone().open() {
@@ -108,7 +108,7 @@ fn a_repaired_ledger_is_as_if_no_more_had_been_written_and_goes_on() {
         let mut sim = before.clone();
         assert!(sim.repair().unwrap(), "{what}");
         assert_eq!(sim.ledger(), written(&RECORDS[..kept]).ledger(), "{what}");
-        assert_eq!(sim.damaged.as_slice(), std::slice::from_ref(&before.files), "{what}");
+        assert!(sim.damaged.iter().eq([&before.files]), "{what}");
         assert!(!sim.clone().repair().unwrap(), "{what}: repaired twice");
         Log::open(&mut sim, |_, _| Ok(())).unwrap().append(&[b"goes on"]).unwrap();
         let wanted = [&RECORDS[..kept], &[b"goes on"]].concat();
