@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc parity bench-engine demo clean-tools
+.PHONY: test tools fmt lint unit doc advisories parity bench-engine bench-faults cuda-check demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server or engine is missing fails instead of being skipped.
@@ -9,7 +9,7 @@ export USPX_REQUIRE_S3 := 1
 export USPX_REQUIRE_LLAMA_CPP := 1
 export USPX_REQUIRE_PYTHON := 1
 
-test: tools fmt lint unit doc ## everything that CI runs
+test: tools fmt lint unit doc advisories ## everything that CI runs
 
 tools: ## nats-server and the independent readers
 	deploy/get-nats-server.sh
@@ -29,6 +29,12 @@ unit:
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
+advisories: ## known vulnerabilities among the dependencies; skipped by name where it cannot run
+	tests/tools/advisories.sh
+
+cuda-check: ## type-checks the cuda feature, on a machine without CUDA too
+	tests/tools/cuda-check.sh
+
 parity: ## heavy comparisons with PyTorch and gptqmodel, in a venv of their own
 	tests/parity/run.sh
 
@@ -37,6 +43,10 @@ bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hou
 	tests/tools/venv.sh
 	tests/parity/venv.sh
 	$(CARGO) run --locked --release --package uspx-bench-engine -- run $(BENCH)
+
+bench-faults: ## every kind of fault, and 200 random schedules of them; the last line is JSON
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) run --locked --package uspx-bench-faults
 
 demo:
 	$(CARGO) run --locked --release -- demo

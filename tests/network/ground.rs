@@ -92,7 +92,7 @@ impl Ground {
         let here = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
             "colony = 'test'\nnats = '{}'\nstore = '{store}'\nstate = '{}'\ntrain = '{}'\nvalidation = '{}'\n\
-             gate = '{}'\nsilence = 4\nlease = 5\n[campaign]\n{CAMPAIGN}",
+             gate = '{}'\nsilence = 4\nlease = 5\ntakeover = 3\n[campaign]\n{CAMPAIGN}",
             server.url(),
             here("state"),
             here("train.jsonl"),
@@ -131,20 +131,20 @@ impl Ground {
     }
 
     pub fn worker(&self, name: &str) -> Process {
+        self.worker_at(name, |command| {
+            command.arg("--store").arg(&self.store);
+        })
+    }
+
+    /// A worker with what `change` adds to its command line: a store, at least.
+    pub fn worker_at(&self, name: &str, change: impl FnOnce(&mut Command)) -> Process {
         let [teacher, student] = models();
         let models = format!("{},{}", teacher.display(), student.display());
         let mut command = self.command();
-        command.args([
-            "worker",
-            "--name",
-            name,
-            "--nats",
-            &self.server.url(),
-            "--store",
-            &self.store,
-        ]);
+        command.args(["worker", "--name", name, "--nats", &self.server.url()]);
         command.args(["--models", &models, "--threads", "1"]);
         command.arg("--state").arg(self.path(&format!("worker-{name}")));
+        change(&mut command);
         Process::start(command, self.folder.path(), &format!("worker-{name}"))
     }
 

@@ -7,6 +7,7 @@
 mod campaign;
 mod crashes;
 mod demo;
+mod faults;
 mod ground;
 mod invariant_3;
 mod invariant_4;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         campaign::trials(&needs),
         crashes::trials(&needs),
         demo::trials(&needs),
+        faults::trials(&needs),
         invariant_3::trials(&needs),
         invariant_4::trials(),
         invariant_8::trials(),

@@ -30,6 +30,8 @@ struct Settings {
     silence: Option<u64>,
     /// Seconds.
     lease: Option<u64>,
+    /// Seconds that the claim on the colony may stand unrenewed.
+    takeover: Option<u64>,
     #[serde(default)]
     campaign: CampaignPlan,
 }
@@ -81,6 +83,7 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
     let mut own = CoordinatorSettings::new(settings.colony, settings.state);
     own.silence = settings.silence.map_or(own.silence, Duration::from_secs);
     own.lease = settings.lease.map_or(own.lease, Duration::from_secs);
+    own.takeover = settings.takeover.map_or(own.takeover, Duration::from_secs);
     own.plan = settings.campaign;
     let mut coordinator = Coordinator::open(own, bus, store, book)?;
     ended(coordinator.run(shutdown).await?)

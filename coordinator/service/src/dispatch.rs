@@ -4,7 +4,7 @@ use crate::{PromptBook, ServiceError};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use uspx_artifact::{Store, silent};
+use uspx_artifact::{ArtifactError, Store, silent};
 use uspx_bus::{Bus, BusError, QueueSpec};
 use uspx_colony::{PlannedTask, State};
 use uspx_domain::{TaskId, WorkerId};
@@ -57,16 +57,22 @@ impl Dispatch {
             Err(error) => return tracing::warn!(%error, "the bus' queues could not be listed"),
         };
         let workers = queues.iter().filter_map(|q| worker_of_queue(q));
-        let attempts = || state.tickets().values().flat_map(|t| &t.attempts);
-        let is_known =
-            |w: &WorkerId| state.accounts().contains_key(w) || attempts().any(|a| a.worker == *w);
-        for worker in workers.filter(|w| !is_known(w)) {
-            match self.close_queue(&worker).await {
-                Ok(()) => {
-                    tracing::info!(%worker, "removed the queue of a worker that the ledger does not know")
-                }
-                Err(error) => tracing::warn!(%error, %worker, "a stray queue stays"),
+        for worker in workers {
+            self.close_stray(&worker, state).await;
+        }
+    }
+
+    /// Deletes the queue of a worker, where the ledger does not know it.
+    pub(crate) async fn close_stray(&mut self, worker: &WorkerId, state: &State) {
+        let mut attempts = state.tickets().values().flat_map(|t| &t.attempts);
+        if state.accounts().contains_key(worker) || attempts.any(|a| a.worker == *worker) {
+            return;
+        }
+        match self.close_queue(worker).await {
+            Ok(()) => {
+                tracing::info!(%worker, "removed the queue of a worker that the ledger does not know");
             }
+            Err(error) => tracing::warn!(%error, %worker, "a stray queue stays"),
         }
     }
 
@@ -147,7 +153,21 @@ impl Dispatch {
 fn passes(error: &ServiceError) -> bool {
     match error {
         ServiceError::Bus(e) => e.is_retryable() || matches!(e, BusError::Full { .. }),
-        ServiceError::Artifact(e) => e.is_retryable(),
+        // Denied, full or away: whatever ails the store, its tasks wait for it.
+        ServiceError::Artifact(e) => !matches!(e, ArtifactError::TooLarge { .. }),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_denies_is_full_or_away_holds_tasks_up_and_ends_nothing() {
+        let (store, key) = (String::from("s"), String::from("k"));
+        let denied = ArtifactError::Denied { store: store.clone(), key, source: "expired".into() };
+        let errors = [denied, ArtifactError::NoBucket { store }];
+        assert!(errors.into_iter().all(|e| passes(&e.into())));
     }
 }

@@ -12,7 +12,7 @@ use crate::dispatch::Dispatch;
 use crate::intake::{self, Incoming, Readers};
 use crate::ledger::{self, Ledger};
 use crate::owner::{Issued, Owner};
-use crate::registry::{Heard, Registry, holdings};
+use crate::registry::Registry;
 use crate::status::{self, CampaignProgress};
 use crate::{CoordinatorSettings, PromptBook, ServiceError, owner, warnings};
 use releases::Released;
@@ -28,7 +28,6 @@ use uspx_bus::{Bus, BusError, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::Shutdown;
-use uspx_wire::HeartbeatMessage;
 use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
@@ -258,35 +257,6 @@ impl Coordinator {
         Ok(ended)
     }
 
-    async fn heard(&mut self, heartbeat: HeartbeatMessage) -> Result<Option<Ending>, ServiceError> {
-        let (worker, holds, speaks) =
-            (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
-        let version = heartbeat.uspx_version.clone();
-        match self.registry.hear(heartbeat) {
-            Heard::News => {}
-            Heard::Known => return Ok(None),
-            Heard::NoRoom => {
-                tracing::warn!(%worker, "it is not let in: the colony has all the workers it takes");
-                return Ok(None);
-            }
-        }
-        tracing::info!(%worker, models = holds.len(), version, "a worker is here");
-        if speaks.jobs.is_empty() {
-            tracing::warn!(%worker, version, "it does not read this coordinator's tasks and gets none: upgrade uspx on it");
-        }
-        if let Err(error) = self.dispatch.open_queue(&worker).await {
-            if !error.is_retryable() {
-                return Err(error.into());
-            }
-            tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
-        }
-        let ended = self.event(Event::WorkerSeen { worker, speaks, holds }).await?;
-        if self.colony.state().campaign().is_none() {
-            return self.found().await;
-        }
-        Ok(ended)
-    }
-
     async fn buried(
         &mut self,
         letter: &DeadLetter,
@@ -313,9 +283,10 @@ impl Coordinator {
         self.listen();
         for worker in self.silent() {
             tracing::warn!(%worker, "a worker has fallen silent: its tasks go to others");
-            if let Some(ending) = self.event(Event::WorkerLost { worker }).await? {
+            if let Some(ending) = self.event(Event::WorkerLost { worker: worker.clone() }).await? {
                 return Ok(Some(ending));
             }
+            self.dispatch.close_stray(&worker, self.colony.state()).await;
         }
         for (worker, current) in self.registry.take_hung(2 * self.settings.lease) {
             if let Some(ending) = self.hung(worker, current).await? {

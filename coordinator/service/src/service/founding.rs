@@ -1,10 +1,12 @@
-//! Which models the campaign is about, once workers hold them.
+//! Who is here, and which models the campaign is about, once workers hold them.
 
 use super::Coordinator;
 use crate::ServiceError;
+use crate::registry::{Heard, holdings};
 use std::collections::BTreeMap;
-use uspx_colony::Ending;
+use uspx_colony::{Ending, Event};
 use uspx_domain::{Fingerprint, ModelShape, UnitKind};
+use uspx_wire::HeartbeatMessage;
 
 /// What was found for a part of the campaign.
 enum Found {
@@ -15,6 +17,39 @@ enum Found {
 }
 
 impl Coordinator {
+    /// Lets a worker in, with what it speaks and holds.
+    pub(super) async fn heard(
+        &mut self,
+        heartbeat: HeartbeatMessage,
+    ) -> Result<Option<Ending>, ServiceError> {
+        let (worker, holds, speaks) =
+            (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
+        let version = heartbeat.uspx_version.clone();
+        match self.registry.hear(heartbeat) {
+            Heard::News => {}
+            Heard::Known => return Ok(None),
+            Heard::NoRoom => {
+                tracing::warn!(%worker, "it is not let in: the colony has all the workers it takes");
+                return Ok(None);
+            }
+        }
+        tracing::info!(%worker, models = holds.len(), version, "a worker is here");
+        if speaks.jobs.is_empty() {
+            tracing::warn!(%worker, version, "it does not read this coordinator's tasks and gets none: upgrade uspx on it");
+        }
+        if let Err(error) = self.dispatch.open_queue(&worker).await {
+            if !error.is_retryable() {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
+        }
+        let ended = self.event(Event::WorkerSeen { worker, speaks, holds }).await?;
+        if self.colony.state().campaign().is_none() {
+            return self.found().await;
+        }
+        Ok(ended)
+    }
+
     /// Begins the campaign as soon as it is clear which models it is about.
     pub(super) async fn found(&mut self) -> Result<Option<Ending>, ServiceError> {
         let models: BTreeMap<Fingerprint, ModelShape> =
