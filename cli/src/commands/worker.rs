@@ -27,7 +27,8 @@ struct Settings {
     #[serde(default = "cpu")]
     device: String,
     batch_tokens: Option<usize>,
-    state: Option<PathBuf>,
+    /// Not `state`: that is the coordinator's, and one file may serve both.
+    worker_state: Option<PathBuf>,
 }
 
 fn cpu() -> String {
@@ -49,7 +50,7 @@ struct Flags<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_tokens: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'a Path>,
+    worker_state: Option<&'a Path>,
 }
 
 /// Runs until Ctrl-C.
@@ -61,7 +62,7 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
         models: args.models.as_deref(),
         device: args.device.as_deref(),
         batch_tokens: args.batch_tokens,
-        state: args.state.as_deref(),
+        worker_state: args.state.as_deref(),
     };
     let settings: Settings = config::load(args.config.as_deref(), flags)?;
     let id: WorkerId = settings.name.parse().map_err(|e| CliError::new(Exit::BadInput, e))?;
@@ -74,7 +75,7 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
     };
     let bus = Arc::new(NatsBus::connect(&options).await?);
     let Some(store) = store(&settings.store, shutdown).await? else { return Ok(()) };
-    let state = settings.state.map_or_else(|| state_of(&id), Ok)?;
+    let state = settings.worker_state.map_or_else(|| state_of(&id), Ok)?;
     let mut worker = WorkerSettings::on_cpu(id, settings.models, state);
     worker.device = models::device(&settings.device)?;
     worker.device_name = settings.device;

@@ -155,13 +155,24 @@ pub(crate) fn mask_status(state: &State) -> Option<MaskStatus> {
     })
 }
 
-/// Replaces a file of the state folder whole, or not at all.
+/// Replaces a file of the state folder whole, or not at all, and lasting.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), ServiceError> {
+    replace(path, content, true)
+}
+
+/// The same of what is written anew twice a second: a power cut may cost it.
+pub(crate) fn write_passing(path: &Path, content: &[u8]) -> Result<(), ServiceError> {
+    replace(path, content, false)
+}
+
+fn replace(path: &Path, content: &[u8], lasting: bool) -> Result<(), ServiceError> {
     let part = path.with_extension("part");
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::create(&part)?;
         file.write_all(content)?;
-        file.sync_all()?;
+        if lasting {
+            file.sync_all()?;
+        }
         std::fs::rename(&part, path)
     };
     write().map_err(ServiceError::file(path))

@@ -2,7 +2,7 @@
 
 use super::Coordinator;
 use crate::ServiceError;
-use crate::status::{self, write_file};
+use crate::status::{self, write_file, write_passing};
 use bytes::Bytes;
 use std::time::Duration;
 use uspx_colony::MaskVersion;
@@ -44,7 +44,7 @@ impl Coordinator {
     async fn try_show(&self) -> Result<(), ServiceError> {
         let message = status::message(&self.settings.colony, &self.colony, &self.registry);
         let path = self.settings.state.join("status.json");
-        write_file(
+        write_passing(
             &path,
             &serde_json::to_vec_pretty(&message)
                 .map_err(|e| ServiceError::file(&path)(e.into()))?,
