@@ -83,7 +83,7 @@ pub enum ServiceError {
     Occupied(PathBuf),
     /// The ledgers named seem to be another store's.
     #[error(
-        "the ledgers named speak of none of the {blobs} blobs in {store}: name the state folder of every coordinator \
+        "the ledgers named speak of none of the {blobs} blobs in {store}: name the state folder (--state) of every coordinator \
          that works with this store. Nothing was deleted"
     )]
     Stranger {
