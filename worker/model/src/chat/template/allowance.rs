@@ -77,7 +77,10 @@ fn weigh_at(value: &Value, depth: u32) -> Result<(), Error> {
 /// The filter around operands that are looked at as a whole.
 fn deep(value: Value) -> Result<Value, Error> {
     let value = laid_out(value)?;
-    weigh(&value)?;
+    // Numbers and the like are steps alone.
+    if value.as_str().is_some() || value.as_object().is_some() {
+        weigh(&value)?;
+    }
     Ok(value)
 }
 
@@ -86,6 +89,13 @@ fn flat(value: Value) -> Result<Value, Error> {
     let value = laid_out(value)?;
     let entries = || ENTRY.saturating_mul(length(&value).saturating_add(1));
     spend(value.as_str().map_or_else(entries, |text| text.len() as u64))?;
+    Ok(value)
+}
+
+/// The filter around operands of which no more entries are taken than there are steps.
+fn text(value: Value) -> Result<Value, Error> {
+    let value = laid_out(value)?;
+    spend(value.as_str().map_or(0, |text| text.len() as u64))?;
     Ok(value)
 }
 
@@ -128,6 +138,7 @@ fn alone(_: Value) -> Result<Value, Error> {
 pub(super) fn bound(environment: &mut Environment<'static>) {
     environment.add_filter(guard::DEEP, deep);
     environment.add_filter(guard::FLAT, flat);
+    environment.add_filter(guard::TEXT, text);
     environment.add_filter(guard::TIMES, times);
     environment.add_filter(guard::ALONE, alone);
     environment.set_unknown_method_callback(amplify::method);

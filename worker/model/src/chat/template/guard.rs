@@ -3,14 +3,14 @@
 //!
 //! The engine counts steps, but one step can double a string, repeat it a hundred million times, or
 //! nest a list in itself. It has no place to ask at an operator; so the parsed template is written
-//! out as source again with two filters around the operands ([`DEEP`], [`FLAT`]) and with `*` as a
-//! filter of its own ([`TIMES`]). Plain text becomes `{{ "…" }}`, which is counted where it is
+//! out as source again with filters around the operands ([`DEEP`], [`FLAT`], [`TEXT`]) and with `*`
+//! as a filter of its own ([`TIMES`]). Plain text becomes `{{ "…" }}`, which is counted where it is
 //! printed, also where a `set` block catches it. Lines keep their numbers.
 
 mod expression;
 
 use super::short;
-use expression::{atom, call, deep, expression, filters, flat, quoted, target};
+use expression::{atom, call, deep, expression, filters, looped, quoted, target};
 use minijinja::Error;
 use minijinja::machinery::ast::{self, Expr, Stmt};
 use minijinja::machinery::{WhitespaceConfig, parse};
@@ -19,6 +19,9 @@ use minijinja::machinery::{WhitespaceConfig, parse};
 pub(super) const DEEP: &str = "uspx_deep";
 /// The filter that weighs a value's own entries.
 pub(super) const FLAT: &str = "uspx_flat";
+/// The filter that weighs text alone: of a list only as many entries are looked at as steps are
+/// taken.
+pub(super) const TEXT: &str = "uspx_text";
 /// The filter that multiplies.
 pub(super) const TIMES: &str = "uspx_times";
 /// The filter that fails, in place of what reads other templates.
@@ -135,7 +138,7 @@ impl Writer {
     fn for_loop(&mut self, s: &ast::ForLoop<'_>, line: u32) {
         let condition = s.filter_expr.as_ref().map(|e| format!(" if {}", atom(e)));
         let recursive = if s.recursive { " recursive" } else { "" };
-        let (to, from) = (target(&s.target), flat(&s.iter));
+        let (to, from) = (target(&s.target), looped(&s.iter));
         let condition = condition.unwrap_or_default();
         self.tag(line, &format!("for {to} in {from}{condition}{recursive}"));
         self.body(&s.body);

@@ -1,6 +1,6 @@
 //! Expressions, written out with their operands weighed.
 
-use super::{DEEP, FLAT, TIMES};
+use super::{DEEP, FLAT, TEXT, TIMES};
 use minijinja::Value;
 use minijinja::machinery::ast::{self, BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind};
 use minijinja::value::ValueKind;
@@ -60,7 +60,7 @@ pub(super) fn atom(e: &Expr<'_>) -> String {
         Expr::Slice(s) => {
             let part = |e: &Option<Expr<'_>>| e.as_ref().map(atom).unwrap_or_default();
             let (start, stop, step) = (part(&s.start), part(&s.stop), part(&s.step));
-            format!("({})[{start}:{stop}:{step}]", flat(&s.expr))
+            format!("({})[{start}:{stop}:{step}]", text(&s.expr))
         }
         Expr::Filter(s) => {
             let of = s.expr.as_ref().map(|e| weighed(s.name, e) + "|").unwrap_or_default();
@@ -89,8 +89,22 @@ pub(super) fn deep(e: &Expr<'_>) -> String {
 }
 
 /// Weighed by its own entries.
-pub(super) fn flat(e: &Expr<'_>) -> String {
+fn flat(e: &Expr<'_>) -> String {
     if is_small(e) { atom(e) } else { format!("({})|{FLAT}", expression(e)) }
+}
+
+/// Weighed where it is a text.
+fn text(e: &Expr<'_>) -> String {
+    if is_small(e) { atom(e) } else { format!("({})|{TEXT}", expression(e)) }
+}
+
+/// What a loop runs over. A range makes its numbers one by one, and has at most 100,000.
+pub(super) fn looped(e: &Expr<'_>) -> String {
+    let is_range = |call: &ast::Call<'_>| matches!(&call.expr, Expr::Var(v) if v.id == "range");
+    match e {
+        Expr::Call(s) if is_range(s) => call(s),
+        _ => text(e),
+    }
 }
 
 /// What the filter or test `name` is applied to.
@@ -106,7 +120,7 @@ fn binary(op: &ast::BinOp<'_>) -> String {
     let plain = |word: &str| format!("{} {word} {}", atom(&op.left), atom(&op.right));
     let compared = |word: &str| format!("{} {word} {}", deep(&op.left), deep(&op.right));
     match op.op {
-        BinOpKind::Add => chain(op, "+", flat),
+        BinOpKind::Add => chain(op, "+", text),
         BinOpKind::Concat => chain(op, "~", deep),
         BinOpKind::ScAnd => chain(op, "and", atom),
         BinOpKind::ScOr => chain(op, "or", atom),
