@@ -240,7 +240,7 @@ fn a_mask_that_the_router_cannot_run_is_refused() {
     refuses(
         eval_of(&model("teacher")).arg("--mask").arg(&path),
         BAD_INPUT,
-        &["mask.json", "no mask"],
+        &["mask.json", "not a mask"],
     );
 }
 
@@ -254,7 +254,7 @@ fn a_mask_that_is_there_survives_a_build_that_fails() {
     build.args(["mask", "build", "--keep", "0.5", "--model"]).arg(model("teacher"));
     refuses(build.arg("--prompts").arg(&empty).arg("--out").arg(&path), BAD_INPUT, &["no prompts"]);
     let mut share = on(&["mask", "build", "--keep", "1.5", "--out"], "teacher", 1);
-    refuses(share.arg(&path), USAGE, &["1.5", "no share"]);
+    refuses(share.arg(&path), USAGE, &["1.5", "not a share"]);
     let mut heads = on(
         &["mask", "build", "--keep", "0.5", "--units", "head", "--method", "reap", "--out"],
         "teacher",

@@ -26,7 +26,10 @@ pub(crate) fn check_dimensions(config: &ModelConfig, checkpoint: &Checkpoint) ->
     }
     let table = [config.vocab, config.hidden];
     let embedding = [EMBEDDING, HEAD].into_iter().find(|name| checkpoint.has(name));
-    embedding.map_or(Ok(()), |name| checkpoint.check_shape(name, &table))?;
+    let fits = embedding.map_or(Ok(()), |name| checkpoint.check_shape(name, &table));
+    fits.map_err(|e| {
+        ModelError::Config(format!("{e}: take config.json, tokenizer and weights from one place"))
+    })?;
     (0..).zip(&config.mlps).try_for_each(|(layer, mlp)| check_layer(config, checkpoint, layer, mlp))
 }
 
@@ -41,13 +44,30 @@ fn check_layer(c: &ModelConfig, checkpoint: &Checkpoint, layer: usize, mlp: &Mlp
     match mlp {
         Mlp::Dense { inner } => of(Projection::Gate, *inner),
         Mlp::Experts(mixture) => {
-            let router = format!("{}.weight", ExpertNames::find(checkpoint, layer).router);
+            let names = ExpertNames::find(checkpoint, layer);
+            let router = format!("{}.weight", names.router);
             if !checkpoint.has(&router) {
                 // Nothing else here would bound the experts.
                 return Err(ModelError::tensor(router, "is not in the checkpoint"));
             }
-            check(&router, &[mixture.experts, c.hidden])
+            check(&router, &[mixture.experts, c.hidden])?;
+            check_experts(&names, mixture, c.hidden, &check)
         }
+    }
+}
+
+/// The width of experts, by whichever tensor says it in its own words.
+fn check_experts(
+    names: &ExpertNames,
+    &Mixture { experts, inner, bias, .. }: &Mixture,
+    hidden: usize,
+    check: &impl Fn(&str, &[usize]) -> Result<()>,
+) -> Result<()> {
+    let (at, [gate, ..]) = (&names.experts, names.parts);
+    match (names.stacked, bias) {
+        (false, _) => check(&format!("{at}.0.{gate}.weight"), &[inner, hidden]),
+        (true, true) => check(&format!("{at}.gate_up_proj_bias"), &[experts, 2 * inner]),
+        (true, false) => check(&format!("{at}.gate_up_proj"), &[experts, 2 * inner, hidden]),
     }
 }
 

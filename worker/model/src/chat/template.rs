@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// The most steps of a rendering. The longest of the templates in use takes some 200 for a message.
 const MAX_STEPS: u64 = 4_000_000;
-/// Macros within macros, and calls of a loop on its own.
-const MAX_RECURSION: usize = 100;
+/// Scopes within scopes. A macro counts as four or more, so some 40 are run within each other.
+const MAX_RECURSION: usize = 200;
 /// The longest template; those in use have up to 20 kB.
 const MAX_SOURCE: usize = 1 << 18;
 

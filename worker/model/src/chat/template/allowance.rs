@@ -14,7 +14,7 @@ use std::cell::Cell;
 /// What every conversation is allowed.
 const BASE: u64 = 16 << 20;
 /// And for each byte of it and of the template.
-const PER_BYTE: u64 = 16;
+const PER_BYTE: u64 = 128;
 /// What an entry of a list or a map counts beside its text.
 const ENTRY: u64 = 32;
 /// Lists within lists within lists.
