@@ -3,8 +3,11 @@
 //! Reading trusts nothing: every length, index, span and number is checked before labels are handed
 //! out.
 
+mod at_most;
+
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel};
 use crate::{DistillError, Result};
+use at_most::at_most;
 use half::f16;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -16,13 +19,19 @@ pub const VERSION: u32 = 2;
 pub const MAX_BYTES: usize = 1 << 30;
 /// The most probabilities kept per token.
 pub const MAX_TOP_K: u32 = 4096;
+/// The most prompts of a blob.
+const MAX_PROMPTS: usize = 1 << 20;
+/// The most pieces: an entry of a `top` has 24 bits for one.
+const MAX_PIECES: usize = (1 << 24) - 1;
 
 #[derive(Serialize, Deserialize)]
 struct Blob {
     version: u32,
     teacher: Fingerprint,
     vocabulary: Digest,
+    #[serde(deserialize_with = "at_most::<MAX_PIECES, _, _>")]
     pieces: Vec<(u32, Piece)>,
+    #[serde(deserialize_with = "at_most::<MAX_PROMPTS, _, _>")]
     prompts: Vec<Row>,
 }
 
@@ -77,8 +86,8 @@ impl Labels {
     /// # Errors
     /// More pieces or probabilities than the format can number.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        if self.pieces.len() >= 1 << 24 {
-            return Err(bad("more than 2^24 different tokens"));
+        if self.pieces.len() > MAX_PIECES || self.prompts.len() > MAX_PROMPTS {
+            return Err(bad(format!("more than {MAX_PIECES} tokens or {MAX_PROMPTS} prompts")));
         }
         let prompts = self.prompts.iter().map(row).collect::<Result<_>>()?;
         let blob = Blob {
@@ -199,6 +208,9 @@ fn token(column: &mut Column<'_>, entries: &mut Column<'_>) -> Result<TokenLabel
     let (piece, start, end) = (column.u32()?, column.u32()?, column.u32()?);
     let (log_prob, tail) = (column.f32()?, column.f32()?);
     let count = u16::from_le_bytes(column.take()?);
+    if u32::from(count) > MAX_TOP_K {
+        return Err(bad(format!("more than {MAX_TOP_K} probabilities for one token")));
+    }
     let entry = |_| {
         let [a, b, c] = entries.take()?;
         let log_prob = f16::from_le_bytes(entries.take()?).to_f32();
@@ -235,108 +247,4 @@ fn check(tokens: &[TokenLabel], answer: usize, pieces: usize) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn sample() -> Labels {
-        let token = |piece, start, end| TokenLabel {
-            piece,
-            start,
-            end,
-            log_prob: -0.5,
-            top: vec![(piece, -0.5), (2, -2.0)],
-            tail: 0.25,
-        };
-        Labels {
-            teacher: Fingerprint(Digest::of(b"t")),
-            vocabulary: Digest::of(b"v"),
-            pieces: vec![
-                (7, Piece::Text(b"ls".to_vec())),
-                (9, Piece::End),
-                (300, Piece::Text(vec![0xff])),
-            ],
-            prompts: vec![PromptLabels {
-                prompt: Prompt {
-                    id: "p".into(),
-                    prompt: "list".into(),
-                    reference: None,
-                    system: None,
-                    tags: vec![],
-                },
-                answer: "ls".into(),
-                ended: true,
-                reasoning: Some("hm".into()),
-                tokens: vec![token(0, 0, 2), token(1, 2, 2)],
-            }],
-        }
-    }
-
-    #[test]
-    fn bytes_give_back_the_labels() {
-        let labels = sample();
-        assert_eq!(Labels::from_bytes(&labels.to_bytes().unwrap()).unwrap(), labels);
-    }
-
-    #[test]
-    fn what_does_not_hold_together_is_refused() {
-        let cases: [fn(&mut Labels); 5] = [
-            |l| l.prompts[0].tokens[0].piece = 3,
-            |l| l.prompts[0].tokens[0].end = 1,
-            |l| l.prompts[0].tokens[1].end = 9,
-            |l| l.prompts[0].tokens[0].log_prob = f32::NAN,
-            |l| l.prompts[0].tokens[0].top[0].1 = 3.0,
-        ];
-        for (at, spoil) in cases.iter().enumerate() {
-            let mut labels = sample();
-            spoil(&mut labels);
-            let read = Labels::from_bytes(&labels.to_bytes().unwrap());
-            assert!(matches!(read, Err(DistillError::Labels(_))), "case {at}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn a_newer_version_is_named() {
-        let mut bytes = sample().to_bytes().unwrap();
-        bytes[1] = 3;
-        assert!(matches!(Labels::from_bytes(&bytes), Err(DistillError::LabelsVersion(3))));
-    }
-
-    #[test]
-    fn labels_of_the_first_version_are_read() {
-        let mut labels = sample();
-        labels.prompts[0].reasoning = None;
-        let second = labels.to_bytes().unwrap();
-        // A row had five fields, and nothing stood in the sixth's place.
-        let row = second.len() - 1;
-        let mut first = second[..row].to_vec();
-        let header = first.windows(2).rposition(|w| w == [0x96, 0x95]).unwrap();
-        (first[1], first[header]) = (1, 0x95);
-        assert_eq!((second[row], Labels::from_bytes(&first).unwrap()), (0xc0, labels));
-    }
-
-    #[test]
-    fn every_truncation_is_refused() {
-        let bytes = sample().to_bytes().unwrap();
-        for keep in 0..bytes.len() {
-            assert!(
-                Labels::from_bytes(&bytes[..keep]).is_err(),
-                "{keep} of {} bytes were accepted",
-                bytes.len()
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..150, to in any::<u8>()) {
-            let _ = Labels::from_bytes(&bytes);
-            let mut spoiled = sample().to_bytes().unwrap();
-            let place = at % spoiled.len();
-            spoiled[place] = to;
-            if let Ok(labels) = Labels::from_bytes(&spoiled) {
-                prop_assert_eq!(labels.prompts.len() , labels.prompts.len().min(1));
-            }
-        }
-    }
-}
+mod tests;

@@ -85,8 +85,17 @@ pub enum ExportError {
     #[error(transparent)]
     Model(#[from] uspx_model::ModelError),
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
-    Tensor(#[from] candle_core::Error),
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for ExportError {
+    fn from(error: candle_core::Error) -> Self {
+        match uspx_model::ModelError::from(error) {
+            uspx_model::ModelError::Candle(error) => Self::Tensor(error),
+            other => Self::Model(other),
+        }
+    }
 }
 
 impl ExportError {

@@ -31,13 +31,15 @@ pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
 pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     let floats = placement.holding == Holding::Floats;
     let parts = if floats { read_gguf(path)? } else { read_quantised(path)? };
-    let chat = Chat::of(&gguf_files(path, parts.chat)?)?;
+    let files = gguf_files(path, parts.chat)?;
+    let chat = Chat::of(&files)?;
     chat.explain_seams(path);
     let load = || {
         let config = ModelConfig::from_json(&parts.config_json.to_string())?;
         Transformer::load(config, Checkpoint::with_blocks(parts.tensors, parts.blocks)?, placement)
     };
     let transformer = load().map_err(|e| e.located(path))?;
+    files.check_ids(transformer.config().vocab, path)?;
     Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
 }
 

@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mlp, ModelConfig, Quantisation};
 use crate::placement::Holding;
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, inventory};
 use candle_core::Device;
 use std::fmt;
 use std::path::Path;
@@ -74,9 +74,11 @@ impl Demands {
     /// Those of a Hugging Face folder.
     ///
     /// # Errors
-    /// A folder whose configuration or headers cannot be read.
+    /// A folder whose configuration or headers cannot be read, or contradict each other.
     pub fn of_folder(folder: &Path) -> Result<Self> {
-        Ok(Self::new(&ModelConfig::open(folder)?, Checkpoint::open(folder)?.stored_bytes()))
+        let (config, checkpoint) = (ModelConfig::open(folder)?, Checkpoint::open(folder)?);
+        checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
+        Ok(Self::new(&config, checkpoint.stored_bytes()))
     }
 
     fn new(config: &ModelConfig, stored: u64) -> Self {

@@ -52,10 +52,32 @@ pub enum ModelError {
     Stopped,
     /// The tensor library failed.
     #[error("tensor operation failed: {0}")]
-    Candle(#[from] candle_core::Error),
+    Candle(#[source] candle_core::Error),
+}
+
+/// An error of ours that passed through the library ([`ModelError::within_candle`]) is itself
+/// again, and a backtrace is not told to people.
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        use candle_core::Error::{WithBacktrace, WrappedContext};
+        match error {
+            WithBacktrace { inner, .. } => Self::from(*inner),
+            WrappedContext { wrapped, context } => match wrapped.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(wrapped) => Self::Candle(WrappedContext { wrapped, context }),
+            },
+            other => Self::Candle(other),
+        }
+    }
 }
 
 impl ModelError {
+    /// The same, for a callback of the tensor library.
+    pub(crate) fn within_candle(self) -> candle_core::Error {
+        let context = self.to_string();
+        candle_core::Error::WrappedContext { wrapped: Box::new(self), context }
+    }
+
     /// Whether the device had no memory left: a smaller batch may fit.
     pub fn is_out_of_memory(&self) -> bool {
         let Self::Candle(error) = self else { return false };
@@ -94,5 +116,23 @@ impl ModelError {
 
     pub(crate) fn tensor(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Tensor { name: name.into(), reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_passed_through_the_tensor_library_is_itself_again() {
+        let backtraced = ModelError::malformed("a.safetensors", "became shorter").within_candle();
+        let error = ModelError::from(backtraced.bt());
+        assert_eq!(error.to_string(), "a.safetensors: became shorter");
+        let own = candle_core::Error::Msg("no such layout".into());
+        let error = ModelError::from(candle_core::Error::WithBacktrace {
+            inner: Box::new(own),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        });
+        assert_eq!(error.to_string(), "tensor operation failed: no such layout");
     }
 }

@@ -94,7 +94,7 @@ impl Head {
         }
         let (head, targets, sums) = (self.clone(), targets.to_vec(), sums.log_sums());
         let backward = move |x: &Tensor, _: &Tensor, grad: &Tensor| {
-            head.nll_gradient(x, &targets, &sums, grad).map_err(candle_core::Error::wrap)
+            head.nll_gradient(x, &targets, &sums, grad).map_err(ModelError::within_candle)
         };
         // The value must be of x's type.
         Ok(with_gradient("panelled-nll", x, y.to_dtype(x.dtype())?, backward)?)

@@ -11,6 +11,71 @@ use std::collections::HashSet;
 /// Tensors that older programs stored and every program computes anew.
 const COMPUTED: [&str; 2] = [".rotary_emb.inv_freq", ".self_attn.masked_bias"];
 
+/// Refuses a configuration whose numbers are not those of the tensors that are there, before
+/// anything is made by these numbers. What is missing is refused where it is read.
+///
+/// # Errors
+/// More layers than are stored, or a tensor of another shape.
+pub(crate) fn check_dimensions(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
+    let stored = checkpoint.names().into_iter().filter_map(layer_of).max().map_or(0, |m| m + 1);
+    if config.windows.len() > stored {
+        return Err(ModelError::Config(format!(
+            "num_hidden_layers is {}, but the weights hold {stored} layers: fetch all files from one place",
+            config.windows.len()
+        )));
+    }
+    let table = [config.vocab, config.hidden];
+    let embedding = [EMBEDDING, HEAD].into_iter().find(|name| checkpoint.has(name));
+    let fits = embedding.map_or(Ok(()), |name| checkpoint.check_shape(name, &table));
+    fits.map_err(|e| {
+        ModelError::Config(format!("{e}: take config.json, tokenizer and weights from one place"))
+    })?;
+    (0..).zip(&config.mlps).try_for_each(|(layer, mlp)| check_layer(config, checkpoint, layer, mlp))
+}
+
+fn check_layer(c: &ModelConfig, checkpoint: &Checkpoint, layer: usize, mlp: &Mlp) -> Result<()> {
+    let check = |path: &str, shape: &[usize]| checkpoint.check_shape(path, shape);
+    let of = |map: Projection, out| check(&format!("{}.weight", map.path(layer)), &[out, c.hidden]);
+    of(Projection::Q, c.heads * c.head_dim)?;
+    of(Projection::K, c.kv_heads * c.head_dim)?;
+    if c.sinks {
+        check(&format!("model.layers.{layer}.self_attn.sinks"), &[c.heads])?;
+    }
+    match mlp {
+        Mlp::Dense { inner } => of(Projection::Gate, *inner),
+        Mlp::Experts(mixture) => {
+            let names = ExpertNames::find(checkpoint, layer);
+            let router = format!("{}.weight", names.router);
+            if !checkpoint.has(&router) {
+                // Nothing else here would bound the experts.
+                return Err(ModelError::tensor(router, "is not in the checkpoint"));
+            }
+            check(&router, &[mixture.experts, c.hidden])?;
+            check_experts(&names, mixture, c.hidden, &check)
+        }
+    }
+}
+
+/// The width of experts, by whichever tensor says it in its own words.
+fn check_experts(
+    names: &ExpertNames,
+    &Mixture { experts, inner, bias, .. }: &Mixture,
+    hidden: usize,
+    check: &impl Fn(&str, &[usize]) -> Result<()>,
+) -> Result<()> {
+    let (at, [gate, ..]) = (&names.experts, names.parts);
+    match (names.stacked, bias) {
+        (false, _) => check(&format!("{at}.0.{gate}.weight"), &[inner, hidden]),
+        (true, true) => check(&format!("{at}.gate_up_proj_bias"), &[experts, 2 * inner]),
+        (true, false) => check(&format!("{at}.gate_up_proj"), &[experts, 2 * inner, hidden]),
+    }
+}
+
+/// The layer that a tensor is of.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+}
+
 /// Refuses weights that are stored otherwise than `quantization_config` says.
 ///
 /// # Errors

@@ -31,12 +31,14 @@ impl Source {
     /// ties it, as in transformers, unless it holds the embedding's values.
     ///
     /// # Errors
-    /// Weights stored otherwise than `quantization_config` says.
+    /// Numbers that are not the tensors', or weights stored otherwise than `quantization_config`
+    /// says.
     pub fn new(
         checkpoint: Checkpoint,
         mut config: ModelConfig,
         placement: Placement,
     ) -> Result<Self> {
+        checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
         checkpoint.named(inventory::check_quantisation(&config, &checkpoint))?;
         if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
             let shape = [config.vocab, config.hidden];

@@ -54,16 +54,12 @@ impl LoadedModel {
         fingerprint: Fingerprint,
     ) -> Result<Self> {
         let (config, unknown) = ModelConfig::open_with_remarks(folder)?;
+        let place = folder.join("config.json");
+        let fits = inventory::check_dimensions(&config, &checkpoint);
+        fits.map_err(|e| e.located(&place))?;
+        files.check_ids(config.vocab, &place)?;
         let chat = Chat::of(files)?;
         chat.explain_seams(folder);
-        if chat.tokens().len() > config.vocab {
-            let reason = format!(
-                "vocab_size is {}, but the tokenizer beside it knows {} tokens: they belong to different models",
-                config.vocab,
-                chat.tokens().len()
-            );
-            return Err(ModelError::malformed(folder.join("config.json"), reason));
-        }
         let (tied, unused) = (config.tied, inventory::unused(&config, &checkpoint));
         let transformer =
             Transformer::load(config, checkpoint, placement).map_err(|e| e.located(folder))?;

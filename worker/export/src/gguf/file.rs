@@ -1,5 +1,5 @@
-//! The bytes of a GGUF file, read without trust: every length is held against the file's before
-//! anything is allocated.
+//! The bytes of a GGUF file, read without trust: every length is held against the file's and
+//! against what a header may have before anything is allocated.
 //!
 //! (candle reads GGUF too, and divides by an alignment of 0.) Tensors are read one by one with
 //! positioned reads.
@@ -18,6 +18,13 @@ const MAGIC: u32 = 0x4655_4747;
 /// Arrays of arrays deeper than this are refused; `llama` files have none.
 const MAX_DEPTH: u32 = 4;
 const MAX_DIMS: u32 = 4;
+/// The largest header read; a vocabulary of 256,000 tokens with its merges takes some 12 MB. A file
+/// may be longer than its bytes on disk, so that its length bounds nothing.
+const MAX_HEADER: u64 = 1 << 28;
+/// The most values of all arrays together: one takes more memory than bytes in the file.
+const MAX_VALUES: u64 = 1 << 23;
+/// The most pairs, and the most tensors.
+const MAX_ENTRIES: u64 = 1 << 16;
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -49,7 +56,8 @@ impl GgufFile {
         let file = File::open(path).map_err(ExportError::reading(path))?;
         let length = file.metadata().map_err(ExportError::reading(path))?.len();
         let input = BufReader::new(file.try_clone().map_err(ExportError::reading(path))?);
-        let mut cursor = Cursor { path, input, length, left: length };
+        let left = length.min(MAX_HEADER);
+        let mut cursor = Cursor { path, input, length, left, read: 0, values: MAX_VALUES };
         let (metadata, tensors) = cursor.header()?;
         Ok(Self { path: path.to_owned(), file, metadata, tensors })
     }
@@ -71,7 +79,12 @@ impl GgufFile {
     /// hold.
     pub fn tensor(&self, name: &str) -> Result<QTensor> {
         let (place, bytes) = (self.place(name)?, self.bytes(name)?);
-        Ok(ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu)?)
+        let read =
+            ggml_file::qtensor_from_ggml(place.dtype, &bytes, place.shape.clone(), &Device::Cpu);
+        read.map_err(|e| {
+            let cause = ExportError::from(e);
+            ExportError::format(&self.path, format!("tensor `{name}`: {cause}"))
+        })
     }
 
     /// Reads a tensor's bytes.
@@ -105,7 +118,11 @@ struct Cursor<'a> {
     path: &'a Path,
     input: BufReader<File>,
     length: u64,
+    /// Bytes that may still be read.
     left: u64,
+    read: u64,
+    /// Values that arrays may still have.
+    values: u64,
 }
 
 type Header = (BTreeMap<String, Value>, BTreeMap<String, TensorPlace>);
@@ -117,15 +134,24 @@ impl Cursor<'_> {
 
     fn bytes(&mut self, count: u64) -> Result<Vec<u8>> {
         if count > self.left {
-            return self.wrong(format!(
-                "truncated: {count} bytes are announced where {} are left",
-                self.left
-            ));
+            return self.beyond(format!("{count} bytes are announced"));
         }
         let mut bytes = vec![0; count as usize];
         self.input.read_exact(&mut bytes).map_err(ExportError::reading(self.path))?;
         self.left -= count;
+        self.read += count;
         Ok(bytes)
+    }
+
+    /// More is announced than may follow.
+    fn beyond<T>(&self, what: String) -> Result<T> {
+        let left = self.left;
+        if self.length > MAX_HEADER {
+            return self.wrong(format!(
+                "{what} where {left} are left of the {MAX_HEADER} bytes that a header may have"
+            ));
+        }
+        self.wrong(format!("truncated: {what} where {left} are left"))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -156,6 +182,11 @@ impl Cursor<'_> {
             return self.wrong(format!("GGUF version {version} is not known here: 2 and 3 are"));
         }
         let (tensors, pairs) = (self.u64()?, self.u64()?);
+        if tensors > MAX_ENTRIES || pairs > MAX_ENTRIES {
+            return self.wrong(format!(
+                "{tensors} tensors and {pairs} pairs are announced: at most {MAX_ENTRIES} of each are read"
+            ));
+        }
         let mut metadata = BTreeMap::new();
         for _ in 0..pairs {
             let (key, kind) = (self.string()?, self.u32()?);
@@ -167,11 +198,16 @@ impl Cursor<'_> {
             places.insert(name, place);
         }
         let start = self.data_start(&metadata)?;
+        let mut whole = 0u64;
         for (name, place) in &mut places {
             place.offset = place.offset.saturating_add(start);
             if place.offset.saturating_add(place.bytes as u64) > self.length {
                 return self.wrong(format!("truncated: tensor `{name}` ends beyond the file"));
             }
+            whole = whole.saturating_add(place.bytes as u64);
+        }
+        if whole > self.length {
+            return self.wrong("its tensors overlap: they are larger together than the file");
         }
         Ok((metadata, places))
     }
@@ -182,7 +218,7 @@ impl Cursor<'_> {
             Some(Value::U32(a)) if a.is_power_of_two() => u64::from(*a),
             Some(_) => return self.wrong("general.alignment is not a power of two"),
         };
-        Ok((self.length - self.left).next_multiple_of(alignment))
+        Ok(self.read.next_multiple_of(alignment))
     }
 
     fn value(&mut self, kind: u32, depth: u32) -> Result<Value> {
@@ -209,14 +245,14 @@ impl Cursor<'_> {
             return self.wrong("arrays are nested too deeply");
         }
         let (kind, count) = (self.u32()?, self.u64()?);
-        // Every element takes a byte at least, so a count beyond the file is a lie; nothing is
-        // allocated for it.
+        // Every element takes a byte at least, so a count beyond the file is a lie.
         if count > self.left {
-            return self.wrong(format!(
-                "truncated: an array of {count} elements where {} bytes are left",
-                self.left
-            ));
+            return self.beyond(format!("an array of {count} elements is announced"));
         }
+        let Some(values) = self.values.checked_sub(count) else {
+            return self.wrong(format!("its arrays have more than {MAX_VALUES} values together"));
+        };
+        self.values = values;
         Ok(Value::Array((0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_>>()?))
     }
 
@@ -263,3 +299,6 @@ fn block_type(kind: u32) -> Option<GgmlDType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

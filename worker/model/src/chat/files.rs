@@ -12,13 +12,14 @@
 
 mod tokens;
 
+use crate::config::MAX_VOCABULARY;
 use crate::{ModelError, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 pub use tokens::id_of;
 pub(super) use tokens::set;
-use tokens::{is_added, keep_ids, push_added};
+use tokens::{is_added, keep_ids, last, push_added};
 
 /// The named special tokens, by transformers' keys.
 const NAMED: [&str; 7] =
@@ -92,6 +93,31 @@ impl ChatFiles {
         ids(self.generation.get("eos_token_id")).into_iter().collect()
     }
 
+    /// Refuses tokens that a model of `vocabulary` tokens does not have: what is made by an id is
+    /// bounded by that. `place` is what says how many it has.
+    ///
+    /// # Errors
+    /// There is one, of the tokenizer's or among those that end an answer.
+    pub fn check_ids(&self, vocabulary: usize, place: &Path) -> Result<()> {
+        let known = last(&self.tokenizer).map_or(0, |(id, _)| id + 1);
+        if known > vocabulary as u64 {
+            let reason = format!(
+                "vocab_size is {vocabulary}, but the tokenizer beside it knows {known} tokens: they belong to different models"
+            );
+            return Err(ModelError::malformed(place, reason));
+        }
+        match self.ends().last() {
+            Some(end) if *end as usize >= vocabulary => {
+                let reason = format!(
+                    "vocab_size is {vocabulary}, but token {end} is to end an answer (`eos_token_id`): they belong to \
+                     different models"
+                );
+                Err(ModelError::malformed(place, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All of it that determines tokens, as bytes: equal bytes, equal tokens.
     ///
     /// # Errors
@@ -133,6 +159,7 @@ impl Parts {
             object.insert(key.into(), Value::Null);
         }
         self.add_listed().map_err(broken)?;
+        self.check_last().map_err(broken)?;
         self.add_named();
         let eos = token_text(&self.settings, "eos_token")
             .and_then(|token| id_of(&self.tokenizer, &token));
@@ -161,6 +188,16 @@ impl Parts {
             }
         }
         keep_ids(&mut self.tokenizer)
+    }
+
+    /// There is an entry for every id up to the last one, so that is bounded.
+    fn check_last(&self) -> std::result::Result<(), String> {
+        match last(&self.tokenizer) {
+            Some((id, token)) if id >= MAX_VOCABULARY as u64 => Err(format!(
+                "the token `{token}` has id {id}, below {MAX_VOCABULARY} is expected: fetch the tokenizer's files again"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Named special tokens that the vocabulary holds count as special, also where no list of added

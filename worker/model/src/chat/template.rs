@@ -2,9 +2,11 @@
 //! the same functions.
 //!
 //! The date is the one exception: a probe must give the same tokens tomorrow, so `strftime_now`
-//! knows one day only.
+//! knows one day only. And a template may take no more steps and make no more bytes than any real
+//! one: it comes with the model, from whomever that came (`allowance`, `guard`).
 
-use super::tojson;
+mod allowance;
+mod guard;
 use crate::{ModelError, Result};
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::ValueKind;
@@ -12,6 +14,13 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value, context};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// The most steps of a rendering. The longest of the templates in use takes some 200 for a message.
+const MAX_STEPS: u64 = 4_000_000;
+/// Scopes within scopes. A macro counts as four or more, so some 40 are run within each other.
+const MAX_RECURSION: usize = 200;
+/// The longest template; those in use have up to 20 kB.
+const MAX_SOURCE: usize = 1 << 18;
 
 /// Today, to every template that asks.
 const TODAY: (i32, u32, u32) = (2025, 8, 5);
@@ -62,10 +71,19 @@ pub(super) struct Template {
 impl Template {
     /// Parses the text of a template. Messages about it name `file`.
     pub fn new(source: &str, file: &Path, special: BTreeMap<String, String>) -> Result<Self> {
+        if source.len() > MAX_SOURCE {
+            let reason = format!(
+                "the chat template is {} bytes long: at most {MAX_SOURCE} are read",
+                source.len()
+            );
+            return Err(ModelError::malformed(file, reason));
+        }
+        let broken = |what: String| {
+            ModelError::malformed(file, format!("the chat template does not parse: {what}"))
+        };
         let mut environment = environment();
-        environment.add_template_owned("chat", without_generation_tags(source)).map_err(|e| {
-            ModelError::malformed(file, format!("the chat template does not parse: {}", short(&e)))
-        })?;
+        let guarded = guard::guarded(&without_generation_tags(source)).map_err(broken)?;
+        environment.add_template_owned("chat", guarded).map_err(|e| broken(short(&e)))?;
         Ok(Self { environment, source: source.to_owned(), file: file.to_owned(), special })
     }
 
@@ -82,9 +100,11 @@ impl Template {
     /// A conversation as text; `generate` appends what opens the next answer.
     ///
     /// # Errors
-    /// [`ModelError::Template`]: the template refuses the conversation.
+    /// [`ModelError::Template`]: the template refuses the conversation, or has no end.
     pub fn render(&self, messages: &[Turn], generate: bool) -> Result<String> {
         let failed = |e: Error| ModelError::Template { file: self.file.clone(), reason: short(&e) };
+        let bytes: usize = messages.iter().map(|turn| turn.content.len()).sum();
+        allowance::grant(bytes + self.source.len());
         let template = self.environment.get_template("chat").map_err(failed)?;
         let own = context! {
             messages => Value::from_serialize(messages),
@@ -98,6 +118,9 @@ impl Template {
 
 /// What went wrong and in which line. Never the values at hand: they are the person's text.
 fn short(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return format!("it does not end within {MAX_STEPS} steps");
+    }
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     error.line().map_or_else(|| what.clone(), |line| format!("{what} (its line {line})"))
 }
@@ -105,11 +128,14 @@ fn short(error: &Error) -> String {
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     minijinja_contrib::add_to_environment(&mut environment);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(MAX_STEPS));
+    environment.set_recursion_limit(MAX_RECURSION);
+    // It prints all that there is.
+    environment.remove_global("debug");
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_formatter(print_as_python);
-    environment.add_filter("tojson", tojson::tojson);
+    allowance::bound(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -143,6 +169,7 @@ fn print_as_python(
     state: &State<'_, '_>,
     value: &Value,
 ) -> std::result::Result<(), Error> {
+    allowance::weigh(value)?;
     let word = match value.kind() {
         ValueKind::None => "None",
         ValueKind::Bool if value.is_true() => "True",
@@ -172,72 +199,4 @@ fn strftime_now(format: &str) -> std::result::Result<String, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn render(source: &str) -> Result<String> {
-        let special = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
-        let turns = [Turn::system("S"), Turn::user("U <&> \u{fc}"), Turn::assistant("A")];
-        Template::new(source, Path::new("chat_template.jinja"), special)?.render(&turns, true)
-    }
-
-    /// Right sides are what transformers 5.17's `render_jinja_template` gives (the date's is
-    /// Python's).
-    #[test]
-    fn what_transformers_renders() {
-        for (source, want) in [
-            ("{{ bos_token }}{{ eos_token }}{{ tools is none }}", "<s>True"),
-            (
-                "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}",
-                "SU <&> \u{fc}A",
-            ),
-            ("a \n{%- generation -%}  b{%- endgeneration %} c", "ab c"),
-            (
-                "{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
-                "system",
-            ),
-            (
-                "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }},{% endfor %}",
-                "system,assistant,",
-            ),
-            ("{{ messages[1] | tojson }}", "{\"role\": \"user\", \"content\": \"U <&> \u{fc}\"}"),
-            ("{{ messages[1].content | tojson(ensure_ascii=true) }}", "\"U <&> \\u00fc\""),
-            (
-                "{{ {'b': [1, 2.5], 'a': none} | tojson(indent=2, sort_keys=true) }}",
-                "{\n  \"a\": null,\n  \"b\": [\n    1,\n    2.5\n  ]\n}",
-            ),
-            (
-                "{{ {'b': [1, true], 'a': {}} | tojson(separators=(',', ':')) }}",
-                "{\"b\":[1,true],\"a\":{}}",
-            ),
-            ("{{ strftime_now('%d %b %Y, %A %H:%M') }}", "05 Aug 2025, Tuesday 00:00"),
-            ("{{ true }} {{ none }} {{ 1.0 }} {{ '%' }}", "True None 1.0 %"),
-            (
-                "{% set ns = namespace(x=0) %}{% for m in messages %}{% set ns.x = ns.x + 1 %}{% endfor %}{{ ns.x }}",
-                "3",
-            ),
-            (
-                "{{ messages[-1].content.strip().upper() }}{{ messages[1:] | length }}{{ messages[::-1][0].role }}",
-                "A2assistant",
-            ),
-        ] {
-            assert_eq!(render(source).unwrap(), want, "{source}");
-        }
-    }
-
-    #[test]
-    fn an_error_names_the_file_and_quotes_no_message() {
-        let broken = render("{% for %}").unwrap_err().to_string();
-        assert!(
-            broken.contains("chat_template.jinja") && broken.contains("does not parse"),
-            "{broken}"
-        );
-        let refused = render("\n{{ raise_exception('no system role') }}").unwrap_err().to_string();
-        assert!(
-            refused.contains("chat_template.jinja") && refused.contains("no system role"),
-            "{refused}"
-        );
-        assert!(refused.contains("line 2"), "{refused}");
-        assert!(render("{{ strftime_now('%Q') }}").is_err());
-    }
-}
+mod tests;

@@ -7,6 +7,9 @@ use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 use std::io::{self, Write};
 
+/// The deepest indent of one level: the library formats no width beyond 16 bits.
+const MAX_INDENT: usize = 256;
+
 /// How `json.dumps` is asked to write.
 struct Style {
     item: String,
@@ -33,6 +36,10 @@ pub(super) fn tojson(
     let truth =
         |at, name| -> Result<bool, Error> { Ok(option(at, name)?.is_some_and(|v| v.is_true())) };
     let indent = option(1, "indent")?.map(usize::try_from).transpose()?;
+    if indent.is_some_and(|indent| indent > MAX_INDENT) {
+        let reason = format!("tojson's indent is more than {MAX_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
     let separators =
         option(2, "separators")?.map(|v| -> Result<_, Error> { Ok((text(&v, 0)?, text(&v, 1)?)) });
     let default = || (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());

@@ -15,6 +15,9 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The largest header accepted, as in the format's own reader.
 const MAX_HEADER: u64 = 100_000_000;
 
+/// The most shards of a model: each stays open.
+const MAX_SHARDS: usize = 1000;
+
 /// The weight files of a model folder, in a fixed order: `model.safetensors` before an index that
 /// stands beside it, as in transformers (a fine-tune saved into its base's folder leaves the base's
 /// index there).
@@ -39,7 +42,27 @@ pub fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>> {
     if names.is_empty() || names.iter().any(|n| n.contains('/') || n.contains("..")) {
         return Err(ModelError::malformed(&index, "`weight_map` must name files of this folder"));
     }
+    if names.len() > MAX_SHARDS {
+        let reason = format!(
+            "`weight_map` names {} files: at most {MAX_SHARDS} are expected. Fetch it again",
+            names.len()
+        );
+        return Err(ModelError::malformed(&index, reason));
+    }
     Ok(names.into_iter().map(|n| folder.join(n)).collect())
+}
+
+/// Opens a shard. What is not a file (a pipe, say) would be waited for without an end.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let missing = "this shard is missing: fetch the model again, or copy the file here";
+    let found = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => ModelError::malformed(path, missing),
+        _ => ModelError::read(path)(e),
+    })?;
+    if !found.is_file() {
+        return Err(ModelError::malformed(path, "is not a file: fetch the model again"));
+    }
+    File::open(path).map_err(ModelError::read(path))
 }
 
 /// Where a file's data begin, and what they are.
@@ -68,11 +91,12 @@ pub(super) fn header(path: &Path, file: &File) -> Result<(u64, Metadata)> {
     file.read_exact_at(&mut buffer, 8).map_err(ModelError::read(path))?;
     let metadata: Metadata = serde_json::from_slice(&buffer)
         .map_err(|e| ModelError::malformed(path, format!("bad header: {e}")))?;
-    let needed = 8 + header_bytes + metadata.data_len() as u64;
+    let data_at = 8 + header_bytes;
+    let needed = data_at.saturating_add(metadata.data_len() as u64);
     if length < needed {
         return Err(truncated(needed));
     }
-    Ok((8 + header_bytes, metadata))
+    Ok((data_at, metadata))
 }
 
 #[cfg(test)]
@@ -116,5 +140,32 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert!(Checkpoint::open(dir.path()).is_err());
         }
+    }
+
+    #[test]
+    fn numbers_of_a_header_are_held_against_the_files_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let part = (1u64 << 61) - 1;
+        let tensor = |at: u64| {
+            let (start, end) = (at * part, (at + 1) * part);
+            format!(
+                "\"t{at}\":{{\"dtype\":\"U8\",\"shape\":[{part}],\"data_offsets\":[{start},{end}]}}"
+            )
+        };
+        // All of them together end just below 2^64.
+        let all: Vec<String> = (0..8).map(tensor).collect();
+        let product =
+            "\"t\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}";
+        for (header, word) in [(all.join(","), "truncated"), (product.to_owned(), "bad header")] {
+            let header = format!("{{{header}}}");
+            let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+            std::fs::write(&path, bytes).unwrap();
+            let error = Checkpoint::open(dir.path()).err().unwrap().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        std::fs::write(&path, [&(1u64 << 60).to_le_bytes()[..], b"{}"].concat()).unwrap();
+        let error = Checkpoint::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("length makes no sense"), "{error}");
     }
 }

@@ -92,13 +92,7 @@ impl Checkpoint {
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
-        let file = File::open(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => ModelError::malformed(
-                &path,
-                "this shard is missing: fetch the model again, or copy the file here",
-            ),
-            _ => ModelError::read(&path)(e),
-        })?;
+        let file = files::open(&path)?;
         let (data_at, metadata) = header(&path, &file)?;
         let shard = self.shards.len();
         for (name, info) in metadata.tensors() {
@@ -121,6 +115,16 @@ impl Checkpoint {
         self.place.contains_key(name)
             || self.ready.contains_key(name)
             || self.blocks.contains_key(name)
+    }
+
+    /// Refuses a tensor of another shape than `shape`; one that is not there passes.
+    pub(crate) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        match (self.place.get(name), self.ready.get(name), self.blocks.get(name)) {
+            (Some(place), ..) => check_shape(name, &place.shape, shape),
+            (_, Some(tensor), _) => check_shape(name, tensor.dims(), shape),
+            (.., Some(matrix)) => check_shape(name, &[matrix.rows(), matrix.columns()], shape),
+            _ => Ok(()),
+        }
     }
 
     /// The names of all tensors, sorted.

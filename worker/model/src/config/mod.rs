@@ -16,6 +16,7 @@ pub use families::Family;
 pub use keys::role;
 pub use role::{Neutral, Role};
 pub use rope::{Rope, RopeScaling};
+pub use values::MAX_VOCABULARY;
 
 use crate::ModelError;
 use std::path::Path;
@@ -199,6 +200,12 @@ impl ModelConfig {
             || self.head_dim == 0
         {
             return refuse("hidden_size, num_hidden_layers and an even head_dim must be above 0");
+        }
+        if let Some(context) = self.context.filter(|context| *context > values::LARGEST) {
+            return refuse(format!(
+                "the context is stretched to {context} tokens: at most {} are expected",
+                values::LARGEST
+            ));
         }
         if self.windows.contains(&Some(0)) {
             return refuse("a sliding window of 0 tokens sees nothing");

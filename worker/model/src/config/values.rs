@@ -5,6 +5,24 @@ use super::{missing, refuse};
 use crate::ModelError;
 use serde_json::{Map, Value};
 
+/// The most that a whole number may be: a context, a width. Real ones stay far below; what a number
+/// sizes is bounded by the tensors besides, where there are some (`inventory`).
+pub(super) const LARGEST: usize = 1 << 24;
+
+/// Numbers that more is made of before a tensor is seen: one entry a layer, one a token.
+const LESS: [(&[&str], usize); 3] = [
+    (&["num_hidden_layers"], 1 << 10),
+    (&["num_attention_heads", "num_key_value_heads", "num_local_experts", "num_experts"], 1 << 16),
+    (&["vocab_size"], MAX_VOCABULARY),
+];
+
+/// The most tokens of a vocabulary, and one more than the largest id.
+pub const MAX_VOCABULARY: usize = 1 << 22;
+
+fn most(key: &str) -> usize {
+    LESS.iter().find(|(keys, _)| keys.contains(&key)).map_or(LARGEST, |(_, most)| *most)
+}
+
 /// An object of a `config.json`. A key that is `null` counts as absent, except for
 /// [`Keys::is_null`].
 #[derive(Clone, Copy)]
@@ -54,9 +72,15 @@ impl<'a> Keys<'a> {
         if self.within.is_empty() { key.to_owned() } else { format!("{}.{key}", self.within) }
     }
 
-    /// A whole number, 0 or more.
+    /// A whole number, 0 or more, and no more than any model has.
     pub fn whole(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        self.read(key, "a whole number", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+        let most = most(key);
+        match self.read(key, "a whole number", Value::as_u64)? {
+            Some(n) if n > most as u64 => {
+                refuse(format!("`{}` is {n}: at most {most} is expected", self.path(key)))
+            }
+            n => Ok(n.map(|n| n as usize)),
+        }
     }
 
     /// The same, which no default stands in for.

@@ -5,9 +5,9 @@
 //! narrow ones beside it. A weight that is not floats is multiplied as it is stored, so always
 //! apart; of floats the way with fewer multiplications is taken.
 
-use crate::Result;
 use crate::custom_gradients::with_gradients;
 use crate::layers::weight::Weight;
+use crate::{ModelError, Result};
 use candle_core::Tensor;
 
 /// A low-rank adapter of a weight `[out, in]`.
@@ -97,7 +97,7 @@ impl Adapter {
             let narrow = grad.to_dtype(a.dtype())?;
             let back = (narrow.matmul(&b)? * scale)?;
             let dx = || {
-                let own = weight.pull_back(&grad).map_err(candle_core::Error::wrap)?;
+                let own = weight.pull_back(&grad).map_err(ModelError::within_candle)?;
                 own + back.matmul(&a)?.to_dtype(grad.dtype())?
             };
             Ok((

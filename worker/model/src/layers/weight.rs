@@ -113,7 +113,7 @@ impl Weight {
         }
         let weight = self.clone();
         Ok(with_gradient("frozen-matmul", x, y, move |_, _, grad| {
-            weight.pull_back(grad).map_err(candle_core::Error::wrap)
+            weight.pull_back(grad).map_err(ModelError::within_candle)
         })?)
     }
 

@@ -61,6 +61,15 @@ pub(super) fn is_added(tokenizer: &Value, token: &str) -> bool {
     added(tokenizer).iter().any(|t| t.get("content").and_then(Value::as_str) == Some(token))
 }
 
+/// The token with the largest id, where tokens name their ids.
+pub(super) fn last(tokenizer: &Value) -> Option<(u64, &str)> {
+    let own = added(tokenizer).iter();
+    let own = own.filter_map(|t| Some((t.get("id")?.as_u64()?, t.get("content")?.as_str()?)));
+    let vocab = tokenizer.pointer("/model/vocab").and_then(Value::as_object);
+    let plain = vocab.into_iter().flatten();
+    own.chain(plain.filter_map(|(token, id)| Some((id.as_u64()?, token.as_str())))).max()
+}
+
 /// Puts added tokens into the vocabulary under their own ids. A tokenizer would number those that
 /// it lacks by itself, one after another, and so shift them where some are missing.
 pub(super) fn keep_ids(tokenizer: &mut Value) -> std::result::Result<(), String> {
