@@ -38,8 +38,9 @@ pub async fn collect(args: &StoreCollectArgs, shutdown: &Shutdown) -> Result<()>
 
 fn told(error: ServiceError) -> CliError {
     match error {
-        ServiceError::File { path, source } => CliError::file(&path, &source)
-            .help("name the state folder (--state) of every coordinator of this store: --state DIR"),
+        ServiceError::File { path, source } => CliError::file(&path, &source).help(
+            "name the state folder (--state) of every coordinator of this store: --state DIR",
+        ),
         error @ ServiceError::Artifact(_) => CliError::from(error)
             .help("nothing is deleted that a release may need: mend this first"),
         other => other.into(),
