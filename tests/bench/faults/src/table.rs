@@ -131,9 +131,27 @@ pub const FAULTS: &[Fault] = &[
         ],
     },
     Fault {
+        number: "12",
+        what: "model files that allocate or loop by a number that stands in them",
+        tests: &[
+            "numbers_are_held_against_the_tensors_before_anything_is_made_of_them",
+            "token_ids_are_held_against_the_vocabulary",
+            "an_index_names_files_of_its_folder_and_not_thousands",
+            "a_template_without_an_end_is_the_reason_why_a_prompt_is_left_out",
+            "counts_of_a_gguf_file_make_nothing",
+            "bytes_are_counted_before_they_are_made",
+            "templates_in_use_render_as_they_are_and_far_below_the_bounds",
+        ],
+    },
+    Fault {
         number: "13",
         what: "errors without their causes",
-        tests: &["every_cause_is_said_once", "a_folder_that_takes_nothing_says_why"],
+        tests: &[
+            "every_cause_is_said_once",
+            "a_folder_that_takes_nothing_says_why",
+            "a_shard_that_shrinks_under_a_streamed_model_is_named",
+            "the_systems_reason_is_told_once",
+        ],
     },
     Fault {
         number: "14",
