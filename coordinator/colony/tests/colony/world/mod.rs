@@ -332,12 +332,7 @@ impl Service {
 /// A whole honest campaign with two workers.
 pub fn honest(config: CampaignConfig) -> (Service, World) {
     let world = World::new(config);
-    let mut service = Service::default();
-    service.found(&world.config);
-    service.see("a");
-    service.see("b");
-    service.run(&world);
-    (service, world)
+    (run(&world), world)
 }
 
 /// A whole campaign with two workers.
