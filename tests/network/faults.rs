@@ -145,7 +145,7 @@ fn a_store_that_appears_later_is_waited_for() {
     wait_for("it waits for the store", Duration::from_secs(20), || {
         said().filter(|s| s.contains("waiting for it"))
     });
-    let mut coordinator = ground.coordinator("only");
-    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
-    drop(worker);
+    let coordinator = ground.coordinator("only");
+    ground.at_work_in("trace");
+    drop((coordinator, worker));
 }

@@ -30,6 +30,6 @@ NVCC
 chmod +x "$cuda/bin/nvcc"
 
 export CUDA_HOME=$cuda CUDA_PATH=$cuda NVCC=$cuda/bin/nvcc PATH=$cuda/bin:$PATH
-export CUDA_COMPUTE_CAP=90 CARGO_TARGET_DIR=$root/target/cuda-check
+export CUDARC_CUDA_VERSION=13000 CUDA_COMPUTE_CAP=90 CARGO_TARGET_DIR=$root/target/cuda-check
 cd "$root"
 cargo clippy --locked --package uspx --features cuda --bins -- -D warnings

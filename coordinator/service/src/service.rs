@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uspx_artifact::Store;
-use uspx_bus::{Bus, BusError, DeadLetter, Delivery, QueueSpec};
+use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::Shutdown;
@@ -37,8 +37,8 @@ const TICK: Duration = Duration::from_millis(500);
 const HELD_UP: Duration = Duration::from_secs(2);
 /// How long tasks wait for a worker that speaks them, while others are here.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The pause between two looks for room on the bus at the start.
-const NO_ROOM: Duration = Duration::from_secs(2);
+/// The pause between two looks at a bus that is away or full, at the start.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// How a coordinator's run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,20 +163,31 @@ impl Coordinator {
         outcome
     }
 
-    /// Makes the queue of answers, waiting where the bus has no room for it.
-    async fn make_results(&self, shutdown: &Shutdown) -> Result<(), ServiceError> {
+    /// Makes the queue of answers and starts the readers, waiting while the bus is away or has no
+    /// room; none where the end was asked for meanwhile.
+    async fn begin(
+        &self,
+        shutdown: &Shutdown,
+        readers: &Shutdown,
+        owner: &Arc<Owner>,
+    ) -> Result<Option<Readers>, ServiceError> {
         let results = QueueSpec {
             lease: self.settings.lease,
             max_deliveries: 100,
             ..QueueSpec::new(RESULTS)
         };
         loop {
-            match self.bus.ensure(&results).await {
-                Err(error @ BusError::NoRoom { .. }) if !shutdown.is_cancelled() => {
-                    tracing::warn!(%error, "waiting for room on the bus");
-                    tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(NO_ROOM) => {} }
-                }
-                made => return made.map_err(ServiceError::from),
+            let begun = match self.bus.ensure(&results).await {
+                Ok(()) => intake::start(&self.bus, &self.store, readers, owner).await,
+                Err(error) => Err(error),
+            };
+            match begun {
+                Err(error) if error.is_retryable() => tracing::warn!(%error, "waiting for the bus"),
+                begun => return Ok(Some(begun?)),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(None),
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
@@ -187,10 +198,11 @@ impl Coordinator {
         readers: &Shutdown,
         owner: &Arc<Owner>,
     ) -> Result<Finished, ServiceError> {
-        self.make_results(shutdown).await?;
+        let Some(begun) = self.begin(shutdown, readers, owner).await? else {
+            return Ok(Finished::Stopped);
+        };
+        let Readers { mut answers, mut heartbeats, mut tasks } = begun;
         self.dispatch.close_strays(self.colony.state()).await;
-        let Readers { mut answers, mut heartbeats, mut tasks } =
-            intake::start(&self.bus, &self.store, readers, owner).await?;
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.settle();

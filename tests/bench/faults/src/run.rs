@@ -49,10 +49,11 @@ struct Message {
     name: Option<String>,
 }
 
-/// Whether nextest's name of a test (`crate::binary$path`) ends in that path.
+/// Whether nextest's name of a test (`crate::binary$module::name`, perhaps with the backend after
+/// it) is of that name.
 pub fn is(test: &str, name: &str) -> bool {
     let path = test.rsplit_once('$').map_or(test, |(_, path)| path);
-    path == name || path.strip_suffix(name).is_some_and(|front| front.ends_with("::"))
+    path.split("::").any(|part| part == name)
 }
 
 /// Runs the tests of these names.
@@ -60,7 +61,7 @@ pub fn is(test: &str, name: &str) -> bool {
 /// # Errors
 /// Nextest cannot be run.
 pub fn run(names: &[&str], schedules: u64) -> Result<Vec<(String, Outcome)>, RunError> {
-    let any = names.iter().map(|name| format!("test(/(^|::){name}$/)"));
+    let any = names.iter().map(|name| format!("test(/(^|::){name}(::|$)/)"));
     let filter = any.collect::<Vec<_>>().join(" | ");
     let mut child = Command::new("cargo")
         .args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"])
