@@ -55,7 +55,7 @@ pub enum ModelError {
     Candle(#[source] candle_core::Error),
 }
 
-/// An error of ours that passed through the library ([`ModelError::within_candle`]) is itself
+/// An error of ours that passed through the library (`within_candle`) is itself
 /// again, and a backtrace is not told to people.
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {

@@ -52,7 +52,7 @@ pub enum Event {
     Retry,
     /// A person's word: whatever waits is given up.
     Abandon,
-    /// Nobody who speaks the waiting tasks ([`Colony::unspoken`]) has come for too long.
+    /// Nobody who speaks the waiting tasks ([`crate::Colony::unspoken`]) has come for too long.
     NobodySpeaks,
     /// The release stands in the store.
     ReleasePublished {
