@@ -152,7 +152,7 @@ impl Dispatch {
 /// Whether an error is worth waiting for its end.
 fn passes(error: &ServiceError) -> bool {
     match error {
-        ServiceError::Bus(e) => e.is_retryable() || matches!(e, BusError::Full { .. }),
+        ServiceError::Bus(e) => e.is_retryable(),
         // Denied, full or away: whatever ails the store, its tasks wait for it.
         ServiceError::Artifact(e) => !matches!(e, ArtifactError::TooLarge { .. }),
         _ => false,

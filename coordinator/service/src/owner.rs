@@ -7,11 +7,11 @@
 //! than that.
 
 use crate::ServiceError;
+use crate::status::write_file;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -305,17 +305,8 @@ pub(crate) fn ledger_id(state: &Path) -> Result<String, ServiceError> {
         Err(error) => return Err(ServiceError::file(path)(error)),
     }
     let id = uuid::Uuid::new_v4().to_string();
-    write_synced(state, &path, &id).map_err(ServiceError::file(path))?;
+    write_file(&path, id.as_bytes())?;
     Ok(id)
-}
-
-fn write_synced(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
-    let part = path.with_extension("part");
-    let mut file = std::fs::File::create(&part)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

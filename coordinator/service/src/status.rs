@@ -173,7 +173,11 @@ fn replace(path: &Path, content: &[u8], lasting: bool) -> Result<(), ServiceErro
         if lasting {
             file.sync_all()?;
         }
-        std::fs::rename(&part, path)
+        std::fs::rename(&part, path)?;
+        match path.parent().filter(|_| lasting) {
+            Some(folder) => std::fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
     };
     write().map_err(ServiceError::file(path))
 }

@@ -2,6 +2,7 @@
 //! student's blobs.
 
 use crate::world;
+use crate::world::service::adapter;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
@@ -26,12 +27,6 @@ fn records() -> &'static [Record] {
 pub fn draft_of_others() -> Draft {
     let print = world::fingerprint("others");
     Draft { colony: "others".into(), teacher: print, base: print, previous: None }
-}
-
-/// An adapter as workers send it: a safetensors file with its configuration in the header.
-fn adapter() -> Vec<u8> {
-    let header = r#"{"__metadata__":{"uspx_adapter":"{\"peft\":{\"r\":4}}"}}"#;
-    [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
 }
 
 pub struct Ground {

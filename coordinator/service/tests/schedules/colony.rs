@@ -2,14 +2,14 @@
 
 use crate::fault::Pace;
 use crate::gate::Gate;
-use crate::world::{World, campaign, prompt};
+use crate::world::{self, World, prompt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uspx_artifact::Store;
 use uspx_bus::Bus;
-use uspx_colony::{CampaignConfig, Ending, Record, Share, Split};
+use uspx_colony::{CampaignConfig, Ending, Record, Split};
 use uspx_coordinator::ledger::{replay_file, survey};
 use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, PromptBook};
 use uspx_domain::{Mask, Prompt};
@@ -17,19 +17,8 @@ use uspx_runtime::Shutdown;
 
 /// A campaign of some sixty tasks.
 fn small() -> CampaignConfig {
-    let mut config = campaign("storm");
-    let prompts = std::mem::take(&mut config.prompts).into_iter().enumerate();
-    let kept = |at: usize| matches!(at, 0..40 | 300..316 | 340..364);
-    config.prompts = prompts.filter(|(at, _)| kept(*at)).map(|(_, p)| p).collect();
+    let mut config = world::service::small("storm");
     config.probe.trace_batch = 10;
-    config.probe.patch_prompts = 12;
-    config.probe.round_pairs = 256;
-    config.probe.round_prompts = 8;
-    config.probe.exact_least = 512;
-    config.probe.exact_pairs = 1024;
-    config.judge.random_masks = 2;
-    config.judge.curve = vec![Share::percent(25), Share::percent(75)];
-    config.distil.resamples = 50;
     config
 }
 

@@ -3,6 +3,7 @@
 
 use crate::colony::records;
 use crate::fault::Pace;
+use crate::world::service::adapter;
 use crate::world::{World, failed, fingerprint, shape};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -161,10 +162,4 @@ impl Machine {
         });
         opened.flatten().find(|t| t.id == id)
     }
-}
-
-/// An adapter as workers send it: a safetensors file with its configuration in the header.
-fn adapter() -> Vec<u8> {
-    let header = r#"{"__metadata__":{"uspx_adapter":"{\"peft\":{\"r\":4}}"}}"#;
-    [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
 }

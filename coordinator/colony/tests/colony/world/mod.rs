@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod service;
+
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_colony::*;
 use uspx_domain::*;

@@ -6,7 +6,7 @@ mod world;
 
 use crate::ledger::{Ledger, head_path, replay_file};
 use std::path::{Path, PathBuf};
-use uspx_colony::{CampaignConfig, Record, Share, State};
+use uspx_colony::{Record, State};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/campaign-1").join(name)
@@ -63,7 +63,7 @@ fn write_the_missing_fixture() {
         return;
     }
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let (service, _) = world::honest(small());
+    let (service, _) = world::honest(world::service::small("frozen"));
     for records in service.ledger.chunks(3) {
         Ledger::open(&path, |_| {}).unwrap().append(records).unwrap();
     }
@@ -71,22 +71,4 @@ fn write_the_missing_fixture() {
     service.ledger.iter().for_each(|r| state.fold(r));
     let mask = serde_json::to_vec_pretty(&state.mask().unwrap().mask).unwrap();
     std::fs::write(fixture("mask.json"), mask).unwrap();
-}
-
-/// A campaign whose ledger is small.
-fn small() -> CampaignConfig {
-    let mut config = world::campaign("frozen");
-    let prompts = std::mem::take(&mut config.prompts).into_iter().enumerate();
-    let kept = |at: usize| matches!(at, 0..40 | 300..316 | 340..364);
-    config.prompts = prompts.filter(|(at, _)| kept(*at)).map(|(_, p)| p).collect();
-    config.probe.trace_batch = 20;
-    config.probe.patch_prompts = 12;
-    config.probe.round_pairs = 256;
-    config.probe.round_prompts = 8;
-    config.probe.exact_least = 512;
-    config.probe.exact_pairs = 1024;
-    config.judge.random_masks = 2;
-    config.judge.curve = vec![Share::percent(25), Share::percent(75)];
-    config.distil.resamples = 50;
-    config
 }
