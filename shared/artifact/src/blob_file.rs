@@ -9,7 +9,7 @@ use blake3::Hasher;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,16 +102,7 @@ async fn blob_of_file(path: &Path) -> Result<BlobRef, ArtifactError> {
 
 /// Hashes a file; blocking.
 pub(crate) fn hash_file(path: &Path) -> io::Result<BlobRef> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    let (mut hash, mut bytes) = (Hasher::new(), 0);
-    loop {
-        let n = file.read(&mut buffer)?;
-        let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else { break };
-        hash.update(read);
-        bytes += n as u64;
-    }
-    Ok(BlobRef { digest: Digest(*hash.finalize().as_bytes()), bytes })
+    BlobRef::to_all_of(File::open(path)?)
 }
 
 /// What [`parts_of`] remembers between two parts.

@@ -148,4 +148,14 @@ impl BlobRef {
     pub fn to(content: &[u8]) -> Self {
         Self { digest: Digest::of(content), bytes: content.len() as u64 }
     }
+
+    /// The reference to all that a reader gives, of which little is in memory at a time.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn to_all_of(reader: impl std::io::Read) -> std::io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(reader)?;
+        Ok(Self { digest: Digest(*hasher.finalize().as_bytes()), bytes: hasher.count() })
+    }
 }

@@ -99,12 +99,6 @@ impl From<candle_core::Error> for ExportError {
 }
 
 impl ExportError {
-    /// Whether another try may succeed without anything having been changed: only where the file
-    /// system said no.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::File { .. })
-    }
-
     pub(crate) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::File { action: "read", path, source }

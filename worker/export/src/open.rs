@@ -4,7 +4,7 @@ use crate::gguf::{ChatFromGguf, has_other_matrices, read_chat, read_gguf, read_q
 use crate::hf::read_gptq;
 use crate::{ExportError, Result};
 use std::path::Path;
-use uspx_domain::{Digest, Fingerprint};
+use uspx_domain::{BlobRef, Fingerprint};
 use uspx_kernel::Isa;
 use uspx_model::chat::{Chat, ChatFiles};
 use uspx_model::checkpoint::Checkpoint;
@@ -93,7 +93,5 @@ pub fn slower_than_llama_cpp(path: &Path) -> Result<Option<&'static str>> {
 
 fn file_fingerprint(path: &Path) -> Result<Fingerprint> {
     let file = std::fs::File::open(path).map_err(ExportError::reading(path))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(ExportError::reading(path))?;
-    Ok(Fingerprint(Digest(*hasher.finalize().as_bytes())))
+    Ok(Fingerprint(BlobRef::to_all_of(file).map_err(ExportError::reading(path))?.digest))
 }

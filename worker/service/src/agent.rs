@@ -127,9 +127,9 @@ impl Agent {
             Err(error) => return self.decline(&error, delivery).await,
         };
         let (id, start) = (task.id, Instant::now());
-        if self.spool.get(id).is_some() {
+        if let Some(finished) = self.spool.get(id) {
             tracing::info!(task = %id, "this work is done already: its answer is posted again");
-            let answered = self.answer_from_spool(id, delivery, &progress);
+            let answered = self.answer_from_spool(id, finished, delivery, &progress);
             return keep_lease(answered, delivery, &progress, shutdown).await;
         }
         tracing::info!(task = %id, work = task.work.name(), "at work");
@@ -187,16 +187,6 @@ impl Agent {
             }
         }
         Ok(inputs)
-    }
-
-    /// Stores a file; bytes that move are progress.
-    pub(crate) async fn put_file(
-        &self,
-        path: &Path,
-        progress: &JobProgress,
-    ) -> Result<(), JobError> {
-        self.store.put_file(path, &|_| progress.moved()).await?;
-        Ok(())
     }
 
     fn set_current(&self, current: Option<(TaskId, Arc<JobProgress>)>) {

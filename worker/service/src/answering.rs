@@ -9,7 +9,7 @@ use crate::error::JobError;
 use crate::product::Product;
 use crate::spool::Finished;
 use std::time::Duration;
-use uspx_bus::{BusError, Delivery, Lease};
+use uspx_bus::{Delivery, Lease};
 use uspx_domain::{Answer, FailureReason, Outcome, TaskId};
 use uspx_wire::subjects::{RESULTS, answer_message_id, parse_task_message_id};
 use uspx_wire::{Packed, WireError, pack_answer};
@@ -32,7 +32,7 @@ impl Agent {
         progress: &JobProgress,
     ) -> Result<(), WorkerError> {
         let Product { outcome, mut blobs, skipped, seams, scratch } = product;
-        let answer = Answer { outcome, skipped, seams, ..self.answer(task, took) };
+        let answer = Answer { skipped, seams, ..self.answer(task, outcome, took) };
         let Packed { message, blob } = match pack_answer(answer) {
             Ok(packed) => packed,
             Err(WireError::TooLarge { .. }) => {
@@ -46,7 +46,10 @@ impl Agent {
         let kept = self.spool.keep(task, &id, &message, blobs);
         drop(scratch);
         match kept {
-            Ok(()) => self.answer_from_spool(task, delivery, progress).await,
+            Ok(()) => match self.spool.get(task) {
+                Some(finished) => self.answer_from_spool(task, finished, delivery, progress).await,
+                None => Ok(()),
+            },
             Err(error) => {
                 tracing::warn!(%task, %error, "finished work cannot be kept on this disk");
                 match small {
@@ -62,10 +65,10 @@ impl Agent {
     pub(crate) async fn answer_from_spool(
         &self,
         task: TaskId,
+        finished: Finished,
         delivery: &Delivery,
         progress: &JobProgress,
     ) -> Result<(), WorkerError> {
-        let Some(finished) = self.spool.get(task) else { return Ok(()) };
         // Issued anew, it is answered anew: what was posted before has not arrived.
         let id = answer_message_id(&delivery.message_id, &self.settings.id);
         let again = finished.posted && finished.message_id != id;
@@ -104,7 +107,7 @@ impl Agent {
     ) -> Result<(), JobError> {
         let _one_at_a_time = self.posting.lock().await;
         for path in &finished.blobs {
-            self.put_file(path, progress).await?;
+            self.store.put_file(path, &|_| progress.moved()).await?;
         }
         let published =
             self.bus.publish(RESULTS, &finished.message_id, finished.message.clone()).await;
@@ -156,17 +159,15 @@ impl Agent {
         reason: FailureReason,
         delivery: &Delivery,
     ) -> Result<(), WorkerError> {
-        let answer = self.answer(task, Duration::ZERO);
-        let outcome = Outcome::Failed(reason.into());
-        let packed = pack_answer(Answer { outcome, ..answer })?;
+        let answer = self.answer(task, Outcome::Failed(reason.into()), Duration::ZERO);
+        let packed = pack_answer(answer)?;
         let id = answer_message_id(&delivery.message_id, &self.settings.id);
         self.publish_and_ack(&id, packed.message, delivery).await
     }
 
-    /// An answer of this worker, with nothing in it yet.
-    fn answer(&self, task: TaskId, took: Duration) -> Answer {
+    /// An answer of this worker about all of a task's prompts.
+    fn answer(&self, task: TaskId, outcome: Outcome, took: Duration) -> Answer {
         let (worker, millis) = (self.settings.id.clone(), took.as_millis() as u64);
-        let outcome = Outcome::Losses(Vec::new());
         Answer { task, worker, outcome, millis, skipped: Vec::new(), seams: 0 }
     }
 
@@ -181,7 +182,7 @@ impl Agent {
                 self.acknowledge(delivery).await;
                 Ok(())
             }
-            Err(error) if error.is_retryable() || matches!(error, BusError::Full { .. }) => {
+            Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, "an answer cannot be posted just now: its task goes back");
                 match delivery.nak(PAUSE).await {
                     Ok(Lease::Held | Lease::Lost) => Ok(()),

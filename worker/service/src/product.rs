@@ -59,8 +59,8 @@ impl Inputs {
 pub enum Blob {
     /// In memory.
     Bytes(Bytes),
-    /// In a file of the product's scratch folder.
-    File(PathBuf),
+    /// In a file of the product's scratch folder, with what it is.
+    File(PathBuf, BlobRef),
 }
 
 /// What a job brought: the outcome, the blobs to store before it is told, and the prompts that it

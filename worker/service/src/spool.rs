@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use uspx_domain::{Digest, TaskId};
+use uspx_domain::{BlobRef, Digest, TaskId};
 
 /// Bytes of posted work that are kept.
 const KEPT: u64 = 2 << 30;
@@ -170,8 +170,8 @@ fn put(folder: &Path, blob: Blob) -> io::Result<()> {
             let name = Digest::of(&content).to_string();
             write_synced(&folder.join(name), &content)
         }
-        Blob::File(path) => {
-            let place = folder.join(hash(&path)?.to_string());
+        Blob::File(path, blob) => {
+            let place = folder.join(blob.digest.to_string());
             // The same disk, as a rule; another one is copied to.
             if fs::rename(&path, &place).is_err() {
                 fs::copy(&path, &place)?;
@@ -179,12 +179,6 @@ fn put(folder: &Path, blob: Blob) -> io::Result<()> {
             File::open(&place)?.sync_all()
         }
     }
-}
-
-fn hash(path: &Path) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(Digest(*hasher.finalize().as_bytes()))
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -201,7 +195,7 @@ fn read(folder: &Path) -> io::Result<Finished> {
         if [ANSWER, ID, POSTED].contains(&name.as_str()) {
             continue;
         }
-        if hash(&entry.path())?.to_string() != name {
+        if BlobRef::to_all_of(File::open(entry.path())?)?.digest.to_string() != name {
             return Err(io::Error::other("a blob has other bytes than its name says"));
         }
         blobs.push(entry.path());
@@ -239,7 +233,8 @@ mod tests {
         let (folder, spool) = spool();
         let file = folder.path().join("big");
         fs::write(&file, b"a file").unwrap();
-        let blobs = vec![Blob::Bytes("bytes".into()), Blob::File(file.clone())];
+        let blobs =
+            vec![Blob::Bytes("bytes".into()), Blob::File(file.clone(), BlobRef::to(b"a file"))];
         spool.keep(task("a"), "id", b"answer", blobs).unwrap();
         assert!(!file.exists(), "a file is taken over, not copied");
         let again = Spool::open(folder.path().join("spool")).unwrap();

@@ -8,7 +8,7 @@ use crate::product::{Blob, Inputs, Product};
 use candle_core::{DType, Device};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
-use uspx_domain::{BlobRef, Digest, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
+use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
 use uspx_export::{ExportRequest, ExportSettings};
 use uspx_model::batch::Batch;
 use uspx_model::{LoadedModel, Placement, Progress, batches};
@@ -56,18 +56,12 @@ fn write(
     let (mut files, mut blobs) = (Vec::new(), Vec::new());
     for path in report.files {
         let file = scratch.path().join(&path);
-        files.push(StoredFile { path, blob: blob_of(&file)? });
-        blobs.push(Blob::File(file));
+        let blob = BlobRef::to_all_of(std::fs::File::open(&file)?)?;
+        files.push(StoredFile { path, blob });
+        blobs.push(Blob::File(file, blob));
     }
     let product = Product::measured(Outcome::Exported { files }, readable);
     Ok(Product { blobs, scratch: Some(scratch), ..product })
-}
-
-/// The blob that a file's content is; read in pieces.
-fn blob_of(path: &Path) -> Result<BlobRef, JobError> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path)?)?;
-    Ok(BlobRef { digest: Digest(*hasher.finalize().as_bytes()), bytes: hasher.count() })
 }
 
 /// Opens an exported student from its files, laid out in `scratch`.
