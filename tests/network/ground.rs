@@ -223,7 +223,7 @@ pub fn assert_published(ended: &Ended) {
 /// Gate and validation prompts are train prompts under other names: a student of seconds learns
 /// those by heart, and the gate lets it pass. What a real student is worth is measured elsewhere;
 /// here the way counts.
-fn write_prompts(folder: &Path) {
+pub fn write_prompts(folder: &Path) {
     let all = std::fs::read_to_string(assets().join("prompts/cli-train.jsonl")).unwrap();
     let lines: Vec<&str> = all.lines().take(48).collect();
     let renamed = |lines: &[&str], mark: &str| -> Vec<String> {

@@ -17,6 +17,7 @@ mod left_out;
 mod process;
 mod replay;
 mod seams;
+mod up;
 
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         left_out::trials(&needs),
         replay::trials(),
         seams::trials(),
+        up::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

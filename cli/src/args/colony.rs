@@ -1,7 +1,9 @@
-//! `uspx demo`, `uspx coordinator`, `uspx worker` and `uspx status`: the parts of a colony.
+//! `uspx demo`, `uspx up`, `uspx coordinator`, `uspx worker` and `uspx status`: a colony and its
+//! parts.
 
 use super::positive;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// `uspx demo`.
@@ -28,11 +30,101 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// Threads of each worker: two on one core are far slower than one.
+    /// Threads of each worker.
     pub fn threads_per_worker(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or((cores / usize::from(self.workers)).max(1))
+        self.threads.unwrap_or_else(|| shared_out(self.workers))
     }
+}
+
+/// `uspx up`: flags win over the environment (`USPX_…`), and that over the file.
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// The configuration (deploy/uspx.toml is an example).
+    #[arg(short, long)]
+    pub config: Option<PathBuf>,
+    /// What may stand in the configuration too.
+    #[command(flatten)]
+    pub values: UpValues,
+    /// Workers on this machine [default: 2, or 1 where there is one core].
+    #[arg(long, env = "USPX_WORKERS", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub workers: Option<u16>,
+    /// Threads of each worker [default: the cores shared out].
+    #[arg(long, env = "USPX_THREADS", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// The share of the units to keep, above 0 and at most 1 [default: 0.5].
+    #[arg(long)]
+    pub keep: Option<f64>,
+    /// Go on without lines that are not prompts.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Only tell what would be computed, and how long that takes here.
+    #[arg(long)]
+    pub plan: bool,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The values of `uspx up`, under the names that they have in the configuration.
+#[derive(Args, Debug, Serialize)]
+pub struct UpValues {
+    /// The teacher: a mixture-of-experts model's folder.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// The base student: a dense model's folder. Without one, the loop stops at the mask.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub student: Option<PathBuf>,
+    /// Your prompts, in one file that is split by itself.
+    #[arg(long, conflicts_with_all = ["train", "validation", "gate"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PathBuf>,
+    /// Instead of --prompts: those to learn from.
+    #[arg(long, requires = "gate")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// Those to choose by [default: the last twentieth of --train].
+    #[arg(long, requires = "train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// Those to hold out.
+    #[arg(long, requires = "train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<PathBuf>,
+    /// Where everything is put [default: uspx-up]. Started again with the same folder, it goes on.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+    /// The object store: a folder or s3://bucket/prefix [default: a folder in --out].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Over a NATS server, which other machines may join: `auto` starts one, a URL uses yours.
+    #[arg(long, value_name = "auto|URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nats: Option<String>,
+}
+
+impl UpArgs {
+    /// Workers on this machine.
+    pub fn workers(&self) -> u16 {
+        self.workers.unwrap_or(if cores() > 1 { 2 } else { 1 })
+    }
+
+    /// Threads of each worker.
+    pub fn threads_per_worker(&self) -> usize {
+        self.threads.unwrap_or_else(|| shared_out(self.workers()))
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The threads of each of so many workers: two on one core are far slower than one.
+fn shared_out(workers: u16) -> usize {
+    (cores() / usize::from(workers)).max(1)
 }
 
 /// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file.

@@ -10,7 +10,7 @@ mod student;
 
 use clap::{Parser, Subcommand};
 
-pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, WordCommand, WorkerArgs};
+pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
@@ -50,6 +50,11 @@ pub enum Command {
     /// The whole loop on a small teacher and student that come with uspx.
     #[command(after_help = "Example: uspx demo --workers 2 --out ./uspx-demo")]
     Demo(DemoArgs),
+    /// The whole loop on this machine, on your own models and prompts.
+    #[command(
+        after_help = "Example: uspx up --teacher ./teacher --student ./student --prompts mine.jsonl --plan"
+    )]
+    Up(UpArgs),
     /// The coordinator of a colony over NATS.
     #[command(
         after_help = "Example: uspx coordinator -c uspx.toml --nats nats://box:4222 --store s3://bucket/uspx"
@@ -104,6 +109,7 @@ impl Command {
             Self::Probe(p) => p.common().run.threads,
             Self::Mask(MaskCommand::Build(a)) => a.common.run.threads,
             Self::Demo(a) => Some(a.threads_per_worker()),
+            Self::Up(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => a.threads,
             Self::Run(a) => a.run.threads,
             Self::Coordinator(_)

@@ -105,6 +105,7 @@ async fn say(state: &Path, word: Word) -> Result<()> {
 /// Says how a run ended, with the exit code that belongs to it.
 pub fn ended(finished: Finished) -> Result<()> {
     match finished {
+        Finished::Campaign(Ending::Measured) => output::line("the mask is measured"),
         Finished::Campaign(Ending::Published(release)) => {
             output::line(&format!("published release {release}"))
         }

@@ -10,6 +10,7 @@ mod pull;
 mod run;
 mod status;
 mod store;
+mod up;
 mod worker;
 
 use crate::args::{Cli, Command, MaskCommand, StoreCommand};
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<()> {
             runtime.block_on(store::collect(&args, &shutdown))
         }
         Command::Demo(args) => demo::run(&args, &runtime, &shutdown),
+        Command::Up(args) => up::run(&args, &runtime, &shutdown),
         Command::Coordinator(args) => runtime.block_on(coordinator::run(&args, &shutdown)),
         Command::Worker(args) => runtime.block_on(worker::run(&args, &shutdown)),
         Command::Pull(args) => runtime.block_on(pull::run(&args, &shutdown)),

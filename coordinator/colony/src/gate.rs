@@ -142,7 +142,7 @@ pub fn gate(state: &State) -> Option<GateReport> {
         refusal: None,
     };
     // A prompt that no student can run is nobody's gap.
-    let runs = |at: &u32| !state.is_skipped(campaign.student, *at);
+    let runs = |at: &u32| campaign.student.is_none_or(|base| !state.is_skipped(base, *at));
     let wanted = campaign.split(crate::Split::Gate).into_iter().filter(runs).count();
     report.refusal = refusal(&report, wanted, campaign.distil.tag_worse);
     Some(report)

@@ -24,15 +24,17 @@ mod step;
 mod task;
 pub mod trail;
 
-pub use campaign::{CampaignConfig, ConfigError, PromptEntry, Split};
+pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};
 pub use dice::Dice;
 pub use fixed::{Fixed, Share};
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
-pub use record::{Blame, Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder};
+pub use record::{
+    Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder,
+};
 pub use report::{CampaignReport, report};
 pub use state::{SnapshotError, Stage, State, Ticket};
-pub use step::{Colony, Command, Event, Step, Verdict};
+pub use step::{Amending, Colony, Command, Event, Step, Verdict};
 pub use task::{AttachError, Contender, PlannedTask, Purpose, TrialRole};
 
 /// A model of alike layers of experts, for tests.

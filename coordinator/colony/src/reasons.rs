@@ -82,8 +82,8 @@ pub fn left_out(state: &State) -> Vec<LeftOut> {
             .map(move |group| LeftOut::new(name, group))
             .collect::<Vec<_>>()
     };
-    let models = [("teacher", campaign.teacher), ("student", campaign.student)];
-    models.into_iter().flat_map(of).collect()
+    let student = campaign.student.map(|student| ("student", student));
+    [("teacher", campaign.teacher)].into_iter().chain(student).flat_map(of).collect()
 }
 
 impl LeftOut {

@@ -18,8 +18,10 @@ pub enum Record {
     /// A campaign begins. Trails of the same teacher and the published student live on from the one
     /// before.
     Founded(Box<Founding>),
-    /// A campaign that had ended goes on.
+    /// A campaign that had ended went on, as ledgers said it before [`Record::Amended`].
     Continued(Box<More>),
+    /// The campaign goes on under another configuration.
+    Amended(Box<Amendment>),
     /// A batch of work was planned.
     EpochOpened {
         /// Its number, from 1, never used twice.
@@ -130,7 +132,16 @@ impl Founding {
     }
 }
 
-/// What a campaign that had ended goes on with.
+/// Another configuration of the campaign.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Amendment {
+    /// The whole of it; every prompt that the campaign ever had keeps its place.
+    pub campaign: CampaignConfig,
+    /// What the evidence there is decides under it, where the mask had to be drawn anew.
+    pub decision: Option<Box<Decision>>,
+}
+
+/// What a campaign that had ended went on with.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct More {
     /// Prompts that it did not have; they take the places after the others.
@@ -254,6 +265,8 @@ pub struct ReleaseOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
+    /// With its mask: no student is wanted.
+    Measured,
     /// With a release.
     Published(ReleaseNumber),
     /// The gate refused the student.

@@ -129,6 +129,7 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         Record::Gated { release, .. } => release.as_deref().map(ordered).unwrap_or_default(),
         Record::Founded(_)
         | Record::Continued(_)
+        | Record::Amended(_)
         | Record::Issued { .. }
         | Record::Compared { .. }
         | Record::Lost { .. }

@@ -103,6 +103,15 @@ pub enum ServiceError {
         "{0}. The ledger was begun with other prompt files: give the same ones, or another state folder"
     )]
     Prompts(#[from] uspx_colony::AttachError),
+    /// One file of prompts cannot be split.
+    #[error(
+        "the prompts make only {different} groups that differ from one another: give at least three, or files of their own \
+         to learn from, to choose by and to hold out"
+    )]
+    TooFewPrompts {
+        /// Clusters of near-duplicates.
+        different: usize,
+    },
     /// A part of the service ended before it.
     #[error(
         "a reader of the coordinator {how}, which is a bug: start the coordinator again, it goes on from the ledger"

@@ -9,6 +9,7 @@
 //! a person says. [`collect`] deletes blobs that nothing names any more.
 
 mod adapter;
+mod changes;
 pub mod collect;
 mod dispatch;
 mod error;
@@ -20,13 +21,14 @@ mod registry;
 mod release;
 pub mod service;
 mod settings;
+pub mod split;
 pub mod status;
 mod warnings;
 pub mod word;
 
 pub use error::ServiceError;
 pub use ledger::Ledger;
-pub use prompts::PromptBook;
+pub use prompts::{PromptBook, Prompts};
 pub use service::{Coordinator, Finished};
 pub use settings::{CampaignPlan, CoordinatorSettings};
 pub use status::{CampaignProgress, WorkerProgress};

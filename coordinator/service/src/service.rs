@@ -6,6 +6,7 @@ mod releases;
 mod rest;
 mod settling;
 mod silence;
+mod start;
 mod telling;
 
 use crate::dispatch::Dispatch;
@@ -14,7 +15,7 @@ use crate::ledger::{self, Ledger};
 use crate::owner::{Issued, Owner};
 use crate::registry::Registry;
 use crate::status::{self, CampaignProgress};
-use crate::{CoordinatorSettings, PromptBook, ServiceError, owner, warnings};
+use crate::{CoordinatorSettings, PromptBook, Prompts, ServiceError, owner, warnings};
 use releases::Released;
 use settling::{not_ours, settle};
 use std::collections::BTreeMap;
@@ -24,11 +25,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uspx_artifact::Store;
-use uspx_bus::{Bus, DeadLetter, Delivery, QueueSpec};
+use uspx_bus::{Bus, DeadLetter, Delivery};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::Shutdown;
-use uspx_wire::subjects::{RESULTS, parse_task_message_id, worker_of_queue};
+use uspx_wire::subjects::{parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
 const TICK: Duration = Duration::from_millis(500);
@@ -37,8 +38,6 @@ const TICK: Duration = Duration::from_millis(500);
 const HELD_UP: Duration = Duration::from_secs(2);
 /// How long tasks wait for a worker that speaks them, while others are here.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The pause between two looks at a bus that is away or full, at the start.
-const AGAIN: Duration = Duration::from_secs(2);
 
 /// How a coordinator's run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +58,8 @@ pub struct Coordinator {
     colony: Colony,
     registry: Arc<Registry>,
     dispatch: Dispatch,
+    /// Whether the campaign that the settings ask for is under way, or has ended.
+    decided: bool,
     /// All tasks of this ledger.
     issued: Issued,
     /// This ledger's name in claims.
@@ -80,12 +81,13 @@ impl Coordinator {
     /// Opens the ledger in the state folder and replays it.
     ///
     /// # Errors
-    /// The state folder cannot be used, another coordinator holds it, or the ledger is damaged.
+    /// The state folder cannot be used, another coordinator holds it, the ledger is damaged, or the
+    /// prompts cannot be split.
     pub fn open(
         settings: CoordinatorSettings,
         bus: Arc<dyn Bus>,
         store: Store,
-        book: PromptBook,
+        prompts: impl Into<Prompts>,
     ) -> Result<Self, ServiceError> {
         std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
@@ -104,6 +106,7 @@ impl Coordinator {
                 "today's rules would decide otherwise; what was decided stands"
             );
         }
+        let book = prompts.into().book(settings.plan.seed, state.campaign())?;
         // After the ledger is held: nobody else makes one meanwhile.
         let ledger_id = owner::ledger_id(&settings.state)?;
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
@@ -118,6 +121,7 @@ impl Coordinator {
             ledger,
             colony: Colony::resume(state),
             registry: Arc::new(Registry::default()),
+            decided: false,
             progress: watch::Sender::default(),
             releases: JoinSet::new(),
             hearing: Instant::now(),
@@ -126,6 +130,11 @@ impl Coordinator {
             rests: BTreeMap::new(),
             shown: true,
         })
+    }
+
+    /// The prompts in their splits.
+    pub fn book(&self) -> &PromptBook {
+        &self.book
     }
 
     /// What the colony knows.
@@ -163,35 +172,6 @@ impl Coordinator {
         outcome
     }
 
-    /// Makes the queue of answers and starts the readers, waiting while the bus is away or has no
-    /// room; none where the end was asked for meanwhile.
-    async fn begin(
-        &self,
-        shutdown: &Shutdown,
-        readers: &Shutdown,
-        owner: &Arc<Owner>,
-    ) -> Result<Option<Readers>, ServiceError> {
-        let results = QueueSpec {
-            lease: self.settings.lease,
-            max_deliveries: 100,
-            ..QueueSpec::new(RESULTS)
-        };
-        loop {
-            let begun = match self.bus.ensure(&results).await {
-                Ok(()) => intake::start(&self.bus, &self.store, readers, owner).await,
-                Err(error) => Err(error),
-            };
-            match begun {
-                Err(error) if error.is_retryable() => tracing::warn!(%error, "waiting for the bus"),
-                begun => return Ok(Some(begun?)),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(None),
-                () = tokio::time::sleep(AGAIN) => {}
-            }
-        }
-    }
-
     async fn serve(
         &mut self,
         shutdown: &Shutdown,
@@ -206,7 +186,7 @@ impl Coordinator {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.settle();
-        let mut ended = self.event(Event::Started).await?;
+        let mut ended = self.start().await?;
         loop {
             if let Some(ending) = ended {
                 return Ok(Finished::Campaign(ending));

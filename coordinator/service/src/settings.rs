@@ -53,6 +53,8 @@ pub struct CampaignPlan {
     pub teacher: Option<Fingerprint>,
     /// The base student; without it the only dense model that a worker holds.
     pub student: Option<Fingerprint>,
+    /// Whether no student is wanted: the campaign ends with its mask.
+    pub stop_at_mask: bool,
     /// What is measured, and how much.
     pub probe: ProbePlan,
     /// What is kept.
@@ -70,7 +72,7 @@ impl CampaignPlan {
     pub fn config(
         &self,
         teacher: (Fingerprint, ModelShape),
-        student: Fingerprint,
+        student: Option<Fingerprint>,
         book: &PromptBook,
     ) -> CampaignConfig {
         let name = self.name.clone().unwrap_or_else(|| "campaign".to_owned());

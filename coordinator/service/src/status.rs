@@ -66,6 +66,7 @@ pub fn message(name: &str, colony: &Colony, registry: &Registry) -> StatusMessag
     let (answered, given_up) = totals(state);
     let (done, gone, _) = state.progress();
     let stage = match (state.ending(), state.stage()) {
+        (Some(Ending::Measured), _) => "done: the mask is measured".to_owned(),
         (Some(Ending::Published(n)), _) => format!("published release {n}"),
         (Some(Ending::Refused(_)), _) => "ended: the gate refused the student".to_owned(),
         (Some(Ending::Failed(_)), _) => "ended: failed".to_owned(),

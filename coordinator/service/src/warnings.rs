@@ -122,7 +122,7 @@ mod tests {
         ];
         let mut colony = Colony::default();
         colony
-            .found(
+            .want(
                 CampaignConfig::new("c", (model, shape), model, prompts.map(prompt).to_vec()),
                 [0; 16],
             )

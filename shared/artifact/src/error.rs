@@ -147,6 +147,16 @@ pub enum ArtifactError {
         /// The newest release now.
         found: ReleaseNumber,
     },
+    /// Another colony's release stands where ours is to be brought.
+    #[error(
+        "{store} holds another colony's {key}: name a store, or a prefix of one, that is empty or this colony's own"
+    )]
+    NotOurs {
+        /// The store.
+        store: String,
+        /// Where in it.
+        key: String,
+    },
     /// A folder or file cannot be published.
     #[error("{} cannot be published: {reason}", .path.display())]
     Unfit {

@@ -16,6 +16,7 @@
 mod blob;
 mod blob_file;
 mod blob_read;
+mod carry;
 mod chunks;
 mod collect;
 mod error;

@@ -15,10 +15,12 @@ pub mod jobs;
 mod lease;
 mod open;
 pub mod product;
+mod rehearsal;
 mod settings;
 pub mod spool;
 
 pub use agent::Agent;
 pub use error::WorkerError;
 pub use open::open_any;
+pub use rehearsal::rehearse;
 pub use settings::WorkerSettings;

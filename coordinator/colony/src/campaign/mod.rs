@@ -1,8 +1,11 @@
 //! What a campaign is founded on: models, prompts by id, budgets and bounds. All of it lies in the
 //! ledger's first record.
 
+mod change;
 mod settings;
 
+pub(crate) use change::Stands;
+pub use change::{Change, change};
 pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
 
 use crate::Share;
@@ -20,6 +23,8 @@ pub enum Split {
     Validation,
     /// Release decisions and reports only.
     Gate,
+    /// Nothing any more: it was taken out or edited since the campaign began.
+    Retired,
 }
 
 /// A prompt as the ledger knows it: never its text (invariant 7).
@@ -46,14 +51,15 @@ impl PromptEntry {
 /// Everything that decisions depend on besides answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CampaignConfig {
-    /// Names the campaign; tasks' names derive from it, so no two campaigns of a colony share one.
+    /// Names the campaign. Under another name, another one begins.
     pub name: String,
     /// Seed of every draw.
     pub seed: u64,
     /// The model that is measured.
     pub teacher: Fingerprint,
-    /// The base student.
-    pub student: Fingerprint,
+    /// The base student; without one the campaign ends with its mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<Fingerprint>,
     /// The teacher's dimensions.
     pub shape: ModelShape,
     /// The person's prompts.
@@ -75,18 +81,9 @@ pub struct CampaignConfig {
     pub trust: TrustPlan,
 }
 
-/// Why a campaign cannot be founded.
+/// Why there can be no such campaign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A campaign is under way.
-    #[error("campaign `{0}` is still under way: end it first")]
-    UnderWay(String),
-    /// There is no campaign to continue.
-    #[error("no campaign has ended here: there is none to continue")]
-    NotEnded,
-    /// A campaign is to be continued with nothing.
-    #[error("there is nothing to continue with: give more prompts or more exact runs")]
-    NothingMore,
     /// A prompt's id stands twice.
     #[error("prompt `{0}` is named twice: give every prompt its own id")]
     Twice(String),
@@ -106,14 +103,14 @@ impl CampaignConfig {
     pub fn new(
         name: impl Into<String>,
         teacher: (Fingerprint, ModelShape),
-        student: Fingerprint,
+        student: impl Into<Option<Fingerprint>>,
         prompts: Vec<PromptEntry>,
     ) -> Self {
         Self {
             name: name.into(),
             seed: 0,
             teacher: teacher.0,
-            student,
+            student: student.into(),
             shape: teacher.1,
             prompts,
             probe: ProbePlan::default(),
@@ -127,6 +124,17 @@ impl CampaignConfig {
     /// The prompts of a split, by their place in `prompts`, in that order.
     pub fn split(&self, split: Split) -> Vec<u32> {
         (0u32..).zip(&self.prompts).filter(|(_, p)| p.split == split).map(|(at, _)| at).collect()
+    }
+
+    /// The prompts that are in use, with their places.
+    pub fn live(&self) -> impl Iterator<Item = (u32, &PromptEntry)> {
+        (0u32..).zip(&self.prompts).filter(|(_, p)| p.split != Split::Retired)
+    }
+
+    /// What labels depend on besides prompts and mask.
+    fn labelling(&self) -> (u32, u32, u32) {
+        let student = &self.distil;
+        (student.top_k, student.max_new_tokens, student.max_reasoning_tokens)
     }
 
     /// What the campaign is: the digest of all of this.
@@ -153,7 +161,7 @@ impl CampaignConfig {
             return Err(ConfigError::NoUnits(self.mask.kind));
         }
         let mut seen = BTreeSet::new();
-        if let Some(twice) = self.prompts.iter().find(|p| !seen.insert(p.id.as_str())) {
+        if let Some((_, twice)) = self.live().find(|(_, p)| !seen.insert(p.id.as_str())) {
             return Err(ConfigError::Twice(twice.id.clone()));
         }
         for (split, name) in

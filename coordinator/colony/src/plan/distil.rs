@@ -30,7 +30,7 @@ impl Proposer for Distil {
             let distil = uspx_domain::Distil { train, validation, recipe: *recipe };
             view.student(Purpose::Adapter(number), Work::Distil(distil))
         };
-        (0..).zip(&view.campaign.distil.recipes).map(work).collect::<Vec<Piece>>().into()
+        (0..).zip(&view.campaign.distil.recipes).filter_map(work).collect::<Vec<Piece>>().into()
     }
 }
 

@@ -29,7 +29,7 @@ impl Proposer for Export {
             let export = uspx_domain::Export { adapter: Some(adapter), calibration, format };
             view.student(Purpose::Contender(format.into()), Work::Export(export))
         };
-        FORMATS.iter().map(work).collect::<Vec<Piece>>().into()
+        FORMATS.iter().filter_map(work).collect::<Vec<Piece>>().into()
     }
 }
 

@@ -27,11 +27,11 @@ impl Proposer for JudgeStudents {
                 let judge = Judge { prompts: prompts.clone(), subject: subject.clone() };
                 let (purpose, work) = (Purpose::Contender(contender), Work::Judge(judge));
                 match contender {
-                    Contender::Teacher => view.teacher(purpose, work),
+                    Contender::Teacher => Some(view.teacher(purpose, work)),
                     _ => view.student(purpose, work),
                 }
             };
-            prompts.iter().map(judge).collect::<Vec<_>>()
+            prompts.iter().filter_map(judge).collect::<Vec<_>>()
         };
         contenders(view).into_iter().flat_map(works).collect::<Vec<Piece>>().into()
     }

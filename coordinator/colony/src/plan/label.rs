@@ -35,7 +35,8 @@ impl Proposer for Label {
     }
 }
 
-fn label(view: &View<'_>, prompts: Vec<u32>, mask: Option<Mask>) -> Work<u32> {
+/// A task of labels.
+pub(super) fn label(view: &View<'_>, prompts: Vec<u32>, mask: Option<Mask>) -> Work<u32> {
     let student = &view.campaign.distil;
     Work::Label(uspx_domain::Label {
         prompts,

@@ -7,6 +7,7 @@
 mod distil;
 mod explore;
 mod export;
+mod forecast;
 mod judge_masks;
 mod judge_students;
 mod label;
@@ -14,6 +15,7 @@ mod patch;
 mod trace;
 mod view;
 
+pub use forecast::{Forecast, Sample, forecast};
 pub use label::label_mask;
 
 use crate::state::Stage;
@@ -90,6 +92,9 @@ pub fn plan(state: &State) -> Next {
 /// far as they ever will be.
 fn allocate(view: &View<'_>) -> Next {
     for proposer in PROPOSERS {
+        if proposer.stage().needs_student() && view.campaign.student.is_none() {
+            return Next::End(Ending::Measured);
+        }
         match proposer.offer(view) {
             Offer::Nothing => {}
             Offer::Work(pieces) => {

@@ -52,9 +52,9 @@ impl View<'_> {
         (self.campaign.teacher, purpose, work)
     }
 
-    /// Work on the student.
-    pub(super) fn student(&self, purpose: Purpose, work: Work<u32>) -> Piece {
-        (self.campaign.student, purpose, work)
+    /// Work on the student, where one is wanted.
+    pub(super) fn student(&self, purpose: Purpose, work: Work<u32>) -> Option<Piece> {
+        Some((self.campaign.student?, purpose, work))
     }
 
     /// Names and places a batch.

@@ -2,8 +2,8 @@
 //! that a record could say.
 
 use crate::{
-    Blame, Cause, Contender, Decision, Ending, Founding, MaskVersion, More, PlannedTask, Purpose,
-    Record, Stage, State, Ticket, mask, trail,
+    Blame, CampaignConfig, Cause, Contender, Decision, Ending, Founding, MaskVersion, More,
+    PlannedTask, Purpose, Record, Stage, State, Ticket, mask, trail,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
@@ -12,9 +12,9 @@ use uspx_domain::{
 
 use super::{Attempt, Fate, PublishedStudent, Trails};
 
-/// Where an epoch's decision comes from.
+/// Where a decision on the mask comes from.
 #[derive(Clone, Copy)]
-enum Taken<'a> {
+pub(super) enum Taken<'a> {
     /// From today's rules.
     Today,
     /// From its record, whatever today's rules say.
@@ -27,6 +27,9 @@ impl State {
         match record {
             Record::Founded(founding) => self.found(founding),
             Record::Continued(more) => self.continue_campaign(more),
+            Record::Amended(amendment) => {
+                self.amend(&amendment.campaign, Taken::Recorded(amendment.decision.as_deref()));
+            }
             Record::EpochOpened { epoch, stage, tasks } => self.open_epoch(*epoch, *stage, tasks),
             Record::Issued { task, worker, attempt, duplicate } => {
                 self.issue(*task, worker, *attempt, *duplicate)
@@ -50,8 +53,8 @@ impl State {
         }
     }
 
-    /// A new campaign keeps what is known of workers, of the same teacher's units, and the
-    /// published student.
+    /// A new campaign keeps what is known of workers and of the same teacher's units, and the
+    /// published student, which the next one is to beat whatever its base.
     fn found(&mut self, founding: &Founding) {
         let (old, campaign) = (std::mem::take(self), &founding.campaign);
         let same = old
@@ -59,14 +62,13 @@ impl State {
             .as_ref()
             .is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
         let kept = if same { old.trails } else { Trails::default() };
-        let student = old.campaign.is_some_and(|c| c.student == campaign.student);
         *self = Self {
             campaign: Some(campaign.clone()),
             identity: Some(founding.identity()),
             epoch: old.epoch,
             trails: kept,
             accounts: old.accounts,
-            published: old.published.filter(|_| student),
+            published: old.published,
             ..Self::default()
         };
     }
@@ -97,8 +99,8 @@ impl State {
         }
     }
 
-    /// The campaign goes on: what is measured stays, what was made and judged of it is made and
-    /// judged anew.
+    /// The campaign goes on, as ledgers had it once: what is measured stays, what was made and
+    /// judged of it is made and judged anew.
     fn continue_campaign(&mut self, more: &More) {
         let Some(campaign) = &mut self.campaign else { return };
         campaign.prompts.extend(more.prompts.iter().cloned());
@@ -144,7 +146,7 @@ impl State {
             return;
         };
         let places: BTreeMap<&str, u32> =
-            campaign.prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
+            campaign.live().map(|(at, p)| (p.id.as_str(), at)).collect();
         let of_model = self.skipped.entry(model).or_default();
         for skipped in &answer.skipped {
             if let Some(at) = places.get(skipped.id.as_str()) {
@@ -188,6 +190,11 @@ impl State {
         self.close_epoch(self.epoch, Taken::Today)
     }
 
+    /// Goes on under another configuration by today's rules, and says what they decide.
+    pub(crate) fn decide_under(&mut self, campaign: &CampaignConfig) -> Option<Decision> {
+        self.amend(campaign, Taken::Today)
+    }
+
     /// Everything accepted since the last close acts now, also late answers to earlier epochs.
     fn close_epoch(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
         let pending = std::mem::take(&mut self.pending);
@@ -210,7 +217,7 @@ impl State {
 
     /// Draws the mask anew and steers the next look at it. A recorded decision counts whatever
     /// today's rules come to; that they come to another is remembered.
-    fn redraw(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
+    pub(super) fn redraw(&mut self, epoch: u32, taken: Taken<'_>) -> Option<Decision> {
         let today = mask::redraw(self);
         let trails = self.trails.digest();
         let of =

@@ -1,5 +1,6 @@
 //! What the colony knows: a pure fold over the ledger's records.
 
+mod amend;
 mod evidence;
 mod fold;
 mod results;
@@ -7,6 +8,7 @@ mod snapshot;
 mod ticket;
 
 pub use evidence::{Sums, Trails};
+use fold::Taken;
 pub use results::{Judged, Pair, Results, Trial};
 pub use snapshot::SnapshotError;
 pub use ticket::{Account, Attempt, Fate, Ticket};
@@ -45,6 +47,11 @@ impl Stage {
     /// Whether its evidence bears on the mask.
     pub fn is_probe(self) -> bool {
         matches!(self, Self::Trace | Self::Patch | Self::Explore)
+    }
+
+    /// Whether it is about a student, and left out where none is wanted.
+    pub fn needs_student(self) -> bool {
+        self >= Self::Label
     }
 
     /// A short name for logs and tables.

@@ -4,15 +4,16 @@
 //! records are folded here already, so where they cannot be appended the colony must be dropped and
 //! built again from the ledger.
 
+mod amend;
 mod answers;
 mod event;
 mod progress;
 mod roster;
 
 use crate::compare::suspicion;
-use crate::{
-    Blame, CampaignConfig, Cause, ConfigError, Ending, Founding, More, RULES, Record, State, Ticket,
-};
+use crate::{Blame, Cause, Ending, Record, State, Ticket};
+pub use amend::Amending;
+use amend::Wanted;
 pub use event::{Command, Event, Step, Verdict};
 use roster::{Member, unspoken};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +24,14 @@ use uspx_domain::{FailureKind, ReleaseNumber, TaskId, WorkerId};
 pub struct Colony {
     state: State,
     roster: BTreeMap<WorkerId, Member>,
+    /// What the campaign is to go on under, once its open batch is closed.
+    wanted: Option<Wanted>,
 }
 
 impl Colony {
     /// A colony that knows `state`, from a snapshot or a ledger; say [`Event::Started`] to it next.
     pub fn resume(state: State) -> Self {
-        Self { state, roster: BTreeMap::new() }
+        Self { state, ..Self::default() }
     }
 
     /// What it knows.
@@ -41,46 +44,6 @@ impl Colony {
     pub fn waiting_on(&self) -> BTreeSet<WorkerId> {
         let unsettled = self.state.tickets.values().filter(|t| !t.is_settled());
         unsettled.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
-    }
-
-    /// Begins a campaign. The nonce is drawn by the caller, once.
-    ///
-    /// # Errors
-    /// Where one is under way, or the configuration cannot work.
-    pub fn found(
-        &mut self,
-        campaign: CampaignConfig,
-        nonce: [u8; 16],
-    ) -> Result<Step, ConfigError> {
-        if let (Some(old), None) = (&self.state.campaign, &self.state.ending) {
-            return Err(ConfigError::UnderWay(old.name.clone()));
-        }
-        campaign.check()?;
-        let mut turn = Turn::new(self);
-        let founding = Founding { nonce, rules: RULES, campaign };
-        turn.record(Record::Founded(Box::new(founding)));
-        turn.advance();
-        Ok(turn.step)
-    }
-
-    /// Lets a campaign that has ended go on with more prompts or more exact runs.
-    ///
-    /// # Errors
-    /// Where none has ended, nothing is added, or a prompt is one that it has.
-    pub fn continue_campaign(&mut self, more: More) -> Result<Step, ConfigError> {
-        let ended = self.state.campaign.as_ref().filter(|_| self.state.ending.is_some());
-        let campaign = ended.ok_or(ConfigError::NotEnded)?;
-        if more == More::default() {
-            return Err(ConfigError::NothingMore);
-        }
-        let mut known: BTreeSet<&str> = campaign.prompts.iter().map(|p| p.id.as_str()).collect();
-        if let Some(twice) = more.prompts.iter().find(|p| !known.insert(p.id.as_str())) {
-            return Err(ConfigError::Twice(twice.id.clone()));
-        }
-        let mut turn = Turn::new(self);
-        turn.record(Record::Continued(Box::new(more)));
-        turn.advance();
-        Ok(turn.step)
     }
 
     /// Takes an event.

@@ -13,6 +13,7 @@ impl Turn<'_> {
     /// Goes on until there is nothing to do but wait.
     pub(super) fn advance(&mut self) {
         loop {
+            self.amend_if_due();
             match plan(self.state()) {
                 Next::Open { stage, tasks } => {
                     let epoch = self.state().epoch + 1;
@@ -144,7 +145,7 @@ fn order(state: &State, report: &GateReport) -> Option<ReleaseOrder> {
         release: previous.unwrap_or(0) + 1,
         previous,
         teacher: campaign.teacher,
-        base: campaign.student,
+        base: campaign.student?,
         adapter,
         gptq: files(Contender::Gptq)?,
         gguf: files(Contender::Gguf).unwrap_or_default(),

@@ -54,7 +54,6 @@ fn the_next_campaign_must_beat_the_published_student() {
     let (mut service, mut world) = honest(campaign("first"));
     let epoch = service.colony.state().epoch();
     world.config.name = "second".to_owned();
-    service.ending = None;
     service.found(&world.config);
     service.run(&world);
     // The same losses again: not surely better than what stands.
@@ -63,16 +62,6 @@ fn the_next_campaign_must_beat_the_published_student() {
     assert_eq!(state.gate().unwrap().rival, Contender::Published);
     assert_eq!(state.published().unwrap().release, 1);
     assert!(state.epoch() > epoch);
-}
-
-#[test]
-fn a_campaign_under_way_is_not_replaced() {
-    let mut service = Service::default();
-    service.found(&campaign("one"));
-    assert_eq!(
-        service.colony.found(campaign("two"), [0; 16]).unwrap_err(),
-        ConfigError::UnderWay("one".into())
-    );
 }
 
 /// What workers do to a colony: go away, come back, answer late, twice, falsely or not at all.

@@ -130,7 +130,7 @@ fn config() -> &'static CampaignConfig {
 #[test]
 fn invariant_1_names_bind_content() {
     let ids = |config: CampaignConfig, nonce| -> Vec<uspx_domain::TaskId> {
-        let step = Colony::default().found(config, nonce).unwrap();
+        let step = Colony::default().want(config, nonce).unwrap().1;
         let Some(Record::EpochOpened { tasks, .. }) = step.records.last() else { panic!() };
         tasks.iter().map(|t| t.id).collect()
     };
@@ -173,7 +173,7 @@ fn a_damaged_snapshot_is_refused() {
 fn invariant_7_the_ledger_has_no_prompt_text() {
     let config = campaign("private");
     let mut colony = Colony::default();
-    let found = colony.found(config.clone(), [1; 16]).unwrap();
+    let found = colony.want(config.clone(), [1; 16]).unwrap().1;
     let Some(Record::EpochOpened { tasks, .. }) = found.records.last() else { panic!("no epoch") };
     let secret = |id: &str| Some(prompt(id));
     let task = tasks[0].attach(&config, secret).unwrap();

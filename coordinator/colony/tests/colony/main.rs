@@ -1,6 +1,7 @@
 //! The colony's decisions, in a world without clock, network or disk.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
+mod amended;
 mod campaign;
 mod faults;
 mod invariant_1;

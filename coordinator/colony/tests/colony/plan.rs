@@ -164,7 +164,7 @@ fn a_campaign_that_cannot_work_is_refused() {
     let refused = |change: &dyn Fn(&mut CampaignConfig)| {
         let mut config = campaign("bad");
         change(&mut config);
-        Colony::default().found(config, [0; 16]).unwrap_err()
+        Colony::default().want(config, [0; 16]).unwrap_err()
     };
     assert_eq!(refused(&|c| c.prompts[1].id = "p0".into()), ConfigError::Twice("p0".into()));
     assert_eq!(
@@ -181,56 +181,4 @@ fn a_campaign_that_cannot_work_is_refused() {
         ConfigError::Range("trust.duplicates", _)
     ));
     assert!(matches!(refused(&|c| c.probe.trace_batch = 0), ConfigError::Range("batch sizes", _)));
-}
-
-/// What a campaign that has ended goes on with is measured in addition; nothing is measured twice.
-#[test]
-fn a_finished_campaign_goes_on_with_more_prompts_and_budget() {
-    let (mut service, mut world) = honest(campaign("more"));
-    let (before, first) = (service.ledger.len(), service.colony.state().explored());
-    let more = |service: &mut Service, more: More| {
-        service.ending = None;
-        let step = service.colony.continue_campaign(more)?;
-        service.take(step);
-        Ok::<(), ConfigError>(())
-    };
-    assert_eq!(more(&mut service, More::default()).unwrap_err(), ConfigError::NothingMore);
-    let known = PromptEntry::of(&prompt("p0"), Split::Train);
-    let twice = More { prompts: vec![known], pairs: 0 };
-    assert_eq!(more(&mut service, twice).unwrap_err(), ConfigError::Twice("p0".into()));
-
-    let new: Vec<PromptEntry> =
-        (420..440).map(|at| PromptEntry::of(&prompt(&format!("p{at}")), Split::Train)).collect();
-    world.config.prompts.extend(new.iter().cloned());
-    more(&mut service, More { prompts: new, pairs: 2048 }).unwrap();
-    assert_eq!(
-        service.colony.found(campaign("other"), [0; 16]).unwrap_err(),
-        ConfigError::UnderWay("more".into())
-    );
-    service.run(&world);
-
-    let asked = |stage: Stage| -> Vec<u32> {
-        let of_stage = |r: &Record| match r {
-            Record::EpochOpened { stage: s, tasks, .. } if *s == stage => Some(tasks.clone()),
-            _ => None,
-        };
-        let tasks = service.ledger[before..].iter().filter_map(of_stage).flatten();
-        tasks.flat_map(|t| t.work.prompts().to_vec()).collect()
-    };
-    assert_eq!(
-        asked(Stage::Trace),
-        (420..440).collect::<Vec<u32>>(),
-        "only new prompts are traced"
-    );
-    assert!(asked(Stage::Patch).is_empty(), "enough prompts were patched");
-    let explored = service.colony.state().explored();
-    assert!(explored.pairs >= first.pairs + 2048, "{explored:?} after {first:?}");
-    for stage in [Stage::JudgeMasks, Stage::Export, Stage::JudgeStudents] {
-        assert!(!asked(stage).is_empty(), "{stage:?}: the new mask and student are judged anew");
-    }
-    assert!(service.colony.state().ending().is_some());
-
-    let mut replayed = State::default();
-    service.ledger.iter().for_each(|r| replayed.fold(r));
-    assert_eq!(replayed.digest().unwrap(), service.colony.state().digest().unwrap());
 }

@@ -38,7 +38,7 @@ fn each_prompt_counts_once_however_often_it_is_measured() {
 #[test]
 fn a_model_that_is_teacher_and_student_is_not_counted_twice() {
     let mut world = seamed("one");
-    world.config.student = world.config.teacher;
+    world.config.student = Some(world.config.teacher);
     let service = run(&world);
     assert_eq!(service.colony.state().seam_prompts(), SeamPrompts { teacher: 3, student: 1 });
 }

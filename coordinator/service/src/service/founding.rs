@@ -2,9 +2,10 @@
 
 use super::Coordinator;
 use crate::ServiceError;
+use crate::changes::changes;
 use crate::registry::{Heard, holdings};
 use std::collections::BTreeMap;
-use uspx_colony::{Ending, Event};
+use uspx_colony::{Amending, CampaignConfig, Ending, Event};
 use uspx_domain::{Fingerprint, ModelShape, UnitKind};
 use uspx_wire::HeartbeatMessage;
 
@@ -44,28 +45,61 @@ impl Coordinator {
             tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
         }
         let ended = self.event(Event::WorkerSeen { worker, speaks, holds }).await?;
-        if self.colony.state().campaign().is_none() {
-            return self.found().await;
+        match self.decided {
+            true => Ok(ended),
+            false => self.bring_about().await,
         }
-        Ok(ended)
     }
 
-    /// Begins the campaign as soon as it is clear which models it is about.
-    pub(super) async fn found(&mut self) -> Result<Option<Ending>, ServiceError> {
+    /// Founds the campaign that the settings ask for, or lets the one there is go on under them, as
+    /// soon as it is clear which models it is about.
+    pub(super) async fn bring_about(&mut self) -> Result<Option<Ending>, ServiceError> {
+        let Some(wanted) = self.wanted() else { return Ok(None) };
+        self.decided = true;
+        let old = self.colony.state().campaign().cloned();
+        let changed = old.map(|old| changes(&old, &wanted)).unwrap_or_default();
+        let (amending, step) = self.colony.want(wanted, *uuid::Uuid::new_v4().as_bytes())?;
+        match amending {
+            Amending::Same => {}
+            Amending::GoesOn => tracing::warn!(
+                "the configuration has changed, and the campaign goes on under it: {}",
+                changed.join("; ")
+            ),
+            Amending::Anew if changed.is_empty() => tracing::info!("a campaign begins"),
+            Amending::Anew => {
+                tracing::warn!("another campaign begins: {}", changed.join("; "));
+            }
+        }
+        self.commit(step).await
+    }
+
+    /// The campaign that the settings ask for; none while a model of it is not known. What they
+    /// leave open is as it was, or found among the workers' models.
+    fn wanted(&self) -> Option<CampaignConfig> {
         let models: BTreeMap<Fingerprint, ModelShape> =
             self.registry.models().into_iter().map(|(id, (_, shape))| (id, shape)).collect();
-        let plan = &self.settings.plan;
+        let (plan, old) = (&self.settings.plan, self.colony.state().campaign());
         let has_experts = |shape: &ModelShape| shape.count(UnitKind::Expert) > 0;
-        let teacher = choose(&models, plan.teacher, has_experts);
-        let student = choose(&models, plan.student, |shape| !has_experts(shape));
-        let (Found::One(teacher, shape), Found::One(student, _)) = (&teacher, &student) else {
-            say("teacher", &teacher);
-            say("student", &student);
-            return Ok(None);
+        let teacher = match old.filter(|c| plan.teacher.is_none_or(|id| id == c.teacher)) {
+            Some(old) => Found::One(old.teacher, old.shape.clone()),
+            None => choose(&models, plan.teacher, has_experts),
         };
-        let config = plan.config((*teacher, shape.clone()), *student, &self.book);
-        let step = self.colony.found(config, *uuid::Uuid::new_v4().as_bytes())?;
-        self.commit(step).await
+        let Found::One(teacher, shape) = teacher else {
+            say("teacher", &teacher);
+            return None;
+        };
+        let student = match plan.student.or(old.and_then(|c| c.student)) {
+            _ if plan.stop_at_mask => None,
+            Some(student) => Some(student),
+            None => match choose(&models, None, |shape| !has_experts(shape)) {
+                Found::One(student, _) => Some(student),
+                unclear => {
+                    say("student", &unclear);
+                    return None;
+                }
+            },
+        };
+        Some(plan.config((teacher, shape), student, &self.book))
     }
 }
 

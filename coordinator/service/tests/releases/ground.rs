@@ -1,23 +1,27 @@
 //! A campaign just before its end: a ledger whose last word is the order, and a store with the
 //! student's blobs.
 
-use crate::world;
 use crate::world::service::adapter;
+use crate::{asked, world};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 use uspx_artifact::{Draft, Store, silent};
 use uspx_bus::EmbeddedBus;
-use uspx_colony::{Ending, Record};
+use uspx_colony::{CampaignConfig, Ending, Record};
 use uspx_coordinator::ledger::{FILE_NAME, Ledger, replay_file};
-use uspx_coordinator::{Coordinator, CoordinatorSettings, PromptBook};
+use uspx_coordinator::{Coordinator, CoordinatorSettings};
 use uspx_domain::{BlobRef, StoredFile};
+
+fn campaign() -> CampaignConfig {
+    world::campaign("releases")
+}
 
 /// The records of a campaign whose student passed the gate, up to its order.
 fn records() -> &'static [Record] {
     static RECORDS: OnceLock<Vec<Record>> = OnceLock::new();
     RECORDS.get_or_init(|| {
-        let (service, _) = world::honest(world::campaign("releases"));
+        let (service, _) = world::honest(campaign());
         let gated = |r: &Record| matches!(r, Record::Gated { release: Some(_), .. });
         let end = service.ledger.iter().position(gated).expect("the gate lets it pass");
         service.ledger[..=end].to_vec()
@@ -70,9 +74,11 @@ impl Ground {
 
     /// A new process on the same state.
     pub fn coordinator(&self, store: &Store) -> Coordinator {
-        let settings = CoordinatorSettings::new("colony", self.state.path());
+        let config = campaign();
+        let mut settings = CoordinatorSettings::new("colony", self.state.path());
+        settings.plan = asked::plan(&config);
         let bus = Arc::new(EmbeddedBus::default());
-        Coordinator::open(settings, bus, store.clone(), PromptBook::default()).unwrap()
+        Coordinator::open(settings, bus, store.clone(), asked::book(&config)).unwrap()
     }
 
     /// What the ledger says of the end.

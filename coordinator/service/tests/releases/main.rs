@@ -4,6 +4,8 @@
 // The lint's leave for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../asked/mod.rs"]
+mod asked;
 mod ground;
 mod steps;
 #[path = "../../../colony/tests/colony/world/mod.rs"]

@@ -1,18 +1,19 @@
 //! A coordinator that can be killed and started again, on one state folder, bus and store.
 
+use crate::asked;
 use crate::fault::Pace;
 use crate::gate::Gate;
-use crate::world::{self, World, prompt};
+use crate::world::{self, World};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uspx_artifact::Store;
 use uspx_bus::Bus;
-use uspx_colony::{CampaignConfig, Ending, Record, Split};
+use uspx_colony::{CampaignConfig, Ending, Record};
 use uspx_coordinator::ledger::{replay_file, survey};
-use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, PromptBook};
-use uspx_domain::{Mask, Prompt};
+use uspx_coordinator::{Coordinator, CoordinatorSettings, Finished};
+use uspx_domain::Mask;
 use uspx_runtime::Shutdown;
 
 /// A campaign of some sixty tasks.
@@ -54,25 +55,8 @@ impl Colony {
         let config = &self.world.config;
         let mut settings = CoordinatorSettings::new("storm", self.folder.path());
         (settings.silence, settings.lease) = (self.pace.silence, self.pace.lease);
-        settings.plan = CampaignPlan {
-            name: Some(config.name.clone()),
-            seed: config.seed,
-            probe: config.probe.clone(),
-            mask: config.mask.clone(),
-            judge: config.judge.clone(),
-            distil: config.distil.clone(),
-            trust: config.trust.clone(),
-            ..CampaignPlan::default()
-        };
-        let prompts = |split: Split| -> Vec<Prompt> {
-            let of = config.prompts.iter().filter(|p| p.split == split);
-            of.map(|p| Prompt { tags: p.tags.clone(), ..prompt(&p.id) }).collect()
-        };
-        let book = PromptBook::new(
-            prompts(Split::Train),
-            prompts(Split::Validation),
-            prompts(Split::Gate),
-        );
+        settings.plan = asked::plan(config);
+        let book = asked::book(config);
         let (bus, store) = (self.bus(), self.store.clone());
         let mut coordinator = Coordinator::open(settings, bus, store, book).unwrap();
         self.end = Shutdown::new();

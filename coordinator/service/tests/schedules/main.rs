@@ -6,6 +6,8 @@
 //! on a real nats-server that is killed and started again, a quarter as many.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../asked/mod.rs"]
+mod asked;
 mod colony;
 mod fault;
 #[path = "../owner/gate.rs"]

@@ -8,6 +8,7 @@
 
 mod backends;
 mod blobs;
+mod carry;
 mod causes;
 mod collect;
 mod faulty;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let trials = [
         blobs::trials(),
+        carry::trials(),
         causes::trials(),
         collect::trials(),
         invariant_6::trials(),

@@ -283,9 +283,16 @@ impl Service {
         self.take(step)
     }
 
-    pub fn found(&mut self, config: &CampaignConfig) {
-        let step = self.colony.found(config.clone(), [7; 16]).unwrap();
+    /// A campaign is founded, or goes on under another configuration.
+    pub fn want(&mut self, config: &CampaignConfig) -> Amending {
+        let (amending, step) = self.colony.want(config.clone(), [7; 16]).unwrap();
+        self.ending = self.colony.state().ending().cloned();
         self.take(step);
+        amending
+    }
+
+    pub fn found(&mut self, config: &CampaignConfig) {
+        assert_eq!(self.want(config), Amending::Anew);
     }
 
     pub fn see(&mut self, name: &str) {

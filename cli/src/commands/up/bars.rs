@@ -56,7 +56,8 @@ fn fraction(now: &CampaignProgress, explored: &mut u64) -> f64 {
     (asked as f64 / most.max(1) as f64).min(1.0)
 }
 
-fn name(stage: Stage) -> &'static str {
+/// What a stage does, for people.
+pub(super) fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Trace => "tracing every prompt",
         Stage::Patch => "attribution patching",

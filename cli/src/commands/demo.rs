@@ -1,0 +1,47 @@
+//! `uspx demo`: `uspx up` on the models and prompts that come with uspx.
+
+use super::up::{self, Inputs, Layout, Machine};
+use crate::args::DemoArgs;
+use crate::assets;
+use crate::commands::coordinator::book;
+use crate::error::Result;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
+use uspx_coordinator::CampaignPlan;
+use uspx_runtime::Shutdown;
+
+/// `uspx demo`.
+pub fn run(args: &DemoArgs, runtime: &Runtime, shutdown: &Shutdown) -> Result<()> {
+    let inputs = inputs(args)?;
+    up::whole_loop(&inputs, runtime, shutdown)
+}
+
+/// The shipped inputs, laid out in the demo's folder.
+fn inputs(args: &DemoArgs) -> Result<Inputs> {
+    let layout = Layout::new(&args.out)?;
+    let shipped = layout.folder("shipped");
+    assets::lay_out(&shipped)?;
+    let model = |which: &str| -> PathBuf { shipped.join("nano").join(which) };
+    let prompts = |which: &str| shipped.join("prompts").join(which);
+    let book = book(&prompts("cli-train.jsonl"), None, &prompts("cli-heldout.jsonl"))?;
+    Ok(Inputs {
+        name: "demo".to_owned(),
+        teacher: model("teacher"),
+        student: Some(model("student")),
+        prompts: book.into(),
+        plan: plan(),
+        store: args.store.clone(),
+        nats: args.nats.clone(),
+        machine: Machine { workers: args.workers, threads: args.threads_per_worker() },
+        held_out: Some(prompts("cli-heldout.jsonl")),
+        json: args.json,
+        layout,
+    })
+}
+
+/// The demo's campaign: the defaults, with the recipes that were tuned on the shipped student.
+fn plan() -> CampaignPlan {
+    let mut plan = CampaignPlan { name: Some("demo".to_owned()), ..CampaignPlan::default() };
+    plan.distil.recipes = vec![uspx_distill::recipe_references(), uspx_distill::recipe_teacher()];
+    plan
+}

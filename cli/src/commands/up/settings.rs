@@ -1,0 +1,81 @@
+//! What `uspx up` is to run: from file, environment and flags.
+
+use super::{Inputs, Layout, Machine};
+use crate::args::UpArgs;
+use crate::commands::coordinator::book;
+use crate::error::{CliError, Exit, Result};
+use crate::models;
+use serde::Deserialize;
+use std::path::PathBuf;
+use uspx_colony::Share;
+use uspx_coordinator::{CampaignPlan, Prompts};
+use uspx_runtime::config;
+
+/// The settings. One file may serve `up`, `coordinator` and `worker`.
+#[derive(Debug, Deserialize)]
+struct Settings {
+    colony: Option<String>,
+    teacher: PathBuf,
+    student: Option<PathBuf>,
+    prompts: Option<PathBuf>,
+    train: Option<PathBuf>,
+    validation: Option<PathBuf>,
+    gate: Option<PathBuf>,
+    out: Option<PathBuf>,
+    store: Option<String>,
+    nats: Option<String>,
+    #[serde(default)]
+    campaign: CampaignPlan,
+}
+
+/// Reads them.
+pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
+    let mut settings: Settings = config::load(args.config.as_deref(), &args.values)?;
+    for model in std::iter::once(&settings.teacher).chain(&settings.student) {
+        if !model.exists() {
+            let message = format!("there is no model at {}", model.display());
+            return Err(CliError::new(Exit::NotFound, message));
+        }
+    }
+    if let Some(keep) = args.keep {
+        settings.campaign.mask.keep = share(keep)?;
+    }
+    settings.campaign.stop_at_mask = settings.student.is_none();
+    let prompts = prompts(&settings, args)?;
+    let out = settings.out.clone().unwrap_or_else(|| PathBuf::from("uspx-up"));
+    Ok(Inputs {
+        name: settings.colony.unwrap_or_else(|| "home".to_owned()),
+        layout: Layout::new(&out)?,
+        teacher: settings.teacher,
+        student: settings.student,
+        prompts,
+        plan: settings.campaign,
+        store: settings.store,
+        nats: settings.nats,
+        machine: Machine { workers: args.workers(), threads: args.threads_per_worker() },
+        held_out: settings.gate,
+        json: args.json,
+    })
+}
+
+fn share(keep: f64) -> Result<Share> {
+    if keep > 0.0 && keep <= 1.0 {
+        return Ok(Share::nearest(keep));
+    }
+    let message = format!("--keep {keep} is not a share: above 0, at most 1");
+    Err(CliError::new(Exit::Usage, message))
+}
+
+/// One file, split by itself, or a file for each split.
+fn prompts(settings: &Settings, args: &UpArgs) -> Result<Prompts> {
+    match (&settings.prompts, &settings.train, &settings.gate) {
+        (Some(all), None, None) => Ok(Prompts::Together(models::prompts(all, args.skip_bad)?)),
+        (None, Some(train), Some(gate)) => {
+            Ok(book(train, settings.validation.as_deref(), gate)?.into())
+        }
+        _ => Err(CliError::new(Exit::Usage, "which prompts?").help(
+            "name one file, which is split by itself (--prompts FILE), or files for training and for the gate \
+             (--train FILE --gate FILE)",
+        )),
+    }
+}

@@ -1,0 +1,234 @@
+//! What a campaign will compute, before it begins: for every stage a piece of its work, and how
+//! many such pieces there will be. Nothing rests on it; a person wants to know what it will take.
+
+use super::{Piece, View, judge_masks, label};
+use crate::mask::{Budget, random_mask};
+use crate::state::Stage;
+use crate::{CampaignConfig, Dice, Purpose, Split, State, TrialRole};
+use uspx_domain::{
+    Ablate, Cut, DistilRecipe, Estimator, Export, ExportFormat, Fingerprint, Judge, Subject, Unit,
+    Work,
+};
+
+/// Some work of a campaign.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forecast {
+    /// The stage that it is of.
+    pub stage: Stage,
+    /// The model that it is about.
+    pub model: Fingerprint,
+    /// A piece of it, as a worker would get it.
+    pub sample: Sample,
+    /// How many such pieces there will be.
+    pub pieces: f64,
+}
+
+/// A piece of work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sample {
+    /// This.
+    Work(Work<u32>),
+    /// A training by this recipe on so many labelled prompts: their labels are not made yet.
+    Training {
+        /// The recipe.
+        recipe: DistilRecipe,
+        /// Prompts to learn from.
+        train: Vec<u32>,
+        /// Prompts to choose by.
+        validation: Vec<u32>,
+    },
+}
+
+/// Everything that a campaign will compute, in its order; at most as much as its budget of exact
+/// runs allows, which a mask that settles early does not spend.
+pub fn forecast(campaign: &CampaignConfig) -> Vec<Forecast> {
+    let state = State::default();
+    let view = View { campaign, state: &state };
+    let mut all = vec![view.traces(), view.patches(), view.bans(), view.masks()];
+    if campaign.student.is_some() {
+        all.push(view.labels());
+        all.extend(view.trainings());
+        all.extend(view.exports());
+        all.extend(view.judgements());
+    }
+    all.into_iter().flatten().filter(|f| f.pieces > 0.0).collect()
+}
+
+impl View<'_> {
+    /// The first `size` of these prompts as a piece, and as many pieces as there are prompts.
+    fn share(
+        &self,
+        stage: Stage,
+        (prompts, size): (&[u32], u32),
+        piece: impl Fn(Vec<u32>) -> Piece,
+    ) -> Option<Forecast> {
+        let size = (size.max(1) as usize).min(prompts.len());
+        let pieces = prompts.len() as f64 / size.max(1) as f64;
+        let (model, _, work) = piece(prompts.get(..size)?.to_vec());
+        Some(Forecast { stage, model, sample: Sample::Work(work), pieces })
+    }
+
+    fn traces(&self) -> Option<Forecast> {
+        let prompts = (&*self.shuffled(Split::Train), self.campaign.probe.trace_batch);
+        self.share(Stage::Trace, prompts, |p| self.estimate(Estimator::TRACE, p))
+    }
+
+    fn patches(&self) -> Option<Forecast> {
+        let mut prompts = self.shuffled(Split::Train);
+        prompts.truncate(self.campaign.probe.patch_prompts as usize);
+        let prompts = (&*prompts, self.campaign.probe.patch_batch);
+        self.share(Stage::Patch, prompts, |p| self.estimate(Estimator::ATP, p))
+    }
+
+    /// Exact bans of units all over the model: their mean cost is that of a round's.
+    fn bans(&self) -> Option<Forecast> {
+        let probe = &self.campaign.probe;
+        let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
+        let step = (units.len() / probe.units_per_task.max(1) as usize).max(1);
+        let cuts: Vec<Cut> = units.iter().step_by(step).copied().map(Cut::Unit).collect();
+        let mut prompts = self.shuffled(Split::Train);
+        prompts.truncate(probe.round_prompts as usize);
+        let pieces = probe.exact_pairs as f64 / (prompts.len() * cuts.len()).max(1) as f64;
+        let sample = Sample::Work(Work::Ablate(Ablate { prompts, cuts }));
+        let model = self.campaign.teacher;
+        Some(Forecast { stage: Stage::Explore, model, sample, pieces })
+    }
+
+    /// Whole masks on the gate prompts, and the curve on the validation prompts too.
+    fn masks(&self) -> Option<Forecast> {
+        let judge = &self.campaign.judge;
+        let curve = judge.curve.len() as u32 + 1;
+        let budget = Budget::of(self.campaign);
+        let trial = |number| {
+            let mask = random_mask(&mut Dice::new(self.campaign.seed, "forecast", number), &budget);
+            (TrialRole::Random(number as u32), mask)
+        };
+        let tried: Vec<_> = (0..u64::from(judge.masks_per_task)).map(trial).collect();
+        let gate = self.shuffled(Split::Gate);
+        let one = self.share(Stage::JudgeMasks, (&gate, judge.batch), |prompts| {
+            judge_masks::trials(self, prompts, tried.clone())
+        })?;
+        let groups = |masks: u32| f64::from(masks.div_ceil(judge.masks_per_task.max(1)));
+        let validation = self.campaign.split(Split::Validation).len() as f64;
+        let more = groups(curve) * validation / gate.len().max(1) as f64;
+        let pieces = one.pieces * (groups(curve + judge.random_masks) + more);
+        Some(Forecast { pieces, ..one })
+    }
+
+    fn labels(&self) -> Option<Forecast> {
+        let mut prompts = self.shuffled(Split::Train);
+        prompts.extend(self.campaign.split(Split::Validation));
+        let batch = self.campaign.distil.label_batch;
+        self.share(Stage::Label, (&prompts, batch), |prompts| {
+            self.teacher(Purpose::Labels(Split::Train), label::label(self, prompts, None))
+        })
+    }
+
+    fn trainings(&self) -> Vec<Option<Forecast>> {
+        let (train, validation) =
+            (self.campaign.split(Split::Train), self.campaign.split(Split::Validation));
+        let one = |recipe: &DistilRecipe| {
+            let (train, validation) = (train.clone(), validation.clone());
+            let sample = Sample::Training { recipe: *recipe, train, validation };
+            let model = self.campaign.student?;
+            Some(Forecast { stage: Stage::Distil, model, sample, pieces: 1.0 })
+        };
+        self.campaign.distil.recipes.iter().map(one).collect()
+    }
+
+    fn exports(&self) -> Vec<Option<Forecast>> {
+        let mut calibration = self.shuffled(Split::Train);
+        calibration.truncate(self.campaign.distil.calibration as usize);
+        let one = |format: &ExportFormat| {
+            let (calibration, format) = (calibration.clone(), *format);
+            let export = Export { adapter: None, calibration, format };
+            let sample = Sample::Work(Work::Export(export));
+            let model = self.campaign.student?;
+            Some(Forecast { stage: Stage::Export, model, sample, pieces: 1.0 })
+        };
+        super::export::FORMATS.iter().map(one).collect()
+    }
+
+    /// The teacher, and as many students as there will be: the base, the distilled, the 4-bit ones.
+    fn judgements(&self) -> Vec<Option<Forecast>> {
+        let gate = self.shuffled(Split::Gate);
+        let students = 1 + self.campaign.distil.recipes.len() + super::export::FORMATS.len();
+        let one = |(model, times): (Fingerprint, usize)| {
+            let batch = self.campaign.distil.judge_batch;
+            let one = self.share(Stage::JudgeStudents, (&gate, batch), |prompts| {
+                let work = Work::Judge(Judge { prompts, subject: Subject::Model });
+                (model, Purpose::Evidence, work)
+            })?;
+            Some(Forecast { pieces: one.pieces * times as f64, ..one })
+        };
+        let student = self.campaign.student.map(|student| (student, students));
+        [(self.campaign.teacher, 1)].into_iter().chain(student).map(one).collect()
+    }
+
+    /// A split's prompts in a fixed random order: a file may have the short ones first.
+    fn shuffled(&self, split: Split) -> Vec<u32> {
+        let mut prompts = self.campaign.split(split);
+        Dice::new(self.campaign.seed, "forecast prompts", 0).shuffle(&mut prompts);
+        prompts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PromptEntry;
+    use uspx_domain::Digest;
+
+    fn campaign() -> CampaignConfig {
+        let model = |name: &str| Fingerprint(Digest::of(name.as_bytes()));
+        let split = |at| match at {
+            0..600 => Split::Train,
+            600..640 => Split::Validation,
+            _ => Split::Gate,
+        };
+        let entry = |at: u32| PromptEntry {
+            id: at.to_string(),
+            digest: Digest::of(&at.to_le_bytes()),
+            split: split(at),
+            tags: vec![],
+        };
+        let teacher = (model("teacher"), crate::test_shape(4, 16));
+        CampaignConfig::new("c", teacher, model("student"), (0..740).map(entry).collect())
+    }
+
+    /// Prompts times models (or cuts) that a stage will run, as the forecast has it.
+    fn volume(all: &[Forecast], stage: Stage) -> f64 {
+        let of = |f: &Forecast| match &f.sample {
+            Sample::Work(Work::Ablate(a)) => f.pieces * (a.prompts.len() * a.cuts.len()) as f64,
+            Sample::Work(work) => f.pieces * work.prompts().len() as f64,
+            Sample::Training { train, .. } => f.pieces * train.len() as f64,
+        };
+        all.iter().filter(|f| f.stage == stage).map(of).sum()
+    }
+
+    #[test]
+    fn volumes_are_the_campaign_s() {
+        let config = campaign();
+        let all = forecast(&config);
+        let close = |stage, wanted: f64| {
+            let found = volume(&all, stage);
+            assert!((found - wanted).abs() < 1e-6 * wanted, "{stage:?}: {found} for {wanted}");
+        };
+        close(Stage::Trace, 600.0);
+        close(Stage::Patch, 256.0);
+        close(Stage::Explore, 16_384.0);
+        // Seven masks of the curve and twenty random ones in four groups of seven; the seven on the
+        // validation prompts too.
+        close(Stage::JudgeMasks, 100.0 * 28.0 + 40.0 * 7.0);
+        close(Stage::Label, 640.0);
+        close(Stage::Distil, 1200.0);
+        close(Stage::Export, 3.0 * 128.0);
+        close(Stage::JudgeStudents, 100.0 * 7.0);
+    }
+
+    #[test]
+    fn without_a_student_it_ends_with_the_masks() {
+        let config = CampaignConfig { student: None, ..campaign() };
+        assert!(forecast(&config).iter().all(|f| f.stage <= Stage::JudgeMasks));
+    }
+}
