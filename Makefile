@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc advisories parity bench-engine bench-faults cuda-check demo clean-tools
+.PHONY: test tools fmt lint unit doc advisories parity bench-engine bench-own bench-faults cuda-check demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server or engine is missing fails instead of being skipped.
@@ -43,6 +43,11 @@ bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hou
 	tests/tools/venv.sh
 	tests/parity/venv.sh
 	$(CARGO) run --locked --release --package uspx-bench-engine -- run $(BENCH)
+
+bench-own: ## a teacher larger than memory in a colony of small workers (15 GB of disk, half an hour); the last line is JSON
+	$(CARGO) build --locked --release --bins
+	deploy/get-nats-server.sh
+	$(CARGO) run --locked --release --package uspx-bench-own -- $(BENCH)
 
 bench-faults: ## every kind of fault, and 200 random schedules of them; the last line is JSON
 	$(CARGO) build --locked --workspace --bins

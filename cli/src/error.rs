@@ -112,6 +112,18 @@ impl From<ModelError> for CliError {
     }
 }
 
+impl From<uspx_worker::planning::PlanningError> for CliError {
+    fn from(error: uspx_worker::planning::PlanningError) -> Self {
+        use uspx_worker::planning::PlanningError;
+        match error {
+            PlanningError::Model(inner) => inner.into(),
+            other => {
+                Self { help: other.remedy().map(str::to_owned), ..Self::new(Exit::Usage, other) }
+            }
+        }
+    }
+}
+
 impl From<uspx_export::ExportError> for CliError {
     fn from(error: uspx_export::ExportError) -> Self {
         match error {
@@ -187,6 +199,7 @@ impl From<uspx_worker::WorkerError> for CliError {
         use uspx_worker::WorkerError;
         match error {
             WorkerError::Bus(inner) => inner.into(),
+            WorkerError::Machine(inner) => inner.into(),
             error @ WorkerError::Model { .. } => Self::caused(Exit::BadInput, &error),
             error => Self::caused(Exit::Failed, &error),
         }

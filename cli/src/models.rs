@@ -1,19 +1,20 @@
 //! Opening what the flags name: devices, models, prompts, masks.
 
-use crate::args::{Precision, ProbeArgs, RunArgs};
+use crate::args::{MachineArgs, ProbeArgs, RunArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::progress::Bar;
 use crate::{left_out, output};
-use candle_core::{DType, Device};
+use candle_core::Device;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use uspx_domain::{Mask, Prompt, Skipped, parse_prompts};
 use uspx_model::batch::Sequence;
-use uspx_model::budget::{Demands, Plan, Workload};
+use uspx_model::budget::Workload;
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
-use uspx_model::{Holding, LoadedModel, Placement, Readable, device_memory};
-use uspx_runtime::{Shutdown, memory, text};
+use uspx_model::{Holding, LoadedModel, Readable};
+use uspx_runtime::{Shutdown, text};
+use uspx_worker::planning::{Machine, Placed};
 
 /// The device that `--device` names.
 pub fn device(name: &str) -> Result<Device> {
@@ -37,16 +38,26 @@ fn bad_device(name: &str) -> CliError {
     CliError::new(Exit::Usage, format!("`{name}` is not a device")).help("use cpu, cuda:0 or metal")
 }
 
+/// What of this machine the flags let be used.
+fn machine(args: &MachineArgs) -> Result<Machine> {
+    Ok(Machine {
+        device: device(args.device())?,
+        dtype: args.dtype.map(Into::into),
+        memory: args.memory.map(|bytes| bytes.as_u64()),
+        stream: args.stream,
+        batch_tokens: args.batch_tokens,
+    })
+}
+
 /// A model, and how many of its tokens fit in memory together.
 pub struct Opened {
     /// The model.
     pub model: LoadedModel,
     /// Tokens of a batch.
     pub batch_tokens: usize,
+    /// Tokens that there is memory for at once.
+    pub room: usize,
 }
-
-/// Tokens of a batch where nothing is known of a model's demands.
-const BATCH_TOKENS: usize = 4096;
 
 /// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
 pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
@@ -56,56 +67,15 @@ pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
             format!("there is no model at {}", path.display()),
         ));
     }
-    let device = device(&run.device)?;
-    let plan = plan(path, run, work, &device)?;
-    let holding = plan.as_ref().map_or(Holding::Stored, |p| p.holding);
-    let mut placement = Placement::new(holding, precision(run, work, &device)?, &device);
-    let mut batch_tokens = BATCH_TOKENS;
-    if let Some(plan) = plan {
-        (placement.boundaries, batch_tokens) = (plan.boundaries, plan.batch_tokens);
-        if run.memory.is_some() || holding == Holding::Streamed {
-            output::note(&plan.to_string());
-        }
+    let Placed { placement, batch_tokens, room, plan } =
+        machine(&run.machine)?.place(path, work)?;
+    let told = |holding| run.machine.memory.is_some() || holding == Holding::Streamed;
+    if let Some(plan) = plan.filter(|plan| told(plan.holding)) {
+        output::note(&plan.to_string());
     }
     let mut model = uspx_worker::open_any(path, placement)?;
     model.chat.set_opened_reasoning(run.reasoning.into());
-    Ok(Opened { model, batch_tokens: run.batch_tokens.unwrap_or(batch_tokens) })
-}
-
-/// The type to compute with. Gradients of single units are small differences: bf16 only where it is
-/// asked for.
-fn precision(run: &RunArgs, work: Workload, device: &Device) -> Result<DType> {
-    match run.dtype {
-        Some(Precision::Bf16) if device.is_cpu() => Err(CliError::new(
-            Exit::Usage,
-            "bf16 is for GPUs",
-        )
-        .help(
-            "leave out --dtype: on the CPU, bf16 weights are multiplied exactly, with sums in f32",
-        )),
-        Some(Precision::Bf16) => Ok(DType::BF16),
-        None if device.is_cuda() && work == Workload::Forward => Ok(DType::BF16),
-        _ => Ok(DType::F32),
-    }
-}
-
-/// The plan for a folder of floats or MXFP4; 4-bit students are small, and are held.
-fn plan(path: &Path, run: &RunArgs, work: Workload, device: &Device) -> Result<Option<Plan>> {
-    if path.is_file() || uspx_export::is_gptq(path) {
-        if run.stream {
-            return Err(CliError::new(
-                Exit::Usage,
-                "--stream reads folders of safetensors, not 4-bit students",
-            )
-            .help("leave out --stream: a 4-bit student fits in memory"));
-        }
-        return Ok(None);
-    }
-    // What is free on a GPU counts there, less what its libraries take as they run.
-    let free =
-        || device_memory(device).map_or_else(|| memory::of_machine().1, |free| free - free / 8);
-    let budget = run.memory.map_or_else(free, |bytes| bytes.as_u64());
-    Ok(Some(Demands::of_folder(path)?.plan(budget, work, run.stream, device)?))
+    Ok(Opened { model, batch_tokens, room })
 }
 
 /// A model to ask.
@@ -177,9 +147,9 @@ pub struct Subject {
 pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<Subject> {
     let mut all = prompts(&args.prompts, args.skip_bad)?;
     all.truncate(args.limit.unwrap_or(usize::MAX));
-    let Opened { model, batch_tokens } = opened(&args.model, &args.run, work)?;
+    let Opened { model, batch_tokens, room } = opened(&args.model, &args.run, work)?;
     let places: HashMap<String, usize> = all.iter().map(|p| p.id.clone()).zip(0..).collect();
-    let unaskable = answer_the_unanswered(&model, &mut all, args, shutdown)?;
+    let unaskable = answer_the_unanswered((&model, room), &mut all, args, shutdown)?;
     let mut prompts = model.readable(&all)?;
     prompts.skipped.extend(unaskable.skipped);
     prompts.skipped.sort_by_key(|s| places.get(&s.id));
@@ -191,7 +161,7 @@ pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<
 /// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are
 /// taken out and named.
 fn answer_the_unanswered(
-    model: &LoadedModel,
+    (model, room): (&LoadedModel, usize),
     prompts: &mut Vec<Prompt>,
     args: &ProbeArgs,
     shutdown: &Shutdown,
@@ -203,8 +173,8 @@ fn answer_the_unanswered(
     let mut asked = model.askable(&open)?;
     leave_out(prompts, &asked.skipped);
     let bar = Bar::new("answering", args.run.json, shutdown);
-    let unfinished =
-        fill_references(model, prompts, args.run.bounds(args.max_new_tokens), &mut NoTaps, &bar)?;
+    let bounds = args.run.bounds(args.max_new_tokens);
+    let unfinished = fill_references(model, prompts, bounds, room, &mut NoTaps, &bar)?;
     bar.finish();
     leave_out(prompts, &unfinished);
     asked.skipped.extend(unfinished);

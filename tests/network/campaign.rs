@@ -10,7 +10,10 @@ use uspx_tests::moto::Moto;
 use uspx_tests::trials;
 
 pub fn trials(needs: &Needs) -> Vec<Trial> {
-    let mut trials = trials![a_colony_over_nats_publishes_a_student_that_pulls];
+    let mut trials = trials![
+        a_colony_over_nats_publishes_a_student_that_pulls,
+        workers_that_stream_their_models_publish_too,
+    ];
     trials.extend(needs.s3.of_all(trials![the_same_over_an_s3_api]));
     needs.nats.of_all(trials)
 }
@@ -83,6 +86,24 @@ fn assert_is_a_release(laptop: &Path) {
 
 fn a_colony_over_nats_publishes_a_student_that_pulls() {
     publishes_a_student_that_pulls(&Ground::new());
+}
+
+/// Every kind of work of a campaign, on workers that leave the weights in their files.
+fn workers_that_stream_their_models_publish_too() {
+    let ground = Ground::new();
+    let mut coordinator = ground.coordinator("only");
+    let _workers = WORKERS.map(|name| {
+        ground.worker_at(name, |command| {
+            command.arg("--store").arg(&ground.store).args(["--stream", "--memory", "512MiB"]);
+        })
+    });
+    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
+    assert_exactly_once(&records(&ground.ledger()));
+    for name in WORKERS {
+        let said = std::fs::read_to_string(ground.path(&format!("worker-{name}.err"))).unwrap();
+        assert!(said.contains("streamed from the file"), "{said}");
+        assert!(said.contains("tokens a batch, of 0.50 GiB"), "{said}");
+    }
 }
 
 fn the_same_over_an_s3_api() {

@@ -34,6 +34,8 @@ async fn hang(bus: Arc<dyn Bus>, name: WorkerId) {
         memory_bytes: 1 << 30,
         device: "cpu".to_owned(),
         current: None,
+        beats: None,
+        speed: None,
     };
     loop {
         bus.broadcast(HEARTBEAT, encode(&heartbeat).unwrap()).await.unwrap();

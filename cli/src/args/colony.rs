@@ -1,7 +1,7 @@
 //! `uspx demo`, `uspx up`, `uspx coordinator`, `uspx worker` and `uspx status`: a colony and its
 //! parts.
 
-use super::positive;
+use super::{MachineArgs, positive};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -198,15 +198,9 @@ pub struct WorkerArgs {
     /// [default: ~/.local/state/uspx/NAME].
     #[arg(long)]
     pub state: Option<PathBuf>,
-    /// Where to run: cpu, cuda:0, metal.
-    #[arg(long)]
-    pub device: Option<String>,
-    /// Threads for the mathematics [default: the physical cores].
-    #[arg(long, env = "USPX_THREADS", value_parser = positive)]
-    pub threads: Option<usize>,
-    /// Tokens run together.
-    #[arg(long, value_parser = positive)]
-    pub batch_tokens: Option<usize>,
+    /// Where, in what, within how much memory.
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// End when standard input closes: a parent process that dies takes its workers along.
     #[arg(long, hide = true)]
     pub with_parent: bool,

@@ -15,7 +15,7 @@ pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
 pub use mask::{MaskBuildArgs, MaskCommand, Spread};
-pub use model::{Precision, RunArgs};
+pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
@@ -34,9 +34,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The level that `-v` asks for.
+    /// The level that `-v` asks for. A worker says in a few lines what it does.
     pub fn log_level(&self) -> &'static str {
         match self.verbose {
+            0 if matches!(self.command, Command::Worker(_)) => "warn,uspx::worker=info",
             0 => "warn",
             1 => "info",
             _ => "debug",
@@ -105,13 +106,13 @@ impl Command {
     /// The number of threads asked for.
     pub fn threads(&self) -> Option<usize> {
         match self {
-            Self::Eval(a) => a.common.run.threads,
-            Self::Probe(p) => p.common().run.threads,
-            Self::Mask(MaskCommand::Build(a)) => a.common.run.threads,
+            Self::Eval(a) => a.common.run.machine.threads,
+            Self::Probe(p) => p.common().run.machine.threads,
+            Self::Mask(MaskCommand::Build(a)) => a.common.run.machine.threads,
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Up(a) => Some(a.threads_per_worker()),
-            Self::Worker(a) => a.threads,
-            Self::Run(a) => a.run.threads,
+            Self::Worker(a) => crate::commands::worker::threads(a),
+            Self::Run(a) => a.run.machine.threads,
             Self::Coordinator(_)
             | Self::Pull(_)
             | Self::Status(_)

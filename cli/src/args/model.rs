@@ -2,32 +2,50 @@
 
 use super::positive;
 use bytesize::ByteSize;
+use candle_core::DType;
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use uspx_model::chat::{Bounds, OpenedReasoning};
 
-/// Flags of everything that runs a model.
+/// What of the machine is used, and how: flags of everything that runs models, workers too. A
+/// worker's configuration has keys of the same names.
 #[derive(Args, Debug, Clone)]
-pub struct RunArgs {
-    /// Where to run: cpu, cuda:0, metal.
-    #[arg(long, default_value = "cpu", env = "USPX_DEVICE")]
-    pub device: String,
+pub struct MachineArgs {
+    /// Where to run: cpu, cuda:0, metal [default: cpu].
+    #[arg(long, env = "USPX_DEVICE")]
+    pub device: Option<String>,
     /// What to compute with: f32, or bf16 on a GPU [default: bf16 on CUDA where no gradient is
-    /// asked for, else f32].
+    /// asked for, else f32; of a worker f32].
     #[arg(long, env = "USPX_DTYPE")]
     pub dtype: Option<Precision>,
     /// Threads for the mathematics [default: the physical cores].
     #[arg(long, env = "USPX_THREADS", value_parser = positive)]
     pub threads: Option<usize>,
     /// Tokens run together [default: as many as the memory takes, 4096 where that is enough].
-    #[arg(long, value_parser = positive)]
+    #[arg(long, env = "USPX_BATCH_TOKENS", value_parser = positive)]
     pub batch_tokens: Option<usize>,
-    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether the model is
+    /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether a model is
     /// streamed.
     #[arg(long, env = "USPX_MEMORY")]
     pub memory: Option<ByteSize>,
     /// Leave the weights in their file and read one layer at a time, whatever the memory.
     #[arg(long)]
     pub stream: bool,
+}
+
+impl MachineArgs {
+    /// The device's name.
+    pub fn device(&self) -> &str {
+        self.device.as_deref().unwrap_or("cpu")
+    }
+}
+
+/// Flags of everything that runs a model.
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Where, in what, within how much memory.
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// Bound on what a model that reasons writes before its answer; one that meets it has given no
     /// answer.
     #[arg(long, env = "USPX_MAX_REASONING_TOKENS", default_value_t = Bounds::REASONING)]
@@ -67,10 +85,20 @@ impl From<Opened> for OpenedReasoning {
 }
 
 /// What is computed with.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(ValueEnum, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     F32,
     /// 16-bit floats with the exponent of 32-bit ones; sums and norms in 32 bits.
     Bf16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
 }

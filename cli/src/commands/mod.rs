@@ -11,7 +11,7 @@ mod run;
 mod status;
 mod store;
 mod up;
-mod worker;
+pub mod worker;
 
 use crate::args::{Cli, Command, MaskCommand, StoreCommand};
 use crate::error::{CliError, Exit, Result};

@@ -79,11 +79,11 @@ fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable)> {
     }
     let Subject { model, prompts, batch_tokens } =
         models::subject(&args.common, Workload::Forward, shutdown)?;
-    Ok((Opened { model, batch_tokens }, prompts))
+    Ok((Opened { model, batch_tokens, room: batch_tokens }, prompts))
 }
 
 fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Opened { model, batch_tokens }, prompts) = traced(args, shutdown)?;
+    let (Opened { model, batch_tokens, .. }, prompts) = traced(args, shutdown)?;
     let sequences = &prompts.sequences;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);

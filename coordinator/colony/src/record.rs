@@ -28,7 +28,8 @@ pub enum Record {
         epoch: u32,
         /// What it is for.
         stage: Stage,
-        /// The whole batch, in order.
+        /// The whole batch, in order, cut up as the workers' speed asked when it opened: a replay
+        /// takes it from here, and needs no speeds.
         tasks: Vec<PlannedTask>,
     },
     /// A task went to a worker.

@@ -5,7 +5,8 @@
 //! `intake` (off the bus, decoded) → [`service`] (one owner of the state) → [`ledger`] (durable) →
 //! `dispatch` (what follows from it, on its way) → `release` (a student, published, its `adapter`
 //! in two files). `owner` sees to it that nobody else does the same, `registry` knows who is alive,
-//! [`status`] says how things stand, `warnings` logs what a person should hear of, [`word`] is what
+//! [`status`] says how things stand and
+//! [`lacking`] who lacks a model, `warnings` logs what a person should hear of, [`word`] is what
 //! a person says. [`collect`] deletes blobs that nothing names any more.
 
 mod adapter;
@@ -14,6 +15,7 @@ pub mod collect;
 mod dispatch;
 mod error;
 mod intake;
+pub mod lacking;
 pub mod ledger;
 mod owner;
 pub mod prompts;

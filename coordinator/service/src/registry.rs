@@ -4,7 +4,7 @@ use dashmap::DashMap;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use uspx_domain::{Fingerprint, ModelShape, TaskId, WorkerId};
+use uspx_domain::{Fingerprint, ModelShape, Speed, TaskId, WorkerId};
 use uspx_wire::{HeartbeatMessage, HeldModel};
 
 /// Workers that one colony keeps account of. Whoever comes beyond that is not let in.
@@ -15,6 +15,8 @@ const MOST_WORKERS: usize = 256;
 pub enum Heard {
     /// The worker is new, back, moves again, or speaks or holds other things than before.
     News,
+    /// It has measured another speed; all else is as before.
+    Measured,
     /// All as before.
     Known,
     /// There are as many workers as there may be, and it is not one of them.
@@ -49,9 +51,10 @@ impl Registry {
         }
         let now = Instant::now();
         let mut live = Live { heartbeat, seen: now, moved: now, hung: false };
-        let mut news = true;
+        let (mut news, mut measured) = (true, false);
         if let Some(before) = self.workers.get(&live.heartbeat.worker) {
-            let still = before.heartbeat.current == live.heartbeat.current;
+            let still = before.heartbeat.current == live.heartbeat.current
+                && before.heartbeat.beats == live.heartbeat.beats;
             if still {
                 (live.moved, live.hung) = (before.moved, before.hung);
             }
@@ -59,9 +62,19 @@ impl Registry {
                 a.models != b.models || a.speaks != b.speaks || a.reads != b.reads
             };
             news = other(&before.heartbeat, &live.heartbeat) || (before.hung && !still);
+            measured = before.heartbeat.speed != live.heartbeat.speed;
         }
         self.workers.insert(live.heartbeat.worker.clone(), live);
-        if news { Heard::News } else { Heard::Known }
+        match (news, measured) {
+            (true, _) => Heard::News,
+            (false, true) => Heard::Measured,
+            (false, false) => Heard::Known,
+        }
+    }
+
+    /// How fast a worker says that it was at its last task.
+    pub fn speed(&self, worker: &WorkerId) -> Option<Speed> {
+        self.workers.get(worker)?.heartbeat.speed.clone()
     }
 
     /// Starts the clock of progress anew for the workers that `excused` picks.
@@ -142,7 +155,43 @@ mod tests {
             memory_bytes: 1,
             device: "cpu".into(),
             current: done.map(|done| CurrentTask { task: TaskId::derived(b"t"), done, total: 9 }),
+            beats: None,
+            speed: None,
         }
+    }
+
+    /// One batch of a large model takes longer than two leases.
+    #[tokio::test(start_paused = true)]
+    async fn invariant_4_a_worker_whose_layers_run_is_not_hung_between_two_steps() {
+        let registry = Registry::default();
+        for beats in 0..5 {
+            let moving = HeartbeatMessage { beats: Some(beats), ..heartbeat(Some(1)) };
+            registry.hear(moving);
+            tokio::time::advance(PATIENCE * 2 / 3).await;
+            assert!(registry.take_hung(PATIENCE).is_empty(), "{beats}");
+        }
+        registry.hear(HeartbeatMessage { beats: Some(4), ..heartbeat(Some(1)) });
+        tokio::time::advance(PATIENCE * 2 / 3).await;
+        assert_eq!(registry.take_hung(PATIENCE).len(), 1, "it stands still");
+    }
+
+    #[test]
+    fn a_worker_that_measured_another_speed_is_told_from_one_with_news() {
+        let registry = Registry::default();
+        let speed = |tokens_per_second| Speed {
+            model: Fingerprint(uspx_domain::Digest::of(b"teacher")),
+            work: "trace".into(),
+            tokens_per_second,
+            prompt_tokens: 40.0,
+            batch_tokens: 4096,
+            streamed: false,
+        };
+        let at = |rate| HeartbeatMessage { speed: Some(speed(rate)), ..heartbeat(None) };
+        registry.hear(heartbeat(None));
+        assert_eq!(registry.hear(at(10.0)), Heard::Measured);
+        assert_eq!(registry.hear(at(10.0)), Heard::Known);
+        assert_eq!(registry.hear(at(20.0)), Heard::Measured);
+        assert_eq!(registry.speed(&"w".parse().unwrap()), Some(speed(20.0)));
     }
 
     /// Invariant 4 on the ledger's side: heartbeats without progress keep nothing.

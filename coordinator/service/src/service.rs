@@ -6,6 +6,7 @@ mod releases;
 mod rest;
 mod settling;
 mod silence;
+mod speeds;
 mod start;
 mod telling;
 

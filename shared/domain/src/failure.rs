@@ -79,7 +79,7 @@ reasons! {
         "the worker cannot write scratch files: free space on its disk, or set TMPDIR";
     /// No memory, of the machine or its GPU.
     NoMemory: Machine, "out of memory",
-        "the worker ran out of memory: free some, or start it with smaller batches";
+        "the worker lacks memory for this: free some, or let it use more (--memory); its log has the bytes";
     /// A GPU or its driver failed.
     Device: Machine, "device",
         "the worker's device failed; its log has the cause";

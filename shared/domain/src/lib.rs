@@ -22,6 +22,7 @@ mod seams;
 mod shape;
 mod skip;
 mod speaks;
+mod speed;
 mod statistic;
 mod unit;
 mod work;
@@ -40,6 +41,7 @@ pub use seams::SeamPrompts;
 pub use shape::{LayerShape, MlpShape, ModelShape};
 pub use skip::{SkipGroup, SkipReason, Skipped};
 pub use speaks::Speaks;
+pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{

@@ -5,10 +5,10 @@ use crate::envelope::{Message, Unread, read_body, write_body};
 use crate::large::Content;
 use crate::v1::{self, CurrentTask, MaskStatus, StatusMessage};
 use std::collections::BTreeMap;
-use uspx_domain::{Answer, Fingerprint, Mask, ModelShape, Speaks, Task, WorkerId};
+use uspx_domain::{Answer, Fingerprint, Mask, ModelShape, Speaks, Speed, Task, WorkerId};
 
 /// What a worker says of itself when it starts, and every few seconds after.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeartbeatMessage {
     /// Who.
     pub worker: WorkerId,
@@ -28,6 +28,10 @@ pub struct HeartbeatMessage {
     pub device: String,
     /// What it is at work on.
     pub current: Option<CurrentTask>,
+    /// A count that grows while that moves, also between two steps of it: layers, bytes.
+    pub beats: Option<u64>,
+    /// How fast it was at its last task.
+    pub speed: Option<Speed>,
 }
 
 /// A model on a worker's disk.

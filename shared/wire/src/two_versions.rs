@@ -71,6 +71,8 @@ fn bare() -> HeartbeatMessage {
         memory_bytes: 4 << 20,
         device: String::new(),
         current: None,
+        beats: None,
+        speed: None,
     }
 }
 

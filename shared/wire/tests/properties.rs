@@ -188,6 +188,6 @@ proptest! {
         damaged(&tasks[which.index(tasks.len())].1, at, with);
         damaged(&answers[which.index(answers.len())].1, at, with);
         damaged(&values::mask_message(), at, with);
-        damaged(&values::heartbeat(), at, with);
+        damaged(&values::heartbeat_with_speed(), at, with);
     }
 }

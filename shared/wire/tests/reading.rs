@@ -264,7 +264,16 @@ fn absurd_heartbeats_are_refused_before_anyone_allocates_by_them() {
     long.device = "x".repeat(300);
     let mut many = values::heartbeat();
     many.models = vec![many.models[0].clone(); 65];
+    let fast = |change: fn(&mut uspx_domain::Speed)| {
+        let mut heartbeat = values::heartbeat_with_speed();
+        heartbeat.speed.iter_mut().for_each(change);
+        heartbeat
+    };
     let absurd = [
+        fast(|s| s.tokens_per_second = f64::NAN),
+        fast(|s| s.tokens_per_second = f64::INFINITY),
+        fast(|s| s.prompt_tokens = 0.0),
+        fast(|s| s.work = "x".repeat(300)),
         claims(uniform(2000, 4, experts(4, 4))),
         claims(uniform(2, u32::MAX, experts(4, 4))),
         claims(uniform(2, 4, experts(u32::MAX, 4))),

@@ -110,8 +110,15 @@ fn peak_mib() -> u64 {
 
 fn labels(prompts: &[Prompt]) -> Any<Labels> {
     let start = Instant::now();
-    let labels =
-        make_labels(&open("teacher")?, prompts, None, 32, Bounds::answer(64), &NoProgress)?.0;
+    let labels = make_labels(
+        &open("teacher")?,
+        prompts,
+        None,
+        32,
+        (Bounds::answer(64), usize::MAX),
+        &NoProgress,
+    )?
+    .0;
     let bytes = labels.to_bytes()?.len();
     let (tokens, taken) = (labels.tokens(), start.elapsed());
     eprintln!(

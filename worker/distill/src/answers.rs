@@ -12,6 +12,9 @@ use uspx_model::{LoadedModel, ModelError, Progress};
 /// Padded tokens per batch that decodes in lockstep: each step runs one token of each.
 const LOCKSTEP_TOKENS: usize = 8192;
 
+/// The same where every step reads all weights from their file.
+const LOCKSTEP_STREAMED: usize = 32_768;
+
 /// An answer to learn, in the teacher's tokens.
 pub(crate) struct Given {
     pub prompt: Prompt,
@@ -29,11 +32,11 @@ type Said<T> = std::result::Result<T, SkipReason>;
 pub(crate) fn answers(
     teacher: &LoadedModel,
     prompts: &[Prompt],
-    bounds: Bounds,
+    (bounds, room): (Bounds, usize),
     taps: &mut dyn Taps,
     progress: &dyn Progress,
 ) -> Result<(Vec<Given>, Vec<Skipped>)> {
-    let replies = greedy(teacher, prompts, bounds, taps, progress)?;
+    let replies = greedy(teacher, prompts, (bounds, room), taps, progress)?;
     let (mut given, mut skipped) = (Vec::new(), Vec::new());
     for prompt in prompts {
         let text = match (&prompt.reference, replies.get(&prompt.id)) {
@@ -97,11 +100,11 @@ fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<Said<T>> {
 }
 
 /// The greedy reply to each prompt without a reference, by its id. Prompts of like length decode in
-/// lockstep.
+/// lockstep, as many as there is room for.
 fn greedy(
     teacher: &LoadedModel,
     prompts: &[Prompt],
-    bounds: Bounds,
+    (bounds, memory): (Bounds, usize),
     taps: &mut dyn Taps,
     progress: &dyn Progress,
 ) -> Result<HashMap<String, Said<Reply>>> {
@@ -111,8 +114,10 @@ fn greedy(
         asked.skipped.into_iter().map(|skipped| (skipped.id, Err(skipped.reason))).collect();
     let room = bounds.total(teacher.chat.reasons());
     let lengths: Vec<usize> = asked.sequences.iter().map(|s| s.ids.len() + room).collect();
+    let streamed = teacher.transformer.is_streamed();
+    let most = if streamed { LOCKSTEP_STREAMED } else { LOCKSTEP_TOKENS };
     let mut done = 0;
-    for group in pack(&lengths, LOCKSTEP_TOKENS) {
+    for group in pack(&lengths, most.min(memory)) {
         let members: Vec<&Sequence> =
             group.iter().filter_map(|i| asked.sequences.get(*i)).collect();
         let answers =

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use half::f16;
 use std::collections::HashMap;
 use uspx_domain::{Mask, Prompt, Skipped};
-use uspx_model::batch::Sequence;
+use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Answered, Bounds, Chat};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Taps;
@@ -21,8 +21,8 @@ const BATCH_TOKENS: usize = 2048;
 ///
 /// The answer to learn is the prompt's reference, or else the teacher's greedy answer within
 /// `bounds`. Prompts to which it answers nothing, whose reasoning met its bound before an answer,
-/// or that it cannot run are left out: they are the second part of the result. `progress` counts
-/// prompts.
+/// or that it cannot run are left out: they are the second part of the result. At most `room`
+/// tokens run together. `progress` counts prompts.
 ///
 /// # Errors
 /// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and
@@ -32,7 +32,7 @@ pub fn make_labels(
     prompts: &[Prompt],
     mask: Option<&Mask>,
     top_k: u32,
-    bounds: Bounds,
+    (bounds, room): (Bounds, usize),
     progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
     if top_k == 0 || top_k > codec::MAX_TOP_K {
@@ -47,10 +47,11 @@ pub fn make_labels(
         Some(mask) => CutTaps::of_mask(mask, &shape, device)?,
         None => CutTaps::default(),
     };
-    let (given, skipped) = answers(teacher, prompts, bounds, &mut taps, progress)?;
+    let (given, skipped) = answers(teacher, prompts, (bounds, room), &mut taps, progress)?;
     let mut labeller = Labeller {
         chat: &teacher.chat,
         top_k: top_k as usize,
+        room,
         pieces: Vec::new(),
         place: HashMap::new(),
     };
@@ -67,6 +68,8 @@ pub fn make_labels(
 struct Labeller<'a> {
     chat: &'a Chat,
     top_k: usize,
+    /// Tokens that there is memory for at once.
+    room: usize,
     pieces: Vec<(u32, Piece)>,
     /// By id, and what is taken off its front.
     place: HashMap<(u32, Vec<u8>), u32>,
@@ -92,16 +95,16 @@ impl Labeller<'_> {
         let total = given.len() as u64;
         let mut tokens = vec![Vec::new(); given.len()];
         let mut done = 0;
-        for (group, batch) in batches(&sequences, BATCH_TOKENS)? {
+        for (group, batch) in batches(&sequences, BATCH_TOKENS.min(self.room))? {
             let frame = teacher.transformer.frame(&batch)?;
             let x = teacher.transformer.forward(&batch, &frame, taps)?;
-            let log_probs = loss::log_softmax(&teacher.transformer.logits(&x, &batch.predicting)?)?;
+            let mut rows = self.likeliest(teacher, &x, &batch)?.into_iter();
             let mut row = 0;
             for (at, count) in group.iter().zip(&batch.responses) {
                 let targets = batch.targets.get(row..row + count).unwrap_or_default();
+                let own: Vec<RowProbs> = rows.by_ref().take(*count).collect();
                 if let Some((place, given)) = tokens.get_mut(*at).zip(given.get(*at)) {
-                    *place =
-                        self.tokens(&log_probs.narrow(0, row, *count)?, targets, &given.answer)?;
+                    *place = self.tokens(own, targets, &given.answer);
                 }
                 row += count;
             }
@@ -111,21 +114,35 @@ impl Labeller<'_> {
         Ok(given.into_iter().zip(tokens).map(|(given, tokens)| labels_of(given, tokens)).collect())
     }
 
+    /// What each predicting row of a batch says of its target and of the likeliest tokens. Of a
+    /// large vocabulary, the logits of all rows at once would not fit into the memory.
+    fn likeliest(&self, teacher: &LoadedModel, x: &Tensor, batch: &Batch) -> Result<Vec<RowProbs>> {
+        let mut found = Vec::with_capacity(batch.targets.len());
+        for part in teacher.transformer.logit_chunks(batch) {
+            let rows = batch.predicting.get(part.clone()).unwrap_or_default();
+            let targets = batch.targets.get(part).unwrap_or_default();
+            let log_probs = loss::log_softmax(&teacher.transformer.logits(x, rows)?)?;
+            let rows: Vec<Vec<f32>> = log_probs.to_vec2()?;
+            let each = rows.iter().zip(targets);
+            found.extend(each.map(|(row, target)| largest(row, *target, self.top_k)));
+        }
+        Ok(found)
+    }
+
     /// Labels of one answer's tokens; none where the tokens do not spell the answer.
     fn tokens(
         &mut self,
-        log_probs: &Tensor,
+        rows: Vec<RowProbs>,
         targets: &[u32],
         answer: &Answered,
-    ) -> Result<Vec<TokenLabel>> {
-        let Some(spans) = spans(self.chat, targets, answer) else { return Ok(Vec::new()) };
-        let rows: Vec<Vec<f32>> = log_probs.to_vec2()?;
+    ) -> Vec<TokenLabel> {
+        let Some(spans) = spans(self.chat, targets, answer) else { return Vec::new() };
         let mut labels = Vec::with_capacity(targets.len());
-        for (at, ((row, target), (start, end))) in rows.iter().zip(targets).zip(spans).enumerate() {
+        let all = rows.into_iter().zip(targets).zip(spans).enumerate();
+        for (at, ((probs, target), (start, end))) in all {
             // What the first token spells before the answer is no part of any candidate's text
             // either.
             let lead = answer.lead_of(at);
-            let probs = largest(row, *target, self.top_k);
             let top = probs.top.into_iter().map(|(id, l)| (self.piece(id, lead), l)).collect();
             let piece = self.piece(*target, lead);
             labels.push(TokenLabel {
@@ -137,7 +154,7 @@ impl Labeller<'_> {
                 tail: probs.tail,
             });
         }
-        Ok(labels)
+        labels
     }
 
     fn piece(&mut self, id: u32, lead: &[u8]) -> u32 {

@@ -201,7 +201,9 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
         LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let prompts = [prompt("ls -l /tmp"), prompt("grep -r 'naïve§' ./dir | wc -l")];
     let labels =
-        make_labels(&teacher, &prompts, None, 16, Bounds::answer(8), &NoProgress).unwrap().0;
+        make_labels(&teacher, &prompts, None, 16, (Bounds::answer(8), usize::MAX), &NoProgress)
+            .unwrap()
+            .0;
     for prompt in &labels.prompts {
         let example = example(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
         assert_eq!(example.soft.len(), prompt.tokens.len());
@@ -250,7 +252,7 @@ fn the_teachers_probabilities_add_up() {
         &[prompt("tar -xf file.tar"), asked],
         None,
         32,
-        Bounds::answer(24),
+        (Bounds::answer(24), usize::MAX),
         &NoProgress,
     )
     .unwrap()
@@ -275,7 +277,9 @@ fn an_answer_cut_short_teaches_no_end() {
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
     let labels =
-        make_labels(&teacher, &[asked], None, 8, Bounds::answer(2), &NoProgress).unwrap().0;
+        make_labels(&teacher, &[asked], None, 8, (Bounds::answer(2), usize::MAX), &NoProgress)
+            .unwrap()
+            .0;
     let (_, student) = chats();
     let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
     assert!(!labels.prompts[0].ended);

@@ -35,7 +35,9 @@ fn labels() -> &'static (Labels, Labels) {
     LABELS.get_or_init(|| {
         let (teacher, prompts) = (open("teacher"), prompts());
         let label = |p: &[Prompt]| {
-            make_labels(&teacher, p, None, 16, Bounds::answer(16), &NoProgress).unwrap().0
+            make_labels(&teacher, p, None, 16, (Bounds::answer(16), usize::MAX), &NoProgress)
+                .unwrap()
+                .0
         };
         (label(&prompts[..96]), label(&prompts[1900..1940]))
     })

@@ -20,13 +20,36 @@ const ENOUGH_STREAMED: usize = 32_768;
 /// The smallest batch worth running.
 const LEAST: usize = 64;
 
-/// What is kept of a batch's pass beyond one layer's activations.
+/// Values for every logit of a row that is differentiated: the logits, their softmax, its gradient
+/// and what lies between.
+const LOGIT_COPIES: u64 = 5;
+
+/// Tokens of a batch that a training's validation runs.
+const VALIDATED: u64 = 2048;
+
+/// What a model is to do: it decides how its weights are held, and what is kept of a batch's pass
+/// beyond one layer's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// Nothing: trace, evaluation.
+    /// Nothing is kept: trace, evaluation, answers.
     Forward,
     /// One layer's activations with their gradients.
     Backward,
+    /// A forward pass of weights that are expanded to floats: under an adapter, or of a 4-bit
+    /// student.
+    Floats,
+    /// Training an adapter: all layers' activations, and for the validation a second copy of the
+    /// weights, the adapter merged.
+    Training {
+        /// Tokens of its batches.
+        batch_tokens: usize,
+    },
+    /// Writing a 4-bit student: the weights as they were, as they are to be, and as they are read
+    /// back.
+    Export {
+        /// Tokens of a batch that calibrates.
+        batch_tokens: usize,
+    },
 }
 
 /// How a model will be run.
@@ -36,6 +59,8 @@ pub struct Plan {
     pub holding: Holding,
     /// Tokens run together.
     pub batch_tokens: usize,
+    /// Tokens that there is memory for at once, whether or not anything is gained by so many.
+    pub room: usize,
     /// Bytes of residual streams kept in memory at layer boundaries; the rest goes to a temporary
     /// file.
     pub boundaries: usize,
@@ -45,11 +70,27 @@ pub struct Plan {
     pub budget: u64,
 }
 
+impl Plan {
+    /// Bytes that the model takes while it is open and another one runs.
+    pub fn idle(&self) -> u64 {
+        let weights = if self.holding == Holding::Streamed { 0 } else { self.weights };
+        weights + BASE / 2
+    }
+
+    /// Whether it makes do with less memory than `other` at little loss.
+    pub fn is_as_good_as(&self, other: &Self) -> bool {
+        self.holding == other.holding && 4 * self.batch_tokens >= 3 * other.batch_tokens
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let mode =
-            if self.holding == Holding::Streamed { "streamed from the file" } else { "in memory" };
+        let mode = match self.holding {
+            Holding::Streamed => "streamed from the file",
+            Holding::Stored => "in memory",
+            Holding::Floats => "in memory as floats",
+        };
         let (weights, budget) = (gib(self.weights), gib(self.budget));
         write!(
             f,
@@ -64,10 +105,18 @@ impl fmt::Display for Plan {
 pub struct Demands {
     /// Weights in memory as they are stored.
     resident: u64,
+    /// Weights in memory as floats.
+    floats: u64,
     /// The largest part that is in memory at once when they are streamed.
     streamed: u64,
     /// A token's activations, at their largest.
     token: u64,
+    /// A token's activations where all layers keep theirs.
+    graph: u64,
+    /// A row of logits.
+    logits: u64,
+    /// The second moments of a linear's inputs, at the widest.
+    hessian: u64,
 }
 
 impl Demands {
@@ -85,105 +134,138 @@ impl Demands {
         let (hidden, query) = (config.hidden as u64, (config.heads * config.head_dim) as u64);
         let kv = (config.kv_heads * config.head_dim) as u64;
         let attention = 2 * hidden * (2 * query + 2 * kv);
-        let panel = 8192.min(config.vocab as u64);
-        // (weights at once, values per token) of an MLP. A token's experts are run one after
-        // another, and an even spread of a batch over them is not to be counted on.
-        let mlp = |mlp: &Mlp| match mlp {
-            Mlp::Dense { inner } => (6 * hidden * *inner as u64, 4 * *inner as u64 + hidden),
-            Mlp::Experts(m) => {
-                let values = 3 * hidden * m.inner as u64;
-                let bytes = if config.quantisation == Quantisation::Mxfp4 {
-                    values * 17 / 32
-                } else {
-                    values * 2
-                };
-                let busiest = (4 * m.top_k).min(m.experts) as u64;
-                (
-                    2 * bytes,
-                    (4 * m.inner as u64 + 2 * hidden) * busiest / m.experts as u64
-                        + 2 * m.experts as u64,
-                )
-            }
-        };
-        let (weights, values) =
-            config.mlps.iter().map(mlp).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+        let (panel, vocab) = (8192.min(config.vocab as u64), config.vocab as u64);
+        let mlps: Vec<MlpDemands> =
+            config.mlps.iter().map(|m| MlpDemands::new(config, m)).collect();
+        let most = |of: fn(&MlpDemands) -> u64| mlps.iter().map(of).max().unwrap_or(0);
+        let depth = mlps.len() as u64;
+        let tables = if config.tied { vocab * hidden } else { 2 * vocab * hidden };
+        let layers = depth * attention / 2 + mlps.iter().map(|m| m.all).sum::<u64>();
+        let values = 6 * hidden + 3 * (query + kv) + most(|m| m.values);
         Self {
             resident: stored,
-            streamed: attention + weights + 2 * panel * hidden,
-            token: 4 * (6 * hidden + 3 * (query + kv) + values + 3 * panel),
+            floats: 4 * (tables + layers),
+            streamed: attention + most(|m| m.at_once) + 2 * panel * hidden,
+            token: 4 * (values + 3 * panel),
+            graph: 4 * depth * values,
+            logits: 4 * vocab,
+            hessian: 16 * most(|m| m.widest).max(query).max(hidden).pow(2),
         }
     }
 
-    /// The plan for `budget` bytes on `device`.
+    /// The plan for `budget` bytes on `device`. To `stream` is for passes over stored weights.
     ///
     /// # Errors
-    /// A budget too small for even the smallest streamed batch.
+    /// [`ModelError::Budget`]: a budget too small for even the smallest streamed batch, or for what
+    /// needs all weights in memory.
     pub fn plan(&self, budget: u64, work: Workload, stream: bool, device: &Device) -> Result<Plan> {
-        let token = if work == Workload::Backward { 5 * self.token } else { self.token };
+        match work {
+            Workload::Forward => self.passes(budget, self.token, stream, device),
+            Workload::Backward => self.passes(budget, 5 * self.token, stream, device),
+            Workload::Floats => self.floats(budget, device),
+            Workload::Training { batch_tokens } => {
+                let batch = batch_tokens as u64;
+                // About half of a batch's rows predict an answer.
+                let learning = batch * (self.graph + LOGIT_COPIES * self.logits / 2);
+                let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
+                let needed = 2 * self.floats + learning.max(validating);
+                fixed("trained", budget, needed, batch_tokens)
+            }
+            Workload::Export { batch_tokens } => {
+                let batch = batch_tokens as u64 * self.token;
+                fixed("exported", budget, 3 * self.floats + self.hessian + batch, batch_tokens)
+            }
+        }
+    }
+
+    /// Passes over weights as they are stored.
+    fn passes(&self, budget: u64, token: u64, stream: bool, device: &Device) -> Result<Plan> {
         let least = LEAST as u64 * token;
         let fits = self.resident + self.resident / 16 + BASE + 4 * least <= budget;
         let holding = if stream || !fits { Holding::Streamed } else { Holding::Stored };
         let weights = if holding == Holding::Streamed { self.streamed } else { self.resident };
-        let left = budget.checked_sub(weights + BASE).filter(|left| *left >= least).ok_or_else(|| {
-            let needed = (self.streamed + BASE + least) as f64 / f64::from(1 << 20);
-            ModelError::Request(format!(
-                "the memory budget is too small: even streamed, this model needs {needed:.0} MiB. Give --memory more"
-            ))
-        })?;
-        let enough = match (holding, device.is_cpu()) {
-            (Holding::Streamed, _) | (_, false) => ENOUGH_STREAMED,
-            _ => ENOUGH_HELD,
-        };
-        // A quarter for boundaries and for what an allocator does not give back at once.
-        let batch_tokens =
-            ((left - left / 4) / token).min(enough as u64).max(LEAST as u64) as usize;
-        Ok(Plan { holding, batch_tokens, boundaries: (left / 8) as usize, weights, budget })
+        batches("even streamed", (holding, weights), (budget, token), device)
+    }
+
+    /// Passes over weights expanded to floats.
+    fn floats(&self, budget: u64, device: &Device) -> Result<Plan> {
+        batches("as floats", (Holding::Floats, self.floats), (budget, self.token), device)
+    }
+}
+
+/// Batches as large as what the weights leave of the budget.
+fn batches(
+    what: &'static str,
+    (holding, weights): (Holding, u64),
+    (budget, token): (u64, u64),
+    device: &Device,
+) -> Result<Plan> {
+    let least = LEAST as u64 * token;
+    let needed = weights + BASE + least;
+    let left = budget.checked_sub(weights + BASE).filter(|left| *left >= least);
+    let left = left.ok_or(ModelError::Budget { what, needed, given: budget })?;
+    let enough = match (holding, device.is_cpu()) {
+        (Holding::Streamed, _) | (_, false) => ENOUGH_STREAMED,
+        _ => ENOUGH_HELD,
+    };
+    // A quarter for boundaries and for what an allocator does not give back at once.
+    let room = ((left - left / 4) / token.max(1)).max(LEAST as u64) as usize;
+    let boundaries = (left / 8) as usize;
+    Ok(Plan { holding, batch_tokens: room.min(enough), room, boundaries, weights, budget })
+}
+
+/// Work whose batches are not the budget's to choose: it fits or not.
+fn fixed(what: &'static str, budget: u64, taken: u64, batch_tokens: usize) -> Result<Plan> {
+    let needed = taken + BASE;
+    if needed > budget {
+        return Err(ModelError::Budget { what, needed, given: budget });
+    }
+    Ok(Plan {
+        holding: Holding::Floats,
+        batch_tokens,
+        room: batch_tokens,
+        boundaries: ((budget - needed) / 8) as usize,
+        weights: taken,
+        budget,
+    })
+}
+
+/// What the MLP of a layer asks for, in values unless it says bytes.
+struct MlpDemands {
+    /// Bytes of the weights that are in memory at once when they are streamed.
+    at_once: u64,
+    /// Activations of a token.
+    values: u64,
+    /// All weights.
+    all: u64,
+    /// The widest input of a linear.
+    widest: u64,
+}
+
+impl MlpDemands {
+    /// A token's experts are run one after another, and an even spread of a batch over them is not
+    /// to be counted on.
+    fn new(config: &ModelConfig, mlp: &Mlp) -> Self {
+        let hidden = config.hidden as u64;
+        match mlp {
+            Mlp::Dense { inner } => {
+                let inner = *inner as u64;
+                let (all, values) = (3 * hidden * inner, 4 * inner + hidden);
+                Self { at_once: 2 * all, values, all, widest: inner }
+            }
+            Mlp::Experts(m) => {
+                let (experts, inner) = (m.experts as u64, m.inner as u64);
+                let each = 3 * hidden * inner;
+                let packed = config.quantisation == Quantisation::Mxfp4;
+                let bytes = if packed { each * 17 / 32 } else { each * 2 };
+                let busiest = (4 * m.top_k as u64).min(experts);
+                let values = (4 * inner + 2 * hidden) * busiest / experts + 2 * experts;
+                let all = experts * (each + hidden);
+                Self { at_once: 2 * bytes, values, all, widest: inner }
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// gpt-oss-20b.
-    fn large() -> Demands {
-        let mut config: serde_json::Value =
-            serde_json::from_str(include_str!("../../../cli/assets/nano/teacher/config.json"))
-                .unwrap();
-        for (key, value) in [
-            ("hidden_size", 2880),
-            ("intermediate_size", 2880),
-            ("num_attention_heads", 64),
-            ("num_key_value_heads", 8),
-            ("head_dim", 64),
-            ("num_local_experts", 32),
-            ("num_experts_per_tok", 4),
-            ("experts_per_token", 4),
-            ("vocab_size", 201_088),
-        ] {
-            config[key] = value.into();
-        }
-        Demands::new(&ModelConfig::from_json(&config.to_string()).unwrap(), 13 << 30)
-    }
-
-    #[test]
-    fn what_fits_is_held_and_what_does_not_is_streamed() {
-        let plan = |gib: u64, stream| {
-            large().plan(gib << 30, Workload::Forward, stream, &Device::Cpu).unwrap()
-        };
-        assert_eq!(plan(24, false).holding, Holding::Stored);
-        assert_eq!(plan(24, true).holding, Holding::Streamed);
-        let (four, two) = (plan(4, false), plan(2, false));
-        assert_eq!((four.holding, two.holding), (Holding::Streamed, Holding::Streamed));
-        assert!(four.batch_tokens > two.batch_tokens && two.batch_tokens >= 1024, "{four} {two}");
-    }
-
-    #[test]
-    fn a_budget_below_the_least_is_refused_with_what_is_needed() {
-        let error = large()
-            .plan(200 << 20, Workload::Backward, false, &Device::Cpu)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("MiB") && error.contains("--memory"), "{error}");
-    }
-}
+mod tests;

@@ -47,6 +47,19 @@ pub enum ModelError {
     /// The caller asked for something that this model cannot do.
     #[error("{0}")]
     Request(String),
+    /// The work does not fit into the memory that it may use.
+    #[error(
+        "the memory budget is too small: {what}, this model needs {} MiB, and may use {} MiB. Give --memory more",
+        .needed.div_ceil(1 << 20), .given >> 20
+    )]
+    Budget {
+        /// How it would run: the way that needs least.
+        what: &'static str,
+        /// Bytes that this takes.
+        needed: u64,
+        /// Bytes that it may use.
+        given: u64,
+    },
     /// The keeper asked the work to end.
     #[error("stopped before the work was done")]
     Stopped,

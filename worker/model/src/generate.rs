@@ -158,7 +158,7 @@ const LOCKSTEP: usize = 32;
 const LOCKSTEP_STREAMED: usize = 512;
 
 /// Gives every prompt without a reference the model's own greedy answer, within `bounds`. One whose
-/// answer never began keeps none, and is returned.
+/// answer never began keeps none, and is returned. At most `room` tokens run together.
 ///
 /// # Errors
 /// Those of [`generate`]; a stop by the keeper.
@@ -166,19 +166,24 @@ pub fn fill_references(
     model: &LoadedModel,
     prompts: &mut [Prompt],
     bounds: Bounds,
+    room: usize,
     taps: &mut dyn Taps,
     progress: &dyn crate::Progress,
 ) -> Result<Vec<Skipped>> {
     let mut open: Vec<&mut Prompt> = prompts.iter_mut().filter(|p| p.reference.is_none()).collect();
+    let asked: Vec<Sequence> =
+        open.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
     let total = open.len() as u64;
     let (mut done, mut unfinished) = (0, Vec::new());
-    let together = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
-    for group in open.chunks_mut(together) {
-        let asked: Vec<Sequence> =
-            group.iter().map(|p| model.chat.sequence(p, None)).collect::<Result<_>>()?;
-        let asked: Vec<&Sequence> = asked.iter().collect();
-        let answers =
-            generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
+    let most = if model.transformer.is_streamed() { LOCKSTEP_STREAMED } else { LOCKSTEP };
+    let (mut open, mut asked) = (open.as_mut_slice(), asked.as_slice());
+    while !open.is_empty() {
+        let together = together(asked, most, room);
+        let (group, rest) = std::mem::take(&mut open).split_at_mut(together);
+        let (now, later) = asked.split_at(together);
+        (open, asked) = (rest, later);
+        let now: Vec<&Sequence> = now.iter().collect();
+        let answers = generate(model, &now, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
         for (prompt, answer) in group.iter_mut().zip(answers) {
             match answer.skip_reason() {
                 Some(reason) => unfinished.push(Skipped { id: prompt.id.clone(), reason }),
@@ -189,4 +194,30 @@ pub fn fill_references(
         progress.report(done, total)?;
     }
     Ok(unfinished)
+}
+
+/// How many of the first sequences begin together: at most `most`, of at most `room` tokens, but
+/// one at least.
+fn together(sequences: &[Sequence], most: usize, room: usize) -> usize {
+    let mut tokens = 0;
+    let fits = |s: &&Sequence| {
+        tokens += s.ids.len();
+        tokens <= room
+    };
+    sequences.iter().take(most).take_while(fits).count().max(1).min(sequences.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_begin_together_as_far_as_there_is_room() {
+        let all: Vec<Sequence> =
+            [5, 9, 4, 30].map(|n| Sequence { ids: vec![0; n], response_start: n }).into();
+        assert_eq!(together(&all, 512, 18), 3);
+        assert_eq!(together(&all, 2, 18), 2);
+        assert_eq!(together(&all, 512, 1), 1);
+        assert_eq!(together(&all, 512, usize::MAX), 4);
+    }
 }

@@ -63,7 +63,10 @@ impl Head {
             }
             Self::InFile(source) => {
                 source.checkpoint.will_need(source.head_name());
-                starts(source.config.vocab).try_for_each(|start| f(start, &panel(source, start)?))
+                starts(source.config.vocab).try_for_each(|start| {
+                    source.meter.beat()?;
+                    f(start, &panel(source, start)?)
+                })
             }
         }
     }

@@ -42,7 +42,7 @@ pub mod transformer;
 
 pub use error::ModelError;
 pub use loaded::{LoadedModel, batches, fingerprint};
-pub use passes::{Passes, PerPrompt};
+pub use passes::{Passes, PerPrompt, Watch};
 pub use placement::{Holding, Placement};
 pub use progress::{NoProgress, Progress};
 pub use readable::Readable;

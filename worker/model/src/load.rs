@@ -10,6 +10,7 @@ use crate::layers::moe::{Expert, ExpertSource, Experts, FirstMaps};
 use crate::layers::norm::RmsNorm;
 use crate::layers::weight::Weight;
 use crate::names::{EMBEDDING, ExpertNames, HEAD};
+use crate::passes::Meter;
 use crate::placement::{Holding, Placement};
 use crate::taps::Projection;
 use crate::{ModelError, Result, inventory};
@@ -24,6 +25,8 @@ pub(crate) struct Source {
     pub checkpoint: Checkpoint,
     pub config: ModelConfig,
     pub placement: Placement,
+    /// Told of what is read.
+    pub meter: Meter,
 }
 
 impl Source {
@@ -44,7 +47,7 @@ impl Source {
             let shape = [config.vocab, config.hidden];
             config.tied = checkpoint.named(checkpoint.same(HEAD, EMBEDDING, &shape))?;
         }
-        Ok(Self { checkpoint, config, placement })
+        Ok(Self { checkpoint, config, placement, meter: Meter::default() })
     }
 
     fn on(&self) -> (DType, &Device) {
@@ -206,6 +209,7 @@ impl ExpertSource for InFile {
 
 impl InFile {
     fn read(&self, index: usize) -> Result<Expert> {
+        self.source.meter.beat()?;
         match (self.names.stacked, self.mixture.unit) {
             (false, _) => self.apart(index),
             (true, GatedUnit::Clamped { .. }) => self.in_turns(index),

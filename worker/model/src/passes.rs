@@ -5,8 +5,9 @@
 //! not the packing.
 
 use crate::layers::frame::Frame;
+use crate::{ModelError, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Layers that went by, one for every sequence that was in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,9 +51,20 @@ pub(crate) struct Meter(Arc<Counts>);
 struct Counts {
     forward: AtomicU64,
     backward: AtomicU64,
+    beats: AtomicU64,
+    stop: AtomicBool,
 }
 
 impl Meter {
+    /// Something has moved: a layer has run, or weights were read from their file.
+    ///
+    /// # Errors
+    /// [`ModelError::Stopped`] where a [`Watch`] asked for the end.
+    pub(crate) fn beat(&self) -> Result<()> {
+        self.0.beats.fetch_add(1, Ordering::Relaxed);
+        if self.0.stop.load(Ordering::Relaxed) { Err(ModelError::Stopped) } else { Ok(()) }
+    }
+
     /// A layer has run on the sequences of `frame`.
     pub(crate) fn forward(&self, frame: &Frame) {
         self.0.forward.fetch_add(frame.spans().len() as u64, Ordering::Relaxed);
@@ -71,6 +83,33 @@ impl Meter {
     }
 }
 
+/// A model at work, seen from another thread. One batch of a large model takes minutes: what moves
+/// meanwhile is known here, and it can be asked to end at its next layer.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    meter: Meter,
+    /// The count when the watch began.
+    start: u64,
+}
+
+impl Watch {
+    /// Begins to watch. What was asked to stop before goes on again.
+    pub(crate) fn of(meter: &Meter) -> Self {
+        meter.0.stop.store(false, Ordering::Relaxed);
+        Self { meter: meter.clone(), start: meter.0.beats.load(Ordering::Relaxed) }
+    }
+
+    /// Layers run, and weights read from their file, since the watch began.
+    pub fn beats(&self) -> u64 {
+        self.meter.0.beats.load(Ordering::Relaxed).saturating_sub(self.start)
+    }
+
+    /// Asks the work to end at its next layer.
+    pub fn stop(&self) {
+        self.meter.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +121,19 @@ mod tests {
         let cost = after.since(before).per_prompt(4, 3);
         assert_eq!(cost, PerPrompt { forwards: 2.5, backwards: 1.0 });
         assert_eq!(Passes::default().per_prompt(4, 0), PerPrompt { forwards: 0.0, backwards: 0.0 });
+    }
+
+    #[test]
+    fn a_watch_counts_from_its_beginning_and_stops_until_the_next_one() {
+        let meter = Meter::default();
+        meter.beat().unwrap();
+        let watch = Watch::of(&meter);
+        meter.beat().unwrap();
+        assert_eq!(watch.beats(), 1);
+        watch.stop();
+        assert!(matches!(meter.beat(), Err(ModelError::Stopped)));
+        let next = Watch::of(&meter);
+        meter.beat().unwrap();
+        assert_eq!((watch.beats(), next.beats()), (3, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! What long work tells its keeper, and asks of it.
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, Watch};
 
 /// Told of progress as it is made; may answer that the work should end.
 ///
@@ -11,6 +11,11 @@ pub trait Progress: Sync {
     /// # Errors
     /// [`ModelError::Stopped`] ends the work.
     fn report(&self, done: u64, total: u64) -> Result<()>;
+
+    /// A model goes to work: `watch` tells of it between two reports.
+    fn follow(&self, watch: Watch) {
+        drop(watch);
+    }
 }
 
 /// Nobody listens.

@@ -14,7 +14,7 @@ use crate::layers::norm::RmsNorm;
 use crate::layers::rope::Rotary;
 use crate::load::Source;
 use crate::loss::token_nll;
-use crate::passes::{Meter, Passes};
+use crate::passes::{Meter, Passes, Watch};
 use crate::placement::{Holding, Placement};
 use crate::taps::Taps;
 use crate::{ModelError, Result, Spool, cuda};
@@ -82,7 +82,7 @@ impl Transformer {
             dtype,
             device: device.clone(),
             boundaries,
-            meter: Meter::default(),
+            meter: source.meter.clone(),
             config,
         })
     }
@@ -110,6 +110,11 @@ impl Transformer {
     /// What has run so far, on this model and its clones.
     pub fn passes(&self) -> Passes {
         self.meter.read()
+    }
+
+    /// Follows what runs on this model and its clones, from another thread.
+    pub fn watch(&self) -> Watch {
+        Watch::of(&self.meter)
     }
 
     /// A block: the one in memory, or read from the file, while the next one is asked for.
@@ -192,6 +197,7 @@ impl Transformer {
             caches.as_deref_mut().map(|c| c.close(layer)).transpose()?;
             x = block.feed(layer, x, taps)?;
             self.meter.forward(frame);
+            self.meter.beat()?;
         }
         Ok(x)
     }
@@ -210,6 +216,7 @@ impl Transformer {
     ) -> Result<Tensor> {
         let x = self.block(layer)?.feed(layer, x, taps)?;
         self.meter.forward(frame);
+        self.meter.beat()?;
         self.run(layer + 1..self.layers(), x, frame, None, taps)
     }
 
@@ -225,6 +232,16 @@ impl Transformer {
     /// opened with.
     pub fn spool(&self) -> Spool {
         Spool::new(self.boundaries)
+    }
+
+    /// Two of them, which share that size.
+    pub fn two_spools(&self) -> [Spool; 2] {
+        [(); 2].map(|()| Spool::new(self.boundaries / 2))
+    }
+
+    /// From now on keeps at most so many bytes at layer boundaries in memory.
+    pub fn set_boundaries(&mut self, bytes: usize) {
+        self.boundaries = bytes;
     }
 
     /// Empty key-value caches for this model, kept in memory as far as residual streams would be.

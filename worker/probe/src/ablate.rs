@@ -107,7 +107,7 @@ struct Clean {
 impl Clean {
     fn run(model: &LoadedModel, batch: &Batch) -> Result<Self> {
         let frame = model.transformer.frame(batch)?;
-        let [mut residual, mut middle] = [model.transformer.spool(), model.transformer.spool()];
+        let [mut residual, mut middle] = model.transformer.two_spools();
         let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
             match site {
                 Site::ResidPre { .. } => residual.push(value)?,

@@ -2,21 +2,24 @@
 //! posts answers.
 
 use crate::answering::PAUSE;
-use crate::compute::{Compute, JobProgress};
+use crate::compute::{Compute, Done, JobProgress};
 use crate::error::JobError;
 use crate::heartbeat;
-use crate::holdings::{Holdings, OpenModels};
+use crate::holdings::Holdings;
 use crate::lease::keep_lease;
-use crate::product::{Inputs, Product};
+use crate::open_models::OpenModels;
+use crate::product::Inputs;
 use crate::spool::Spool;
 use crate::{WorkerError, WorkerSettings};
+use candle_core::DType;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uspx_artifact::Store;
 use uspx_bus::{Bus, Delivery};
-use uspx_domain::{SkipGroup, Speaks, Task, TaskId, limits};
-use uspx_runtime::{Shutdown, memory};
+use uspx_domain::{SkipGroup, Speaks, Speed, Task, TaskId, limits};
+use uspx_model::budget::Workload;
+use uspx_runtime::Shutdown;
 use uspx_wire::subjects::task_queue;
 use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_task};
 
@@ -34,11 +37,35 @@ pub struct Agent {
     scratch: PathBuf,
     compute: Compute,
     heartbeat: HeartbeatMessage,
-    current: Current,
+    at_work: Arc<AtWork>,
 }
 
-/// What is at work now.
-pub(crate) type Current = Arc<Mutex<Option<(TaskId, Arc<JobProgress>)>>>;
+/// What the heartbeat says of the work.
+#[derive(Debug, Default)]
+pub(crate) struct AtWork {
+    current: Mutex<Option<(TaskId, Arc<JobProgress>)>>,
+    speed: Mutex<Option<Speed>>,
+}
+
+impl AtWork {
+    /// The task at work now.
+    pub fn current(&self) -> Option<(TaskId, Arc<JobProgress>)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How fast the last one was done.
+    pub fn speed(&self) -> Option<Speed> {
+        self.speed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_current(&self, current: Option<(TaskId, Arc<JobProgress>)>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+
+    fn set_speed(&self, speed: Speed) {
+        *self.speed.lock().unwrap_or_else(PoisonError::into_inner) = Some(speed);
+    }
+}
 
 impl Agent {
     /// Looks at the models and starts the compute thread.
@@ -46,11 +73,15 @@ impl Agent {
     /// # Errors
     /// A model folder or a state folder that cannot be used.
     pub fn new(
-        settings: WorkerSettings,
+        mut settings: WorkerSettings,
         bus: Arc<dyn Bus>,
         store: Store,
     ) -> Result<Self, WorkerError> {
+        settings.machine.dtype.get_or_insert(DType::F32);
+        settings.machine.dtype(Workload::Forward)?;
         let holdings = Holdings::scan(&settings.models)?;
+        let budget = settings.machine.budget();
+        settings.machine.memory = Some(budget);
         let heartbeat = HeartbeatMessage {
             worker: settings.id.clone(),
             uspx_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,14 +89,16 @@ impl Agent {
             reads: HeartbeatMessage::read_here(),
             models: holdings.report(),
             threads: settings.threads,
-            memory_bytes: memory::of_machine().1,
+            memory_bytes: budget,
             device: settings.device_name.clone(),
             current: None,
+            beats: None,
+            speed: None,
         };
         let (spool, scratch) = folders(&settings.state)?;
-        let models = OpenModels::new(holdings, settings.device.clone(), scratch.clone());
+        let models = OpenModels::new(holdings, settings.machine.clone(), scratch.clone());
         Ok(Self {
-            compute: Compute::start(models, settings.batch_tokens)?,
+            compute: Compute::start(models)?,
             settings,
             bus,
             store,
@@ -73,8 +106,15 @@ impl Agent {
             scratch,
             heartbeat,
             posting: tokio::sync::Mutex::default(),
-            current: Current::default(),
+            at_work: Arc::default(),
         })
+    }
+
+    /// What of its machine it uses, for people.
+    pub fn means(&self) -> String {
+        let HeartbeatMessage { device, threads, memory_bytes, models, .. } = &self.heartbeat;
+        let gib = *memory_bytes as f64 / (1u64 << 30) as f64;
+        format!("{} models, {device}, {threads} threads, {gib:.2} GiB of memory", models.len())
     }
 
     /// Works until the end is asked for. A task that is under way then goes back to the
@@ -87,7 +127,7 @@ impl Agent {
         let heart = tokio::spawn(heartbeat::send(
             self.bus.clone(),
             self.heartbeat.clone(),
-            self.current.clone(),
+            self.at_work.clone(),
             self.settings.heartbeat_every,
             stop.clone(),
         ));
@@ -133,18 +173,21 @@ impl Agent {
             return keep_lease(answered, delivery, &progress, shutdown).await;
         }
         tracing::info!(task = %id, work = task.work.name(), "at work");
-        self.set_current(Some((id, progress.clone())));
+        self.at_work.set_current(Some((id, progress.clone())));
         let done = self.compute(task, &progress);
         let done = keep_lease(done, delivery, &progress, shutdown).await;
-        self.set_current(None);
-        let product = match done? {
+        self.at_work.set_current(None);
+        let (product, speed) = match done? {
             Err(JobError::Stopped) => return self.give_back(id, delivery).await,
             Err(error) => {
                 tracing::warn!(task = %id, %error, "a task failed");
                 return self.say(id, error.reason(), delivery).await;
             }
-            Ok(product) => product,
+            Ok(done) => done,
         };
+        if let Some(speed) = speed {
+            self.at_work.set_speed(speed);
+        }
         for group in SkipGroup::of(&product.skipped) {
             tracing::warn!(task = %id, "{group}");
         }
@@ -169,7 +212,7 @@ impl Agent {
         &self,
         task: Task,
         progress: &Arc<JobProgress>,
-    ) -> Result<Result<Product, JobError>, WorkerError> {
+    ) -> Result<Result<Done, JobError>, WorkerError> {
         let inputs = match self.fetch(&task, progress).await {
             Ok(inputs) => inputs,
             Err(error) => return Ok(Err(error)),
@@ -187,10 +230,6 @@ impl Agent {
             }
         }
         Ok(inputs)
-    }
-
-    fn set_current(&self, current: Option<(TaskId, Arc<JobProgress>)>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 }
 

@@ -31,7 +31,7 @@ impl Agent {
         delivery: &Delivery,
         progress: &JobProgress,
     ) -> Result<(), WorkerError> {
-        let Product { outcome, mut blobs, skipped, seams, scratch } = product;
+        let Product { outcome, mut blobs, skipped, seams, scratch, ran: _ } = product;
         let answer = Answer { skipped, seams, ..self.answer(task, outcome, took) };
         let Packed { message, blob } = match pack_answer(answer) {
             Ok(packed) => packed,

@@ -3,15 +3,15 @@
 
 use crate::WorkerError;
 use crate::error::JobError;
-use crate::holdings::OpenModels;
 use crate::jobs;
+use crate::open_models::OpenModels;
 use crate::product::{Inputs, Product};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
-use uspx_domain::Task;
-use uspx_model::{ModelError, Progress};
+use uspx_domain::{Speed, Task};
+use uspx_model::{ModelError, Progress, Watch};
 
 /// How far a job is, seen from outside; and the wish that it end.
 #[derive(Debug, Default)]
@@ -20,12 +20,19 @@ pub struct JobProgress {
     done: AtomicU64,
     total: AtomicU64,
     stop: AtomicBool,
+    /// The model at work: a batch of a large one takes longer than a lease.
+    watch: Mutex<Option<Watch>>,
 }
 
 impl JobProgress {
-    /// A count that grows while the work moves.
+    /// A count that grows while the work moves: steps, bytes, layers of the model at work.
     pub fn reports(&self) -> u64 {
-        self.reports.load(Ordering::Relaxed)
+        let watch = self.watch();
+        self.reports.load(Ordering::Relaxed) + watch.as_ref().map_or(0, Watch::beats)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Option<Watch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Steps done, and in all.
@@ -38,9 +45,10 @@ impl JobProgress {
         self.reports.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Asks the job to end at its next report.
+    /// Asks the job to end at its next report, or at the next layer.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.watch().iter().for_each(Watch::stop);
     }
 }
 
@@ -51,14 +59,28 @@ impl Progress for JobProgress {
         self.total.store(total, Ordering::Relaxed);
         if self.stop.load(Ordering::Relaxed) { Err(ModelError::Stopped) } else { Ok(()) }
     }
+
+    fn follow(&self, watch: Watch) {
+        let mut following = self.watch();
+        // The end may have been asked for while no model was at work.
+        if self.stop.load(Ordering::Relaxed) {
+            watch.stop();
+        }
+        if let Some(before) = following.replace(watch) {
+            self.reports.fetch_add(before.beats(), Ordering::Relaxed);
+        }
+    }
 }
+
+/// What a job brought, and how fast it was.
+pub type Done = (Product, Option<Speed>);
 
 /// A job on its way to the thread.
 struct Order {
     task: Task,
     inputs: Inputs,
     progress: Arc<JobProgress>,
-    done: oneshot::Sender<Result<Product, JobError>>,
+    done: oneshot::Sender<Result<Done, JobError>>,
 }
 
 /// The thread's other end. When it is dropped the thread ends after its job.
@@ -71,13 +93,13 @@ impl Compute {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(mut models: OpenModels, batch_tokens: usize) -> Result<Self, WorkerError> {
+    pub fn start(mut models: OpenModels) -> Result<Self, WorkerError> {
         let (orders, mut inbox) = mpsc::channel::<Order>(1);
         let work = move || {
             while let Some(order) = inbox.blocking_recv() {
                 let Order { task, inputs, progress, done } = order;
                 let caught = catch_unwind(AssertUnwindSafe(|| {
-                    jobs::run(&task, &mut models, &inputs, batch_tokens, progress.as_ref())
+                    jobs::run(&task, &mut models, &inputs, progress.as_ref())
                 }));
                 let result = caught.unwrap_or(Err(JobError::Panic));
                 // Nobody waits for it any more: the agent has gone.
@@ -100,7 +122,7 @@ impl Compute {
         task: Task,
         inputs: Inputs,
         progress: Arc<JobProgress>,
-    ) -> Result<oneshot::Receiver<Result<Product, JobError>>, WorkerError> {
+    ) -> Result<oneshot::Receiver<Result<Done, JobError>>, WorkerError> {
         let (done, result) = oneshot::channel();
         self.orders
             .send(Order { task, inputs, progress, done })

@@ -1,5 +1,6 @@
 //! What ends a worker, and what ends a job.
 
+use crate::planning::PlanningError;
 use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
@@ -28,6 +29,9 @@ pub enum WorkerError {
         /// Why.
         source: std::io::Error,
     },
+    /// What the worker may use of its machine cannot be used so.
+    #[error(transparent)]
+    Machine(#[from] PlanningError),
     /// The bus failed for good.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -129,6 +133,7 @@ fn of_store(error: &ArtifactError) -> FailureReason {
 fn of_model(error: &ModelError) -> FailureReason {
     match error {
         ModelError::Stopped => FailureReason::Stopped,
+        ModelError::Budget { .. } => FailureReason::NoMemory,
         error if error.is_out_of_memory() => FailureReason::NoMemory,
         ModelError::Read { .. } | ModelError::Malformed { .. } | ModelError::Tensor { .. } => {
             FailureReason::ModelUnreadable
@@ -184,6 +189,15 @@ impl From<ModelError> for JobError {
     }
 }
 
+impl From<PlanningError> for JobError {
+    fn from(error: PlanningError) -> Self {
+        match error {
+            PlanningError::Model(inner) => inner.into(),
+            other => Self::Model(ModelError::Request(other.to_string())),
+        }
+    }
+}
+
 impl From<DistillError> for JobError {
     fn from(error: DistillError) -> Self {
         match error {
@@ -235,6 +249,7 @@ mod tests {
             ExportError::File { action: "write", path: "f".into(), source: full() }.into(),
             ModelError::Candle(candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into())).into(),
             ModelError::Candle(candle_core::Error::Msg("cuda: illegal address".into())).into(),
+            ModelError::Budget { what: "trained", needed: 2, given: 1 }.into(),
             JobError::NoModel(uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"))),
         ];
         for error in &machine {

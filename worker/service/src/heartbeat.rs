@@ -1,7 +1,7 @@
 //! Signs of life: who this worker is, what it holds and speaks, and how far its task is.
 
-use crate::agent::Current;
-use std::sync::{Arc, PoisonError};
+use crate::agent::AtWork;
+use std::sync::Arc;
 use std::time::Duration;
 use uspx_bus::Bus;
 use uspx_runtime::Shutdown;
@@ -12,19 +12,14 @@ use uspx_wire::{CurrentTask, HeartbeatMessage, encode};
 pub(crate) async fn send(
     bus: Arc<dyn Bus>,
     heartbeat: HeartbeatMessage,
-    current: Current,
+    at_work: Arc<AtWork>,
     every: Duration,
     stop: Shutdown,
 ) {
     let mut clock = tokio::time::interval(every);
     loop {
         tokio::select! { _ = clock.tick() => {}, () = stop.cancelled() => return }
-        let at_work = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let current = at_work.map(|(task, progress)| {
-            let (done, total) = progress.steps();
-            CurrentTask { task, done, total }
-        });
-        match encode(&HeartbeatMessage { current, ..heartbeat.clone() }) {
+        match encode(&now(&heartbeat, &at_work)) {
             Ok(message) => {
                 if let Err(error) = bus.broadcast(HEARTBEAT, message).await {
                     tracing::debug!(%error, "a heartbeat was not sent");
@@ -33,4 +28,15 @@ pub(crate) async fn send(
             Err(error) => tracing::error!(%error, "a heartbeat cannot be encoded"),
         }
     }
+}
+
+/// The heartbeat with how the work stands now.
+fn now(heartbeat: &HeartbeatMessage, at_work: &AtWork) -> HeartbeatMessage {
+    let current = at_work.current();
+    let beats = current.as_ref().map(|(_, progress)| progress.reports());
+    let current = current.map(|(task, progress)| {
+        let (done, total) = progress.steps();
+        CurrentTask { task, done, total }
+    });
+    HeartbeatMessage { current, beats, speed: at_work.speed(), ..heartbeat.clone() }
 }

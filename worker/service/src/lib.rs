@@ -2,8 +2,9 @@
 //! answers back.
 //!
 //! In the order of a task's way: [`agent`] (off the queue, its `lease` kept alive by progress) →
-//! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs) → [`spool`]
-//! (finished work on the disk) → `answering` (its blobs stored, then the answer posted).
+//! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs, on
+//! [`open_models`] that are placed by [`planning`]) → [`spool`] (finished work on the disk) →
+//! `answering` (its blobs stored, then the answer posted).
 
 pub mod agent;
 mod answering;
@@ -14,6 +15,8 @@ pub mod holdings;
 pub mod jobs;
 mod lease;
 mod open;
+pub mod open_models;
+pub mod planning;
 pub mod product;
 mod rehearsal;
 mod settings;

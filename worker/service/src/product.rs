@@ -77,13 +77,27 @@ pub struct Product {
     pub skipped: Vec<Skipped>,
     /// How many of the others the tokenizer reads otherwise as a whole text than in use.
     pub seams: u32,
+    /// What was run for it.
+    pub ran: Ran,
+}
+
+/// How much was run, each prompt counted as often as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Runs of a prompt.
+    pub prompts: u64,
+    /// Tokens of theirs.
+    pub tokens: u64,
 }
 
 impl Product {
     /// Numbers about the prompts that the model can run.
     pub(crate) fn measured(outcome: Outcome, prompts: Readable) -> Self {
-        let Readable { skipped, seams, .. } = prompts;
-        Self { outcome, blobs: Vec::new(), scratch: None, skipped, seams }
+        let Readable { sequences, skipped, seams, .. } = prompts;
+        let times = if let Outcome::Losses(rows) = &outcome { rows.len() as u64 } else { 1 };
+        let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
+        let ran = Ran { prompts: times * sequences.len() as u64, tokens: times * tokens as u64 };
+        Self { outcome, blobs: Vec::new(), scratch: None, skipped, seams, ran }
     }
 
     /// An outcome that names one blob.

@@ -2,12 +2,13 @@
 //! and ended, and what it has done by then says how long all of it takes.
 
 use crate::error::JobError;
-use crate::holdings::OpenModels;
 use crate::jobs;
+use crate::open_models::OpenModels;
 use crate::product::Inputs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uspx_domain::Task;
+use uspx_model::budget::Workload;
 use uspx_model::{ModelError, Progress};
 
 /// Seconds that the whole of `task` takes here, from at most `limit` of it (and the step that is
@@ -19,12 +20,14 @@ pub fn rehearse(
     task: &Task,
     models: &mut OpenModels,
     inputs: &Inputs,
-    batch_tokens: usize,
     limit: Duration,
 ) -> Result<f64, JobError> {
-    models.get(task.model)?;
+    let work = jobs::workload(&task.work);
+    if matches!(work, Workload::Forward | Workload::Backward) {
+        models.get(task.model, work)?;
+    }
     let watch = Watch { start: Instant::now(), limit, seen: Mutex::default() };
-    match jobs::run(task, models, inputs, batch_tokens, &watch) {
+    match jobs::run(task, models, inputs, &watch) {
         Ok(_) => Ok(watch.start.elapsed().as_secs_f64()),
         Err(JobError::Stopped) => Ok(watch.whole()),
         Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! What a worker is started with.
 
-use candle_core::Device;
+use crate::planning::Machine;
 use std::path::PathBuf;
 use std::time::Duration;
 use uspx_domain::WorkerId;
@@ -14,14 +14,13 @@ pub struct WorkerSettings {
     pub state: PathBuf,
     /// Model folders on this machine.
     pub models: Vec<PathBuf>,
-    /// Where it computes.
-    pub device: Device,
-    /// How that is called, for people.
+    /// What of this machine it may use. Without a type, a worker computes in f32: its answers are
+    /// compared with other machines'.
+    pub machine: Machine,
+    /// How its device is called, for people.
     pub device_name: String,
     /// Threads that it may use, for people and for planning.
     pub threads: u32,
-    /// Tokens run together.
-    pub batch_tokens: usize,
     /// How often it says that it lives.
     pub heartbeat_every: Duration,
 }
@@ -33,10 +32,9 @@ impl WorkerSettings {
             id,
             state,
             models,
-            device: Device::Cpu,
+            machine: Machine::cpu(),
             device_name: "cpu".to_owned(),
             threads: candle_core::utils::get_num_threads() as u32,
-            batch_tokens: 4096,
             heartbeat_every: Duration::from_secs(2),
         }
     }

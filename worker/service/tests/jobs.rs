@@ -1,15 +1,16 @@
 //! What a job tells of its prompts, on copies of the shipped models with another template.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use candle_core::Device;
 use std::path::Path;
 use tempfile::TempDir;
 use uspx_domain::{
     Judge, Label, Outcome, Prompt, SkipReason, Skipped, Subject, Task, TaskId, Work,
 };
 use uspx_model::{NoProgress, fingerprint};
-use uspx_worker::holdings::{Holdings, OpenModels};
+use uspx_worker::holdings::Holdings;
 use uspx_worker::jobs::run;
+use uspx_worker::open_models::OpenModels;
+use uspx_worker::planning::Machine;
 use uspx_worker::product::{Inputs, Product};
 
 /// A shipped model with this template.
@@ -33,10 +34,10 @@ fn done(folder: &TempDir, work: Work<Prompt>) -> Product {
     let model = fingerprint(folder.path()).unwrap();
     let scratch = folder.path().join("scratch");
     let inputs = Inputs::new_in(&scratch).unwrap();
-    let mut models =
-        OpenModels::new(Holdings::scan(&[folder.path().to_owned()]).unwrap(), Device::Cpu, scratch);
+    let holdings = Holdings::scan(&[folder.path().to_owned()]).unwrap();
+    let mut models = OpenModels::new(holdings, Machine::cpu(), scratch);
     let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
-    run(&task, &mut models, &inputs, 4096, &NoProgress).unwrap()
+    run(&task, &mut models, &inputs, &NoProgress).unwrap().0
 }
 
 /// "l" and "s" are one token of the whole text; in use the model has read the one and has to emit

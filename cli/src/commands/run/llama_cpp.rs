@@ -67,7 +67,7 @@ pub fn chosen(args: &ChatArgs, path: &Path) -> Result<Option<PathBuf>> {
                 "install llama.cpp, set the variable to its llama-server, or use --engine own",
             ),
         },
-        Engine::Auto if !is_gguf || args.run.device != "cpu" => Ok(None),
+        Engine::Auto if !is_gguf || args.run.machine.device() != "cpu" => Ok(None),
         Engine::Auto => {
             let Some(program) = program() else { return Ok(None) };
             if let Some(reason) = uspx_export::slower_than_llama_cpp(path)? {
@@ -130,7 +130,7 @@ impl<'a> LlamaCpp<'a> {
             "-c",
             &CONTEXT.max(2 * (args.max_new_tokens + args.run.max_reasoning_tokens)).to_string(),
         ]);
-        if let Some(threads) = args.run.threads {
+        if let Some(threads) = args.run.machine.threads {
             command.args(["-t", &threads.to_string()]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

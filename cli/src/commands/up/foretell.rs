@@ -5,7 +5,6 @@ use super::Inputs;
 use crate::error::{CliError, Exit, Result};
 use crate::output;
 use crate::progress::bar;
-use candle_core::Device;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,14 +16,13 @@ use uspx_domain::{BlobRef, Digest, Distil, Fingerprint, Prompt, Task, TaskId, Wo
 use uspx_model::config::ModelConfig;
 use uspx_model::fingerprint;
 use uspx_runtime::Shutdown;
-use uspx_worker::holdings::{Holdings, OpenModels};
+use uspx_worker::holdings::Holdings;
+use uspx_worker::open_models::OpenModels;
 use uspx_worker::product::Inputs as Blobs;
 use uspx_worker::rehearse;
 
 /// How long all the measuring may take, but for steps that are longer themselves.
 const WITHIN: Duration = Duration::from_secs(20);
-/// Tokens run together while measuring, as the workers do.
-const BATCH_TOKENS: usize = 2048;
 /// Where a prompt has no answer, training is measured on one of so many characters.
 const ANSWER: usize = 64;
 
@@ -99,13 +97,14 @@ fn measure(
 ) -> Result<Vec<f64>> {
     let holdings = Holdings::scan(&inputs.models())?;
     let limit = WITHIN / pieces.len().max(1) as u32;
+    let machine = inputs.machine.share();
     let one = |number: u16| -> Result<Vec<f64>> {
         let scratch = inputs.layout.worker(number).join("rehearsal");
-        let mut models = OpenModels::new(holdings.clone(), Device::Cpu, scratch.clone());
+        let mut models = OpenModels::new(holdings.clone(), machine.clone(), scratch.clone());
         let each = |piece: &Forecast| {
             let mut blobs = Blobs::new_in(&scratch).map_err(failed)?;
             let task = task(piece, campaign, book, &mut blobs)?;
-            rehearse(&task, &mut models, &blobs, BATCH_TOKENS, limit).map_err(failed)
+            rehearse(&task, &mut models, &blobs, limit).map_err(failed)
         };
         pieces.iter().map(each).collect()
     };

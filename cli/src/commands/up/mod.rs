@@ -25,7 +25,8 @@ use uspx_artifact::{PullOptions, PullReport, Store};
 use uspx_colony::{CampaignReport, Ending};
 use uspx_coordinator::{CampaignPlan, Finished, PromptBook, Prompts};
 use uspx_domain::Prompt;
-use uspx_runtime::Shutdown;
+use uspx_runtime::{Shutdown, memory};
+use uspx_worker::planning;
 
 pub use layout::Layout;
 
@@ -67,6 +68,22 @@ pub struct Machine {
     pub workers: u16,
     /// Threads of each.
     pub threads: usize,
+}
+
+/// Tokens run together: with two workers in one process the demo stays well under 2 GiB.
+const BATCH_TOKENS: usize = 2048;
+
+impl Machine {
+    /// Each worker's share of the memory that is free now, in bytes.
+    fn memory(self) -> u64 {
+        memory::of_machine().1 / u64::from(self.workers.max(1))
+    }
+
+    /// What each worker may use.
+    fn share(self) -> planning::Machine {
+        let (memory, batch_tokens) = (Some(self.memory()), Some(BATCH_TOKENS));
+        planning::Machine { memory, batch_tokens, ..planning::Machine::cpu() }
+    }
 }
 
 impl Inputs {

@@ -1,7 +1,7 @@
 //! The workers of a colony of one machine: in this process, or processes of their own where the
 //! colony is on a NATS server.
 
-use super::Inputs;
+use super::{BATCH_TOKENS, Inputs};
 use crate::error::{CliError, Exit, Result};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,8 +14,6 @@ use uspx_domain::WorkerId;
 use uspx_runtime::Shutdown;
 use uspx_worker::{Agent, WorkerError, WorkerSettings};
 
-/// Tokens run together: with two workers in one process the demo stays well under 2 GiB.
-const BATCH_TOKENS: usize = 2048;
 /// How long worker processes have to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,13 +38,13 @@ impl Workers {
         store: &Store,
         end: &Shutdown,
     ) -> Result<Self> {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, share) = (JoinSet::new(), inputs.machine.share());
         for number in 1..=inputs.machine.workers {
             let id: WorkerId = name(number).parse().map_err(|e| CliError::new(Exit::Failed, e))?;
             let state = inputs.layout.worker(number);
             let mut settings = WorkerSettings::on_cpu(id, inputs.models(), state);
             settings.heartbeat_every = Duration::from_millis(500);
-            settings.batch_tokens = BATCH_TOKENS;
+            settings.machine = share.clone();
             let agent = Agent::new(settings, bus.clone(), store.clone())?;
             let end = end.clone();
             tasks.spawn(async move { agent.run(&end).await });
@@ -61,7 +59,7 @@ impl Workers {
         let models: Vec<String> =
             inputs.models().iter().map(|path| path.display().to_string()).collect();
         let (models, store) = (models.join(","), inputs.store_url());
-        let threads = inputs.machine.threads.to_string();
+        let (threads, memory) = (inputs.machine.threads.to_string(), inputs.machine.memory());
         let mut children = Vec::new();
         for number in 1..=inputs.machine.workers {
             let name = name(number);
@@ -69,6 +67,7 @@ impl Workers {
             command.args(["worker", "--with-parent", "--name", &name, "--nats", nats]);
             command.args(["--store", &store, "--models", &models, "--threads", &threads]);
             command.args(["--batch-tokens", &BATCH_TOKENS.to_string()]);
+            command.args(["--memory", &memory.to_string()]);
             command.arg("--state").arg(inputs.layout.worker(number));
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
             let mut child = command

@@ -66,6 +66,7 @@ pub(crate) struct Stands {
 impl Stands {
     /// Compares two configurations of one campaign; both have the same prompts at the same places.
     pub fn between(old: &CampaignConfig, new: &CampaignConfig) -> Self {
+        let (old, new) = (&old.without_sizes(), &new.without_sizes());
         let same = |split| old.split(split) == new.split(split);
         let (train, validation) = (same(Split::Train), same(Split::Validation));
         let mask = old.mask == new.mask && old.seed == new.seed;

@@ -6,7 +6,7 @@ mod settings;
 
 pub(crate) use change::Stands;
 pub use change::{Change, change};
-pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
+pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan, usual};
 
 use crate::Share;
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,15 @@ impl CampaignConfig {
         Digest::of(&rmp_serde::to_vec_named(self).unwrap_or_default())
     }
 
+    /// The same without the sizes of tasks, which decide nothing of what is measured.
+    pub(crate) fn without_sizes(&self) -> Self {
+        let mut same = self.clone();
+        let (probe, distil) = (&mut same.probe, &mut same.distil);
+        (probe.trace_batch, probe.patch_batch, probe.units_per_task) = (None, None, None);
+        (same.judge.batch, distil.label_batch, distil.judge_batch) = (None, None, None);
+        same
+    }
+
     /// The id of the prompt at a place.
     pub fn id(&self, at: u32) -> Option<&str> {
         self.prompts.get(at as usize).map(|p| p.id.as_str())
@@ -178,16 +187,16 @@ impl CampaignConfig {
         let batches = [
             self.probe.trace_batch,
             self.probe.patch_batch,
-            self.probe.round_prompts,
+            Some(self.probe.round_prompts),
             self.probe.units_per_task,
             self.judge.batch,
-            self.judge.masks_per_task,
+            Some(self.judge.masks_per_task),
             self.distil.label_batch,
             self.distil.judge_batch,
         ];
         let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
         let rules: [(bool, &'static str, &'static str); 7] = [
-            (batches.iter().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
+            (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1000000 millionths"),
             (
                 small(self.probe.evaporation),

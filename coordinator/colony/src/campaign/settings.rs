@@ -4,16 +4,34 @@ use crate::{Rule, Share};
 use serde::{Deserialize, Serialize};
 use uspx_domain::{Baseline, DistilRecipe, UnitKind};
 
+/// Sizes of tasks that no one has set, where workers have not said how fast they are.
+pub mod usual {
+    /// Prompts of a trace task.
+    pub const TRACE_BATCH: u32 = 250;
+    /// Prompts of a patch task.
+    pub const PATCH_BATCH: u32 = 64;
+    /// Units of an exact task.
+    pub const UNITS_PER_TASK: u32 = 16;
+    /// Prompts of a task that judges masks.
+    pub const JUDGE_MASKS_BATCH: u32 = 125;
+    /// Prompts of a label task.
+    pub const LABEL_BATCH: u32 = 125;
+    /// Prompts of a task that judges a student.
+    pub const JUDGE_BATCH: u32 = 250;
+}
+
 /// What is measured, and how much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProbePlan {
-    /// Prompts per trace task.
-    pub trace_batch: u32,
+    /// Prompts per trace task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_batch: Option<u32>,
     /// Prompts that attribution patching looks at; 0 leaves it out.
     pub patch_prompts: u32,
-    /// Prompts per patch task.
-    pub patch_batch: u32,
+    /// Prompts per patch task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_batch: Option<u32>,
     /// What replaces a unit in attribution patching.
     pub baseline: Baseline,
     /// Exact runs in all, counted in pairs of prompt and unit (or candidate mask).
@@ -26,8 +44,9 @@ pub struct ProbePlan {
     pub uniform: Share,
     /// Prompts that a round's pheromone-led part looks at.
     pub round_prompts: u32,
-    /// Units per exact task.
-    pub units_per_task: u32,
+    /// Units per exact task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units_per_task: Option<u32>,
     /// Candidate masks per round.
     pub candidates: u32,
     /// Standard errors by which a candidate mask must beat the current one to replace it.
@@ -39,16 +58,16 @@ pub struct ProbePlan {
 impl Default for ProbePlan {
     fn default() -> Self {
         Self {
-            trace_batch: 250,
+            trace_batch: None,
             patch_prompts: 256,
-            patch_batch: 64,
+            patch_batch: None,
             baseline: Baseline::Mean,
             exact_pairs: 16_384,
             exact_least: 8_192,
             round_pairs: 2_048,
             uniform: Share::percent(60),
             round_prompts: 32,
-            units_per_task: 16,
+            units_per_task: None,
             candidates: 4,
             candidate_errors: 2.0,
             evaporation: Share::percent(98),
@@ -94,8 +113,9 @@ impl Default for MaskPlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JudgePlan {
-    /// Prompts per judging task.
-    pub batch: u32,
+    /// Prompts per judging task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
     /// Masks per judging task.
     pub masks_per_task: u32,
     /// Random masks of the same size and rule.
@@ -109,7 +129,7 @@ pub struct JudgePlan {
 impl Default for JudgePlan {
     fn default() -> Self {
         Self {
-            batch: 125,
+            batch: None,
             masks_per_task: 7,
             random_masks: 20,
             curve: [10, 25, 40, 50, 60, 75].map(Share::percent).to_vec(),
@@ -122,8 +142,9 @@ impl Default for JudgePlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StudentPlan {
-    /// Prompts per label task.
-    pub label_batch: u32,
+    /// Prompts per label task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_batch: Option<u32>,
     /// Teacher probabilities kept per token.
     pub top_k: u32,
     /// Bound on a generated answer.
@@ -135,8 +156,9 @@ pub struct StudentPlan {
     pub recipes: Vec<DistilRecipe>,
     /// Train prompts that calibrate the quantiser.
     pub calibration: u32,
-    /// Prompts per judging task.
-    pub judge_batch: u32,
+    /// Prompts per judging task; none: as workers' speed asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge_batch: Option<u32>,
     /// Resamples of the gate's bootstrap.
     pub resamples: u32,
     /// Prompts that a tag needs before the gate looks at it.
@@ -157,13 +179,13 @@ impl Default for StudentPlan {
             seed: 0,
         };
         Self {
-            label_batch: 125,
+            label_batch: None,
             top_k: 32,
             max_new_tokens: 64,
             max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             calibration: 128,
-            judge_batch: 250,
+            judge_batch: None,
             resamples: 2_000,
             tag_prompts: 30,
             tag_worse: 0.02,

@@ -70,7 +70,7 @@ impl View<'_> {
             let cuts = units.into_iter().map(Cut::Unit).collect();
             Work::Ablate(Ablate { prompts: prompts.to_vec(), cuts })
         };
-        let batches = batches(units, self.campaign.probe.units_per_task);
+        let batches = batches(units, self.units_per_task(prompts.len(), units.len()));
         batches.into_iter().map(|units| self.teacher(Purpose::Evidence, work(units))).collect()
     }
 

@@ -1,7 +1,7 @@
 //! What a campaign will compute, before it begins: for every stage a piece of its work, and how
 //! many such pieces there will be. Nothing rests on it; a person wants to know what it will take.
 
-use super::{Piece, View, judge_masks, label};
+use super::{Piece, Speeds, View, judge_masks, label};
 use crate::mask::{Budget, random_mask};
 use crate::state::Stage;
 use crate::{CampaignConfig, Dice, Purpose, Split, State, TrialRole};
@@ -42,8 +42,8 @@ pub enum Sample {
 /// Everything that a campaign will compute, in its order; at most as much as its budget of exact
 /// runs allows, which a mask that settles early does not spend.
 pub fn forecast(campaign: &CampaignConfig) -> Vec<Forecast> {
-    let state = State::default();
-    let view = View { campaign, state: &state };
+    let (state, speeds) = (State::default(), Speeds::default());
+    let view = View { campaign, state: &state, speeds: &speeds };
     let mut all = vec![view.traces(), view.patches(), view.bans(), view.masks()];
     if campaign.student.is_some() {
         all.push(view.labels());
@@ -69,14 +69,15 @@ impl View<'_> {
     }
 
     fn traces(&self) -> Option<Forecast> {
-        let prompts = (&*self.shuffled(Split::Train), self.campaign.probe.trace_batch);
+        let prompts = self.shuffled(Split::Train);
+        let prompts = (&*prompts, self.trace_batch(prompts.len()));
         self.share(Stage::Trace, prompts, |p| self.estimate(Estimator::TRACE, p))
     }
 
     fn patches(&self) -> Option<Forecast> {
         let mut prompts = self.shuffled(Split::Train);
         prompts.truncate(self.campaign.probe.patch_prompts as usize);
-        let prompts = (&*prompts, self.campaign.probe.patch_batch);
+        let prompts = (&*prompts, self.patch_batch(prompts.len()));
         self.share(Stage::Patch, prompts, |p| self.estimate(Estimator::ATP, p))
     }
 
@@ -84,10 +85,11 @@ impl View<'_> {
     fn bans(&self) -> Option<Forecast> {
         let probe = &self.campaign.probe;
         let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
-        let step = (units.len() / probe.units_per_task.max(1) as usize).max(1);
-        let cuts: Vec<Cut> = units.iter().step_by(step).copied().map(Cut::Unit).collect();
         let mut prompts = self.shuffled(Split::Train);
         prompts.truncate(probe.round_prompts as usize);
+        let each = self.units_per_task(prompts.len(), units.len());
+        let step = (units.len() / each.max(1) as usize).max(1);
+        let cuts: Vec<Cut> = units.iter().step_by(step).copied().map(Cut::Unit).collect();
         let pieces = probe.exact_pairs as f64 / (prompts.len() * cuts.len()).max(1) as f64;
         let sample = Sample::Work(Work::Ablate(Ablate { prompts, cuts }));
         let model = self.campaign.teacher;
@@ -105,9 +107,11 @@ impl View<'_> {
         };
         let tried: Vec<_> = (0..u64::from(judge.masks_per_task)).map(trial).collect();
         let gate = self.shuffled(Split::Gate);
-        let one = self.share(Stage::JudgeMasks, (&gate, judge.batch), |prompts| {
-            judge_masks::trials(self, prompts, tried.clone())
-        })?;
+        let one = self.share(
+            Stage::JudgeMasks,
+            (&gate, self.mask_batch(tried.len(), gate.len())),
+            |prompts| judge_masks::trials(self, prompts, tried.clone()),
+        )?;
         let groups = |masks: u32| f64::from(masks.div_ceil(judge.masks_per_task.max(1)));
         let validation = self.campaign.split(Split::Validation).len() as f64;
         let more = groups(curve) * validation / gate.len().max(1) as f64;
@@ -118,7 +122,7 @@ impl View<'_> {
     fn labels(&self) -> Option<Forecast> {
         let mut prompts = self.shuffled(Split::Train);
         prompts.extend(self.campaign.split(Split::Validation));
-        let batch = self.campaign.distil.label_batch;
+        let batch = self.label_batch(prompts.len());
         self.share(Stage::Label, (&prompts, batch), |prompts| {
             self.teacher(Purpose::Labels(Split::Train), label::label(self, prompts, None))
         })
@@ -154,7 +158,7 @@ impl View<'_> {
         let gate = self.shuffled(Split::Gate);
         let students = 1 + self.campaign.distil.recipes.len() + super::export::FORMATS.len();
         let one = |(model, times): (Fingerprint, usize)| {
-            let batch = self.campaign.distil.judge_batch;
+            let batch = self.judge_batch(model, gate.len());
             let one = self.share(Stage::JudgeStudents, (&gate, batch), |prompts| {
                 let work = Work::Judge(Judge { prompts, subject: Subject::Model });
                 (model, Purpose::Evidence, work)

@@ -47,7 +47,9 @@ impl View<'_> {
     fn under(&self, split: Split, cuts: &[MaskTrial]) -> Vec<Piece> {
         let judge = &self.campaign.judge;
         let groups = batches(cuts, judge.masks_per_task);
-        let prompts = batches(&self.campaign.split(split), judge.batch);
+        let most = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let prompts = self.campaign.split(split);
+        let prompts = batches(&prompts, self.mask_batch(most, prompts.len()));
         let each = |prompts: &Vec<u32>| {
             let prompts = prompts.clone();
             groups.iter().map(move |group| trials(self, prompts.clone(), group.clone()))

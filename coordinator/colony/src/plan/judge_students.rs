@@ -21,7 +21,7 @@ impl Proposer for JudgeStudents {
             let what = "the GPTQ export was given up, and the gate judges no other";
             return Offer::Blocked(view.because(what, "export"));
         }
-        let prompts = batches(&view.campaign.split(Split::Gate), view.campaign.distil.judge_batch);
+        let prompts = view.campaign.split(Split::Gate);
         let works = |(contender, subject): (Contender, Subject)| {
             let judge = |prompts: &Vec<u32>| {
                 let judge = Judge { prompts: prompts.clone(), subject: subject.clone() };
@@ -31,7 +31,12 @@ impl Proposer for JudgeStudents {
                     _ => view.student(purpose, work),
                 }
             };
-            prompts.iter().filter_map(judge).collect::<Vec<_>>()
+            let model = match contender {
+                Contender::Teacher => view.campaign.teacher,
+                _ => view.campaign.student.unwrap_or(view.campaign.teacher),
+            };
+            let batches = batches(&prompts, view.judge_batch(model, prompts.len()));
+            batches.iter().filter_map(judge).collect::<Vec<_>>()
         };
         contenders(view).into_iter().flat_map(works).collect::<Vec<Piece>>().into()
     }

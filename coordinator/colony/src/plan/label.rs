@@ -25,7 +25,8 @@ impl Proposer for Label {
             return Offer::Nothing;
         }
         let of = |split| {
-            let batches = batches(&due(split), view.campaign.distil.label_batch);
+            let due = due(split);
+            let batches = batches(&due, view.label_batch(due.len()));
             batches.into_iter().map(move |prompts| (prompts, split))
         };
         let work = |(prompts, split)| {

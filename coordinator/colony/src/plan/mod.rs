@@ -1,4 +1,5 @@
-//! What comes next: a pure function of the state. It is asked only when no epoch is open.
+//! What comes next: a pure function of the state and of what workers say of their speed, which
+//! decides how large tasks are and nothing else. It is asked only when no epoch is open.
 //!
 //! Proposers, one a file, offer what they would have measured or made next; the allocator chooses
 //! among their offers. Today it takes the first that has any work, in the order of a campaign; what
@@ -12,11 +13,13 @@ mod judge_masks;
 mod judge_students;
 mod label;
 mod patch;
+mod sizes;
 mod trace;
 mod view;
 
 pub use forecast::{Forecast, Sample, forecast};
 pub use label::label_mask;
+pub use sizes::{Measured, Speeds};
 
 use crate::state::Stage;
 use crate::{Ending, PlannedTask, State};
@@ -79,10 +82,10 @@ const PROPOSERS: [&dyn Proposer; 8] = [
 ];
 
 /// The next batch.
-pub fn plan(state: &State) -> Next {
+pub fn plan(state: &State, speeds: &Speeds<'_>) -> Next {
     match &state.campaign {
         Some(campaign) if !state.open && state.ending.is_none() && state.gate.is_none() => {
-            allocate(&View { campaign, state })
+            allocate(&View { campaign, state, speeds })
         }
         _ => Next::Wait,
     }

@@ -23,7 +23,7 @@ impl Proposer for Patch {
         let mut prompts = view.unasked(Stage::Patch, prompts);
         prompts.truncate((probe.patch_prompts as usize).saturating_sub(asked));
         let patch = |prompts| view.estimate(Estimator::ATP, prompts);
-        let batches = batches(&prompts, probe.patch_batch);
+        let batches = batches(&prompts, view.patch_batch(prompts.len()));
         batches.into_iter().map(patch).collect::<Vec<Piece>>().into()
     }
 }

@@ -15,7 +15,7 @@ impl Proposer for Trace {
     fn offer(&self, view: &View<'_>) -> Offer {
         let prompts = view.unasked(Stage::Trace, view.campaign.split(Split::Train));
         let trace = |prompts| view.estimate(Estimator::TRACE, prompts);
-        let batches = batches(&prompts, view.campaign.probe.trace_batch);
+        let batches = batches(&prompts, view.trace_batch(prompts.len()));
         batches.into_iter().map(trace).collect::<Vec<Piece>>().into()
     }
 }

@@ -1,5 +1,6 @@
 //! What proposers look at, and what they make pieces of work with.
 
+use super::Speeds;
 use crate::reasons::because;
 use crate::state::Stage;
 use crate::{CampaignConfig, PlannedTask, Purpose, Split, State};
@@ -12,6 +13,7 @@ pub(super) type Piece = (Fingerprint, Purpose, Work<u32>);
 pub(super) struct View<'a> {
     pub(super) campaign: &'a CampaignConfig,
     pub(super) state: &'a State,
+    pub(super) speeds: &'a Speeds<'a>,
 }
 
 impl View<'_> {

@@ -1,7 +1,7 @@
 //! What the driver is told, and what it answers: events, verdicts, records and commands.
 
 use crate::{Ending, MaskVersion, PlannedTask, Record, ReleaseOrder};
-use uspx_domain::{Answer, Fingerprint, Refusal, ReleaseNumber, Speaks, TaskId, WorkerId};
+use uspx_domain::{Answer, Fingerprint, Refusal, ReleaseNumber, Speaks, Speed, TaskId, WorkerId};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,13 @@ pub enum Event {
         speaks: Speaks,
         /// Fingerprints of the models on its disk.
         holds: Vec<Fingerprint>,
+    },
+    /// A worker has said how fast it was at its last task. The next tasks are sized by it.
+    WorkerMeasured {
+        /// Who.
+        worker: WorkerId,
+        /// How fast.
+        speed: Speed,
     },
     /// A worker has not been heard of for too long, or said goodbye.
     WorkerLost {

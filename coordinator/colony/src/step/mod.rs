@@ -11,6 +11,7 @@ mod progress;
 mod roster;
 
 use crate::compare::suspicion;
+use crate::plan::Measured;
 use crate::{Blame, Cause, Ending, Record, State, Ticket};
 pub use amend::Amending;
 use amend::Wanted;
@@ -26,6 +27,8 @@ pub struct Colony {
     roster: BTreeMap<WorkerId, Member>,
     /// What the campaign is to go on under, once its open batch is closed.
     wanted: Option<Wanted>,
+    /// What workers have said of their speed; it sizes tasks.
+    measured: BTreeMap<WorkerId, Measured>,
 }
 
 impl Colony {
@@ -85,8 +88,10 @@ impl<'a> Turn<'a> {
             Event::WorkerSeen { worker, speaks, holds } => {
                 self.colony.hear(worker, speaks, holds.into_iter().collect());
             }
+            Event::WorkerMeasured { worker, speed } => self.colony.measure(worker, speed),
             Event::WorkerLost { worker } => {
                 self.colony.roster.remove(&worker);
+                self.colony.measured.remove(&worker);
                 self.lose_all(&worker, &Cause::WorkerLost);
             }
             Event::AnswerArrived { worker, answer } => {

@@ -14,7 +14,7 @@ impl Turn<'_> {
     pub(super) fn advance(&mut self) {
         loop {
             self.amend_if_due();
-            match plan(self.state()) {
+            match plan(self.state(), &self.colony.speeds()) {
                 Next::Open { stage, tasks } => {
                     let epoch = self.state().epoch + 1;
                     self.record(Record::EpochOpened { epoch, stage, tasks });

@@ -2,9 +2,13 @@
 //! ledger.
 
 use super::{Colony, Command, Turn};
+use crate::plan::Speeds;
 use crate::{Ending, PlannedTask, Record, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Fingerprint, Speaks, TaskId, WorkerId};
+use uspx_domain::{Fingerprint, Speaks, Speed, TaskId, WorkerId};
+
+/// Kinds of work, each on one model, that a worker's speed is kept of.
+const MOST_MEASURED: usize = 64;
 
 /// Why a task was given up that a person abandoned.
 const ABANDONED: &str = "abandoned by a person's word";
@@ -56,6 +60,21 @@ impl Colony {
     pub(super) fn hear(&mut self, worker: WorkerId, speaks: Speaks, holds: BTreeSet<Fingerprint>) {
         let strikes = self.roster.get(&worker).map(|m| m.strikes).unwrap_or_default();
         self.roster.insert(worker, Member { speaks, holds, strikes });
+    }
+
+    /// A worker has said how fast it was. It may say so of few kinds of work: others are passed
+    /// over.
+    pub(super) fn measure(&mut self, worker: WorkerId, speed: Speed) {
+        let known = self.measured.entry(worker).or_default();
+        let kind = (speed.model, speed.work.clone());
+        if known.contains_key(&kind) || known.len() < MOST_MEASURED {
+            known.insert(kind, speed);
+        }
+    }
+
+    /// What the workers that may be asked have said of their speed.
+    pub(super) fn speeds(&self) -> Speeds<'_> {
+        Speeds(self.trusted().map(|(id, m)| (&m.holds, self.measured.get(id))).collect())
     }
 
     /// A worker's rest is over; one more failure makes the next one longer.

@@ -10,7 +10,7 @@ use uspx_domain::*;
 fn invariant_5_a_liar_is_quarantined() {
     let mut world = World::new(campaign("liar"));
     world.config.trust.duplicates = Share::percent(10);
-    world.config.probe.units_per_task = 2;
+    world.config.probe.units_per_task = Some(2);
     let mut service = Service::default();
     service.found(&world.config);
     ["honest-a", "honest-b", "liar"].iter().for_each(|n| service.see(n));

@@ -9,6 +9,7 @@ mod invariant_2;
 mod invariant_5;
 mod plan;
 mod seams;
+mod sizes;
 mod skipped;
 mod spoken;
 mod world;

@@ -4,7 +4,7 @@
 use crate::world::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
-use uspx_colony::plan::{Next, plan};
+use uspx_colony::plan::{Next, Speeds, plan};
 use uspx_colony::*;
 use uspx_domain::{Ablate, Cut, Work};
 
@@ -48,12 +48,15 @@ fn planning_again_gives_the_same_tasks() {
     let mut plans = 0;
     for record in &service.ledger {
         if let Record::EpochOpened { stage, tasks, .. } = record {
-            assert_eq!(plan(&state), Next::Open { stage: *stage, tasks: tasks.clone() });
+            assert_eq!(
+                plan(&state, &Speeds::default()),
+                Next::Open { stage: *stage, tasks: tasks.clone() }
+            );
             plans += 1;
         }
         state.fold(record);
         if state.is_open() {
-            assert_eq!(plan(&state), Next::Wait);
+            assert_eq!(plan(&state, &Speeds::default()), Next::Wait);
         }
     }
     assert!(plans > 8);
@@ -180,5 +183,8 @@ fn a_campaign_that_cannot_work_is_refused() {
         refused(&|c| c.trust.duplicates = Share::percent(11)),
         ConfigError::Range("trust.duplicates", _)
     ));
-    assert!(matches!(refused(&|c| c.probe.trace_batch = 0), ConfigError::Range("batch sizes", _)));
+    assert!(matches!(
+        refused(&|c| c.probe.trace_batch = Some(0)),
+        ConfigError::Range("batch sizes", _)
+    ));
 }

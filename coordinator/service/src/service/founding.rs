@@ -28,6 +28,7 @@ impl Coordinator {
         let version = heartbeat.uspx_version.clone();
         match self.registry.hear(heartbeat) {
             Heard::News => {}
+            Heard::Measured => return self.measured(worker).await,
             Heard::Known => return Ok(None),
             Heard::NoRoom => {
                 tracing::warn!(%worker, "it is not let in: the colony has all the workers it takes");
@@ -43,6 +44,10 @@ impl Coordinator {
                 return Err(error.into());
             }
             tracing::warn!(%error, %worker, "its queue is made when its first task is sent");
+        }
+        // First: whoever is let in may be the one that a batch of work waits for.
+        if let Some(ending) = self.measured(worker.clone()).await? {
+            return Ok(Some(ending));
         }
         let ended = self.event(Event::WorkerSeen { worker, speaks, holds }).await?;
         match self.decided {

@@ -96,6 +96,8 @@ pub async fn first_task(bus: &Arc<dyn Bus>) -> TaskId {
         memory_bytes: 1,
         device: "cpu".into(),
         current: None,
+        beats: None,
+        speed: None,
     };
     loop {
         bus.broadcast(HEARTBEAT, encode(&heartbeat).unwrap()).await.unwrap();

@@ -19,7 +19,7 @@ use uspx_runtime::Shutdown;
 /// A campaign of some sixty tasks.
 fn small() -> CampaignConfig {
     let mut config = world::service::small("storm");
-    config.probe.trace_batch = 10;
+    config.probe.trace_batch = Some(10);
     config
 }
 

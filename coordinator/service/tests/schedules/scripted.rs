@@ -79,6 +79,8 @@ impl Machine {
             memory_bytes: 1,
             device: "cpu".into(),
             current: None,
+            beats: None,
+            speed: None,
         };
         loop {
             let _ = bus.broadcast(HEARTBEAT, encode(&heartbeat).unwrap()).await;

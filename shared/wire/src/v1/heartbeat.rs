@@ -22,6 +22,46 @@ pub(crate) struct Heartbeat {
     memory_bytes: u64,
     device: String,
     current: Option<CurrentTask>,
+    /// Absent where it is at nothing, and of workers that do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    beats: Option<u64>,
+    /// Absent before the first task, and of workers that do not measure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    speed: Option<Speed>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Speed {
+    model: Fingerprint,
+    /// A name, as everything that may grow.
+    work: String,
+    tokens_per_second: f64,
+    prompt_tokens: f64,
+    batch_tokens: u32,
+    streamed: bool,
+}
+
+impl From<&uspx_domain::Speed> for Speed {
+    fn from(speed: &uspx_domain::Speed) -> Self {
+        Self {
+            model: speed.model,
+            work: speed.work.clone(),
+            tokens_per_second: speed.tokens_per_second,
+            prompt_tokens: speed.prompt_tokens,
+            batch_tokens: speed.batch_tokens,
+            streamed: speed.streamed,
+        }
+    }
+}
+
+impl TryFrom<Speed> for uspx_domain::Speed {
+    type Error = Unread;
+    fn try_from(speed: Speed) -> Result<Self, Unread> {
+        let Speed { model, work, tokens_per_second, prompt_tokens, batch_tokens, streamed } = speed;
+        let speed = Self { model, work, tokens_per_second, prompt_tokens, batch_tokens, streamed };
+        let bounded = speed.is_possible() && speed.work.len() <= LONGEST;
+        if bounded { Ok(speed) } else { Err(Flaw::Bounds.into()) }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +109,8 @@ impl From<&HeartbeatMessage> for Heartbeat {
             memory_bytes: message.memory_bytes,
             device: message.device.clone(),
             current: message.current,
+            beats: message.beats,
+            speed: message.speed.as_ref().map(Speed::from),
         }
     }
 }
@@ -88,6 +130,8 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
             memory_bytes: message.memory_bytes,
             device: message.device,
             current: message.current,
+            beats: message.beats,
+            speed: message.speed.map(TryInto::try_into).transpose()?,
         })
     }
 }

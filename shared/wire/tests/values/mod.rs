@@ -189,7 +189,22 @@ pub fn heartbeat() -> HeartbeatMessage {
         memory_bytes: 4 << 30,
         device: "cpu".into(),
         current: current(),
+        beats: None,
+        speed: None,
     }
+}
+
+/// A heartbeat with everything that later releases added.
+pub fn heartbeat_with_speed() -> HeartbeatMessage {
+    let speed = Speed {
+        model: model(),
+        work: "trace".into(),
+        tokens_per_second: 23.5,
+        prompt_tokens: 40.25,
+        batch_tokens: 5400,
+        streamed: true,
+    };
+    HeartbeatMessage { beats: Some(768), speed: Some(speed), ..heartbeat() }
 }
 
 pub fn status() -> StatusMessage {

@@ -3,10 +3,7 @@
 //! it.
 
 mod bench;
-mod checkpoint;
 mod disk;
-mod error;
-mod figure;
 mod figures;
 mod program;
 
@@ -16,6 +13,7 @@ use error::BenchError;
 use figures::Group;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use uspx_bench_engine::{checkpoint, error, figure};
 
 /// Measures the engine.
 #[derive(Parser, Debug)]

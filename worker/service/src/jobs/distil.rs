@@ -6,10 +6,15 @@ use crate::product::Product;
 use bytes::Bytes;
 use uspx_distill::Labels;
 use uspx_domain::{BlobRef, Distil, Outcome};
+use uspx_model::budget::Workload;
 
 impl Run for Distil {
+    fn workload(&self) -> Workload {
+        Workload::Training { batch_tokens: self.recipe.batch_tokens as usize }
+    }
+
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let mut student = bench.models.fresh(bench.model)?;
+        let (mut student, _) = bench.fresh(self.workload())?;
         let read = |blobs: &[BlobRef]| -> Result<Vec<Labels>, JobError> {
             blobs.iter().map(|b| Ok(Labels::from_bytes(&bench.inputs.get(b)?)?)).collect()
         };

@@ -4,21 +4,25 @@
 use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::open::open_any;
-use crate::product::{Blob, Inputs, Product};
-use candle_core::{DType, Device};
+use crate::product::{Blob, Inputs, Product, Ran};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
 use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
 use uspx_export::{ExportRequest, ExportSettings};
 use uspx_model::batch::Batch;
+use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Placement, Progress, batches};
 
 /// Tokens of a calibration batch.
 const CALIBRATION_TOKENS: usize = 4096;
 
 impl Run for Export<Prompt> {
+    fn workload(&self) -> Workload {
+        Workload::Export { batch_tokens: CALIBRATION_TOKENS }
+    }
+
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let student = bench.adapted(self.adapter.as_ref())?;
+        let (student, _) = bench.adapted(self.adapter.as_ref(), self.workload())?;
         let base = bench.models.folder(bench.model)?;
         let scratch = bench.models.scratch()?;
         write(&student, base, &self.calibration, self.format, scratch, bench.progress)
@@ -61,7 +65,8 @@ fn write(
         blobs.push(Blob::File(file, blob));
     }
     let product = Product::measured(Outcome::Exported { files }, readable);
-    Ok(Product { blobs, scratch: Some(scratch), ..product })
+    // What calibrates is not what takes the time: it says nothing of the speed.
+    Ok(Product { blobs, scratch: Some(scratch), ran: Ran::default(), ..product })
 }
 
 /// Opens an exported student from its files, laid out in `scratch`.
@@ -70,7 +75,7 @@ pub(super) fn open(
     files: &[StoredFile],
     inputs: &Inputs,
     scratch: &TempDir,
-    device: &Device,
+    placement: Placement,
 ) -> Result<LoadedModel, JobError> {
     for file in files {
         let path = scratch.path().join(inside(&file.path)?);
@@ -94,7 +99,7 @@ pub(super) fn open(
             )
         }
     };
-    Ok(open_any(&path, Placement::floats(DType::F32, device))?)
+    Ok(open_any(&path, placement)?)
 }
 
 /// A path that stays inside the folder it is joined to.

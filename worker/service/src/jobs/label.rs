@@ -2,22 +2,30 @@
 
 use super::{Run, Workbench};
 use crate::error::JobError;
-use crate::product::Product;
+use crate::open_models::Opened;
+use crate::product::{Product, Ran};
 use bytes::Bytes;
 use uspx_distill::{PromptLabels, make_labels};
 use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt};
+use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
 
 impl Run for Label<Prompt> {
+    fn workload(&self) -> Workload {
+        Workload::Forward
+    }
+
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let teacher = bench.model()?;
+        let Opened { model: teacher, plan } = bench.model(self.workload())?;
         let bounds = Bounds {
             answer: self.max_new_tokens as usize,
             reasoning: self.max_reasoning_tokens as usize,
         };
         let (prompts, mask) = (&self.prompts, self.mask.as_ref());
-        let made = make_labels(&teacher, prompts, mask, self.top_k, bounds, bench.progress)?;
+        let together = (bounds, plan.room);
+        let made = make_labels(&teacher, prompts, mask, self.top_k, together, bench.progress)?;
         let (labels, skipped) = made;
+        let ran = Ran { prompts: labels.prompts.len() as u64, tokens: labels.tokens() };
         let blob = Bytes::from(labels.to_bytes()?);
         let outcome = Outcome::Labels {
             blob: BlobRef::to(&blob),
@@ -25,7 +33,7 @@ impl Run for Label<Prompt> {
             tokens: labels.tokens(),
             coverage: coverage(&labels.prompts),
         };
-        Ok(Product { skipped, ..Product::with_blob(outcome, blob) })
+        Ok(Product { skipped, ran, ..Product::with_blob(outcome, blob) })
     }
 }
 

@@ -9,11 +9,12 @@ mod judge;
 mod label;
 
 use crate::error::JobError;
-use crate::holdings::OpenModels;
-use crate::product::{Inputs, Product};
-use std::sync::Arc;
-use uspx_domain::{BlobRef, Fingerprint, Prompt, Task, Work};
-use uspx_model::{LoadedModel, Progress};
+use crate::open_models::{OpenModels, Opened};
+use crate::product::{Inputs, Product, Ran};
+use std::time::{Duration, Instant};
+use uspx_domain::{BlobRef, Fingerprint, Prompt, Speed, Task, Work};
+use uspx_model::budget::{Plan, Workload};
+use uspx_model::{Holding, LoadedModel, Progress};
 
 /// What a job has at hand.
 pub struct Workbench<'a> {
@@ -23,30 +24,52 @@ pub struct Workbench<'a> {
     pub models: &'a mut OpenModels,
     /// The blobs that the job names.
     pub inputs: &'a Inputs,
-    /// Tokens run together.
-    pub batch_tokens: usize,
     /// Told of progress; says when to stop.
     pub progress: &'a dyn Progress,
+    /// How the model at work is run.
+    pub plan: Option<Plan>,
 }
 
 impl Workbench<'_> {
-    /// The task's model, opened.
-    fn model(&mut self) -> Result<Arc<LoadedModel>, JobError> {
-        self.models.get(self.model)
+    /// The task's model, opened for `work`.
+    fn model(&mut self, work: Workload) -> Result<Opened, JobError> {
+        let opened = self.models.get(self.model, work)?;
+        self.at_work(&opened.model, &opened.plan);
+        Ok(opened)
     }
 
-    /// The task's model for this job alone, with an adapter attached.
-    fn adapted(&self, adapter: Option<&BlobRef>) -> Result<LoadedModel, JobError> {
-        let mut student = self.models.fresh(self.model)?;
+    /// The task's model for this job alone, as floats.
+    fn fresh(&mut self, work: Workload) -> Result<(LoadedModel, Plan), JobError> {
+        let (student, plan) = self.models.fresh(self.model, work)?;
+        self.at_work(&student, &plan);
+        Ok((student, plan))
+    }
+
+    /// The same with an adapter attached.
+    fn adapted(
+        &mut self,
+        adapter: Option<&BlobRef>,
+        work: Workload,
+    ) -> Result<(LoadedModel, Plan), JobError> {
+        let (mut student, plan) = self.fresh(work)?;
         if let Some(blob) = adapter {
             uspx_distill::load_adapter(&mut student, &self.inputs.get(blob)?)?;
         }
-        Ok(student)
+        Ok((student, plan))
+    }
+
+    /// A model goes to work by a plan.
+    fn at_work(&mut self, model: &LoadedModel, plan: &Plan) {
+        self.progress.follow(model.transformer.watch());
+        self.plan = Some(plan.clone());
     }
 }
 
 /// A job that can be run.
 trait Run {
+    /// What its model does.
+    fn workload(&self) -> Workload;
+
     /// Runs it.
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError>;
 }
@@ -63,7 +86,12 @@ fn runner(work: &Work<Prompt>) -> &dyn Run {
     }
 }
 
-/// Does a task.
+/// What the model of some work does: it is opened for that.
+pub fn workload(work: &Work<Prompt>) -> Workload {
+    runner(work).workload()
+}
+
+/// Does a task, and says how fast.
 ///
 /// # Errors
 /// Whatever kept it from being done.
@@ -71,24 +99,36 @@ pub fn run(
     task: &Task,
     models: &mut OpenModels,
     inputs: &Inputs,
-    batch_tokens: usize,
     progress: &dyn Progress,
-) -> Result<Product, JobError> {
-    runner(&task.work).run(&mut Workbench {
+) -> Result<(Product, Option<Speed>), JobError> {
+    let (start, opening) = (Instant::now(), models.opening());
+    let mut bench = Workbench { model: task.model, models, inputs, progress, plan: None };
+    let product = runner(&task.work).run(&mut bench)?;
+    let opening = bench.models.opening() - opening;
+    let took = start.elapsed().saturating_sub(opening);
+    let speed = bench.plan.and_then(|plan| speed(task, product.ran, &plan, took));
+    Ok((product, speed))
+}
+
+/// The speed of what was run; none where nothing was, or of work that is not about prompts.
+fn speed(task: &Task, ran: Ran, plan: &Plan, took: Duration) -> Option<Speed> {
+    let speed = Speed {
         model: task.model,
-        models,
-        inputs,
-        batch_tokens,
-        progress,
-    })
+        work: task.work.name().to_owned(),
+        tokens_per_second: ran.tokens as f64 / took.as_secs_f64(),
+        prompt_tokens: ran.tokens as f64 / ran.prompts as f64,
+        batch_tokens: u32::try_from(plan.batch_tokens).unwrap_or(u32::MAX),
+        streamed: plan.holding == Holding::Streamed,
+    };
+    Some(speed).filter(Speed::is_possible)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::holdings::Holdings;
+    use crate::planning::Machine;
     use bytes::Bytes;
-    use candle_core::Device;
     use uspx_domain::{Digest, Outcome, StoredFile};
     use uspx_model::NoProgress;
 
@@ -96,6 +136,10 @@ mod tests {
     struct Example(BlobRef);
 
     impl Run for Example {
+        fn workload(&self) -> Workload {
+            Workload::Forward
+        }
+
         fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
             let content = bench.inputs.get(&self.0)?;
             let files = vec![StoredFile { path: "copy".into(), blob: BlobRef::to(&content) }];
@@ -111,9 +155,9 @@ mod tests {
         let mut inputs = Inputs::new_in(scratch.path()).unwrap();
         std::fs::write(inputs.place(blob).unwrap(), &input).unwrap();
         let folder = scratch.path().to_owned();
-        let models = &mut OpenModels::new(Holdings::default(), Device::Cpu, folder);
+        let models = &mut OpenModels::new(Holdings::default(), Machine::cpu(), folder);
         let progress = &NoProgress;
-        let mut bench = Workbench { model, models, inputs: &inputs, batch_tokens: 64, progress };
+        let mut bench = Workbench { model, models, inputs: &inputs, progress, plan: None };
         let product = Example(blob).run(&mut bench).unwrap();
         assert_eq!(product.outcome.blobs(), [blob]);
         assert!(Example(BlobRef::to(b"other")).run(&mut bench).is_err());

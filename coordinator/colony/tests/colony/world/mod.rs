@@ -50,7 +50,12 @@ pub fn campaign(name: &str) -> CampaignConfig {
         fingerprint("student"),
         prompts.collect(),
     );
-    config.probe.trace_batch = 100;
+    config.probe.trace_batch = Some(100);
+    config.probe.patch_batch = Some(64);
+    config.probe.units_per_task = Some(16);
+    config.judge.batch = Some(125);
+    config.distil.label_batch = Some(125);
+    config.distil.judge_batch = Some(250);
     config.probe.patch_prompts = 60;
     config.probe.round_pairs = 1024;
     config.probe.exact_least = 2048;

@@ -10,7 +10,7 @@ pub fn small(name: &str) -> CampaignConfig {
     let prompts = std::mem::take(&mut config.prompts).into_iter().enumerate();
     let kept = |at: usize| matches!(at, 0..40 | 300..316 | 340..364);
     config.prompts = prompts.filter(|(at, _)| kept(*at)).map(|(_, p)| p).collect();
-    config.probe.trace_batch = 20;
+    config.probe.trace_batch = Some(20);
     config.probe.patch_prompts = 12;
     config.probe.round_pairs = 256;
     config.probe.round_prompts = 8;

@@ -1,0 +1,303 @@
+//! How large tasks are: what a person set; else about as much as takes a worker so many seconds,
+//! as far as workers have said how fast they are; else the usual.
+//!
+//! What workers say of their speed is not in the ledger. It has no part in what is measured, only in
+//! how that is cut up, and the record of an epoch holds its tasks: a replay needs no speeds. A
+//! worker is not believed here either: whatever it says, sizes stay within bounds.
+
+use crate::campaign::usual;
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Estimator, Fingerprint, Speed};
+
+/// Seconds that a task should take: short enough to lose little, long enough to cost no overhead.
+const SECONDS: f64 = 40.0;
+/// Tasks that a worker gets of a batch of work before they become larger than usual: who is quicker
+/// than thought takes over from the others.
+const TASKS_EACH: usize = 4;
+/// No task is more than so many times as large as usual.
+const MOST_TIMES: u32 = 8;
+/// The smallest part of the usual size.
+const LEAST_PART: u32 = 16;
+
+/// What a worker has said of its speed, by model and kind of work.
+pub type Measured = BTreeMap<(Fingerprint, String), Speed>;
+
+/// The workers that may be asked, with the models that they hold and what they measured.
+#[derive(Debug, Clone, Default)]
+pub struct Speeds<'a>(pub(crate) Vec<(&'a BTreeSet<Fingerprint>, Option<&'a Measured>)>);
+
+/// Work to be cut into tasks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load<'a> {
+    /// The model it is about.
+    pub model: Fingerprint,
+    /// The kind of work, by name.
+    pub work: &'a str,
+    /// What a task is made of, and how often a prompt runs for each.
+    pub item: Item,
+    /// How many of these there are.
+    pub items: usize,
+    /// How many make a task where nothing else is known.
+    pub usual: u32,
+}
+
+/// What a task holds some of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Item {
+    /// Prompts, each of which runs so many times.
+    Prompt(usize),
+    /// Units, each of which is cut on so many prompts. Batches are filled by the prompts.
+    Unit(usize),
+}
+
+impl Item {
+    fn runs(self) -> f64 {
+        let (Self::Prompt(runs) | Self::Unit(runs)) = self;
+        runs.max(1) as f64
+    }
+}
+
+/// A worker at some work.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Seconds of a prompt each time it runs.
+    seconds: f64,
+    /// Prompts that must come together so that the model's file is read once for all of them.
+    batch: f64,
+}
+
+impl Speeds<'_> {
+    /// Items of a task.
+    pub(super) fn size(&self, load: &Load<'_>) -> u32 {
+        let able = self.0.iter().filter(|(holds, _)| holds.contains(&load.model));
+        let workers = able.clone().count().max(1);
+        let Some(pace) = median(able.filter_map(|(_, m)| pace((*m)?, load)).collect()) else {
+            return load.usual;
+        };
+        let share = |parts: usize| u32::try_from(load.items.div_ceil(parts)).unwrap_or(u32::MAX);
+        let in_time = (SECONDS / (pace.seconds * load.item.runs())) as u32;
+        let size = in_time.min(load.usual.max(share(TASKS_EACH * workers)));
+        let full = if let Item::Prompt(_) = load.item { up(pace.batch) } else { 1 };
+        let (least, most) =
+            (load.usual.div_ceil(LEAST_PART), load.usual.saturating_mul(MOST_TIMES));
+        size.max(full).clamp(least, most).min(share(workers)).max(1)
+    }
+}
+
+/// The whole number that is not below `x`.
+fn up(x: f64) -> u32 {
+    let whole = x as u32;
+    if f64::from(whole) < x { whole.saturating_add(1) } else { whole }
+}
+
+/// The one in the middle, of two the slower.
+fn median(mut paces: Vec<Pace>) -> Option<Pace> {
+    paces.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    paces.get(paces.len() / 2).copied()
+}
+
+/// What a worker's speeds say of its pace at this work: as it was measured, or as that of other work
+/// on the same model lets expect.
+fn pace(measured: &Measured, load: &Load<'_>) -> Option<Pace> {
+    let of = |speed: &Speed, times: f64| Pace {
+        seconds: speed.seconds_per_prompt() * times,
+        batch: if speed.streamed { speed.prompts_per_batch() / times } else { 1.0 },
+    };
+    if let Some(speed) = measured.get(&(load.model, load.work.to_owned())) {
+        return Some(of(speed, 1.0));
+    }
+    let cost = cost(load.work)?;
+    let mut like = measured.iter().filter(|((model, _), _)| *model == load.model);
+    like.find_map(|((_, work), speed)| Some(of(speed, cost / self::cost(work)?)))
+}
+
+/// What a prompt costs each time it runs, in forward passes; none where that says nothing (answers
+/// are made token by token).
+fn cost(work: &str) -> Option<f64> {
+    match work {
+        // A pass for the means, one to keep what enters each layer, and one again to be
+        // differentiated, which is worth two more.
+        _ if work == Estimator::ATP.name() => Some(5.0),
+        _ if work == Estimator::TRACE.name() => Some(1.0),
+        "ablate" | "judge" => Some(1.0),
+        _ => None,
+    }
+}
+
+/// Sizes that a person set, or else what the speeds make of the usual ones.
+impl super::view::View<'_> {
+    /// Prompts of a trace task.
+    pub(super) fn trace_batch(&self, items: usize) -> u32 {
+        let load = Load {
+            model: self.campaign.teacher,
+            work: Estimator::TRACE.name(),
+            item: Item::Prompt(1),
+            items,
+            usual: usual::TRACE_BATCH,
+        };
+        self.sized(self.campaign.probe.trace_batch, &load)
+    }
+
+    /// Prompts of a patch task.
+    pub(super) fn patch_batch(&self, items: usize) -> u32 {
+        let load = Load {
+            model: self.campaign.teacher,
+            work: Estimator::ATP.name(),
+            item: Item::Prompt(1),
+            items,
+            usual: usual::PATCH_BATCH,
+        };
+        self.sized(self.campaign.probe.patch_batch, &load)
+    }
+
+    /// Units of an exact task on so many prompts.
+    pub(super) fn units_per_task(&self, prompts: usize, items: usize) -> u32 {
+        let load = Load {
+            model: self.campaign.teacher,
+            work: "ablate",
+            item: Item::Unit(prompts),
+            items,
+            usual: usual::UNITS_PER_TASK,
+        };
+        self.sized(self.campaign.probe.units_per_task, &load)
+    }
+
+    /// Prompts of a task that judges so many masks.
+    pub(super) fn mask_batch(&self, masks: usize, items: usize) -> u32 {
+        let load = Load {
+            model: self.campaign.teacher,
+            work: "ablate",
+            item: Item::Prompt(masks + 1),
+            items,
+            usual: usual::JUDGE_MASKS_BATCH,
+        };
+        self.sized(self.campaign.judge.batch, &load)
+    }
+
+    /// Prompts of a label task.
+    pub(super) fn label_batch(&self, items: usize) -> u32 {
+        let load = Load {
+            model: self.campaign.teacher,
+            work: "label",
+            item: Item::Prompt(1),
+            items,
+            usual: usual::LABEL_BATCH,
+        };
+        self.sized(self.campaign.distil.label_batch, &load)
+    }
+
+    /// Prompts of a task that judges `model`, or a student of it.
+    pub(super) fn judge_batch(&self, model: Fingerprint, items: usize) -> u32 {
+        let load =
+            Load { model, work: "judge", item: Item::Prompt(1), items, usual: usual::JUDGE_BATCH };
+        self.sized(self.campaign.distil.judge_batch, &load)
+    }
+
+    fn sized(&self, set: Option<u32>, load: &Load<'_>) -> u32 {
+        set.unwrap_or_else(|| self.speeds.size(load))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uspx_domain::Digest;
+
+    fn model() -> Fingerprint {
+        Fingerprint(Digest::of(b"teacher"))
+    }
+
+    fn holds() -> BTreeSet<Fingerprint> {
+        [model()].into()
+    }
+
+    fn speed(work: &str, tokens_per_second: f64) -> Speed {
+        Speed {
+            model: model(),
+            work: work.into(),
+            tokens_per_second,
+            prompt_tokens: 40.0,
+            batch_tokens: 4000,
+            streamed: false,
+        }
+    }
+
+    fn measured(speeds: &[Speed]) -> Measured {
+        speeds.iter().map(|s| ((s.model, s.work.clone()), s.clone())).collect()
+    }
+
+    fn load(work: &str, items: usize, usual: u32) -> Load<'_> {
+        Load { model: model(), work, item: Item::Prompt(1), items, usual }
+    }
+
+    /// The size where each of these workers has said this.
+    fn size(workers: &[&[Speed]], load: &Load<'_>) -> u32 {
+        let holds = holds();
+        let measured: Vec<Measured> = workers.iter().map(|w| measured(w)).collect();
+        let speeds = Speeds(measured.iter().map(|m| (&holds, Some(m))).collect());
+        speeds.size(load)
+    }
+
+    #[test]
+    fn where_nothing_is_known_the_usual_holds() {
+        assert_eq!(Speeds::default().size(&load("trace", 2000, 250)), 250);
+        assert_eq!(size(&[&[], &[]], &load("trace", 10, 250)), 250);
+        let other = Speed { model: Fingerprint(Digest::of(b"student")), ..speed("trace", 1.0) };
+        assert_eq!(size(&[&[other]], &load("trace", 2000, 250)), 250);
+        assert_eq!(size(&[&[speed("trace", 1.0)]], &load("label", 2000, 125)), 125);
+    }
+
+    #[test]
+    fn a_task_takes_about_forty_seconds() {
+        // A second a prompt.
+        let slow = [speed("trace", 40.0)];
+        assert_eq!(size(&[&slow, &slow], &load("trace", 2000, 250)), 40);
+        assert_eq!(size(&[&slow], &load("atp", 2000, 64)), 8, "five times as dear");
+        let both = [speed("trace", 40.0), speed("atp", 20.0)];
+        assert_eq!(size(&[&both], &load("atp", 2000, 64)), 20);
+        let each = Load { item: Item::Unit(10), ..load("ablate", 1000, 16) };
+        assert_eq!(size(&[&slow], &each), 4);
+        // Of two, the slower one counts.
+        let quick = speed("trace", 4000.0);
+        assert_eq!(size(&[&[speed("trace", 40.0)], &[quick]], &load("trace", 2000, 250)), 40);
+    }
+
+    #[test]
+    fn quick_workers_get_larger_tasks_only_of_much_work() {
+        let quick = [speed("trace", 4e6)];
+        assert_eq!(size(&[&quick, &quick], &load("trace", 1900, 250)), 250);
+        assert_eq!(size(&[&quick, &quick], &load("trace", 8000, 250)), 1000);
+        assert_eq!(size(&[&quick, &quick], &load("trace", 100_000, 250)), 2000);
+        assert_eq!(size(&[&quick, &quick], &load("trace", 100, 250)), 50, "each gets some");
+    }
+
+    #[test]
+    fn a_worker_that_streams_gets_a_full_batch() {
+        // 100 prompts fill a batch, and take 400 seconds.
+        let streamed = [Speed { streamed: true, ..speed("trace", 10.0) }];
+        assert_eq!(size(&[&streamed], &load("trace", 2000, 64)), 100);
+        assert_eq!(size(&[&streamed, &streamed], &load("trace", 64, 250)), 32, "but not idle");
+        assert_eq!(size(&[&streamed], &load("atp", 2000, 64)), 20, "a fifth fills a batch");
+        let units = Load { item: Item::Unit(32), ..load("ablate", 1000, 16) };
+        assert_eq!(size(&[&streamed], &units), 1, "the round's prompts fill it");
+    }
+
+    #[test]
+    fn whatever_a_worker_says_sizes_stay_within_bounds() {
+        let extremes = [1e-300, 1e-9, 1.0, 1e9, 9.9e11];
+        for rate in extremes {
+            for prompt_tokens in extremes {
+                for (batch_tokens, streamed) in [(0, true), (u32::MAX, true), (1, false)] {
+                    let said =
+                        Speed { prompt_tokens, batch_tokens, streamed, ..speed("trace", rate) };
+                    let said = [said];
+                    for items in [0, 1, 7, 1_000_000] {
+                        let size = size(&[&said, &said], &load("trace", items, 64));
+                        let least = if items > 7 { 4 } else { 1 };
+                        assert!((least..=512).contains(&size), "{said:?} {items}: {size}");
+                    }
+                }
+            }
+        }
+    }
+}

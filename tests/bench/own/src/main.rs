@@ -1,0 +1,72 @@
+//! Measures what a person has of uspx on their own machines and models: the `uspx` binary, as they
+//! run it. `make bench-own` builds what is needed and runs all of it; the last line is one JSON
+//! object.
+
+mod error;
+mod ledger;
+mod place;
+mod process;
+mod streamed;
+
+use bytesize::ByteSize;
+use clap::Parser;
+use error::BenchError;
+use place::Place;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use uspx_bench_engine::figure::Report;
+
+/// Measures a person's own loop.
+#[derive(Parser, Debug)]
+struct Args {
+    /// Where the checkpoint is made, once, and logs are kept (15 GB) [default: target/bench-own].
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// The binary under test [default: target/release/uspx].
+    #[arg(long, env = "USPX_BIN")]
+    uspx: Option<PathBuf>,
+    /// Memory of each worker.
+    #[arg(long, default_value = "2GiB")]
+    memory: ByteSize,
+    /// Threads of each worker.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Prompts to trace.
+    #[arg(long, default_value_t = 64)]
+    traced: usize,
+    /// Of these, to attribute.
+    #[arg(long, default_value_t = 16)]
+    attributed: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(pass) => ExitCode::from(u8::from(!pass)),
+        Err(error) => {
+            eprintln!("bench-own: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every figure holds.
+fn run(args: &Args) -> error::Result<bool> {
+    let place = place(args)?;
+    let mut report = Report::default();
+    if let Err(error) = streamed::measure(args, &place, &mut report) {
+        report.fail("streamed", error.to_string());
+    }
+    report.print();
+    Ok(report.pass())
+}
+
+fn place(args: &Args) -> error::Result<Place> {
+    let found = |path: &Path| path.canonicalize().map_err(BenchError::file(path));
+    let root = found(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.."))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let work = args.work.clone().unwrap_or_else(|| target.join("bench-own"));
+    std::fs::create_dir_all(&work).map_err(BenchError::file(&work))?;
+    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
+    Ok(Place { uspx: found(&uspx)?, work: found(&work)?, root })
+}

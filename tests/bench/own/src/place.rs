@@ -1,0 +1,56 @@
+//! Where everything is: the repository, the binary under test, and the folder of a run.
+
+use crate::error::{BenchError, Result};
+use std::path::{Path, PathBuf};
+
+/// The places that all figures share.
+pub struct Place {
+    /// The repository.
+    pub root: PathBuf,
+    /// The checkpoint, and a folder for each run.
+    pub work: PathBuf,
+    /// The binary under test.
+    pub uspx: PathBuf,
+}
+
+impl Place {
+    /// An empty folder for a run.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn run(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.work.join(name);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BenchError::file(&folder)(error));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder).map_err(BenchError::file(&folder))?;
+        Ok(folder)
+    }
+
+    /// The small student that ships with uspx.
+    pub fn student(&self) -> PathBuf {
+        self.root.join("cli/assets/nano/student")
+    }
+
+    /// The first lines of the prompts that ship with uspx, in files of so many.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written, or fewer prompts than that.
+    pub fn prompts(&self, files: &[(&Path, usize)]) -> Result<()> {
+        let all = self.root.join("cli/assets/prompts/cli-train.jsonl");
+        let text = std::fs::read_to_string(&all).map_err(BenchError::file(&all))?;
+        let mut lines = text.lines();
+        for (path, count) in files {
+            let taken: Vec<&str> = lines.by_ref().take(*count).collect();
+            if taken.len() < *count {
+                let why = format!("{} has fewer prompts than are asked for", all.display());
+                return Err(BenchError::Colony(why));
+            }
+            std::fs::write(path, taken.join("\n")).map_err(BenchError::file(path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! What fits is held, what does not is streamed or refused.
+
+use super::*;
+
+/// gpt-oss-20b.
+fn large() -> Demands {
+    let mut config: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../cli/assets/nano/teacher/config.json"))
+            .unwrap();
+    for (key, value) in [
+        ("hidden_size", 2880),
+        ("intermediate_size", 2880),
+        ("num_attention_heads", 64),
+        ("num_key_value_heads", 8),
+        ("head_dim", 64),
+        ("num_local_experts", 32),
+        ("num_experts_per_tok", 4),
+        ("experts_per_token", 4),
+        ("vocab_size", 201_088),
+    ] {
+        config[key] = value.into();
+    }
+    Demands::new(&ModelConfig::from_json(&config.to_string()).unwrap(), 13 << 30)
+}
+
+#[test]
+fn what_fits_is_held_and_what_does_not_is_streamed() {
+    let plan = |gib: u64, stream| {
+        large().plan(gib << 30, Workload::Forward, stream, &Device::Cpu).unwrap()
+    };
+    assert_eq!(plan(24, false).holding, Holding::Stored);
+    assert_eq!(plan(24, true).holding, Holding::Streamed);
+    let (four, two) = (plan(4, false), plan(2, false));
+    assert_eq!((four.holding, two.holding), (Holding::Streamed, Holding::Streamed));
+    assert!(four.batch_tokens > two.batch_tokens && two.batch_tokens >= 1024, "{four} {two}");
+}
+
+#[test]
+fn a_budget_below_the_least_is_refused_with_what_is_needed() {
+    let error =
+        large().plan(200 << 20, Workload::Backward, false, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("MiB") && error.contains("--memory"), "{error}");
+}
+
+#[test]
+fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_memory() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+    let demands = Demands::of_folder(&folder).unwrap();
+    let plan = |budget, work| demands.plan(budget, work, false, &Device::Cpu);
+    let works = [
+        Workload::Forward,
+        Workload::Floats,
+        Workload::Training { batch_tokens: 1024 },
+        Workload::Export { batch_tokens: 4096 },
+    ];
+    let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
+    assert!(weights[0] <= weights[1] && weights[1] < weights[2].min(weights[3]), "{weights:?}");
+    for work in works {
+        assert_eq!(plan(8 << 30, work).unwrap().budget, 8 << 30);
+        let Err(ModelError::Budget { needed, given, .. }) = plan(BASE, work) else {
+            panic!("{work:?} fits into nothing")
+        };
+        assert!(given == BASE && needed > given);
+        plan(needed, work).unwrap();
+    }
+}
+
+/// The floats that are counted are those that are there.
+#[test]
+fn floats_are_counted_as_they_are_loaded() {
+    for which in ["student", "teacher"] {
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let config = ModelConfig::open(&folder).unwrap();
+        let counted = Demands::of_folder(&folder).unwrap().floats as f64 / 4.0;
+        let values: usize = checkpoint
+            .names()
+            .iter()
+            .map(|name| {
+                let (dtype, shape, _) = checkpoint.stored(name).unwrap();
+                let values: usize = shape.iter().product();
+                // Two 4-bit codes a byte; scales are no weights.
+                match (dtype, name.ends_with("_scales")) {
+                    (safetensors::tensor::Dtype::U8, true) => 0,
+                    (safetensors::tensor::Dtype::U8, false) => 2 * values,
+                    _ => values,
+                }
+            })
+            .sum();
+        let share = counted / values as f64;
+        assert!((0.95..1.05).contains(&share), "{which}: {share} {config:?}");
+    }
+}
+
+#[test]
+fn a_plan_on_less_memory_is_as_good_only_where_little_is_lost() {
+    let plan = |gib: u64| large().plan(gib << 30, Workload::Forward, false, &Device::Cpu).unwrap();
+    assert!(plan(12).is_as_good_as(&plan(12)) && plan(11).is_as_good_as(&plan(12)));
+    assert!(!plan(2).is_as_good_as(&plan(12)));
+    assert!(!plan(12).is_as_good_as(&plan(24)), "streamed is not as good as held");
+    assert!(plan(2).idle() < 200 << 20 && plan(24).idle() > 12 << 30);
+}
