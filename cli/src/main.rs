@@ -10,7 +10,11 @@ mod left_out;
 mod models;
 mod output;
 mod progress;
+mod prompts;
 mod rows;
+mod scored;
+mod secrets;
+mod splits;
 
 use args::Cli;
 use clap::Parser;

@@ -12,6 +12,7 @@ mod inputs;
 mod ledger;
 mod llama_cpp;
 mod others_gguf;
+mod prompts;
 mod students;
 mod support;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         llama_cpp::trials(),
         others_gguf::trials(),
+        prompts::trials(),
         students::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

@@ -5,6 +5,7 @@ use super::positive;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
+use uspx_domain::PromptFormat;
 
 /// `uspx demo`.
 #[derive(Args, Debug)]
@@ -57,6 +58,12 @@ pub struct UpArgs {
     /// Go on without lines that are not prompts.
     #[arg(long)]
     pub skip_bad: bool,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
+    /// Send prompts to other machines although something in them looks like a secret.
+    #[arg(long)]
+    pub allow_secrets: bool,
     /// Only tell what would be computed, and how long that takes here.
     #[arg(long)]
     pub plan: bool,
@@ -107,6 +114,11 @@ pub struct UpValues {
 }
 
 impl UpArgs {
+    /// How the prompts are written.
+    pub fn format(&self) -> PromptFormat {
+        if self.text { PromptFormat::Text } else { PromptFormat::JsonLines }
+    }
+
     /// Workers on this machine.
     pub fn workers(&self) -> u16 {
         self.workers.unwrap_or(if cores() > 1 { 2 } else { 1 })
@@ -127,15 +139,18 @@ fn shared_out(workers: u16) -> usize {
     (cores() / usize::from(workers)).max(1)
 }
 
-/// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file.
-#[derive(Args, Debug)]
+/// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file. Their names
+/// are the file's keys.
+#[derive(Args, Debug, Serialize)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct CoordinatorArgs {
     /// A word to a coordinator that runs.
     #[command(subcommand)]
+    #[serde(skip)]
     pub word: Option<WordCommand>,
     /// The configuration (deploy/uspx.toml is an example).
     #[arg(short, long)]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
     /// The NATS server.
     #[arg(long)]
@@ -155,6 +170,15 @@ pub struct CoordinatorArgs {
     /// Held-out prompts for the release gate.
     #[arg(long)]
     pub gate: Option<PathBuf>,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
+    /// Go on without lines that are not prompts.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Send prompts to the workers although something in them looks like a secret.
+    #[arg(long)]
+    pub allow_secrets: bool,
 }
 
 /// What a person can say to a running coordinator.
@@ -176,11 +200,13 @@ pub struct WordArgs {
     pub state: PathBuf,
 }
 
-/// `uspx worker`: flags win over the environment (`USPX_…`), and that over the file.
-#[derive(Args, Debug)]
+/// `uspx worker`: flags win over the environment (`USPX_…`), and that over the file. Their names are
+/// the file's keys.
+#[derive(Args, Debug, Serialize)]
 pub struct WorkerArgs {
     /// The configuration.
     #[arg(short, long)]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
     /// This worker's name.
     #[arg(long)]
@@ -196,7 +222,9 @@ pub struct WorkerArgs {
     pub models: Option<Vec<PathBuf>>,
     /// Where finished work is kept until it is taken, with room for a student
     /// [default: ~/.local/state/uspx/NAME].
+    // The file's `state` is the coordinator's, and one file may serve both.
     #[arg(long)]
+    #[serde(rename = "worker_state")]
     pub state: Option<PathBuf>,
     /// Where to run: cpu, cuda:0, metal.
     #[arg(long)]
@@ -209,6 +237,7 @@ pub struct WorkerArgs {
     pub batch_tokens: Option<usize>,
     /// End when standard input closes: a parent process that dies takes its workers along.
     #[arg(long, hide = true)]
+    #[serde(skip)]
     pub with_parent: bool,
 }
 

@@ -3,8 +3,8 @@
 use crate::args::WorkerArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::models;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use serde::Deserialize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -35,36 +35,9 @@ fn cpu() -> String {
     "cpu".to_owned()
 }
 
-#[derive(Serialize)]
-struct Flags<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nats: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    models: Option<&'a [PathBuf]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch_tokens: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker_state: Option<&'a Path>,
-}
-
 /// Runs until Ctrl-C.
 pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
-    let flags = Flags {
-        name: args.name.as_deref(),
-        nats: args.nats.as_deref(),
-        store: args.store.as_deref(),
-        models: args.models.as_deref(),
-        device: args.device.as_deref(),
-        batch_tokens: args.batch_tokens,
-        worker_state: args.state.as_deref(),
-    };
-    let settings: Settings = config::load(args.config.as_deref(), flags)?;
+    let settings: Settings = config::load(args.config.as_deref(), args)?;
     let id: WorkerId = settings.name.parse().map_err(|e| CliError::new(Exit::BadInput, e))?;
     if args.with_parent {
         end_with_parent(shutdown.clone());

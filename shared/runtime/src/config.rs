@@ -2,7 +2,7 @@
 
 use crate::text;
 use figment::providers::{Env, Format, Serialized, Toml};
-use figment::value::{Dict, Map};
+use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ pub enum ConfigError {
     Value(Box<figment::Error>),
 }
 
-/// Reads a configuration. `flags` holds what was given on the command line; its `None`s are passed
-/// over.
+/// Reads a configuration. `flags` holds what was given on the command line: what is `None` or `false`
+/// there was not, and is passed over.
 ///
 /// # Errors
 /// The file is missing, or a value does not fit.
@@ -48,9 +48,25 @@ pub fn load<T: DeserializeOwned>(
     }
     figment = figment.merge(Env::prefixed(PREFIX).ignore(&["log"]).split("__"));
     figment
-        .merge(Serialized::defaults(flags))
+        .merge(Given(Serialized::defaults(flags)))
         .extract()
         .map_err(|e| ConfigError::Value(Box::new(e)))
+}
+
+/// Flags, without those that were not given.
+struct Given<T>(Serialized<T>);
+
+impl<T: Serialize> Provider for Given<T> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("command line")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut data = self.0.data()?;
+        let given = |value: &Value| !matches!(value, Value::Empty(..) | Value::Bool(_, false));
+        data.values_mut().for_each(|flags| flags.retain(|_, value| given(value)));
+        Ok(data)
+    }
 }
 
 /// A TOML file as a person saved it: [`Toml`]'s own reader stumbles over a byte order mark.
@@ -86,14 +102,18 @@ mod tests {
 
     #[derive(Serialize)]
     struct Flags {
-        #[serde(skip_serializing_if = "Option::is_none")]
         store: Option<String>,
+        loud: bool,
     }
+
+    const NONE: Flags = Flags { store: None, loud: false };
 
     #[derive(Deserialize, Debug)]
     struct Settings {
         store: String,
         workers: u32,
+        #[serde(default)]
+        loud: bool,
     }
 
     #[test]
@@ -101,24 +121,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uspx.toml");
         std::fs::write(&path, "store = 'a'\nworkers = 3\n").unwrap();
-        let of_file: Settings = load(Some(&path), Flags { store: None }).unwrap();
+        let of_file: Settings = load(Some(&path), NONE).unwrap();
         assert_eq!((of_file.store.as_str(), of_file.workers), ("a", 3));
-        let of_flag: Settings = load(Some(&path), Flags { store: Some("b".into()) }).unwrap();
-        assert_eq!(of_flag.store, "b");
+        let of_flag: Settings =
+            load(Some(&path), Flags { store: Some("b".into()), loud: true }).unwrap();
+        assert_eq!((of_flag.store.as_str(), of_flag.loud), ("b", true));
+        std::fs::write(&path, "store = 'a'\nworkers = 3\nloud = true\n").unwrap();
+        let not_said: Settings = load(Some(&path), NONE).unwrap();
+        assert!(not_said.loud, "a flag that is not given says nothing");
     }
 
     #[test]
     fn a_missing_file_and_a_wrong_value_are_named() {
-        let missing =
-            load::<Settings>(Some(Path::new("/nowhere.toml")), Flags { store: None }).unwrap_err();
+        let missing = load::<Settings>(Some(Path::new("/nowhere.toml")), NONE).unwrap_err();
         assert!(missing.to_string().contains("/nowhere.toml"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uspx.toml");
         std::fs::write(&path, "store = 'a'\nworkers = 'many'\n").unwrap();
-        let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        let wrong = load::<Settings>(Some(&path), NONE).unwrap_err().to_string();
         assert!(wrong.contains("workers") && wrong.contains("uspx.toml"), "{wrong}");
         std::fs::write(&path, "store = \n").unwrap();
-        let broken = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        let broken = load::<Settings>(Some(&path), NONE).unwrap_err().to_string();
         assert!(broken.contains("uspx.toml"), "{broken}");
     }
 
@@ -127,14 +150,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("uspx.toml");
         std::fs::write(&path, "\u{feff}store = 'a'\nworkers = 3\n").unwrap();
-        let read: Settings = load(Some(&path), Flags { store: None }).unwrap();
+        let read: Settings = load(Some(&path), NONE).unwrap();
         assert_eq!((read.store.as_str(), read.workers), ("a", 3));
         std::fs::write(
             &path,
             "store = 'a'".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
         )
         .unwrap();
-        let wrong = load::<Settings>(Some(&path), Flags { store: None }).unwrap_err().to_string();
+        let wrong = load::<Settings>(Some(&path), NONE).unwrap_err().to_string();
         assert!(wrong.contains("uspx.toml") && wrong.contains("UTF-16"), "{wrong}");
     }
 }

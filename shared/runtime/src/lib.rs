@@ -2,6 +2,7 @@
 //! configuration, text files.
 
 pub mod config;
+pub mod folders;
 pub mod memory;
 pub mod panics;
 pub mod shutdown;

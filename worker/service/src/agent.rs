@@ -201,6 +201,6 @@ fn folders(state: &Path) -> Result<(Spool, PathBuf), WorkerError> {
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(unusable)?;
     }
-    std::fs::create_dir_all(&scratch).map_err(unusable)?;
+    uspx_runtime::folders::make_private(&scratch).map_err(unusable)?;
     Ok((Spool::open(state.join("spool")).map_err(unusable)?, scratch))
 }
