@@ -21,7 +21,7 @@ pub struct PromptSource<'a> {
 }
 
 /// A prompt file that was read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PromptFile {
     /// The file.
     pub path: PathBuf,

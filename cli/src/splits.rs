@@ -18,7 +18,6 @@ pub struct SplitSources<'a> {
 }
 
 /// The same, read.
-#[derive(Debug)]
 pub struct Splits {
     train: PromptFile,
     validation: Option<PromptFile>,

@@ -6,6 +6,8 @@
 
 mod causes;
 mod configs;
+#[cfg(unix)]
+mod deploy;
 mod engines;
 mod forms;
 mod inputs;
@@ -13,6 +15,7 @@ mod ledger;
 mod llama_cpp;
 mod others_gguf;
 mod prompts;
+mod scripts;
 mod students;
 mod support;
 
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
     let trials = [
         causes::trials(),
         configs::trials(),
+        #[cfg(unix)]
+        deploy::trials(),
         engines::trials(),
         forms::trials(),
         inputs::trials(),
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
         llama_cpp::trials(),
         others_gguf::trials(),
         prompts::trials(),
+        scripts::trials(),
         students::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

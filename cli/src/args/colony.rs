@@ -139,6 +139,20 @@ fn shared_out(workers: u16) -> usize {
     (cores() / usize::from(workers)).max(1)
 }
 
+/// Where a colony's NATS server is: flags of everything that connects.
+#[derive(Args, Debug, Serialize)]
+pub struct BusArgs {
+    /// The NATS server.
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// A NATS credentials file, where the server asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// The colony's names on the server, where several colonies share it [default: uspx].
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
 /// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file. Their names
 /// are the file's keys.
 #[derive(Args, Debug, Serialize)]
@@ -148,13 +162,14 @@ pub struct CoordinatorArgs {
     #[command(subcommand)]
     #[serde(skip)]
     pub word: Option<WordCommand>,
-    /// The configuration (deploy/uspx.toml is an example).
+    /// The configuration (`uspx config init` writes one).
     #[arg(short, long)]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// The NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub bus: BusArgs,
     /// The object store.
     #[arg(long)]
     pub store: Option<String>,
@@ -211,9 +226,10 @@ pub struct WorkerArgs {
     /// This worker's name.
     #[arg(long)]
     pub name: Option<String>,
-    /// The NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub bus: BusArgs,
     /// The object store.
     #[arg(long)]
     pub store: Option<String>,
@@ -244,9 +260,9 @@ pub struct WorkerArgs {
 /// `uspx status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// Ask this NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server to ask.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// Read the state folder of a coordinator on this machine.
     #[arg(long, conflicts_with = "nats")]
     pub state: Option<PathBuf>,

@@ -3,70 +3,15 @@
 use crate::args::{CoordinatorArgs, WordCommand};
 use crate::error::{CliError, Exit, Result};
 use crate::output;
-use crate::prompts::PromptSource;
-use crate::secrets;
-use crate::splits::SplitSources;
-use serde::Deserialize;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use crate::settings::table::Role;
+use crate::settings::{self, CoordinatorFile};
+use std::path::Path;
 use std::time::Duration;
 use uspx_artifact::Store;
-use uspx_bus::{NatsBus, NatsOptions};
 use uspx_colony::Ending;
 use uspx_coordinator::word::{self, Word};
-use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, PromptBook};
-use uspx_domain::PromptFormat;
-use uspx_runtime::{Shutdown, config};
-
-/// What a coordinator needs to know, from file, environment and flags.
-#[derive(Debug, Deserialize)]
-struct Settings {
-    #[serde(default = "colony")]
-    colony: String,
-    nats: String,
-    store: String,
-    state: PathBuf,
-    train: PathBuf,
-    validation: Option<PathBuf>,
-    gate: PathBuf,
-    /// Seconds.
-    silence: Option<u64>,
-    /// Seconds.
-    lease: Option<u64>,
-    /// Seconds that the claim on the colony may stand unrenewed.
-    takeover: Option<u64>,
-    #[serde(default)]
-    text: bool,
-    #[serde(default)]
-    skip_bad: bool,
-    #[serde(default)]
-    allow_secrets: bool,
-    #[serde(default)]
-    campaign: CampaignPlan,
-}
-
-fn colony() -> String {
-    "home".to_owned()
-}
-
-impl Settings {
-    fn source<'a>(&self, path: &'a Path) -> PromptSource<'a> {
-        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
-        PromptSource { path, format, skip_bad: self.skip_bad }
-    }
-
-    /// The prompts, which are about to leave this machine.
-    fn book(&self) -> Result<PromptBook> {
-        let sources = SplitSources {
-            train: self.source(&self.train),
-            validation: self.validation.as_deref().map(|path| self.source(path)),
-            gate: self.source(&self.gate),
-        };
-        let splits = sources.read()?;
-        secrets::check(&splits.files(), self.allow_secrets)?;
-        splits.book()
-    }
-}
+use uspx_coordinator::{Coordinator, Finished};
+use uspx_runtime::Shutdown;
 
 /// Runs a campaign to its end, or until Ctrl-C.
 pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
@@ -75,20 +20,13 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
         Some(WordCommand::Abandon(to)) => return say(&to.state, Word::Abandon).await,
         None => {}
     }
-    let settings: Settings = config::load(args.config.as_deref(), args)?;
+    let settings: CoordinatorFile =
+        settings::load(Role::Coordinator, args.config.as_deref(), args)?;
     let book = settings.book()?;
-    let options = NatsOptions {
-        client_name: "uspx coordinator".to_owned(),
-        ..NatsOptions::new(&settings.nats)
-    };
-    let bus = Arc::new(NatsBus::connect(&options).await?);
+    let bus = settings.address().connect("uspx coordinator", None).await?;
     let store = Store::create(&settings.store)?;
     store.check().await?;
-    let mut own = CoordinatorSettings::new(settings.colony, settings.state);
-    own.silence = settings.silence.map_or(own.silence, Duration::from_secs);
-    own.lease = settings.lease.map_or(own.lease, Duration::from_secs);
-    own.takeover = settings.takeover.map_or(own.takeover, Duration::from_secs);
-    own.plan = settings.campaign;
+    let own = settings.service();
     let mut coordinator = Coordinator::open(own, bus, store, book)?;
     ended(coordinator.run(shutdown).await?)
 }

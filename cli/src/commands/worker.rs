@@ -3,50 +3,27 @@
 use crate::args::WorkerArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::models;
-use serde::Deserialize;
+use crate::settings::table::Role;
+use crate::settings::{self, WorkerFile};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use uspx_artifact::{ArtifactError, Store};
-use uspx_bus::{NatsBus, NatsOptions};
 use uspx_domain::WorkerId;
-use uspx_runtime::{Shutdown, config};
+use uspx_runtime::Shutdown;
 use uspx_worker::{Agent, WorkerSettings};
 
 /// How often a store that cannot be used yet is tried.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What a worker needs to know, from file, environment and flags.
-#[derive(Debug, Deserialize)]
-struct Settings {
-    name: String,
-    nats: String,
-    store: String,
-    models: Vec<PathBuf>,
-    #[serde(default = "cpu")]
-    device: String,
-    batch_tokens: Option<usize>,
-    /// Not `state`: that is the coordinator's, and one file may serve both.
-    worker_state: Option<PathBuf>,
-}
-
-fn cpu() -> String {
-    "cpu".to_owned()
-}
-
 /// Runs until Ctrl-C.
 pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
-    let settings: Settings = config::load(args.config.as_deref(), args)?;
+    let settings: WorkerFile = settings::load(Role::Worker, args.config.as_deref(), args)?;
     let id: WorkerId = settings.name.parse().map_err(|e| CliError::new(Exit::BadInput, e))?;
     if args.with_parent {
         end_with_parent(shutdown.clone());
     }
-    let options = NatsOptions {
-        client_name: format!("uspx worker {id}"),
-        ..NatsOptions::new(&settings.nats)
-    };
-    let bus = Arc::new(NatsBus::connect(&options).await?);
+    let bus = settings.address().connect(&format!("uspx worker {id}"), None).await?;
     let Some(store) = store(&settings.store, shutdown).await? else { return Ok(()) };
     let state = settings.worker_state.map_or_else(|| state_of(&id), Ok)?;
     let mut worker = WorkerSettings::on_cpu(id, settings.models, state);

@@ -40,7 +40,7 @@ impl PrivateFolder {
 
 impl fmt::Display for PrivateFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.files.fmt(f)
+        write!(f, "{}", self.files)
     }
 }
 

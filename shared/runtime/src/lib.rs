@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod folders;
+pub mod host;
 pub mod memory;
 pub mod panics;
 pub mod shutdown;

@@ -5,12 +5,12 @@ use crate::args::UpArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::prompts::{PromptFile, PromptSource};
 use crate::secrets;
+use crate::settings::sources;
 use crate::splits::SplitSources;
 use serde::Deserialize;
 use std::path::PathBuf;
 use uspx_colony::Share;
 use uspx_coordinator::{CampaignPlan, Prompts};
-use uspx_runtime::config;
 
 /// The settings. One file may serve `up`, `coordinator` and `worker`.
 #[derive(Debug, Deserialize)]
@@ -31,7 +31,8 @@ struct Settings {
 
 /// Reads them.
 pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
-    let mut settings: Settings = config::load(args.config.as_deref(), &args.values)?;
+    let sources = sources(args.config.as_deref(), &args.values)?;
+    let mut settings: Settings = sources.settings()?;
     for model in std::iter::once(&settings.teacher).chain(&settings.student) {
         if !model.exists() {
             let message = format!("there is no model at {}", model.display());
