@@ -2,6 +2,7 @@
 //! the contract.
 
 use miette::Diagnostic;
+use serde_json::json;
 use std::fmt::Display;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -86,15 +87,32 @@ impl CliError {
         Self::new(Exit::BadInput, format!("{}: {error}", path.display()))
     }
 
-    /// Prints the error and gives its exit code.
-    pub fn report(self) -> ExitCode {
+    /// What clap says of a command line that makes no sense.
+    pub fn of_usage(error: &clap::Error) -> Self {
+        let whole = error.render().to_string();
+        let (what, rest) = whole.split_once("\n\n").unwrap_or((&whole, ""));
+        let message = what.strip_prefix("error: ").unwrap_or(what).trim_end();
+        let help = rest.split("\n\n").find(|part| part.starts_with("Usage:")).map(str::trim);
+        Self { help: help.map(str::to_owned), ..Self::new(Exit::Usage, message) }
+    }
+
+    /// Prints the error and gives its exit code: for people, or for scripts as
+    /// `{"error": {"message", "help", "code"}}`.
+    pub fn report(self, json: bool) -> ExitCode {
         let exit = self.exit;
-        if exit == Exit::Interrupted {
-            crate::output::note(&self.message);
-        } else {
-            crate::output::note(&format!("{:?}", miette::Report::new(self)));
-        }
+        let text = match (json, exit) {
+            (true, _) => self.json(),
+            (false, Exit::Interrupted) => self.message,
+            (false, _) => format!("{:?}", miette::Report::new(self)),
+        };
+        crate::output::note(&text);
         ExitCode::from(exit as u8)
+    }
+
+    fn json(&self) -> String {
+        let Self { exit, message, help } = self;
+        let error = json!({"message": message, "help": help, "code": *exit as u8});
+        json!({ "error": error }).to_string()
     }
 }
 
@@ -201,6 +219,9 @@ impl From<uspx_worker::WorkerError> for CliError {
             WorkerError::Bus(inner) => inner.into(),
             WorkerError::Machine(inner) => inner.into(),
             error @ WorkerError::Model { .. } => Self::caused(Exit::BadInput, &error),
+            error @ (WorkerError::Busy(_) | WorkerError::Taken { .. }) => {
+                Self::caused(Exit::Refused, &error)
+            }
             error => Self::caused(Exit::Failed, &error),
         }
     }
@@ -230,6 +251,15 @@ mod tests {
     #[derive(Debug, Error)]
     #[error("pulling failed: {0}")]
     struct Outer(#[source] Silent);
+
+    #[test]
+    fn for_scripts_an_error_is_one_line_of_json() {
+        let error = CliError::new(Exit::NotFound, "no \"x\"\nhere").help("look there");
+        let read: serde_json::Value = serde_json::from_str(&error.json()).unwrap();
+        let wanted =
+            json!({"error": {"message": "no \"x\"\nhere", "help": "look there", "code": 4}});
+        assert_eq!((read, error.json().lines().count()), (wanted, 1));
+    }
 
     #[test]
     fn every_cause_is_told_and_none_twice() {

@@ -4,20 +4,33 @@
 mod args;
 mod assets;
 mod commands;
+mod connect;
 mod error;
 mod grid;
 mod left_out;
 mod models;
 mod output;
 mod progress;
+mod prompts;
 mod rows;
+mod scored;
+mod secrets;
+mod settings;
+mod splits;
 
 use args::Cli;
 use clap::Parser;
+use error::CliError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Known before the command line is: what is wrong with that is an error like others.
+    let json = std::env::args_os().any(|arg| arg == "--json");
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if json && error.use_stderr() => return CliError::of_usage(&error).report(json),
+        Err(error) => error.exit(),
+    };
     set_threads(cli.command.threads());
     uspx_runtime::telemetry::start(cli.log_level(), false);
     uspx_runtime::panics::hide_words();
@@ -29,7 +42,7 @@ fn main() -> ExitCode {
     error::plain_lines_without_a_terminal();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => error.report(json),
     }
 }
 

@@ -1,13 +1,14 @@
-//! Opening what the flags name: devices, models, prompts, masks.
+//! Opening what the flags name: devices, models with the prompts to measure, masks.
 
 use crate::args::{MachineArgs, ProbeArgs, RunArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::progress::Bar;
+use crate::scored::Scored;
 use crate::{left_out, output};
 use candle_core::Device;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use uspx_domain::{Mask, Prompt, Skipped, parse_prompts};
+use uspx_domain::{Mask, Prompt, Skipped};
 use uspx_model::batch::Sequence;
 use uspx_model::budget::Workload;
 use uspx_model::generate::fill_references;
@@ -83,19 +84,6 @@ pub fn model(path: &Path, run: &RunArgs) -> Result<LoadedModel> {
     Ok(opened(path, run, Workload::Forward)?.model)
 }
 
-/// Reads a prompt file.
-pub fn prompts(path: &Path, skip_bad: bool) -> Result<Vec<Prompt>> {
-    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
-    let set = parse_prompts(&text, skip_bad).map_err(|e| {
-        CliError::new(Exit::BadInput, format!("{}: {e}", path.display()))
-            .help("each line is {\"id\": .., \"prompt\": .., \"reference\": ..}; --skip-bad goes on without bad lines")
-    })?;
-    for skipped in &set.skipped {
-        output::note(&format!("skipped: {}: {skipped}", path.display()));
-    }
-    Ok(set.prompts)
-}
-
 /// Reads a file of token sequences instead, one a line; `model` must know their tokens. Those that
 /// are too long for it are left out, named by their line.
 pub fn sequences(args: &ProbeArgs, model: &LoadedModel) -> Result<(Vec<Sequence>, Vec<Skipped>)> {
@@ -139,14 +127,21 @@ pub struct Subject {
     pub model: LoadedModel,
     /// The prompts that it can run; those without a reference have the model's own greedy answer.
     pub prompts: Readable,
+    /// On what these are scored.
+    pub scored: Scored,
     /// Tokens of a batch.
     pub batch_tokens: usize,
 }
 
 /// Opens what a probe needs.
 pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<Subject> {
-    let mut all = prompts(&args.prompts, args.skip_bad)?;
+    let mut all = args.source().read()?.prompts;
     all.truncate(args.limit.unwrap_or(usize::MAX));
+    let unanswered = all.iter().filter(|p| p.reference.is_none());
+    let open: HashSet<String> = unanswered.map(|p| p.id.clone()).collect();
+    if !args.run.json {
+        Scored::of(&all, &open).tell();
+    }
     let Opened { model, batch_tokens, room } = opened(&args.model, &args.run, work)?;
     let places: HashMap<String, usize> = all.iter().map(|p| p.id.clone()).zip(0..).collect();
     let unaskable = answer_the_unanswered((&model, room), &mut all, args, shutdown)?;
@@ -155,7 +150,8 @@ pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<
     prompts.skipped.sort_by_key(|s| places.get(&s.id));
     prompts.cause = unaskable.cause.or(prompts.cause);
     left_out::tell(&prompts.skipped, prompts.prompts.len(), prompts.cause.as_ref(), args.run.json)?;
-    Ok(Subject { model, prompts, batch_tokens })
+    let scored = Scored::of(&prompts.prompts, &open);
+    Ok(Subject { model, prompts, scored, batch_tokens })
 }
 
 /// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are

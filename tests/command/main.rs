@@ -6,12 +6,16 @@
 
 mod causes;
 mod configs;
+#[cfg(unix)]
+mod deploy;
 mod engines;
 mod forms;
 mod inputs;
 mod ledger;
 mod llama_cpp;
 mod others_gguf;
+mod prompts;
+mod scripts;
 mod students;
 mod support;
 mod worker;
@@ -23,12 +27,16 @@ fn main() -> ExitCode {
     let trials = [
         causes::trials(),
         configs::trials(),
+        #[cfg(unix)]
+        deploy::trials(),
         engines::trials(),
         forms::trials(),
         inputs::trials(),
         ledger::trials(),
         llama_cpp::trials(),
         others_gguf::trials(),
+        prompts::trials(),
+        scripts::trials(),
         students::trials(),
         worker::trials(),
     ];

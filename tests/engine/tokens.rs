@@ -135,9 +135,9 @@ fn judge_cell(
 }
 
 fn judge(chat: &Chat, end: u32, conversation: &Conversation, row: &Row) -> Verdict {
-    let (id, reference, tags) = ("p".into(), None, vec![]);
     let Conversation { system, prompt, answer } = conversation;
-    let prompt = Prompt { id, prompt: prompt.clone(), reference, system: system.clone(), tags };
+    let (prompt, system) = (prompt.clone(), system.clone());
+    let prompt = Prompt { id: "p".into(), prompt, system, ..Prompt::default() };
     let open = chat.sequence(&prompt, None).map_err(|e| e.to_string());
     let whole = chat.answered(&prompt, answer).map_err(|e| e.to_string());
     match row {

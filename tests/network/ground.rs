@@ -35,7 +35,7 @@ candidates = 2
 batch = 24
 masks_per_task = 4
 random_masks = 4
-curve = [250000, 500000]
+curve = [0.25, 0.5]
 [campaign.distil]
 label_batch = 12
 calibration = 24

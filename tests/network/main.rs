@@ -14,6 +14,7 @@ mod invariant_4;
 mod invariant_8;
 mod ledger;
 mod left_out;
+mod names;
 mod process;
 mod replay;
 mod seams;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         invariant_4::trials(),
         invariant_8::trials(),
         left_out::trials(&needs),
+        names::trials(&needs),
         replay::trials(),
         seams::trials(),
         up::trials(),

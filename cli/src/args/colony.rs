@@ -5,6 +5,7 @@ use super::{MachineArgs, positive};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
+use uspx_domain::PromptFormat;
 
 /// `uspx demo`.
 #[derive(Args, Debug)]
@@ -57,6 +58,12 @@ pub struct UpArgs {
     /// Go on without lines that are not prompts.
     #[arg(long)]
     pub skip_bad: bool,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
+    /// Send prompts to other machines although something in them looks like a secret.
+    #[arg(long)]
+    pub allow_secrets: bool,
     /// Only tell what would be computed, and how long that takes here.
     #[arg(long)]
     pub plan: bool,
@@ -107,6 +114,11 @@ pub struct UpValues {
 }
 
 impl UpArgs {
+    /// How the prompts are written.
+    pub fn format(&self) -> PromptFormat {
+        if self.text { PromptFormat::Text } else { PromptFormat::JsonLines }
+    }
+
     /// Workers on this machine.
     pub fn workers(&self) -> u16 {
         self.workers.unwrap_or(if cores() > 1 { 2 } else { 1 })
@@ -127,19 +139,37 @@ fn shared_out(workers: u16) -> usize {
     (cores() / usize::from(workers)).max(1)
 }
 
-/// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file.
-#[derive(Args, Debug)]
+/// Where a colony's NATS server is: flags of everything that connects.
+#[derive(Args, Debug, Serialize)]
+pub struct BusArgs {
+    /// The NATS server.
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// A NATS credentials file, where the server asks for one.
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// The colony's names on the server, where several colonies share it [default: uspx].
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+/// `uspx coordinator`: flags win over the environment (`USPX_…`), and that over the file. Their names
+/// are the file's keys.
+#[derive(Args, Debug, Serialize)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct CoordinatorArgs {
     /// A word to a coordinator that runs.
     #[command(subcommand)]
+    #[serde(skip)]
     pub word: Option<WordCommand>,
-    /// The configuration (deploy/uspx.toml is an example).
+    /// The configuration (`uspx config init` writes one).
     #[arg(short, long)]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// The NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub bus: BusArgs,
     /// The object store.
     #[arg(long)]
     pub store: Option<String>,
@@ -155,6 +185,15 @@ pub struct CoordinatorArgs {
     /// Held-out prompts for the release gate.
     #[arg(long)]
     pub gate: Option<PathBuf>,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
+    /// Go on without lines that are not prompts.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Send prompts to the workers although something in them looks like a secret.
+    #[arg(long)]
+    pub allow_secrets: bool,
 }
 
 /// What a person can say to a running coordinator.
@@ -176,18 +215,21 @@ pub struct WordArgs {
     pub state: PathBuf,
 }
 
-/// `uspx worker`: flags win over the environment (`USPX_…`), and that over the file.
-#[derive(Args, Debug)]
+/// `uspx worker`: flags win over the environment (`USPX_…`), and that over the file. Their names are
+/// the file's keys.
+#[derive(Args, Debug, Serialize)]
 pub struct WorkerArgs {
     /// The configuration.
     #[arg(short, long)]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
     /// This worker's name.
     #[arg(long)]
     pub name: Option<String>,
-    /// The NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub bus: BusArgs,
     /// The object store.
     #[arg(long)]
     pub store: Option<String>,
@@ -196,22 +238,26 @@ pub struct WorkerArgs {
     pub models: Option<Vec<PathBuf>>,
     /// Where finished work is kept until it is taken, with room for a student
     /// [default: ~/.local/state/uspx/NAME].
+    // The file's `state` is the coordinator's, and one file may serve both.
     #[arg(long)]
+    #[serde(rename = "worker_state")]
     pub state: Option<PathBuf>,
     /// Where, in what, within how much memory.
     #[command(flatten)]
+    #[serde(flatten)]
     pub machine: MachineArgs,
     /// End when standard input closes: a parent process that dies takes its workers along.
     #[arg(long, hide = true)]
+    #[serde(skip)]
     pub with_parent: bool,
 }
 
 /// `uspx status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// Ask this NATS server.
-    #[arg(long)]
-    pub nats: Option<String>,
+    /// The server to ask.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// Read the state folder of a coordinator on this machine.
     #[arg(long, conflicts_with = "nats")]
     pub state: Option<PathBuf>,

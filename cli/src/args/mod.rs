@@ -1,6 +1,7 @@
 //! The command line: every command and example; the flags of each stand in the modules below.
 
 mod colony;
+mod config;
 mod ledger;
 mod mask;
 mod model;
@@ -11,6 +12,7 @@ mod student;
 use clap::{Parser, Subcommand};
 
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
+pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
@@ -81,17 +83,29 @@ pub enum Command {
     )]
     Eval(EvalArgs),
     /// One probe on this machine, without a colony.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl"
+    )]
     Probe(ProbeCommand),
     /// Masks: build one here, without a colony.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --keep 0.5 --out mask.json"
+    )]
     Mask(MaskCommand),
     /// The ledger: check it, repair it, move it to another machine.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: uspx ledger check --state ./uspx-state")]
     Ledger(LedgerCommand),
     /// The object store: delete what nothing needs any more.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: uspx store collect --store s3://bucket/uspx --state ./uspx-state --dry-run"
+    )]
     Store(StoreCommand),
+    /// The configuration of coordinator and worker: a file to begin with, and what one says.
+    #[command(subcommand, after_help = "Example: uspx config init")]
+    Config(ConfigCommand),
     /// Prints completions for a shell.
     #[command(
         after_help = "Example: uspx completions bash > ~/.local/share/bash-completion/completions/uspx"
@@ -118,6 +132,7 @@ impl Command {
             | Self::Status(_)
             | Self::Ledger(_)
             | Self::Store(_)
+            | Self::Config(_)
             | Self::Completions { .. } => None,
         }
     }
@@ -131,3 +146,6 @@ fn positive(text: &str) -> Result<usize, String> {
         Err(e) => Err(format!("{e}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

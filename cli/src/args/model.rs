@@ -4,12 +4,12 @@ use super::positive;
 use bytesize::ByteSize;
 use candle_core::DType;
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uspx_model::chat::{Bounds, OpenedReasoning};
 
 /// What of the machine is used, and how: flags of everything that runs models, workers too. A
 /// worker's configuration has keys of the same names.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Serialize)]
 pub struct MachineArgs {
     /// Where to run: cpu, cuda:0, metal [default: cpu].
     #[arg(long, env = "USPX_DEVICE")]
@@ -27,10 +27,15 @@ pub struct MachineArgs {
     /// Memory to stay within, `4GiB` say [default: what is free]. It decides whether a model is
     /// streamed.
     #[arg(long, env = "USPX_MEMORY")]
+    #[serde(serialize_with = "in_bytes")]
     pub memory: Option<ByteSize>,
     /// Leave the weights in their file and read one layer at a time, whatever the memory.
     #[arg(long)]
     pub stream: bool,
+}
+
+fn in_bytes<S: Serializer>(memory: &Option<ByteSize>, to: S) -> Result<S::Ok, S::Error> {
+    memory.map(|memory| memory.as_u64()).serialize(to)
 }
 
 impl MachineArgs {

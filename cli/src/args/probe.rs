@@ -2,10 +2,11 @@
 
 use super::model::RunArgs;
 use super::positive;
+use crate::prompts::PromptSource;
 use crate::rows;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use uspx_domain::{Baseline, Estimator, UnitKind};
+use uspx_domain::{Baseline, Estimator, PromptFormat, UnitKind};
 
 /// A model and prompts.
 #[derive(Args, Debug, Clone)]
@@ -13,9 +14,12 @@ pub struct ProbeArgs {
     /// The model's folder, or a GGUF file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The prompts (JSON lines).
+    /// The prompts: JSON lines with `prompt` (and `reference`, `system`) or `messages`.
     #[arg(long)]
     pub prompts: PathBuf,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
     /// Use the first N prompts only.
     #[arg(long, value_parser = positive)]
     pub limit: Option<usize>,
@@ -28,6 +32,14 @@ pub struct ProbeArgs {
     /// How to run.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+impl ProbeArgs {
+    /// The prompt file, and how it is to be read.
+    pub fn source(&self) -> PromptSource<'_> {
+        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
+        PromptSource { path: &self.prompts, format, skip_bad: self.skip_bad }
+    }
 }
 
 /// `uspx eval`.

@@ -2,59 +2,16 @@
 
 use crate::args::{CoordinatorArgs, WordCommand};
 use crate::error::{CliError, Exit, Result};
-use crate::{models, output};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use crate::output;
+use crate::settings::table::Role;
+use crate::settings::{self, CoordinatorFile};
+use std::path::Path;
 use std::time::Duration;
 use uspx_artifact::Store;
-use uspx_bus::{NatsBus, NatsOptions};
 use uspx_colony::Ending;
 use uspx_coordinator::word::{self, Word};
-use uspx_coordinator::{CampaignPlan, Coordinator, CoordinatorSettings, Finished, PromptBook};
-use uspx_domain::Prompt;
-use uspx_runtime::{Shutdown, config};
-
-/// What a coordinator needs to know, from file, environment and flags.
-#[derive(Debug, Deserialize)]
-struct Settings {
-    #[serde(default = "colony")]
-    colony: String,
-    nats: String,
-    store: String,
-    state: PathBuf,
-    train: PathBuf,
-    validation: Option<PathBuf>,
-    gate: PathBuf,
-    /// Seconds.
-    silence: Option<u64>,
-    /// Seconds.
-    lease: Option<u64>,
-    /// Seconds that the claim on the colony may stand unrenewed.
-    takeover: Option<u64>,
-    #[serde(default)]
-    campaign: CampaignPlan,
-}
-
-fn colony() -> String {
-    "home".to_owned()
-}
-
-#[derive(Serialize)]
-struct Flags<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nats: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'a Path>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    train: Option<&'a Path>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    validation: Option<&'a Path>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gate: Option<&'a Path>,
-}
+use uspx_coordinator::{Coordinator, Finished};
+use uspx_runtime::Shutdown;
 
 /// Runs a campaign to its end, or until Ctrl-C.
 pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
@@ -63,28 +20,13 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
         Some(WordCommand::Abandon(to)) => return say(&to.state, Word::Abandon).await,
         None => {}
     }
-    let flags = Flags {
-        nats: args.nats.as_deref(),
-        store: args.store.as_deref(),
-        state: args.state.as_deref(),
-        train: args.train.as_deref(),
-        validation: args.validation.as_deref(),
-        gate: args.gate.as_deref(),
-    };
-    let settings: Settings = config::load(args.config.as_deref(), flags)?;
-    let book = book(&settings.train, settings.validation.as_deref(), &settings.gate)?;
-    let options = NatsOptions {
-        client_name: "uspx coordinator".to_owned(),
-        ..NatsOptions::new(&settings.nats)
-    };
-    let bus = Arc::new(NatsBus::connect(&options).await?);
+    let settings: CoordinatorFile =
+        settings::load(Role::Coordinator, args.config.as_deref(), args)?;
+    let book = settings.book()?;
+    let bus = settings.address().connect("uspx coordinator", None).await?;
     let store = Store::create(&settings.store)?;
     store.check().await?;
-    let mut own = CoordinatorSettings::new(settings.colony, settings.state);
-    own.silence = settings.silence.map_or(own.silence, Duration::from_secs);
-    own.lease = settings.lease.map_or(own.lease, Duration::from_secs);
-    own.takeover = settings.takeover.map_or(own.takeover, Duration::from_secs);
-    own.plan = settings.campaign;
+    let own = settings.service();
     let mut coordinator = Coordinator::open(own, bus, store, book)?;
     ended(coordinator.run(shutdown).await?)
 }
@@ -123,38 +65,5 @@ pub fn ended(finished: Finished) -> Result<()> {
             Exit::Interrupted,
             "stopped; started again, it goes on from the ledger",
         )),
-    }
-}
-
-/// The prompts of the three splits. Without a validation file the last twentieth of the training
-/// prompts serves.
-pub fn book(train: &Path, validation: Option<&Path>, gate: &Path) -> Result<PromptBook> {
-    let mut train_prompts = models::prompts(train, false)?;
-    let validation = match validation {
-        Some(path) => models::prompts(path, false)?,
-        None => {
-            let held = (train_prompts.len() / 20).max(1);
-            train_prompts.split_off(train_prompts.len().saturating_sub(held))
-        }
-    };
-    if train_prompts.is_empty() {
-        return Err(CliError::new(Exit::BadInput, format!("{}: too few prompts", train.display()))
-            .help("give at least two, or name --validation prompts of their own"));
-    }
-    let gate = models::prompts(gate, false)?;
-    no_prompt_twice(&train_prompts, &validation, &gate)?;
-    Ok(PromptBook::new(train_prompts, validation, gate))
-}
-
-/// A gate prompt that is trained on judges nothing.
-fn no_prompt_twice(train: &[Prompt], validation: &[Prompt], gate: &[Prompt]) -> Result<()> {
-    let mut seen = std::collections::HashSet::new();
-    match train.iter().chain(validation).chain(gate).find(|p| !seen.insert(p.id.as_str())) {
-        None => Ok(()),
-        Some(twice) => Err(CliError::new(
-            Exit::BadInput,
-            format!("prompt {} stands in two of the prompt files", twice.id),
-        )
-        .help("held-out prompts must not be trained on: take it out of one of them")),
     }
 }

@@ -3,8 +3,9 @@
 use super::up::{self, Inputs, Layout, Machine};
 use crate::args::DemoArgs;
 use crate::assets;
-use crate::commands::coordinator::book;
 use crate::error::Result;
+use crate::prompts::PromptSource;
+use crate::splits::SplitSources;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use uspx_coordinator::CampaignPlan;
@@ -23,7 +24,9 @@ fn inputs(args: &DemoArgs) -> Result<Inputs> {
     assets::lay_out(&shipped)?;
     let model = |which: &str| -> PathBuf { shipped.join("nano").join(which) };
     let prompts = |which: &str| shipped.join("prompts").join(which);
-    let book = book(&prompts("cli-train.jsonl"), None, &prompts("cli-heldout.jsonl"))?;
+    let (train, gate) = (prompts("cli-train.jsonl"), prompts("cli-heldout.jsonl"));
+    let (train, gate_source) = (PromptSource::json(&train), PromptSource::json(&gate));
+    let book = SplitSources { train, validation: None, gate: gate_source }.read()?.book()?;
     Ok(Inputs {
         name: "demo".to_owned(),
         teacher: model("teacher"),
@@ -33,7 +36,7 @@ fn inputs(args: &DemoArgs) -> Result<Inputs> {
         store: args.store.clone(),
         nats: args.nats.clone(),
         machine: Machine { workers: args.workers, threads: args.threads_per_worker() },
-        held_out: Some(prompts("cli-heldout.jsonl")),
+        held_out: Some(gate),
         json: args.json,
         layout,
     })

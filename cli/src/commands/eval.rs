@@ -6,6 +6,7 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::scored::Scored;
 use serde::Serialize;
 use std::f64::consts::LN_2;
 use std::path::Path;
@@ -24,6 +25,7 @@ use uspx_runtime::{Shutdown, memory};
 #[derive(Serialize)]
 struct Report {
     prompts: usize,
+    scored: Scored,
     loss: f64,
     loss_stderr: f64,
     bits_per_byte: f64,
@@ -92,7 +94,7 @@ fn measure(
     args: &ProbeArgs,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let Subject { model, prompts, batch_tokens } = subject;
+    let Subject { model, prompts, batch_tokens, .. } = subject;
     let mut taps: Box<dyn Taps> = match mask {
         None => Box::new(NoTaps),
         Some(path) => {
@@ -135,6 +137,7 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
     let bytes: f64 = row.bytes.iter().copied().map(f64::from).sum();
     Report {
         prompts: per_prompt.len(),
+        scored: subject.scored,
         loss: nats / tokens,
         loss_stderr: pooled_stderr(
             &row.nats,

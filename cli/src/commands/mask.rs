@@ -93,7 +93,7 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
 }
 
 fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
-    let Subject { model, prompts, batch_tokens } = subject;
+    let Subject { model, prompts, batch_tokens, .. } = subject;
     let (kind, ranking, shape) = (args.units, args.method, model.shape());
     let Some(estimator) = ranking.estimator(kind) else {
         let what = format!("the method {} does not rank {kind}s", ranking.method.name);

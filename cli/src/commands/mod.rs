@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod config;
 mod coordinator;
 mod demo;
 mod eval;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args, &shutdown),
         Command::Probe(command) => probe::run(&command, &shutdown),
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
+        Command::Config(command) => config::run(&command),
         Command::Ledger(command) => ledger::run(&command),
         Command::Store(StoreCommand::Collect(args)) => {
             runtime.block_on(store::collect(&args, &shutdown))

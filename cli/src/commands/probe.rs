@@ -7,6 +7,7 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,6 +33,9 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
 struct TraceReport {
     model: ModelReport,
     prompts: usize,
+    /// None where token sequences were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scored: Option<Scored>,
     tokens: u64,
     response_tokens: u64,
     tokens_per_second: f64,
@@ -70,20 +74,20 @@ struct HeadReport {
     norm: Grid,
 }
 
-/// The model, its batch size, what to trace, and what cannot be.
-fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable)> {
+/// The model, its batch size, what to trace, and on what it is scored.
+fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable, Option<Scored>)> {
     if args.tokenised {
         let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
         let (sequences, skipped) = models::sequences(&args.common, &opened.model)?;
-        return Ok((opened, Readable { sequences, skipped, ..Readable::default() }));
+        return Ok((opened, Readable { sequences, skipped, ..Readable::default() }, None));
     }
-    let Subject { model, prompts, batch_tokens } =
+    let Subject { model, prompts, scored, batch_tokens } =
         models::subject(&args.common, Workload::Forward, shutdown)?;
-    Ok((Opened { model, batch_tokens, room: batch_tokens }, prompts))
+    Ok((Opened { model, batch_tokens, room: batch_tokens }, prompts, Some(scored)))
 }
 
 fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Opened { model, batch_tokens, .. }, prompts) = traced(args, shutdown)?;
+    let (Opened { model, batch_tokens, .. }, prompts, scored) = traced(args, shutdown)?;
     let sequences = &prompts.sequences;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
@@ -109,6 +113,7 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
             heads: shape.widths(UnitKind::Head).into(),
         },
         prompts: sequences.len(),
+        scored,
         tokens: tokens as u64,
         response_tokens: sequences.iter().map(|s| s.response_len() as u64).sum(),
         tokens_per_second: (tokens * args.repeat) as f64 / seconds,
@@ -152,6 +157,7 @@ fn ranked(values: &[f64], whole: f64) -> String {
 struct PatchReport {
     method: &'static str,
     baseline: Option<Baseline>,
+    scored: Scored,
     clean_loss: f64,
     effects: BTreeMap<String, Grid>,
     stderr: BTreeMap<String, Grid>,
@@ -192,7 +198,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         Needs::Gradients => Workload::Backward,
     };
     let opened = models::subject(&args.common, work, shutdown)?;
-    let Subject { model, prompts, batch_tokens: tokens } = opened;
+    let Subject { model, prompts, scored, batch_tokens: tokens } = opened;
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
@@ -234,6 +240,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let report = PatchReport {
         method: estimator.name(),
         baseline: (!estimator.row().is_exact).then_some(baseline),
+        scored,
         clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
         effects,
         stderr: errors,

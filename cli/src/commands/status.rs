@@ -1,11 +1,13 @@
 //! `uspx status`: the colony at a glance, from the bus or from the coordinator's state folder.
 
 use crate::args::StatusArgs;
+use crate::connect::Address;
 use crate::error::{CliError, Exit, Result};
 use crate::output;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use uspx_bus::{Bus, NatsBus, NatsOptions};
+use uspx_bus::{Bus, NatsBus};
 use uspx_domain::{Coverage, SeamPrompts};
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::STATUS;
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a status comes from.
 enum Source<'a> {
-    Bus(Box<NatsBus>),
+    Bus(Arc<NatsBus>),
     Folder(&'a Path),
 }
 
@@ -46,11 +48,13 @@ impl Source<'_> {
 
 /// `uspx status`.
 pub async fn run(args: &StatusArgs, shutdown: &Shutdown) -> Result<()> {
-    let source = match (&args.nats, &args.state) {
-        (Some(url), _) => Source::Bus(Box::new(
-            NatsBus::connect(&NatsOptions { connect_within: PATIENCE, ..NatsOptions::new(url) })
-                .await?,
-        )),
+    let source = match (&args.bus.nats, &args.state) {
+        (Some(url), _) => {
+            let (credentials, namespace) =
+                (args.bus.credentials.as_deref(), args.bus.namespace.as_deref());
+            let address = Address { url, credentials, namespace };
+            Source::Bus(address.connect("uspx status", Some(PATIENCE)).await?)
+        }
         (None, Some(folder)) => Source::Folder(folder),
         (None, None) => {
             return Err(CliError::new(Exit::Usage, "which colony?").help(

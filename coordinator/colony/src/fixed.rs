@@ -1,5 +1,6 @@
 //! Fixed-point numbers: sums that come out the same in every order, on every machine.
 
+use crate::Share;
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign, Sub};
 
@@ -83,47 +84,6 @@ impl From<Fixed> for (i64, u64) {
     }
 }
 
-/// A share of a whole, in millionths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Share(pub u32);
-
-impl Share {
-    /// The millionths of a whole.
-    pub const WHOLE: u32 = 1_000_000;
-
-    /// So many hundredths.
-    pub const fn percent(n: u32) -> Self {
-        Self(n * 10_000)
-    }
-
-    /// The nearest share to a fraction between 0 and 1.
-    pub fn nearest(fraction: f64) -> Self {
-        Self((fraction.clamp(0.0, 1.0) * f64::from(Self::WHOLE) + 0.5) as u32)
-    }
-
-    /// This share of `total` things, rounded to the nearest.
-    pub fn of(self, total: usize) -> usize {
-        let whole = u128::from(Self::WHOLE);
-        ((total as u128 * u128::from(self.0) + whole / 2) / whole) as usize
-    }
-
-    /// This share of `total` things, rounded down.
-    pub fn floor_of(self, total: u64) -> u64 {
-        (u128::from(total) * u128::from(self.0) / u128::from(Self::WHOLE)) as u64
-    }
-
-    /// As a float between 0 and 1.
-    pub fn to_f64(self) -> f64 {
-        f64::from(self.0) / f64::from(Self::WHOLE)
-    }
-
-    /// What is left of the whole.
-    pub fn rest(self) -> Self {
-        Self(Self::WHOLE.saturating_sub(self.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,16 +109,5 @@ mod tests {
             let share = Share(millionths);
             prop_assert!((Fixed::of(x).times(share).to_f64() - x * share.to_f64()).abs() < 1e-6);
         }
-    }
-
-    #[test]
-    fn shares_round_to_the_nearest() {
-        assert_eq!(Share::percent(50).of(5), 3);
-        assert_eq!(Share::percent(40).of(64), 26);
-        assert_eq!(Share::percent(75).rest(), Share::percent(25));
-        assert_eq!(
-            (Share::nearest(0.5), Share::nearest(7.0)),
-            (Share::percent(50), Share::percent(100))
-        );
     }
 }

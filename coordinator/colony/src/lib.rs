@@ -19,6 +19,7 @@ pub mod plan;
 pub mod reasons;
 mod record;
 pub mod report;
+mod share;
 pub mod state;
 mod step;
 mod task;
@@ -26,13 +27,14 @@ pub mod trail;
 
 pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};
 pub use dice::Dice;
-pub use fixed::{Fixed, Share};
+pub use fixed::Fixed;
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
 pub use record::{
     Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder,
 };
 pub use report::{CampaignReport, report};
+pub use share::Share;
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Amending, Colony, Command, Event, Step, Verdict};
 pub use task::{AttachError, Contender, PlannedTask, Purpose, TrialRole};

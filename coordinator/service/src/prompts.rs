@@ -50,6 +50,7 @@ impl Prompts {
 pub struct PromptBook {
     entries: Vec<PromptEntry>,
     texts: HashMap<String, Prompt>,
+    conversations: bool,
 }
 
 impl PromptBook {
@@ -61,6 +62,7 @@ impl PromptBook {
         {
             for prompt in prompts {
                 book.entries.push(PromptEntry::of(&prompt, split));
+                book.conversations |= !prompt.earlier.is_empty();
                 book.texts.insert(prompt.id.clone(), prompt);
             }
         }
@@ -81,6 +83,11 @@ impl PromptBook {
     pub fn of(&self, split: Split) -> Vec<Prompt> {
         let entries = self.entries.iter().filter(|entry| entry.split == split);
         entries.filter_map(|entry| self.get(&entry.id)).collect()
+    }
+
+    /// Whether a prompt has earlier turns.
+    pub fn has_conversations(&self) -> bool {
+        self.conversations
     }
 
     /// A prompt's text.

@@ -29,7 +29,7 @@ use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery};
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
-use uspx_runtime::Shutdown;
+use uspx_runtime::{Shutdown, folders};
 use uspx_wire::subjects::{parse_task_message_id, worker_of_queue};
 
 /// How often silence is looked for, the outbox tried again and the status written.
@@ -90,7 +90,7 @@ impl Coordinator {
         store: Store,
         prompts: impl Into<Prompts>,
     ) -> Result<Self, ServiceError> {
-        std::fs::create_dir_all(&settings.state).map_err(ServiceError::file(&settings.state))?;
+        folders::make_private(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
         let mut issued = Issued::default();
         let mut records = 0u64;

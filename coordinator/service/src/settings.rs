@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use uspx_colony::CampaignConfig;
 use uspx_colony::campaign::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
-use uspx_domain::{Fingerprint, ModelShape};
+use uspx_colony::{CampaignConfig, ConfigError};
+use uspx_domain::{Digest, Fingerprint, ModelShape};
 
 use crate::PromptBook;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,15 @@ pub struct CampaignPlan {
 }
 
 impl CampaignPlan {
+    /// Checks the numbers, as far as that can be done without models and prompts.
+    ///
+    /// # Errors
+    /// The first that is out of range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let (nobody, shape) = (Fingerprint(Digest::of(b"")), ModelShape { layers: Vec::new() });
+        self.config((nobody, shape), None, &PromptBook::default()).check_ranges()
+    }
+
     /// The colony's configuration.
     pub fn config(
         &self,

@@ -28,6 +28,7 @@ mod lock;
 mod manifest;
 mod plain;
 mod pointer;
+mod private;
 mod progress;
 mod publish;
 mod pull;

@@ -2,10 +2,10 @@
 //! name the key.
 
 use crate::error::{ArtifactError, Cause};
+use crate::private::{PrivateFolder, make_folder};
 use crate::{keys, s3};
 use futures::TryStreamExt;
 use object_store::client::{HttpError, HttpErrorKind};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -71,8 +71,7 @@ impl Store {
             _ => None,
         };
         if let Some(folder) = folder {
-            std::fs::create_dir_all(&folder)
-                .map_err(ArtifactError::io("create the folder", &folder))?;
+            make_folder(&folder).map_err(ArtifactError::io("create the folder", &folder))?;
         }
         Self::open(url)
     }
@@ -83,7 +82,7 @@ impl Store {
     }
 
     /// A store in an existing folder. What is written there is on the disk (fsync) before a call
-    /// returns.
+    /// returns, and its owner's alone.
     ///
     /// # Errors
     /// A folder that is not there or not readable.
@@ -92,8 +91,8 @@ impl Store {
             return Err(ArtifactError::NoFolder(path.to_owned()));
         }
         let url = path.display().to_string();
-        match LocalFileSystem::new_with_prefix(path) {
-            Ok(files) => Ok(Self::over(Arc::new(files.with_fsync(true)), &url)),
+        match PrivateFolder::open(path) {
+            Ok(files) => Ok(Self::over(Arc::new(files), &url)),
             Err(error) => Err(ArtifactError::bad_url(&url, &error.to_string())),
         }
     }

@@ -34,7 +34,9 @@ pub use estimator::{Estimator, EstimatorRow, Needs};
 pub use failure::{Failure, FailureKind, FailureReason};
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, LayerLists, Mask, MaskError};
-pub use prompt::{Prompt, PromptError, PromptSet, parse_prompts};
+pub use prompt::{
+    Exchange, Prompt, PromptError, PromptFormat, PromptSet, Repetition, parse_prompts,
+};
 pub use refusal::{Asked, LARGEST, MOST_TOKENS, Refusal};
 pub use release::{ChunkEntry, FileEntry, Manifest, ReleaseNumber};
 pub use seams::SeamPrompts;

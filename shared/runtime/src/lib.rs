@@ -2,6 +2,8 @@
 //! configuration, text files.
 
 pub mod config;
+pub mod folders;
+pub mod host;
 pub mod memory;
 pub mod panics;
 pub mod shutdown;

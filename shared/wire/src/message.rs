@@ -45,6 +45,10 @@ pub struct HeldModel {
     pub shape: ModelShape,
 }
 
+/// What a worker reads beside messages: earlier turns of a prompt. Who does not know them passes them
+/// over, and would measure another prompt.
+const CONVERSATIONS: &str = "conversations";
+
 impl HeartbeatMessage {
     /// The newest version of each kind of message that this build reads.
     pub fn read_here() -> BTreeMap<String, u16> {
@@ -57,15 +61,21 @@ impl HeartbeatMessage {
             of::<Self>(),
             of::<StatusMessage>(),
             of::<MaskMessage>(),
+            (CONVERSATIONS.to_owned(), 1),
         ]
         .into()
     }
 
     /// What this build may ask of the worker: nothing, where it does not read the tasks that are
-    /// written here.
-    pub fn may_be_asked(&self) -> Speaks {
+    /// written here. `conversations` says whether some of their prompts have earlier turns.
+    pub fn may_be_asked(&self, conversations: bool) -> Speaks {
         let reads = self.reads.get(Content::<Task>::KIND).copied().unwrap_or(0);
-        if reads >= Content::<Task>::VERSION { self.speaks.clone() } else { Speaks::default() }
+        let all = !conversations || self.reads.contains_key(CONVERSATIONS);
+        if all && reads >= Content::<Task>::VERSION {
+            self.speaks.clone()
+        } else {
+            Speaks::default()
+        }
     }
 }
 

@@ -45,6 +45,11 @@ pub fn worker_of_queue(queue: &str) -> Option<WorkerId> {
     queue.strip_prefix("task.")?.parse().ok()
 }
 
+/// The key under which a worker claims its name.
+pub fn worker_claim(worker: &WorkerId) -> String {
+    format!("worker.{worker}")
+}
+
 /// The message id of the `attempt`-th issue of a task (from 1).
 ///
 /// The attempt is part of it because a broker remembers ids for its whole deduplication window: a

@@ -29,7 +29,7 @@ fn prompts() -> impl Strategy<Value = Vec<Prompt>> {
                 prompt,
                 reference,
                 system,
-                tags: vec![],
+                ..Prompt::default()
             });
     proptest::collection::vec(prompt, 0..4)
 }

@@ -113,9 +113,17 @@ fn jobs_have_the_names_that_workers_say() {
 #[test]
 fn a_worker_that_does_not_read_our_tasks_may_be_asked_for_nothing() {
     let mut heartbeat = values::heartbeat();
-    assert_eq!(heartbeat.may_be_asked(), heartbeat.speaks);
+    assert_eq!(heartbeat.may_be_asked(false), heartbeat.speaks);
     heartbeat.reads.clear();
-    assert_eq!(heartbeat.may_be_asked(), Speaks::default());
+    assert_eq!(heartbeat.may_be_asked(false), Speaks::default());
+}
+
+#[test]
+fn who_passes_over_earlier_turns_is_not_asked_of_conversations() {
+    let older = values::heartbeat();
+    assert_eq!(older.may_be_asked(true), Speaks::default());
+    let ours = HeartbeatMessage { reads: HeartbeatMessage::read_here(), ..older };
+    assert_eq!(ours.may_be_asked(true), ours.speaks);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use at_most::at_most;
 use half::f16;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use uspx_domain::{Digest, Fingerprint, Prompt};
+use uspx_domain::{Digest, Exchange, Fingerprint, Prompt};
 
 /// The version written. Version 1 had no reasoning; it is read as well.
 pub const VERSION: u32 = 2;
@@ -44,17 +44,22 @@ struct StoredPrompt {
     reference: Option<String>,
     system: Option<String>,
     tags: Vec<String>,
+    /// The last, so that a row may end before it where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Exchange>,
 }
 
 impl From<Prompt> for StoredPrompt {
     fn from(p: Prompt) -> Self {
-        Self { id: p.id, prompt: p.prompt, reference: p.reference, system: p.system, tags: p.tags }
+        let Prompt { id, prompt, reference, system, tags, earlier } = p;
+        Self { id, prompt, reference, system, tags, earlier }
     }
 }
 
 impl From<StoredPrompt> for Prompt {
     fn from(p: StoredPrompt) -> Self {
-        Self { id: p.id, prompt: p.prompt, reference: p.reference, system: p.system, tags: p.tags }
+        let StoredPrompt { id, prompt, reference, system, tags, earlier } = p;
+        Self { id, prompt, reference, system, tags, earlier }
     }
 }
 

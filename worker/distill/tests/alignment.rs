@@ -30,8 +30,7 @@ fn prompt(reference: &str) -> Prompt {
         id: "p".into(),
         prompt: "Say it".into(),
         reference: Some(reference.into()),
-        system: None,
-        tags: vec![],
+        ..Prompt::default()
     }
 }
 

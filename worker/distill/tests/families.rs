@@ -54,8 +54,7 @@ fn prompts() -> Vec<Prompt> {
         id: format!("p{at}"),
         prompt: "Say it".into(),
         reference: Some((*answer).into()),
-        system: None,
-        tags: vec![],
+        ..Prompt::default()
     };
     answers.iter().enumerate().map(each).collect()
 }

@@ -58,7 +58,7 @@ pub fn conversations(tokenizer: &Value) -> Vec<Prompt> {
         prompt,
         reference: Some(answer.to_owned()),
         system,
-        tags: Vec::new(),
+        ..Prompt::default()
     };
     (1..).zip(built_in.into_iter().chain([added])).map(named).collect()
 }

@@ -132,8 +132,7 @@ mod tests {
             id: id.into(),
             prompt: text.into(),
             reference: reference.map(str::to_owned),
-            system: None,
-            tags: vec![],
+            ..Prompt::default()
         }
     }
 

@@ -26,13 +26,7 @@ fn teacher() -> TempDir {
 fn streamed(folder: &Path) -> (LoadedModel, Batch) {
     let placement = Placement::new(Holding::Streamed, DType::F32, &Device::Cpu);
     let model = LoadedModel::open(folder, placement).unwrap();
-    let prompt = Prompt {
-        id: "p".into(),
-        prompt: "List the files".into(),
-        reference: None,
-        system: None,
-        tags: vec![],
-    };
+    let prompt = Prompt { id: "p".into(), prompt: "List the files".into(), ..Prompt::default() };
     let sequence = model.chat.sequence(&prompt, Some("ls")).unwrap();
     let batch = Batch::new(&[&sequence]).unwrap();
     (model, batch)

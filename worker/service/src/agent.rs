@@ -2,6 +2,7 @@
 //! posts answers.
 
 use crate::answering::PAUSE;
+use crate::claim::{Name, Seat};
 use crate::compute::{Compute, Done, JobProgress};
 use crate::error::JobError;
 use crate::heartbeat;
@@ -20,6 +21,7 @@ use uspx_bus::{Bus, Delivery};
 use uspx_domain::{SkipGroup, Speaks, Speed, Task, TaskId, limits};
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
+use uspx_runtime::folders::make_private;
 use uspx_wire::subjects::task_queue;
 use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_task};
 
@@ -35,6 +37,7 @@ pub struct Agent {
     /// Held while an answer is posted: what is tried again in the background waits for it.
     pub(crate) posting: tokio::sync::Mutex<()>,
     scratch: PathBuf,
+    seat: Seat,
     compute: Compute,
     heartbeat: HeartbeatMessage,
     at_work: Arc<AtWork>,
@@ -95,7 +98,7 @@ impl Agent {
             beats: None,
             speed: None,
         };
-        let (spool, scratch) = folders(&settings.state)?;
+        let (seat, spool, scratch) = folders(&settings.state)?;
         let models = OpenModels::new(holdings, settings.machine.clone(), scratch.clone());
         Ok(Self {
             compute: Compute::start(models)?,
@@ -104,6 +107,7 @@ impl Agent {
             store,
             spool,
             scratch,
+            seat,
             heartbeat,
             posting: tokio::sync::Mutex::default(),
             at_work: Arc::default(),
@@ -121,8 +125,24 @@ impl Agent {
     /// coordinator.
     ///
     /// # Errors
-    /// What cannot be waited out.
+    /// [`WorkerError::Taken`] where another worker has the name; what cannot be waited out.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let name = Name::new(self.bus.clone(), &self.settings, &self.seat);
+        if !name.take(shutdown).await? {
+            return Ok(());
+        }
+        let end = shutdown.child();
+        let outcome = tokio::select! {
+            outcome = self.serve(&end) => outcome,
+            replaced = name.keep() => Err(replaced),
+        };
+        end.cancel();
+        name.release().await;
+        outcome
+    }
+
+    /// Says that it lives, and works.
+    async fn serve(&self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         let stop = shutdown.child();
         let heart = tokio::spawn(heartbeat::send(
             self.bus.clone(),
@@ -233,13 +253,15 @@ impl Agent {
     }
 }
 
-/// The spool and the scratch folder of a worker's state folder. Scratch of a run before is cleared.
-fn folders(state: &Path) -> Result<(Spool, PathBuf), WorkerError> {
+/// The state folder, held, with its spool and its scratch folder. Scratch of a run before is cleared.
+fn folders(state: &Path) -> Result<(Seat, Spool, PathBuf), WorkerError> {
     let unusable = |source| WorkerError::State { folder: state.to_owned(), source };
+    make_private(state).map_err(unusable)?;
+    let seat = Seat::take(state)?;
     let scratch = state.join("scratch");
     if scratch.exists() {
         std::fs::remove_dir_all(&scratch).map_err(unusable)?;
     }
-    std::fs::create_dir_all(&scratch).map_err(unusable)?;
-    Ok((Spool::open(state.join("spool")).map_err(unusable)?, scratch))
+    make_private(&scratch).map_err(unusable)?;
+    Ok((seat, Spool::open(state.join("spool")).map_err(unusable)?, scratch))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
 use uspx_distill::DistillError;
-use uspx_domain::{FailureKind, FailureReason};
+use uspx_domain::{FailureKind, FailureReason, WorkerId};
 use uspx_export::ExportError;
 use uspx_model::ModelError;
 use uspx_wire::WireError;
@@ -32,6 +32,21 @@ pub enum WorkerError {
     /// What the worker may use of its machine cannot be used so.
     #[error(transparent)]
     Machine(#[from] PlanningError),
+    /// Another worker holds the state folder.
+    #[error(
+        "another worker on this machine uses the state folder {0}: is this one running already?"
+    )]
+    Busy(PathBuf),
+    /// Another worker has the name.
+    #[error(
+        "a worker named {worker} is in the colony already ({other}): give this one another --name"
+    )]
+    Taken {
+        /// The name.
+        worker: WorkerId,
+        /// Who has it, for people.
+        other: String,
+    },
     /// The bus failed for good.
     #[error(transparent)]
     Bus(#[from] BusError),

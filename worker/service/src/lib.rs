@@ -4,10 +4,12 @@
 //! In the order of a task's way: [`agent`] (off the queue, its `lease` kept alive by progress) →
 //! [`compute`] (one owned thread per device) → [`jobs`] (how each kind of job runs, on
 //! [`open_models`] that are placed by [`planning`]) → [`spool`] (finished work on the disk) →
-//! `answering` (its blobs stored, then the answer posted).
+//! `answering` (its blobs stored, then the answer posted). `claim` keeps a second
+//! worker of the same name out.
 
 pub mod agent;
 mod answering;
+mod claim;
 pub mod compute;
 mod error;
 mod heartbeat;

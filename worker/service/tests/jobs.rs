@@ -27,7 +27,7 @@ fn changed(which: &str, template: &str) -> TempDir {
 
 fn prompt(id: &str, text: &str, reference: Option<&str>) -> Prompt {
     let reference = reference.map(str::to_owned);
-    Prompt { id: id.into(), prompt: text.into(), reference, system: None, tags: vec![] }
+    Prompt { id: id.into(), prompt: text.into(), reference, ..Prompt::default() }
 }
 
 fn done(folder: &TempDir, work: Work<Prompt>) -> Product {

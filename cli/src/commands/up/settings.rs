@@ -2,14 +2,15 @@
 
 use super::{Inputs, Layout, Machine};
 use crate::args::UpArgs;
-use crate::commands::coordinator::book;
 use crate::error::{CliError, Exit, Result};
-use crate::models;
+use crate::prompts::{PromptFile, PromptSource};
+use crate::secrets;
+use crate::settings::sources;
+use crate::splits::SplitSources;
 use serde::Deserialize;
 use std::path::PathBuf;
 use uspx_colony::Share;
 use uspx_coordinator::{CampaignPlan, Prompts};
-use uspx_runtime::config;
 
 /// The settings. One file may serve `up`, `coordinator` and `worker`.
 #[derive(Debug, Deserialize)]
@@ -30,7 +31,8 @@ struct Settings {
 
 /// Reads them.
 pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
-    let mut settings: Settings = config::load(args.config.as_deref(), &args.values)?;
+    let sources = sources(args.config.as_deref(), &args.values)?;
+    let mut settings: Settings = sources.settings()?;
     for model in std::iter::once(&settings.teacher).chain(&settings.student) {
         if !model.exists() {
             let message = format!("there is no model at {}", model.display());
@@ -68,14 +70,33 @@ fn share(keep: f64) -> Result<Share> {
 
 /// One file, split by itself, or a file for each split.
 fn prompts(settings: &Settings, args: &UpArgs) -> Result<Prompts> {
-    match (&settings.prompts, &settings.train, &settings.gate) {
-        (Some(all), None, None) => Ok(Prompts::Together(models::prompts(all, args.skip_bad)?)),
+    let (skip_bad, format) = (args.skip_bad, args.format());
+    let source = |path| PromptSource { path, format, skip_bad };
+    match (settings.prompts.as_deref(), settings.train.as_deref(), settings.gate.as_deref()) {
+        (Some(all), None, None) => {
+            let file = source(all).read()?;
+            check(&[&file], settings, args)?;
+            Ok(Prompts::Together(file.prompts))
+        }
         (None, Some(train), Some(gate)) => {
-            Ok(book(train, settings.validation.as_deref(), gate)?.into())
+            let validation = settings.validation.as_deref().map(source);
+            let sources = SplitSources { train: source(train), validation, gate: source(gate) };
+            let splits = sources.read()?;
+            check(&splits.files(), settings, args)?;
+            Ok(splits.book()?.into())
         }
         _ => Err(CliError::new(Exit::Usage, "which prompts?").help(
             "name one file, which is split by itself (--prompts FILE), or files for training and for the gate \
              (--train FILE --gate FILE)",
         )),
+    }
+}
+
+/// Prompts that may leave this machine, over a server or to a bucket, must hold no secrets.
+fn check(files: &[&PromptFile], settings: &Settings, args: &UpArgs) -> Result<()> {
+    let elsewhere = |url: &String| url.starts_with("s3://");
+    match settings.nats.is_some() || settings.store.as_ref().is_some_and(elsewhere) {
+        true => secrets::check(files, args.allow_secrets),
+        false => Ok(()),
     }
 }

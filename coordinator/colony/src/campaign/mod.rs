@@ -183,7 +183,11 @@ impl CampaignConfig {
         self.check_ranges()
     }
 
-    fn check_ranges(&self) -> Result<(), ConfigError> {
+    /// Checks the numbers alone.
+    ///
+    /// # Errors
+    /// The first that is out of range.
+    pub fn check_ranges(&self) -> Result<(), ConfigError> {
         let batches = [
             self.probe.trace_batch,
             self.probe.patch_batch,
@@ -197,18 +201,10 @@ impl CampaignConfig {
         let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
         let rules: [(bool, &'static str, &'static str); 7] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
-            (small(self.mask.keep), "mask.keep", "more than 0, at most 1000000 millionths"),
-            (
-                small(self.probe.evaporation),
-                "probe.evaporation",
-                "more than 0, at most 1000000 millionths",
-            ),
-            (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1000000 millionths"),
-            (
-                self.trust.duplicates <= Share::percent(10),
-                "trust.duplicates",
-                "at most 100000 millionths (10 %)",
-            ),
+            (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),
+            (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1"),
+            (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1"),
+            (self.trust.duplicates <= Share::percent(10), "trust.duplicates", "at most 0.1"),
             (
                 self.trust.ahead > 0 && self.trust.attempts > 0,
                 "trust",

@@ -17,6 +17,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use uspx_colony::State;
 use uspx_domain::Digest;
+use uspx_runtime::folders;
 
 /// The files that are state, in the order in which an import writes them. The ledger comes last: a
 /// head without its ledger is refused as damage, never begun anew.
@@ -84,7 +85,7 @@ pub fn import(file: &Path, state: &Path) -> Result<Moved, ServiceError> {
         let reason = format!("it announces {records} records, its ledger has {}", found.records);
         return Err(ServiceError::Archive { path: file.to_owned(), at: 0, reason });
     }
-    std::fs::create_dir_all(state).map_err(ServiceError::file(state))?;
+    folders::make_private(state).map_err(ServiceError::file(state))?;
     free(state, &contents)?;
     for Content { name, bytes } in &contents {
         place(&state.join(name), bytes)?;

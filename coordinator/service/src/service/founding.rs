@@ -6,7 +6,7 @@ use crate::changes::changes;
 use crate::registry::{Heard, holdings};
 use std::collections::BTreeMap;
 use uspx_colony::{Amending, CampaignConfig, Ending, Event};
-use uspx_domain::{Fingerprint, ModelShape, UnitKind};
+use uspx_domain::{Fingerprint, ModelShape, Speaks, UnitKind};
 use uspx_wire::HeartbeatMessage;
 
 /// What was found for a part of the campaign.
@@ -24,7 +24,7 @@ impl Coordinator {
         heartbeat: HeartbeatMessage,
     ) -> Result<Option<Ending>, ServiceError> {
         let (worker, holds, speaks) =
-            (heartbeat.worker.clone(), holdings(&heartbeat), heartbeat.may_be_asked());
+            (heartbeat.worker.clone(), holdings(&heartbeat), self.may_ask(&heartbeat));
         let version = heartbeat.uspx_version.clone();
         match self.registry.hear(heartbeat) {
             Heard::News => {}
@@ -54,6 +54,11 @@ impl Coordinator {
             true => Ok(ended),
             false => self.bring_about().await,
         }
+    }
+
+    /// What the worker may be asked for, of the person's prompts.
+    fn may_ask(&self, heartbeat: &HeartbeatMessage) -> Speaks {
+        heartbeat.may_be_asked(self.book.has_conversations())
     }
 
     /// Founds the campaign that the settings ask for, or lets the one there is go on under them, as

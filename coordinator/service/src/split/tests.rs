@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 fn prompt(id: usize, text: &str) -> Prompt {
     let id = id.to_string();
-    Prompt { id, prompt: text.to_owned(), reference: None, system: None, tags: vec![] }
+    Prompt { id, prompt: text.to_owned(), ..Prompt::default() }
 }
 
 fn prompts(texts: &[String]) -> Vec<Prompt> {

@@ -29,8 +29,7 @@ fn prompts(split: &str) -> Vec<Prompt> {
         id: format!("{split}-{n}"),
         prompt: "word".into(),
         reference: Some("word".into()),
-        system: None,
-        tags: vec![],
+        ..Prompt::default()
     };
     (0..4).map(prompt).collect()
 }

@@ -13,6 +13,8 @@ mod causes;
 mod collect;
 mod faulty;
 mod invariant_6;
+#[cfg(unix)]
+mod private;
 mod pulls;
 mod pulls_local;
 mod releases;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         causes::trials(),
         collect::trials(),
         invariant_6::trials(),
+        #[cfg(unix)]
+        private::trials(),
         pulls::trials(),
         pulls_local::trials(),
         releases::trials(),

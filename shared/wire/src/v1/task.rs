@@ -32,6 +32,15 @@ pub(crate) struct Prompt {
     reference: Option<String>,
     system: Option<String>,
     tags: Vec<String>,
+    /// A worker that does not know of it is not asked ([`crate::HeartbeatMessage::may_be_asked`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Exchange>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Exchange {
+    user: String,
+    assistant: String,
 }
 
 impl From<&domain::Task> for Task {
@@ -77,14 +86,18 @@ impl TryFrom<Work> for domain::Work<domain::Prompt> {
 
 impl From<&domain::Prompt> for Prompt {
     fn from(prompt: &domain::Prompt) -> Self {
-        let domain::Prompt { id, prompt, reference, system, tags } = prompt.clone();
-        Self { id, prompt, reference, system, tags }
+        let domain::Prompt { id, prompt, reference, system, tags, earlier } = prompt.clone();
+        let earlier =
+            earlier.into_iter().map(|e| Exchange { user: e.user, assistant: e.assistant });
+        Self { id, prompt, reference, system, tags, earlier: earlier.collect() }
     }
 }
 
 impl From<Prompt> for domain::Prompt {
     fn from(prompt: Prompt) -> Self {
-        let Prompt { id, prompt, reference, system, tags } = prompt;
-        Self { id, prompt, reference, system, tags }
+        let Prompt { id, prompt, reference, system, tags, earlier } = prompt;
+        let exchange = |e: Exchange| domain::Exchange { user: e.user, assistant: e.assistant };
+        let earlier = earlier.into_iter().map(exchange).collect();
+        Self { id, prompt, reference, system, tags, earlier }
     }
 }

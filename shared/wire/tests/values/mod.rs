@@ -10,8 +10,8 @@ fn prompt() -> Prompt {
         id: "p1".into(),
         prompt: "list the open ports".into(),
         reference: Some("ss -tlnp".into()),
-        system: None,
         tags: vec!["net".into()],
+        ..Prompt::default()
     }
 }
 
@@ -62,6 +62,7 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
     vec![
         ("trace", estimate(Estimator::TRACE, &[UnitKind::Expert], Baseline::Zero)),
         ("atp", estimate(Estimator::ATP, UnitKind::ALL, Baseline::Mean)),
+        ("conversation", conversation()),
         ("exact", estimate(Estimator::EXACT, &[UnitKind::Head], Baseline::Zero)),
         ("ablate", Work::Ablate(Ablate { prompts: prompts(), cuts })),
         ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
@@ -85,6 +86,14 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("judge-adapted", judge(Subject::Adapted(adapter))),
         ("judge-exported", judge(Subject::Exported { format: ExportFormat::Gguf, files: files() })),
     ]
+}
+
+/// A prompt after what was said before.
+pub fn conversation() -> Work<Prompt> {
+    let said = Exchange { user: "list the ports".into(), assistant: "ss -l".into() };
+    let prompts = vec![Prompt { earlier: vec![said], ..prompt() }];
+    let (estimator, kinds) = (Estimator::TRACE, vec![UnitKind::Expert]);
+    Work::Estimate(Estimate { prompts, estimator, kinds, baseline: Baseline::Zero })
 }
 
 fn outcomes() -> Vec<(&'static str, Outcome)> {

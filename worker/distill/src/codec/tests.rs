@@ -21,13 +21,7 @@ fn sample() -> Labels {
             (300, Piece::Text(vec![0xff])),
         ],
         prompts: vec![PromptLabels {
-            prompt: Prompt {
-                id: "p".into(),
-                prompt: "list".into(),
-                reference: None,
-                system: None,
-                tags: vec![],
-            },
+            prompt: Prompt { id: "p".into(), prompt: "list".into(), ..Prompt::default() },
             answer: "ls".into(),
             ended: true,
             reasoning: Some("hm".into()),
@@ -40,6 +34,19 @@ fn sample() -> Labels {
 fn bytes_give_back_the_labels() {
     let labels = sample();
     assert_eq!(Labels::from_bytes(&labels.to_bytes().unwrap()).unwrap(), labels);
+}
+
+#[test]
+fn earlier_turns_stand_at_a_prompt_s_end_and_nothing_where_there_are_none() {
+    let plain = sample();
+    let mut labels = sample();
+    let said = Exchange { user: "u".into(), assistant: "a".into() };
+    labels.prompts[0].prompt.earlier = vec![said];
+    let (bytes, before) = (labels.to_bytes().unwrap(), plain.to_bytes().unwrap());
+    // A list of one pair of texts of one byte.
+    assert_eq!(bytes.len(), before.len() + 6);
+    assert_eq!(Labels::from_bytes(&bytes).unwrap(), labels);
+    assert!(before.windows(2).any(|w| w == [0x96, 0x95]), "a prompt is still five fields");
 }
 
 #[test]

@@ -263,9 +263,12 @@ impl Chat {
     }
 }
 
-/// The turns of a prompt.
+/// The turns of a prompt, what was said before included.
 fn turns(prompt: &Prompt) -> Vec<Turn> {
-    prompt.system.iter().map(|s| Turn::system(s)).chain([Turn::user(&prompt.prompt)]).collect()
+    let earlier = prompt.earlier.iter();
+    let before = earlier.flat_map(|e| [Turn::user(&e.user), Turn::assistant(&e.assistant)]);
+    let system = prompt.system.iter().map(|s| Turn::system(s));
+    system.chain(before).chain([Turn::user(&prompt.prompt)]).collect()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn chat_of(tokenizer: &str, template: &str, settings: &Value) -> Chat {
 }
 
 fn prompt(text: &str) -> Prompt {
-    Prompt { id: "p".into(), prompt: text.into(), reference: None, system: None, tags: vec![] }
+    Prompt { id: "p".into(), prompt: text.into(), ..Prompt::default() }
 }
 
 #[test]
@@ -32,6 +32,28 @@ fn the_answer_begins_after_the_opening_of_its_channel() {
         assert_eq!(&whole.ids[..whole.response_start], &open.ids[..]);
         assert_eq!(chat.decode(&whole.ids[whole.response_start..]), "ls -l");
         assert!(chat.ends().contains(whole.ids.last().unwrap()));
+    }
+}
+
+#[test]
+fn what_was_said_before_stands_before_the_prompt() {
+    let turns = [
+        Turn::system("Be short"),
+        Turn::user("List files"),
+        Turn::assistant("find ."),
+        Turn::user("By size"),
+    ];
+    let said = uspx_domain::Exchange { user: "List files".into(), assistant: "find .".into() };
+    let (system, earlier) = (Some("Be short".into()), vec![said]);
+    let later = Prompt { system, earlier, ..prompt("By size") };
+    for which in ["teacher", "student"] {
+        let chat = nano(which);
+        let open = chat.sequence(&later, None).unwrap();
+        assert_eq!(open.ids, chat.conversation(&turns).unwrap().ids);
+        assert!(chat.decode(&open.ids).contains("find ."), "{which}");
+        let whole = chat.answered(&later, "ls -S").unwrap().sequence;
+        assert!(whole.ids.starts_with(&open.ids), "{which}");
+        assert_eq!(chat.decode(&whole.ids[whole.response_start..]), "ls -S");
     }
 }
 

@@ -163,8 +163,7 @@ mod tests {
             id: "p".into(),
             prompt: "list files".into(),
             reference: Some("ls".into()),
-            system: None,
-            tags: vec![],
+            ..Prompt::default()
         };
         let (prompts, example) = (model.readable(&[prompt]).unwrap(), Estimator::of(&ROW));
         let request = ProbeRequest::all(example, &model, &prompts, 64);

@@ -71,13 +71,7 @@ mod tests {
             top: vec![],
             tail: 0.0,
         };
-        let prompt = Prompt {
-            id: "p".into(),
-            prompt: "x".into(),
-            reference: None,
-            system: None,
-            tags: vec![],
-        };
+        let prompt = Prompt { id: "p".into(), prompt: "x".into(), ..Prompt::default() };
         PromptLabels {
             prompt,
             answer: answer.into(),

@@ -26,7 +26,7 @@ pub fn worker(name: &str) -> WorkerId {
 /// The text of a prompt.
 pub fn prompt(id: &str) -> Prompt {
     let (id, prompt) = (id.to_owned(), format!("secret of {id}"));
-    Prompt { id, prompt, reference: None, system: None, tags: vec![] }
+    Prompt { id, prompt, ..Prompt::default() }
 }
 
 /// A campaign small enough for many runs.

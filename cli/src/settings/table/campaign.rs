@@ -1,0 +1,108 @@
+//! What a campaign measures, keeps, judges and trains. Its defaults suit a small teacher.
+
+use super::Usual::{Is, Open};
+
+super::rows! {
+    "campaign.name" Coordinator [""] --"" Open { then: "campaign", example: r#""evening""# };
+    "Its name: another name is another campaign"
+    "campaign.seed" Coordinator [""] --"" Is("0");
+    "Seed of every draw"
+    "campaign.teacher" Coordinator [""] --"" Open { then: "the only mixture of experts that a worker holds", example: r#""b438c30f3122750cf17f0444029b7a839a447467dde11c5db1331a3c9bade9f3""# };
+    "The teacher's fingerprint (uspx probe trace --json says it)"
+    "campaign.student" Coordinator [""] --"" Open { then: "the only dense model that a worker holds", example: r#""703a6f9ab5ba6cc7e0b4a4a9ff4e3f9d1a2a42d4d5f7c0b3a8d8ab6a0a7f1c22""# };
+    "The base student's fingerprint"
+
+    "campaign.stop_at_mask" Coordinator [""] --"" Is("false");
+    "Whether no student is wanted: the campaign ends with its mask"
+
+    "campaign.probe.trace_batch" Coordinator ["prompts"] --"" Is("250");
+    "Prompts of a trace task"
+    "campaign.probe.patch_prompts" Coordinator ["prompts"] --"" Is("256");
+    "Prompts that attribution patching looks at; 0 leaves it out"
+    "campaign.probe.patch_batch" Coordinator ["prompts"] --"" Is("64");
+    "Prompts of a patch task"
+    "campaign.probe.baseline" Coordinator [""] --"" Is(r#""mean""#);
+    "What replaces a unit in attribution patching: zero, mean or resample"
+    "campaign.probe.exact_pairs" Coordinator ["pairs of prompt and unit"] --"" Is("16384");
+    "Exact runs in all"
+    "campaign.probe.exact_least" Coordinator ["pairs of prompt and unit"] --"" Is("8192");
+    "Exact runs before a stable mask may end the exploration"
+    "campaign.probe.round_pairs" Coordinator ["pairs of prompt and unit"] --"" Is("2048");
+    "Exact runs of a round, which is an epoch"
+    "campaign.probe.uniform" Coordinator ["share, 0 to 1"] --"" Is("0.6");
+    "Of a round, what is spent on all units alike; the rest follows the pheromone"
+    "campaign.probe.round_prompts" Coordinator ["prompts"] --"" Is("32");
+    "Prompts that a round's pheromone-led part looks at"
+    "campaign.probe.units_per_task" Coordinator ["units"] --"" Is("16");
+    "Units of an exact task"
+    "campaign.probe.candidates" Coordinator ["masks"] --"" Is("4");
+    "Candidate masks of a round"
+    "campaign.probe.candidate_errors" Coordinator ["standard errors"] --"" Is("2.0");
+    "By how much a candidate mask must beat the current one to replace it"
+    "campaign.probe.evaporation" Coordinator ["share, 0 to 1"] --"" Is("0.98");
+    "What one epoch leaves of earlier evidence"
+
+    "campaign.mask.kind" Coordinator [""] --"" Is(r#""expert""#);
+    "The kind of unit that the mask cuts"
+    "campaign.mask.keep" Coordinator ["share, 0 to 1"] --"" Is("0.5");
+    "What is kept"
+    "campaign.mask.rule" Coordinator [""] --"" Is(r#""global""#);
+    "How the budget is spread over layers: global or uniform"
+    "campaign.mask.hysteresis" Coordinator ["standard errors"] --"" Is("1.0");
+    "By how much an interval must clear the cut before its unit swaps"
+    "campaign.mask.stable" Coordinator ["Jaccard overlap, 0 to 1"] --"" Is("0.97");
+    "Overlap of consecutive versions that counts as stable"
+    "campaign.mask.stable_versions" Coordinator ["versions"] --"" Is("2");
+    "Consecutive stable versions that end the exploration"
+    "campaign.mask.bootstrap" Coordinator ["draws"] --"" Is("100");
+    "Draws of the bootstrap that says how sure a unit is"
+
+    "campaign.judge.batch" Coordinator ["prompts"] --"" Is("125");
+    "Prompts of a judging task"
+    "campaign.judge.masks_per_task" Coordinator ["masks"] --"" Is("7");
+    "Masks of a judging task"
+    "campaign.judge.random_masks" Coordinator ["masks"] --"" Is("20");
+    "Random masks of the same size and rule, to compare with"
+    "campaign.judge.curve" Coordinator ["shares, 0 to 1"] --"" Is("[0.1, 0.25, 0.4, 0.5, 0.6, 0.75]");
+    "Shares pruned, for the curve"
+    "campaign.judge.label_rise" Coordinator ["nats per response token"] --"" Is("0.05");
+    "The most that the labelling teacher's validation loss may rise"
+
+    "campaign.distil.label_batch" Coordinator ["prompts"] --"" Is("125");
+    "Prompts of a label task"
+    "campaign.distil.top_k" Coordinator ["tokens"] --"" Is("32");
+    "Teacher probabilities kept for each token"
+    "campaign.distil.max_new_tokens" Coordinator ["tokens"] --"" Is("64");
+    "Bound on an answer that the teacher writes itself"
+    "campaign.distil.max_reasoning_tokens" Coordinator ["tokens"] --"" Is("1024");
+    "Bound on the reasoning before it; a prompt that is not done then is left out"
+    "campaign.distil.recipes" Coordinator [""] --"" Is("[\
+{ rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
+{ rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
+    "One training each; the best on validation goes on"
+    "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
+    "Training prompts that calibrate the quantiser"
+    "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Is("250");
+    "Prompts of a task that judges a student"
+    "campaign.distil.resamples" Coordinator ["draws"] --"" Is("2000");
+    "Resamples of the gate's bootstrap"
+    "campaign.distil.tag_prompts" Coordinator ["prompts"] --"" Is("30");
+    "Prompts that a tag needs before the gate looks at it"
+    "campaign.distil.tag_worse" Coordinator ["share, 0 to 1"] --"" Is("0.02");
+    "How much worse a tag may become"
+
+    "campaign.trust.ahead" Coordinator ["tasks"] --"" Is("2");
+    "Tasks ahead of a worker"
+    "campaign.trust.attempts" Coordinator ["attempts"] --"" Is("3");
+    "Failed attempts after which a task is given up"
+    "campaign.trust.refusals" Coordinator ["answers"] --"" Is("3");
+    "Refused answers after which a worker is quarantined"
+    "campaign.trust.duplicates" Coordinator ["share, 0 to 0.1"] --"" Is("0.05");
+    "Tasks issued twice to compare"
+    "campaign.trust.relative" Coordinator ["share of the larger value"] --"" Is("0.01");
+    "What two machines may differ by"
+    "campaign.trust.absolute" Coordinator [""] --"" Is("0.01");
+    "And how much they may differ by beside that"
+    "campaign.trust.outliers" Coordinator ["share, 0 to 1"] --"" Is("0.02");
+    "Values that may differ by more: a router's tie falls either way"
+}
