@@ -14,6 +14,7 @@ mod llama_cpp;
 mod others_gguf;
 mod students;
 mod support;
+mod width;
 
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         llama_cpp::trials(),
         others_gguf::trials(),
         students::trials(),
+        width::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -14,7 +14,7 @@ pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, Wor
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
-pub use mask::{MaskBuildArgs, MaskCommand, Spread};
+pub use mask::{MaskBuildArgs, MaskCommand, MaskShowArgs, Spread};
 pub use model::{Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
@@ -34,9 +34,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The level that `-v` asks for.
+    /// The level that `-v` asks for; without it, coordinator and worker tell what they do.
     pub fn log_level(&self) -> &'static str {
         match self.verbose {
+            0 if self.command.tells() => uspx_runtime::telemetry::TELLING,
             0 => "warn",
             1 => "info",
             _ => "debug",
@@ -82,7 +83,7 @@ pub enum Command {
     /// One probe on this machine, without a colony.
     #[command(subcommand)]
     Probe(ProbeCommand),
-    /// Masks: build one here, without a colony.
+    /// Masks: build one here without a colony, look at one.
     #[command(subcommand)]
     Mask(MaskCommand),
     /// The ledger: check it, repair it, move it to another machine.
@@ -102,12 +103,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it works for long with nothing else to show. A worker that its parent started is its
+    /// parent's to show.
+    fn tells(&self) -> bool {
+        match self {
+            Self::Coordinator(args) => args.word.is_none(),
+            Self::Worker(args) => !args.with_parent,
+            _ => false,
+        }
+    }
+
     /// The number of threads asked for.
     pub fn threads(&self) -> Option<usize> {
         match self {
             Self::Eval(a) => a.common.run.threads,
             Self::Probe(p) => p.common().run.threads,
-            Self::Mask(MaskCommand::Build(a)) => a.common.run.threads,
+            Self::Mask(command) => command.threads(),
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Up(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => a.threads,

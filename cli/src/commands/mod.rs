@@ -28,6 +28,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args, &shutdown),
         Command::Probe(command) => probe::run(&command, &shutdown),
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
+        Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
         Command::Ledger(command) => ledger::run(&command),
         Command::Store(StoreCommand::Collect(args)) => {
             runtime.block_on(store::collect(&args, &shutdown))

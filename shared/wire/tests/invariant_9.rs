@@ -81,6 +81,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
+    holds("status-campaign", &values::status_with_campaign());
     holds("mask", &values::mask_message());
 }
 
@@ -88,7 +89,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 5));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 6));
 }
 
 #[test]
@@ -100,5 +101,6 @@ fn write_missing_fixtures() {
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());
+    write_if_missing("status-campaign", &values::status_with_campaign());
     write_if_missing("mask", &values::mask_message());
 }

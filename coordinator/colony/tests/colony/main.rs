@@ -11,4 +11,5 @@ mod plan;
 mod seams;
 mod skipped;
 mod spoken;
+mod two_runs;
 mod world;
