@@ -1,9 +1,15 @@
 //! Results: one JSON document on stdout, or text for a person; remarks on stderr.
 
 use crate::error::{CliError, Exit, Result};
-use comfy_table::{Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, TableComponent, presets};
 use serde::Serialize;
+use std::fmt;
 use std::io::Write;
+
+/// Columns of a line where standard output is no terminal.
+const COLUMNS: u16 = 80;
+/// Narrower than this nothing can be set.
+const LEAST: u16 = 40;
 
 /// Prints a JSON document.
 pub fn json(value: &impl Serialize) -> Result<()> {
@@ -40,9 +46,103 @@ pub fn remark(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Prints a paragraph on stdout, broken between words where the terminal ends. A word that is
+/// longer, as a path may be, stays whole.
+pub fn paragraph(text: &str) -> Result<()> {
+    line(&wrapped(text))
+}
+
+/// The same on stderr.
+pub fn remark_paragraph(text: &str) {
+    note(&wrapped(text));
+}
+
+fn wrapped(text: &str) -> String {
+    let options = textwrap::Options::new(usize::from(columns())).break_words(false);
+    textwrap::fill(text, options.word_splitter(textwrap::WordSplitter::NoHyphenation))
+}
+
+/// Columns of a line: the terminal's, or those that `COLUMNS` asks for, or 80.
+pub fn columns() -> u16 {
+    let asked = || std::env::var("COLUMNS").ok()?.parse().ok();
+    comfy_table::Table::new().width().or_else(asked).unwrap_or(COLUMNS).max(LEAST)
+}
+
+/// A table for a person: no wider than a line, columns of figures set to the right.
+pub struct Table {
+    headings: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
 /// An empty table with these headings.
 pub fn table(headings: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(headings.iter().copied());
-    table
+    Table { headings: headings.iter().map(|h| (*h).to_owned()).collect(), rows: Vec::new() }
+}
+
+impl Table {
+    /// Adds a row.
+    pub fn add_row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Whether a column holds figures alone.
+    fn is_of_figures(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(column));
+        cells.clone().any(|cell| !cell.is_empty()) && cells.all(|cell| is_figure(cell))
+    }
+}
+
+/// `3`, `+0.1 [+0.0, +0.2]`, `50 %`, `-`.
+fn is_figure(cell: &str) -> bool {
+    !cell.chars().any(char::is_alphabetic)
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_preset(presets::NOTHING).set_header(&self.headings);
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns());
+        for part in [TableComponent::HeaderLines, TableComponent::MiddleHeaderIntersections] {
+            table.set_style(part, '─');
+        }
+        table.add_rows(&self.rows);
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if self.is_of_figures(at) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        f.write_str(&table.trim_fmt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_stand_at_the_right_and_words_at_the_left() {
+        let mut figures = table(&["model", "bits", "95 %"]);
+        figures.add_row(["base", "12.5", "[1.0, 2.0]"]).add_row(["teacher", "1.25", "-"]);
+        let text = figures.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "a rule below the headings alone: {text}");
+        assert_eq!(lines[0], "model    bits        95 %");
+        assert_eq!(lines[2], "base     12.5  [1.0, 2.0]");
+        assert_eq!(lines[3], "teacher  1.25           -");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut wide = table(&["name", "words"]);
+        wide.add_row(["a".repeat(30), "many words ".repeat(20)]);
+        wide.add_row(["b".repeat(200), "1".to_owned()]);
+        let most = usize::from(columns());
+        let widths = |text: &str| text.lines().map(textwrap::core::display_width).max();
+        assert!(widths(&wide.to_string()).unwrap() <= most, "{wide}");
+        assert!(widths(&wrapped(&"some words ".repeat(30))).unwrap() <= most);
+        let path = format!("see {}/report.html for all", "folder/".repeat(20));
+        assert!(wrapped(&path).lines().any(|l| l.ends_with("report.html")), "a path stays whole");
+    }
 }

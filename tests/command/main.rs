@@ -18,6 +18,7 @@ mod prompts;
 mod scripts;
 mod students;
 mod support;
+mod width;
 mod worker;
 
 use libtest_mimic::Arguments;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         prompts::trials(),
         scripts::trials(),
         students::trials(),
+        width::trials(),
         worker::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

@@ -2,7 +2,7 @@
 
 use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs};
 use crate::ledger::records;
-use crate::process::run;
+use crate::process::{on_one_line, run};
 use crate::replay::{Here, prompts};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -90,6 +90,6 @@ fn invariant_10_where_none_can_be_traced_log_status_and_ending_say_why() {
     let skipped = &json["skipped"][0];
     assert_eq!((&skipped["model"], &skipped["reason"]), (&"teacher".into(), &"too_long".into()));
     assert_eq!((&skipped["prompts"], &skipped["ids"]), (&3.into(), &serde_json::json!(ids)));
-    let person = run(&["status", "--state", &state], &[]).out;
+    let person = on_one_line(&run(&["status", "--state", &state], &[]).out);
     assert!(person.contains("left out") && person.contains("3 prompts are left out"), "{person}");
 }

@@ -90,6 +90,11 @@ impl Drop for Process {
     }
 }
 
+/// A page without the line breaks that a terminal's width makes.
+pub fn on_one_line(page: &str) -> String {
+    page.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a command to its end.
 pub fn run(args: &[&str], env: &[(String, String)]) -> Ended {
     let output = Command::new(uspx()).args(args).envs(env.iter().cloned()).output().unwrap();

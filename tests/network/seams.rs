@@ -2,7 +2,7 @@
 //! and status says so.
 
 use crate::ground::models;
-use crate::process::run;
+use crate::process::{on_one_line, run};
 use crate::replay::{Here, prompts};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -42,7 +42,7 @@ async fn seams_of_a_campaign_are_counted_in_its_status() {
     let json: Value =
         serde_json::from_str(&run(&["status", "--state", &state, "--json"], &[]).out).unwrap();
     assert_eq!(json["seam_prompts"], serde_json::json!({"teacher": 3, "student": 0}));
-    let person = run(&["status", "--state", &state], &[]).out;
+    let person = on_one_line(&run(&["status", "--state", &state], &[]).out);
     assert!(
         person.contains("seams") && person.contains("for the teacher, 3 prompts have other tokens"),
         "{person}"

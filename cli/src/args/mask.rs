@@ -1,4 +1,4 @@
-//! `uspx mask`: units scored and the best of them kept.
+//! `uspx mask`: units scored and the best of them kept; a mask looked at.
 
 use super::probe::ProbeArgs;
 use crate::rows::{self, Ranking};
@@ -14,6 +14,29 @@ pub enum MaskCommand {
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --units expert --keep 0.5 --out mask.json"
     )]
     Build(MaskBuildArgs),
+    /// Says what a mask keeps of each layer.
+    #[command(after_help = "Example: uspx mask show mask.json")]
+    Show(MaskShowArgs),
+}
+
+impl MaskCommand {
+    /// The number of threads asked for.
+    pub fn threads(&self) -> Option<usize> {
+        match self {
+            Self::Build(args) => args.common.run.machine.threads,
+            Self::Show(_) => None,
+        }
+    }
+}
+
+/// `uspx mask show`.
+#[derive(Args, Debug)]
+pub struct MaskShowArgs {
+    /// The mask.
+    pub file: PathBuf,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a budget is spread over layers.

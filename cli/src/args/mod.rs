@@ -16,7 +16,7 @@ pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
-pub use mask::{MaskBuildArgs, MaskCommand, Spread};
+pub use mask::{MaskBuildArgs, MaskCommand, MaskShowArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
@@ -36,10 +36,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The level that `-v` asks for. A worker says in a few lines what it does.
+    /// The level that `-v` asks for; without it, coordinator and worker tell what they do.
     pub fn log_level(&self) -> &'static str {
         match self.verbose {
-            0 if matches!(self.command, Command::Worker(_)) => "warn,uspx::worker=info",
+            0 if self.command.tells() => uspx_runtime::telemetry::TELLING,
             0 => "warn",
             1 => "info",
             _ => "debug",
@@ -88,7 +88,7 @@ pub enum Command {
         after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl"
     )]
     Probe(ProbeCommand),
-    /// Masks: build one here, without a colony.
+    /// Masks: build one here without a colony, look at one.
     #[command(
         subcommand,
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --keep 0.5 --out mask.json"
@@ -117,12 +117,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it works for long with nothing else to show. A worker that its parent started is its
+    /// parent's to show.
+    fn tells(&self) -> bool {
+        match self {
+            Self::Coordinator(args) => args.word.is_none(),
+            Self::Worker(args) => !args.with_parent,
+            _ => false,
+        }
+    }
+
     /// The number of threads asked for.
     pub fn threads(&self) -> Option<usize> {
         match self {
             Self::Eval(a) => a.common.run.machine.threads,
             Self::Probe(p) => p.common().run.machine.threads,
-            Self::Mask(MaskCommand::Build(a)) => a.common.run.machine.threads,
+            Self::Mask(command) => command.threads(),
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Up(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => crate::commands::worker::threads(a),

@@ -128,6 +128,9 @@ pub struct PatchArgs {
     /// Only these layers, as A..B (B not included).
     #[arg(long)]
     pub layers: Option<String>,
+    /// List all units, not only the 20 that cost most.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// `uspx probe ablate`.

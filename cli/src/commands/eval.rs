@@ -157,7 +157,7 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
 }
 
 /// Standard error of Σ nats ÷ Σ tokens over prompts (delta method of a ratio of sums).
-fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
+pub(super) fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
     let n = nats.len() as f64;
     let all: f64 = tokens.iter().copied().map(f64::from).sum();
     let ratio = nats.iter().copied().map(f64::from).sum::<f64>() / all;
@@ -197,21 +197,23 @@ fn exact_match(
 }
 
 fn print(report: &Report) -> Result<()> {
+    let loss = format!("{:.4} ± {:.4}", report.loss, report.loss_stderr);
+    let kl = report.kl.map(|kl| format!("{kl:.4}"));
+    let exact = report.exact_match.map(|exact| format!("{:.1} %", exact * 100.0));
+    let rows = [
+        ("prompts", Some(report.prompts.to_string()), ""),
+        ("loss", Some(loss), "nats per response token"),
+        ("bits per byte", Some(format!("{:.4}", report.bits_per_byte)), ""),
+        ("KL", kl, "nats per response token"),
+        ("exact match", exact, ""),
+        ("speed", Some(format!("{:.0}", report.tokens_per_second)), "tokens per second"),
+    ];
     let mut table = output::table(&["", "value", ""]);
-    table.add_row(["prompts", &report.prompts.to_string(), ""]);
-    table.add_row([
-        "loss",
-        &format!("{:.4} ± {:.4}", report.loss, report.loss_stderr),
-        "nats per response token",
-    ]);
-    table.add_row(["bits per byte", &format!("{:.4}", report.bits_per_byte), ""]);
-    if let Some(kl) = report.kl {
-        table.add_row(["KL", &format!("{kl:.4}"), "nats per response token"]);
+    for (name, value, unit) in rows {
+        if let Some(value) = value {
+            table.add_row([name, value.as_str(), unit]);
+        }
     }
-    if let Some(exact) = report.exact_match {
-        table.add_row(["exact match", &format!("{:.1} %", exact * 100.0), ""]);
-    }
-    table.add_row(["speed", &format!("{:.0}", report.tokens_per_second), "tokens per second"]);
     output::line(&table.to_string())
 }
 

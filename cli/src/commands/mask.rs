@@ -1,4 +1,11 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
+//!
+//! `forecast` says before what that will cost, `cost` after what the cut does, `show` what a mask
+//! keeps (`uspx mask show`).
+
+mod cost;
+mod forecast;
+mod show;
 
 use crate::args::{MaskBuildArgs, Spread};
 use crate::error::{CliError, Exit, Result};
@@ -13,7 +20,7 @@ use std::collections::BTreeMap;
 use uspx_colony::Share;
 use uspx_colony::combine::Score;
 use uspx_colony::mask::{Budget, Rule, build as best};
-use uspx_domain::{Mask, Unit};
+use uspx_domain::{Estimator, Mask, Unit};
 use uspx_model::budget::Workload;
 use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::Shutdown;
@@ -42,8 +49,10 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
         // Nothing half-made stays behind; that it cannot be removed is not worth a second error.
         let _ = std::fs::remove_file(&part);
     }
-    show(args, &done?)
+    tell(args, &done?)
 }
+
+pub use show::run as show;
 
 /// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.
 #[derive(Serialize)]
@@ -52,15 +61,16 @@ struct Built {
     mask: Mask,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<LeftOut>,
+    #[serde(skip)]
+    cost: Option<cost::Cost>,
 }
 
-fn show(args: &MaskBuildArgs, built: &Built) -> Result<()> {
+fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
     if args.common.run.json {
         return output::json(built);
     }
-    let kind = args.units;
-    let kept: usize = built.mask.lists(kind).into_iter().flatten().map(Vec::len).sum();
-    output::line(&format!("{}: keeps {kept} {kind}s", args.out.display()))
+    show::print(&args.out, &built.mask)?;
+    built.cost.as_ref().map_or(Ok(()), |cost| output::paragraph(&cost.to_string()))
 }
 
 /// The mask of the best units at the budget.
@@ -69,6 +79,9 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     let (kind, shape) = (args.units, subject.model.shape());
     if shape.count(kind) == 0 {
         return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
+    }
+    if !args.common.run.json {
+        forecast::tell(args, &subject)?;
     }
     let bar = Bar::new("scoring units", args.common.run.json, shutdown);
     let grid = scores(args, &subject, &bar)?;
@@ -86,20 +99,17 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     };
     let (model, keep) = (subject.model.fingerprint, Share::nearest(args.keep));
     let budget = Budget { model, shape: &shape, kind, keep, rule };
-    Ok(Built {
-        mask: budget.mask(best(&budget, &scores)),
-        skipped: left_out::listed(&subject.prompts.skipped),
-    })
+    let mask = budget.mask(best(&budget, &scores));
+    // For people alone: a program measures it where it wants it.
+    let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
+    let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
+    Ok(Built { mask, skipped: left_out::listed(&subject.prompts.skipped), cost })
 }
 
 fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
     let Subject { model, prompts, batch_tokens, .. } = subject;
     let (kind, ranking, shape) = (args.units, args.method, model.shape());
-    let Some(estimator) = ranking.estimator(kind) else {
-        let what = format!("the method {} does not rank {kind}s", ranking.method.name);
-        return Err(CliError::new(Exit::Usage, what)
-            .help(format!("these do: {}", Ranking::names_for(kind))));
-    };
+    let estimator = estimator(args)?;
     let request = ProbeRequest {
         kinds: &[kind],
         ..ProbeRequest::all(estimator, model, prompts, *batch_tokens)
@@ -108,4 +118,13 @@ fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
     let of = |statistic| sums(&deposit, &shape, kind, statistic);
     let grid = of(ranking.statistic);
     Ok(ranking.method.per.map_or_else(|| grid.clone(), |per| divided(&grid, &of(per))))
+}
+
+/// What measures what the units are ranked by.
+fn estimator(args: &MaskBuildArgs) -> Result<Estimator> {
+    let (kind, ranking) = (args.units, args.method);
+    ranking.estimator(kind).ok_or_else(|| {
+        let what = format!("the method {} does not rank {kind}s", ranking.method.name);
+        CliError::new(Exit::Usage, what).help(format!("these do: {}", Ranking::names_for(kind)))
+    })
 }

@@ -30,6 +30,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Probe(command) => probe::run(&command, &shutdown),
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
         Command::Config(command) => config::run(&command),
+        Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
         Command::Ledger(command) => ledger::run(&command),
         Command::Store(StoreCommand::Collect(args)) => {
             runtime.block_on(store::collect(&args, &shutdown))

@@ -1,5 +1,7 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
+mod effects;
+
 use crate::args::{PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::grid::{Grid, PerLayer, divided, per_token, sums};
@@ -135,27 +137,43 @@ fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     if args.common.run.json {
         return output::json(&report);
     }
-    let mut table = output::table(&[
-        "layer",
-        "experts by how often they were routed to (share of response tokens)",
-    ]);
+    show_trace(&report)
+}
+
+fn show_trace(report: &TraceReport) -> Result<()> {
+    let shown = usize::from(output::columns()).saturating_sub(LAYER) / SHARE;
+    let most = report.experts.count.iter().map(Vec::len).max().unwrap_or(0);
+    output::paragraph(&format!(
+        "experts by how often {} prompts' {} response tokens are routed to them (expert:share); \
+         the first {} of {most}",
+        report.prompts,
+        report.response_tokens,
+        shown.min(most)
+    ))?;
+    let mut table = output::table(&["layer", "experts"]);
     for (layer, counts) in report.experts.count.iter().enumerate() {
-        table.add_row([layer.to_string(), ranked(counts, report.response_tokens as f64)]);
+        table.add_row([layer.to_string(), ranked(counts, report.response_tokens as f64, shown)]);
     }
     output::line(&table.to_string())?;
     output::line(&format!("{:.0} tokens per second", report.tokens_per_second))
 }
 
-fn ranked(values: &[f64], whole: f64) -> String {
+/// Columns that a layer's number and one expert's share take.
+const LAYER: usize = 8;
+const SHARE: usize = 10;
+
+fn ranked(values: &[f64], whole: f64, most: usize) -> String {
     let mut order: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     let each = |(unit, value): &(usize, f64)| format!("{unit}:{:.2}", value / whole);
-    order.iter().take(12).map(each).collect::<Vec<_>>().join("  ")
+    let each = |at: &(usize, f64)| format!("{:<width$}", each(at), width = SHARE - 1);
+    order.iter().take(most).map(each).collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Serialize)]
 struct PatchReport {
     method: &'static str,
+    prompts: usize,
     baseline: Option<Baseline>,
     scored: Scored,
     clean_loss: f64,
@@ -231,18 +249,19 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     )?
     .losses;
     let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
-    let (mut effects, mut errors) = (BTreeMap::new(), BTreeMap::new());
+    let (mut by_kind, mut errors) = (BTreeMap::new(), BTreeMap::new());
     for kind in kinds {
         let (effect, error) = per_token(&deposit, &shape, kind, statistic, &layers);
-        effects.insert(kind.to_string(), effect);
+        by_kind.insert(kind.to_string(), effect);
         errors.insert(kind.to_string(), error);
     }
     let report = PatchReport {
         method: estimator.name(),
+        prompts: prompts.sequences.len(),
         baseline: (!estimator.row().is_exact).then_some(baseline),
         scored,
         clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
-        effects,
+        effects: by_kind,
         stderr: errors,
         forwards,
         backwards,
@@ -250,7 +269,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         seam_prompts: prompts.seams,
         skipped: left_out::listed(&prompts.skipped),
     };
-    if args.common.run.json { output::json(&report) } else { print_effects(&report) }
+    if args.common.run.json { output::json(&report) } else { effects::print(&report, args.all) }
 }
 
 fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {
@@ -263,28 +282,4 @@ fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {
         _ => Err(CliError::new(Exit::Usage, format!("`{text}` names no layers of this model"))
             .help(format!("write A..B with 0 <= A < B <= {all}"))),
     }
-}
-
-fn print_effects(report: &PatchReport) -> Result<()> {
-    let mut rows = Vec::new();
-    for (kind, grid) in &report.effects {
-        let errors = report.stderr.get(kind);
-        for (layer, effects) in grid.iter().enumerate() {
-            for (index, effect) in effects.iter().enumerate() {
-                let error =
-                    errors.and_then(|e| e.get(layer)?.get(index)).copied().unwrap_or(f64::NAN);
-                rows.push((*effect, error, format!("{kind}:{layer}.{index}")));
-            }
-        }
-    }
-    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut table = output::table(&["unit", "effect (nats per response token)", "standard error"]);
-    for (effect, error, unit) in rows {
-        table.add_row([unit, format!("{effect:.4}"), format!("{error:.4}")]);
-    }
-    output::line(&table.to_string())?;
-    output::line(&format!(
-        "clean loss {:.4}, {:.1} s, {:.2} forward and {:.2} backward passes a prompt",
-        report.clean_loss, report.seconds, report.forwards, report.backwards
-    ))
 }

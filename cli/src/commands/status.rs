@@ -1,134 +1,66 @@
 //! `uspx status`: the colony at a glance, from the bus or from the coordinator's state folder.
+//!
+//! `source` reads it and finds out whether the coordinator lives, `page` prints it.
+
+mod page;
+mod source;
 
 use crate::args::StatusArgs;
-use crate::connect::Address;
-use crate::error::{CliError, Exit, Result};
+use crate::error::Result;
 use crate::output;
-use std::path::Path;
-use std::sync::Arc;
+use serde::Serialize;
+use source::{Picture, Source};
+use std::io::IsTerminal;
 use std::time::Duration;
-use uspx_bus::{Bus, NatsBus};
-use uspx_domain::{Coverage, SeamPrompts};
 use uspx_runtime::Shutdown;
-use uspx_wire::subjects::STATUS;
-use uspx_wire::{ReasonStatus, StatusMessage, decode};
+use uspx_wire::StatusMessage;
 
-/// A glance should not wait long for a server that is not there.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is shown again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Clears a terminal, and goes to its upper left.
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Where a status comes from.
-enum Source<'a> {
-    Bus(Arc<NatsBus>),
-    Folder(&'a Path),
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a StatusMessage,
+    coordinator: Coordinator,
 }
 
-impl Source<'_> {
-    async fn read(&self) -> Result<StatusMessage> {
-        match self {
-            Self::Bus(bus) => {
-                let bytes = bus.get(STATUS).await?.ok_or_else(|| {
-                    CliError::new(Exit::NotFound, "this NATS server knows of no colony")
-                        .help("start one: uspx coordinator -c uspx.toml")
-                })?;
-                decode(&bytes).map_err(|e| CliError::new(Exit::Refused, e))
-            }
-            Self::Folder(folder) => {
-                let path = folder.join("status.json");
-                let text = std::fs::read(&path).map_err(|e| {
-                    CliError::file(&path, &e).help(
-                        "name the state folder of a coordinator that was started on this machine",
-                    )
-                })?;
-                serde_json::from_slice(&text)
-                    .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))
-            }
-        }
-    }
+#[derive(Serialize)]
+struct Coordinator {
+    /// None where that cannot be told from here.
+    alive: Option<bool>,
+    picture_age_millis: u64,
 }
 
 /// `uspx status`.
 pub async fn run(args: &StatusArgs, shutdown: &Shutdown) -> Result<()> {
-    let source = match (&args.bus.nats, &args.state) {
-        (Some(url), _) => {
-            let (credentials, namespace) =
-                (args.bus.credentials.as_deref(), args.bus.namespace.as_deref());
-            let address = Address { url, credentials, namespace };
-            Source::Bus(address.connect("uspx status", Some(PATIENCE)).await?)
-        }
-        (None, Some(folder)) => Source::Folder(folder),
-        (None, None) => {
-            return Err(CliError::new(Exit::Usage, "which colony?").help(
-                "name its server (--nats URL) or its coordinator's state folder (--state DIR)",
-            ));
-        }
-    };
+    let source = Source::of(args).await?;
     loop {
-        let status = source.read().await?;
-        if args.json {
-            output::json(&status)?
-        } else {
-            show(&status)?
+        let picture = source.look().await?;
+        if args.watch && !args.json && std::io::stdout().is_terminal() {
+            output::piece(CLEAR)?;
         }
+        show(&picture, args.json)?;
         if !args.watch {
             return Ok(());
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = tokio::time::sleep(AGAIN) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
 }
 
-fn show(status: &StatusMessage) -> Result<()> {
-    let mut table = output::table(&["colony", &status.colony]);
-    table.add_row(["stage", &format!("{} (epoch {})", status.stage, status.epoch)]);
-    let tasks = format!(
-        "{} open, {} answered, {} given up",
-        status.tasks_open, status.tasks_answered, status.tasks_failed
-    );
-    table.add_row(["tasks", &tasks]);
-    if let Some(mask) = &status.mask {
-        let text = format!(
-            "version {}, keeps {:.0} %, stability {:.2}",
-            mask.revision,
-            mask.kept_fraction * 100.0,
-            mask.stability
-        );
-        table.add_row(["mask", &text]);
+fn show(picture: &Picture, json: bool) -> Result<()> {
+    if !json {
+        return output::line(&page::table(picture).to_string());
     }
-    if let Some(release) = status.release {
-        table.add_row(["release", &release.to_string()]);
-    }
-    for row in reasons(status) {
-        table.add_row(row);
-    }
-    for worker in &status.workers {
-        let current =
-            worker.current.map_or_else(String::new, |c| format!(", task {}/{}", c.done, c.total));
-        let text =
-            format!("{} on {}{current}, {} answers", worker.state, worker.device, worker.answered);
-        table.add_row([format!("worker {}", worker.worker), text]);
-    }
-    output::line(&table.to_string())
-}
-
-/// What to bear in mind: why tasks failed, which prompts were left out or have a seam, how much of
-/// the answers is labelled.
-fn reasons(status: &StatusMessage) -> Vec<[String; 2]> {
-    let counted = |what: &'static str| {
-        move |r: &ReasonStatus| [what.to_owned(), format!("{} × {}: {}", r.count, r.work, r.reason)]
+    let coordinator = Coordinator {
+        alive: picture.life.is_alive(),
+        picture_age_millis: picture.age.as_millis() as u64,
     };
-    let labels = status
-        .labels
-        .iter()
-        .map(|labels| ["labels".to_owned(), Coverage::from(*labels).to_string()]);
-    let left_out = status.skipped.iter().map(|s| ["left out".to_owned(), s.text.clone()]);
-    let given_up = status.given_up.iter().map(counted("given up"));
-    let attempts = status.failed_attempts.iter().map(counted("failed attempts"));
-    let seams = status
-        .seam_prompts
-        .iter()
-        .flat_map(|seams| SeamPrompts::from(*seams).lines())
-        .map(|line| ["seams".to_owned(), line]);
-    labels.chain(left_out).chain(seams).chain(given_up).chain(attempts).collect()
+    output::json(&Report { status: &picture.status, coordinator })
 }

@@ -12,6 +12,7 @@ use uspx_artifact::{ArtifactError, Store};
 use uspx_domain::WorkerId;
 use uspx_runtime::Shutdown;
 use uspx_runtime::config::Sources;
+use uspx_runtime::telemetry::TOLD;
 use uspx_worker::{Agent, WorkerSettings};
 
 /// How often a store that cannot be used yet is tried.
@@ -42,7 +43,7 @@ pub async fn run(args: &WorkerArgs, shutdown: &Shutdown) -> Result<()> {
     worker.machine = machine;
     worker.device_name = settings.device;
     let agent = Agent::new(worker, bus, store)?;
-    tracing::info!(target: "uspx::worker", "ready: {}", agent.means());
+    tracing::info!(target: TOLD, "ready: {}", agent.means());
     Ok(agent.run(shutdown).await?)
 }
 

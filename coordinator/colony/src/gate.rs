@@ -118,7 +118,7 @@ fn pooled<'a>(pairs: impl Iterator<Item = &'a Both>) -> Option<f64> {
 }
 
 /// The smallest draw that at least so many millionths of all draws do not exceed.
-fn quantile(sorted: &[f64], millionths: u64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], millionths: u64) -> Option<f64> {
     let rank = (sorted.len() as u64 * millionths).div_ceil(1_000_000).max(1);
     sorted.get(rank as usize - 1).copied()
 }

@@ -6,19 +6,23 @@
 //! [`Event`], checks answers ([`check`]), folds [`Record`]s into a [`State`] (evidence → trails →
 //! scores → mask), asks [`plan`] what comes next and [`assign`] who does it.
 
+pub mod advice;
 pub mod assign;
 pub mod campaign;
 pub mod check;
+pub mod cliff;
 pub mod combine;
 pub mod compare;
 mod dice;
 mod fixed;
 pub mod gate;
+mod interval;
 pub mod mask;
 pub mod plan;
 pub mod reasons;
 mod record;
 pub mod report;
+pub mod resample;
 mod share;
 pub mod state;
 mod step;

@@ -3,10 +3,13 @@
 
 use crate::combine::Score;
 use crate::gate::{PairedDifference, difference};
+use crate::interval::interval;
 use crate::reasons::{self, LeftOut, Reason};
-use crate::{Contender, Dice, GateReport, Split, State, TrialRole};
+use crate::state::{Judged, Pair};
+use crate::{CampaignConfig, Contender, Dice, Ending, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::f64::consts::LN_2;
 use uspx_domain::{Coverage, Mask, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// The figures of a campaign, as far as they are known.
@@ -68,15 +71,25 @@ pub struct MaskReport {
     pub kept: u32,
     /// Units in all.
     pub units: u32,
+    /// Units kept of each layer, and how many it has.
+    #[serde(default)]
+    pub layers: Vec<(u32, u32)>,
     /// Rise of the loss under it.
     pub rise: Option<f64>,
+    /// The 95 % interval of that rise.
+    #[serde(default)]
+    pub rise_interval: Option<(f64, f64)>,
+    /// Gate prompts that all rises are over: those that every judged mask was tried on.
+    #[serde(default)]
+    pub prompts: u32,
     /// Rises under the random masks of its size and rule.
     pub random: Vec<f64>,
     /// (share pruned, rise).
     pub curve: Vec<(f64, f64)>,
-    /// Overlap with the version before.
+    /// Overlap with the version before: how steady this run is.
     pub jaccard: Option<f64>,
-    /// Mean overlap with masks drawn from the scores' errors.
+    /// Mean overlap with masks drawn from the scores' errors, as far as their model holds. What two
+    /// runs would agree on is another figure: [`crate::resample`].
     pub bootstrap_jaccard: f64,
     /// The mask that the labels were made with, if one was cheap enough.
     pub label_mask: Option<Mask>,
@@ -90,6 +103,17 @@ impl MaskReport {
         (!self.random.is_empty())
             .then(|| self.random.iter().sum::<f64>() / self.random.len() as f64)
     }
+
+    /// Random masks that cost more than this one, and all of them.
+    pub fn beaten(&self) -> Option<(usize, usize)> {
+        let rise = self.rise.filter(|_| !self.random.is_empty())?;
+        Some((self.random.iter().filter(|r| **r > rise).count(), self.random.len()))
+    }
+
+    /// The share of the units that is cut.
+    pub fn pruned(&self) -> f64 {
+        1.0 - f64::from(self.kept) / f64::from(self.units.max(1))
+    }
 }
 
 /// One model on the gate prompts.
@@ -99,6 +123,9 @@ pub struct StudentReport {
     pub contender: Contender,
     /// Pooled bits per byte, over the prompts that all were judged on.
     pub bits_per_byte: f64,
+    /// Its 95 % interval.
+    #[serde(default)]
+    pub interval: Option<(f64, f64)>,
     /// Less the base student's, with its intervals, over the prompts that both were judged on.
     pub against_base: Option<PairedDifference>,
 }
@@ -153,32 +180,58 @@ fn mask_report(state: &State) -> Option<MaskReport> {
     let (campaign, version) = (state.campaign.as_ref()?, state.mask.as_ref()?);
     let gate = |at: u32| campaign.prompts.get(at as usize).is_some_and(|p| p.split == Split::Gate);
     let rises = state.results.rises(gate);
-    let cut = version.mask.cut(&campaign.shape, campaign.mask.kind).len();
-    let pruned = |millionths: u32| crate::Share(millionths).to_f64();
+    let layers = layers(campaign, &version.mask);
+    let shared = state.results.tried_prompts(gate);
+    let of = |wanted: fn(&TrialRole) -> bool| {
+        rises.iter().filter(move |(role, _)| wanted(role)).map(|(_, rise)| *rise)
+    };
     Some(MaskReport {
         kind: campaign.mask.kind,
         version: version.version,
-        kept: (campaign.units() - cut) as u32,
-        units: campaign.units() as u32,
+        kept: layers.iter().map(|(kept, _)| kept).sum(),
+        units: layers.iter().map(|(_, units)| units).sum(),
+        layers,
         rise: rises.get(&TrialRole::Chosen).copied(),
-        random: rises
-            .iter()
-            .filter(|(role, _)| matches!(role, TrialRole::Random(_)))
-            .map(|(_, rise)| *rise)
-            .collect(),
-        curve: rises
-            .iter()
-            .filter_map(
-                |(r, rise)| {
-                    if let TrialRole::Curve(p) = r { Some((pruned(*p), *rise)) } else { None }
-                },
-            )
-            .collect(),
+        rise_interval: rise_interval(state, campaign, &shared),
+        prompts: shared.len() as u32,
+        random: of(|role| matches!(role, TrialRole::Random(_))).collect(),
+        curve: curve(&rises),
         jaccard: version.jaccard,
         bootstrap_jaccard: version.bootstrap_jaccard,
         label_mask: state.results.label_mask.clone(),
         exact_pairs: state.explored.pairs,
     })
+}
+
+/// Units kept of each layer, and how many it has.
+fn layers(campaign: &CampaignConfig, mask: &Mask) -> Vec<(u32, u32)> {
+    let kind = campaign.mask.kind;
+    let widths = campaign.shape.widths(kind);
+    let kept = |(layer, width): (u32, u32)| {
+        let keeps = |index: &u32| mask.keeps(Unit { kind, layer, index: *index });
+        ((0..width).filter(keeps).count() as u32, width)
+    };
+    (0..).zip(widths).map(kept).collect()
+}
+
+fn curve(rises: &BTreeMap<TrialRole, f64>) -> Vec<(f64, f64)> {
+    let point = |(role, rise): (&TrialRole, &f64)| match role {
+        TrialRole::Curve(pruned) => Some((crate::Share(*pruned).to_f64(), *rise)),
+        _ => None,
+    };
+    rises.iter().filter_map(point).collect()
+}
+
+/// The chosen mask's, over the prompts that all masks are compared on.
+fn rise_interval(
+    state: &State,
+    campaign: &CampaignConfig,
+    shared: &BTreeSet<u32>,
+) -> Option<(f64, f64)> {
+    let pairs = &state.results.trials.get(&TrialRole::Chosen)?.pairs;
+    let row = |p: &Pair| ((p.cut - p.clean).to_f64(), f64::from(p.tokens));
+    let rows: Vec<(f64, f64)> = shared.iter().filter_map(|at| pairs.get(at)).map(row).collect();
+    interval(&rows, &mut Dice::new(campaign.seed, "rise", 0), campaign.distil.resamples)
 }
 
 fn student(state: &State, contender: Contender) -> Option<StudentReport> {
@@ -190,7 +243,45 @@ fn student(state: &State, contender: Contender) -> Option<StudentReport> {
         }
         _ => None,
     };
-    Some(StudentReport { contender, bits_per_byte: state.bits_per_byte(contender)?, against_base })
+    let bits_per_byte = state.bits_per_byte(contender)?;
+    let interval = bits_interval(state, campaign, contender);
+    Some(StudentReport { contender, bits_per_byte, interval, against_base })
+}
+
+fn bits_interval(
+    state: &State,
+    campaign: &CampaignConfig,
+    contender: Contender,
+) -> Option<(f64, f64)> {
+    let judged = state.judged(contender)?;
+    let row = |j: &Judged| (j.nats.to_f64() / LN_2, f64::from(j.bytes));
+    let shared = state.results.shared_prompts();
+    let rows: Vec<(f64, f64)> = shared.iter().filter_map(|at| judged.get(at)).map(row).collect();
+    interval(&rows, &mut Dice::new(campaign.seed, "bits", 0), campaign.distil.resamples)
+}
+
+/// What a contender is called in tables; the recipe that was chosen is marked.
+pub fn title(contender: Contender, chosen: Option<u32>) -> String {
+    let mark = |n| if chosen == Some(n) { " (chosen)" } else { "" };
+    match contender {
+        Contender::Teacher => "teacher".to_owned(),
+        Contender::Base => "base student".to_owned(),
+        Contender::Distilled(n) => format!("distilled, recipe {}{}", n + 1, mark(n)),
+        Contender::Gptq => "GPTQ, 4 bits".to_owned(),
+        Contender::Rtn => "rounded to nearest, 4 bits".to_owned(),
+        Contender::Gguf => "GGUF, 4 bits".to_owned(),
+        Contender::Published => "published before".to_owned(),
+    }
+}
+
+/// How a campaign ended, in words.
+pub fn ending_words(ending: &Ending) -> String {
+    match ending {
+        Ending::Measured => "done: the mask is measured".to_owned(),
+        Ending::Published(release) => format!("done: published release {release}"),
+        Ending::Refused(reason) => format!("refused: {reason}"),
+        Ending::Failed(reason) => format!("failed: {reason}"),
+    }
 }
 
 /// The paired difference of any two contenders (first − second) in bits per byte, for the report's

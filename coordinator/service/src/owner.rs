@@ -83,6 +83,23 @@ impl fmt::Display for Claim {
     }
 }
 
+/// Who claims a colony, for people who look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// Whether it has let go: no coordinator runs.
+    pub released: bool,
+    /// Its host.
+    pub host: String,
+    /// Its process there.
+    pub pid: u32,
+}
+
+/// Who says so under the key `owner`; none where that cannot be read.
+pub fn claimant(value: &[u8]) -> Option<Claimant> {
+    let Claim { released, host, pid, .. } = serde_json::from_slice(value).ok()?;
+    Some(Claimant { released, host, pid })
+}
+
 /// Someone else's claim, as far as it can be read.
 fn named(value: &[u8]) -> String {
     match serde_json::from_slice::<Claim>(value) {

@@ -5,28 +5,16 @@
 
 use crate::ServiceError;
 use crate::adapter;
+use crate::report::{Report, card};
 use crate::status::write_file;
 use backon::{ExponentialBuilder, Retryable};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uspx_artifact::{ArtifactError, Draft, Store, silent};
-use uspx_colony::report::StudentReport;
-use uspx_colony::{CampaignReport, Contender, GateReport, ReleaseOrder, State, report};
-use uspx_domain::{BlobRef, Fingerprint, Manifest, ReleaseNumber, StoredFile, limits};
-
-/// What `report.json` of a release says. Prompts are named by id only, and only in the ledger.
-#[derive(Serialize)]
-struct ReleaseReport<'a> {
-    colony: &'a str,
-    release: ReleaseNumber,
-    previous: Option<ReleaseNumber>,
-    teacher: Fingerprint,
-    base: Fingerprint,
-    figures: &'a CampaignReport,
-}
+use uspx_colony::ReleaseOrder;
+use uspx_domain::{BlobRef, Manifest, ReleaseNumber, StoredFile, limits};
 
 /// What became of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +36,8 @@ pub(crate) struct Publisher {
     /// Where the folder is built.
     pub(crate) scratch: PathBuf,
     pub(crate) order: ReleaseOrder,
-    pub(crate) figures: CampaignReport,
+    /// What the campaign found.
+    pub(crate) report: Report,
 }
 
 impl Publisher {
@@ -133,7 +122,7 @@ impl Publisher {
     }
 
     async fn build(&self, folder: &Path) -> Result<(), ServiceError> {
-        let (order, colony) = (&self.order, self.colony.as_str());
+        let order = &self.order;
         for (name, files) in [("gptq", &order.gptq), ("gguf", &order.gguf)] {
             for StoredFile { path, blob } in files {
                 self.fetch(blob, folder.join(name).join(path), limits::STUDENT_FILE).await?;
@@ -143,16 +132,9 @@ impl Publisher {
         self.fetch(&order.adapter, tensors.clone(), limits::ADAPTER).await?;
         json(&tensors.with_file_name(adapter::CONFIG), &adapter::config(&tensors)?)?;
         json(&folder.join("mask.json"), &order.mask)?;
-        let report = ReleaseReport {
-            colony,
-            release: order.release,
-            previous: order.previous,
-            teacher: order.teacher,
-            base: order.base,
-            figures: &self.figures,
-        };
+        let report = self.report.clone().released(order);
         json(&folder.join("report.json"), &report)?;
-        write_file(&folder.join("README.md"), card(colony, order, &self.figures).as_bytes())
+        write_file(&folder.join("README.md"), card(&report, order).as_bytes())
     }
 
     async fn fetch(&self, blob: &BlobRef, path: PathBuf, most: u64) -> Result<(), ServiceError> {
@@ -196,80 +178,4 @@ fn is_of(manifest: &Manifest, order: &ReleaseOrder) -> bool {
 fn json(path: &Path, value: &impl Serialize) -> Result<(), ServiceError> {
     let fail = |e: serde_json::Error| ServiceError::file(path)(e.into());
     write_file(path, &serde_json::to_vec_pretty(value).map_err(fail)?)
-}
-
-/// The figures of the state's campaign, if one was founded.
-pub(crate) fn figures(state: &State) -> Option<CampaignReport> {
-    report(state)
-}
-
-/// What a contender is called in tables.
-pub fn contender_name(contender: Contender) -> String {
-    match contender {
-        Contender::Teacher => "teacher".to_owned(),
-        Contender::Base => "base student".to_owned(),
-        Contender::Distilled(n) => format!("distilled, recipe {}", n + 1),
-        Contender::Gptq => "GPTQ, 4 bits".to_owned(),
-        Contender::Rtn => "rounded to nearest, 4 bits".to_owned(),
-        Contender::Gguf => "GGUF, 4 bits".to_owned(),
-        Contender::Published => "published before".to_owned(),
-    }
-}
-
-/// The model card.
-fn card(colony: &str, order: &ReleaseOrder, figures: &CampaignReport) -> String {
-    let mut text = format!(
-        "# Student {} of colony {colony}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
-         - teacher: `{}`\n- base: `{}`\n- `gptq/`: a Hugging Face folder (GPTQ, symmetric)\n- `gguf/`: for llama.cpp \
-         and its family\n- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the teacher's mask \
-         keeps\n- `report.json`: all figures\n\n## Held-out prompts\n\n| model | bits per byte | against the base, 95 % |\n|---|---|---|\n",
-        order.release, order.teacher, order.base
-    );
-    for student in &figures.students {
-        text.push_str(&row(student));
-    }
-    if let Some(mask) = &figures.mask {
-        let rise = mask
-            .rise
-            .map_or_else(|| "not measured".to_owned(), |r| format!("{r:.3} nats per token"));
-        let random = mask.random_mean().map_or_else(|| "-".to_owned(), |r| format!("{r:.3}"));
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "\nThe teacher's mask keeps {} of {} {}s; its loss rises by {rise} (random masks: {random}).\n",
-            mask.kept, mask.units, mask.kind
-        );
-    }
-    if let Some(gate) = &figures.gate {
-        text.push_str(&verdict(gate));
-    }
-    text.push_str(&caveats(figures));
-    text.push_str("\nUse it: `uspx pull`, then `uspx run`.\n");
-    text
-}
-
-/// What to bear in mind of the figures; empty where there is nothing.
-fn caveats(figures: &CampaignReport) -> String {
-    let lines: Vec<String> =
-        figures.caveats().iter().map(|caveat| format!("- {caveat}\n")).collect();
-    if lines.is_empty() { String::new() } else { format!("\n## Caveats\n\n{}", lines.concat()) }
-}
-
-fn row(student: &StudentReport) -> String {
-    let against = student.against_base.as_ref().map_or_else(
-        || "-".to_owned(),
-        |d| format!("{:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high),
-    );
-    format!(
-        "| {} | {:.3} | {against} |\n",
-        contender_name(student.contender),
-        student.bits_per_byte
-    )
-}
-
-fn verdict(gate: &GateReport) -> String {
-    match &gate.refusal {
-        None => "\nThe release gate let it pass.\n".to_owned(),
-        Some(reason) => format!("\nThe release gate refused it: {reason}.\n"),
-    }
 }

@@ -15,7 +15,8 @@ use crate::intake::{self, Incoming, Readers};
 use crate::ledger::{self, Ledger};
 use crate::owner::{Issued, Owner};
 use crate::registry::Registry;
-use crate::status::{self, CampaignProgress};
+use crate::report::Paths;
+use crate::status::{self, CampaignProgress, Pace};
 use crate::{CoordinatorSettings, PromptBook, Prompts, ServiceError, owner, warnings};
 use releases::Released;
 use settling::{not_ours, settle};
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery};
+use uspx_colony::resample::Resampled;
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::{Shutdown, folders};
@@ -57,6 +59,8 @@ pub struct Coordinator {
     book: PromptBook,
     ledger: Ledger,
     colony: Colony,
+    /// The evidence drawn anew, to tell what two runs would agree on.
+    resampled: Resampled,
     registry: Arc<Registry>,
     dispatch: Dispatch,
     /// Whether the campaign that the settings ask for is under way, or has ended.
@@ -66,7 +70,10 @@ pub struct Coordinator {
     /// This ledger's name in claims.
     ledger_id: String,
     progress: watch::Sender<CampaignProgress>,
+    pace: Pace,
     releases: JoinSet<Released>,
+    /// The report of the campaign that has ended.
+    reported: Option<Paths>,
     /// Since when workers can be heard: their silence before that says nothing.
     hearing: Instant,
     ticked: Instant,
@@ -93,10 +100,12 @@ impl Coordinator {
         folders::make_private(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
         let mut issued = Issued::default();
+        let mut resampled = Resampled::default();
         let mut records = 0u64;
         let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
             issued.note(&record);
+            resampled.note(&record);
             records += 1;
         })?;
         tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
@@ -120,11 +129,14 @@ impl Coordinator {
             store,
             book,
             ledger,
+            pace: Pace::new(&state),
             colony: Colony::resume(state),
+            resampled,
             registry: Arc::new(Registry::default()),
             decided: false,
             progress: watch::Sender::default(),
             releases: JoinSet::new(),
+            reported: None,
             hearing: Instant::now(),
             ticked: Instant::now(),
             spoken: Instant::now(),
@@ -165,6 +177,9 @@ impl Coordinator {
             outcome = self.serve(shutdown, &readers, &owner) => outcome,
         };
         readers.cancel();
+        if let Ok(Finished::Campaign(_)) = outcome {
+            self.report();
+        }
         // The bus is another's now, its status too.
         if !matches!(outcome, Err(ServiceError::Replaced { .. })) {
             self.show().await;
@@ -187,6 +202,7 @@ impl Coordinator {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.settle();
+        self.greet();
         let mut ended = self.start().await?;
         loop {
             if let Some(ending) = ended {
@@ -307,7 +323,10 @@ impl Coordinator {
     /// Makes a step's records durable, then carries out its commands.
     async fn commit(&mut self, step: Step) -> Result<Option<Ending>, ServiceError> {
         self.ledger.append(&step.records)?;
-        step.records.iter().for_each(|record| self.issued.note(record));
+        for record in &step.records {
+            self.issued.note(record);
+            self.resampled.note(record);
+        }
         warnings::tell(&step.records, self.colony.state());
         let mut ended = None;
         for command in step.commands {

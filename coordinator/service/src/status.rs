@@ -1,14 +1,20 @@
 //! How things stand: for `uspx status`, for progress bars, for the log.
 
+mod campaign;
+mod eta;
+pub(crate) mod stages;
+
 use crate::ServiceError;
 use crate::registry::Registry;
+pub(crate) use campaign::Pace;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use uspx_colony::reasons::{self, LeftOut, Reason};
+use uspx_colony::report::ending_words;
 use uspx_colony::{Colony, Ending, Stage, State};
-use uspx_domain::WorkerId;
-use uspx_wire::{MaskStatus, ReasonStatus, SkipStatus, StatusMessage, WorkerStatus};
+use uspx_domain::{TaskId, WorkerId};
+use uspx_wire::{LackStatus, MaskStatus, ReasonStatus, SkipStatus, StatusMessage, WorkerStatus};
 
 /// A glance at a campaign, for progress bars.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,18 +66,21 @@ pub fn progress(state: &State, registry: &Registry) -> CampaignProgress {
 }
 
 /// The message that `uspx status` reads.
-pub fn message(name: &str, colony: &Colony, registry: &Registry) -> StatusMessage {
+pub(crate) fn message(
+    name: &str,
+    colony: &Colony,
+    registry: &Registry,
+    pace: &Pace,
+) -> StatusMessage {
     let state = colony.state();
     let (_, _, tasks) = state.progress();
     let (answered, given_up) = totals(state);
     let (done, gone, _) = state.progress();
     let stage = match (state.ending(), state.stage()) {
-        (Some(Ending::Measured), _) => "done: the mask is measured".to_owned(),
-        (Some(Ending::Published(n)), _) => format!("published release {n}"),
-        (Some(Ending::Refused(_)), _) => "ended: the gate refused the student".to_owned(),
-        (Some(Ending::Failed(_)), _) => "ended: failed".to_owned(),
+        (Some(ending), _) => ending_words(ending),
         (None, Some(stage)) => stage.name().to_owned(),
-        (None, None) => "waiting for workers".to_owned(),
+        (None, None) if registry.all().is_empty() => "waiting for workers".to_owned(),
+        (None, None) => "waiting for workers that hold teacher and student".to_owned(),
     };
     StatusMessage {
         colony: name.to_owned(),
@@ -91,7 +100,28 @@ pub fn message(name: &str, colony: &Colony, registry: &Registry) -> StatusMessag
         skipped: reasons::left_out(state).into_iter().map(skip_status).collect(),
         seam_prompts: Some(state.seam_prompts()).filter(|seams| !seams.is_none()).map(Into::into),
         labels: state.coverage().map(Into::into),
+        campaign: pace.status(state),
+        lacking: lacking(state, registry),
     }
+}
+
+/// What of the campaign's models live workers lack: they get no tasks on those.
+fn lacking(state: &State, registry: &Registry) -> Vec<LackStatus> {
+    let Some(campaign) = state.campaign().filter(|_| state.ending().is_none()) else {
+        return Vec::new();
+    };
+    let student = campaign.student.map(|student| ("student", student));
+    let wanted: Vec<_> = [("teacher", campaign.teacher)].into_iter().chain(student).collect();
+    let of = |(worker, live): (WorkerId, crate::registry::Live)| {
+        let held: Vec<_> = live.heartbeat.models.iter().map(|m| m.fingerprint).collect();
+        let lacks = wanted.clone().into_iter().filter(move |(_, model)| !held.contains(model));
+        lacks.map(move |(model, fingerprint)| LackStatus {
+            worker: worker.clone(),
+            model: model.to_owned(),
+            fingerprint,
+        })
+    };
+    registry.all().into_iter().flat_map(of).collect()
 }
 
 /// Reasons that a status has of a kind; a worker's reason is cut off after so many characters.
@@ -127,7 +157,9 @@ fn workers(colony: &Colony, registry: &Registry) -> Vec<WorkerStatus> {
     let of = |(worker, live): (WorkerId, crate::registry::Live)| {
         let quarantined = account(&worker).is_some_and(|a| a.quarantined.is_some());
         let rests = resting.contains_key(&worker);
-        let doing = match (quarantined, rests, &live.heartbeat.current) {
+        // What a heartbeat says last of a campaign that is over holds no longer.
+        let current = live.heartbeat.current.filter(|_| colony.state().ending().is_none());
+        let doing = match (quarantined, rests, &current) {
             (true, ..) => "quarantined",
             // Its machine failed: see the failed attempts, and its own log.
             (false, true, _) => "resting",
@@ -137,13 +169,20 @@ fn workers(colony: &Colony, registry: &Registry) -> Vec<WorkerStatus> {
         WorkerStatus {
             state: doing.to_owned(),
             device: live.heartbeat.device.clone(),
-            current: live.heartbeat.current,
+            work: current.and_then(|c| work(colony.state(), c.task)),
+            current,
             answered: account(&worker).map_or(0, |a| u64::from(a.answered)),
             silent_millis: live.seen.elapsed().as_millis() as u64,
+            tokens_per_second: None,
             worker,
         }
     };
     registry.all().into_iter().map(of).collect()
+}
+
+/// The kind of work of a task.
+fn work(state: &State, task: TaskId) -> Option<String> {
+    Some(state.tickets().get(&task)?.task.work.name().to_owned())
 }
 
 pub(crate) fn mask_status(state: &State) -> Option<MaskStatus> {

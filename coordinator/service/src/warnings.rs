@@ -1,8 +1,12 @@
 //! What a person should hear of a step: failed attempts, tasks given up, prompts left out or with a
-//! seam, labels that cover too little. Ids and reasons only: no prompt's text is known here.
+//! seam, labels that cover too little; and, told unasked, how the campaign goes on. Ids and reasons
+//! only: no prompt's text is known here.
 
-use uspx_colony::{Blame, Record, State};
+use crate::status::stages;
+use uspx_colony::report::ending_words;
+use uspx_colony::{Blame, CampaignConfig, Record, Split, Stage, State};
 use uspx_domain::{Answer, Estimator, SkipGroup, TaskId, Work};
+use uspx_runtime::telemetry::TOLD;
 
 /// Says it in the log. `state` has the records in it already.
 pub(crate) fn tell(records: &[Record], state: &State) {
@@ -19,8 +23,29 @@ pub(crate) fn tell(records: &[Record], state: &State) {
             }
             Record::Accepted { answer } => left_out(answer, state),
             Record::EpochClosed { epoch, .. } => closed(*epoch, state),
+            Record::Founded(founding) => begins(&founding.campaign),
+            Record::EpochOpened { stage, tasks, .. } => opened(*stage, tasks.len(), state),
+            Record::Published { release } => {
+                tracing::info!(target: TOLD, "done: published release {release}");
+            }
+            Record::Ended { ending } => tracing::info!(target: TOLD, "{}", ending_words(ending)),
             _ => {}
         }
+    }
+}
+
+fn begins(campaign: &CampaignConfig) {
+    let prompts = |split| campaign.split(split).len();
+    let (train, gate) = (prompts(Split::Train), prompts(Split::Gate));
+    let name = &campaign.name;
+    tracing::info!(target: TOLD, "campaign {name} begins: {train} prompts to train on, {gate} for the gate");
+}
+
+/// A stage is told when it begins; of the exact rounds, only the first.
+fn opened(stage: Stage, tasks: usize, state: &State) {
+    if stage != Stage::Explore || state.explored().rounds == 1 {
+        let with_student = state.campaign().is_some_and(|c| c.student.is_some());
+        tracing::info!(target: TOLD, "{}: {tasks} tasks", stages::told(stage, with_student));
     }
 }
 

@@ -8,6 +8,13 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// The variable that chooses what is logged, in `tracing`'s filter syntax.
 pub const LOG_VARIABLE: &str = "USPX_LOG";
 
+/// The target of what a coordinator or a worker tells its person unasked: what it does and what it
+/// waits for, a handful of lines in a campaign. To be logged at the level of information.
+pub const TOLD: &str = "told";
+
+/// The filter of commands that tell: warnings, and that.
+pub const TELLING: &str = "warn,told=info";
+
 /// Starts logging. `level` counts where the variable is not set.
 ///
 /// Safe to call twice: the first call wins.

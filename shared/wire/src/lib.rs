@@ -23,6 +23,6 @@ pub use large::{
 };
 pub use message::{HeartbeatMessage, HeldModel, MaskMessage};
 pub use v1::{
-    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage,
-    WorkerStatus,
+    CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
+    SkipStatus, StatusMessage, WorkerStatus,
 };

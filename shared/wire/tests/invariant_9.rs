@@ -82,6 +82,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
+    holds("status-campaign", &values::status_with_campaign());
     holds("mask", &values::mask_message());
 }
 
@@ -102,5 +103,6 @@ fn write_missing_fixtures() {
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());
+    write_if_missing("status-campaign", &values::status_with_campaign());
     write_if_missing("mask", &values::mask_message());
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use uspx_domain::Fingerprint;
 use uspx_model::budget::{Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Placement};
+use uspx_runtime::telemetry::TOLD;
 
 /// The models of a machine, those open among them.
 pub struct OpenModels {
@@ -140,7 +141,7 @@ impl OpenModels {
         placement: Placement,
     ) -> Result<LoadedModel, JobError> {
         let folder = self.holdings.folder(model)?.display().to_string();
-        tracing::info!(target: "uspx::worker", "{folder}: {plan}");
+        tracing::info!(target: TOLD, "{folder}: {plan}");
         let start = Instant::now();
         let loaded = self.holdings.open(model, placement);
         self.opening += start.elapsed();

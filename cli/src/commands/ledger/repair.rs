@@ -4,7 +4,6 @@ use super::missing;
 use crate::args::LedgerRepairArgs;
 use crate::error::Result;
 use crate::output;
-use comfy_table::Table;
 use serde::Serialize;
 use std::path::Path;
 use uspx_coordinator::ledger::{FILE_NAME, Loss, Repair, repair};
@@ -61,7 +60,7 @@ fn show(ledger: &Path, done: &Repair, loss: &Loss) -> Result<()> {
     output::line(&table.to_string())
 }
 
-fn lost(table: &mut Table, loss: &Loss) {
+fn lost(table: &mut output::Table, loss: &Loss) {
     let records = match loss.records {
         Some(records) => format!("{records} records that were synced"),
         None => "nobody can tell how many records".to_owned(),

@@ -129,20 +129,32 @@ impl Results {
     /// Rises of the loss under the masks that the campaign judges, over the prompts that `wanted`
     /// picks and all of these masks were tried on, so that they can be compared.
     pub fn rises(&self, wanted: impl Fn(u32) -> bool) -> BTreeMap<TrialRole, f64> {
-        let is_judged = |role: &TrialRole| {
-            matches!(role, TrialRole::Chosen | TrialRole::Random(_) | TrialRole::Curve(_))
-        };
-        let tried = |trial: &Trial| trial.pairs.keys().any(|at| wanted(*at));
-        let trials = || self.trials.iter().filter(|(role, trial)| is_judged(role) && tried(trial));
+        let shared = self.tried_prompts(&wanted);
+        self.judged_masks(&wanted)
+            .filter_map(|(role, trial)| Some((*role, trial.rise(|at| shared.contains(&at))?)))
+            .collect()
+    }
+
+    /// The prompts that [`Results::rises`] is over.
+    pub fn tried_prompts(&self, wanted: impl Fn(u32) -> bool) -> BTreeSet<u32> {
         let wanted_pairs = |t: &Trial| {
             t.pairs.iter().filter(|(at, _)| wanted(**at)).map(|(at, p)| (*at, *p)).collect()
         };
         let pairs: Vec<BTreeMap<u32, Pair>> =
-            trials().map(|(_, trial)| wanted_pairs(trial)).collect();
-        let shared = shared(pairs.iter());
-        trials()
-            .filter_map(|(role, trial)| Some((*role, trial.rise(|at| shared.contains(&at))?)))
-            .collect()
+            self.judged_masks(&wanted).map(|(_, trial)| wanted_pairs(trial)).collect();
+        shared(pairs.iter())
+    }
+
+    /// The masks that the campaign judges, as far as they were tried on a wanted prompt.
+    fn judged_masks<'a>(
+        &'a self,
+        wanted: &'a impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = (&'a TrialRole, &'a Trial)> {
+        let is_judged = |role: &TrialRole| {
+            matches!(role, TrialRole::Chosen | TrialRole::Random(_) | TrialRole::Curve(_))
+        };
+        let tried = |trial: &Trial| trial.pairs.keys().any(|at| wanted(*at));
+        self.trials.iter().filter(move |(role, trial)| is_judged(role) && tried(trial))
     }
 
     /// The adapter whose validation loss is lowest: (recipe, blob, summary).

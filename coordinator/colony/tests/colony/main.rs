@@ -12,4 +12,5 @@ mod seams;
 mod sizes;
 mod skipped;
 mod spoken;
+mod two_runs;
 mod world;

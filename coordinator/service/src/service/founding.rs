@@ -7,6 +7,7 @@ use crate::registry::{Heard, holdings};
 use std::collections::BTreeMap;
 use uspx_colony::{Amending, CampaignConfig, Ending, Event};
 use uspx_domain::{Fingerprint, ModelShape, Speaks, UnitKind};
+use uspx_runtime::telemetry::TOLD;
 use uspx_wire::HeartbeatMessage;
 
 /// What was found for a part of the campaign.
@@ -35,7 +36,7 @@ impl Coordinator {
                 return Ok(None);
             }
         }
-        tracing::info!(%worker, models = holds.len(), version, "a worker is here");
+        tracing::info!(target: TOLD, models = holds.len(), "worker {worker} is here");
         if speaks.jobs.is_empty() {
             tracing::warn!(%worker, version, "it does not read this coordinator's tasks and gets none: upgrade uspx on it");
         }
@@ -132,7 +133,7 @@ fn choose(
 fn say(which: &str, found: &Found) {
     match found {
         Found::One(..) => {}
-        Found::None => tracing::info!("waiting for a worker that holds the {which}"),
+        Found::None => tracing::info!(target: TOLD, "waiting for a worker that holds the {which}"),
         Found::Several => tracing::warn!(
             "workers hold several models that could be the {which}: name one by its fingerprint \
              in the configuration (campaign.{which})"

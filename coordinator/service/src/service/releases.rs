@@ -2,7 +2,8 @@
 
 use super::Coordinator;
 use crate::ServiceError;
-use crate::release::{self, Outcome, Publisher};
+use crate::release::{Outcome, Publisher};
+use crate::report::{self, Paths, Report};
 use tokio::task::JoinError;
 use uspx_colony::{Ending, Event, ReleaseOrder};
 use uspx_domain::ReleaseNumber;
@@ -31,21 +32,40 @@ impl Coordinator {
     /// Publishing can take hours: it runs beside the service, which hears of its end. Dropped with
     /// the service, it goes on at the next start from what is in the store.
     pub(super) fn publish(&mut self, order: ReleaseOrder) {
-        let Some(figures) = release::figures(self.colony.state()) else { return };
         if !self.releases.is_empty() {
             return;
         }
+        let Some(report) = self.found_so_far() else { return };
         let publisher = Publisher {
             store: self.store.clone(),
             colony: self.settings.colony.clone(),
             scratch: self.settings.state.join("scratch"),
             order,
-            figures,
+            report,
         };
         self.releases.spawn(async move {
             let outcome = publisher.run().await;
             Released { order: publisher.order, outcome }
         });
+    }
+
+    fn found_so_far(&self) -> Option<Report> {
+        Report::of(&self.settings.colony, self.colony.state(), &self.resampled)
+    }
+
+    /// Writes the report of a campaign that is over, at each start anew. That it cannot be written
+    /// ends nothing.
+    pub(super) fn report(&mut self) {
+        let Some(report) = self.found_so_far() else { return };
+        match report::write(&self.settings.state, &report) {
+            Ok(paths) => self.reported = Some(paths),
+            Err(error) => tracing::warn!(%error, "the report cannot be written"),
+        }
+    }
+
+    /// Where the report of the campaign that has ended lies, if it could be written.
+    pub fn report_paths(&self) -> Option<&Paths> {
+        self.reported.as_ref()
     }
 
     pub(super) async fn released(

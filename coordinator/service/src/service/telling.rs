@@ -2,10 +2,11 @@
 
 use super::Coordinator;
 use crate::ServiceError;
-use crate::status::{self, write_file, write_passing};
+use crate::status::{self, stages, write_file, write_passing};
 use bytes::Bytes;
 use std::time::Duration;
 use uspx_colony::MaskVersion;
+use uspx_runtime::telemetry::TOLD;
 use uspx_wire::subjects::{MASK, STATUS};
 use uspx_wire::{MaskMessage, encode};
 
@@ -13,8 +14,27 @@ use uspx_wire::{MaskMessage, encode};
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 
 impl Coordinator {
+    /// Says what is waited for.
+    pub(super) fn greet(&self) {
+        let (colony, state) = (&self.settings.colony, self.colony.state());
+        match (state.campaign(), state.stage()) {
+            (None, _) => tracing::info!(
+                target: TOLD,
+                "colony {colony} waits for workers: its campaign begins when they hold teacher and student"
+            ),
+            (Some(campaign), Some(stage)) if state.ending().is_none() => tracing::info!(
+                target: TOLD,
+                "colony {colony} goes on with campaign {} at {}; it waits for workers",
+                campaign.name,
+                stages::told(stage, campaign.student.is_some())
+            ),
+            _ => {}
+        }
+    }
+
     /// Writes the mask beside the ledger and shares it.
-    pub(super) async fn share_mask(&self, mask: &MaskVersion) {
+    pub(super) async fn share_mask(&mut self, mask: &MaskVersion) {
+        self.pace.drawn(mask, self.resampled.overlap());
         if let Err(error) = self.try_share_mask(mask).await {
             tracing::warn!(%error, "the mask could not be shown; it stands in the ledger");
         }
@@ -34,6 +54,8 @@ impl Coordinator {
 
     /// Writes the status where `uspx status` looks for it. What is only shown ends nothing.
     pub(super) async fn show(&mut self) {
+        let progress = status::progress(self.colony.state(), &self.registry);
+        self.pace.look(self.colony.state(), &progress);
         let shown = self.try_show().await;
         if let (Err(error), true) = (&shown, self.shown) {
             tracing::warn!(%error, "the status cannot be written just now");
@@ -42,7 +64,8 @@ impl Coordinator {
     }
 
     async fn try_show(&self) -> Result<(), ServiceError> {
-        let message = status::message(&self.settings.colony, &self.colony, &self.registry);
+        let message =
+            status::message(&self.settings.colony, &self.colony, &self.registry, &self.pace);
         let path = self.settings.state.join("status.json");
         write_passing(
             &path,

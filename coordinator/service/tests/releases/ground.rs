@@ -13,7 +13,7 @@ use uspx_coordinator::ledger::{FILE_NAME, Ledger, replay_file};
 use uspx_coordinator::{Coordinator, CoordinatorSettings};
 use uspx_domain::{BlobRef, StoredFile};
 
-fn campaign() -> CampaignConfig {
+pub fn campaign() -> CampaignConfig {
     world::campaign("releases")
 }
 
@@ -58,6 +58,14 @@ impl Ground {
             order.gguf = vec![file("student.gguf", b"gguf")];
         }
         Ledger::open(&ground.ledger(), |_| {}).unwrap().append(&records).unwrap();
+        ground
+    }
+
+    /// A campaign that has ended, and whose process died before it said so.
+    pub fn ended(records: &[Record]) -> Self {
+        let (state, store) = (tempfile::tempdir().unwrap(), Store::memory());
+        let ground = Self { state, store, adapter: adapter() };
+        Ledger::open(&ground.ledger(), |_| {}).unwrap().append(records).unwrap();
         ground
     }
 

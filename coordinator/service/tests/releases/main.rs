@@ -7,6 +7,7 @@
 #[path = "../asked/mod.rs"]
 mod asked;
 mod ground;
+mod reports;
 mod steps;
 #[path = "../../../colony/tests/colony/world/mod.rs"]
 mod world;

@@ -25,8 +25,8 @@ pub(crate) use answer::Answer;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use mask::MaskMessage;
 pub use status::{
-    CoverageStatus, CurrentTask, MaskStatus, ReasonStatus, SeamStatus, SkipStatus, StatusMessage,
-    WorkerStatus,
+    CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
+    SkipStatus, StatusMessage, WorkerStatus,
 };
 pub(crate) use task::Task;
 

@@ -3,7 +3,7 @@
 //! the state folder.
 
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Coverage, ReleaseNumber, SeamPrompts, TaskId, WorkerId};
+use uspx_domain::{Coverage, Fingerprint, ReleaseNumber, SeamPrompts, TaskId, WorkerId};
 
 /// A task at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,55 @@ pub struct StatusMessage {
     /// How much of the answers is labelled, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<CoverageStatus>,
+    /// How far the campaign is, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignStatus>,
+    /// Models of the campaign that workers lack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<LackStatus>,
+}
+
+/// How far a campaign is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CampaignStatus {
+    /// Its name.
+    pub name: String,
+    /// Its stage, from 1; 0 before the first.
+    pub stage: u32,
+    /// How many stages it has.
+    pub stages: u32,
+    /// What is done in this stage, for people.
+    pub doing: String,
+    /// Whether it is over; how, says the status' stage.
+    pub ended: bool,
+    /// Exact runs asked for so far, in pairs of prompt and unit or candidate mask.
+    pub exact_pairs: u64,
+    /// The most that will be.
+    pub exact_most: u64,
+    /// How long this stage still takes, in milliseconds, where that can be told. Never grows within
+    /// a stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_millis: Option<u64>,
+    /// Units that the last version of the mask exchanged for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_swapped: Option<u64>,
+    /// When it was drawn, in milliseconds since 1970 UTC, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_unix_millis: Option<u64>,
+    /// Expected overlap of the masks of two runs on other prompts of the same kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_runs: Option<f64>,
+}
+
+/// A model of the campaign that a worker lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LackStatus {
+    /// Who.
+    pub worker: WorkerId,
+    /// `teacher` or `student`.
+    pub model: String,
+    /// Which.
+    pub fingerprint: Fingerprint,
 }
 
 /// A reason, and how often it was given.
@@ -97,6 +146,12 @@ pub struct WorkerStatus {
     pub answered: u64,
     /// Milliseconds since it was last heard of.
     pub silent_millis: u64,
+    /// The kind of work that it is at (`trace`, `label`, ..).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<String>,
+    /// How fast it was at its last task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<u64>,
 }
 
 /// The current mask in figures.

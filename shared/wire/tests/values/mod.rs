@@ -231,6 +231,8 @@ pub fn status() -> StatusMessage {
             current: current(),
             answered: 20,
             silent_millis: 900,
+            work: None,
+            tokens_per_second: None,
         }],
         mask: Some(mask_status()),
         release: Some(1),
@@ -240,6 +242,8 @@ pub fn status() -> StatusMessage {
         skipped: vec![],
         seam_prompts: None,
         labels: None,
+        campaign: None,
+        lacking: vec![],
     }
 }
 
@@ -269,6 +273,33 @@ pub fn status_with_reasons() -> StatusMessage {
 /// A status of a campaign whose models have seams.
 pub fn status_with_seams() -> StatusMessage {
     StatusMessage { seam_prompts: Some(SeamStatus { teacher: 300, student: 2 }), ..status() }
+}
+
+/// A status that says how far the campaign is.
+pub fn status_with_campaign() -> StatusMessage {
+    let mut status = status();
+    for worker in &mut status.workers {
+        (worker.work, worker.tokens_per_second) = (Some("ablate".into()), Some(1200));
+    }
+    let campaign = CampaignStatus {
+        name: "first".into(),
+        stage: 3,
+        stages: 8,
+        doing: "exact ablations".into(),
+        ended: false,
+        exact_pairs: 2048,
+        exact_most: 16_384,
+        left_millis: Some(90_000),
+        mask_swapped: Some(3),
+        mask_unix_millis: Some(1_800_000_000_000),
+        two_runs: Some(0.61),
+    };
+    let lacking = vec![LackStatus {
+        worker: "spare-box".parse().unwrap(),
+        model: "student".into(),
+        fingerprint: Fingerprint(Digest::of(b"student")),
+    }];
+    StatusMessage { campaign: Some(campaign), lacking, ..status }
 }
 
 fn mask_status() -> MaskStatus {

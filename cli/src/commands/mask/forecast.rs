@@ -1,0 +1,113 @@
+//! What `mask build` will cost: passes from counts, time from a second of measuring; and the
+//! cheaper way, where there is one.
+
+use super::{cost, estimator};
+use crate::args::MaskBuildArgs;
+use crate::error::Result;
+use crate::models::Subject;
+use crate::output;
+use crate::rows::Ranking;
+use std::time::{Duration, Instant};
+use uspx_domain::{Estimator, ModelShape, Needs, Statistic, UnitKind};
+use uspx_model::taps::NoTaps;
+use uspx_model::{NoProgress, Readable};
+use uspx_probe::evaluate::{Against, evaluate};
+
+/// How long passes are timed, about.
+const MEASURING: Duration = Duration::from_secs(1);
+/// Fewer passes than this are not worth the measuring.
+const FEW: f64 = 200.0;
+
+/// Says it on stderr.
+pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
+    let Subject { model, prompts, .. } = subject;
+    let (kind, count) = (args.units, prompts.sequences.len());
+    let passes = passes(estimator(args)?, &model.shape(), kind) * count as f64;
+    let method = args.method.method.name;
+    let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
+    let time =
+        |passes: f64| pass.map_or_else(String::new, |s| format!(", about {}", rounded(s * passes)));
+    let mut text = format!(
+        "{method} on {count} prompts: the time of about {passes:.0} forward passes of a prompt{}",
+        time(passes)
+    );
+    if let Some((cheap, each)) = cheaper(args, &model.shape()) {
+        let passes = each * count as f64;
+        text += &format!("; --method {cheap} takes {passes:.0} passes{}", time(passes));
+    }
+    output::remark_paragraph(&text);
+    Ok(())
+}
+
+/// Forward-equivalents of one prompt. An exact run starts at the layer of its unit, on the clean
+/// run's values; a backward pass is worth two forward ones.
+fn passes(estimator: Estimator, shape: &ModelShape, kind: UnitKind) -> f64 {
+    let (row, layers) = (estimator.row(), f64::from(shape.depth().max(1)));
+    if !row.is_exact {
+        return if row.needs == Needs::Gradients { 3.0 } else { 1.0 };
+    }
+    let left = (0..shape.depth()).map(|layer| layers - f64::from(layer));
+    let runs: f64 = shape.widths(kind).into_iter().zip(left).map(|(n, l)| f64::from(n) * l).sum();
+    1.0 + runs / layers
+}
+
+/// The best score of one forward pass, where the method takes more.
+fn cheaper(args: &MaskBuildArgs, shape: &ModelShape) -> Option<(&'static str, f64)> {
+    let own = passes(args.method.estimator(args.units)?, shape, args.units);
+    let all = Statistic::cheap().into_iter().flat_map(|statistic| {
+        statistic.row().methods.iter().map(move |method| Ranking { statistic, method })
+    });
+    let of = |ranking: Ranking| {
+        let each = passes(ranking.estimator(args.units)?, shape, args.units);
+        (each < own).then_some((ranking.method.name, each))
+    };
+    all.filter_map(of).min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// Measured on the first prompts, more of them until a second is over; none of a model that is
+/// streamed, whose passes cost the reading of its file, however many prompts go along.
+fn seconds_of_a_pass(subject: &Subject) -> Result<Option<f64>> {
+    let Subject { model, prompts, batch_tokens } = subject;
+    if model.transformer.is_streamed() {
+        return Ok(None);
+    }
+    let (start, mut count) = (Instant::now(), 1);
+    loop {
+        let some: Readable = cost::first(prompts, count);
+        let at = Instant::now();
+        evaluate(model, &some, *batch_tokens, &mut NoTaps, &Against::Nothing, &NoProgress)?;
+        if start.elapsed() >= MEASURING || count >= prompts.sequences.len() {
+            return Ok(Some(at.elapsed().as_secs_f64() / some.sequences.len().max(1) as f64));
+        }
+        count *= 4;
+    }
+}
+
+/// `8 s`, `3 min`, `2.5 h`.
+fn rounded(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uspx_domain::{LayerShape, MlpShape};
+
+    /// Against the runs written out: two layers of three experts.
+    #[test]
+    fn passes_are_counted_from_where_a_cut_bites() {
+        let mlp = MlpShape::Experts { experts: 3, top_k: 1, channels: 4 };
+        let shape = ModelShape::uniform(2, LayerShape::new(2, mlp));
+        let exact = Estimator::named("exact").unwrap();
+        // The clean run, three whole runs, three from the second layer on.
+        assert_eq!(passes(exact, &shape, UnitKind::Expert), 1.0 + 3.0 + 3.0 * 0.5);
+        assert_eq!(passes(Estimator::TRACE, &shape, UnitKind::Expert), 1.0);
+        assert_eq!(rounded(97.2), "97 s");
+        assert_eq!((rounded(1.2), rounded(600.0)), ("1.2 s".into(), "10 min".into()));
+    }
+}

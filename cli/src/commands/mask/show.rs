@@ -1,0 +1,87 @@
+//! `uspx mask show`, and the same of a mask that was just built: what is kept of each layer.
+
+use crate::args::MaskShowArgs;
+use crate::error::{CliError, Exit, Result};
+use crate::output;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use uspx_domain::{LayerLists, Mask, UnitKind};
+use uspx_runtime::text;
+
+/// The JSON form: the mask as it stands in its file, and how much it keeps.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    mask: &'a Mask,
+    kept_per_layer: BTreeMap<&'static str, Vec<usize>>,
+}
+
+/// `uspx mask show`.
+pub fn run(args: &MaskShowArgs) -> Result<()> {
+    let text = text::read(&args.file).map_err(|e| CliError::file(&args.file, &e))?;
+    let mask: Mask = serde_json::from_str(&text).map_err(|e| {
+        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", args.file.display()))
+            .help("name a file that `uspx mask build` or a colony wrote")
+    })?;
+    if !args.json {
+        return print(&args.file, &mask);
+    }
+    let lengths = |lists: &LayerLists| lists.iter().map(Vec::len).collect();
+    let kept = mask.keep.0.iter().map(|(kind, lists)| (kind.name(), lengths(lists)));
+    output::json(&Shown { mask: &mask, kept_per_layer: kept.collect() })
+}
+
+/// What it keeps, for a person.
+pub(super) fn print(file: &Path, mask: &Mask) -> Result<()> {
+    if mask.keep.0.is_empty() {
+        return output::line(&format!("{}: keeps everything", file.display()));
+    }
+    for (kind, lists) in &mask.keep.0 {
+        let kept: usize = lists.iter().map(Vec::len).sum();
+        output::line(&format!("{}: keeps {kept} {kind}s", file.display()))?;
+        output::line(&layers(*kind, lists).to_string())?;
+    }
+    output::paragraph(&format!("of the model {}", mask.model))
+}
+
+fn layers(kind: UnitKind, lists: &LayerLists) -> output::Table {
+    let heading = format!("{kind}s");
+    let mut table = output::table(&["layer", "kept", &heading]);
+    for (layer, list) in lists.iter().enumerate() {
+        table.add_row([layer.to_string(), list.len().to_string(), ranges(list)]);
+    }
+    table
+}
+
+/// `0-3, 7, 9-11`, as much of it as one line holds.
+fn ranges(list: &[u32]) -> String {
+    let room = usize::from(output::columns()).saturating_sub(24);
+    let mut text = String::new();
+    for run in list.chunk_by(|a, b| a + 1 == *b) {
+        let part = match run {
+            [first, .., last] => format!("{first}-{last}"),
+            [one] => one.to_string(),
+            [] => continue,
+        };
+        if text.len() + part.len() > room {
+            return text + ", ..";
+        }
+        text = if text.is_empty() { part } else { format!("{text}, {part}") };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_indices_are_put_together() {
+        assert_eq!(ranges(&[0, 1, 2, 3, 7, 9, 10]), "0-3, 7, 9-10");
+        assert_eq!(ranges(&[]), "");
+        let many: Vec<u32> = (0..900).step_by(2).collect();
+        let text = ranges(&many);
+        assert!(text.ends_with(", ..") && text.len() < usize::from(output::columns()), "{text}");
+    }
+}

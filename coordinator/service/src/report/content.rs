@@ -1,0 +1,256 @@
+//! What a report says, in words and rows, apart from how it is set.
+
+use super::Report;
+use uspx_colony::report::{MaskReport, title};
+
+/// All of it.
+pub(super) struct Content {
+    /// How the campaign ended.
+    pub ending: String,
+    /// What would help.
+    pub advice: Vec<String>,
+    /// What it was about and measured on.
+    pub facts: Vec<Fact>,
+    /// On the mask.
+    pub mask: Vec<String>,
+    /// How steady the mask is.
+    pub stability: Vec<String>,
+    /// The models on the gate prompts.
+    pub students: Vec<StudentRow>,
+    /// Gate prompts that these are compared on.
+    pub compared: u32,
+    /// The gate's decision and its grounds.
+    pub gate: Vec<String>,
+    /// The student against its rival, by tag.
+    pub tags: Vec<TagRow>,
+    /// How each recipe's training went.
+    pub trainings: Vec<TrainingRow>,
+    /// What to bear in mind: prompts left out, tasks given up.
+    pub caveats: Vec<String>,
+}
+
+/// A name and its value.
+pub(super) struct Fact {
+    pub name: &'static str,
+    pub value: String,
+}
+
+/// One model. Texts are figures, or `-`.
+pub(super) struct StudentRow {
+    pub name: String,
+    pub bits: String,
+    pub interval: String,
+    pub against: String,
+    pub against_interval: String,
+}
+
+/// One tag.
+pub(super) struct TagRow {
+    pub tag: String,
+    pub prompts: u32,
+    pub new: String,
+    pub old: String,
+    pub change: String,
+}
+
+/// One training.
+pub(super) struct TrainingRow {
+    pub recipe: String,
+    pub before: String,
+    pub after: String,
+    pub steps: u32,
+    pub best_epoch: u32,
+}
+
+/// Two ends of an interval.
+pub(super) fn ends((low, high): (f64, f64)) -> String {
+    format!("[{low:.3}, {high:.3}]")
+}
+
+/// The same of a difference.
+pub(super) fn signed_ends((low, high): (f64, f64)) -> String {
+    format!("[{low:+.3}, {high:+.3}]")
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+impl Content {
+    pub(super) fn of(report: &Report) -> Self {
+        let figures = &report.figures;
+        Self {
+            ending: report.ending.clone().unwrap_or_else(|| "under way".to_owned()),
+            advice: report.advice.iter().map(ToString::to_string).collect(),
+            facts: facts(report),
+            mask: figures.mask.as_ref().map(|m| mask(m, report)).unwrap_or_default(),
+            stability: stability(report),
+            students: students(report),
+            compared: figures.compared_prompts,
+            gate: gate(report),
+            tags: tags(report),
+            trainings: trainings(report),
+            caveats: figures.caveats(),
+        }
+    }
+}
+
+fn facts(report: &Report) -> Vec<Fact> {
+    let prompts = report.prompts;
+    let measured = format!(
+        "{} prompts to train on, {} for choices, {} for the gate",
+        prompts.train, prompts.validation, prompts.gate
+    );
+    let mut facts = vec![
+        Fact { name: "colony", value: report.colony.clone() },
+        Fact { name: "campaign", value: report.figures.campaign.clone() },
+        Fact { name: "measured on", value: measured },
+        Fact { name: "teacher", value: report.teacher.to_string() },
+    ];
+    let release = report.release.map(|n| Fact { name: "release", value: n.to_string() });
+    let before = report.previous.map(|n| Fact { name: "release before", value: n.to_string() });
+    let base = report.base.map(|base| Fact { name: "base student", value: base.to_string() });
+    facts.extend(base.into_iter().chain(release).chain(before));
+    facts
+}
+
+fn mask(mask: &MaskReport, report: &Report) -> Vec<String> {
+    let kept = format!(
+        "Version {} keeps {} of {} {}s ({} cut); {} exact runs went into it.",
+        mask.version,
+        mask.kept,
+        mask.units,
+        mask.kind,
+        percent(mask.pruned()),
+        mask.exact_pairs
+    );
+    let labels = match (&mask.label_mask, report.figures.labels) {
+        (Some(_), _) => Some("The labels were made by the teacher under this mask."),
+        (None, Some(_)) => Some("The labels were made by the whole teacher."),
+        (None, None) => None,
+    };
+    let lines = [Some(kept), cost(mask), against_random(mask), steep(report)];
+    lines.into_iter().flatten().chain(labels.map(str::to_owned)).collect()
+}
+
+fn cost(mask: &MaskReport) -> Option<String> {
+    let rise = mask.rise?;
+    let interval = mask.rise_interval.map_or_else(String::new, |i| format!(" {}", signed_ends(i)));
+    Some(format!(
+        "It costs {rise:+.3}{interval} nats per response token on {} held-out gate prompts.",
+        mask.prompts
+    ))
+}
+
+fn against_random(mask: &MaskReport) -> Option<String> {
+    let ((beaten, all), mean) = (mask.beaten()?, mask.random_mean()?);
+    let least = mask.random.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = mask.random.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Some(format!(
+        "{beaten} of {all} random masks of the same size cost more: {mean:+.3} on average, from \
+         {least:+.3} to {most:+.3}."
+    ))
+}
+
+fn steep(report: &Report) -> Option<String> {
+    let mask = report.figures.mask.as_ref().filter(|m| !m.curve.is_empty())?;
+    let Some(cliff) = report.cliff else {
+        return Some(
+            "The curve has no cliff: no step is three times as steep as the way to it.".to_owned(),
+        );
+    };
+    let side = if mask.pruned() <= cliff.before { "before" } else { "beyond" };
+    Some(format!(
+        "The curve turns steep beyond {} pruned ({:+.3}); at {} it is {:+.3}. This mask lies {side} \
+         the cliff.",
+        percent(cliff.before),
+        cliff.rise_before,
+        percent(cliff.behind),
+        cliff.rise_behind
+    ))
+}
+
+/// Two figures that are easily taken for one another, each with what it means.
+fn stability(report: &Report) -> Vec<String> {
+    let Some(stability) = report.stability else { return Vec::new() };
+    let steady = stability
+        .version_before
+        .map(|j| format!("Overlap with the version before: {j:.2} (how steady this run is)."));
+    let two = match stability.two_runs {
+        Some(j) => format!(
+            "Expected overlap of two runs on other prompts of the same kind: {j:.2} (the evidence \
+             drawn anew by prompt; 1 is the same mask)."
+        ),
+        None => {
+            "What two runs would agree on is not known: the evidence is not held prompt by prompt."
+                .to_owned()
+        }
+    };
+    steady.into_iter().chain([two]).collect()
+}
+
+fn students(report: &Report) -> Vec<StudentRow> {
+    let chosen = report.figures.chosen_recipe;
+    let row = |s: &uspx_colony::report::StudentReport| StudentRow {
+        name: title(s.contender, chosen),
+        bits: format!("{:.3}", s.bits_per_byte),
+        interval: s.interval.map_or_else(none, ends),
+        against: s.against_base.map_or_else(none, |d| format!("{:+.3}", d.mean)),
+        against_interval: s.against_base.map_or_else(none, |d| signed_ends((d.low, d.high))),
+    };
+    report.figures.students.iter().map(row).collect()
+}
+
+fn gate(report: &Report) -> Vec<String> {
+    let Some(gate) = &report.figures.gate else { return Vec::new() };
+    let d = gate.difference;
+    let decision = match &gate.refusal {
+        None => "The release gate let the 4-bit student pass.".to_owned(),
+        Some(reason) => format!("The release gate refused the 4-bit student: {reason}."),
+    };
+    let grounds = format!(
+        "Against {} on {} gate prompts: {:.4} to {:.4} bits per byte, a difference of {:+.4} [{:+.4}, \
+         {:+.4}]; its one-sided 95 % upper bound, which must lie below 0, is {:+.4}.",
+        title(gate.rival, None),
+        gate.prompts,
+        gate.new,
+        gate.old,
+        d.mean,
+        d.low,
+        d.high,
+        d.upper
+    );
+    vec![decision, grounds]
+}
+
+fn tags(report: &Report) -> Vec<TagRow> {
+    let tags = report.figures.gate.iter().flat_map(|gate| &gate.tags);
+    let row = |(tag, t): (&String, &uspx_colony::gate::TagReport)| TagRow {
+        tag: tag.clone(),
+        prompts: t.prompts,
+        new: format!("{:.3}", t.new),
+        old: format!("{:.3}", t.old),
+        change: if t.old > 0.0 {
+            format!("{:+.1} %", 100.0 * (t.new / t.old - 1.0))
+        } else {
+            none()
+        },
+    };
+    tags.map(row).collect()
+}
+
+fn trainings(report: &Report) -> Vec<TrainingRow> {
+    let mark = |n| if report.figures.chosen_recipe == Some(n) { " (chosen)" } else { "" };
+    let row = |(n, t): (&u32, &uspx_domain::TrainingSummary)| TrainingRow {
+        recipe: format!("{}{}", n + 1, mark(*n)),
+        before: format!("{:.3}", t.before),
+        after: format!("{:.3}", t.after),
+        steps: t.steps,
+        best_epoch: t.best_epoch,
+    };
+    report.figures.trainings.iter().map(row).collect()
+}

@@ -1,0 +1,128 @@
+//! The report as Markdown, and the model card of a release.
+
+use super::Report;
+use super::content::Content;
+use uspx_colony::ReleaseOrder;
+
+/// `report.md`.
+pub(super) fn report(report: &Report) -> String {
+    let content = Content::of(report);
+    let title = format!(
+        "# Campaign {} of colony {}",
+        plain(&report.figures.campaign),
+        plain(&report.colony)
+    );
+    let ending = format!("\n**{}**\n", plain(&content.ending));
+    [title, "\n".to_owned(), ending, advice(&content), figures(&content)].concat()
+}
+
+/// `README.md` of a release.
+pub(crate) fn card(report: &Report, order: &ReleaseOrder) -> String {
+    let head = format!(
+        "# Student {} of colony {}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
+         - teacher: `{}`\n- base: `{}`\n- `gptq/`: a Hugging Face folder (GPTQ, symmetric)\n- `gguf/`: for \
+         llama.cpp and its family\n- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the \
+         teacher's mask keeps\n- `report.json`: all figures\n",
+        order.release,
+        plain(&report.colony),
+        order.teacher,
+        order.base
+    );
+    let use_it = "\nUse it: `uspx pull`, then `uspx run`.\n";
+    [head, figures(&Content::of(report)), use_it.to_owned()].concat()
+}
+
+fn figures(content: &Content) -> String {
+    let parts = [
+        students(content),
+        section("The release gate", &content.gate),
+        tags(content),
+        section("The teacher's mask", &content.mask),
+        section("How steady the mask is", &content.stability),
+        trainings(content),
+        list("Caveats", &content.caveats),
+        facts(content),
+    ];
+    parts.concat()
+}
+
+fn section(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = lines.iter().map(|l| plain(l)).collect();
+    format!("\n## {title}\n\n{}\n", lines.join("\n"))
+}
+
+fn list(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|l| format!("- {}\n", plain(l))).collect();
+    format!("\n## {title}\n\n{lines}")
+}
+
+fn advice(content: &Content) -> String {
+    list("What would help", &content.advice)
+}
+
+fn facts(content: &Content) -> String {
+    let fact = |f: &super::content::Fact| format!("{}: {}", f.name, f.value);
+    list("What it was measured on", &content.facts.iter().map(fact).collect::<Vec<_>>())
+}
+
+/// A table whose first column is text, and whose others are figures.
+fn table(title: &str, headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let rule = headings.iter().enumerate().map(|(at, _)| if at == 0 { "---" } else { "---:" });
+    let head = line(headings.iter().map(|h| (*h).to_owned()).collect());
+    let rule = line(rule.map(str::to_owned).collect());
+    let body: String =
+        rows.into_iter().map(|row| line(row.iter().map(|c| plain(c)).collect())).collect();
+    format!("\n## {title}\n\n{head}{rule}{body}")
+}
+
+fn students(content: &Content) -> String {
+    let title = format!("Models on {} held-out prompts, bits per byte", content.compared);
+    let row = |s: &super::content::StudentRow| {
+        let cells = [&s.name, &s.bits, &s.interval, &s.against, &s.against_interval];
+        cells.map(String::clone).to_vec()
+    };
+    let headings = ["model", "bits per byte", "95 %", "against the base", "95 %"];
+    table(&title, &headings, content.students.iter().map(row).collect())
+}
+
+fn tags(content: &Content) -> String {
+    let row = |t: &super::content::TagRow| {
+        vec![t.tag.clone(), t.prompts.to_string(), t.new.clone(), t.old.clone(), t.change.clone()]
+    };
+    let headings = ["tag", "prompts", "student", "rival", "change"];
+    table("By tag, bits per byte", &headings, content.tags.iter().map(row).collect())
+}
+
+fn trainings(content: &Content) -> String {
+    let row = |t: &super::content::TrainingRow| {
+        let (steps, epoch) = (t.steps.to_string(), t.best_epoch.to_string());
+        vec![t.recipe.clone(), t.before.clone(), t.after.clone(), steps, epoch]
+    };
+    let headings = ["recipe", "loss before", "loss after", "steps", "best epoch"];
+    let title = "Trainings, nats per response token on the validation prompts";
+    table(title, &headings, content.trainings.iter().map(row).collect())
+}
+
+/// Text that came from outside, as text: on one line, and nothing in it is Markdown or HTML.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        // A bracket alone is none of a link.
+        let opens_link = c == '(' && plain.ends_with(']');
+        if opens_link || matches!(c, '\\' | '`' | '*' | '_' | '<' | '>' | '|' | '&') {
+            plain.push('\\');
+        }
+        plain.push(if c.is_control() { ' ' } else { c });
+    }
+    plain
+}

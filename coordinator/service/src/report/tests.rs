@@ -1,0 +1,214 @@
+//! The report's three forms, from a state that has everything in it.
+
+use super::*;
+use quick_xml::events::Event;
+use std::collections::BTreeMap;
+use uspx_colony::gate::{PairedDifference, TagReport};
+use uspx_colony::report::{MaskReport, StudentReport};
+use uspx_colony::{Contender, GateReport};
+use uspx_domain::{Digest, SeamPrompts, TrainingSummary, Unit, UnitKind};
+
+/// A name as somebody might choose it who means ill.
+const EVIL: &str = "<script>alert('x')</script> & \"y\" | `z` [a](b)";
+
+fn fingerprint(name: &str) -> Fingerprint {
+    Fingerprint(Digest::of(name.as_bytes()))
+}
+
+fn students() -> Vec<StudentReport> {
+    let of = |contender, bits, mean: Option<f64>| StudentReport {
+        contender,
+        bits_per_byte: bits,
+        interval: Some((bits - 0.05, bits + 0.05)),
+        against_base: mean.map(|mean| PairedDifference {
+            mean,
+            low: mean - 0.2,
+            high: mean + 0.2,
+            upper: mean + 0.15,
+        }),
+    };
+    vec![
+        of(Contender::Teacher, 1.0, Some(-1.0)),
+        of(Contender::Base, 2.0, None),
+        of(Contender::Distilled(0), 1.9, Some(-0.1)),
+        of(Contender::Gptq, 1.95, Some(-0.05)),
+    ]
+}
+
+fn gate() -> GateReport {
+    let tag = TagReport { prompts: 40, new: 1.1, old: 1.0 };
+    GateReport {
+        rival: Contender::Base,
+        prompts: 80,
+        new: 1.95,
+        old: 2.0,
+        difference: PairedDifference { mean: -0.05, low: -0.25, high: 0.15, upper: 0.1 },
+        tags: [(EVIL.to_owned(), tag)].into(),
+        refusal: Some("not surely better".to_owned()),
+    }
+}
+
+fn mask() -> MaskReport {
+    MaskReport {
+        kind: UnitKind::Expert,
+        version: 3,
+        kept: 4,
+        units: 8,
+        layers: vec![(1, 4), (3, 4)],
+        rise: Some(0.034),
+        rise_interval: Some((0.01, 0.05)),
+        prompts: 80,
+        random: vec![0.2, 0.3, 0.02],
+        curve: vec![(0.25, 0.01), (0.5, 0.03), (0.75, 0.9)],
+        jaccard: Some(1.0),
+        bootstrap_jaccard: 0.97,
+        label_mask: None,
+        exact_pairs: 1024,
+    }
+}
+
+fn refused() -> Report {
+    let figures = CampaignReport {
+        campaign: EVIL.to_owned(),
+        mask: Some(mask()),
+        students: students(),
+        compared_prompts: 80,
+        trainings: BTreeMap::from([(
+            0,
+            TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 },
+        )]),
+        chosen_recipe: Some(0),
+        gate: Some(gate()),
+        labels: None,
+        skipped: vec![],
+        seam_prompts: SeamPrompts { teacher: 2, student: 0 },
+        given_up: vec![],
+    };
+    let unit = |(layer, index): (u32, u32)| UnitReport {
+        unit: Unit { kind: UnitKind::Expert, layer, index },
+        kept: index < 2,
+        score: uspx_colony::combine::Score { mean: 0.5, error: 0.1, effective: 9.0 },
+        confidence: 0.75,
+        pheromone: 1.0,
+    };
+    Report {
+        colony: EVIL.to_owned(),
+        ending: Some("the release gate refused the student: not surely better".to_owned()),
+        release: None,
+        previous: None,
+        teacher: fingerprint("t"),
+        base: Some(fingerprint("b")),
+        prompts: Prompts { train: 300, validation: 40, gate: 80 },
+        advice: advise(&figures, 0.02),
+        stability: Some(Stability { version_before: Some(1.0), two_runs: Some(0.52) }),
+        cliff: cliff(&mask().curve),
+        figures,
+        units: (0..2).flat_map(|l| (0..4).map(move |i| (l, i))).map(unit).collect(),
+    }
+}
+
+/// The names of the elements, each closed in its turn.
+fn elements(page: &str) -> Vec<String> {
+    let mut reader = quick_xml::Reader::from_str(page);
+    let (mut names, mut open) = (Vec::new(), 0);
+    loop {
+        match reader.read_event().unwrap_or_else(|e| panic!("{e} at {}", reader.error_position())) {
+            Event::Start(tag) => {
+                open += 1;
+                names.push(String::from_utf8(tag.name().as_ref().to_vec()).unwrap());
+            }
+            Event::Empty(tag) => {
+                names.push(String::from_utf8(tag.name().as_ref().to_vec()).unwrap())
+            }
+            Event::End(_) => open -= 1,
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    assert_eq!(open, 0, "something is not closed");
+    names
+}
+
+#[test]
+fn the_page_is_well_formed_and_needs_nothing_else() {
+    let page = html::page(&refused()).unwrap();
+    let names = elements(&page);
+    let count = |name: &str| names.iter().filter(|n| *n == name).count();
+    // Eight units, and a bar of each of four models.
+    assert_eq!(count("rect"), 8 + 4 + 1, "the cliff's band, too");
+    assert_eq!((count("svg"), count("polyline")), (4 + 3, 1));
+    let loading = ["script", "link", "img", "iframe", "image", "object", "embed", "use", "base"];
+    assert!(loading.iter().all(|name| count(name) == 0), "{names:?}");
+    for words in ["http:", "https:", "//", "url(", "@import", "src=", "href="] {
+        assert!(!page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn nothing_from_outside_is_taken_for_markup() {
+    let page = html::page(&refused()).unwrap();
+    assert!(!page.contains("<script"), "{page}");
+    assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
+    let text = markdown::report(&refused());
+    assert!(!text.contains("<script") || text.contains("\\<script"), "{text}");
+    assert!(!text.contains("[a](b)") && text.contains("\\| \\`z\\`"), "{text}");
+    // A tag's row has the table's cells and no more.
+    let row = text.lines().find(|l| l.starts_with("| \\<script")).unwrap();
+    assert_eq!(row.replace("\\|", "").matches('|').count(), 6, "{row}");
+}
+
+#[test]
+fn all_that_was_found_is_in_every_form() {
+    let report = refused();
+    let json: serde_json::Value = serde_json::from_slice(&report.json().unwrap()).unwrap();
+    assert_eq!(json["figures"]["students"].as_array().unwrap().len(), 4);
+    assert_eq!(json["units"].as_array().unwrap().len(), 8);
+    assert_eq!(
+        (&json["stability"]["two_runs"], &json["cliff"]["before"]),
+        (&0.52.into(), &0.5.into())
+    );
+    let (page, text) = (html::page(&report).unwrap(), markdown::report(&report));
+    let plain = text.replace('\\', "");
+    for words in [
+        "the release gate refused the student: not surely better",
+        "about ",
+        "+0.034",
+        "[+0.010, +0.050]",
+        "2 of 3 random masks",
+        "steep beyond 50 % pruned",
+        "version before: 1.00",
+        "two runs on other prompts of the same kind: 0.52",
+        "GPTQ, 4 bits",
+        "[1.900, 2.000]",
+        "2 prompts have other tokens",
+        &report.teacher.to_string(),
+        &report.base.unwrap().to_string(),
+    ] {
+        assert!(page.contains(words), "{words} is not in the page");
+        assert!(plain.contains(words), "{words} is not in {plain}");
+    }
+    assert!(page.contains("expert 1 of layer 0: kept, score 0.5000 ± 0.1000, 75 % sure"));
+}
+
+#[test]
+fn a_campaign_that_found_nothing_has_a_report_too() {
+    let mut report = refused();
+    (report.units, report.stability, report.cliff) = (vec![], None, None);
+    (report.figures.mask, report.figures.gate) = (None, None);
+    (report.figures.students, report.advice) = (vec![], vec![]);
+    report.ending = Some("failed: no prompt could be traced".into());
+    let page = html::page(&report).unwrap();
+    assert!(!elements(&page).contains(&"svg".to_owned()));
+    assert!(page.contains("failed: no prompt could be traced"));
+    assert!(markdown::report(&report).contains("failed: no prompt could be traced"));
+}
+
+#[test]
+fn all_three_are_written_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = write(folder.path(), &refused()).unwrap();
+    for path in [&paths.json, &paths.markdown, &paths.html] {
+        assert!(std::fs::metadata(path).unwrap().len() > 100, "{}", path.display());
+    }
+    assert!(write(&folder.path().join("missing"), &refused()).is_err());
+}
