@@ -87,7 +87,8 @@ mod tests {
     fn begun() -> Colony {
         let entry = |(id, split)| {
             let (id, prompt) = (String::from(id), "x".into());
-            let prompt = Prompt { id, prompt, reference: None, system: None, tags: vec![] };
+            let (reference, system, earlier, tags) = (None, None, vec![], vec![]);
+            let prompt = Prompt { id, prompt, reference, system, earlier, tags };
             PromptEntry::of(&prompt, split)
         };
         let prompts = [("t", Split::Train), ("v", Split::Validation), ("g", Split::Gate)];

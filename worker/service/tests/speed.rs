@@ -44,6 +44,7 @@ async fn the_speed_of_the_last_task_is_in_the_heartbeat() {
             prompt: "list files".into(),
             reference: Some("ls".into()),
             system: None,
+            earlier: vec![],
             tags: vec![],
         };
         let work = Work::Judge(Judge { prompts: vec![prompt], subject: Subject::Model });

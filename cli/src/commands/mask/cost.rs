@@ -26,7 +26,7 @@ pub(super) struct Cost {
 
 /// Measures it.
 pub(super) fn of(subject: &Subject, mask: &Mask) -> Result<Cost> {
-    let Subject { model, prompts, batch_tokens } = subject;
+    let Subject { model, prompts, batch_tokens, .. } = subject;
     let some = first(prompts, PROMPTS);
     let mut cut = CutTaps::of_mask(mask, &model.shape(), model.transformer.device())?;
     let nats = |taps: &mut dyn Taps| -> Result<_> {

@@ -67,7 +67,7 @@ fn cheaper(args: &MaskBuildArgs, shape: &ModelShape) -> Option<(&'static str, f6
 /// Measured on the first prompts, more of them until a second is over; none of a model that is
 /// streamed, whose passes cost the reading of its file, however many prompts go along.
 fn seconds_of_a_pass(subject: &Subject) -> Result<Option<f64>> {
-    let Subject { model, prompts, batch_tokens } = subject;
+    let Subject { model, prompts, batch_tokens, .. } = subject;
     if model.transformer.is_streamed() {
         return Ok(None);
     }
