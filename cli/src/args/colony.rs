@@ -46,12 +46,13 @@ pub struct UpArgs {
     /// What may stand in the configuration too.
     #[command(flatten)]
     pub values: UpValues,
-    /// Workers on this machine [default: 2, or 1 where there is one core].
+    /// Workers on this machine [default: 2, or 1 on a GPU or a single core].
     #[arg(long, env = "USPX_WORKERS", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub workers: Option<u16>,
-    /// Threads of each worker [default: the cores shared out].
-    #[arg(long, env = "USPX_THREADS", value_parser = positive)]
-    pub threads: Option<usize>,
+    /// Where, in what, within how much memory all workers together run; the threads are each one's
+    /// [default: the cores shared out].
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// The share of the units to keep, above 0 and at most 1 [default: 0.5].
     #[arg(long)]
     pub keep: Option<f64>,
@@ -119,14 +120,15 @@ impl UpArgs {
         if self.text { PromptFormat::Text } else { PromptFormat::JsonLines }
     }
 
-    /// Workers on this machine.
+    /// Workers on this machine: one for a GPU.
     pub fn workers(&self) -> u16 {
-        self.workers.unwrap_or(if cores() > 1 { 2 } else { 1 })
+        let alone = cores() == 1 || self.machine.device() != "cpu";
+        self.workers.unwrap_or(if alone { 1 } else { 2 })
     }
 
     /// Threads of each worker.
     pub fn threads_per_worker(&self) -> usize {
-        self.threads.unwrap_or_else(|| shared_out(self.workers()))
+        self.machine.threads.unwrap_or_else(|| shared_out(self.workers()))
     }
 }
 

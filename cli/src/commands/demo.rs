@@ -1,6 +1,6 @@
 //! `uspx demo`: `uspx up` on the models and prompts that come with uspx.
 
-use super::up::{self, Inputs, Layout, Machine};
+use super::up::{self, Inputs, Layout, Machine, Models};
 use crate::args::DemoArgs;
 use crate::assets;
 use crate::error::Result;
@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use uspx_coordinator::CampaignPlan;
 use uspx_runtime::Shutdown;
+
+/// Tokens run together: with two workers in one process the demo stays well under 2 GiB.
+const BATCH_TOKENS: usize = 2048;
 
 /// `uspx demo`.
 pub fn run(args: &DemoArgs, runtime: &Runtime, shutdown: &Shutdown) -> Result<()> {
@@ -27,15 +30,17 @@ fn inputs(args: &DemoArgs) -> Result<Inputs> {
     let (train, gate) = (prompts("cli-train.jsonl"), prompts("cli-heldout.jsonl"));
     let (train, gate_source) = (PromptSource::json(&train), PromptSource::json(&gate));
     let book = SplitSources { train, validation: None, gate: gate_source }.read()?.book()?;
+    let models = Models::look(model("teacher"), Some(model("student")))?;
+    let mut plan = plan();
+    models.name_in(&mut plan);
     Ok(Inputs {
         name: "demo".to_owned(),
-        teacher: model("teacher"),
-        student: Some(model("student")),
+        models,
         prompts: book.into(),
-        plan: plan(),
+        plan,
         store: args.store.clone(),
         nats: args.nats.clone(),
-        machine: Machine { workers: args.workers, threads: args.threads_per_worker() },
+        machine: Machine::cpu(args.workers, args.threads_per_worker(), BATCH_TOKENS),
         held_out: Some(gate),
         json: args.json,
         layout,

@@ -76,13 +76,26 @@ impl Agent {
     /// # Errors
     /// A model folder or a state folder that cannot be used.
     pub fn new(
+        settings: WorkerSettings,
+        bus: Arc<dyn Bus>,
+        store: Store,
+    ) -> Result<Self, WorkerError> {
+        let holdings = Holdings::scan(&settings.models)?;
+        Self::holding(holdings, settings, bus, store)
+    }
+
+    /// The same where the models were looked at already: large ones take a while to hash.
+    ///
+    /// # Errors
+    /// A state folder, or a machine, that cannot be used.
+    pub fn holding(
+        holdings: Holdings,
         mut settings: WorkerSettings,
         bus: Arc<dyn Bus>,
         store: Store,
     ) -> Result<Self, WorkerError> {
         settings.machine.dtype.get_or_insert(DType::F32);
         settings.machine.dtype(Workload::Forward)?;
-        let holdings = Holdings::scan(&settings.models)?;
         let budget = settings.machine.budget();
         settings.machine.memory = Some(budget);
         let heartbeat = HeartbeatMessage {

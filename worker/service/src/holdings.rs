@@ -51,6 +51,11 @@ impl Holdings {
         self.models.values().map(|held| held.report.clone()).collect()
     }
 
+    /// The model in a folder that was looked at, under the path that it was given by.
+    pub fn at(&self, folder: &Path) -> Option<&HeldModel> {
+        self.models.values().find(|held| held.folder == folder).map(|held| &held.report)
+    }
+
     /// The folder of a model.
     ///
     /// # Errors

@@ -13,10 +13,7 @@ use uspx_colony::{CampaignConfig, Stage};
 use uspx_coordinator::PromptBook;
 use uspx_distill::{Labels, PromptLabels};
 use uspx_domain::{BlobRef, Digest, Distil, Fingerprint, Prompt, Task, TaskId, Work};
-use uspx_model::config::ModelConfig;
-use uspx_model::fingerprint;
 use uspx_runtime::Shutdown;
-use uspx_worker::holdings::Holdings;
 use uspx_worker::open_models::OpenModels;
 use uspx_worker::product::Inputs as Blobs;
 use uspx_worker::rehearse;
@@ -81,9 +78,10 @@ fn foretold(inputs: &Inputs, shutdown: &Shutdown) -> Result<Told> {
 
 /// The campaign as the coordinator will found it.
 fn campaign(inputs: &Inputs, book: &PromptBook) -> Result<CampaignConfig> {
-    let teacher = (fingerprint(&inputs.teacher)?, ModelConfig::open(&inputs.teacher)?.shape());
-    let student = inputs.student.as_deref().map(fingerprint).transpose()?;
-    let campaign = inputs.plan.config(teacher, student, book);
+    let nothing = || CliError::new(Exit::NotFound, "the teacher was not looked at");
+    let teacher = inputs.models.teacher().ok_or_else(nothing)?;
+    let teacher = (teacher.fingerprint, teacher.shape.clone());
+    let campaign = inputs.plan.config(teacher, inputs.plan.student, book);
     campaign.check().map_err(|e| CliError::new(Exit::BadInput, e))?;
     Ok(campaign)
 }
@@ -95,9 +93,9 @@ fn measure(
     book: &PromptBook,
     pieces: &[Forecast],
 ) -> Result<Vec<f64>> {
-    let holdings = Holdings::scan(&inputs.models())?;
+    let holdings = &inputs.models.holdings;
     let limit = WITHIN / pieces.len().max(1) as u32;
-    let machine = inputs.machine.share();
+    let machine = &inputs.machine.each;
     let one = |number: u16| -> Result<Vec<f64>> {
         let scratch = inputs.layout.worker(number).join("rehearsal");
         let mut models = OpenModels::new(holdings.clone(), machine.clone(), scratch.clone());

@@ -8,6 +8,8 @@ mod bars;
 mod colony;
 mod foretell;
 mod layout;
+mod machine;
+mod models;
 mod page;
 mod settings;
 mod tables;
@@ -25,10 +27,11 @@ use uspx_artifact::{PullOptions, PullReport, Store};
 use uspx_colony::{CampaignReport, Ending};
 use uspx_coordinator::{CampaignPlan, Finished, PromptBook, Prompts};
 use uspx_domain::Prompt;
-use uspx_runtime::{Shutdown, memory};
-use uspx_worker::planning;
+use uspx_runtime::Shutdown;
 
 pub use layout::Layout;
+pub use machine::Machine;
+pub use models::Models;
 
 /// Held-out prompts that the pulled student answers at the end.
 const ANSWERS: usize = 3;
@@ -41,10 +44,8 @@ pub struct Inputs {
     pub name: String,
     /// Where everything is put.
     pub layout: Layout,
-    /// The teacher's folder.
-    pub teacher: PathBuf,
-    /// The base student's folder; without one the loop ends with the mask.
-    pub student: Option<PathBuf>,
+    /// The teacher, and the base student; without one the loop ends with the mask.
+    pub models: Models,
     /// The person's prompts.
     pub prompts: Prompts,
     /// The campaign.
@@ -61,31 +62,6 @@ pub struct Inputs {
     pub json: bool,
 }
 
-/// How this machine is used.
-#[derive(Debug, Clone, Copy)]
-pub struct Machine {
-    /// Workers.
-    pub workers: u16,
-    /// Threads of each.
-    pub threads: usize,
-}
-
-/// Tokens run together: with two workers in one process the demo stays well under 2 GiB.
-const BATCH_TOKENS: usize = 2048;
-
-impl Machine {
-    /// Each worker's share of the memory that is free now, in bytes.
-    fn memory(self) -> u64 {
-        memory::of_machine().1 / u64::from(self.workers.max(1))
-    }
-
-    /// What each worker may use.
-    fn share(self) -> planning::Machine {
-        let (memory, batch_tokens) = (Some(self.memory()), Some(BATCH_TOKENS));
-        planning::Machine { memory, batch_tokens, ..planning::Machine::cpu() }
-    }
-}
-
 impl Inputs {
     /// The object store.
     fn store_url(&self) -> String {
@@ -96,14 +72,6 @@ impl Inputs {
     /// The prompts in their splits, as a coordinator without a ledger has them.
     fn split(&self) -> Result<PromptBook> {
         Ok(self.prompts.clone().book(self.plan.seed, None)?)
-    }
-
-    /// The models' folders.
-    fn models(&self) -> Vec<PathBuf> {
-        self.student.iter().fold(vec![self.teacher.clone()], |mut all, student| {
-            all.push(student.clone());
-            all
-        })
     }
 }
 

@@ -143,7 +143,7 @@ fn answers(student: &PulledStudent) -> Result<()> {
 /// Commands to go on with, by the name that this program was started under.
 fn next_commands(found: &Found, inputs: &Inputs) -> Result<()> {
     let uspx = std::env::args().next().unwrap_or_else(|| "uspx".to_owned());
-    let (layout, teacher) = (&inputs.layout, inputs.teacher.display());
+    let (layout, teacher) = (&inputs.layout, inputs.models.teacher.display());
     let state = layout.colony();
     let mut next = Vec::new();
     if found.student.is_some() {

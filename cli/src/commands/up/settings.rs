@@ -1,6 +1,6 @@
 //! What `uspx up` is to run: from file, environment and flags.
 
-use super::{Inputs, Layout, Machine};
+use super::{Inputs, Layout, Machine, Models};
 use crate::args::UpArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::prompts::{PromptFile, PromptSource};
@@ -33,28 +33,23 @@ struct Settings {
 pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
     let sources = sources(args.config.as_deref(), &args.values)?;
     let mut settings: Settings = sources.settings()?;
-    for model in std::iter::once(&settings.teacher).chain(&settings.student) {
-        if !model.exists() {
-            let message = format!("there is no model at {}", model.display());
-            return Err(CliError::new(Exit::NotFound, message));
-        }
-    }
     if let Some(keep) = args.keep {
         settings.campaign.mask.keep = share(keep)?;
     }
-    settings.campaign.stop_at_mask = settings.student.is_none();
     let prompts = prompts(&settings, args)?;
+    let machine = Machine::of(&args.machine, args.workers(), args.threads_per_worker())?;
+    let models = Models::look(settings.teacher.clone(), settings.student.clone())?;
+    models.name_in(&mut settings.campaign);
     let out = settings.out.clone().unwrap_or_else(|| PathBuf::from("uspx-up"));
     Ok(Inputs {
         name: settings.colony.unwrap_or_else(|| "home".to_owned()),
         layout: Layout::new(&out)?,
-        teacher: settings.teacher,
-        student: settings.student,
+        models,
         prompts,
         plan: settings.campaign,
         store: settings.store,
         nats: settings.nats,
-        machine: Machine { workers: args.workers(), threads: args.threads_per_worker() },
+        machine,
         held_out: settings.gate,
         json: args.json,
     })

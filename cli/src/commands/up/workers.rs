@@ -1,7 +1,7 @@
 //! The workers of a colony of one machine: in this process, or processes of their own where the
 //! colony is on a NATS server.
 
-use super::{BATCH_TOKENS, Inputs};
+use super::Inputs;
 use crate::error::{CliError, Exit, Result};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -38,14 +38,16 @@ impl Workers {
         store: &Store,
         end: &Shutdown,
     ) -> Result<Self> {
-        let (mut tasks, share) = (JoinSet::new(), inputs.machine.share());
-        for number in 1..=inputs.machine.workers {
+        let (mut tasks, machine) = (JoinSet::new(), &inputs.machine);
+        for number in 1..=machine.workers {
             let id: WorkerId = name(number).parse().map_err(|e| CliError::new(Exit::Failed, e))?;
             let state = inputs.layout.worker(number);
-            let mut settings = WorkerSettings::on_cpu(id, inputs.models(), state);
+            let mut settings = WorkerSettings::on_cpu(id, inputs.models.folders(), state);
             settings.heartbeat_every = Duration::from_millis(500);
-            settings.machine = share.clone();
-            let agent = Agent::new(settings, bus.clone(), store.clone())?;
+            (settings.machine, settings.device_name) =
+                (machine.each.clone(), machine.device.clone());
+            let holdings = inputs.models.holdings.clone();
+            let agent = Agent::holding(holdings, settings, bus.clone(), store.clone())?;
             let end = end.clone();
             tasks.spawn(async move { agent.run(&end).await });
         }
@@ -57,17 +59,15 @@ impl Workers {
     pub(super) fn processes(inputs: &Inputs, nats: &str) -> Result<Self> {
         let program = std::env::current_exe().map_err(|e| CliError::new(Exit::Failed, e))?;
         let models: Vec<String> =
-            inputs.models().iter().map(|path| path.display().to_string()).collect();
+            inputs.models.folders().iter().map(|path| path.display().to_string()).collect();
         let (models, store) = (models.join(","), inputs.store_url());
-        let (threads, memory) = (inputs.machine.threads.to_string(), inputs.machine.memory());
         let mut children = Vec::new();
         for number in 1..=inputs.machine.workers {
             let name = name(number);
             let mut command = Command::new(&program);
             command.args(["worker", "--with-parent", "--name", &name, "--nats", nats]);
-            command.args(["--store", &store, "--models", &models, "--threads", &threads]);
-            command.args(["--batch-tokens", &BATCH_TOKENS.to_string()]);
-            command.args(["--memory", &memory.to_string()]);
+            command.args(["--store", &store, "--models", &models]);
+            command.args(inputs.machine.flags());
             command.arg("--state").arg(inputs.layout.worker(number));
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
             let mut child = command
