@@ -6,6 +6,7 @@ mod assets;
 mod commands;
 mod connect;
 mod error;
+mod figures;
 mod grid;
 mod left_out;
 mod models;

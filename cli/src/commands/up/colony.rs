@@ -3,6 +3,7 @@
 
 use super::workers::Workers;
 use super::{Inputs, bars};
+use crate::commands::coordinator::Conclusion;
 use crate::error::{CliError, Exit, Result};
 use crate::progress;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(super) struct Campaign {
     pub figures: CampaignReport,
     /// The prompts that it was judged on.
     pub held_out: Vec<Prompt>,
+    pub conclusion: Conclusion,
 }
 
 /// A silent worker's tasks go to another after this long: machines of one process or host answer at
@@ -64,12 +66,13 @@ pub(super) async fn run(inputs: &Inputs, shutdown: &Shutdown) -> Result<Campaign
     let finished = outcome?;
     let figures = report(coordinator.state());
     let held_out = coordinator.book().of(Split::Gate);
+    let conclusion = Conclusion::of(&coordinator);
     drop(coordinator);
     forget(bus).await;
     drop(server);
     let figures =
         figures.ok_or_else(|| CliError::new(Exit::Interrupted, "stopped before it began"))?;
-    Ok(Campaign { finished, figures, held_out })
+    Ok(Campaign { finished, figures, held_out, conclusion })
 }
 
 /// A colony that began with a folder of its own as the store takes its content along to another:

@@ -12,7 +12,6 @@ mod machine;
 mod models;
 mod page;
 mod settings;
-mod tables;
 mod workers;
 
 use super::{pull, run as chat};
@@ -129,9 +128,9 @@ pub fn whole_loop(inputs: &Inputs, runtime: &Runtime, shutdown: &Shutdown) -> Re
     let seconds = start.elapsed().as_secs_f64();
     let found = Found { ending, figures: campaign.figures, student, seconds };
     page::tell(&found, inputs)?;
-    match found.ending {
-        Ending::Measured | Ending::Published(_) => Ok(()),
-        other => super::coordinator::ended(Finished::Campaign(other)),
+    match inputs.json && matches!(found.ending, Ending::Measured | Ending::Published(_)) {
+        true => Ok(()),
+        false => campaign.conclusion.tell(Finished::Campaign(found.ending)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The last page: one honest table of what was cut, what that costs, and what the student is worth.
 
-use super::{Found, Inputs, PulledStudent, tables};
+use super::{Found, Inputs, PulledStudent};
 use crate::error::Result;
-use crate::output;
+use crate::{figures, output};
 use serde::Serialize;
 use std::path::Path;
 use uspx_colony::report::StudentReport;
@@ -109,15 +109,7 @@ fn json(found: &Found) -> Result<()> {
 }
 
 fn print(found: &Found, inputs: &Inputs) -> Result<()> {
-    if let Some(mask) = &found.figures.mask {
-        output::line(&tables::mask(mask))?;
-    }
-    if !found.figures.students.is_empty() {
-        output::line(&tables::students(&found.figures))?;
-    }
-    for caveat in found.figures.caveats() {
-        output::line(&caveat)?;
-    }
+    figures::show(&found.figures)?;
     if let Some(student) = &found.student {
         answers(student)?;
     }
