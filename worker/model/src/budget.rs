@@ -1,11 +1,16 @@
 //! A memory budget decides whether a model is streamed and how many tokens run together.
 
+mod mlp;
+mod plan;
+
+pub use plan::Plan;
+
 use crate::checkpoint::Checkpoint;
-use crate::config::{Mlp, ModelConfig, Quantisation};
+use crate::config::ModelConfig;
 use crate::placement::Holding;
 use crate::{ModelError, Result, inventory};
 use candle_core::Device;
-use std::fmt;
+use mlp::MlpDemands;
 use std::path::Path;
 
 /// What a process takes besides the model: code, tokenizer, prompts, allocator slack.
@@ -50,54 +55,6 @@ pub enum Workload {
         /// Tokens of a batch that calibrates.
         batch_tokens: usize,
     },
-}
-
-/// How a model will be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Where its weights are.
-    pub holding: Holding,
-    /// Tokens run together.
-    pub batch_tokens: usize,
-    /// Tokens that there is memory for at once, whether or not anything is gained by so many.
-    pub room: usize,
-    /// Bytes of residual streams kept in memory at layer boundaries; the rest goes to a temporary
-    /// file.
-    pub boundaries: usize,
-    /// Bytes that the weights take.
-    pub weights: u64,
-    /// The budget, in bytes.
-    pub budget: u64,
-}
-
-impl Plan {
-    /// Bytes that the model takes while it is open and another one runs.
-    pub fn idle(&self) -> u64 {
-        let weights = if self.holding == Holding::Streamed { 0 } else { self.weights };
-        weights + BASE / 2
-    }
-
-    /// Whether it makes do with less memory than `other` at little loss.
-    pub fn is_as_good_as(&self, other: &Self) -> bool {
-        self.holding == other.holding && 4 * self.batch_tokens >= 3 * other.batch_tokens
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let mode = match self.holding {
-            Holding::Streamed => "streamed from the file",
-            Holding::Stored => "in memory",
-            Holding::Floats => "in memory as floats",
-        };
-        let (weights, budget) = (gib(self.weights), gib(self.budget));
-        write!(
-            f,
-            "weights {mode} ({weights:.2} GiB), {} tokens a batch, of {budget:.2} GiB",
-            self.batch_tokens
-        )
-    }
 }
 
 /// A model's demands, known from its files before anything is loaded.
@@ -228,43 +185,6 @@ fn fixed(what: &'static str, budget: u64, taken: u64, batch_tokens: usize) -> Re
         weights: taken,
         budget,
     })
-}
-
-/// What the MLP of a layer asks for, in values unless it says bytes.
-struct MlpDemands {
-    /// Bytes of the weights that are in memory at once when they are streamed.
-    at_once: u64,
-    /// Activations of a token.
-    values: u64,
-    /// All weights.
-    all: u64,
-    /// The widest input of a linear.
-    widest: u64,
-}
-
-impl MlpDemands {
-    /// A token's experts are run one after another, and an even spread of a batch over them is not
-    /// to be counted on.
-    fn new(config: &ModelConfig, mlp: &Mlp) -> Self {
-        let hidden = config.hidden as u64;
-        match mlp {
-            Mlp::Dense { inner } => {
-                let inner = *inner as u64;
-                let (all, values) = (3 * hidden * inner, 4 * inner + hidden);
-                Self { at_once: 2 * all, values, all, widest: inner }
-            }
-            Mlp::Experts(m) => {
-                let (experts, inner) = (m.experts as u64, m.inner as u64);
-                let each = 3 * hidden * inner;
-                let packed = config.quantisation == Quantisation::Mxfp4;
-                let bytes = if packed { each * 17 / 32 } else { each * 2 };
-                let busiest = (4 * m.top_k as u64).min(experts);
-                let values = (4 * inner + 2 * hidden) * busiest / experts + 2 * experts;
-                let all = experts * (each + hidden);
-                Self { at_once: 2 * bytes, values, all, widest: inner }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

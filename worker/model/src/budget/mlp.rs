@@ -1,0 +1,40 @@
+//! What the MLP of a layer demands of memory.
+
+use crate::config::{Mlp, ModelConfig, Quantisation};
+
+/// What the MLP of a layer asks for, in values unless it says bytes.
+pub(super) struct MlpDemands {
+    /// Bytes of the weights that are in memory at once when they are streamed.
+    pub at_once: u64,
+    /// Activations of a token.
+    pub values: u64,
+    /// All weights.
+    pub all: u64,
+    /// The widest input of a linear.
+    pub widest: u64,
+}
+
+impl MlpDemands {
+    /// A token's experts are run one after another, and an even spread of a batch over them is not
+    /// to be counted on.
+    pub fn new(config: &ModelConfig, mlp: &Mlp) -> Self {
+        let hidden = config.hidden as u64;
+        match mlp {
+            Mlp::Dense { inner } => {
+                let inner = *inner as u64;
+                let (all, values) = (3 * hidden * inner, 4 * inner + hidden);
+                Self { at_once: 2 * all, values, all, widest: inner }
+            }
+            Mlp::Experts(m) => {
+                let (experts, inner) = (m.experts as u64, m.inner as u64);
+                let each = 3 * hidden * inner;
+                let packed = config.quantisation == Quantisation::Mxfp4;
+                let bytes = if packed { each * 17 / 32 } else { each * 2 };
+                let busiest = (4 * m.top_k as u64).min(experts);
+                let values = (4 * inner + 2 * hidden) * busiest / experts + 2 * experts;
+                let all = experts * (each + hidden);
+                Self { at_once: 2 * bytes, values, all, widest: inner }
+            }
+        }
+    }
+}
