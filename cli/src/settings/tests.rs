@@ -52,10 +52,27 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     }
 }
 
+/// A plan with the task sizes set, which is silent about them otherwise.
+fn with_sizes() -> CampaignPlan {
+    let mut plan = CampaignPlan::default();
+    let CampaignPlan { probe, judge, distil, .. } = &mut plan;
+    for size in [
+        &mut probe.trace_batch,
+        &mut probe.patch_batch,
+        &mut probe.units_per_task,
+        &mut judge.batch,
+        &mut distil.label_batch,
+        &mut distil.judge_batch,
+    ] {
+        *size = Some(1);
+    }
+    plan
+}
+
 #[test]
 fn the_table_has_every_key_of_a_campaign_and_no_other() {
     let mut code = BTreeSet::new();
-    leaves(&serde_json::to_value(CampaignPlan::default()).unwrap(), "campaign", &mut code);
+    leaves(&serde_json::to_value(with_sizes()).unwrap(), "campaign", &mut code);
     let paths = keys().map(|key| key.path.to_owned());
     let table: BTreeSet<String> = paths.filter(|path| path.starts_with("campaign.")).collect();
     assert_eq!(table, code);

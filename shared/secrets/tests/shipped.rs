@@ -58,7 +58,7 @@ fn samples() -> Vec<(&'static str, String, String)> {
             some(40, LETTERS),
             "curl -H \"Authorization: Bearer {}\" https://x.org",
         ),
-        ("curl-auth-user", format!("me:{}", some(14, LETTERS)), "curl -u '{}x' https://x.org"),
+        ("curl-auth-user", format!("alice:{}", some(14, LETTERS)), "curl -u '{}x' https://x.org"),
     ];
     let each = |(rule, secret, around): (_, String, &str)| {
         let text = around.replace("{}", &secret);

@@ -15,11 +15,11 @@ super::rows! {
     "campaign.stop_at_mask" Coordinator [""] --"" Is("false");
     "Whether no student is wanted: the campaign ends with its mask"
 
-    "campaign.probe.trace_batch" Coordinator ["prompts"] --"" Is("250");
+    "campaign.probe.trace_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };
     "Prompts of a trace task"
     "campaign.probe.patch_prompts" Coordinator ["prompts"] --"" Is("256");
     "Prompts that attribution patching looks at; 0 leaves it out"
-    "campaign.probe.patch_batch" Coordinator ["prompts"] --"" Is("64");
+    "campaign.probe.patch_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 64 where that is not known", example: "64" };
     "Prompts of a patch task"
     "campaign.probe.baseline" Coordinator [""] --"" Is(r#""mean""#);
     "What replaces a unit in attribution patching: zero, mean or resample"
@@ -33,7 +33,7 @@ super::rows! {
     "Of a round, what is spent on all units alike; the rest follows the pheromone"
     "campaign.probe.round_prompts" Coordinator ["prompts"] --"" Is("32");
     "Prompts that a round's pheromone-led part looks at"
-    "campaign.probe.units_per_task" Coordinator ["units"] --"" Is("16");
+    "campaign.probe.units_per_task" Coordinator ["units"] --"" Open { then: "as large as the workers' speed asks, 16 where that is not known", example: "16" };
     "Units of an exact task"
     "campaign.probe.candidates" Coordinator ["masks"] --"" Is("4");
     "Candidate masks of a round"
@@ -57,7 +57,7 @@ super::rows! {
     "campaign.mask.bootstrap" Coordinator ["draws"] --"" Is("100");
     "Draws of the bootstrap that says how sure a unit is"
 
-    "campaign.judge.batch" Coordinator ["prompts"] --"" Is("125");
+    "campaign.judge.batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 125 where that is not known", example: "125" };
     "Prompts of a judging task"
     "campaign.judge.masks_per_task" Coordinator ["masks"] --"" Is("7");
     "Masks of a judging task"
@@ -68,7 +68,7 @@ super::rows! {
     "campaign.judge.label_rise" Coordinator ["nats per response token"] --"" Is("0.05");
     "The most that the labelling teacher's validation loss may rise"
 
-    "campaign.distil.label_batch" Coordinator ["prompts"] --"" Is("125");
+    "campaign.distil.label_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 125 where that is not known", example: "125" };
     "Prompts of a label task"
     "campaign.distil.top_k" Coordinator ["tokens"] --"" Is("32");
     "Teacher probabilities kept for each token"
@@ -82,7 +82,7 @@ super::rows! {
     "One training each; the best on validation goes on"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
     "Training prompts that calibrate the quantiser"
-    "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Is("250");
+    "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };
     "Prompts of a task that judges a student"
     "campaign.distil.resamples" Coordinator ["draws"] --"" Is("2000");
     "Resamples of the gate's bootstrap"

@@ -43,15 +43,15 @@ super::rows! {
     "Where finished work is kept until it is taken, with room for a student; each worker its own"
     "device" Worker [""] --"device" Is(r#""cpu""#);
     "Where to run: cpu, cuda:0, metal"
-    "dtype" Worker [""] --"" Open { then: "bf16 on CUDA where no gradient is asked for, else f32", example: r#""f32""# };
+    "dtype" Worker [""] --"dtype" Open { then: "f32", example: r#""f32""# };
     "What to compute with: f32, or bf16 on a GPU"
-    "memory" Worker ["bytes, with a unit"] --"" Open { then: "what is free", example: r#""4GiB""# };
+    "memory" Worker ["bytes, with a unit"] --"memory" Open { then: "what is free", example: r#""4GiB""# };
     "Memory to stay within"
-    "stream" Worker [""] --"" Is("false");
+    "stream" Worker [""] --"stream" Is("false");
     "Whether to leave the weights in their file and read one layer at a time, whatever the memory"
     "threads" Worker ["threads"] --"threads" Open { then: "the physical cores", example: "4" };
     "Threads for the mathematics"
-    "batch_tokens" Worker ["tokens"] --"batch-tokens" Open { then: "4096, or as many as the memory takes", example: "4096" };
+    "batch_tokens" Worker ["tokens"] --"batch-tokens" Open { then: "as many as the memory takes, 4096 where that is enough", example: "4096" };
     "Tokens run together"
 
     "teacher" Up [""] --"" Open { then: "uspx up asks for it", example: r#""./teacher""# };
