@@ -58,8 +58,12 @@ pub fn remark_paragraph(text: &str) {
 }
 
 fn wrapped(text: &str) -> String {
-    let options = textwrap::Options::new(usize::from(columns())).break_words(false);
-    textwrap::fill(text, options.word_splitter(textwrap::WordSplitter::NoHyphenation))
+    // Unicode's rules would break a path behind its slashes.
+    let options = textwrap::Options::new(usize::from(columns()))
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options)
 }
 
 /// Columns of a line: the terminal's, or those that `COLUMNS` asks for, or 80.

@@ -5,6 +5,7 @@ mod eta;
 pub(crate) mod stages;
 
 use crate::ServiceError;
+use crate::lacking::{Lacking, lacking};
 use crate::registry::Registry;
 pub(crate) use campaign::Pace;
 use std::io::Write;
@@ -101,27 +102,22 @@ pub(crate) fn message(
         seam_prompts: Some(state.seam_prompts()).filter(|seams| !seams.is_none()).map(Into::into),
         labels: state.coverage().map(Into::into),
         campaign: pace.status(state),
-        lacking: lacking(state, registry),
+        lacking: lacks(state, registry),
     }
 }
 
 /// What of the campaign's models live workers lack: they get no tasks on those.
-fn lacking(state: &State, registry: &Registry) -> Vec<LackStatus> {
-    let Some(campaign) = state.campaign().filter(|_| state.ending().is_none()) else {
-        return Vec::new();
+fn lacks(state: &State, registry: &Registry) -> Vec<LackStatus> {
+    let status = |worker: &WorkerId, lack: Lacking| LackStatus {
+        worker: worker.clone(),
+        model: lack.part.to_owned(),
+        fingerprint: lack.model,
     };
-    let student = campaign.student.map(|student| ("student", student));
-    let wanted: Vec<_> = [("teacher", campaign.teacher)].into_iter().chain(student).collect();
-    let of = |(worker, live): (WorkerId, crate::registry::Live)| {
-        let held: Vec<_> = live.heartbeat.models.iter().map(|m| m.fingerprint).collect();
-        let lacks = wanted.clone().into_iter().filter(move |(_, model)| !held.contains(model));
-        lacks.map(move |(model, fingerprint)| LackStatus {
-            worker: worker.clone(),
-            model: model.to_owned(),
-            fingerprint,
-        })
+    let of = |(worker, lacks): (WorkerId, Vec<Lacking>)| {
+        lacks.into_iter().map(|lack| status(&worker, lack)).collect::<Vec<_>>()
     };
-    registry.all().into_iter().flat_map(of).collect()
+    let running = state.ending().is_none();
+    lacking(state, registry).into_iter().filter(|_| running).flat_map(of).collect()
 }
 
 /// Reasons that a status has of a kind; a worker's reason is cut off after so many characters.
@@ -173,7 +169,7 @@ fn workers(colony: &Colony, registry: &Registry) -> Vec<WorkerStatus> {
             current,
             answered: account(&worker).map_or(0, |a| u64::from(a.answered)),
             silent_millis: live.seen.elapsed().as_millis() as u64,
-            tokens_per_second: None,
+            tokens_per_second: live.heartbeat.speed.as_ref().map(|s| s.tokens_per_second as u64),
             worker,
         }
     };

@@ -22,6 +22,7 @@ use uspx_domain::{SkipGroup, Speaks, Speed, Task, TaskId, limits};
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
 use uspx_runtime::folders::make_private;
+use uspx_runtime::telemetry::TOLD;
 use uspx_wire::subjects::task_queue;
 use uspx_wire::{Content, HeartbeatMessage, MAX_BLOB, decode, unpack_task};
 
@@ -48,6 +49,8 @@ pub struct Agent {
 pub(crate) struct AtWork {
     current: Mutex<Option<(TaskId, Arc<JobProgress>)>>,
     speed: Mutex<Option<Speed>>,
+    /// The kind of work that the person was told of.
+    told: Mutex<Option<&'static str>>,
 }
 
 impl AtWork {
@@ -125,6 +128,14 @@ impl Agent {
             posting: tokio::sync::Mutex::default(),
             at_work: Arc::default(),
         })
+    }
+
+    /// Tells a person of another kind of work than the last; tasks of one kind are many.
+    fn tell(&self, work: &'static str) {
+        let told = self.at_work.told.lock().unwrap_or_else(PoisonError::into_inner).replace(work);
+        if told != Some(work) {
+            tracing::info!(target: TOLD, "at work: {work}");
+        }
     }
 
     /// What of its machine it uses, for people.
@@ -205,6 +216,7 @@ impl Agent {
             let answered = self.answer_from_spool(id, finished, delivery, &progress);
             return keep_lease(answered, delivery, &progress, shutdown).await;
         }
+        self.tell(task.work.name());
         tracing::info!(task = %id, work = task.work.name(), "at work");
         self.at_work.set_current(Some((id, progress.clone())));
         let done = self.compute(task, &progress);
