@@ -5,6 +5,7 @@ mod args;
 mod assets;
 mod commands;
 mod connect;
+mod draft;
 mod error;
 mod grid;
 mod left_out;
@@ -17,6 +18,7 @@ mod scored;
 mod secrets;
 mod settings;
 mod splits;
+mod student;
 
 use args::Cli;
 use clap::Parser;

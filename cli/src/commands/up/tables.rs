@@ -58,9 +58,10 @@ fn name(who: Contender, chosen: Option<u32>) -> String {
         Contender::Distilled(0) => format!("distilled on references only{}", mark(0)),
         Contender::Distilled(1) => format!("distilled on references + teacher{}", mark(1)),
         Contender::Distilled(n) => format!("distilled by recipe {}{}", n + 1, mark(n)),
-        Contender::Gptq => "GPTQ, 4 bits (released)".to_owned(),
-        Contender::Rtn => "rounded to nearest, 4 bits".to_owned(),
-        Contender::Gguf => "GGUF, 4 bits (released)".to_owned(),
+        Contender::Exported(format) => {
+            let released = if format.row().folder.is_some() { " (released)" } else { "" };
+            format!("{}{released}", format.row().title)
+        }
         Contender::Published => "published before".to_owned(),
     }
 }
