@@ -71,11 +71,7 @@ fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
             Dice::new(args.recipe.seed, "validation", 0).shuffle(&mut train);
             let held = (train.len() / HELD_OUT).max(1);
             let validation = train.split_off(train.len().saturating_sub(held));
-            output::note(&format!(
-                "{} of {} prompts are kept to stop by (--validation FILE names others)",
-                validation.len(),
-                train.len() + validation.len()
-            ));
+            tell_held_out(validation.len(), train.len());
             validation
         }
     };
@@ -84,6 +80,13 @@ fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
         return Err(CliError::new(Exit::BadInput, message).help("give more prompts"));
     }
     Ok(Split { train, validation })
+}
+
+fn tell_held_out(held: usize, rest: usize) {
+    output::remark_paragraph(&format!(
+        "{held} of {} prompts are kept to stop by (--validation FILE names others)",
+        held + rest
+    ));
 }
 
 /// The teacher's labels of both. It is closed again before the student learns.
@@ -144,19 +147,21 @@ fn tell(
             skipped: left_out::listed(skipped),
         });
     }
-    let (out, epochs) = (args.out.display(), args.recipe.epochs);
     if best_epoch == 0 {
-        output::note(
+        output::remark_paragraph(
             "no pass made the loss better: the adapter changes nothing. Try more prompts or a lower --learning-rate",
         );
     }
-    output::line(&format!(
-        "loss on {validation_prompts} validation prompts: {before:.4} before, {after:.4} after, nats per token\n\
-         {out}: an adapter of rank {}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps",
+    let (out, epochs) = (args.out.display(), args.recipe.epochs);
+    output::paragraph(&format!(
+        "loss on {validation_prompts} validation prompts: {before:.4} before, {after:.4} after, nats per token"
+    ))?;
+    output::paragraph(&format!(
+        "{out}: an adapter of rank {}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps",
         args.recipe.rank
     ))?;
     output::line(&format!(
-        "in 4 bits: uspx export --model {} --adapter {out} --prompts {} --format gguf --out DIR",
+        "in 4 bits: uspx export --model {} --adapter {out} \\\n  --prompts {} --format gguf --out DIR",
         args.student.display(),
         args.prompts.display()
     ))

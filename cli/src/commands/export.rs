@@ -113,9 +113,9 @@ fn tell(
         });
     }
     let (out, error) = (args.out.display(), 100.0 * report.mean_output_error().sqrt());
-    output::line(&format!(
-        "{out}: {}, {:.1} MB, calibrated on {prompts} prompts\n\
-         its linear maps' outputs are {error:.1} % off; it makes the same tokens of {} conversations",
+    output::paragraph(&format!(
+        "{out}: {}, {:.1} MB, calibrated on {prompts} prompts. Its linear maps' outputs are {error:.1} % off. It \
+         makes the trained student's tokens of {} conversations.",
         args.format.row().title,
         report.bytes as f64 / 1e6,
         report.conversations
