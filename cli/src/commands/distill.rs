@@ -161,7 +161,7 @@ fn tell(
         args.recipe.rank
     ))?;
     output::line(&format!(
-        "in 4 bits: uspx export --model {} --adapter {out} \\\n  --prompts {} --format gguf --out DIR",
+        "in 4 bits: uspx export --format gguf --out DIR \\\n  --model {} \\\n  --adapter {out} \\\n  --prompts {}",
         args.student.display(),
         args.prompts.display()
     ))
