@@ -151,6 +151,18 @@ impl From<uspx_export::ExportError> for CliError {
     }
 }
 
+impl From<uspx_distill::DistillError> for CliError {
+    fn from(error: uspx_distill::DistillError) -> Self {
+        use uspx_distill::DistillError;
+        match error {
+            DistillError::Model(inner) => inner.into(),
+            error @ DistillError::Recipe(_) => Self::caused(Exit::Usage, &error),
+            error @ DistillError::OtherBase { .. } => Self::caused(Exit::Refused, &error),
+            error => Self::caused(Exit::BadInput, &error),
+        }
+    }
+}
+
 impl From<uspx_artifact::ArtifactError> for CliError {
     fn from(error: uspx_artifact::ArtifactError) -> Self {
         use uspx_artifact::ErrorKind;

@@ -5,6 +5,7 @@ mod args;
 mod assets;
 mod commands;
 mod connect;
+mod draft;
 mod error;
 mod figures;
 mod grid;
@@ -18,6 +19,7 @@ mod scored;
 mod secrets;
 mod settings;
 mod splits;
+mod student;
 
 use args::Cli;
 use clap::Parser;

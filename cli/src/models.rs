@@ -143,15 +143,27 @@ pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<
         Scored::of(&all, &open).tell();
     }
     let Opened { model, batch_tokens, room } = opened(&args.model, &args.run, work)?;
+    let prompts = answered((&model, room), all, args, shutdown)?;
+    let scored = Scored::of(&prompts.prompts, &open);
+    Ok(Subject { model, prompts, scored, batch_tokens })
+}
+
+/// The prompts that a model can run, those without a reference with its own greedy answer. What is
+/// left out is told.
+pub fn answered(
+    (model, room): (&LoadedModel, usize),
+    mut all: Vec<Prompt>,
+    args: &ProbeArgs,
+    shutdown: &Shutdown,
+) -> Result<Readable> {
     let places: HashMap<String, usize> = all.iter().map(|p| p.id.clone()).zip(0..).collect();
-    let unaskable = answer_the_unanswered((&model, room), &mut all, args, shutdown)?;
+    let unaskable = answer_the_unanswered((model, room), &mut all, args, shutdown)?;
     let mut prompts = model.readable(&all)?;
     prompts.skipped.extend(unaskable.skipped);
     prompts.skipped.sort_by_key(|s| places.get(&s.id));
     prompts.cause = unaskable.cause.or(prompts.cause);
     left_out::tell(&prompts.skipped, prompts.prompts.len(), prompts.cause.as_ref(), args.run.json)?;
-    let scored = Scored::of(&prompts.prompts, &open);
-    Ok(Subject { model, prompts, scored, batch_tokens })
+    Ok(prompts)
 }
 
 /// Gives prompts without a reference the model's own answer. Those that it cannot even be asked are

@@ -1,8 +1,10 @@
 //! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank
-//! units.
+//! units, export formats.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use uspx_domain::{Baseline, Estimator, NotAUnitKind, ScoreMethod, Statistic, UnitKind};
+use uspx_domain::{
+    Baseline, Estimator, ExportFormat, NotAUnitKind, ScoreMethod, Statistic, UnitKind,
+};
 
 /// Parses the name of a kind of unit.
 pub fn unit_kind() -> impl TypedValueParser<Value = UnitKind> {
@@ -34,6 +36,25 @@ pub fn effect_estimator() -> impl TypedValueParser<Value = Estimator> {
     let value = |e: Estimator| PossibleValue::new(e.name()).help(e.row().help);
     let names = PossibleValuesParser::new(Estimator::of_effects().map(value));
     names.try_map(|name| Estimator::named(&name).ok_or(NotInTheTable))
+}
+
+/// Parses the name of a format that students are written in.
+pub fn format() -> impl TypedValueParser<Value = ExportFormat> {
+    one_of(ExportFormat::ALL.to_vec())
+}
+
+/// Parses the name of a format that releases have.
+pub fn released_format() -> impl TypedValueParser<Value = ExportFormat> {
+    one_of(ExportFormat::released().collect())
+}
+
+fn one_of(formats: Vec<ExportFormat>) -> impl TypedValueParser<Value = ExportFormat> {
+    let value = |format: ExportFormat| {
+        let row = format.row();
+        PossibleValue::new(row.name).help(format!("{}: {}", row.title, row.help))
+    };
+    let names = PossibleValuesParser::new(formats.into_iter().map(value));
+    names.try_map(|name| ExportFormat::named(&name).ok_or(NotInTheTable))
 }
 
 /// A way to rank units, and the statistic that it ranks by.

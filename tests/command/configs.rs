@@ -182,7 +182,7 @@ fn a_template_without_an_end_is_the_reason_why_a_prompt_is_left_out() {
 fn counts_of_a_gguf_file_make_nothing() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("student.gguf");
-    write(&student(), ExportFormat::Gguf, folder.path());
+    write(&student(), ExportFormat::GGUF, folder.path());
     let whole = std::fs::read(&path).unwrap();
     for (at, count, words) in [
         (8, 1u64 << 60, "at most 65536"),
@@ -200,7 +200,7 @@ fn counts_of_a_gguf_file_make_nothing() {
 
 fn gptq_is_recognised_by_either_file() {
     let folder = tempdir().unwrap();
-    write(&student(), ExportFormat::Gptq, folder.path());
+    write(&student(), ExportFormat::GPTQ, folder.path());
     let wanted = json(&mut eval(folder.path()))["loss"].clone();
     let apart = folder.path().join("quantize_config.json");
     let stated = std::fs::read(&apart).unwrap();

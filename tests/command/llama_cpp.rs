@@ -56,7 +56,7 @@ fn expand(from: &Path, to: &Path) {
         let tensor = gguf::in_gguf_order(&name, &tensor, heads).unwrap();
         tensors.insert(name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap());
     }
-    gguf::write_gguf(to, &crate::support::model("student"), &tensors).unwrap();
+    gguf::write_gguf(to, &crate::support::model("student"), "expanded", &tensors).unwrap();
 }
 
 /// Log-probabilities after each list of ids, in llama.cpp.
@@ -121,7 +121,7 @@ pub fn apart(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> (f64, f64) {
 
 fn llama_cpp_reads_what_we_write() {
     let (folder, student) = (tempfile::tempdir().unwrap(), student());
-    write(&student, ExportFormat::Gguf, folder.path());
+    write(&student, ExportFormat::GGUF, folder.path());
     let (four, floats) = (folder.path().join(GGUF_FILE), folder.path().join("f32.gguf"));
     expand(&four, &floats);
     let text = std::fs::read_to_string(prompts("cli-heldout.jsonl")).unwrap();

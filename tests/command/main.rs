@@ -2,9 +2,12 @@
 //! refuses.
 //!
 //! Tests that need llama.cpp, or Python for what stands in its place, are listed as ignored where
-//! there is none; with `USPX_REQUIRE_LLAMA_CPP=1` and `USPX_REQUIRE_PYTHON=1` they fail instead.
+//! there is none; with `USPX_REQUIRE_LLAMA_CPP=1` and `USPX_REQUIRE_PYTHON=1` they fail instead. So are
+//! those that need a pseudo-terminal (`USPX_REQUIRE_PTY=1`).
 
 mod causes;
+#[cfg(unix)]
+mod chat;
 mod configs;
 #[cfg(unix)]
 mod deploy;
@@ -13,6 +16,7 @@ mod forms;
 mod inputs;
 mod ledger;
 mod llama_cpp;
+mod one_job;
 mod others_gguf;
 mod prompts;
 mod scripts;
@@ -27,6 +31,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let trials = [
         causes::trials(),
+        #[cfg(unix)]
+        chat::trials(),
         configs::trials(),
         #[cfg(unix)]
         deploy::trials(),
@@ -35,6 +41,7 @@ fn main() -> ExitCode {
         inputs::trials(),
         ledger::trials(),
         llama_cpp::trials(),
+        one_job::trials(),
         others_gguf::trials(),
         prompts::trials(),
         scripts::trials(),

@@ -45,10 +45,11 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let sequences = student.readable(&some).unwrap().sequences;
     let calibration: Vec<Batch> =
         batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
-    let (base, settings) = (model("student"), ExportSettings::shipped(format));
+    let (base, settings) = (model("student"), ExportSettings::shipped(format).unwrap());
     let (calibration, conversations) = (&calibration[..], &some[..]);
+    let (base, name) = (base.as_path(), "student");
     let request =
-        ExportRequest { student, base: &base, calibration, conversations, format, settings };
+        ExportRequest { student, base, name, calibration, conversations, format, settings };
     export(&request, out, &NoProgress).unwrap();
 }
 
@@ -151,8 +152,8 @@ fn flip(path: &Path) {
 
 fn a_release_is_pulled_and_answers_in_both_formats() {
     let (world, release, student) = (World::new(), tempdir().unwrap(), student());
-    write(&student, ExportFormat::Gptq, &release.path().join("gptq"));
-    write(&student, ExportFormat::Gguf, &release.path().join("gguf"));
+    write(&student, ExportFormat::GPTQ, &release.path().join("gptq"));
+    write(&student, ExportFormat::GGUF, &release.path().join("gguf"));
     fs::write(release.path().join("README.md"), "# A student").unwrap();
     let manifest = world.publish(release.path(), None);
 

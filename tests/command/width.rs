@@ -39,9 +39,24 @@ fn build(method: &str, limit: usize) -> Command {
     on(&words, "teacher", limit)
 }
 
+/// `uspx distill` and `uspx export`, one after the other.
+fn one_job_each() -> [Command; 2] {
+    let (mut distill, mut export) = (uspx(), uspx());
+    distill.args(["distill", "--epochs", "1", "--rank", "2", "--out", "adapter", "--teacher"]);
+    distill.arg(model("teacher")).arg("--student").arg(model("student"));
+    export.args(["export", "--format", "gguf", "--adapter", "adapter", "--out", "x", "--model"]);
+    export.arg(model("student"));
+    [distill, export].map(|mut command| {
+        command.args(["--threads", "1", "--limit", "4", "--prompts"]);
+        command.arg(prompts("cli-train.jsonl"));
+        command
+    })
+}
+
 fn no_command_prints_a_line_wider_than_eighty_columns() {
     let folder = tempfile::tempdir().unwrap();
     let within = folder.path();
+    one_job_each().iter_mut().for_each(|command| assert_fits(&said(command, within)));
     Ledger::open(&within.join("ledger"), |_| {}).unwrap();
     std::fs::write(within.join("status.json"), status().to_string()).unwrap();
     assert_fits(&said(&mut build("easy-ep", 2), within));

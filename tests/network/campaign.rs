@@ -75,13 +75,31 @@ fn assert_is_a_release(laptop: &Path) {
         (&Value::from("LORA"), &true),
         "{adapter}"
     );
-    let gguf = std::fs::read_dir(current.folder.join("gguf")).unwrap().count();
-    assert_eq!(gguf, 1);
+    names_its_models(&current.folder);
     let student = uspx_worker::open_any(
         &current.folder.join("gptq"),
         uspx_model::Placement::floats(candle_core::DType::F32, &candle_core::Device::Cpu),
     );
     student.unwrap_or_else(|e| panic!("the pulled student does not open: {e}"));
+}
+
+/// Teacher and base by name and hash; in the GGUF file the base's name too.
+fn names_its_models(release: &Path) {
+    let report = std::fs::read(release.join("report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let card = std::fs::read_to_string(release.join("README.md")).unwrap();
+    for which in ["teacher", "base"] {
+        let (name, hash) = (&report[format!("{which}_name")], &report[which]);
+        let line = format!("- {which}: {} (`{}`)", name.as_str().unwrap(), hash.as_str().unwrap());
+        assert!(card.contains(&line), "no `{line}` in: {card}");
+    }
+    assert!(card.contains("uspx pull "), "{card}");
+    let files: Vec<_> = std::fs::read_dir(release.join("gguf")).unwrap().collect();
+    assert_eq!(files.len(), 1);
+    let file = uspx_export::gguf::file::GgufFile::open(&files[0].as_ref().unwrap().path()).unwrap();
+    let name = file.metadata().get("general.name").unwrap().to_string().unwrap();
+    let base = report["base_name"].as_str().unwrap();
+    assert!(name.starts_with(&format!("{base}-uspx-")), "{name}");
 }
 
 fn a_colony_over_nats_publishes_a_student_that_pulls() {

@@ -2,6 +2,8 @@
 
 mod colony;
 mod config;
+mod distill;
+mod export;
 mod ledger;
 mod mask;
 mod model;
@@ -13,6 +15,8 @@ use clap::{Parser, Subcommand};
 
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
 pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
+pub use distill::DistillArgs;
+pub use export::ExportArgs;
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
@@ -20,7 +24,7 @@ pub use mask::{MaskBuildArgs, MaskCommand, MaskShowArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
-pub use student::{ChatArgs, Engine, PullArgs, StudentFormat};
+pub use student::{ChatArgs, Engine, PullArgs};
 
 /// Finds which parts of a large model matter for your own prompts, and makes a small 4-bit student
 /// of them.
@@ -94,6 +98,16 @@ pub enum Command {
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --keep 0.5 --out mask.json"
     )]
     Mask(MaskCommand),
+    /// The teacher labels prompts and a student learns them, here without a colony.
+    #[command(
+        after_help = "Example: uspx distill --teacher ./teacher --student ./student --prompts mine.jsonl --out adapter"
+    )]
+    Distill(DistillArgs),
+    /// Writes a student in 4 bits, here without a colony.
+    #[command(
+        after_help = "Example: uspx export --model ./student --adapter ./adapter --prompts mine.jsonl --format gguf --out student-gguf"
+    )]
+    Export(ExportArgs),
     /// The ledger: check it, repair it, move it to another machine.
     #[command(subcommand, after_help = "Example: uspx ledger check --state ./uspx-state")]
     Ledger(LedgerCommand),
@@ -133,6 +147,8 @@ impl Command {
             Self::Eval(a) => a.common.run.machine.threads,
             Self::Probe(p) => p.common().run.machine.threads,
             Self::Mask(command) => command.threads(),
+            Self::Distill(a) => a.run.machine.threads,
+            Self::Export(a) => a.common.run.machine.threads,
             Self::Demo(a) => Some(a.threads_per_worker()),
             Self::Up(a) => Some(a.threads_per_worker()),
             Self::Worker(a) => crate::commands::worker::threads(a),

@@ -1,8 +1,10 @@
 //! `uspx pull` and `uspx run`: students that are published.
 
 use super::model::RunArgs;
+use crate::rows;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use uspx_domain::ExportFormat;
 
 /// `uspx pull`.
 #[derive(Args, Debug)]
@@ -25,15 +27,6 @@ pub struct PullArgs {
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Which of a release's formats to run.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StudentFormat {
-    /// The GGUF file.
-    Gguf,
-    /// The GPTQ folder.
-    Gptq,
 }
 
 /// What answers in `uspx run`.
@@ -60,8 +53,8 @@ pub struct ChatArgs {
     #[arg(long, conflicts_with = "from")]
     pub model: Option<PathBuf>,
     /// Which of the release's formats.
-    #[arg(long, value_enum, default_value = "gguf")]
-    pub format: StudentFormat,
+    #[arg(long, default_value = "gguf", value_parser = rows::released_format())]
+    pub format: ExportFormat,
     /// What is to answer.
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: Engine,

@@ -3,7 +3,9 @@
 mod config;
 mod coordinator;
 mod demo;
+mod distill;
 mod eval;
+mod export;
 mod ledger;
 mod mask;
 mod probe;
@@ -31,6 +33,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
         Command::Config(command) => config::run(&command),
         Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
+        Command::Distill(args) => distill::run(&args, &shutdown),
+        Command::Export(args) => export::run(&args, &shutdown),
         Command::Ledger(command) => ledger::run(&command),
         Command::Store(StoreCommand::Collect(args)) => {
             runtime.block_on(store::collect(&args, &shutdown))

@@ -6,7 +6,7 @@ use crate::report::{CampaignReport, StudentReport};
 use crate::{Contender, GateReport};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use uspx_domain::Coverage;
+use uspx_domain::{Coverage, ExportFormat};
 
 /// More than so many times the gate prompts are not asked for: the student is to become better.
 const MOST_TIMES: f64 = 20.0;
@@ -112,7 +112,8 @@ fn more_prompts(have: u32, d: &PairedDifference) -> Advice {
 fn quantised(report: &CampaignReport) -> Option<Advice> {
     let chosen = Contender::Distilled(report.chosen_recipe?);
     let gain = find(report, chosen)?.against_base.filter(|d| d.upper < 0.0)?;
-    let left = find(report, Contender::Gptq)?.against_base.filter(|d| d.upper >= 0.0)?;
+    let left =
+        find(report, ExportFormat::gated().into())?.against_base.filter(|d| d.upper >= 0.0)?;
     Some(Advice::Calibration { cost: left.mean - gain.mean })
 }
 
@@ -198,7 +199,7 @@ mod tests {
                 student(Contender::Teacher, 1.0, None),
                 student(Contender::Base, 2.0, None),
                 student(Contender::Distilled(0), 2.0 + distilled.mean, Some(distilled)),
-                student(Contender::Gptq, 2.0 + gptq.mean, Some(gptq)),
+                student(ExportFormat::GPTQ.into(), 2.0 + gptq.mean, Some(gptq)),
             ],
             compared_prompts: 100,
             trainings: [(0, TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 })]

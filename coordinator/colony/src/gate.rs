@@ -4,11 +4,12 @@
 //! Paired bootstrap over gate prompts (Efron & Tibshirani 1993, ch. 13) of the difference in bits
 //! per byte.
 
-use crate::state::Judged;
+use crate::state::{Judged, PublishedStudent};
 use crate::{Contender, Dice, Fixed, State};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
+use uspx_domain::ExportFormat;
 
 /// Share of the gate prompts that the student can run, on which both must be judged.
 const COVERAGE: f64 = 0.9;
@@ -65,8 +66,8 @@ impl GateReport {
 
 /// Whom a new student must beat: the published one, or the base student where there is none.
 pub fn rival(state: &State) -> Contender {
-    let published = state.published.as_ref().is_some_and(|p| !p.gptq.is_empty());
-    if published { Contender::Published } else { Contender::Base }
+    let published = state.published.as_ref().and_then(PublishedStudent::judged);
+    if published.is_some() { Contender::Published } else { Contender::Base }
 }
 
 /// Both losses on one prompt.
@@ -127,7 +128,7 @@ pub(crate) fn quantile(sorted: &[f64], millionths: u64) -> Option<f64> {
 pub fn gate(state: &State) -> Option<GateReport> {
     let campaign = state.campaign.as_ref()?;
     let rival = rival(state);
-    let (new, old) = (state.judged(Contender::Gptq)?, state.judged(rival)?);
+    let (new, old) = (state.judged(ExportFormat::gated().into())?, state.judged(rival)?);
     let mut dice = Dice::new(campaign.seed, "gate", u64::from(state.epoch));
     let difference = difference(new, old, &mut dice, campaign.distil.resamples)?;
     let pairs = paired(new, old);

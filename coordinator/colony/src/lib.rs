@@ -13,11 +13,13 @@ pub mod check;
 pub mod cliff;
 pub mod combine;
 pub mod compare;
+mod contender;
 mod dice;
 mod fixed;
 pub mod gate;
 mod interval;
 pub mod mask;
+mod order;
 pub mod plan;
 pub mod reasons;
 mod record;
@@ -30,18 +32,18 @@ mod task;
 pub mod trail;
 
 pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};
+pub use contender::Contender;
 pub use dice::Dice;
 pub use fixed::Fixed;
 pub use gate::GateReport;
 pub use mask::{MaskVersion, Rule};
-pub use record::{
-    Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record, ReleaseOrder,
-};
+pub use order::ReleaseOrder;
+pub use record::{Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record};
 pub use report::{CampaignReport, report};
 pub use share::Share;
 pub use state::{SnapshotError, Stage, State, Ticket};
 pub use step::{Amending, Colony, Command, Event, Step, Verdict};
-pub use task::{AttachError, Contender, PlannedTask, Purpose, TrialRole};
+pub use task::{AttachError, PlannedTask, Purpose, TrialRole};
 
 /// A model of alike layers of experts, for tests.
 #[cfg(test)]

@@ -3,12 +3,11 @@
 //! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must
 //! not (invariant 1).
 
-use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, Stage};
+use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, ReleaseOrder, Stage};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uspx_domain::{
-    Answer, BlobRef, Digest, Failure, FailureKind, FailureReason, Fingerprint, Mask, ReleaseNumber,
-    StoredFile, TaskId, WorkerId,
+    Answer, Digest, Failure, FailureKind, FailureReason, Mask, ReleaseNumber, TaskId, WorkerId,
 };
 
 /// One record of the ledger.
@@ -237,29 +236,6 @@ impl Blame {
     pub fn counts(self) -> bool {
         matches!(self, Self::Task | Self::Unclear)
     }
-}
-
-/// What a release is made of; the service builds, stores and names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReleaseOrder {
-    /// Its number: one more than the last.
-    pub release: ReleaseNumber,
-    /// The release before it.
-    pub previous: Option<ReleaseNumber>,
-    /// The teacher.
-    pub teacher: Fingerprint,
-    /// The base student.
-    pub base: Fingerprint,
-    /// The adapter that was merged.
-    pub adapter: BlobRef,
-    /// The GPTQ folder.
-    pub gptq: Vec<StoredFile>,
-    /// The GGUF file or files; empty where that export was given up.
-    pub gguf: Vec<StoredFile>,
-    /// The teacher's mask.
-    pub mask: Mask,
-    /// The mask that the labels were made with.
-    pub label_mask: Option<Mask>,
 }
 
 /// How a campaign ended.

@@ -267,9 +267,7 @@ pub fn title(contender: Contender, chosen: Option<u32>) -> String {
         Contender::Teacher => "teacher".to_owned(),
         Contender::Base => "base student".to_owned(),
         Contender::Distilled(n) => format!("distilled, recipe {}{}", n + 1, mark(n)),
-        Contender::Gptq => "GPTQ, 4 bits".to_owned(),
-        Contender::Rtn => "rounded to nearest, 4 bits".to_owned(),
-        Contender::Gguf => "GGUF, 4 bits".to_owned(),
+        Contender::Exported(format) => format.row().title.to_owned(),
         Contender::Published => "published before".to_owned(),
     }
 }

@@ -1,12 +1,10 @@
 //! Tasks as the ledger knows them: prompts by their place in the campaign, never their text
 //! (invariant 7).
 
-use crate::{CampaignConfig, Split};
+use crate::{CampaignConfig, Contender, Split};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{
-    Cut, Digest, ExportFormat, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work,
-};
+use uspx_domain::{Cut, Digest, Fingerprint, Mask, Prompt, Skipped, Task, TaskId, Work};
 
 /// A task without its prompts' text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,36 +54,6 @@ pub enum TrialRole {
     Random(u32),
     /// A point of the curve: millionths pruned.
     Curve(u32),
-}
-
-/// A model in the final comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Contender {
-    /// The teacher.
-    Teacher,
-    /// The base student.
-    Base,
-    /// The student distilled by a recipe (its place in the list), unquantised.
-    Distilled(u32),
-    /// The 4-bit GPTQ student.
-    Gptq,
-    /// The same rounded to nearest.
-    Rtn,
-    /// The GGUF student.
-    Gguf,
-    /// The release published before.
-    Published,
-}
-
-impl From<ExportFormat> for Contender {
-    fn from(format: ExportFormat) -> Self {
-        match format {
-            ExportFormat::Gptq => Self::Gptq,
-            ExportFormat::Rtn => Self::Rtn,
-            ExportFormat::Gguf => Self::Gguf,
-        }
-    }
 }
 
 /// A planned task's prompt cannot be had.

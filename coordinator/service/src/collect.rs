@@ -148,12 +148,11 @@ fn ordered(order: &ReleaseOrder) -> Vec<BlobRef> {
         teacher: _,
         base: _,
         adapter,
-        gptq,
-        gguf,
+        formats,
         mask: _,
         label_mask: _,
     } = order;
-    let files = gptq.iter().chain(gguf).map(|StoredFile { path: _, blob }| *blob);
+    let files = formats.values().flatten().map(|StoredFile { path: _, blob }| *blob);
     files.chain([*adapter]).collect()
 }
 

@@ -67,6 +67,7 @@ mod tests {
         let held = |name: &&str| HeldModel {
             fingerprint: model(name),
             architecture: "Test".into(),
+            name: None,
             shape: shape(),
         };
         HeartbeatMessage {

@@ -17,6 +17,7 @@ mod error;
 mod intake;
 pub mod lacking;
 pub mod ledger;
+mod names;
 mod owner;
 pub mod prompts;
 mod registry;

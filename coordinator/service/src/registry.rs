@@ -1,5 +1,6 @@
 //! Who is alive: the last heartbeat of every worker. Nothing here is in the ledger.
 
+use crate::names::Names;
 use dashmap::DashMap;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -119,6 +120,13 @@ impl Registry {
     /// All live workers, by name.
     pub fn all(&self) -> BTreeMap<WorkerId, Live> {
         self.workers.iter().map(|w| (w.key().clone(), w.value().clone())).collect()
+    }
+
+    /// What live workers call the models that they hold.
+    pub(crate) fn names(&self) -> Names {
+        let mut names = Names::default();
+        self.all().values().flat_map(|w| &w.heartbeat.models).for_each(|held| names.hear(held));
+        names
     }
 
     /// All models that live workers hold.

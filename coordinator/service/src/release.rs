@@ -123,7 +123,8 @@ impl Publisher {
 
     async fn build(&self, folder: &Path) -> Result<(), ServiceError> {
         let order = &self.order;
-        for (name, files) in [("gptq", &order.gptq), ("gguf", &order.gguf)] {
+        for (format, files) in &order.formats {
+            let Some(name) = format.row().folder else { continue };
             for StoredFile { path, blob } in files {
                 self.fetch(blob, folder.join(name).join(path), limits::STUDENT_FILE).await?;
             }
@@ -134,7 +135,7 @@ impl Publisher {
         json(&folder.join("mask.json"), &order.mask)?;
         let report = self.report.clone().released(order);
         json(&folder.join("report.json"), &report)?;
-        write_file(&folder.join("README.md"), card(&report, order).as_bytes())
+        write_file(&folder.join("README.md"), card(&report, order, self.store.url()).as_bytes())
     }
 
     async fn fetch(&self, blob: &BlobRef, path: PathBuf, most: u64) -> Result<(), ServiceError> {

@@ -12,6 +12,7 @@ mod coverage;
 mod deposit;
 mod estimator;
 mod failure;
+mod format;
 mod ids;
 pub mod limits;
 mod mask;
@@ -32,6 +33,7 @@ pub use coverage::Coverage;
 pub use deposit::{Column, Deposit, LossRow, Moments, PromptTokens};
 pub use estimator::{Estimator, EstimatorRow, Needs};
 pub use failure::{Failure, FailureKind, FailureReason};
+pub use format::{ExportFormat, ExportFormatRow};
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, LayerLists, Mask, MaskError};
 pub use prompt::{
@@ -47,6 +49,6 @@ pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, ExportFormat, Job, Judge, Label,
-    Subject, Task, Work,
+    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, Job, Judge, Label, Subject,
+    Task, Work,
 };

@@ -1,12 +1,17 @@
 //! Ctrl-C and SIGTERM: the first asks everything to end cleanly, a second one ends the process at
 //! once.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A wish to end, shared by everything that runs. Clones and children hear of it too.
 #[derive(Debug, Clone, Default)]
-pub struct Shutdown(CancellationToken);
+pub struct Shutdown {
+    end: CancellationToken,
+    /// The work that Ctrl-C ends first.
+    work: Arc<Mutex<Option<CancellationToken>>>,
+}
 
 /// What the shell sees of a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
@@ -25,14 +30,17 @@ impl Shutdown {
         let this = Self::new();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let token = this.0.clone();
+        let all = this.clone();
         tokio::spawn(async move {
             loop {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                if token.is_cancelled() {
+                tokio::select! {
+                    _ = interrupt.recv() => if all.interrupt_work() { continue },
+                    _ = terminate.recv() => {}
+                }
+                if all.is_cancelled() {
                     std::process::exit(INTERRUPTED);
                 }
-                token.cancel();
+                all.cancel();
             }
         });
         Ok(this)
@@ -40,22 +48,36 @@ impl Shutdown {
 
     /// Asks everything to end.
     pub fn cancel(&self) {
-        self.0.cancel();
+        self.end.cancel();
     }
 
     /// Whether the end was asked for.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
+        self.end.is_cancelled()
     }
 
     /// Returns when the end is asked for.
     pub async fn cancelled(&self) {
-        self.0.cancelled().await;
+        self.end.cancelled().await;
     }
 
     /// A wish that hears of this one, and can be uttered alone.
     pub fn child(&self) -> Self {
-        Self(self.0.child_token())
+        Self { end: self.end.child_token(), work: Arc::default() }
+    }
+
+    /// A child for one piece of work: the next Ctrl-C ends it and nothing else. The one after that
+    /// is meant for everything again.
+    pub fn of_work(&self) -> Self {
+        let work = self.child();
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.end.clone());
+        work
+    }
+
+    /// Ends the piece of work under way; whether there was one.
+    fn interrupt_work(&self) -> bool {
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        work.inspect(CancellationToken::cancel).is_some()
     }
 }
 
@@ -72,5 +94,17 @@ mod tests {
         parent.cancel();
         two.cancelled().await;
         assert!(two.is_cancelled());
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_work_and_the_next_one_everything() {
+        let all = Shutdown::new();
+        assert!(!all.interrupt_work(), "there is no work yet");
+        let (first, second) = (all.of_work(), all.of_work());
+        assert!(all.interrupt_work());
+        assert!(second.is_cancelled() && !first.is_cancelled() && !all.is_cancelled());
+        assert!(!all.interrupt_work(), "it is ending already");
+        all.cancel();
+        assert!(first.is_cancelled());
     }
 }

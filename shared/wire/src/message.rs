@@ -41,6 +41,8 @@ pub struct HeldModel {
     pub fingerprint: Fingerprint,
     /// Its architecture, as its `config.json` names it.
     pub architecture: String,
+    /// What people call it, never a path.
+    pub name: Option<String>,
     /// Its dimensions: the coordinator plans with them, and never opens a model.
     pub shape: ModelShape,
 }

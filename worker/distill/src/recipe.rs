@@ -30,7 +30,10 @@ pub fn recipe_teacher() -> DistilRecipe {
 }
 
 /// Refuses what cannot be followed.
-pub(crate) fn check(recipe: &DistilRecipe) -> Result<()> {
+///
+/// # Errors
+/// [`DistillError::Recipe`], with the number that is at fault.
+pub fn check(recipe: &DistilRecipe) -> Result<()> {
     let refuse = |reason: String| Err(DistillError::Recipe(reason));
     if recipe.rank == 0 || recipe.epochs == 0 || recipe.batch_tokens == 0 {
         return refuse("rank, epochs and batch_tokens must be above 0".into());

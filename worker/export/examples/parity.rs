@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use uspx_domain::{ExportFormat, Prompt, parse_prompts};
-use uspx_export::{ExportRequest, ExportSettings, export, gguf, held_out, open_gguf, open_gptq};
+use uspx_export::{ExportRequest, ExportSettings, export, gguf, held_out, open_any};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::taps::NoTaps;
@@ -56,10 +56,11 @@ fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anythi
     let packed = batches(&model.readable(prompts)?.sequences, 2048)?;
     let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
     let format: ExportFormat = serde_json::from_value(format.into())?;
-    let settings = ExportSettings::shipped(format);
+    let settings = ExportSettings::shipped(format)?;
     let request = ExportRequest {
         student: &model,
         base: Path::new(base),
+        name: "parity",
         calibration: &calibration,
         conversations: prompts,
         format,
@@ -113,10 +114,7 @@ fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
 
 fn print_logits(model: &Path, ids: &str) -> Anything<()> {
     let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
-    let model = match model.is_dir() {
-        true => open_gptq(model, Placement::floats(DType::F32, &Device::Cpu))?,
-        false => open_gguf(model, Placement::floats(DType::F32, &Device::Cpu))?,
-    };
+    let model = open_any(model, Placement::floats(DType::F32, &Device::Cpu))?;
     let mut all = Vec::new();
     for ids in ids {
         let response_start = ids.len();
@@ -141,5 +139,5 @@ fn expand(model: &Path, base: &Path, out: &Path) -> Anything<()> {
         let tensor = gguf::in_gguf_order(&name, &tensor, heads)?;
         tensors.insert(name, QTensor::quantize(&tensor, GgmlDType::F32)?);
     }
-    Ok(gguf::write_gguf(out, base, &tensors)?)
+    Ok(gguf::write_gguf(out, base, "expanded", &tensors)?)
 }

@@ -1,17 +1,18 @@
 //! 4-bit writers of the dense student (Llama layout): GPTQ folders for transformers and vLLM, GGUF
 //! files for llama.cpp and its family. Each is read back and compared before it is called written.
 //!
-//! Begin at [`export()`]. In the order of the work: [`calibrate`] walks the layers and gathers each
-//! linear's [`hessian`]; [`gptq`] or [`rtn`] choose codes and scales on the [`grid`]; [`pack`] and
-//! [`hf`], or [`gguf`], write files; [`compare`] reads them back, and `same_chat` holds their
-//! tokens against the trained student's on [`held_out`] conversations. [`open_gptq`] and
-//! [`open_gguf`] make a running model of either.
+//! Begin at [`export()`]; what differs between formats stands in [`formats`], one file each. In the
+//! order of the work: [`calibrate`] walks the layers and gathers each linear's [`hessian`]; [`gptq`]
+//! or [`rtn`] choose codes and scales on the [`grid`]; [`pack`] and [`hf`], or [`gguf`], write files;
+//! [`compare`] reads them back, and `same_chat` holds their tokens against the trained student's on
+//! [`held_out`] conversations. [`open_any`] makes a running model of whatever lies at a path.
 
 pub mod calibrate;
 pub mod compare;
 mod difference;
 mod error;
 mod export;
+pub mod formats;
 pub mod gguf;
 pub mod gptq;
 pub mod grid;
@@ -25,11 +26,13 @@ pub mod quantised;
 mod report;
 pub mod rtn;
 mod same_chat;
+mod settings;
 pub mod weights;
 
 pub use difference::{Difference, Part, Place};
 pub use error::{ExportError, Result};
-pub use export::{ExportRequest, ExportSettings, GGUF_FILE, export};
-pub use hf::is_gptq;
-pub use open::{gguf_chat, open_gguf, open_gptq, slower_than_llama_cpp};
+pub use export::{ExportRequest, export};
+pub use formats::GGUF_FILE;
+pub use open::{gguf_chat, open_any, open_gguf, open_gptq, slower_than_llama_cpp};
 pub use report::{ExportReport, TensorReport};
+pub use settings::ExportSettings;

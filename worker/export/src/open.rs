@@ -1,8 +1,9 @@
-//! Opens a 4-bit student's folder or any GGUF file as a model that runs.
+//! Opens a folder of floats or MXFP4, a 4-bit student's folder, or any GGUF file as a model that
+//! runs.
 
 use crate::gguf::{ChatFromGguf, has_other_matrices, read_chat, read_gguf, read_quantised};
 use crate::hf::read_gptq;
-use crate::{ExportError, Result};
+use crate::{ExportError, Result, formats};
 use std::path::Path;
 use uspx_domain::{BlobRef, Fingerprint};
 use uspx_kernel::Isa;
@@ -11,6 +12,17 @@ use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
 use uspx_model::{Holding, LoadedModel, Placement};
+
+/// Opens a model by what it is.
+///
+/// # Errors
+/// Whatever is wrong with it, by file.
+pub fn open_any(path: &Path, placement: Placement) -> Result<LoadedModel> {
+    match formats::at(path) {
+        Some(format) => format.open(path, placement),
+        None => Ok(LoadedModel::open(path, placement)?),
+    }
+}
 
 /// Opens a GPTQ folder; the weights are expanded, wherever `placement` would have them.
 ///
@@ -51,15 +63,8 @@ pub fn gguf_chat(path: &Path) -> Result<Chat> {
     Ok(Chat::of(&gguf_files(path, read_chat(path)?)?)?)
 }
 
-/// What the conversations of a written student are made with: a folder's, or a GGUF file's.
-///
-/// # Errors
-/// As [`open_gptq`] and [`open_gguf`].
-pub(crate) fn chat_files(path: &Path) -> Result<ChatFiles> {
-    if path.is_dir() { Ok(ChatFiles::read(path)?) } else { gguf_files(path, read_chat(path)?) }
-}
-
-fn gguf_files(path: &Path, parts: ChatFromGguf) -> Result<ChatFiles> {
+/// What the conversations of a GGUF file are made with.
+pub(crate) fn gguf_files(path: &Path, parts: ChatFromGguf) -> Result<ChatFiles> {
     let lacks =
         || ExportError::format(path, "the file has no chat template: take an instruct model");
     let template = parts.template.ok_or_else(lacks)?;

@@ -3,7 +3,6 @@
 
 use crate::difference::{Difference, Part, Place};
 use crate::held_out;
-use crate::open::chat_files;
 use crate::{ExportError, Result};
 use std::path::Path;
 use uspx_domain::Prompt;
@@ -25,19 +24,22 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Opens the student in `path` (a folder or a GGUF file) and holds it against the one that was
-/// trained, whose files lie in `base`: on built-in conversations, `prompts`, and every token's
+/// Holds the student that was written to `path`, whose files gave `written`, against the one that
+/// was trained, whose files lie in `base`: on built-in conversations, `prompts`, and every token's
 /// text. Returns how many conversations were compared.
 ///
 /// # Errors
-/// [`ExportError::OtherTokens`] with the first difference, or a written student that cannot be
-/// opened.
-pub(crate) fn check(trained: &Chat, base: &Path, path: &Path, prompts: &[Prompt]) -> Result<usize> {
-    let (base, written) = (ChatFiles::read(base)?, chat_files(path)?);
+/// [`ExportError::OtherTokens`] with the first difference, or files without a chat.
+pub(crate) fn check(
+    (trained, base): (&Chat, &Path),
+    (written, path): (&ChatFiles, &Path),
+    prompts: &[Prompt],
+) -> Result<usize> {
+    let base = ChatFiles::read(base)?;
     let mut conversations = held_out::conversations(&base.tokenizer);
     conversations.extend_from_slice(prompts);
-    let chat = Chat::of(&written)?;
-    match compare(&Side::new(trained, &base), &Side::new(&chat, &written), &conversations) {
+    let chat = Chat::of(written)?;
+    match compare(&Side::new(trained, &base), &Side::new(&chat, written), &conversations) {
         Some(difference) => Err(ExportError::OtherTokens {
             path: path.to_owned(),
             difference: Box::new(difference),

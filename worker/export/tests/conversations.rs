@@ -46,10 +46,11 @@ impl Student {
         let request = ExportRequest {
             student: &self.model,
             base: self.folder.path(),
+            name: "a student",
             calibration: &calibration,
             conversations: &some,
             format,
-            settings: ExportSettings::shipped(format),
+            settings: ExportSettings::shipped(format)?,
         };
         let report = export(&request, out.path(), &NoProgress)?;
         Ok((out, report.conversations))
@@ -57,8 +58,8 @@ impl Student {
 
     /// Both formats' own chats.
     fn exported(&self) -> [Chat; 2] {
-        let (folder, compared) = self.export(ExportFormat::Rtn).unwrap();
-        let (file, _) = self.export(ExportFormat::Gguf).unwrap();
+        let (folder, compared) = self.export(ExportFormat::RTN).unwrap();
+        let (file, _) = self.export(ExportFormat::GGUF).unwrap();
         assert!(compared > 4, "the built-in conversations are compared too");
         assert!(!folder.path().join("chat_template.jinja").exists());
         assert_eq!(
@@ -133,7 +134,7 @@ fn invariant_11_ends_wherever_they_stand_are_exported() {
     });
     assert_eq!(student.model.chat.ends(), [2043, 2045, 2046]);
     student.is_written_whole();
-    let (folder, _) = student.export(ExportFormat::Rtn).unwrap();
+    let (folder, _) = student.export(ExportFormat::RTN).unwrap();
     assert_eq!(
         read(folder.path(), "generation_config.json")["eos_token_id"],
         json!([2043, 2045, 2046])
@@ -147,8 +148,8 @@ fn more_ends_than_gguf_has_room_for_are_refused_by_name() {
             c["eos_token_id"] = json!([2042, 2044, 2045, 2047])
         });
     });
-    student.export(ExportFormat::Rtn).unwrap();
-    let error = student.export(ExportFormat::Gguf).err().unwrap().to_string();
+    student.export(ExportFormat::RTN).unwrap();
+    let error = student.export(ExportFormat::GGUF).err().unwrap().to_string();
     assert!(error.contains("<|end_header_id|>") && error.contains("eos_token_id"), "{error}");
 }
 
@@ -164,7 +165,7 @@ fn invariant_11_no_bos_is_added_where_the_template_writes_none() {
     });
     assert!(!student.model.chat.sequence(&prompts(1)[0], None).unwrap().ids.contains(&2042));
     student.is_written_whole();
-    let (file, _) = student.export(ExportFormat::Gguf).unwrap();
+    let (file, _) = student.export(ExportFormat::GGUF).unwrap();
     let file = uspx_export::gguf::file::GgufFile::open(&file.path().join(GGUF_FILE)).unwrap();
     assert!(!file.metadata()["tokenizer.ggml.add_bos_token"].to_bool().unwrap());
 }
@@ -183,11 +184,11 @@ fn what_the_template_refuses_is_refused_alike() {
         });
     };
     let (plain, strict) = (Student::with(|_| {}), Student::with(refusing));
-    let compared = |student: &Student| student.export(ExportFormat::Gguf).unwrap().1;
+    let compared = |student: &Student| student.export(ExportFormat::GGUF).unwrap().1;
     assert_eq!(compared(&plain) - compared(&strict), 3);
     strict.is_written_whole();
     refusing(plain.folder.path());
-    let error = plain.export(ExportFormat::Gguf).err().unwrap().to_string();
+    let error = plain.export(ExportFormat::GGUF).err().unwrap().to_string();
     assert!(
         error.contains("`built-in 2` at token 0")
             && error.contains("refused by the template as written"),
@@ -218,7 +219,7 @@ fn invariant_11_an_export_with_other_tokens_is_refused_with_the_first_difference
         }),
     ];
     for (part, change) in changes {
-        for format in [ExportFormat::Rtn, ExportFormat::Gguf] {
+        for format in [ExportFormat::RTN, ExportFormat::GGUF] {
             let student = Student::with(|_| {});
             change(student.folder.path());
             let error = student.export(format).err().unwrap();

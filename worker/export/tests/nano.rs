@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use uspx_domain::{ExportFormat, PromptSet, parse_prompts};
 use uspx_export::grid::ScaleRule;
 use uspx_export::{
-    ExportReport, ExportRequest, ExportSettings, GGUF_FILE, export, open_gguf, open_gptq,
+    ExportReport, ExportRequest, ExportSettings, GGUF_FILE, export, formats, open_gguf, open_gptq,
 };
 use uspx_model::batch::Batch;
 use uspx_model::taps::NoTaps;
@@ -46,6 +46,7 @@ fn run(
     let request = ExportRequest {
         student: model,
         base: &base,
+        name: "nano student",
         calibration,
         conversations: &[],
         format,
@@ -87,14 +88,15 @@ fn gptq_costs_less_than_rounding_and_under_a_percent_and_a_half() {
     let full = loss(&model, &heldout);
     let of = |format: ExportFormat| {
         let out = dir.path().join(format!("{format:?}"));
-        let report = run(&model, &calibration, format, ExportSettings::shipped(format), &out);
+        let report =
+            run(&model, &calibration, format, ExportSettings::shipped(format).unwrap(), &out);
         assert_eq!(report.verification.max_error, 0.0);
         (
             loss(&open_gptq(&out, Placement::floats(DType::F32, &Device::Cpu)).unwrap(), &heldout),
             report,
         )
     };
-    let ((gptq, gptq_report), (rtn, rtn_report)) = (of(ExportFormat::Gptq), of(ExportFormat::Rtn));
+    let ((gptq, gptq_report), (rtn, rtn_report)) = (of(ExportFormat::GPTQ), of(ExportFormat::RTN));
     println!("full {full:.4} gptq {gptq:.4} rtn {rtn:.4}");
     assert!(gptq_report.mean_output_error() < 0.8 * rtn_report.mean_output_error());
     assert!(gptq < rtn, "GPTQ {gptq}, rounding {rtn}");
@@ -110,8 +112,8 @@ fn gguf_is_the_same_model_with_its_own_tokenizer() {
     let report = run(
         &model,
         &calibration,
-        ExportFormat::Gguf,
-        ExportSettings::shipped(ExportFormat::Gguf),
+        ExportFormat::GGUF,
+        ExportSettings::shipped(ExportFormat::GGUF).unwrap(),
         dir.path(),
     );
     assert_eq!((report.verification.max_error, report.verification.tensors), (0.0, 38));
@@ -141,17 +143,12 @@ fn settings_compared() {
     let validation: Vec<Batch> =
         batches(&sequences, 2048).unwrap().into_iter().map(|(_, b)| b).collect();
     println!("full: {:.5}", loss(&model, &validation));
-    for format in [ExportFormat::Rtn, ExportFormat::Gptq, ExportFormat::Gguf] {
+    for format in [ExportFormat::RTN, ExportFormat::GPTQ, ExportFormat::GGUF] {
         for settings in alternatives(format) {
             let dir = tempfile::tempdir().unwrap();
             let report = run(&model, &calibration, format, settings, dir.path());
-            let read = match format {
-                ExportFormat::Gguf => open_gguf(
-                    &dir.path().join(GGUF_FILE),
-                    Placement::floats(DType::F32, &Device::Cpu),
-                ),
-                _ => open_gptq(dir.path(), Placement::floats(DType::F32, &Device::Cpu)),
-            };
+            let of = formats::of(format).unwrap();
+            let read = of.open(&of.path(dir.path()), Placement::floats(DType::F32, &Device::Cpu));
             let loss = loss(&read.unwrap(), &validation);
             let error = report.mean_output_error();
             println!(
@@ -163,7 +160,7 @@ fn settings_compared() {
 }
 
 fn alternatives(format: ExportFormat) -> Vec<ExportSettings> {
-    let shipped = ExportSettings::shipped(format);
+    let shipped = ExportSettings::shipped(format).unwrap();
     let mut all = vec![ExportSettings { fitted_q4_0: false, ..shipped }];
     for rule in
         [ScaleRule::AbsMax, ScaleRule::Search { signed: false }, ScaleRule::Search { signed: true }]
@@ -180,8 +177,8 @@ fn damaged_files_are_refused_without_a_panic() {
     run(
         &model,
         &calibration,
-        ExportFormat::Gguf,
-        ExportSettings::shipped(ExportFormat::Gguf),
+        ExportFormat::GGUF,
+        ExportSettings::shipped(ExportFormat::GGUF).unwrap(),
         dir.path(),
     );
     let path = dir.path().join(GGUF_FILE);
@@ -209,8 +206,8 @@ fn damaged_folders_are_refused_without_a_panic() {
     run(
         &model,
         &calibration,
-        ExportFormat::Rtn,
-        ExportSettings::shipped(ExportFormat::Rtn),
+        ExportFormat::RTN,
+        ExportSettings::shipped(ExportFormat::RTN).unwrap(),
         dir.path(),
     );
     let open = || {

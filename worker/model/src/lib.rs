@@ -31,6 +31,7 @@ pub mod layers;
 mod load;
 mod loaded;
 pub mod loss;
+mod name;
 mod names;
 mod passes;
 mod placement;
@@ -42,6 +43,7 @@ pub mod transformer;
 
 pub use error::ModelError;
 pub use loaded::{LoadedModel, batches, fingerprint};
+pub use name::model_name;
 pub use passes::{Passes, PerPrompt, Watch};
 pub use placement::{Holding, Placement};
 pub use progress::{NoProgress, Progress};

@@ -104,6 +104,7 @@ fn look(folder: &Path) -> Result<Held, ModelError> {
     let report = HeldModel {
         fingerprint: fingerprint(folder)?,
         shape: config.shape(),
+        name: Some(uspx_model::model_name(folder)),
         architecture: config.architecture,
     };
     Ok(Held { folder: folder.to_owned(), report, demands: Demands::of_folder(folder)?, stamp })

@@ -16,7 +16,6 @@ mod heartbeat;
 pub mod holdings;
 pub mod jobs;
 mod lease;
-mod open;
 pub mod open_models;
 pub mod planning;
 pub mod product;
@@ -26,6 +25,6 @@ pub mod spool;
 
 pub use agent::Agent;
 pub use error::WorkerError;
-pub use open::open_any;
 pub use rehearsal::rehearse;
 pub use settings::WorkerSettings;
+pub use uspx_export::open_any;

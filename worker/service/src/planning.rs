@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use std::path::Path;
-use uspx_export::is_gptq;
+use uspx_export::formats;
 use uspx_model::budget::{Demands, Plan, Workload};
 use uspx_model::{Holding, ModelError, Placement, device_memory};
 use uspx_runtime::memory;
@@ -124,7 +124,7 @@ impl Machine {
     /// # Errors
     /// What the machine cannot be asked for, a model that cannot be read or does not fit.
     pub fn place(&self, path: &Path, work: Workload) -> Result<Placed, PlanningError> {
-        if path.is_file() || is_gptq(path) {
+        if formats::at(path).is_some() {
             return self.hold(work);
         }
         // Before the folder is read: what is wrong with the flags comes first.

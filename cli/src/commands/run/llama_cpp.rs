@@ -25,14 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const CONTEXT: usize = 4096;
 
 /// A running server with the model's tokenizer.
-pub struct LlamaCpp<'a> {
+pub struct LlamaCpp {
     server: Child,
     client: reqwest::Client,
     address: String,
     runtime: Runtime,
     /// The file's tokenizer and template.
     pub chat: Chat,
-    shutdown: &'a Shutdown,
 }
 
 /// What came of one turn.
@@ -105,13 +104,13 @@ fn interrupted() -> CliError {
     uspx_model::ModelError::Stopped.into()
 }
 
-impl<'a> LlamaCpp<'a> {
+impl LlamaCpp {
     /// Starts the server on a file and waits until it has loaded it.
     pub fn start(
         program: &Path,
         path: &Path,
         args: &ChatArgs,
-        shutdown: &'a Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Self> {
         let chat = uspx_export::gguf_chat(path)?;
         let runtime =
@@ -133,6 +132,9 @@ impl<'a> LlamaCpp<'a> {
         if let Some(threads) = args.run.machine.threads {
             command.args(["-t", &threads.to_string()]);
         }
+        // Ctrl-C at the terminal stops an answer, not the server.
+        #[cfg(unix)]
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let server = {
             let _inside = runtime.enter();
@@ -140,14 +142,14 @@ impl<'a> LlamaCpp<'a> {
         };
         let client = reqwest::Client::builder().no_proxy().build().map_err(failed)?;
         let address = format!("http://127.0.0.1:{port}");
-        let mut this = Self { server, client, address, runtime, chat, shutdown };
-        this.wait()?;
+        let mut this = Self { server, client, address, runtime, chat };
+        this.wait(shutdown)?;
         Ok(this)
     }
 
     /// Until the server is healthy.
-    fn wait(&mut self) -> Result<()> {
-        let Self { server, client, address, runtime, shutdown, .. } = self;
+    fn wait(&mut self, shutdown: &Shutdown) -> Result<()> {
+        let Self { server, client, address, runtime, .. } = self;
         let url = format!("{address}/health");
         let healthy = async {
             loop {
@@ -172,8 +174,13 @@ impl<'a> LlamaCpp<'a> {
         })
     }
 
-    /// Answers the conversation so far.
-    pub fn answer(&mut self, turns: &[Turn], args: &ChatArgs) -> Result<ServerReply> {
+    /// Answers the conversation so far; none where it was stopped.
+    pub fn answer(
+        &mut self,
+        turns: &[Turn],
+        args: &ChatArgs,
+        shutdown: &Shutdown,
+    ) -> Result<Option<ServerReply>> {
         let (prompt, bounds) =
             (self.chat.conversation(turns)?.ids, args.run.bounds(args.max_new_tokens));
         let asked = json!({
@@ -197,13 +204,13 @@ impl<'a> LlamaCpp<'a> {
             let status = answer.status();
             Ok::<_, reqwest::Error>((status, answer.text().await?))
         };
-        let shutdown = self.shutdown;
-        let (status, text) = self.runtime.block_on(async {
+        let got = self.runtime.block_on(async {
             tokio::select! {
-                got = exchange => got.map_err(failed),
-                () = shutdown.cancelled() => Err(interrupted()),
+                got = exchange => Some(got.map_err(failed)),
+                () = shutdown.cancelled() => None,
             }
-        })?;
+        });
+        let Some((status, text)) = got.transpose()? else { return Ok(None) };
         if !status.is_success() {
             return Err(failed(format!(
                 "the server answered {status}: {}",
@@ -212,11 +219,12 @@ impl<'a> LlamaCpp<'a> {
         }
         let value: Value = serde_json::from_str(&text).map_err(failed)?;
         read(&value, self.chat.reader(&prompt, bounds))
+            .map(Some)
             .ok_or_else(|| failed("the server's answer has no `tokens`: it is too old"))
     }
 }
 
-impl Drop for LlamaCpp<'_> {
+impl Drop for LlamaCpp {
     fn drop(&mut self) {
         // Killed and waited for, so that nothing of it is left when this process ends.
         if let Err(error) = self.runtime.block_on(self.server.kill()) {

@@ -15,7 +15,7 @@ mod settings;
 mod workers;
 
 use super::{pull, run as chat};
-use crate::args::{StudentFormat, UpArgs};
+use crate::args::UpArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::progress::bar;
 use candle_core::{DType, Device};
@@ -25,7 +25,7 @@ use tokio::runtime::Runtime;
 use uspx_artifact::{PullOptions, PullReport, Store};
 use uspx_colony::{CampaignReport, Ending};
 use uspx_coordinator::{CampaignPlan, Finished, PromptBook, Prompts};
-use uspx_domain::Prompt;
+use uspx_domain::{ExportFormat, Prompt};
 use uspx_runtime::Shutdown;
 
 pub use layout::Layout;
@@ -158,7 +158,7 @@ fn answer(inputs: &Inputs, pulled: &PullReport, held_out: &[Prompt]) -> Result<V
         chat::answers(&model, &prompts, ANSWER_TOKENS)
     };
     let gptq = ask(&pulled.folder.join("gptq"))?;
-    let gguf = ask(&chat::pulled(Some(&inputs.layout.student()), StudentFormat::Gguf)?)?;
+    let gguf = ask(&chat::pulled(Some(&inputs.layout.student()), ExportFormat::GGUF)?)?;
     bar.finish_and_clear();
     let both = gptq.into_iter().zip(gguf);
     let each = |(p, (gptq, gguf)): (Prompt, (String, String))| Answered {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::path::Path;
 use uspx_colony::report::StudentReport;
 use uspx_colony::{CampaignReport, Contender, Ending};
+use uspx_domain::ExportFormat;
 
 /// The JSON form of `uspx up` and `uspx demo`.
 #[derive(Serialize)]
@@ -75,7 +76,7 @@ fn json(found: &Found) -> Result<()> {
     let pulled = found.student.as_ref().map(|student| &student.pulled);
     let figures = &found.figures;
     let of = |who| bits(figures, who);
-    let against = student(figures, Contender::Gptq).and_then(|s| s.against_base);
+    let against = student(figures, ExportFormat::GPTQ.into()).and_then(|s| s.against_base);
     output::json(&Page {
         mask: figures.mask.as_ref().map(|m| MaskPage {
             kept_fraction: f64::from(m.kept) / f64::from(m.units.max(1)),
@@ -93,10 +94,10 @@ fn json(found: &Found) -> Result<()> {
             distilled_bits_per_byte: figures
                 .chosen_recipe
                 .and_then(|n| of(Contender::Distilled(n))),
-            gptq_bits_per_byte: of(Contender::Gptq),
+            gptq_bits_per_byte: of(ExportFormat::GPTQ.into()),
             gptq_against_base: against.map(|d| [d.mean, d.low, d.high]),
-            rtn_bits_per_byte: of(Contender::Rtn),
-            gguf_bits_per_byte: of(Contender::Gguf),
+            rtn_bits_per_byte: of(ExportFormat::RTN.into()),
+            gguf_bits_per_byte: of(ExportFormat::GGUF.into()),
         },
         ending,
         reason,

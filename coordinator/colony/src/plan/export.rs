@@ -5,10 +5,6 @@ use crate::state::Stage;
 use crate::{Dice, Purpose, Split};
 use uspx_domain::{ExportFormat, Work};
 
-/// Every format that is written; the gate looks at the first.
-pub(super) const FORMATS: [ExportFormat; 3] =
-    [ExportFormat::Gptq, ExportFormat::Rtn, ExportFormat::Gguf];
-
 pub(super) struct Export;
 
 impl Proposer for Export {
@@ -29,7 +25,7 @@ impl Proposer for Export {
             let export = uspx_domain::Export { adapter: Some(adapter), calibration, format };
             view.student(Purpose::Contender(format.into()), Work::Export(export))
         };
-        FORMATS.iter().filter_map(work).collect::<Vec<Piece>>().into()
+        ExportFormat::ALL.iter().filter_map(work).collect::<Vec<Piece>>().into()
     }
 }
 

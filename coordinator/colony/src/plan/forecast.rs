@@ -150,13 +150,13 @@ impl View<'_> {
             let model = self.campaign.student?;
             Some(Forecast { stage: Stage::Export, model, sample, pieces: 1.0 })
         };
-        super::export::FORMATS.iter().map(one).collect()
+        ExportFormat::ALL.iter().map(one).collect()
     }
 
     /// The teacher, and as many students as there will be: the base, the distilled, the 4-bit ones.
     fn judgements(&self) -> Vec<Option<Forecast>> {
         let gate = self.shuffled(Split::Gate);
-        let students = 1 + self.campaign.distil.recipes.len() + super::export::FORMATS.len();
+        let students = 1 + self.campaign.distil.recipes.len() + ExportFormat::ALL.len();
         let one = |(model, times): (Fingerprint, usize)| {
             let batch = self.judge_batch(model, gate.len());
             let one = self.share(Stage::JudgeStudents, (&gate, batch), |prompts| {

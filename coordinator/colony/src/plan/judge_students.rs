@@ -1,8 +1,7 @@
 //! Proposes that every model of the final comparison be judged on the gate prompts.
 
-use super::export::FORMATS;
 use super::{Offer, Piece, Proposer, View, batches};
-use crate::state::Stage;
+use crate::state::{PublishedStudent, Stage};
 use crate::{Contender, Purpose, Split};
 use uspx_domain::{ExportFormat, Judge, Subject, Work};
 
@@ -17,9 +16,10 @@ impl Proposer for JudgeStudents {
         if view.was_opened(Stage::JudgeStudents) {
             return Offer::Nothing;
         }
-        if !view.state.results.exports.contains_key(&Contender::Gptq) {
-            let what = "the GPTQ export was given up, and the gate judges no other";
-            return Offer::Blocked(view.because(what, "export"));
+        let gated = ExportFormat::gated();
+        if !view.state.results.exports.contains_key(&gated.into()) {
+            let what = format!("the {gated} export was given up, and the gate judges no other");
+            return Offer::Blocked(view.because(&what, "export"));
         }
         let prompts = view.campaign.split(Split::Gate);
         let works = |(contender, subject): (Contender, Subject)| {
@@ -48,25 +48,26 @@ fn contenders(view: &View<'_>) -> Vec<(Contender, Subject)> {
     let adapted =
         |(n, (blob, _)): (&u32, &(_, _))| (Contender::Distilled(*n), Subject::Adapted(*blob));
     all.extend(results.adapters.iter().map(adapted));
-    for format in FORMATS {
+    for format in ExportFormat::ALL.iter().copied() {
         let files = results.exports.get(&format.into()).cloned();
         all.extend(files.map(|files| (format.into(), Subject::Exported { format, files })));
     }
-    let published = view.state.published.as_ref().filter(|p| !p.gptq.is_empty());
-    let gptq = |files| Subject::Exported { format: ExportFormat::Gptq, files };
-    all.extend(published.map(|p| (Contender::Published, gptq(p.gptq.clone()))));
+    let published = view.state.published.as_ref().and_then(PublishedStudent::judged);
+    let subject = |(format, files)| Subject::Exported { format, files };
+    all.extend(published.map(|judged| (Contender::Published, subject(judged))));
     all
 }
 
 /// The losses that the gate cannot do without.
 pub(super) fn lacks_judgement(view: &View<'_>) -> Option<String> {
     let missing = |who| view.state.judged(who).is_none_or(|rows| rows.is_empty());
+    let gated = ExportFormat::gated();
     let what = match () {
-        () if missing(Contender::Gptq) => "the GPTQ student was not judged",
+        () if missing(gated.into()) => format!("the {gated} student was not judged"),
         () if missing(crate::gate::rival(view.state)) => {
-            "what the student is to beat was not judged"
+            "what the student is to beat was not judged".to_owned()
         }
         () => return None,
     };
-    Some(view.because(what, "judge"))
+    Some(view.because(&what, "judge"))
 }

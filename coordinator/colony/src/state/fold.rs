@@ -249,8 +249,8 @@ impl State {
     }
 
     fn publish(&mut self, release: ReleaseNumber) {
-        let gptq = self.order.as_ref().map(|o| o.gptq.clone()).unwrap_or_default();
-        self.published = Some(PublishedStudent { release, gptq });
+        let formats = self.order.as_ref().map(|o| o.formats.clone()).unwrap_or_default();
+        self.published = Some(PublishedStudent { release, formats });
         self.ending = Some(Ending::Published(release));
     }
 }

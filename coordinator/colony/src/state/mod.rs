@@ -17,8 +17,8 @@ use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, R
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, Coverage, Digest, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason, StoredFile,
-    TaskId, Unit, WorkerId,
+    Answer, Coverage, Digest, ExportFormat, Fingerprint, ReleaseNumber, SeamPrompts, SkipReason,
+    StoredFile, TaskId, Unit, WorkerId,
 };
 
 /// What a batch of work is for, in the order of a campaign.
@@ -85,8 +85,17 @@ pub struct Explored {
 pub struct PublishedStudent {
     /// Its number.
     pub release: ReleaseNumber,
-    /// Its GPTQ folder, to judge it again on fresh gate prompts.
-    pub gptq: Vec<StoredFile>,
+    /// Its files by format, to judge it again on fresh gate prompts.
+    pub formats: BTreeMap<ExportFormat, Vec<StoredFile>>,
+}
+
+impl PublishedStudent {
+    /// The format and the files by which it is judged again; none where it lacks the gate's
+    /// format.
+    pub(crate) fn judged(&self) -> Option<(ExportFormat, Vec<StoredFile>)> {
+        let gated = ExportFormat::gated();
+        self.formats.get(&gated).filter(|files| !files.is_empty()).map(|f| (gated, f.clone()))
+    }
 }
 
 /// What the colony knows.

@@ -4,10 +4,9 @@ use super::roster::Member;
 use super::{Command, Turn};
 use crate::assign::{WorkerView, assign};
 use crate::plan::{Next, plan};
-use crate::{
-    Contender, Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate,
-};
-use uspx_domain::WorkerId;
+use crate::{Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate};
+use std::collections::BTreeMap;
+use uspx_domain::{ExportFormat, StoredFile, WorkerId};
 
 impl Turn<'_> {
     /// Goes on until there is nothing to do but wait.
@@ -140,16 +139,24 @@ fn order(state: &State, report: &GateReport) -> Option<ReleaseOrder> {
     let campaign = state.campaign.as_ref().filter(|_| report.passes())?;
     let (_, adapter, _) = state.results.best_adapter()?;
     let previous = state.published.as_ref().map(|p| p.release);
-    let files = |who| state.results.exports.get(&who).cloned();
+    let formats = released(state);
+    formats.get(&ExportFormat::gated())?;
     Some(ReleaseOrder {
         release: previous.unwrap_or(0) + 1,
         previous,
         teacher: campaign.teacher,
         base: campaign.student?,
         adapter,
-        gptq: files(Contender::Gptq)?,
-        gguf: files(Contender::Gguf).unwrap_or_default(),
+        formats,
         mask: state.mask.as_ref()?.mask.clone(),
         label_mask: state.results.label_mask.clone(),
     })
+}
+
+/// The student's files in the formats that a release has, as far as their exports succeeded.
+fn released(state: &State) -> BTreeMap<ExportFormat, Vec<StoredFile>> {
+    let files = |format: ExportFormat| {
+        state.results.exports.get(&format.into()).map(|files| (format, files.clone()))
+    };
+    ExportFormat::released().filter_map(files).collect()
 }

@@ -43,7 +43,7 @@ fn figures_of_contenders_are_over_the_prompts_that_all_can_run() {
     let world = gappy("figures");
     let service = run(&world);
     let shared: Vec<u32> = (340..420).filter(|at| *at != 350 && !(360..376).contains(at)).collect();
-    for who in [Contender::Teacher, Contender::Base, Contender::Gptq] {
+    for who in [Contender::Teacher, Contender::Base, ExportFormat::GPTQ.into()] {
         let nats: f64 = shared.iter().map(|at| f64::from(world.judged(*at, who) as f32)).sum();
         let bytes: f64 = shared.iter().map(|at| f64::from(2 * world.tokens(*at))).sum();
         let found = service.colony.state().bits_per_byte(who).unwrap();

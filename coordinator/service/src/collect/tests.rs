@@ -53,7 +53,7 @@ fn naming(n: u8) -> Record {
         0 => accepted(n, Outcome::Labels { blob, prompts: 1, tokens: 1, coverage }),
         1 => accepted(n, Outcome::Exported { files: vec![StoredFile { path: "a".into(), blob }] }),
         _ => {
-            let format = ExportFormat::Gguf;
+            let format = ExportFormat::GGUF;
             let export = Export { adapter: Some(blob), calibration: vec![], format };
             let tasks = vec![task(n, Work::Export(export))];
             Record::EpochOpened { epoch: 1, stage: Stage::Export, tasks }

@@ -2,7 +2,9 @@
 
 use super::Report;
 use super::content::Content;
+use crate::names::pull_command;
 use uspx_colony::ReleaseOrder;
+use uspx_domain::{ExportFormat, Fingerprint};
 
 /// `report.md`.
 pub(super) fn report(report: &Report) -> String {
@@ -16,20 +18,35 @@ pub(super) fn report(report: &Report) -> String {
     [title, "\n".to_owned(), ending, advice(&content), figures(&content)].concat()
 }
 
-/// `README.md` of a release.
-pub(crate) fn card(report: &Report, order: &ReleaseOrder) -> String {
+/// `README.md` of a release that lies in `store`.
+pub(crate) fn card(report: &Report, order: &ReleaseOrder, store: &str) -> String {
     let head = format!(
         "# Student {} of colony {}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
-         - teacher: `{}`\n- base: `{}`\n- `gptq/`: a Hugging Face folder (GPTQ, symmetric)\n- `gguf/`: for \
-         llama.cpp and its family\n- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the \
+         - teacher: {}\n- base: {}\n{}- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the \
          teacher's mask keeps\n- `report.json`: all figures\n",
         order.release,
         plain(&report.colony),
-        order.teacher,
-        order.base
+        model(report.teacher_name.as_deref(), order.teacher),
+        model(report.base_name.as_deref(), order.base),
+        folders(order)
     );
-    let use_it = "\nUse it: `uspx pull`, then `uspx run`.\n";
-    [head, figures(&Content::of(report)), use_it.to_owned()].concat()
+    let use_it = format!("\nUse it: `{}`, then `uspx run`.\n", pull_command(store));
+    [head, figures(&Content::of(report)), use_it].concat()
+}
+
+/// A model by name and hash, or by its hash alone.
+fn model(name: Option<&str>, hash: Fingerprint) -> String {
+    name.map_or_else(|| format!("`{hash}`"), |name| format!("{} (`{hash}`)", plain(name)))
+}
+
+/// A line for each format's folder.
+fn folders(order: &ReleaseOrder) -> String {
+    let line = |format: ExportFormat| {
+        let row = format.row();
+        Some(format!("- `{}/`: {}\n", row.folder?, row.help))
+    };
+    let has = |format: &ExportFormat| order.formats.contains_key(format);
+    ExportFormat::released().filter(has).filter_map(line).collect()
 }
 
 fn figures(content: &Content) -> String {

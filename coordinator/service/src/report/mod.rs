@@ -14,6 +14,7 @@ mod plot;
 mod tests;
 
 use crate::ServiceError;
+use crate::names::Names;
 use crate::status::write_file;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -55,8 +56,12 @@ pub(crate) struct Report {
     /// The release before.
     previous: Option<ReleaseNumber>,
     teacher: Fingerprint,
+    /// What workers call it.
+    teacher_name: Option<String>,
     /// None where no student is wanted.
     base: Option<Fingerprint>,
+    /// What workers call it.
+    base_name: Option<String>,
     prompts: Prompts,
     /// What would help; empty where there is nothing to say.
     advice: Vec<Advice>,
@@ -87,7 +92,9 @@ impl Report {
                 release: None,
                 previous: published,
                 teacher: campaign.teacher,
+                teacher_name: None,
                 base: campaign.student,
+                base_name: None,
                 prompts: Prompts {
                     train: prompts(Split::Train),
                     validation: prompts(Split::Validation),
@@ -101,6 +108,13 @@ impl Report {
             }
             .with_order(state.order().filter(|o| published == Some(o.release))),
         )
+    }
+
+    /// The same with what its models are called, as far as that is known.
+    pub(crate) fn named(self, names: &Names) -> Self {
+        let name = |model| names.of(model).map(str::to_owned);
+        let (teacher_name, base_name) = (name(self.teacher), self.base.and_then(name));
+        Self { teacher_name, base_name, ..self }
     }
 
     fn with_order(self, order: Option<&ReleaseOrder>) -> Self {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use uspx_colony::gate::{PairedDifference, TagReport};
 use uspx_colony::report::{MaskReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
-use uspx_domain::{Digest, SeamPrompts, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{Digest, ExportFormat, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// A name as somebody might choose it who means ill.
 const EVIL: &str = "<script>alert('x')</script> & \"y\" | `z` [a](b)";
@@ -31,7 +31,7 @@ fn students() -> Vec<StudentReport> {
         of(Contender::Teacher, 1.0, Some(-1.0)),
         of(Contender::Base, 2.0, None),
         of(Contender::Distilled(0), 1.9, Some(-0.1)),
-        of(Contender::Gptq, 1.95, Some(-0.05)),
+        of(ExportFormat::GPTQ.into(), 1.95, Some(-0.05)),
     ]
 }
 

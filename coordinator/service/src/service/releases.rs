@@ -41,7 +41,7 @@ impl Coordinator {
             colony: self.settings.colony.clone(),
             scratch: self.settings.state.join("scratch"),
             order,
-            report,
+            report: report.named(&self.registry.names()),
         };
         self.releases.spawn(async move {
             let outcome = publisher.run().await;

@@ -83,6 +83,7 @@ pub async fn first_task(bus: &Arc<dyn Bus>) -> TaskId {
     let held = |name: &str, mlp: MlpShape| HeldModel {
         fingerprint: Fingerprint(Digest::of(name.as_bytes())),
         architecture: "Test".into(),
+        name: None,
         shape: ModelShape::uniform(1, LayerShape::new(1, mlp)),
     };
     let heartbeat = HeartbeatMessage {

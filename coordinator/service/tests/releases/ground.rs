@@ -11,7 +11,7 @@ use uspx_bus::EmbeddedBus;
 use uspx_colony::{CampaignConfig, Ending, Record};
 use uspx_coordinator::ledger::{FILE_NAME, Ledger, replay_file};
 use uspx_coordinator::{Coordinator, CoordinatorSettings};
-use uspx_domain::{BlobRef, StoredFile};
+use uspx_domain::{BlobRef, ExportFormat, StoredFile};
 
 pub fn campaign() -> CampaignConfig {
     world::campaign("releases")
@@ -54,8 +54,11 @@ impl Ground {
                 blob: BlobRef::to(content),
             };
             order.adapter = BlobRef::to(&ground.adapter);
-            order.gptq = vec![file("model.safetensors", b"gptq")];
-            order.gguf = vec![file("student.gguf", b"gguf")];
+            order.formats = [
+                (ExportFormat::GPTQ, vec![file("model.safetensors", b"gptq")]),
+                (ExportFormat::GGUF, vec![file("student.gguf", b"gguf")]),
+            ]
+            .into();
         }
         Ledger::open(&ground.ledger(), |_| {}).unwrap().append(&records).unwrap();
         ground

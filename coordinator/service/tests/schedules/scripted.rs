@@ -67,6 +67,7 @@ impl Machine {
         let held = |name: &str, shape: ModelShape| HeldModel {
             fingerprint: fingerprint(name),
             architecture: "Test".into(),
+            name: None,
             shape,
         };
         let heartbeat = HeartbeatMessage {

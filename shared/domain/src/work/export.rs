@@ -1,7 +1,7 @@
 //! Writing a 4-bit student.
 
 use super::Job;
-use crate::{Asked, BlobRef, Outcome, Refusal, StoredFile};
+use crate::{Asked, BlobRef, ExportFormat, Outcome, Refusal, StoredFile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -14,18 +14,6 @@ pub struct Export<P> {
     pub calibration: Vec<P>,
     /// Into what.
     pub format: ExportFormat,
-}
-
-/// The 4-bit formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExportFormat {
-    /// GPTQ v1, symmetric, Hessian-aware, Hugging Face folder.
-    Gptq,
-    /// The same layout, rounded to nearest: the yardstick.
-    Rtn,
-    /// GGUF for llama.cpp and its family.
-    Gguf,
 }
 
 impl<P> Export<P> {

@@ -1,7 +1,7 @@
 //! Judging a model: its loss on prompts with references.
 
-use super::{ExportFormat, Job};
-use crate::{Asked, BlobRef, Outcome, Refusal, StoredFile};
+use super::Job;
+use crate::{Asked, BlobRef, ExportFormat, Outcome, Refusal, StoredFile};
 use serde::{Deserialize, Serialize};
 
 /// The loss of a model on prompts with references.

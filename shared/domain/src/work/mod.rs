@@ -15,7 +15,7 @@ mod label;
 pub use ablate::{Ablate, Cut};
 pub use distil::{Distil, DistilRecipe};
 pub use estimate::{Baseline, Estimate};
-pub use export::{Export, ExportFormat};
+pub use export::Export;
 pub use judge::{Judge, Subject};
 pub use label::Label;
 

@@ -76,6 +76,9 @@ struct Speaks {
 struct HeldModel {
     fingerprint: Fingerprint,
     architecture: String,
+    /// Unsaid by workers that were built before there was a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     layers: Vec<Layer>,
 }
 
@@ -84,6 +87,7 @@ impl From<&crate::HeldModel> for HeldModel {
         Self {
             fingerprint: model.fingerprint,
             architecture: model.architecture.clone(),
+            name: model.name.clone(),
             layers: super::all(&model.shape.layers),
         }
     }
@@ -92,8 +96,8 @@ impl From<&crate::HeldModel> for HeldModel {
 impl TryFrom<HeldModel> for crate::HeldModel {
     type Error = Unread;
     fn try_from(model: HeldModel) -> Result<Self, Unread> {
-        let HeldModel { fingerprint, architecture, layers } = model;
-        Ok(Self { fingerprint, architecture, shape: shape::model(layers)? })
+        let HeldModel { fingerprint, architecture, name, layers } = model;
+        Ok(Self { fingerprint, architecture, name, shape: shape::model(layers)? })
     }
 }
 

@@ -49,13 +49,9 @@ impl Named for UnitKind {
 
 impl Named for ExportFormat {
     const WHAT: &'static str = "an export format";
-    const ALL: &'static [Self] = &[Self::Gptq, Self::Rtn, Self::Gguf];
+    const ALL: &'static [Self] = Self::ALL;
     fn name(self) -> &'static str {
-        match self {
-            Self::Gptq => "gptq",
-            Self::Rtn => "rtn",
-            Self::Gguf => "gguf",
-        }
+        self.row().name
     }
 }
 

@@ -79,12 +79,12 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
             Work::Export(Export {
                 adapter: Some(adapter),
                 calibration: prompts(),
-                format: ExportFormat::Gptq,
+                format: ExportFormat::GPTQ,
             }),
         ),
         ("judge-model", judge(Subject::Model)),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
-        ("judge-exported", judge(Subject::Exported { format: ExportFormat::Gguf, files: files() })),
+        ("judge-exported", judge(Subject::Exported { format: ExportFormat::GGUF, files: files() })),
     ]
 }
 
@@ -192,6 +192,7 @@ pub fn heartbeat() -> HeartbeatMessage {
         models: vec![HeldModel {
             fingerprint: model(),
             architecture: "GptOssForCausalLM".into(),
+            name: None,
             shape,
         }],
         threads: 2,

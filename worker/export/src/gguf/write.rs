@@ -31,13 +31,19 @@ pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Resu
 }
 
 /// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order,
-/// and the configuration, tokenizer and template of the base folder `from`.
+/// and the configuration, tokenizer and template of the base folder `from`. `name` is what readers
+/// show (`general.name`).
 ///
 /// # Errors
 /// A file that cannot be read or written; a configuration or tokenizer that GGUF cannot hold.
-pub fn write_gguf(path: &Path, from: &Path, tensors: &BTreeMap<String, QTensor>) -> Result<()> {
+pub fn write_gguf(
+    path: &Path,
+    from: &Path,
+    name: &str,
+    tensors: &BTreeMap<String, QTensor>,
+) -> Result<()> {
     let config = read_json(&from.join("config.json"))?;
-    let mut pairs = metadata::to_gguf(&config, &model_name(path), file_type(tensors))?;
+    let mut pairs = metadata::to_gguf(&config, name, file_type(tensors))?;
     pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
     let factors = metadata::rope_factors(&config)?.map(frequencies).transpose()?;
     let mut named = Vec::with_capacity(tensors.len() + 1);
@@ -56,10 +62,6 @@ pub fn write_gguf(path: &Path, from: &Path, tensors: &BTreeMap<String, QTensor>)
     let mut out = BufWriter::new(File::create(path).map_err(ExportError::writing(path))?);
     gguf_file::write(&mut out, &pairs, &tensors)?;
     out.flush().map_err(ExportError::writing(path))
-}
-
-fn model_name(path: &Path) -> String {
-    path.file_stem().map_or_else(|| "student".into(), |s| s.to_string_lossy().into_owned())
 }
 
 fn file_type(tensors: &BTreeMap<String, QTensor>) -> u32 {

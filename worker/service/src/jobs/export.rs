@@ -3,12 +3,11 @@
 
 use super::{Run, Workbench};
 use crate::error::JobError;
-use crate::open::open_any;
 use crate::product::{Blob, Inputs, Product, Ran};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
 use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
-use uspx_export::{ExportRequest, ExportSettings};
+use uspx_export::{ExportRequest, ExportSettings, formats};
 use uspx_model::batch::Batch;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Placement, Progress, batches};
@@ -25,14 +24,23 @@ impl Run for Export<Prompt> {
         let (student, _) = bench.adapted(self.adapter.as_ref(), self.workload())?;
         let base = bench.models.folder(bench.model)?;
         let scratch = bench.models.scratch()?;
-        write(&student, base, &self.calibration, self.format, scratch, bench.progress)
+        let from = (base, name(base, self.adapter.as_ref()));
+        write(&student, from, &self.calibration, self.format, scratch, bench.progress)
     }
+}
+
+/// What the files call the student: a worker knows its base and its adapter, not the release that
+/// it may become.
+fn name(base: &Path, adapter: Option<&BlobRef>) -> String {
+    let base = uspx_model::model_name(base);
+    let of = |blob: &BlobRef| blob.digest.hex().chars().take(8).collect::<String>();
+    adapter.map_or_else(|| base.clone(), |blob| format!("{base}-uspx-{}", of(blob)))
 }
 
 /// Exports `student` (its adapter is merged) and takes up the files.
 fn write(
     student: &LoadedModel,
-    base: &Path,
+    (base, name): (&Path, String),
     calibration: &[Prompt],
     format: ExportFormat,
     scratch: TempDir,
@@ -49,10 +57,11 @@ fn write(
     let request = ExportRequest {
         student,
         base,
+        name: &name,
         calibration: &batches,
         conversations: calibration,
         format,
-        settings: ExportSettings::shipped(format),
+        settings: ExportSettings::shipped(format)?,
     };
     let report = uspx_export::export(&request, scratch.path(), progress)?;
     let (error, conversations) = (report.mean_output_error(), report.conversations);
@@ -88,18 +97,8 @@ pub(super) fn open(
             std::fs::copy(input, &path)?;
         }
     }
-    let path = match format {
-        ExportFormat::Gptq | ExportFormat::Rtn => scratch.path().to_owned(),
-        ExportFormat::Gguf => {
-            let gguf = files.iter().find(|f| f.path.ends_with(".gguf"));
-            scratch.path().join(
-                &gguf
-                    .ok_or_else(|| JobError::Task("a GGUF student without a .gguf file".into()))?
-                    .path,
-            )
-        }
-    };
-    Ok(open_any(&path, placement)?)
+    let format = formats::of(format)?;
+    Ok(format.open(&format.path(scratch.path()), placement)?)
 }
 
 /// A path that stays inside the folder it is joined to.

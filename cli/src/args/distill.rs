@@ -1,0 +1,112 @@
+//! `uspx distill`: one training, made here.
+
+use super::model::RunArgs;
+use super::positive;
+use crate::prompts::PromptSource;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use uspx_colony::campaign::StudentPlan;
+use uspx_domain::{DistilRecipe, PromptFormat};
+
+/// `uspx distill`.
+#[derive(Args, Debug)]
+pub struct DistillArgs {
+    /// The teacher's folder, or a GGUF file.
+    #[arg(long)]
+    pub teacher: PathBuf,
+    /// The student's folder: a dense model, held in memory as 32-bit floats.
+    #[arg(long)]
+    pub student: PathBuf,
+    /// The prompts to learn: JSON lines with `prompt` (and `reference`, `system`) or `messages`. Those
+    /// without a reference are answered by the teacher.
+    #[arg(long)]
+    pub prompts: PathBuf,
+    /// The prompts to stop by [default: a tenth of --prompts, drawn by --seed].
+    #[arg(long)]
+    pub validation: Option<PathBuf>,
+    /// A mask for the teacher.
+    #[arg(long)]
+    pub mask: Option<PathBuf>,
+    /// The folder to write the adapter to, as PEFT reads it; it must not be there yet.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// The prompts are plain text, one a line.
+    #[arg(long)]
+    pub text: bool,
+    /// Use the first N prompts only.
+    #[arg(long, value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Go on without lines that are not prompts.
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Bound on an answer that the teacher gives itself, in tokens.
+    #[arg(long, default_value_t = plan().max_new_tokens as usize)]
+    pub max_new_tokens: usize,
+    /// Teacher's probabilities kept per token.
+    #[arg(long, default_value_t = plan().top_k)]
+    pub top_k: u32,
+    /// How to train.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+impl DistillArgs {
+    /// A prompt file of this command, and how it is to be read.
+    pub fn source<'a>(&self, path: &'a Path) -> PromptSource<'a> {
+        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
+        PromptSource { path, format, skip_bad: self.skip_bad }
+    }
+}
+
+/// How a student is trained; what is not said is as in a colony's campaign.
+#[derive(Args, Debug)]
+pub struct RecipeArgs {
+    /// Rank of the adapter's matrices.
+    #[arg(long, default_value_t = usual().rank)]
+    pub rank: u32,
+    /// LoRA's alpha; the adapter's product is scaled by alpha / rank.
+    #[arg(long, default_value_t = usual().alpha)]
+    pub alpha: f32,
+    /// Passes over the prompts, at most: two without a better loss end the training.
+    #[arg(long, default_value_t = usual().epochs)]
+    pub epochs: u32,
+    /// Peak learning rate of AdamW.
+    #[arg(long, default_value_t = usual().learning_rate)]
+    pub learning_rate: f32,
+    /// Tokens of a training step.
+    #[arg(long, default_value_t = usual().batch_tokens)]
+    pub step_tokens: u32,
+    /// Weight of the teacher's probabilities against the answers' text, 0 to 1.
+    #[arg(long, default_value_t = usual().teacher_weight)]
+    pub teacher_weight: f32,
+    /// Seed of everything that is drawn.
+    #[arg(long, default_value_t = usual().seed)]
+    pub seed: u64,
+}
+
+impl RecipeArgs {
+    /// The recipe.
+    pub fn recipe(&self) -> DistilRecipe {
+        DistilRecipe {
+            rank: self.rank,
+            alpha: self.alpha,
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            batch_tokens: self.step_tokens,
+            teacher_weight: self.teacher_weight,
+            seed: self.seed,
+        }
+    }
+}
+
+fn plan() -> StudentPlan {
+    StudentPlan::default()
+}
+
+/// A campaign's last recipe: the one that listens to the teacher.
+fn usual() -> DistilRecipe {
+    plan().recipes.last().copied().unwrap_or_else(uspx_distill::recipe_teacher)
+}

@@ -1,0 +1,168 @@
+//! `uspx distill`: the teacher labels prompts and a student learns them, here without a colony.
+
+use crate::args::DistillArgs;
+use crate::draft::Draft;
+use crate::error::{CliError, Exit, Result};
+use crate::left_out::{self, LeftOut};
+use crate::progress::Bar;
+use crate::{models, output, student};
+use serde::Serialize;
+use std::path::Path;
+use std::slice::from_ref;
+use std::time::Instant;
+use uspx_colony::Dice;
+use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
+use uspx_domain::{Prompt, Skipped, TrainingSummary};
+use uspx_model::budget::Workload;
+use uspx_runtime::{Shutdown, memory};
+
+/// Without a validation file, one in so many prompts is kept to stop by.
+const HELD_OUT: usize = 10;
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Trained<'a> {
+    out: &'a Path,
+    prompts: usize,
+    validation_prompts: usize,
+    /// Nats per response token on the validation prompts, before and after.
+    loss_before: f32,
+    loss_after: f32,
+    steps: u32,
+    best_epoch: u32,
+    seconds: f64,
+    peak_rss_bytes: Option<u64>,
+    skipped: Vec<LeftOut>,
+}
+
+/// Prompts to learn, and prompts to stop by.
+struct Split<T> {
+    train: T,
+    validation: T,
+}
+
+/// `uspx distill`.
+pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
+    let (start, recipe) = (Instant::now(), args.recipe.recipe());
+    recipe::check(&recipe)?;
+    let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
+    let work = Workload::Training { batch_tokens: recipe.batch_tokens as usize };
+    // Looked at before the long work, and closed again: the teacher gets the memory.
+    drop(student::open(&args.student, &args.run, work)?);
+    let (labels, skipped) = label(args, &prompts, shutdown)?;
+    let mut student = student::open(&args.student, &args.run, work)?.model;
+    let bar = Bar::new("training", args.run.json, shutdown);
+    let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
+    let (adapter, summary) = uspx_distill::distil(&mut student, train, validation, &recipe, &bar)?;
+    bar.finish();
+    let peft = PeftConfig::dense(student.fingerprint, recipe.rank, recipe.alpha);
+    write(draft, &adapter, &peft)?;
+    let counts = [&labels.train, &labels.validation].map(|labels| labels.prompts.len());
+    tell(args, counts, summary, start.elapsed().as_secs_f64(), &skipped)
+}
+
+/// The prompts of both files, or of one with a tenth of it drawn to stop by.
+fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
+    let mut train = args.source(&args.prompts).read()?.prompts;
+    train.truncate(args.limit.unwrap_or(usize::MAX));
+    let validation = match &args.validation {
+        Some(file) => args.source(file).read()?.prompts,
+        None => {
+            Dice::new(args.recipe.seed, "validation", 0).shuffle(&mut train);
+            let held = (train.len() / HELD_OUT).max(1);
+            let validation = train.split_off(train.len().saturating_sub(held));
+            tell_held_out(validation.len(), train.len());
+            validation
+        }
+    };
+    if train.is_empty() || validation.is_empty() {
+        let message = "at least one prompt to learn and one to stop by are needed";
+        return Err(CliError::new(Exit::BadInput, message).help("give more prompts"));
+    }
+    Ok(Split { train, validation })
+}
+
+fn tell_held_out(held: usize, rest: usize) {
+    output::remark_paragraph(&format!(
+        "{held} of {} prompts are kept to stop by (--validation FILE names others)",
+        held + rest
+    ));
+}
+
+/// The teacher's labels of both. It is closed again before the student learns.
+fn label(
+    args: &DistillArgs,
+    prompts: &Split<Vec<Prompt>>,
+    shutdown: &Shutdown,
+) -> Result<(Split<Labels>, Vec<Skipped>)> {
+    let opened = models::opened(&args.teacher, &args.run, Workload::Forward)?;
+    let (teacher, room) = (opened.model, opened.room);
+    let mask = args.mask.as_deref().map(|path| models::mask(path, &teacher)).transpose()?;
+    let bounds = args.run.bounds(args.max_new_tokens);
+    let label = |what: &str, prompts: &[Prompt]| {
+        let bar = Bar::new(what, args.run.json, shutdown);
+        let made = make_labels(&teacher, prompts, mask.as_ref(), args.top_k, (bounds, room), &bar)?;
+        bar.finish();
+        Ok::<_, CliError>(made)
+    };
+    let (validation, mut skipped) = label("labelling, to stop by", &prompts.validation)?;
+    let (train, more) = label("labelling, to learn", &prompts.train)?;
+    skipped.extend(more);
+    left_out::tell(&skipped, train.prompts.len(), None, args.run.json)?;
+    left_out::tell(&skipped, validation.prompts.len(), None, true)?;
+    Ok((Split { train, validation }, skipped))
+}
+
+fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
+    let failed = |e: serde_json::Error| CliError::new(Exit::Failed, e);
+    let config = serde_json::to_vec_pretty(peft).map_err(failed)?;
+    for (name, bytes) in
+        [(student::ADAPTER_TENSORS, adapter), (student::ADAPTER_CONFIG, config.as_slice())]
+    {
+        let path = draft.path().join(name);
+        std::fs::write(&path, bytes).map_err(|e| CliError::file(&path, &e))?;
+    }
+    draft.keep()
+}
+
+fn tell(
+    args: &DistillArgs,
+    [prompts, validation_prompts]: [usize; 2],
+    summary: TrainingSummary,
+    seconds: f64,
+    skipped: &[Skipped],
+) -> Result<()> {
+    let TrainingSummary { steps, before, after, best_epoch } = summary;
+    if args.run.json {
+        return output::json(&Trained {
+            out: &args.out,
+            prompts,
+            validation_prompts,
+            loss_before: before,
+            loss_after: after,
+            steps,
+            best_epoch,
+            seconds,
+            peak_rss_bytes: memory::peak_rss(),
+            skipped: left_out::listed(skipped),
+        });
+    }
+    if best_epoch == 0 {
+        output::remark_paragraph(
+            "no pass made the loss better: the adapter changes nothing. Try more prompts or a lower --learning-rate",
+        );
+    }
+    let (out, epochs) = (args.out.display(), args.recipe.epochs);
+    output::paragraph(&format!(
+        "loss on {validation_prompts} validation prompts: {before:.4} before, {after:.4} after, nats per token"
+    ))?;
+    output::paragraph(&format!(
+        "{out}: an adapter of rank {}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps",
+        args.recipe.rank
+    ))?;
+    output::line(&format!(
+        "in 4 bits: uspx export --format gguf --out DIR \\\n  --model {} \\\n  --adapter {out} \\\n  --prompts {}",
+        args.student.display(),
+        args.prompts.display()
+    ))
+}

@@ -1,0 +1,38 @@
+//! Students that are trained or written in 4 bits: dense models, held in memory as 32-bit floats.
+
+use crate::args::RunArgs;
+use crate::error::{CliError, Exit, Result};
+use crate::models::{self, Opened};
+use std::path::{Path, PathBuf};
+use uspx_domain::UnitKind;
+use uspx_export::formats;
+use uspx_model::budget::Workload;
+use uspx_model::config::ModelConfig;
+
+/// PEFT's name of an adapter's tensors within its folder.
+pub const ADAPTER_TENSORS: &str = "adapter_model.safetensors";
+/// PEFT's name of its configuration.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// The student in a folder, for `work`.
+///
+/// # Errors
+/// One that is not there, is in 4 bits already, is not dense, or does not fit in memory.
+pub fn open(folder: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
+    let refuse = |what: String| CliError::new(Exit::BadInput, what);
+    if formats::at(folder).is_some() {
+        let message = format!("{} is in 4 bits already", folder.display());
+        return Err(refuse(message).help("give the folder of the model that it was made from"));
+    }
+    // Adapters and 4-bit formats are of dense linear maps.
+    if folder.exists() && ModelConfig::open(folder)?.shape().count(UnitKind::Expert) > 0 {
+        let message = format!("{} has experts, and a student is a dense model", folder.display());
+        return Err(refuse(message).help("take a smaller dense model as the student"));
+    }
+    models::opened(folder, run, work)
+}
+
+/// The tensors of an adapter: `path` itself, or the file in it under PEFT's name.
+pub fn adapter_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(ADAPTER_TENSORS) } else { path.to_owned() }
+}

@@ -1,0 +1,140 @@
+//! GGUF files for llama.cpp, Ollama and LM Studio: Q4_0 blocks with GPTQ's error feedback, or
+//! K-quants where they fit.
+
+use super::{Format, Linear, Stored, Writer, gptq};
+use crate::gguf::{self, encode, rope_order};
+use crate::grid::ScaleRule;
+use crate::{ExportRequest, ExportSettings, Result, open_gguf};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use uspx_domain::ExportFormat;
+use uspx_model::chat::ChatFiles;
+use uspx_model::{LoadedModel, Placement};
+
+/// The GGUF file's name within its folder.
+pub const GGUF_FILE: &str = "student.gguf";
+
+pub(super) struct Gguf;
+
+impl Format for Gguf {
+    fn format(&self) -> ExportFormat {
+        ExportFormat::GGUF
+    }
+
+    /// Negative scales too: Q4_0 makes them itself, so every reader has met them.
+    fn settings(&self) -> ExportSettings {
+        ExportSettings { rule: ScaleRule::Search { signed: true }, ..gptq::settings() }
+    }
+
+    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
+        let config = request.student.transformer.config();
+        let heads = (config.heads, config.kv_heads);
+        Ok(Box::new(File { request, heads, blocks: BTreeMap::new() }))
+    }
+
+    /// Whatever file has the ending; [`GGUF_FILE`] where none has it.
+    fn path(&self, folder: &Path) -> PathBuf {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        let first = files.filter(|path| path.extension().is_some_and(|e| e == "gguf")).min();
+        first.unwrap_or_else(|| folder.join(GGUF_FILE))
+    }
+
+    /// Any file: one of another kind is refused with what is wrong with it.
+    fn is_at(&self, path: &Path) -> bool {
+        path.is_file()
+    }
+
+    fn open(&self, path: &Path, placement: Placement) -> Result<LoadedModel> {
+        open_gguf(path, placement)
+    }
+
+    fn chat(&self, path: &Path) -> Result<ChatFiles> {
+        crate::open::gguf_files(path, gguf::read_chat(path)?)
+    }
+
+    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>> {
+        Ok(gguf::read_gguf(path)?.tensors)
+    }
+}
+
+/// A file on its way: tensors in its own row order.
+struct File<'a> {
+    request: &'a ExportRequest<'a>,
+    heads: (usize, usize),
+    blocks: BTreeMap<String, QTensor>,
+}
+
+impl Writer for File<'_> {
+    fn group(&self) -> usize {
+        encode::Q4_0_BLOCK
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored> {
+        match encode::linear_type(linear.hessian.inputs()) {
+            GgmlDType::Q4_0 if self.request.settings.fitted_q4_0 => self.fitted(linear),
+            block => {
+                let energy = linear.hessian.matrix().diagonal();
+                self.plain(&linear.name, &linear.weight, block, &energy)
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        rest: &BTreeMap<String, Tensor>,
+        out: &Path,
+    ) -> Result<BTreeMap<String, Stored>> {
+        let mut stored = BTreeMap::new();
+        for (name, tensor) in rest {
+            let block = rest_type(name, tensor)?;
+            stored.insert(name.clone(), self.plain(name, tensor, block, &[])?);
+        }
+        let request = self.request;
+        gguf::write_gguf(&out.join(GGUF_FILE), request.base, request.name, &self.blocks)?;
+        Ok(stored)
+    }
+}
+
+impl File<'_> {
+    /// Q4_0 with GPTQ's error feedback.
+    fn fitted(&mut self, linear: &Linear<'_>) -> Result<Stored> {
+        let (codes, damping) = gptq::fitted(linear, self.group(), &self.request.settings)?;
+        let order = match rope_order::heads_of(&linear.name, self.heads.0, self.heads.1) {
+            Some(heads) => rope_order::interleaved(codes.outputs(), heads)?,
+            None => (0..codes.outputs()).collect(),
+        };
+        let block = encode::q4_0(&codes.with_rows(&order)?)?;
+        let values = codes.to_tensor()?;
+        Ok(Stored { damping, ..self.keep(&linear.name, block, values) })
+    }
+
+    /// Blocks as GGML's own tools make them.
+    fn plain(
+        &mut self,
+        name: &str,
+        tensor: &Tensor,
+        block: GgmlDType,
+        energy: &[f64],
+    ) -> Result<Stored> {
+        let weight = gguf::in_gguf_order(name, tensor, self.heads)?;
+        let block = encode::quantise(&weight, block, energy)?;
+        let read = gguf::in_hf_order(name, &block.dequantize(&Device::Cpu)?, self.heads)?;
+        Ok(self.keep(name, block, read))
+    }
+
+    fn keep(&mut self, name: &str, block: QTensor, values: Tensor) -> Stored {
+        let (kind, bytes) = (format!("{:?}", block.dtype()), block.storage_size_in_bytes() as u64);
+        self.blocks.insert(name.to_owned(), block);
+        Stored { kind, bytes, values, damping: None }
+    }
+}
+
+/// How a tensor that is no linear map is stored: the embedding, and a head of its own, in blocks.
+fn rest_type(name: &str, tensor: &Tensor) -> Result<GgmlDType> {
+    Ok(match name {
+        "model.embed_tokens.weight" | "lm_head.weight" => encode::embedding_type(tensor.dim(1)?),
+        _ => GgmlDType::F32,
+    })
+}

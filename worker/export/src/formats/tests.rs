@@ -1,0 +1,133 @@
+//! Every row has its file, and what adding a format takes.
+
+use super::*;
+use crate::grid::ScaleRule;
+use crate::{export::export_by, hf};
+use candle_core::{DType, Device, safetensors};
+use uspx_domain::{ExportFormatRow, Prompt};
+use uspx_model::{NoProgress, batches};
+
+#[test]
+fn every_row_has_its_format() {
+    let rows: Vec<ExportFormat> = ALL.iter().map(|f| f.format()).collect();
+    assert_eq!(rows, ExportFormat::ALL);
+}
+
+static ROW: ExportFormatRow = ExportFormatRow {
+    name: "example",
+    title: "half precision",
+    help: "a Hugging Face folder in half precision",
+    folder: Some("example"),
+    is_gated: false,
+};
+
+/// A format for tests: what adding one takes, besides its row and its place in `ALL`.
+struct Example;
+
+impl Format for Example {
+    fn format(&self) -> ExportFormat {
+        ExportFormat::of(&ROW)
+    }
+
+    fn settings(&self) -> ExportSettings {
+        let rule = ScaleRule::AbsMax;
+        ExportSettings { rule, damping: 0.0, act_order: false, fitted_q4_0: false }
+    }
+
+    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
+        Ok(Box::new(Halves { base: request.base, tensors: HashMap::new() }))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        path.join("model.safetensors").exists()
+    }
+
+    fn open(&self, path: &Path, placement: Placement) -> Result<LoadedModel> {
+        Ok(LoadedModel::open(path, placement)?)
+    }
+
+    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>> {
+        let read = safetensors::load(path.join("model.safetensors"), &Device::Cpu)?;
+        read.into_iter().map(|(name, t)| Ok((name, t.to_dtype(DType::F32)?))).collect()
+    }
+}
+
+struct Halves<'a> {
+    base: &'a Path,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Halves<'_> {
+    fn keep(&mut self, name: &str, tensor: &Tensor) -> Result<Stored> {
+        let half = tensor.to_dtype(DType::F16)?;
+        let (bytes, values) = (2 * half.elem_count() as u64, half.to_dtype(DType::F32)?);
+        self.tensors.insert(name.to_owned(), half);
+        Ok(Stored { kind: "F16".into(), bytes, values, damping: None })
+    }
+}
+
+impl Writer for Halves<'_> {
+    fn group(&self) -> usize {
+        1
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored> {
+        self.keep(&linear.name, &linear.weight)
+    }
+
+    fn write(
+        &mut self,
+        rest: &BTreeMap<String, Tensor>,
+        out: &Path,
+    ) -> Result<BTreeMap<String, Stored>> {
+        let each =
+            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), self.keep(name, tensor)?));
+        let stored = rest.iter().map(each).collect::<Result<_>>()?;
+        safetensors::save(&self.tensors, out.join("model.safetensors"))?;
+        let config = hf::read_json(&self.base.join("config.json"))?;
+        let config = hf::student_config(&config, "float16", None)?;
+        std::fs::write(out.join("config.json"), config.to_string())
+            .map_err(ExportError::writing(out))?;
+        hf::write_chat(self.base, out)?;
+        Ok(stored)
+    }
+}
+
+fn prompt() -> Prompt {
+    let (id, prompt, reference) = ("p".into(), "list files".into(), Some("ls".into()));
+    Prompt { id, prompt, reference, system: None, tags: vec![] }
+}
+
+#[test]
+fn a_format_is_one_file_and_one_row() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+    let placement = Placement::floats(DType::F32, &Device::Cpu);
+    let student = LoadedModel::open(&base, placement.clone()).unwrap();
+    let (out, prompts) = (tempfile::tempdir().unwrap(), [prompt()]);
+    let calibration = batches(&student.readable(&prompts).unwrap().sequences, 64).unwrap();
+    let calibration: Vec<_> = calibration.into_iter().map(|(_, batch)| batch).collect();
+    let request = ExportRequest {
+        student: &student,
+        base: &base,
+        name: "example",
+        calibration: &calibration,
+        conversations: &prompts,
+        format: ExportFormat::of(&ROW),
+        settings: Example.settings(),
+    };
+    let report = export_by(&Example, &request, out.path(), &NoProgress).unwrap();
+    assert_eq!((report.verification.max_error, report.verification.tensors), (0.0, 38));
+    assert!(report.conversations > 1 && report.files.contains(&"model.safetensors".to_owned()));
+    assert!(Example.is_at(out.path()) && Example.open(out.path(), placement).is_ok());
+
+    let refused = crate::export(&request, out.path(), &NoProgress).unwrap_err().to_string();
+    assert!(refused.contains("example: upgrade"), "it has a row and no file: {refused}");
+}
+
+#[test]
+fn what_lies_somewhere_is_recognised() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+    assert!(at(&assets).is_none(), "floats");
+    let file = at(&assets.join("config.json")).map(|format| format.format());
+    assert_eq!(file, Some(ExportFormat::GGUF), "its reader says what is wrong with the file");
+}
