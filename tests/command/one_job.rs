@@ -194,7 +194,7 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
         refuses(command, code, words);
         assert_eq!(world.made(), [""; 0], "{words:?}");
     };
-    let mut distill = |words: &[&str], code, said: &[&str]| {
+    let distill = |words: &[&str], code, said: &[&str]| {
         refused(&mut world.distill(words), code, said);
     };
     distill(&["--teacher-weight", "2"], USAGE, &["teacher_weight is 2"]);
@@ -204,7 +204,7 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
     distill(&["--validation", "/no/such"], NOT_FOUND, &["/no/such"]);
     distill(&["--mask", "/no/such"], NOT_FOUND, &["/no/such"]);
     let (gone, there) = (world.path("gone"), model("student"));
-    let mut pair = |teacher: &Path, student: &Path, code, said: &[&str]| {
+    let pair = |teacher: &Path, student: &Path, code, said: &[&str]| {
         let mut command = uspx();
         command.arg("distill").arg("--teacher").arg(teacher).arg("--student").arg(student);
         command.arg("--prompts").arg(prompts("cli-train.jsonl")).args(["--limit", "4", "--out"]);
@@ -213,7 +213,7 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
     pair(&gone, &there, NOT_FOUND, &["no model at", "gone"]);
     pair(&there, &gone, NOT_FOUND, &["no model at", "gone"]);
     pair(&there, &model("teacher"), BAD_INPUT, &["experts"]);
-    let mut export = |words: &[&str], code, said: &[&str]| {
+    let export = |words: &[&str], code, said: &[&str]| {
         refused(&mut world.export("gptq", words), code, said);
     };
     export(&["--stream"], USAGE, &["--stream"]);

@@ -95,7 +95,7 @@ impl Writer for Halves<'_> {
 
 fn prompt() -> Prompt {
     let (id, prompt, reference) = ("p".into(), "list files".into(), Some("ls".into()));
-    Prompt { id, prompt, reference, system: None, tags: vec![] }
+    Prompt { id, prompt, reference, system: None, earlier: vec![], tags: vec![] }
 }
 
 #[test]
