@@ -45,7 +45,7 @@ bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hou
 	tests/parity/venv.sh
 	$(CARGO) run --locked --release --package uspx-bench-engine -- run $(BENCH)
 
-bench-own: ## a teacher larger than memory in a colony of small workers (15 GB of disk, half an hour); the last line is JSON
+bench-own: ## a person's own loop (BENCH="--models DIR --prompts FILE"), and a teacher larger than memory (15 GB of disk); the last line is JSON
 	$(CARGO) build --locked --release --bins
 	deploy/get-nats-server.sh
 	$(CARGO) run --locked --release --package uspx-bench-own -- $(BENCH)

@@ -112,6 +112,14 @@ pub struct UpValues {
     #[arg(long, value_name = "auto|URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nats: Option<String>,
+    /// A NATS credentials file, where your server asks for one.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// The colony's names on your server, where several colonies share it [default: uspx].
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl UpArgs {

@@ -40,6 +40,8 @@ fn inputs(args: &DemoArgs) -> Result<Inputs> {
         plan,
         store: args.store.clone(),
         nats: args.nats.clone(),
+        credentials: None,
+        namespace: None,
         machine: Machine::cpu(args.workers, args.threads_per_worker(), BATCH_TOKENS),
         held_out: Some(gate),
         json: args.json,

@@ -41,7 +41,8 @@ pub fn split(
     known: impl Fn(&Prompt) -> Option<Split>,
 ) -> Result<SplitPrompts, ServiceError> {
     let known: Vec<Option<Split>> = prompts.iter().map(known).collect();
-    let clusters = clusters(&prompts.iter().map(|p| p.prompt.as_str()).collect::<Vec<_>>());
+    let texts: Vec<String> = prompts.iter().map(text).collect();
+    let clusters = clusters(&texts.iter().map(String::as_str).collect::<Vec<_>>());
     let splits = assign(&prompts, &clusters, &known, seed)
         .ok_or(ServiceError::TooFewPrompts { different: clusters.len() })?;
     let mut parts: [Vec<Prompt>; 3] = Default::default();
@@ -55,6 +56,12 @@ pub fn split(
     }
     let [train, validation, gate] = parts;
     Ok(SplitPrompts { book: PromptBook::new(train, validation, gate), clusters: clusters.len() })
+}
+
+/// What the person says: a question that goes on with another conversation is another question.
+fn text(prompt: &Prompt) -> String {
+    let before = prompt.earlier.iter().map(|exchange| exchange.user.as_str());
+    before.chain([prompt.prompt.as_str()]).collect::<Vec<_>>().join(" ")
 }
 
 /// A split for every prompt; none where a split would be empty.

@@ -4,13 +4,14 @@
 use super::workers::Workers;
 use super::{Inputs, bars};
 use crate::commands::coordinator::Conclusion;
+use crate::connect::Address;
 use crate::error::{CliError, Exit, Result};
 use crate::progress;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uspx_artifact::{Store, TransferProgress};
 use uspx_bus::server::NatsServer;
-use uspx_bus::{Bus, EmbeddedBus, NatsBus, NatsOptions};
+use uspx_bus::{Bus, EmbeddedBus};
 use uspx_colony::{CampaignReport, Split, report};
 use uspx_coordinator::{Coordinator, CoordinatorSettings, Finished};
 use uspx_domain::Prompt;
@@ -45,7 +46,7 @@ pub(super) async fn run(inputs: &Inputs, shutdown: &Shutdown) -> Result<Campaign
     let nats = server.as_ref().map(NatsServer::url).or_else(|| inputs.nats.clone());
     let bus: Arc<dyn Bus> = match &nats {
         None => Arc::new(EmbeddedBus::default()),
-        Some(url) => Arc::new(NatsBus::connect(&NatsOptions::new(url)).await?),
+        Some(url) => address(inputs, url).connect("uspx up", None).await?,
     };
     let mut coordinator = coordinator(inputs, bus.clone(), store.clone())?;
     // The workers outlive the coordinator by a moment: it may still take their last answers.
@@ -73,6 +74,12 @@ pub(super) async fn run(inputs: &Inputs, shutdown: &Shutdown) -> Result<Campaign
     let figures =
         figures.ok_or_else(|| CliError::new(Exit::Interrupted, "stopped before it began"))?;
     Ok(Campaign { finished, figures, held_out, conclusion })
+}
+
+/// Where the server is.
+fn address<'a>(inputs: &'a Inputs, url: &'a str) -> Address<'a> {
+    let (credentials, namespace) = (inputs.credentials.as_deref(), inputs.namespace.as_deref());
+    Address { url, credentials, namespace }
 }
 
 /// A colony that began with a folder of its own as the store takes its content along to another:

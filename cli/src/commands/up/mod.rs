@@ -53,6 +53,10 @@ pub struct Inputs {
     pub store: Option<String>,
     /// A NATS server, or `auto`; without one all is in this process.
     pub nats: Option<String>,
+    /// A credentials file for it.
+    pub credentials: Option<PathBuf>,
+    /// The colony's names on it.
+    pub namespace: Option<String>,
     /// How this machine is used.
     pub machine: Machine,
     /// A file of held-out prompts to go on with, for the closing lines.

@@ -25,6 +25,8 @@ struct Settings {
     out: Option<PathBuf>,
     store: Option<String>,
     nats: Option<String>,
+    credentials: Option<PathBuf>,
+    namespace: Option<String>,
     #[serde(default)]
     campaign: CampaignPlan,
 }
@@ -49,6 +51,8 @@ pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
         plan: settings.campaign,
         store: settings.store,
         nats: settings.nats,
+        credentials: settings.credentials,
+        namespace: settings.namespace,
         machine,
         held_out: settings.gate,
         json: args.json,

@@ -4,6 +4,7 @@
 
 mod error;
 mod ledger;
+mod loops;
 mod place;
 mod process;
 mod streamed;
@@ -37,6 +38,18 @@ struct Args {
     /// Of these, to attribute.
     #[arg(long, default_value_t = 16)]
     attributed: usize,
+    /// A folder with a `teacher` and a `student`, for the person's loop.
+    #[arg(long)]
+    models: Option<PathBuf>,
+    /// A file of prompts, for the person's loop.
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    /// Numbers of prompts to run the loop on.
+    #[arg(long, value_delimiter = ',', default_values_t = [300, 2000])]
+    loops: Vec<usize>,
+    /// Only this part: `loop` or `streamed`.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -53,7 +66,13 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> error::Result<bool> {
     let place = place(args)?;
     let mut report = Report::default();
-    if let Err(error) = streamed::measure(args, &place, &mut report) {
+    let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
+    if wanted("loop") {
+        loops::measure(args, &place, &mut report);
+    }
+    if wanted("streamed")
+        && let Err(error) = streamed::measure(args, &place, &mut report)
+    {
         report.fail("streamed", error.to_string());
     }
     report.print();
