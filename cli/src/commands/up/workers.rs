@@ -68,10 +68,12 @@ impl Workers {
             command.args(["worker", "--with-parent", "--name", &name, "--nats", nats]);
             command.args(["--store", &store, "--models", &models]);
             command.args(inputs.machine.flags());
-            let credentials = inputs.credentials.iter();
-            credentials.for_each(|path| drop(command.arg("--credentials").arg(path)));
-            let namespace = inputs.namespace.iter();
-            namespace.for_each(|name| drop(command.args(["--namespace", name])));
+            if let Some(path) = &inputs.credentials {
+                command.arg("--credentials").arg(path);
+            }
+            if let Some(name) = &inputs.namespace {
+                command.args(["--namespace", name]);
+            }
             command.arg("--state").arg(inputs.layout.worker(number));
             command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
             let mut child = command

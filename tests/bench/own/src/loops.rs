@@ -63,9 +63,8 @@ fn one(
     let (second, _) = up(&["--keep", ANOTHER_SHARE])?;
     let again = self::page(&second)?;
     let goes_on = epochs(&folder, Stage::Trace)? == traced
-        && again["mask"]["kept_fraction"] != page["mask"]["kept_fraction"];
-    let detail =
-        json!({"ending": again["ending"], "reason": again["reason"], "mask": again["mask"]});
+        && at(&again, "/mask/kept_fraction") != at(&page, "/mask/kept_fraction");
+    let detail = json!({"ending": at(&again, "/ending"), "reason": at(&again, "/reason"), "mask": at(&again, "/mask")});
     let name = format!("loop-{count}: goes on");
     report.put(Figure::new(name, f64::from(u8::from(goes_on)), "", Bound::AtLeast(1.0), detail));
     Ok(())
@@ -75,13 +74,13 @@ fn one(
 fn tell(report: &mut Report, name: &str, (said, page, wall): (&Output, &Value, f64)) -> Result<()> {
     let foretold = foretold(said).ok_or_else(|| broken("foretold nothing", said))?;
     // Pulling the student and asking it come after the campaign; measuring came before it.
-    let taken = page["seconds"].as_f64().ok_or_else(|| broken("told no time", said))?;
-    let off = (foretold["seconds"].as_f64().unwrap_or(f64::NAN) - taken).abs() / taken;
-    let ended = matches!(page["ending"].as_str(), Some("published" | "refused"));
-    let figures = page["student"]["gptq_bits_per_byte"].is_number();
+    let taken = at(page, "/seconds").as_f64().ok_or_else(|| broken("told no time", said))?;
+    let off = (at(&foretold, "/seconds").as_f64().unwrap_or(f64::NAN) - taken).abs() / taken;
+    let ended = matches!(at(page, "/ending").as_str(), Some("published" | "refused"));
+    let figures = at(page, "/student/gptq_bits_per_byte").is_number();
     let detail = json!({
-        "ending": page["ending"], "reason": page["reason"], "student": page["student"],
-        "mask": page["mask"], "wall_seconds": wall,
+        "ending": at(page, "/ending"), "reason": at(page, "/reason"), "student": at(page, "/student"),
+        "mask": at(page, "/mask"), "wall_seconds": wall,
     });
     let whole = f64::from(u8::from(ended && figures));
     report.put(Figure::new(
@@ -94,16 +93,21 @@ fn tell(report: &mut Report, name: &str, (said, page, wall): (&Output, &Value, f
     let detail = json!({"foretold": foretold, "taken": taken});
     let bound = Bound::Below(WITHIN);
     report.put(Figure::new(format!("{name}: foretold off by"), off, "of the time", bound, detail));
-    let peak = page["peak_rss_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20);
+    let peak = at(page, "/peak_rss_bytes").as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20);
     report.put(Figure::new(format!("{name}: peak memory"), peak, "MiB", Bound::None, json!({})));
     Ok(())
+}
+
+/// The value at a path of a JSON document; null where there is none.
+fn at(value: &Value, path: &str) -> Value {
+    value.pointer(path).cloned().unwrap_or_default()
 }
 
 /// What was told before the campaign began.
 fn foretold(said: &Output) -> Option<Value> {
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.into_iter().find(|line| line["stages"].is_array())
+    lines.into_iter().find(|line| at(line, "/stages").is_array())
 }
 
 fn page(said: &Output) -> Result<Value> {
