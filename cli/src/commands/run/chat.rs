@@ -152,7 +152,7 @@ impl Chat<'_> {
             format!("\nmemory at most {:.0} MB", bytes as f64 / 1e6)
         });
         format!(
-            "{answers} answers, {tokens} tokens, {:.1} tokens/s\nthe conversation has {conversation} tokens{memory}",
+            "answers: {answers}, tokens: {tokens}, {:.1} tokens/s\nthe conversation has {conversation} tokens{memory}",
             self.spoken.tokens_per_second()
         )
     }
