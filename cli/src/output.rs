@@ -112,7 +112,8 @@ impl fmt::Display for Table {
         }
         table.add_rows(&self.rows);
         for (at, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
+            // And a space between columns.
+            column.set_padding((0, 1));
             if self.is_of_figures(at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }

@@ -127,7 +127,7 @@ fn counts(seed: u64, id: &str) -> [u8; REPLICATES] {
 
 /// The smallest count whose distribution function exceeds `u`.
 fn poisson(u: f64) -> u8 {
-    let (mut count, mut term) = (0u8, (-1f64).exp());
+    let (mut count, mut term) = (0u8, 1.0 / std::f64::consts::E);
     let mut sum = term;
     while u >= sum && count < 12 {
         count += 1;
