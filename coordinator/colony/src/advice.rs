@@ -101,7 +101,8 @@ fn of_the_difference(report: &CampaignReport, gate: &GateReport) -> Vec<Advice> 
 
 /// An interval narrows with the root of the number of prompts.
 fn more_prompts(have: u32, d: &PairedDifference) -> Advice {
-    let times = ((d.upper - d.mean) / d.mean).powi(2);
+    let ratio = (d.upper - d.mean) / d.mean;
+    let times = ratio * ratio;
     if times > MOST_TIMES {
         return Advice::LearnMore { difference: d.mean };
     }

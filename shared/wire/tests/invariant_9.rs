@@ -90,7 +90,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 6));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 7));
 }
 
 #[test]

@@ -145,8 +145,9 @@ impl Chat<'_> {
 
     fn stats(&self) -> String {
         let Spoken { answers, tokens, .. } = self.spoken;
-        // Nothing that a template could render is a conversation of no tokens.
-        let rendered = self.engine.chat().conversation(&self.turns);
+        // What a template opens a conversation with is no part of one that has not begun.
+        let begun = (!self.turns.is_empty()).then_some(&self.turns);
+        let rendered = begun.and_then(|turns| self.engine.chat().conversation(turns).ok());
         let conversation = rendered.map_or(0, |sequence| sequence.ids.len());
         let memory = memory::peak_rss().map_or_else(String::new, |bytes| {
             format!("\nmemory at most {:.0} MB", bytes as f64 / 1e6)
