@@ -1,7 +1,7 @@
 //! Where the curve of cuts turns steep.
 //!
-//! The rule: beyond the cliff a further cut costs [`STEEPER`] times as much, per share pruned, as
-//! all cuts up to there on average, and the step holds at least [`SHARE`] of the curve's highest
+//! The rule: beyond the cliff a further cut costs `STEEPER` times as much, per share pruned, as
+//! all cuts up to there on average, and the step holds at least `SHARE` of the curve's highest
 //! rise, so that noise at the flat beginning is no cliff. The first such step counts.
 
 use serde::{Deserialize, Serialize};
