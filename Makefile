@@ -8,7 +8,6 @@ export USPX_REQUIRE_NATS := 1
 export USPX_REQUIRE_S3 := 1
 export USPX_REQUIRE_LLAMA_CPP := 1
 export USPX_REQUIRE_PYTHON := 1
-export USPX_REQUIRE_PTY := 1
 
 test: tools fmt lint unit doc advisories ## everything that CI runs
 
