@@ -10,6 +10,8 @@ use uspx_domain::{Coverage, ExportFormat};
 
 /// More than so many times the gate prompts are not asked for: the student is to become better.
 const MOST_TIMES: f64 = 20.0;
+/// A gain is worth saving from here on: so many times less than what 4 bits cost.
+const GAIN_OF_COST: f64 = 10.0;
 
 /// One thing that would help.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,7 +117,9 @@ fn quantised(report: &CampaignReport) -> Option<Advice> {
     let gain = find(report, chosen)?.against_base.filter(|d| d.upper < 0.0)?;
     let left =
         find(report, ExportFormat::gated().into())?.against_base.filter(|d| d.upper >= 0.0)?;
-    Some(Advice::Calibration { cost: left.mean - gain.mean })
+    let cost = left.mean - gain.mean;
+    // A gain that is nothing beside what 4 bits cost cannot be saved by better ones.
+    (-gain.mean > cost / GAIN_OF_COST).then_some(Advice::Calibration { cost })
 }
 
 /// Every tag that is worse than the gate lets pass, the worst first.
