@@ -19,6 +19,7 @@ mod scored;
 mod secrets;
 mod settings;
 mod splits;
+mod state;
 mod student;
 
 use args::Cli;

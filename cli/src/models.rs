@@ -40,7 +40,7 @@ fn bad_device(name: &str) -> CliError {
 }
 
 /// What of this machine the flags let be used.
-fn machine(args: &MachineArgs) -> Result<Machine> {
+pub fn machine(args: &MachineArgs) -> Result<Machine> {
     Ok(Machine {
         device: device(args.device())?,
         dtype: args.dtype.map(Into::into),
@@ -194,12 +194,18 @@ fn leave_out(prompts: &mut Vec<Prompt>, skipped: &[Skipped]) {
     prompts.retain(|p| !skipped.contains(p.id.as_str()));
 }
 
+/// Reads a mask, of whichever model.
+pub fn any_mask(path: &Path) -> Result<Mask> {
+    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", path.display()))
+            .help("name a file that `uspx mask build` or a colony wrote")
+    })
+}
+
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
-    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
-    let mask: Mask = serde_json::from_str(&text).map_err(|e| {
-        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", path.display()))
-    })?;
+    let mask = any_mask(path)?;
     if mask.model != model.fingerprint {
         let message = format!(
             "{}: the mask was made for model {}, this is {}",

@@ -32,9 +32,15 @@ pub struct PromptFile {
 }
 
 impl<'a> PromptSource<'a> {
+    /// A file that flags describe: of plain `text` or JSON lines, read on past bad lines or not.
+    pub fn new(path: &'a Path, text: bool, skip_bad: bool) -> Self {
+        let format = if text { PromptFormat::Text } else { PromptFormat::JsonLines };
+        Self { path, format, skip_bad }
+    }
+
     /// A file of JSON lines that must all be good.
     pub fn json(path: &'a Path) -> Self {
-        Self { path, format: PromptFormat::JsonLines, skip_bad: false }
+        Self::new(path, false, false)
     }
 
     /// Reads the file, and says what was skipped or repeated.

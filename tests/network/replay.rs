@@ -15,6 +15,7 @@ use uspx_coordinator::{
 };
 use uspx_domain::{Prompt, parse_prompts};
 use uspx_runtime::Shutdown;
+use uspx_runtime::config::Sources;
 use uspx_tests::trials;
 use uspx_worker::{Agent, WorkerSettings};
 
@@ -115,7 +116,8 @@ fn plan() -> CampaignPlan {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("[campaign]\n{CAMPAIGN}")).unwrap();
-    let read: File = uspx_runtime::config::load(Some(file.path()), serde_json::json!({})).unwrap();
+    let sources = Sources::read(Some(file.path()), serde_json::json!({})).unwrap();
+    let read: File = sources.settings().unwrap();
     read.campaign
 }
 

@@ -5,7 +5,6 @@ use super::{MachineArgs, positive};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
-use uspx_domain::PromptFormat;
 
 /// `uspx demo`.
 #[derive(Args, Debug)]
@@ -78,56 +77,40 @@ pub struct UpArgs {
 pub struct UpValues {
     /// The teacher: a mixture-of-experts model's folder.
     #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<PathBuf>,
     /// The base student: a dense model's folder. Without one, the loop stops at the mask.
     #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub student: Option<PathBuf>,
     /// Your prompts, in one file that is split by itself.
     #[arg(long, conflicts_with_all = ["train", "validation", "gate"])]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PathBuf>,
     /// Instead of --prompts: those to learn from.
     #[arg(long, requires = "gate")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<PathBuf>,
     /// Those to choose by [default: the last twentieth of --train].
     #[arg(long, requires = "train")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PathBuf>,
     /// Those to hold out.
     #[arg(long, requires = "train")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<PathBuf>,
     /// Where everything is put [default: uspx-up]. Started again with the same folder, it goes on.
     #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// The object store: a folder or s3://bucket/prefix [default: a folder in --out].
     #[arg(long)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     /// Over a NATS server, which other machines may join: `auto` starts one, a URL uses yours.
     #[arg(long, value_name = "auto|URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub nats: Option<String>,
     /// A NATS credentials file, where your server asks for one.
     #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<PathBuf>,
     /// The colony's names on your server, where several colonies share it [default: uspx].
     #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
 impl UpArgs {
-    /// How the prompts are written.
-    pub fn format(&self) -> PromptFormat {
-        if self.text { PromptFormat::Text } else { PromptFormat::JsonLines }
-    }
-
     /// Workers on this machine: one for a GPU.
     pub fn workers(&self) -> u16 {
         let alone = cores() == 1 || self.machine.device() != "cpu";

@@ -6,7 +6,7 @@ use crate::prompts::PromptSource;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
-use uspx_domain::{DistilRecipe, PromptFormat};
+use uspx_domain::DistilRecipe;
 
 /// `uspx distill`.
 #[derive(Args, Debug)]
@@ -56,8 +56,7 @@ pub struct DistillArgs {
 impl DistillArgs {
     /// A prompt file of this command, and how it is to be read.
     pub fn source<'a>(&self, path: &'a Path) -> PromptSource<'a> {
-        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
-        PromptSource { path, format, skip_bad: self.skip_bad }
+        PromptSource::new(path, self.text, self.skip_bad)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::prompts::PromptSource;
 use crate::rows;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use uspx_domain::{Baseline, Estimator, PromptFormat, UnitKind};
+use uspx_domain::{Baseline, Estimator, UnitKind};
 
 /// A model and prompts.
 #[derive(Args, Debug, Clone)]
@@ -37,8 +37,7 @@ pub struct ProbeArgs {
 impl ProbeArgs {
     /// The prompt file, and how it is to be read.
     pub fn source(&self) -> PromptSource<'_> {
-        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
-        PromptSource { path: &self.prompts, format, skip_bad: self.skip_bad }
+        PromptSource::new(&self.prompts, self.text, self.skip_bad)
     }
 }
 

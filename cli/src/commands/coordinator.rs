@@ -8,8 +8,8 @@ use crate::{figures, output};
 use std::path::Path;
 use std::time::Duration;
 use uspx_artifact::Store;
-use uspx_colony::Ending;
 use uspx_colony::advice::advise;
+use uspx_colony::{CampaignReport, Ending};
 use uspx_coordinator::word::{self, Word};
 use uspx_coordinator::{Coordinator, Finished};
 use uspx_runtime::Shutdown;
@@ -34,11 +34,11 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
     if let (Finished::Campaign(_), Some(figures)) = (&finished, &figures) {
         figures::show(figures)?;
     }
-    Conclusion::of(&coordinator).tell(finished)
+    Conclusion::of(&coordinator, figures.as_ref()).tell(finished)
 }
 
 /// What is said of a campaign's end beside how it ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Conclusion {
     /// What would help, where it did not end well.
     advice: Vec<String>,
@@ -47,14 +47,13 @@ pub struct Conclusion {
 }
 
 impl Conclusion {
-    /// Of the coordinator's campaign.
-    pub fn of(coordinator: &Coordinator) -> Self {
+    /// Of the coordinator's campaign, whose figures these are.
+    pub fn of(coordinator: &Coordinator, figures: Option<&CampaignReport>) -> Self {
         let state = coordinator.state();
         let report =
             coordinator.report_paths().map(|paths| format!("report: {}", paths.html.display()));
         let bound = state.campaign().map_or(0.0, |c| c.distil.tag_worse);
-        let figures = uspx_colony::report(state);
-        let advice = figures.map(|figures| advise(&figures, bound)).unwrap_or_default();
+        let advice = figures.map(|figures| advise(figures, bound)).unwrap_or_default();
         let published = state.published().map(|p| p.release);
         let stays = published.map(|release| format!("release {release} stays in use"));
         let advice = advice.iter().map(ToString::to_string).chain(stays).collect();

@@ -9,14 +9,12 @@ use crate::{models, output, student};
 use serde::Serialize;
 use std::path::Path;
 use uspx_domain::{Fingerprint, Skipped};
+use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportReport, ExportRequest, ExportSettings};
 use uspx_model::batch::Batch;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Readable, batches};
 use uspx_runtime::{Shutdown, memory};
-
-/// Tokens of a calibration batch where nothing is said.
-const CALIBRATION_TOKENS: usize = 4096;
 
 /// The JSON form.
 #[derive(Serialize)]

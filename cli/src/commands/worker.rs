@@ -4,6 +4,7 @@ use crate::args::WorkerArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::settings::table::Role;
 use crate::settings::{self, WorkerFile};
+use crate::state;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,13 +74,11 @@ async fn store(url: &str, shutdown: &Shutdown) -> Result<Option<Store>> {
 
 /// The state folder of a worker that was not told one.
 fn state_of(id: &WorkerId) -> Result<PathBuf> {
-    let given = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let base = given.or_else(home).ok_or_else(|| {
+    let folder = state::folder().ok_or_else(|| {
         CliError::new(Exit::Usage, "there is no HOME to keep finished work in")
             .help("name a folder: --state DIR")
     })?;
-    Ok(base.join("uspx").join(id.as_str()))
+    Ok(folder.join(id.as_str()))
 }
 
 /// The parent holds the other end of standard input; when it dies, the end closes.

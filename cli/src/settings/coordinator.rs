@@ -9,7 +9,6 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uspx_coordinator::{CampaignPlan, CoordinatorSettings, PromptBook};
-use uspx_domain::PromptFormat;
 
 /// As they stand in the file; see the table for each.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -49,8 +48,7 @@ impl CoordinatorFile {
     }
 
     fn source<'a>(&self, path: &'a Path) -> PromptSource<'a> {
-        let format = if self.text { PromptFormat::Text } else { PromptFormat::JsonLines };
-        PromptSource { path, format, skip_bad: self.skip_bad }
+        PromptSource::new(path, self.text, self.skip_bad)
     }
 
     /// The prompts, which are about to leave this machine.

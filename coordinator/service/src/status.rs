@@ -116,8 +116,10 @@ fn lacks(state: &State, registry: &Registry) -> Vec<LackStatus> {
     let of = |(worker, lacks): (WorkerId, Vec<Lacking>)| {
         lacks.into_iter().map(|lack| status(&worker, lack)).collect::<Vec<_>>()
     };
-    let running = state.ending().is_none();
-    lacking(state, registry).into_iter().filter(|_| running).flat_map(of).collect()
+    match state.ending() {
+        None => lacking(state, registry).into_iter().flat_map(of).collect(),
+        Some(_) => Vec::new(),
+    }
 }
 
 /// Reasons that a status has of a kind; a worker's reason is cut off after so many characters.

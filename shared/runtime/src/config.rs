@@ -138,17 +138,6 @@ pub fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-/// Reads a configuration; see [`Sources`].
-///
-/// # Errors
-/// The file is missing, or a value does not fit.
-pub fn load<T: DeserializeOwned>(
-    file: Option<&Path>,
-    flags: impl Serialize,
-) -> Result<T, ConfigError> {
-    Sources::read(file, flags)?.settings()
-}
-
 /// Flags, without those that were not given.
 struct Given<T>(Serialized<T>);
 
@@ -213,6 +202,10 @@ mod tests {
         workers: u32,
         #[serde(default)]
         loud: bool,
+    }
+
+    fn load<T: DeserializeOwned>(file: Option<&Path>, flags: Flags) -> Result<T, ConfigError> {
+        Sources::read(file, flags)?.settings()
     }
 
     #[test]

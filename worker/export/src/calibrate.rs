@@ -9,6 +9,9 @@ use uspx_model::layers::frame::Frame;
 use uspx_model::taps::{Projection, Site};
 use uspx_model::transformer::Transformer;
 
+/// Tokens of a calibration batch where nothing is said.
+pub const CALIBRATION_TOKENS: usize = 4096;
+
 /// Linears that share an input, in forward order; the first of each is where the model shows it.
 const SHARED_INPUTS: [&[Projection]; 4] = [
     &[Projection::Q, Projection::K, Projection::V],

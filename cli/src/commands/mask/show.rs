@@ -1,13 +1,12 @@
 //! `uspx mask show`, and the same of a mask that was just built: what is kept of each layer.
 
 use crate::args::MaskShowArgs;
-use crate::error::{CliError, Exit, Result};
-use crate::output;
+use crate::error::Result;
+use crate::{models, output};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use uspx_domain::{LayerLists, Mask, UnitKind};
-use uspx_runtime::text;
 
 /// The JSON form: the mask as it stands in its file, and how much it keeps.
 #[derive(Serialize)]
@@ -19,11 +18,7 @@ struct Shown<'a> {
 
 /// `uspx mask show`.
 pub fn run(args: &MaskShowArgs) -> Result<()> {
-    let text = text::read(&args.file).map_err(|e| CliError::file(&args.file, &e))?;
-    let mask: Mask = serde_json::from_str(&text).map_err(|e| {
-        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", args.file.display()))
-            .help("name a file that `uspx mask build` or a colony wrote")
-    })?;
+    let mask = models::any_mask(&args.file)?;
     if !args.json {
         return print(&args.file, &mask);
     }

@@ -1,11 +1,14 @@
 //! Lines from a person, edited and remembered; or from a pipe, as they are.
 
 use crate::error::{CliError, Exit, Result};
-use crate::output;
+use crate::{output, state};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
+use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use uspx_runtime::folders;
 
 /// Lines that are remembered.
 const REMEMBERED: usize = 1000;
@@ -119,29 +122,12 @@ impl Person {
 /// What the person wrote is theirs alone: the file is made before the editor writes to it, readable
 /// by nobody else. None where it cannot be made.
 fn history_file() -> Option<PathBuf> {
-    let path = state_folder()?.join("uspx").join("chat-history");
+    let path = state::folder()?.join("chat-history");
     let made = make_private(&path);
     made.inspect_err(|error| tracing::debug!(%error, "no history")).ok().map(|()| path)
 }
 
 fn make_private(path: &Path) -> std::io::Result<()> {
-    let mut folder = std::fs::DirBuilder::new();
-    let mut file = std::fs::OpenOptions::new();
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
-    }
-    if let Some(parent) = path.parent() {
-        folder.recursive(true).create(parent)?;
-    }
-    file.create(true).append(true).open(path).map(drop)
-}
-
-/// The folder for what a program remembers, by the XDG base directory specification.
-fn state_folder() -> Option<PathBuf> {
-    let named = |variable: &str| std::env::var_os(variable).filter(|v| !v.is_empty());
-    named("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(named("HOME")?).join(".local/state")))
+    path.parent().map_or(Ok(()), folders::make_private)?;
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }

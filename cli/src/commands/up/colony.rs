@@ -67,7 +67,7 @@ pub(super) async fn run(inputs: &Inputs, shutdown: &Shutdown) -> Result<Campaign
     let finished = outcome?;
     let figures = report(coordinator.state());
     let held_out = coordinator.book().of(Split::Gate);
-    let conclusion = Conclusion::of(&coordinator);
+    let conclusion = Conclusion::of(&coordinator, figures.as_ref());
     drop(coordinator);
     forget(bus).await;
     drop(server);

@@ -3,7 +3,6 @@
 use crate::args::MachineArgs;
 use crate::error::Result;
 use crate::models;
-use candle_core::DType;
 use uspx_model::budget::Workload;
 use uspx_runtime::memory;
 use uspx_worker::planning;
@@ -28,13 +27,7 @@ impl Machine {
     /// A device that is none, or cannot be asked for that type.
     pub fn of(flags: &MachineArgs, workers: u16, threads: usize) -> Result<Self> {
         let device = flags.device().to_owned();
-        let whole = planning::Machine {
-            device: models::device(&device)?,
-            dtype: flags.dtype.map(DType::from),
-            memory: flags.memory.map(|bytes| bytes.as_u64()),
-            stream: flags.stream,
-            batch_tokens: flags.batch_tokens,
-        };
+        let whole = models::machine(flags)?;
         whole.dtype(Workload::Forward)?;
         let share = whole.budget() / u64::from(workers.max(1));
         let each = planning::Machine { memory: Some(share), ..whole };

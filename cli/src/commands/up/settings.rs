@@ -69,8 +69,7 @@ fn share(keep: f64) -> Result<Share> {
 
 /// One file, split by itself, or a file for each split.
 fn prompts(settings: &Settings, args: &UpArgs) -> Result<Prompts> {
-    let (skip_bad, format) = (args.skip_bad, args.format());
-    let source = |path| PromptSource { path, format, skip_bad };
+    let source = |path| PromptSource::new(path, args.text, args.skip_bad);
     match (settings.prompts.as_deref(), settings.train.as_deref(), settings.gate.as_deref()) {
         (Some(all), None, None) => {
             let file = source(all).read()?;

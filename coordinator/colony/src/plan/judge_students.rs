@@ -23,22 +23,18 @@ impl Proposer for JudgeStudents {
         }
         let prompts = view.campaign.split(Split::Gate);
         let works = |(contender, subject): (Contender, Subject)| {
-            let judge = |prompts: &Vec<u32>| {
-                let judge = Judge { prompts: prompts.clone(), subject: subject.clone() };
-                let (purpose, work) = (Purpose::Contender(contender), Work::Judge(judge));
-                match contender {
-                    Contender::Teacher => Some(view.teacher(purpose, work)),
-                    _ => view.student(purpose, work),
-                }
-            };
             let model = match contender {
                 Contender::Teacher => view.campaign.teacher,
-                _ => view.campaign.student.unwrap_or(view.campaign.teacher),
+                _ => view.campaign.student?,
+            };
+            let judge = |prompts: Vec<u32>| {
+                let judge = Judge { prompts, subject: subject.clone() };
+                (model, Purpose::Contender(contender), Work::Judge(judge))
             };
             let batches = batches(&prompts, view.judge_batch(model, prompts.len()));
-            batches.iter().filter_map(judge).collect::<Vec<_>>()
+            Some(batches.into_iter().map(judge).collect::<Vec<Piece>>())
         };
-        contenders(view).into_iter().flat_map(works).collect::<Vec<Piece>>().into()
+        contenders(view).into_iter().filter_map(works).flatten().collect::<Vec<Piece>>().into()
     }
 }
 

@@ -128,61 +128,34 @@ fn cost(work: &str) -> Option<f64> {
 impl super::view::View<'_> {
     /// Prompts of a trace task.
     pub(super) fn trace_batch(&self, items: usize) -> u32 {
-        let load = Load {
-            model: self.campaign.teacher,
-            work: Estimator::TRACE.name(),
-            item: Item::Prompt(1),
-            items,
-            usual: usual::TRACE_BATCH,
-        };
+        let load =
+            self.on_teacher(Estimator::TRACE.name(), Item::Prompt(1), (items, usual::TRACE_BATCH));
         self.sized(self.campaign.probe.trace_batch, &load)
     }
 
     /// Prompts of a patch task.
     pub(super) fn patch_batch(&self, items: usize) -> u32 {
-        let load = Load {
-            model: self.campaign.teacher,
-            work: Estimator::ATP.name(),
-            item: Item::Prompt(1),
-            items,
-            usual: usual::PATCH_BATCH,
-        };
+        let load =
+            self.on_teacher(Estimator::ATP.name(), Item::Prompt(1), (items, usual::PATCH_BATCH));
         self.sized(self.campaign.probe.patch_batch, &load)
     }
 
     /// Units of an exact task on so many prompts.
     pub(super) fn units_per_task(&self, prompts: usize, items: usize) -> u32 {
-        let load = Load {
-            model: self.campaign.teacher,
-            work: "ablate",
-            item: Item::Unit(prompts),
-            items,
-            usual: usual::UNITS_PER_TASK,
-        };
+        let load = self.on_teacher("ablate", Item::Unit(prompts), (items, usual::UNITS_PER_TASK));
         self.sized(self.campaign.probe.units_per_task, &load)
     }
 
     /// Prompts of a task that judges so many masks.
     pub(super) fn mask_batch(&self, masks: usize, items: usize) -> u32 {
-        let load = Load {
-            model: self.campaign.teacher,
-            work: "ablate",
-            item: Item::Prompt(masks + 1),
-            items,
-            usual: usual::JUDGE_MASKS_BATCH,
-        };
+        let load =
+            self.on_teacher("ablate", Item::Prompt(masks + 1), (items, usual::JUDGE_MASKS_BATCH));
         self.sized(self.campaign.judge.batch, &load)
     }
 
     /// Prompts of a label task.
     pub(super) fn label_batch(&self, items: usize) -> u32 {
-        let load = Load {
-            model: self.campaign.teacher,
-            work: "label",
-            item: Item::Prompt(1),
-            items,
-            usual: usual::LABEL_BATCH,
-        };
+        let load = self.on_teacher("label", Item::Prompt(1), (items, usual::LABEL_BATCH));
         self.sized(self.campaign.distil.label_batch, &load)
     }
 
@@ -191,6 +164,11 @@ impl super::view::View<'_> {
         let load =
             Load { model, work: "judge", item: Item::Prompt(1), items, usual: usual::JUDGE_BATCH };
         self.sized(self.campaign.distil.judge_batch, &load)
+    }
+
+    /// So many items of work on the teacher, and how many are usual.
+    fn on_teacher<'a>(&self, work: &'a str, item: Item, (items, usual): (usize, u32)) -> Load<'a> {
+        Load { model: self.campaign.teacher, work, item, items, usual }
     }
 
     fn sized(&self, set: Option<u32>, load: &Load<'_>) -> u32 {

@@ -1,6 +1,7 @@
 //! The mask as a picture: a row a layer, a cell a unit, in the units of an SVG view box.
 
 use super::Report;
+use super::plot::pixels;
 use std::collections::BTreeMap;
 use uspx_colony::report::UnitReport;
 
@@ -38,10 +39,6 @@ pub(super) struct Cell {
     /// How sure the mask is of it.
     pub opacity: String,
     pub title: String,
-}
-
-fn pixels(x: f64) -> String {
-    format!("{x:.1}")
 }
 
 impl HeatMap {

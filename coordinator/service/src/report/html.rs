@@ -3,7 +3,7 @@
 use super::Report;
 use super::content::{Content, StudentRow};
 use super::heat_map::HeatMap;
-use super::plot::{Bar, Curve, FLOOR, HEIGHT, SPAN, Strip, WIDTH, bars};
+use super::plot::{Bar, Curve, FLOOR, HEIGHT, LEFT, SPAN, Strip, WIDTH, bars};
 use askama::Template;
 
 /// What the template reads. Whatever it prints is escaped.
@@ -21,6 +21,7 @@ struct Page<'a> {
     strip: Option<Strip>,
     width: f64,
     height: f64,
+    left: f64,
     floor: f64,
     span: f64,
 }
@@ -45,6 +46,7 @@ pub(super) fn page(report: &Report) -> Result<String, askama::Error> {
         strip: mask.and_then(Strip::of),
         width: WIDTH,
         height: HEIGHT,
+        left: LEFT,
         floor: FLOOR,
         span: SPAN,
     }

@@ -7,7 +7,7 @@ use uspx_colony::report::{MaskReport, StudentReport};
 pub(super) const WIDTH: f64 = 640.0;
 pub(super) const HEIGHT: f64 = 240.0;
 /// Room for numbers at the left and below.
-const LEFT: f64 = 56.0;
+pub(super) const LEFT: f64 = 56.0;
 const BELOW: f64 = 28.0;
 /// Where nothing is lost.
 pub(super) const FLOOR: f64 = HEIGHT - BELOW;
@@ -37,7 +37,8 @@ pub(super) struct Curve {
     pub rises: Vec<Mark>,
 }
 
-fn pixels(x: f64) -> String {
+/// A length as SVG writes it.
+pub(super) fn pixels(x: f64) -> String {
     format!("{x:.1}")
 }
 

@@ -2,7 +2,7 @@
 
 use super::Coordinator;
 use crate::ServiceError;
-use crate::status::{self, stages, write_file, write_passing};
+use crate::status::{self, CampaignProgress, stages, write_file, write_passing};
 use bytes::Bytes;
 use std::time::Duration;
 use uspx_colony::MaskVersion;
@@ -56,14 +56,14 @@ impl Coordinator {
     pub(super) async fn show(&mut self) {
         let progress = status::progress(self.colony.state(), &self.registry);
         self.pace.look(self.colony.state(), &progress);
-        let shown = self.try_show().await;
+        let shown = self.try_show(progress).await;
         if let (Err(error), true) = (&shown, self.shown) {
             tracing::warn!(%error, "the status cannot be written just now");
         }
         self.shown = shown.is_ok();
     }
 
-    async fn try_show(&self) -> Result<(), ServiceError> {
+    async fn try_show(&self, progress: CampaignProgress) -> Result<(), ServiceError> {
         let message =
             status::message(&self.settings.colony, &self.colony, &self.registry, &self.pace);
         let path = self.settings.state.join("status.json");
@@ -73,7 +73,7 @@ impl Coordinator {
                 .map_err(|e| ServiceError::file(&path)(e.into()))?,
         )?;
         self.tell(STATUS, encode(&message)?).await;
-        self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
+        self.progress.send_replace(progress);
         Ok(())
     }
 

@@ -7,13 +7,11 @@ use crate::product::{Blob, Inputs, Product, Ran};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
 use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
+use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportRequest, ExportSettings, formats};
 use uspx_model::batch::Batch;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Placement, Progress, batches};
-
-/// Tokens of a calibration batch.
-const CALIBRATION_TOKENS: usize = 4096;
 
 impl Run for Export<Prompt> {
     fn workload(&self) -> Workload {
