@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc advisories parity bench-engine bench-own bench-faults cuda-check demo clean-tools
+.PHONY: test tools fmt lint unit doc containers advisories parity bench-engine bench-own bench-faults cuda-check demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server or engine is missing fails instead of being skipped.
@@ -9,7 +9,7 @@ export USPX_REQUIRE_S3 := 1
 export USPX_REQUIRE_LLAMA_CPP := 1
 export USPX_REQUIRE_PYTHON := 1
 
-test: tools fmt lint unit doc advisories ## everything that CI runs
+test: tools fmt lint unit doc containers advisories ## everything that CI runs
 
 tools: ## nats-server and the independent readers
 	deploy/get-nats-server.sh
@@ -28,6 +28,9 @@ unit:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+containers: ## docker-compose.yml on a container engine; skipped by name where there is none
+	tests/tools/containers.sh
 
 advisories: ## known vulnerabilities among the dependencies; skipped by name where it cannot run
 	tests/tools/advisories.sh

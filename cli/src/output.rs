@@ -11,6 +11,17 @@ const COLUMNS: u16 = 80;
 /// Narrower than this nothing can be set.
 const LEAST: u16 = 40;
 
+/// A time for people: `0.4 s`, `35 s`, `3 min`, `2.5 h`, `4 days`.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 3.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
 /// Prints a JSON document.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| CliError::new(Exit::Failed, e))?;
@@ -125,6 +136,13 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_for_people() {
+        let told = [0.4, 97.2, 200.0, 10_000.0, 345_600.0].map(time);
+        assert_eq!(told, ["0.4 s", "97 s", "3 min", "2.8 h", "4 days"]);
+        assert_eq!((time(1.2), time(600.0)), ("1.2 s".into(), "10 min".into()));
+    }
 
     #[test]
     fn figures_stand_at_the_right_and_words_at_the_left() {

@@ -4,15 +4,10 @@ use crate::args::RunArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::models::{self, Opened};
 use std::path::{Path, PathBuf};
-use uspx_domain::UnitKind;
+use uspx_domain::{ADAPTER_TENSORS, UnitKind};
 use uspx_export::formats;
 use uspx_model::budget::Workload;
 use uspx_model::config::ModelConfig;
-
-/// PEFT's name of an adapter's tensors within its folder.
-pub const ADAPTER_TENSORS: &str = "adapter_model.safetensors";
-/// PEFT's name of its configuration.
-pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The student in a folder, for `work`.
 ///

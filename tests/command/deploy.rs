@@ -1,74 +1,22 @@
 //! What is deployed: the image, the services, their configuration, and what starts them again.
 
-use crate::support::{copied, model as model_folder, prompts, root, uspx};
+use crate::support::{root, uspx};
 use libtest_mimic::Trial;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::{TempDir, tempdir};
-use uspx_tests::{Need, trials};
+use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
-    let what = "container engine with compose and the images uspx and nats:2.12-alpine";
-    let engine = Need::new(what, "USPX_REQUIRE_DOCKER", has_engine());
-    let mut all = engine.of_all(trials![the_services_come_up_together]);
-    all.extend(trials![
+    trials![
         the_configuration_is_right,
         every_service_runs_commands_that_there_are,
         the_image_has_what_services_need,
         only_what_another_start_may_mend_is_a_failure,
         a_service_that_is_stopped_stops_the_program,
-    ]);
-    all
-}
-
-fn docker(words: &[&str]) -> Command {
-    let mut command = Command::new("docker");
-    command.args(words);
-    command
-}
-
-/// Whether the images are here: none is fetched by a test.
-fn has_engine() -> bool {
-    let well = |words: &[&str]| docker(words).output().is_ok_and(|o| o.status.success());
-    well(&["compose", "version"]) && well(&["image", "inspect", "uspx", "nats:2.12-alpine"])
-}
-
-/// The project in a folder of its own, with the shipped models and prompts.
-fn the_services_come_up_together() {
-    let folder = tempdir().unwrap();
-    let place = |path: &str| folder.path().join(path);
-    for model in ["teacher", "student"] {
-        copied(&model_folder(model), &place("models").join(model));
-    }
-    copied(&root().join("deploy"), &place("deploy"));
-    for folder in ["prompts", "state"] {
-        fs::create_dir(place(folder)).unwrap();
-    }
-    fs::copy(prompts("cli-train.jsonl"), place("prompts/train.jsonl")).unwrap();
-    fs::copy(prompts("cli-heldout.jsonl"), place("prompts/gate.jsonl")).unwrap();
-    fs::copy(root().join("docker-compose.yml"), place("docker-compose.yml")).unwrap();
-    let owner = fs::metadata(folder.path()).unwrap();
-    let compose = |words: &[&str]| {
-        let mut command = docker(&["compose", "--project-directory"]);
-        command.arg(folder.path()).args(words);
-        command.env("UID_GID", format!("{}:{}", owner.uid(), owner.gid()));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    compose(&["up", "--detach"]);
-    let workers = || {
-        let status: serde_json::Value =
-            serde_json::from_slice(&fs::read(place("state/coordinator/status.json")).ok()?).ok()?;
-        status["workers"].as_array().map(Vec::len)
-    };
-    let up = (0..120).any(|_| {
-        std::thread::sleep(Duration::from_secs(1));
-        workers() == Some(2)
-    });
-    compose(&["down", "--volumes"]);
-    assert!(up, "the coordinator does not see two workers within two minutes");
+    ]
 }
 
 fn file(name: &str) -> String {

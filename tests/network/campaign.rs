@@ -83,7 +83,7 @@ fn assert_is_a_release(laptop: &Path) {
     student.unwrap_or_else(|e| panic!("the pulled student does not open: {e}"));
 }
 
-/// Teacher and base by name and hash; in the GGUF file the base's name too.
+/// Teacher and base by name and hash; the student by the name that its GGUF file has too.
 fn names_its_models(release: &Path) {
     let report = std::fs::read(release.join("report.json")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
@@ -100,6 +100,9 @@ fn names_its_models(release: &Path) {
     let name = file.metadata().get("general.name").unwrap().to_string().unwrap();
     let base = report["base_name"].as_str().unwrap();
     assert!(name.starts_with(&format!("{base}-uspx-")), "{name}");
+    // The release has the same name.
+    assert_eq!(report["student_name"], name.as_str());
+    assert!(card.contains(&format!("- called in its files: {name}\n")), "{card}");
 }
 
 fn a_colony_over_nats_publishes_a_student_that_pulls() {

@@ -16,6 +16,7 @@ mod ledger;
 mod left_out;
 mod names;
 mod process;
+mod readme;
 mod replay;
 mod seams;
 mod up;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         invariant_8::trials(),
         left_out::trials(&needs),
         names::trials(&needs),
+        readme::trials(&needs),
         replay::trials(),
         seams::trials(),
         up::trials(),

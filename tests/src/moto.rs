@@ -58,6 +58,15 @@ impl Moto {
         Ok(answer)
     }
 
+    /// Makes another bucket.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn bucket(&self, name: &str) {
+        let answer = self.make_bucket(name).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
     /// The environment that a client of it needs.
     pub fn env(&self) -> Vec<(String, String)> {
         env_for(&format!("http://{}", self.address))

@@ -12,7 +12,7 @@ use std::slice::from_ref;
 use std::time::Instant;
 use uspx_colony::Dice;
 use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
-use uspx_domain::{Prompt, Skipped, TrainingSummary};
+use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, Prompt, Skipped, TrainingSummary};
 use uspx_model::budget::Workload;
 use uspx_runtime::{Shutdown, memory};
 
@@ -116,9 +116,7 @@ fn label(
 fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
     let failed = |e: serde_json::Error| CliError::new(Exit::Failed, e);
     let config = serde_json::to_vec_pretty(peft).map_err(failed)?;
-    for (name, bytes) in
-        [(student::ADAPTER_TENSORS, adapter), (student::ADAPTER_CONFIG, config.as_slice())]
-    {
+    for (name, bytes) in [(ADAPTER_TENSORS, adapter), (ADAPTER_CONFIG, config.as_slice())] {
         let path = draft.path().join(name);
         std::fs::write(&path, bytes).map_err(|e| CliError::file(&path, &e))?;
     }

@@ -64,8 +64,7 @@ pub enum Advice {
 /// What would help; empty where there is nothing to say, as for a student that passed.
 pub fn advise(report: &CampaignReport, tag_worse: f64) -> Vec<Advice> {
     let Some(gate) = report.gate.as_ref().filter(|gate| !gate.passes()) else { return Vec::new() };
-    let judged = || gate.refusal.as_deref().is_some_and(|r| r.starts_with("only "));
-    let coverage = judged().then_some(Advice::JudgeMore { judged: gate.prompts });
+    let coverage = gate.misses_prompts().then_some(Advice::JudgeMore { judged: gate.prompts });
     let labels = report.labels.filter(|l| l.is_low()).map(Advice::Labels);
     let first = coverage.into_iter().chain(weak_teacher(report)).chain(labels);
     first.chain(of_the_difference(report, gate)).chain(of_the_tags(gate, tag_worse)).collect()
@@ -213,6 +212,7 @@ mod tests {
             gate: Some(GateReport {
                 rival: Contender::Base,
                 prompts: 100,
+                wanted: 100,
                 new: 2.0 + gptq.mean,
                 old: 2.0,
                 difference: gptq,
@@ -267,6 +267,15 @@ mod tests {
         assert!(named[0].contains("`tar`: the student is 10.0 % worse"), "{named:?}");
         report.students[0].bits_per_byte = 2.5;
         assert!(matches!(advise(&report, 0.02)[0], Advice::WeakTeacher { .. }));
+    }
+
+    #[test]
+    fn what_kept_prompts_out_comes_first() {
+        let wide = difference(-0.1, 0.2);
+        let mut report = refused(wide, wide);
+        let gate = report.gate.as_mut().unwrap();
+        gate.wanted = 120;
+        assert_eq!(advise(&report, 0.02)[0], Advice::JudgeMore { judged: 100 });
     }
 
     proptest! {

@@ -21,6 +21,9 @@ pub struct GateReport {
     pub rival: Contender,
     /// Prompts that both were judged on.
     pub prompts: u32,
+    /// Prompts that both should have been judged on; nought in ledgers from before it was told.
+    #[serde(default)]
+    pub wanted: u32,
     /// The student.
     pub new: f64,
     /// The rival.
@@ -61,6 +64,11 @@ impl GateReport {
     /// Whether the student may be published.
     pub fn passes(&self) -> bool {
         self.refusal.is_none()
+    }
+
+    /// Whether too few prompts were judged for both.
+    pub fn misses_prompts(&self) -> bool {
+        f64::from(self.prompts) < COVERAGE * f64::from(self.wanted)
     }
 }
 
@@ -133,28 +141,27 @@ pub fn gate(state: &State) -> Option<GateReport> {
     let difference = difference(new, old, &mut dice, campaign.distil.resamples)?;
     let pairs = paired(new, old);
     let (new, old) = sides(pairs.values());
+    // A prompt that no student can run is nobody's gap.
+    let runs = |at: &u32| campaign.student.is_none_or(|base| !state.is_skipped(base, *at));
+    let wanted = campaign.split(crate::Split::Gate).into_iter().filter(runs).count() as u32;
     let mut report = GateReport {
         rival,
         prompts: pairs.len() as u32,
+        wanted,
         new,
         old,
         difference,
         tags: tags(state, &pairs, campaign.distil.tag_prompts),
         refusal: None,
     };
-    // A prompt that no student can run is nobody's gap.
-    let runs = |at: &u32| campaign.student.is_none_or(|base| !state.is_skipped(base, *at));
-    let wanted = campaign.split(crate::Split::Gate).into_iter().filter(runs).count();
-    report.refusal = refusal(&report, wanted, campaign.distil.tag_worse);
+    report.refusal = refusal(&report, campaign.distil.tag_worse);
     Some(report)
 }
 
-fn refusal(report: &GateReport, wanted: usize, worse: f64) -> Option<String> {
-    if f64::from(report.prompts) < COVERAGE * wanted as f64 {
-        return Some(format!(
-            "only {} of {wanted} gate prompts were judged for both",
-            report.prompts
-        ));
+fn refusal(report: &GateReport, worse: f64) -> Option<String> {
+    if report.misses_prompts() {
+        let GateReport { prompts, wanted, .. } = report;
+        return Some(format!("only {prompts} of {wanted} gate prompts were judged for both"));
     }
     if report.difference.upper >= 0.0 {
         let upper = report.difference.upper;
@@ -243,6 +250,7 @@ mod tests {
         GateReport {
             rival: Contender::Base,
             prompts: 100,
+            wanted: 100,
             new: 1.0,
             old: 1.0 - mean,
             difference: PairedDifference { mean, low: mean, high: upper, upper },
@@ -253,16 +261,11 @@ mod tests {
 
     #[test]
     fn each_ground_refuses_by_itself() {
-        assert_eq!(refusal(&report((-0.2, -0.1), (1.0, 1.0)), 100, 0.02), None);
-        assert!(refusal(&report((-0.2, 0.0), (1.0, 1.0)), 100, 0.02).unwrap().contains("surely"));
-        assert!(
-            refusal(&report((-0.2, -0.1), (1.03, 1.0)), 100, 0.02).unwrap().contains("tag `t`")
-        );
-        assert_eq!(refusal(&report((-0.2, -0.1), (1.019, 1.0)), 100, 0.02), None);
-        assert!(
-            refusal(&report((-0.2, -0.1), (1.0, 1.0)), 120, 0.02)
-                .unwrap()
-                .contains("only 100 of 120")
-        );
+        let short = GateReport { wanted: 120, ..report((-0.2, -0.1), (1.0, 1.0)) };
+        assert_eq!(refusal(&report((-0.2, -0.1), (1.0, 1.0)), 0.02), None);
+        assert!(refusal(&report((-0.2, 0.0), (1.0, 1.0)), 0.02).unwrap().contains("surely"));
+        assert!(refusal(&report((-0.2, -0.1), (1.03, 1.0)), 0.02).unwrap().contains("tag `t`"));
+        assert_eq!(refusal(&report((-0.2, -0.1), (1.019, 1.0)), 0.02), None);
+        assert!(refusal(&short, 0.02).unwrap().contains("only 100 of 120"));
     }
 }

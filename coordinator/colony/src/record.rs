@@ -170,6 +170,8 @@ pub enum Cause {
     WorkerLost,
     /// The worker was quarantined.
     Quarantined,
+    /// It waited behind another task, and a worker that had nothing to do took it over.
+    Moved,
     /// No progress was heard of.
     LeaseLost,
     /// Delivered too often without an answer.
@@ -188,6 +190,7 @@ impl fmt::Display for Cause {
         match self {
             Self::WorkerLost => f.write_str("its worker was lost"),
             Self::Quarantined => f.write_str("its worker was quarantined"),
+            Self::Moved => f.write_str("a worker that had nothing to do took it over"),
             Self::LeaseLost => f.write_str("its worker made no progress"),
             Self::DeadLetter => f.write_str("it was delivered too often without an answer"),
             Self::Failed(failure) => f.write_str(failure.reason.text()),
@@ -200,7 +203,7 @@ impl Cause {
     /// What is to blame.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::WorkerLost | Self::Quarantined => Blame::Nobody,
+            Self::WorkerLost | Self::Quarantined | Self::Moved => Blame::Nobody,
             Self::LeaseLost | Self::DeadLetter | Self::Refused { .. } => Blame::Unclear,
             Self::Failed(failure) => match (failure.kind, failure.reason) {
                 (_, FailureReason::Stopped) => Blame::Nobody,

@@ -9,11 +9,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The tensors' name within an adapter's folder.
-pub(crate) const TENSORS: &str = "adapter_model.safetensors";
-/// The configuration's.
-pub(crate) const CONFIG: &str = "adapter_config.json";
-
 /// Longer headers are refused; an adapter on a hundred layers has a few hundred KiB.
 const MAX_HEADER: u64 = 64 << 20;
 
@@ -62,10 +57,11 @@ fn header(path: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use uspx_domain::ADAPTER_TENSORS;
 
     fn read(header: &Value, length: Option<u64>) -> Result<Value, String> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(TENSORS);
+        let path = folder.path().join(ADAPTER_TENSORS);
         let text = header.to_string();
         let mut bytes = length.unwrap_or(text.len() as u64).to_le_bytes().to_vec();
         bytes.extend(text.bytes());
@@ -80,7 +76,7 @@ mod tests {
         let header = json!({"__metadata__": {"uspx_adapter": info}, "a": {"dtype": "F32"}});
         assert_eq!(read(&header, None).unwrap(), json!({"r": 4}));
         for length in [0, 10, u64::MAX] {
-            assert!(read(&header, Some(length)).unwrap_err().contains(TENSORS), "{length}");
+            assert!(read(&header, Some(length)).unwrap_err().contains(ADAPTER_TENSORS), "{length}");
         }
         for bare in [
             json!({}),
@@ -88,7 +84,7 @@ mod tests {
             json!({"__metadata__": {"uspx_adapter": "{}"}}),
         ] {
             let error = read(&bare, None).unwrap_err();
-            assert!(error.contains(TENSORS) && error.contains("distil again"), "{error}");
+            assert!(error.contains(ADAPTER_TENSORS) && error.contains("distil again"), "{error}");
         }
     }
 }

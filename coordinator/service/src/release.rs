@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uspx_artifact::{ArtifactError, Draft, Store, silent};
 use uspx_colony::ReleaseOrder;
-use uspx_domain::{BlobRef, Manifest, ReleaseNumber, StoredFile, limits};
+use uspx_domain::{
+    ADAPTER_CONFIG, ADAPTER_TENSORS, BlobRef, Manifest, ReleaseNumber, StoredFile, limits,
+};
 
 /// What became of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,9 +131,9 @@ impl Publisher {
                 self.fetch(blob, folder.join(name).join(path), limits::STUDENT_FILE).await?;
             }
         }
-        let tensors = folder.join("adapter").join(adapter::TENSORS);
+        let tensors = folder.join("adapter").join(ADAPTER_TENSORS);
         self.fetch(&order.adapter, tensors.clone(), limits::ADAPTER).await?;
-        json(&tensors.with_file_name(adapter::CONFIG), &adapter::config(&tensors)?)?;
+        json(&tensors.with_file_name(ADAPTER_CONFIG), &adapter::config(&tensors)?)?;
         json(&folder.join("mask.json"), &order.mask)?;
         let report = self.report.clone().released(order);
         json(&folder.join("report.json"), &report)?;
@@ -169,7 +171,7 @@ fn is_final(error: &ServiceError) -> bool {
 
 /// Whether a release is what the order asks for.
 fn is_of(manifest: &Manifest, order: &ReleaseOrder) -> bool {
-    let tensors = format!("adapter/{}", adapter::TENSORS);
+    let tensors = format!("adapter/{}", ADAPTER_TENSORS);
     let mut files = manifest.files.iter().filter(|f| f.path == tensors);
     (manifest.release, manifest.previous) == (order.release, order.previous)
         && (manifest.teacher, manifest.base) == (order.teacher, order.base)

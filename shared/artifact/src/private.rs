@@ -12,6 +12,7 @@ use object_store::{
 };
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
+use uspx_runtime::folders::make_private;
 
 /// The folder.
 #[derive(Debug)]
@@ -44,15 +45,6 @@ impl fmt::Display for PrivateFolder {
     }
 }
 
-/// Makes a folder, and those above it, for its owner alone.
-pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
 /// Makes the folders of a key, each on the disk before the next.
 fn make_parents(root: &Path, key: &Key) -> io::Result<()> {
     let mut folder = root.to_owned();
@@ -62,7 +54,7 @@ fn make_parents(root: &Path, key: &Key) -> io::Result<()> {
         let above = folder.clone();
         folder.push(part.as_ref());
         if !folder.is_dir() {
-            make_folder(&folder)?;
+            make_private(&folder)?;
             sync(&above)?;
         }
     }

@@ -2,7 +2,7 @@
 //! name the key.
 
 use crate::error::{ArtifactError, Cause};
-use crate::private::{PrivateFolder, make_folder};
+use crate::private::PrivateFolder;
 use crate::{keys, s3};
 use futures::TryStreamExt;
 use object_store::client::{HttpError, HttpErrorKind};
@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use url::Url;
+use uspx_runtime::folders::make_private;
 
 /// An object store: a folder, a bucket, or memory. Clones share the same store.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ impl Store {
             _ => None,
         };
         if let Some(folder) = folder {
-            make_folder(&folder).map_err(ArtifactError::io("create the folder", &folder))?;
+            make_private(&folder).map_err(ArtifactError::io("create the folder", &folder))?;
         }
         Self::open(url)
     }

@@ -40,7 +40,9 @@ pub use prompt::{
     Exchange, Prompt, PromptError, PromptFormat, PromptSet, Repetition, parse_prompts,
 };
 pub use refusal::{Asked, LARGEST, MOST_TOKENS, Refusal};
-pub use release::{ChunkEntry, FileEntry, Manifest, ReleaseNumber};
+pub use release::{
+    ADAPTER_CONFIG, ADAPTER_TENSORS, ChunkEntry, FileEntry, Manifest, ReleaseNumber, student_name,
+};
 pub use seams::SeamPrompts;
 pub use shape::{LayerShape, MlpShape, ModelShape};
 pub use skip::{SkipGroup, SkipReason, Skipped};

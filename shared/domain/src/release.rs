@@ -1,10 +1,22 @@
 //! A published student: what its manifest says.
 
-use crate::{Digest, Fingerprint};
+use crate::{BlobRef, Digest, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 /// Releases are numbered from 1 without gaps; `latest` only moves forward.
 pub type ReleaseNumber = u64;
+
+/// What a student is called in its files and in its release: its base, and the adapter that makes it
+/// another one. Whoever exports it knows both, and not yet the release that it may become.
+pub fn student_name(base: &str, adapter: Option<&BlobRef>) -> String {
+    let of = |blob: &BlobRef| blob.digest.hex().chars().take(8).collect::<String>();
+    adapter.map_or_else(|| base.to_owned(), |blob| format!("{base}-uspx-{}", of(blob)))
+}
+
+/// PEFT's file with an adapter's tensors.
+pub const ADAPTER_TENSORS: &str = "adapter_model.safetensors";
+/// PEFT's file that says how they apply.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The list of a release's files. It appears only after every blob it names is stored and verified
 /// (invariant 6).

@@ -25,8 +25,9 @@ pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
     let passes = passes(estimator(args)?, &model.shape(), kind) * count as f64;
     let method = args.method.method.name;
     let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
-    let time =
-        |passes: f64| pass.map_or_else(String::new, |s| format!(", about {}", rounded(s * passes)));
+    let time = |passes: f64| {
+        pass.map_or_else(String::new, |s| format!(", about {}", output::time(s * passes)))
+    };
     let mut text = format!(
         "{method} on {count} prompts: the time of about {passes:.0} forward passes of a prompt{}",
         time(passes)
@@ -83,16 +84,6 @@ fn seconds_of_a_pass(subject: &Subject) -> Result<Option<f64>> {
     }
 }
 
-/// `8 s`, `3 min`, `2.5 h`.
-fn rounded(seconds: f64) -> String {
-    match seconds {
-        s if s < 10.0 => format!("{s:.1} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +98,5 @@ mod tests {
         // The clean run, three whole runs, three from the second layer on.
         assert_eq!(passes(exact, &shape, UnitKind::Expert), 1.0 + 3.0 + 3.0 * 0.5);
         assert_eq!(passes(Estimator::TRACE, &shape, UnitKind::Expert), 1.0);
-        assert_eq!(rounded(97.2), "97 s");
-        assert_eq!((rounded(1.2), rounded(600.0)), ("1.2 s".into(), "10 min".into()));
     }
 }

@@ -1,7 +1,7 @@
 //! A status as a person reads it.
 
 use super::source::{Life, Picture};
-use crate::output;
+use crate::output::{self, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uspx_domain::{Coverage, SeamPrompts};
 use uspx_wire::{
@@ -31,7 +31,7 @@ pub(super) fn table(picture: &Picture) -> output::Table {
 }
 
 fn coordinator(picture: &Picture) -> String {
-    let age = told(picture.age);
+    let age = time(picture.age.as_secs_f64());
     match &picture.life {
         Life::Alive => format!("runs; this picture is {age} old"),
         Life::Ended => format!("has ended with its campaign, {age} ago"),
@@ -67,7 +67,7 @@ fn rows(status: &StatusMessage) -> Vec<(String, String)> {
     let campaign = status.campaign.as_ref();
     let running = campaign.filter(|c| !c.ended);
     let left = running.and_then(|c| c.left_millis).map(Duration::from_millis);
-    let left = left.map(|left| format!("about {} of this stage", told(left)));
+    let left = left.map(|left| format!("about {} of this stage", time(left.as_secs_f64())));
     let budget =
         campaign.map(|c| format!("{} exact runs spent of at most {}", c.exact_pairs, c.exact_most));
     let mask = status.mask.as_ref();
@@ -90,7 +90,8 @@ fn drawn(mask: &MaskStatus, campaign: Option<&CampaignStatus>) -> String {
         1 => "1 unit exchanged".to_owned(),
         n => format!("{n} units exchanged"),
     });
-    let ago = campaign.and_then(|c| c.mask_unix_millis).and_then(since).map(told);
+    let ago =
+        campaign.and_then(|c| c.mask_unix_millis).and_then(since).map(|t| time(t.as_secs_f64()));
     let change = match (swapped, ago) {
         (Some(swapped), Some(ago)) => format!("; {swapped} {ago} ago"),
         (Some(swapped), None) => format!("; {swapped} by it"),
@@ -152,17 +153,6 @@ fn reasons(status: &StatusMessage) -> Vec<(String, String)> {
         .flat_map(|seams| SeamPrompts::from(*seams).lines())
         .map(|line| ("seams".to_owned(), line));
     labels.chain(left_out).chain(seams).chain(given_up).chain(attempts).collect()
-}
-
-/// `0.4 s`, `35 s`, `3 min`, `2.5 h`, `4 days`.
-fn told(time: Duration) -> String {
-    match time.as_secs_f64() {
-        s if s < 3.0 => format!("{s:.1} s"),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
-        s => format!("{:.0} days", s / 86_400.0),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::Inputs;
 use crate::error::{CliError, Exit, Result};
-use crate::output;
+use crate::output::{self, time};
 use crate::progress::bar;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -200,23 +200,4 @@ fn page(told: &Told) -> String {
         "{} prompts to learn from, {} to choose by, {} held out\n{} workers with {} threads each\n{table}",
         told.train, told.validation, told.gate, told.workers, told.threads
     )
-}
-
-/// A time for people: two figures of it.
-fn time(seconds: f64) -> String {
-    match seconds {
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time;
-
-    #[test]
-    fn times_are_for_people() {
-        assert_eq!([0.4, 99.0, 200.0, 10_000.0].map(time), ["0 s", "99 s", "3 min", "2.8 h"]);
-    }
 }

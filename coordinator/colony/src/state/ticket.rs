@@ -136,7 +136,7 @@ impl Account {
                 if failure.kind == FailureKind::NotSpoken
                     || failure.reason == FailureReason::Stopped => {}
             Cause::Failed(_) | Cause::LeaseLost | Cause::DeadLetter => self.failed += 1,
-            Cause::WorkerLost | Cause::Quarantined => {}
+            Cause::WorkerLost | Cause::Quarantined | Cause::Moved => {}
         }
     }
 }

@@ -4,8 +4,10 @@ use super::roster::Member;
 use super::{Command, Turn};
 use crate::assign::{WorkerView, assign};
 use crate::plan::{Next, plan};
-use crate::{Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate};
-use std::collections::BTreeMap;
+use crate::{
+    Cause, Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{ExportFormat, StoredFile, WorkerId};
 
 impl Turn<'_> {
@@ -83,6 +85,34 @@ impl Turn<'_> {
                 self.issue(task, true);
             }
         }
+        while let Some((task, from)) = self.waits_behind() {
+            self.lose(task.id, &from, Cause::Moved);
+            self.command(Command::Withdraw { task: task.id, worker: from });
+            self.issue(task, false);
+        }
+    }
+
+    /// A task that waits behind another one at its worker while a worker that was not asked for it
+    /// yet has nothing to do. Workers take tasks in the order of the plan, so the last one waits.
+    fn waits_behind(&self) -> Option<(PlannedTask, WorkerId)> {
+        let busy = |worker: &WorkerId| busy(self.state(), worker);
+        let at_rest = |(id, m): &(&WorkerId, &Member)| !m.strikes.is_resting() && busy(id) == 0;
+        let idle: Vec<_> = self.colony.trusted().filter(at_rest).collect();
+        if idle.is_empty() {
+            return None;
+        }
+        let behind: BTreeSet<&WorkerId> =
+            self.colony.roster.keys().filter(|worker| busy(worker) > 1).collect();
+        let waiting = |ticket: &&Ticket| {
+            let mut out = ticket.out();
+            let first = out.next().filter(|a| !a.duplicate && behind.contains(&a.worker));
+            let is_alone = first.is_some() && out.next().is_none();
+            let takes =
+                |id: &WorkerId, m: &Member| m.is_able(&ticket.task) && !ticket.was_asked(id);
+            !ticket.is_settled() && is_alone && idle.iter().any(|(id, m)| takes(id, m))
+        };
+        let last = self.current().filter(waiting).max_by_key(|t| t.task.index)?;
+        Some((last.task.clone(), last.out().next()?.worker.clone()))
     }
 
     fn issue(&mut self, task: PlannedTask, duplicate: bool) {

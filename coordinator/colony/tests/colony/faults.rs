@@ -174,3 +174,41 @@ fn a_person_s_word_ends_rests_or_gives_up_what_waits() {
     let Some(Ending::Failed(why)) = &service.ending else { panic!("{:?}", service.ending) };
     assert!(why.contains("abandoned by a person's word"), "{why}");
 }
+
+/// Two tasks, the first worker gets both before the second is heard of: the second must not stand
+/// idle while one of them waits.
+#[test]
+fn who_has_nothing_to_do_takes_over_what_waits_at_another() {
+    let mut config = campaign("idle");
+    config.probe.trace_batch = Some(150);
+    let world = World::new(config);
+    let mut service = Service::default();
+    service.found(&world.config);
+    service.see("a");
+    let held = |service: &Service| -> Vec<(String, u32)> {
+        service.queues.iter().map(|(w, t)| (w.to_string(), t.index)).collect()
+    };
+    assert_eq!(held(&service), [("a".to_owned(), 0), ("a".to_owned(), 1)]);
+    service.see("b");
+    assert_eq!(held(&service), [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+    let moved = |r: &&Record| matches!(r, Record::Lost { cause: Cause::Moved, .. });
+    assert_eq!(service.ledger.iter().filter(moved).count(), 1);
+    // Its late answer is as good as any, and no mark stands against whoever was slower.
+    let task = service.queues[1].1.clone();
+    service.answer(world.answer(&task, &worker("a")));
+    assert!(service.colony.state().tickets()[&task.id].is_answered());
+    service.run(&world);
+    assert_eq!(service.ending, Some(Ending::Published(1)));
+    let accounts = service.colony.state().accounts();
+    assert!(accounts.values().all(|a| a.failed == 0 && a.refused == 0), "{accounts:?}");
+}
+
+/// What the only worker able to do it holds stays where it is.
+#[test]
+fn nothing_is_taken_over_by_who_cannot_do_it() {
+    let (mut service, _) = begun("unable", &["a"]);
+    let before = service.queues.clone();
+    let holds = vec![fingerprint("student")];
+    service.event(Event::WorkerSeen { worker: worker("b"), speaks: Speaks::here(), holds });
+    assert_eq!(service.queues, before);
+}

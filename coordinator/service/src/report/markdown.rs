@@ -22,16 +22,21 @@ pub(super) fn report(report: &Report) -> String {
 pub(crate) fn card(report: &Report, order: &ReleaseOrder, store: &str) -> String {
     let head = format!(
         "# Student {} of colony {}\n\nA 4-bit student distilled for one person's prompts by uspx.\n\n\
-         - teacher: {}\n- base: {}\n{}- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the \
+         {}- teacher: {}\n- base: {}\n{}- `adapter/`: the adapter on the base, for `peft`\n- `mask.json`: what the \
          teacher's mask keeps\n- `report.json`: all figures\n",
         order.release,
         plain(&report.colony),
+        called(report.student_name.as_deref()),
         model(report.teacher_name.as_deref(), order.teacher),
         model(report.base_name.as_deref(), order.base),
         folders(order)
     );
     let use_it = format!("\nUse it: `{}`, then `uspx run`.\n", pull_command(store));
     [head, figures(&Content::of(report)), use_it].concat()
+}
+
+fn called(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("- called in its files: {}\n", plain(name)))
 }
 
 /// A model by name and hash, or by its hash alone.

@@ -23,7 +23,7 @@ use uspx_colony::cliff::{Cliff, cliff};
 use uspx_colony::report::{UnitReport, ending_words, units};
 use uspx_colony::resample::{Resampled, Stability};
 use uspx_colony::{CampaignReport, Ending, ReleaseOrder, Split, State, report};
-use uspx_domain::{Fingerprint, ReleaseNumber};
+use uspx_domain::{Fingerprint, ReleaseNumber, student_name};
 
 pub(crate) use markdown::card;
 
@@ -62,6 +62,8 @@ pub(crate) struct Report {
     base: Option<Fingerprint>,
     /// What workers call it.
     base_name: Option<String>,
+    /// What the released student is called in its files, where its base's name is known.
+    student_name: Option<String>,
     prompts: Prompts,
     /// What would help; empty where there is nothing to say.
     advice: Vec<Advice>,
@@ -81,10 +83,15 @@ struct Prompts {
 
 impl Report {
     /// The report of the state's campaign; none before one was founded.
-    pub(crate) fn of(colony: &str, state: &State, resampled: &Resampled) -> Option<Self> {
+    pub(crate) fn of(
+        (colony, names): (&str, &Names),
+        state: &State,
+        resampled: &Resampled,
+    ) -> Option<Self> {
         let (campaign, figures) = (state.campaign()?, report(state)?);
         let prompts = |split| campaign.split(split).len();
         let published = state.published().map(|p| p.release);
+        let name = |model| names.of(model).map(str::to_owned);
         Some(
             Self {
                 colony: colony.to_owned(),
@@ -92,9 +99,10 @@ impl Report {
                 release: None,
                 previous: published,
                 teacher: campaign.teacher,
-                teacher_name: None,
+                teacher_name: name(campaign.teacher),
                 base: campaign.student,
-                base_name: None,
+                base_name: campaign.student.and_then(name),
+                student_name: None,
                 prompts: Prompts {
                     train: prompts(Split::Train),
                     validation: prompts(Split::Validation),
@@ -110,13 +118,6 @@ impl Report {
         )
     }
 
-    /// The same with what its models are called, as far as that is known.
-    pub(crate) fn named(self, names: &Names) -> Self {
-        let name = |model| names.of(model).map(str::to_owned);
-        let (teacher_name, base_name) = (name(self.teacher), self.base.and_then(name));
-        Self { teacher_name, base_name, ..self }
-    }
-
     fn with_order(self, order: Option<&ReleaseOrder>) -> Self {
         match order {
             Some(order) => self.released(order),
@@ -127,7 +128,9 @@ impl Report {
     /// The same as the release of `order` says it.
     pub(crate) fn released(self, order: &ReleaseOrder) -> Self {
         let ending = Some(ending_words(&Ending::Published(order.release)));
-        Self { ending, release: Some(order.release), previous: order.previous, ..self }
+        let named = |base: &String| student_name(base, Some(&order.adapter));
+        let (release, student_name) = (Some(order.release), self.base_name.as_ref().map(named));
+        Self { ending, release, student_name, previous: order.previous, ..self }
     }
 
     /// `report.json`.

@@ -40,6 +40,7 @@ fn gate() -> GateReport {
     GateReport {
         rival: Contender::Base,
         prompts: 80,
+        wanted: 80,
         new: 1.95,
         old: 2.0,
         difference: PairedDifference { mean: -0.05, low: -0.25, high: 0.15, upper: 0.1 },
@@ -100,6 +101,7 @@ fn refused() -> Report {
         teacher_name: Some(EVIL.to_owned()),
         base: Some(fingerprint("b")),
         base_name: None,
+        student_name: None,
         prompts: Prompts { train: 300, validation: 40, gate: 80 },
         advice: advise(&figures, 0.02),
         stability: Some(Stability { version_before: Some(1.0), two_runs: Some(0.52) }),

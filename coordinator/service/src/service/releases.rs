@@ -41,7 +41,7 @@ impl Coordinator {
             colony: self.settings.colony.clone(),
             scratch: self.settings.state.join("scratch"),
             order,
-            report: report.named(&self.registry.names()),
+            report,
         };
         self.releases.spawn(async move {
             let outcome = publisher.run().await;
@@ -50,7 +50,8 @@ impl Coordinator {
     }
 
     fn found_so_far(&self) -> Option<Report> {
-        Report::of(&self.settings.colony, self.colony.state(), &self.resampled)
+        let names = self.registry.names();
+        Report::of((&self.settings.colony, &names), self.colony.state(), &self.resampled)
     }
 
     /// Writes the report of a campaign that is over, at each start anew. That it cannot be written

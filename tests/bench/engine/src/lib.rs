@@ -1,5 +1,7 @@
-//! What benchmarks share: a checkpoint of a large model's shapes, and figures with their bounds.
+//! What benchmarks share: a checkpoint of a large model's shapes, figures with their bounds, and a
+//! GPU's memory.
 
 pub mod checkpoint;
+pub mod device;
 pub mod error;
 pub mod figure;

@@ -2,9 +2,11 @@
 //! run it. `make bench-own` builds what is needed and runs all of it; the last line is one JSON
 //! object.
 
+mod colony;
 mod error;
 mod ledger;
 mod loops;
+mod mixed;
 mod place;
 mod process;
 mod streamed;
@@ -26,7 +28,11 @@ struct Args {
     /// The binary under test [default: target/release/uspx].
     #[arg(long, env = "USPX_BIN")]
     uspx: Option<PathBuf>,
-    /// Memory of each worker.
+    /// Where the teacher larger than memory is run, and what takes the place of one of two workers on
+    /// the CPU: cpu, or a GPU as cuda:0.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Memory of each worker with that teacher: the device's own, where it has some.
     #[arg(long, default_value = "2GiB")]
     memory: ByteSize,
     /// Threads of each worker.
@@ -47,7 +53,7 @@ struct Args {
     /// Numbers of prompts to run the loop on.
     #[arg(long, value_delimiter = ',', default_values_t = [300, 2000])]
     loops: Vec<usize>,
-    /// Only this part: `loop` or `streamed`.
+    /// Only this part: `loop`, `streamed` or `mixed`.
     #[arg(long)]
     only: Option<String>,
 }
@@ -74,6 +80,11 @@ fn run(args: &Args) -> error::Result<bool> {
         && let Err(error) = streamed::measure(args, &place, &mut report)
     {
         report.fail("streamed", error.to_string());
+    }
+    if wanted("mixed")
+        && let Err(error) = mixed::measure(args, &place, &mut report)
+    {
+        report.fail("mixed", error.to_string());
     }
     report.print();
     Ok(report.pass())

@@ -35,22 +35,26 @@ impl Place {
         self.root.join("cli/assets/nano/student")
     }
 
-    /// The first lines of the prompts that ship with uspx, in files of so many.
+    /// The first lines of the prompts that ship with uspx, as files to learn from, to choose by and
+    /// to judge by, so many each; the lines of a configuration that name them.
     ///
     /// # Errors
     /// A file that cannot be read or written, or fewer prompts than that.
-    pub fn prompts(&self, files: &[(&Path, usize)]) -> Result<()> {
+    pub fn split(&self, folder: &Path, counts: [usize; 3]) -> Result<String> {
         let all = self.root.join("cli/assets/prompts/cli-train.jsonl");
         let text = std::fs::read_to_string(&all).map_err(BenchError::file(&all))?;
         let mut lines = text.lines();
-        for (path, count) in files {
-            let taken: Vec<&str> = lines.by_ref().take(*count).collect();
-            if taken.len() < *count {
+        let mut config = String::new();
+        for (name, count) in ["train", "validation", "gate"].into_iter().zip(counts) {
+            let taken: Vec<&str> = lines.by_ref().take(count).collect();
+            if taken.len() < count {
                 let why = format!("{} has fewer prompts than are asked for", all.display());
                 return Err(BenchError::Colony(why));
             }
-            std::fs::write(path, taken.join("\n")).map_err(BenchError::file(path))?;
+            let path = folder.join(format!("{name}.jsonl"));
+            std::fs::write(&path, taken.join("\n")).map_err(BenchError::file(&path))?;
+            config += &format!("{name} = '{}'\n", path.display());
         }
-        Ok(())
+        Ok(config)
     }
 }

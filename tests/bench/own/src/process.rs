@@ -4,7 +4,7 @@
 use crate::error::{BenchError, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A running process.
 pub struct Process {
@@ -38,13 +38,18 @@ impl Process {
     /// # Errors
     /// It has ended by itself.
     pub fn look(&mut self) -> Result<()> {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Some(status) = self.ended() {
             let log = self.log.display();
             let why = format!("{} ended with {status}; its messages are in {log}", self.name);
             return Err(BenchError::Colony(why));
         }
         self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
         Ok(())
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     /// The most memory that was seen resident, in bytes.

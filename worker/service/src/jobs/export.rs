@@ -6,7 +6,9 @@ use crate::error::JobError;
 use crate::product::{Blob, Inputs, Product, Ran};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
-use uspx_domain::{BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile};
+use uspx_domain::{
+    BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile, student_name,
+};
 use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportRequest, ExportSettings, formats};
 use uspx_model::batch::Batch;
@@ -22,23 +24,15 @@ impl Run for Export<Prompt> {
         let (student, _) = bench.adapted(self.adapter.as_ref(), self.workload())?;
         let base = bench.models.folder(bench.model)?;
         let scratch = bench.models.scratch()?;
-        let from = (base, name(base, self.adapter.as_ref()));
-        write(&student, from, &self.calibration, self.format, scratch, bench.progress)
+        let name = student_name(&uspx_model::model_name(base), self.adapter.as_ref());
+        write(&student, (base, &name), &self.calibration, self.format, scratch, bench.progress)
     }
-}
-
-/// What the files call the student: a worker knows its base and its adapter, not the release that
-/// it may become.
-fn name(base: &Path, adapter: Option<&BlobRef>) -> String {
-    let base = uspx_model::model_name(base);
-    let of = |blob: &BlobRef| blob.digest.hex().chars().take(8).collect::<String>();
-    adapter.map_or_else(|| base.clone(), |blob| format!("{base}-uspx-{}", of(blob)))
 }
 
 /// Exports `student` (its adapter is merged) and takes up the files.
 fn write(
     student: &LoadedModel,
-    (base, name): (&Path, String),
+    (base, name): (&Path, &str),
     calibration: &[Prompt],
     format: ExportFormat,
     scratch: TempDir,
@@ -55,7 +49,7 @@ fn write(
     let request = ExportRequest {
         student,
         base,
-        name: &name,
+        name,
         calibration: &batches,
         conversations: calibration,
         format,

@@ -6,9 +6,7 @@ use crate::bench::{Bench, Cut};
 use crate::error::{BenchError, Result};
 use crate::figure::{Bound, Figure, Report};
 use serde_json::json;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use uspx_bench_engine::device::{used, watched};
 
 /// How many times transformers' speed is asked for.
 const TIMES: f64 = 2.0;
@@ -52,29 +50,4 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let detail = json!({"prompts": BACKWARD, "peak_device_bytes": peak});
     report.put(Figure::new("gpu_backward", seconds, "seconds", Bound::None, detail));
     Ok(())
-}
-
-/// What `work` gives, and the most memory that was used on the device meanwhile, in bytes.
-fn watched<T>(work: impl FnOnce() -> T) -> (T, u64) {
-    let (peak, ended) = (AtomicU64::new(0), AtomicBool::new(false));
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                peak.fetch_max(used().unwrap_or(0), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        let result = work();
-        ended.store(true, Ordering::Relaxed);
-        result
-    });
-    (result, peak.into_inner())
-}
-
-/// Memory in use on the first device, in bytes.
-fn used() -> Option<u64> {
-    let query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"];
-    let output = Command::new("nvidia-smi").args(query).output().ok()?;
-    let mebibytes: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
-    Some(mebibytes << 20)
 }
