@@ -48,9 +48,9 @@ bench-engine: ## the engine's speed, memory and agreement (15 GB of disk, an hou
 	$(CARGO) run --locked --release --package uspx-bench-engine -- run $(BENCH)
 
 bench-own: ## a person's own loop (BENCH="--models DIR --prompts FILE"), and a teacher larger than memory (15 GB of disk); the last line is JSON
-	$(CARGO) build --locked --release --bins
+	$(CARGO) build --locked --release --workspace --bins
 	deploy/get-nats-server.sh
-	$(CARGO) run --locked --release --package uspx-bench-own -- $(BENCH)
+	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-own $(BENCH)
 
 bench-faults: ## every kind of fault, and 200 random schedules of them; the last line is JSON
 	$(CARGO) build --locked --workspace --bins

@@ -77,9 +77,11 @@ fn a_chat_line_is_measured_with_its_earlier_turns() {
     let (_folder, path) = file(&[alone, whole, plain]);
     let report = json(&mut eval(&path));
     let of = |at: usize| &report["per_prompt"][at];
-    assert_eq!(of(0)["loss"], of(2)["loss"], "one turn is a plain prompt");
+    // Rows of one batch may be summed in another order, by where they stand in it.
+    let loss = |at: usize| of(at)["loss"].as_f64().unwrap();
+    assert!((loss(0) - loss(2)).abs() < 1e-5, "one turn is a plain prompt: {report}");
     assert_eq!(of(0)["tokens"], of(1)["tokens"], "the answer is the same");
-    assert_ne!(of(0)["loss"], of(1)["loss"], "earlier turns change what it is likely to be");
+    assert!((loss(0) - loss(1)).abs() > 1e-3, "earlier turns change what it is likely to be");
 }
 
 fn a_chat_line_that_cannot_be_carried_is_refused_by_its_number() {

@@ -78,11 +78,12 @@ fn kill_a_worker_at_work(ground: &Ground) -> bool {
     let records = records(&ground.ledger());
     let lost = losses(&records, name);
     for (task, cause) in &lost {
-        assert_eq!(*cause, Cause::WorkerLost);
+        // What waited behind its task may have gone to the other one before it died.
+        assert!(matches!(cause, Cause::WorkerLost | Cause::Moved), "{cause}");
         let way = ways(&records, *task);
         assert!(way.len() > 1 && way[way.len() - 1].as_str() != *name, "{task} went {way:?}");
     }
-    !lost.is_empty()
+    lost.iter().any(|(_, cause)| *cause == Cause::WorkerLost)
 }
 
 fn a_coordinator_killed_and_restarted_costs_only_time() {

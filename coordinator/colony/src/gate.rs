@@ -22,7 +22,7 @@ pub struct GateReport {
     /// Prompts that both were judged on.
     pub prompts: u32,
     /// Prompts that both should have been judged on; nought in ledgers from before it was told.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_nought")]
     pub wanted: u32,
     /// The student.
     pub new: f64,
@@ -58,6 +58,11 @@ pub struct TagReport {
     pub new: f64,
     /// The rival's.
     pub old: f64,
+}
+
+/// What an older ledger does not say is not written back into it.
+fn is_nought(wanted: &u32) -> bool {
+    *wanted == 0
 }
 
 impl GateReport {

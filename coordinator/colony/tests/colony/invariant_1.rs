@@ -19,17 +19,19 @@ fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> State {
 }
 
 /// The same ledger with each epoch's acceptances in another order, and some of them again later,
-/// with other numbers.
+/// with other numbers. Comparisons come after what they compare with.
 fn shuffled(ledger: &[Record], dice: &mut Dice) -> Vec<Record> {
-    let (mut out, mut held) = (Vec::new(), Vec::new());
+    let (mut out, mut held, mut compared) = (Vec::new(), Vec::new(), Vec::new());
     for record in ledger {
         match record {
             Record::Accepted { .. } => held.push(record.clone()),
+            Record::Compared { .. } => compared.push(record.clone()),
             Record::EpochClosed { .. } => {
                 dice.shuffle(&mut held);
                 let again: Vec<Record> =
                     held.iter().filter(|_| dice.below(4) == 0).map(falsified).collect();
                 out.append(&mut held);
+                out.append(&mut compared);
                 out.extend(again);
                 out.push(record.clone());
             }
