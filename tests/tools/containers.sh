@@ -14,5 +14,4 @@ docker compose version >/dev/null 2>&1 || docker-compose version >/dev/null 2>&1
 cd "$root/tests/containers"
 export CARGO_TARGET_DIR="$root/target/containers"
 cargo fmt --check
-cargo clippy --locked --all-targets -- -D warnings
 cargo nextest run --locked

@@ -55,8 +55,7 @@ pub fn build(name: &str, files: &[Placed<'_>], entry: &str) -> Result<(), ImageE
     for (from, to) in all {
         image = image.with_file(real(&from), format!("root{to}"));
     }
-    image.build_image().map_err(ImageError::Engine)?;
-    Ok(())
+    image.build_image().map(drop).map_err(ImageError::Engine)
 }
 
 /// The file that a link leads to.
