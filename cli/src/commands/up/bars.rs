@@ -64,7 +64,7 @@ pub(super) fn name(stage: Stage) -> &'static str {
         Stage::Explore => "exact expert ablations, round by round",
         Stage::JudgeMasks => "the mask against random ones",
         Stage::Label => "the teacher labels",
-        Stage::Distil => "two students learn",
+        Stage::Distil => "students learn",
         Stage::Export => "writing 4-bit students",
         Stage::JudgeStudents => "judging on held-out prompts",
     }

@@ -8,7 +8,7 @@ use crate::{
     Cause, Dice, Ending, GateReport, PlannedTask, Record, ReleaseOrder, State, Ticket, gate,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{ExportFormat, StoredFile, WorkerId};
+use uspx_domain::{ExportFormat, StoredFile, TaskId, WorkerId};
 
 impl Turn<'_> {
     /// Goes on until there is nothing to do but wait.
@@ -70,42 +70,62 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends out what nobody is working on, in the order of the plan, while workers have room.
+    /// Sends out what nobody is working on, in the order of the plan, while workers have room; some
+    /// of it twice; and what waits at one worker while another has nothing to do.
     fn dispatch(&mut self) {
-        let mut open: Vec<&Ticket> = self.current().filter(|t| !t.is_settled()).collect();
-        open.sort_by_key(|t| t.task.index);
-        let waiting = open.iter().filter(|t| t.out().next().is_none()).map(|t| t.task.clone());
-        let alone = open.iter().map(|t| t.task.clone());
-        let (waiting, alone): (Vec<_>, Vec<_>) = (waiting.collect(), alone.collect());
-        for task in waiting {
-            self.issue(task, false);
-        }
-        for task in alone {
-            if self.is_to_be_compared(&task) {
-                self.issue(task, true);
+        let mut load = load(self.state());
+        let mut open: Vec<(u32, TaskId)> =
+            self.current().filter(|t| !t.is_settled()).map(|t| (t.task.index, t.task.id)).collect();
+        open.sort_unstable();
+        for duplicate in [false, true] {
+            for (_, id) in &open {
+                if !self.has_room(&load) {
+                    return;
+                }
+                if let Some(task) = self.due(*id, duplicate) {
+                    self.issue(task, duplicate, &mut load);
+                }
             }
         }
-        while let Some((task, from)) = self.waits_behind() {
+        while let Some((task, from)) = self.waits_behind(&load) {
             self.lose(task.id, &from, Cause::Moved);
-            self.command(Command::Withdraw { task: task.id, worker: from });
-            self.issue(task, false);
+            self.command(Command::Withdraw { task: task.id, worker: from.clone() });
+            load.entry(from).and_modify(|held| *held -= 1);
+            self.issue(task, false, &mut load);
         }
+    }
+
+    /// Whether a worker could be asked for anything: where thousands of tasks wait, most events
+    /// find nobody.
+    fn has_room(&self, load: &Load) -> bool {
+        let Some(ahead) = self.state().campaign.as_ref().map(|c| c.trust.ahead) else {
+            return false;
+        };
+        self.colony.trusted().any(|(id, m)| !m.strikes.is_resting() && held(load, id) < ahead)
+    }
+
+    /// The task, if it is to go out: since nobody works on it, or a second time.
+    fn due(&self, id: TaskId, duplicate: bool) -> Option<PlannedTask> {
+        let ticket = self.state().tickets.get(&id)?;
+        let is_due = match duplicate {
+            false => ticket.out().next().is_none(),
+            true => self.is_to_be_compared(ticket),
+        };
+        is_due.then(|| ticket.task.clone())
     }
 
     /// A task that waits behind another one at its worker while a worker that was not asked for it
     /// yet has nothing to do. Workers take tasks in the order of the plan, so the last one waits.
-    fn waits_behind(&self) -> Option<(PlannedTask, WorkerId)> {
-        let busy = |worker: &WorkerId| busy(self.state(), worker);
-        let at_rest = |(id, m): &(&WorkerId, &Member)| !m.strikes.is_resting() && busy(id) == 0;
+    fn waits_behind(&self, load: &Load) -> Option<(PlannedTask, WorkerId)> {
+        let at_rest =
+            |(id, m): &(&WorkerId, &Member)| !m.strikes.is_resting() && held(load, id) == 0;
         let idle: Vec<_> = self.colony.trusted().filter(at_rest).collect();
         if idle.is_empty() {
             return None;
         }
-        let behind: BTreeSet<&WorkerId> =
-            self.colony.roster.keys().filter(|worker| busy(worker) > 1).collect();
         let waiting = |ticket: &&Ticket| {
             let mut out = ticket.out();
-            let first = out.next().filter(|a| !a.duplicate && behind.contains(&a.worker));
+            let first = out.next().filter(|a| !a.duplicate && held(load, &a.worker) > 1);
             let is_alone = first.is_some() && out.next().is_none();
             let takes =
                 |id: &WorkerId, m: &Member| m.is_able(&ticket.task) && !ticket.was_asked(id);
@@ -115,25 +135,26 @@ impl Turn<'_> {
         Some((last.task.clone(), last.out().next()?.worker.clone()))
     }
 
-    fn issue(&mut self, task: PlannedTask, duplicate: bool) {
+    fn issue(&mut self, task: PlannedTask, duplicate: bool, load: &mut Load) {
         let Some(ticket) = self.state().tickets.get(&task.id) else { return };
         let Some(ahead) = self.state().campaign.as_ref().map(|c| c.trust.ahead) else { return };
         let attempt = ticket.attempts.len() as u32 + 1;
         let asked = |worker: &WorkerId| ticket.was_asked(worker);
-        let Some(worker) = assign(&self.views(&task), asked, ahead) else { return };
+        let Some(worker) = assign(&self.views(&task, load), asked, ahead) else { return };
         if duplicate && asked(&worker) {
             return;
         }
+        *load.entry(worker.clone()).or_default() += 1;
         self.record(Record::Issued { task: task.id, worker: worker.clone(), attempt, duplicate });
         self.command(Command::Issue { task: Box::new(task), worker, attempt });
     }
 
     /// The trusted workers heard of, as a task sees them.
-    fn views(&self, task: &PlannedTask) -> Vec<WorkerView> {
+    fn views(&self, task: &PlannedTask, load: &Load) -> Vec<WorkerView> {
         let account = |id: &WorkerId| self.state().accounts.get(id);
         let view = |(id, member): (&WorkerId, &Member)| WorkerView {
             id: id.clone(),
-            busy: busy(self.state(), id),
+            busy: held(load, id),
             able: member.is_able(task),
             rests: member.strikes.is_resting(),
             failures: account(id).map_or(0, |a| a.failed + a.refused),
@@ -143,11 +164,9 @@ impl Turn<'_> {
 
     /// Whether a task that has just gone out goes out a second time: a seeded draw, never beyond
     /// the campaign's share.
-    fn is_to_be_compared(&self, task: &PlannedTask) -> bool {
-        let state = self.state();
-        let (Some(campaign), Some(ticket)) = (&state.campaign, state.tickets.get(&task.id)) else {
-            return false;
-        };
+    fn is_to_be_compared(&self, ticket: &Ticket) -> bool {
+        let (state, task) = (self.state(), &ticket.task);
+        let Some(campaign) = &state.campaign else { return false };
         let once = ticket.attempts.len() == 1 && ticket.out().count() == 1;
         let share = campaign.trust.duplicates;
         let room = share.floor_of(state.planned) > state.duplicates;
@@ -157,11 +176,22 @@ impl Turn<'_> {
     }
 }
 
-/// Tasks that a worker holds and has not answered, those apart that another has answered meanwhile.
-fn busy(state: &State, worker: &WorkerId) -> u32 {
-    let held =
-        |t: &&Ticket| t.out().any(|a| a.worker == *worker && (a.duplicate || !t.is_settled()));
-    state.tickets.values().filter(held).count() as u32
+/// How many tasks each worker holds and has not answered, those apart that another has answered
+/// meanwhile.
+type Load = BTreeMap<WorkerId, u32>;
+
+fn load(state: &State) -> Load {
+    let mut load = Load::new();
+    for ticket in state.tickets.values() {
+        let out = ticket.out().filter(|a| a.duplicate || !ticket.is_settled());
+        let workers: BTreeSet<&WorkerId> = out.map(|a| &a.worker).collect();
+        workers.into_iter().for_each(|w| *load.entry(w.clone()).or_default() += 1);
+    }
+    load
+}
+
+fn held(load: &Load, worker: &WorkerId) -> u32 {
+    load.get(worker).copied().unwrap_or(0)
 }
 
 /// What is to be published, if the gate let it pass.

@@ -53,7 +53,7 @@ pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
     let (fast, of_both) = run("mixed-gpu", [&args.device, "cpu"])?;
     let detail = json!({
         "two_cpu_workers_seconds": slow, "gpu_and_cpu_worker_seconds": fast,
-        "two_cpu_workers": of_cpus.get("student"), "gpu_and_cpu_worker": of_both.get("student"),
+        "two_cpu_workers_ended": of_cpus.get("ending"), "gpu_and_cpu_worker_ended": of_both.get("ending"),
         "threads_per_worker": args.threads,
     });
     let (ratio, bound) = (fast / slow, Bound::Below(1.0));
