@@ -47,28 +47,32 @@ impl Lines {
     }
 }
 
-const STYLE: &str = "{msg:<28} {bar:32} {percent:>3}%  {eta:>5}";
+/// The bar takes what the words leave of the terminal's width.
+const STYLE: &str = "{msg:<38} {wide_bar} {percent:>3}%  {eta:>5}";
+const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta:>5}";
 
 /// A bar of bytes, with its speed.
 pub fn bytes(message: &str) -> ProgressBar {
-    let bar = bar(message);
-    let style = ProgressStyle::with_template(
-        "{msg:<28} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta:>5}",
-    );
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
+    shown_on(target(), BYTES, message)
 }
 
 /// An empty bar; hidden where stderr is not a terminal.
 pub fn bar(message: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
+    shown_on(target(), STYLE, message)
+}
+
+fn target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
-    };
+    }
+}
+
+fn shown_on(target: ProgressDrawTarget, style: &str, message: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(1), target);
     bar.set_style(
-        ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar.set_message(message.to_owned());
     bar
@@ -109,5 +113,77 @@ impl Progress for Bar {
             self.lines.iter().for_each(|lines| lines.tell(done, total));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::TermLike;
+    use std::io;
+    use std::sync::Arc;
+
+    /// A terminal of 80 columns that remembers what was written.
+    #[derive(Debug, Clone, Default)]
+    struct Terminal(Arc<Mutex<Vec<String>>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push(text.to_owned());
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_bar_is_wider_than_the_terminal() {
+        let longest = "exact expert ablations, round by round";
+        for (style, message, length) in
+            [(STYLE, longest, 1000), (BYTES, "bringing the store along", 123 << 40)]
+        {
+            let terminal = Terminal::default();
+            let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+            let bar = shown_on(target, style, message);
+            bar.set_length(length);
+            bar.set_position(length / 3);
+            bar.tick();
+            let written = terminal.0.lock().unwrap().clone();
+            assert!(written.iter().any(|text| text.contains(message)), "{written:?}");
+            for text in written {
+                let columns = text.chars().count();
+                assert!(columns <= 80, "{columns} columns: {text}");
+            }
+        }
     }
 }

@@ -36,7 +36,8 @@ pub struct CoordinatorFile {
     pub campaign: CampaignPlan,
 }
 
-fn home() -> String {
+/// What a colony is called that nobody named.
+pub fn home() -> String {
     "home".to_owned()
 }
 

@@ -12,7 +12,7 @@ pub mod table;
 mod unknown;
 mod worker;
 
-pub use coordinator::CoordinatorFile;
+pub use coordinator::{CoordinatorFile, home};
 pub use explain::{Explained, explain};
 pub use file::commented;
 pub use worker::WorkerFile;

@@ -11,8 +11,15 @@ use uspx_runtime::config::{PREFIX, variable};
 /// Variables that are neither keys nor flags: the log, where programs are, and what tests ask for.
 const OTHERS: &[&str] = &["USPX_LOG", "USPX_NATS_SERVER", "USPX_LLAMA_CPP", "USPX_KERNEL"];
 /// Of the programs that test and measure this one.
-const TESTS: &[&str] =
-    &["USPX_REQUIRE_", "USPX_TEST_", "USPX_SCHEDULES", "USPX_TEMPLATES", "USPX_NATS_SUITE"];
+const TESTS: &[&str] = &[
+    "USPX_REQUIRE_",
+    "USPX_TEST_",
+    "USPX_BIN",
+    "USPX_MOTO_SERVER",
+    "USPX_SCHEDULES",
+    "USPX_TEMPLATES",
+    "USPX_NATS_SUITE",
+];
 
 /// Likeness above which a name is worth proposing (Jaro and Winkler's measure, 0 to 1).
 const ALIKE: f64 = 0.8;
@@ -55,7 +62,9 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
 /// Variables of the environment that look like ours and are none, each with the nearest one.
 pub(super) fn variables() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    of_variables(names.filter(|name| name.starts_with(PREFIX)))
+    let ours: Vec<String> = names.filter(|name| name.starts_with(PREFIX)).collect();
+    // As a rule there is none, and clap's tree need not be built.
+    if ours.is_empty() { Vec::new() } else { of_variables(ours.into_iter()) }
 }
 
 fn of_variables(names: impl Iterator<Item = String>) -> Vec<String> {

@@ -5,7 +5,7 @@ use crate::args::UpArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::prompts::{PromptFile, PromptSource};
 use crate::secrets;
-use crate::settings::sources;
+use crate::settings::{home, sources};
 use crate::splits::SplitSources;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
     models.name_in(&mut settings.campaign);
     let out = settings.out.clone().unwrap_or_else(|| PathBuf::from("uspx-up"));
     Ok(Inputs {
-        name: settings.colony.unwrap_or_else(|| "home".to_owned()),
+        name: settings.colony.unwrap_or_else(home),
         layout: Layout::new(&out)?,
         models,
         prompts,
