@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use uspx_tests_containers::build;
+use uspx_tests_containers::{build, on_path};
 
 /// Until a prompt is traced, with both images just made.
 const WITHIN: Duration = Duration::from_secs(240);
@@ -28,8 +28,13 @@ fn images() {
     let files =
         [(uspx.as_path(), "/usr/local/bin/uspx"), (&service, "/usr/local/bin/uspx-service")];
     build("uspx-test", &files, "/usr/local/bin/uspx").unwrap();
-    let nats = std::env::var_os("USPX_NATS_SERVER")
-        .map_or_else(|| root.join(".tools/nats-server"), PathBuf::from);
+    // As the tests of the workspace look for it.
+    let installed = root.join(".tools/nats-server");
+    let nats = match std::env::var_os("USPX_NATS_SERVER") {
+        Some(named) => named.into(),
+        None if installed.is_file() => installed,
+        None => on_path("nats-server").unwrap(),
+    };
     build("uspx-test-nats", &[(&nats, "/usr/local/bin/nats-server")], "/usr/local/bin/nats-server")
         .unwrap();
 }
