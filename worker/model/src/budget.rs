@@ -29,9 +29,11 @@ const LEAST: usize = 64;
 /// and what lies between.
 const LOGIT_COPIES: u64 = 5;
 
-/// What a token takes in a backward pass, in its forward activations. Too low still: 16 prompts (689
-/// tokens) on gpt-oss-20b's shapes, streamed, go beyond 2 GiB; 8 (about 345) stay below it.
-const BACKWARD: u64 = 8;
+/// Keys that a query is taken to see where attention lays out all scores at once.
+const SEEN: u64 = 256;
+
+/// How often the scores are there in a backward pass.
+const SCORE_COPIES: u64 = 8;
 
 /// Tokens of a batch that a training's validation runs.
 const VALIDATED: u64 = 2048;
@@ -68,10 +70,15 @@ pub struct Demands {
     resident: u64,
     /// Weights in memory as floats.
     floats: u64,
-    /// The largest part that is in memory at once when they are streamed.
+    /// The largest part that is in memory at once when they are streamed, and in a backward pass.
     streamed: u64,
+    streamed_backward: u64,
     /// A token's activations, at their largest.
     token: u64,
+    /// What is kept of a token in a layer's backward pass.
+    gradient: u64,
+    /// A token's attention scores in a backward pass that lays them out, as one on the CPU does not.
+    scores: u64,
     /// A token's activations where all layers keep theirs.
     graph: u64,
     /// A row of logits.
@@ -103,11 +110,16 @@ impl Demands {
         let tables = if config.tied { vocab * hidden } else { 2 * vocab * hidden };
         let layers = depth * attention / 2 + mlps.iter().map(|m| m.all).sum::<u64>();
         let values = 6 * hidden + 3 * (query + kv) + most(|m| m.values);
+        let kept = 8 * hidden + 5 * (query + kv) + most(|m| m.kept);
+        let streamed = |mlp: u64| attention + mlp + 2 * panel * hidden;
         Self {
             resident: stored,
             floats: 4 * (tables + layers),
-            streamed: attention + most(|m| m.at_once) + 2 * panel * hidden,
+            streamed: streamed(most(|m| m.at_once)),
+            streamed_backward: streamed(most(|m| m.at_once_backward)),
             token: 4 * (values + 3 * panel),
+            gradient: 4 * kept.max(LOGIT_COPIES * panel),
+            scores: 4 * SCORE_COPIES * SEEN * config.heads as u64,
             graph: 4 * depth * values,
             logits: 4 * vocab,
             hessian: 16 * most(|m| m.widest).max(query).max(hidden).pow(2),
@@ -121,8 +133,11 @@ impl Demands {
     /// needs all weights in memory.
     pub fn plan(&self, budget: u64, work: Workload, stream: bool, device: &Device) -> Result<Plan> {
         match work {
-            Workload::Forward => self.passes(budget, self.token, stream, device),
-            Workload::Backward => self.passes(budget, BACKWARD * self.token, stream, device),
+            Workload::Forward => self.passes(budget, (self.streamed, self.token), stream, device),
+            Workload::Backward => {
+                let token = self.gradient + if device.is_cpu() { 0 } else { self.scores };
+                self.passes(budget, (self.streamed_backward, token), stream, device)
+            }
             Workload::Floats => self.floats(budget, device),
             Workload::Training { batch_tokens } => {
                 let batch = batch_tokens as u64;
@@ -139,12 +154,18 @@ impl Demands {
         }
     }
 
-    /// Passes over weights as they are stored.
-    fn passes(&self, budget: u64, token: u64, stream: bool, device: &Device) -> Result<Plan> {
+    /// Passes over weights as they are stored, or `streamed` of them at a time.
+    fn passes(
+        &self,
+        budget: u64,
+        (streamed, token): (u64, u64),
+        stream: bool,
+        device: &Device,
+    ) -> Result<Plan> {
         let least = LEAST as u64 * token;
         let fits = self.resident + self.resident / 16 + BASE + 4 * least <= budget;
         let holding = if stream || !fits { Holding::Streamed } else { Holding::Stored };
-        let weights = if holding == Holding::Streamed { self.streamed } else { self.resident };
+        let weights = if holding == Holding::Streamed { streamed } else { self.resident };
         batches("even streamed", (holding, weights), (budget, token), device)
     }
 

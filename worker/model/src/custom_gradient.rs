@@ -5,15 +5,16 @@
 //! path from a detached `x`, and `x` is then given its gradient through `y`, written by hand. All
 //! of them are checked against finite differences.
 
+use crate::given::Given;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, Layout, MetalStorage, Result, Shape, Tensor,
+    CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Result, Shape, Tensor,
 };
 
 /// The gradient with respect to x, from (x, y, gradient of y).
 type Backward = Box<dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
 
 struct CustomGradient {
-    name: &'static str,
+    y: Given,
     backward: Backward,
 }
 
@@ -31,69 +32,28 @@ where
     if !x.track_op() {
         return Ok(y);
     }
-    x.apply_op2(&y.contiguous()?, CustomGradient { name, backward: Box::new(backward) })
+    let y = Given::new(name, y)?;
+    x.apply_op1(CustomGradient { y, backward: Box::new(backward) })
 }
 
-impl CustomOp2 for CustomGradient {
+impl CustomOp1 for CustomGradient {
     fn name(&self) -> &'static str {
-        self.name
+        self.y.name
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        y: &CpuStorage,
-        l: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        // `with_gradient` hands over a contiguous y; the storage may still be larger than the view.
-        let whole = l.start_offset() == 0 && l.shape().elem_count() == storage_len(y);
-        if !whole {
-            candle_core::bail!("{}: a value with its own gradient must own its storage", self.name);
-        }
-        Ok((y.clone(), l.shape().clone()))
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.y.on_cpu()
     }
 
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        y: &CudaStorage,
-        l: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        Ok((y.try_clone(l)?, l.shape().clone()))
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.y.on_cuda()
     }
 
-    fn metal_fwd(
-        &self,
-        _: &MetalStorage,
-        _: &Layout,
-        y: &MetalStorage,
-        l: &Layout,
-    ) -> Result<(MetalStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        Ok((y.try_clone(l)?, l.shape().clone()))
+    fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+        self.y.on_metal()
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        _: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = (self.backward)(&x.detach(), &y.detach(), grad)?;
-        Ok((Some(grad), None))
-    }
-}
-
-fn storage_len(storage: &CpuStorage) -> usize {
-    match storage {
-        CpuStorage::F64(v) => v.len(),
-        CpuStorage::F32(v) => v.len(),
-        CpuStorage::F16(v) => v.len(),
-        CpuStorage::BF16(v) => v.len(),
-        _ => 0,
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some((self.backward)(&x.detach(), &y.detach(), grad)?))
     }
 }

@@ -1,18 +1,20 @@
-//! Custom gradients of a value with respect to three inputs at once; see
+//! Custom gradients of a value with respect to two or three inputs at once; see
 //! [`crate::custom_gradient`].
 
-use candle_core::backend::BackendStorage;
+use crate::given::Given;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Result, Shape, Storage, Tensor,
+    CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, MetalStorage, Result, Shape, Tensor,
 };
+
+/// Gradients with respect to two inputs, from the gradient of y.
+type Backward2 = Box<dyn Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync>;
 
 /// Gradients with respect to three inputs, from the gradient of y. The first may be left out where
 /// it is not asked for.
 type Backward3 = Box<dyn Fn(&Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> + Send + Sync>;
 
 struct CustomGradients {
-    name: &'static str,
-    y: Tensor,
+    y: Given,
     backward: Backward3,
 }
 
@@ -34,52 +36,84 @@ where
         return Ok(y);
     }
     let [first, second, third] = x;
-    first.apply_op3(
-        second,
-        third,
-        CustomGradients { name, y: y.contiguous()?, backward: Box::new(backward) },
-    )
+    let y = Given::new(name, y)?;
+    first.apply_op3(second, third, CustomGradients { y, backward: Box::new(backward) })
 }
 
-fn on_cpu(name: &str, y: &Tensor) -> Result<(CpuStorage, Shape)> {
-    let (storage, layout) = y.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) if layout.start_offset() == 0 => {
-            Ok((cpu.try_clone(layout)?, layout.shape().clone()))
-        }
-        _ => candle_core::bail!(
-            "{name}: inputs and output lie on different devices, or the output is a view"
-        ),
+struct TwoGradients {
+    y: Given,
+    backward: Backward2,
+}
+
+/// As [`with_gradients`], of two inputs.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn with_two_gradients<F>(
+    name: &'static str,
+    [first, second]: [&Tensor; 2],
+    y: Tensor,
+    backward: F,
+) -> Result<Tensor>
+where
+    F: Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync + 'static,
+{
+    if ![first, second].iter().any(|x| x.track_op()) {
+        return Ok(y);
     }
+    first.apply_op2(second, TwoGradients { y: Given::new(name, y)?, backward: Box::new(backward) })
 }
 
-fn on_cuda(name: &str, y: &Tensor) -> Result<(CudaStorage, Shape)> {
-    let (storage, layout) = y.storage_and_layout();
-    match &*storage {
-        Storage::Cuda(cuda) if layout.start_offset() == 0 => {
-            Ok((cuda.try_clone(layout)?, layout.shape().clone()))
-        }
-        _ => candle_core::bail!(
-            "{name}: inputs and output lie on different devices, or the output is a view"
-        ),
+impl CustomOp2 for TwoGradients {
+    fn name(&self) -> &'static str {
+        self.y.name
     }
-}
 
-fn on_metal(name: &str, y: &Tensor) -> Result<(MetalStorage, Shape)> {
-    let (storage, layout) = y.storage_and_layout();
-    match &*storage {
-        Storage::Metal(metal) if layout.start_offset() == 0 => {
-            Ok((metal.try_clone(layout)?, layout.shape().clone()))
-        }
-        _ => candle_core::bail!(
-            "{name}: inputs and output lie on different devices, or the output is a view"
-        ),
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.y.on_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.y.on_cuda()
+    }
+
+    fn metal_fwd(
+        &self,
+        _: &MetalStorage,
+        _: &Layout,
+        _: &MetalStorage,
+        _: &Layout,
+    ) -> Result<(MetalStorage, Shape)> {
+        self.y.on_metal()
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (first, second) = (self.backward)(grad)?;
+        Ok((Some(first), Some(second)))
     }
 }
 
 impl CustomOp3 for CustomGradients {
     fn name(&self) -> &'static str {
-        self.name
+        self.y.name
     }
 
     fn cpu_fwd(
@@ -91,7 +125,7 @@ impl CustomOp3 for CustomGradients {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        on_cpu(self.name, &self.y)
+        self.y.on_cpu()
     }
 
     fn cuda_fwd(
@@ -103,7 +137,7 @@ impl CustomOp3 for CustomGradients {
         _: &CudaStorage,
         _: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        on_cuda(self.name, &self.y)
+        self.y.on_cuda()
     }
 
     fn metal_fwd(
@@ -115,7 +149,7 @@ impl CustomOp3 for CustomGradients {
         _: &MetalStorage,
         _: &Layout,
     ) -> Result<(MetalStorage, Shape)> {
-        on_metal(self.name, &self.y)
+        self.y.on_metal()
     }
 
     fn bwd(

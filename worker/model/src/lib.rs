@@ -21,10 +21,11 @@ mod cuda;
 #[path = "no_cuda.rs"]
 mod cuda;
 pub mod custom_gradient;
-mod custom_gradients;
+pub mod custom_gradients;
 pub mod cuts;
 mod error;
 pub mod generate;
+mod given;
 mod head;
 mod inventory;
 pub mod layers;

@@ -4,6 +4,7 @@
 
 mod colony;
 mod error;
+mod gradients;
 mod ledger;
 mod loops;
 mod mixed;
@@ -44,6 +45,10 @@ struct Args {
     /// Of these, to attribute.
     #[arg(long, default_value_t = 16)]
     attributed: usize,
+    /// Prompts to attribute by one command: as many as fill a batch, whatever the colony's tasks
+    /// are cut to.
+    #[arg(long, default_value_t = 40)]
+    at_once: usize,
     /// A folder with a `teacher` and a `student`, for the person's loop.
     #[arg(long)]
     models: Option<PathBuf>,
@@ -53,7 +58,7 @@ struct Args {
     /// Numbers of prompts to run the loop on.
     #[arg(long, value_delimiter = ',', default_values_t = [300, 2000])]
     loops: Vec<usize>,
-    /// Only this part: `loop`, `streamed` or `mixed`.
+    /// Only this part: `loop`, `streamed`, `gradients` or `mixed`.
     #[arg(long)]
     only: Option<String>,
 }
@@ -80,6 +85,11 @@ fn run(args: &Args) -> error::Result<bool> {
         && let Err(error) = streamed::measure(args, &place, &mut report)
     {
         report.fail("streamed", error.to_string());
+    }
+    if wanted("gradients")
+        && let Err(error) = gradients::measure(args, &place, &mut report)
+    {
+        report.fail("gradients", error.to_string());
     }
     if wanted("mixed")
         && let Err(error) = mixed::measure(args, &place, &mut report)

@@ -5,6 +5,7 @@ use crate::error::{BenchError, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running process.
 pub struct Process {
@@ -45,6 +46,24 @@ impl Process {
         }
         self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
         Ok(())
+    }
+
+    /// Waits until it has ended by itself, well.
+    ///
+    /// # Errors
+    /// It ended badly, or not within `limit`.
+    pub fn finish(&mut self, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            match self.ended() {
+                Some(status) if status.success() => return Ok(()),
+                Some(_) => return self.look(),
+                None => self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0)),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let why = format!("{} has not ended in {} s", self.name, limit.as_secs());
+        Err(BenchError::Colony(why))
     }
 
     /// How it ended, if it has.
@@ -109,6 +128,20 @@ mod tests {
         sleeping.end();
         let error = sleeping.look().unwrap_err().to_string();
         assert!(error.contains("a.err"), "{error}");
+    }
+
+    #[test]
+    fn a_process_is_waited_for_and_its_failure_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |script: &str, limit: u64| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            let mut process = Process::start(command, folder.path(), "a").unwrap();
+            process.finish(Duration::from_secs(limit)).map_err(|error| error.to_string())
+        };
+        run("exit 0", 20).unwrap();
+        assert!(run("exit 3", 20).unwrap_err().contains("a.err"));
+        assert!(run("sleep 60", 0).unwrap_err().contains("has not ended"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::ledger::{Measured, measured};
 use crate::place::Place;
 use crate::process::{Process, peak};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uspx_bench_engine::checkpoint::{self, Shape};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
@@ -22,9 +22,7 @@ const OTHERS: usize = 4;
 /// # Errors
 /// A part of it cannot be started, ends by itself, or takes too long.
 pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
-    let teacher = place.work.join("20b");
-    eprintln!("a checkpoint of gpt-oss-20b's shapes: {}", teacher.display());
-    let bytes = checkpoint::write(&teacher, &Shape::default(), 0)?;
+    let (teacher, bytes) = large(place)?;
     let folder = place.run("streamed")?;
     let members = members(args);
     let campaign = campaign(args, place, &folder, members.len())?;
@@ -44,11 +42,19 @@ pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn is_gpu(args: &Args) -> bool {
+/// The checkpoint, written where it is not there yet, and its bytes.
+pub fn large(place: &Place) -> Result<(PathBuf, u64)> {
+    let teacher = place.work.join("20b");
+    eprintln!("a checkpoint of gpt-oss-20b's shapes: {}", teacher.display());
+    let bytes = checkpoint::write(&teacher, &Shape::default(), 0)?;
+    Ok((teacher, bytes))
+}
+
+pub fn is_gpu(args: &Args) -> bool {
     args.device != "cpu"
 }
 
-fn gib(bytes: u64) -> f64 {
+pub fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 

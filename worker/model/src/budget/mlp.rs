@@ -6,8 +6,12 @@ use crate::config::{Mlp, ModelConfig, Quantisation};
 pub(super) struct MlpDemands {
     /// Bytes of the weights that are in memory at once when they are streamed.
     pub at_once: u64,
+    /// The same in a backward pass, which keeps what it will multiply gradients by.
+    pub at_once_backward: u64,
     /// Activations of a token.
     pub values: u64,
+    /// What is kept of a token until its gradient has come through.
+    pub kept: u64,
     /// All weights.
     pub all: u64,
     /// The widest input of a linear.
@@ -23,7 +27,9 @@ impl MlpDemands {
             Mlp::Dense { inner } => {
                 let inner = *inner as u64;
                 let (all, values) = (3 * hidden * inner, 4 * inner + hidden);
-                Self { at_once: 2 * all, values, all, widest: inner }
+                let kept = 3 * hidden + 7 * inner;
+                let at_once = 2 * all;
+                Self { at_once, at_once_backward: at_once, values, kept, all, widest: inner }
             }
             Mlp::Experts(m) => {
                 let (experts, inner) = (m.experts as u64, m.inner as u64);
@@ -33,7 +39,10 @@ impl MlpDemands {
                 let busiest = (4 * m.top_k as u64).min(experts);
                 let values = (4 * inner + 2 * hidden) * busiest / experts + 2 * experts;
                 let all = experts * (each + hidden);
-                Self { at_once: 2 * bytes, values, all, widest: inner }
+                // Whatever the spread, each token has its own.
+                let kept = m.top_k as u64 * (7 * hidden + 5 * inner) + 2 * experts;
+                let (at_once, at_once_backward) = (2 * bytes, experts * bytes);
+                Self { at_once, at_once_backward, values, kept, all, widest: inner }
             }
         }
     }

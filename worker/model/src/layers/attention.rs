@@ -1,16 +1,17 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
 //! Tokens come ragged, `[N, hidden]`. On the CPU (`fused`) and on CUDA each sequence is attended to
-//! by itself; where something is differentiated, where a tap asks for the probabilities, and on
-//! other devices, the batch is padded to rectangles of like lengths.
+//! by itself; where a tap asks for the probabilities, where something is differentiated on a GPU or
+//! in f64, and on other devices, the batch is padded to rectangles of like lengths.
 
 use crate::custom_gradient::with_gradient;
+use crate::custom_gradients::with_gradients;
 use crate::layers::cache::LayerCache;
 use crate::layers::frame::Frame;
-use crate::layers::fused::{Heads, attend};
+use crate::layers::fused::{Heads, attend, attend_back};
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
-use crate::layers::slices::is_plain;
+use crate::layers::slices::is_float;
 use crate::taps::{Projection, Site, Taps, tap};
 use crate::{ModelError, Result, cuda};
 use candle_core::{D, DType, Tensor};
@@ -63,10 +64,12 @@ impl Attention {
         let k = tap(taps, Site::Keys { layer }, k)?;
         let v = tap(taps, Site::Values { layer }, v)?;
         let all = [&q, &k, &v];
-        let unseen = !taps.wants_pattern() && !all.iter().any(|x| x.track_op());
-        let mixed = if unseen && all.into_iter().all(is_plain) {
-            self.each_sequence(&q, &k, &v, frame, cache)?
-        } else if unseen && cache.is_none() && cuda::attends(&q, self.kv_heads) {
+        let seen = taps.wants_pattern();
+        let differentiated = all.iter().any(|x| x.track_op());
+        let fused = !seen && all.into_iter().all(is_float) && !(differentiated && cache.is_some());
+        let mixed = if fused {
+            self.each_sequence(all, frame, cache)?
+        } else if !seen && !differentiated && cache.is_none() && cuda::attends(&q, self.kv_heads) {
             let ragged = frame.ragged(self.heads / self.kv_heads, self.head_dim)?;
             let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)).transpose()?;
             cuda::attend(all, ragged, sinks.as_ref(), self.window)?
@@ -93,11 +96,10 @@ impl Attention {
         frame.angles().rotate(&y)
     }
 
+    /// Differentiable where there is no cache.
     fn each_sequence(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
+        all: [&Tensor; 3],
         frame: &Frame,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor> {
@@ -105,7 +107,14 @@ impl Attention {
             Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
         let sinks =
             self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
-        attend(shape, [q, k, v], sinks.as_deref(), frame.spans(), cache)
+        let [q, k, v] = all.map(Tensor::detach);
+        let mixed = attend(shape, [&q, &k, &v], sinks.as_deref(), frame.spans(), cache)?;
+        let spans = frame.spans().to_vec();
+        Ok(with_gradients("attention", all, mixed, move |grad| {
+            let found = attend_back(shape, [&q, &k, &v], sinks.as_deref(), &spans, grad);
+            let [q, k, v] = found.map_err(ModelError::within_candle)?;
+            Ok((Some(q), k, v))
+        })?)
     }
 
     fn padded(

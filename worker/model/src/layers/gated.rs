@@ -1,11 +1,10 @@
-//! The gated units between an MLP's products: gpt-oss's in one pass over its values on the CPU in
-//! f32 and on CUDA, and silu on the CPU; elsewhere, and where gpt-oss's unit is differentiated on
-//! the CPU, by the tensor library's operations.
+//! The gated units between an MLP's products: in one pass over their values on the CPU in f32, and
+//! gpt-oss's on CUDA; elsewhere by the tensor library's operations.
 
 use crate::custom_gradient::with_gradient;
-use crate::layers::slices::{elements, is_plain, with_values};
+use crate::layers::slices::{elements, is_float, with_values};
 use crate::{ModelError, Result, cuda};
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 /// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both
 /// sides: `[S, 2·inner]` with gate and up interleaved to `[S, inner]`; differentiable.
@@ -19,17 +18,12 @@ pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
             "gate and up interleaved need an even width, not {width}"
         )));
     }
-    if is_plain(pairs) {
-        let (alpha, limit) = (alpha as f32, limit as f32);
-        let one = |pair: &[f32]| match pair {
-            [gate, up] => {
-                let (gate, up) = (at_most(*gate, limit), at_least(at_most(*up, limit), -limit));
-                (up + 1.0) * gate * sigmoid(alpha * gate)
-            }
-            _ => 0.0,
-        };
-        let values: Vec<f32> = with_values(pairs, |v| v.chunks_exact(2).map(one).collect())?;
-        return Ok(Tensor::from_vec(values, (rows, width / 2), pairs.device())?);
+    if is_float(pairs) {
+        let unit = ClampedUnit { alpha: alpha as f32, limit: limit as f32 };
+        let y = Tensor::from_vec(unit.values(pairs)?, (rows, width / 2), pairs.device())?;
+        return Ok(with_gradient("clamped-unit", pairs, y, move |x, _, grad| {
+            Tensor::from_vec(unit.gradients(x, grad)?, x.shape(), x.device())
+        })?);
     }
     if cuda::serves(pairs) {
         let y = cuda::unit(&pairs.detach(), alpha, limit)?;
@@ -45,9 +39,59 @@ pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
     Ok(((up + 1.0)? * swish)?)
 }
 
+/// gpt-oss's unit on the CPU in f32.
+#[derive(Clone, Copy)]
+struct ClampedUnit {
+    alpha: f32,
+    limit: f32,
+}
+
+impl ClampedUnit {
+    fn values(self, pairs: &Tensor) -> candle_core::Result<Vec<f32>> {
+        let one = |pair: &[f32]| match pair {
+            [gate, up] => {
+                let (gate, up) = self.clamped(*gate, *up);
+                (up + 1.0) * gate * sigmoid(self.alpha * gate)
+            }
+            _ => 0.0,
+        };
+        with_values(&pairs.detach(), |v| v.chunks_exact(2).map(one).collect())
+    }
+
+    /// Of the pairs, from those of the unit's values. Nothing flows through what was clamped.
+    fn gradients(self, pairs: &Tensor, grad: &Tensor) -> candle_core::Result<Vec<f32>> {
+        let one = |(pair, grad): (&[f32], &f32)| match pair {
+            [gate, up] => {
+                let (kept, clamped) = self.clamped(*gate, *up);
+                let s = sigmoid(self.alpha * kept);
+                let by_gate = (clamped + 1.0) * s * (1.0 + self.alpha * kept * (1.0 - s));
+                [
+                    if *gate > self.limit { 0.0 } else { grad * by_gate },
+                    if up.abs() > self.limit { 0.0 } else { grad * kept * s },
+                ]
+            }
+            _ => [0.0; 2],
+        };
+        with_values(pairs, |pairs| {
+            with_values(&grad.detach(), |grad| {
+                pairs.chunks_exact(2).zip(grad).flat_map(one).collect()
+            })
+        })?
+    }
+
+    fn clamped(self, gate: f32, up: f32) -> (f32, f32) {
+        (at_most(gate, self.limit), at_least(at_most(up, self.limit), -self.limit))
+    }
+}
+
 /// The smaller of the two; not a number stays so, which `f32::min` would hide.
 fn at_most(x: f32, limit: f32) -> f32 {
     if x > limit { limit } else { x }
+}
+
+/// The larger of the two, likewise.
+fn at_least(x: f32, limit: f32) -> f32 {
+    if x < limit { limit } else { x }
 }
 
 /// silu(gate) · up, element by element; differentiable.
@@ -62,18 +106,13 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
             up.dims()
         )));
     }
-    if gate.device().is_cpu() && gate.dtype() == DType::F32 && up.dtype() == DType::F32 {
+    if is_float(gate) && is_float(up) {
         return Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, Fused)?);
     }
     Ok((gate.silu()? * up)?)
 }
 
 struct Fused;
-
-/// The larger of the two, likewise.
-fn at_least(x: f32, limit: f32) -> f32 {
-    if x < limit { limit } else { x }
-}
 
 fn vector(x: &Tensor) -> candle_core::Result<Vec<f32>> {
     x.flatten_all()?.to_vec1()
@@ -122,7 +161,7 @@ impl CustomOp2 for Fused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     #[test]
     fn the_fused_pass_agrees_with_the_plain_one() {
@@ -144,6 +183,27 @@ mod tests {
         });
         for (a, b) in results[0].iter().zip(&results[1]) {
             assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} against {b}");
+        }
+    }
+    #[test]
+    fn the_clamped_unit_agrees_with_the_tensor_librarys_operations() {
+        // Both sides of both clamps.
+        let values: Vec<f32> = (0..60).map(|i| ((i * 37 + 11) % 41) as f32 / 5.0 - 4.03).collect();
+        let (alpha, limit) = (1.702, 2.5);
+        let run = |dtype| {
+            let pairs = Var::from_slice(&values, (3, 20), &Device::Cpu).unwrap();
+            let y = clamped_unit(&pairs.to_dtype(dtype).unwrap(), alpha, limit).unwrap();
+            let loss = y.sqr().unwrap().sum_all().unwrap().to_dtype(DType::F32).unwrap();
+            let gradients = loss.backward().unwrap();
+            let flat = |t: &Tensor| -> Vec<f32> {
+                t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+            };
+            [flat(&y), flat(gradients.get(&pairs).unwrap())].concat()
+        };
+        let (ours, theirs) = (run(DType::F32), run(DType::F64));
+        assert!(ours.iter().filter(|g| **g == 0.0).count() > 5, "nothing was clamped");
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} against {b}");
         }
     }
 }

@@ -5,7 +5,12 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 /// Whether the hand-written CPU loops serve `x`: f32 in main memory, and nothing is differentiated
 /// through it.
 pub(crate) fn is_plain(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op()
+    is_float(x) && !x.track_op()
+}
+
+/// Whether `x` is f32 in main memory.
+pub(crate) fn is_float(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
 }
 
 /// Calls `f` with the values of `x`, row-major. `x` must be f32 on the CPU; a view is made

@@ -1,9 +1,8 @@
 //! Attribution patching (Nanda 2023; Syed et al. 2023): all units' first-order effects from one
 //! forward and backward.
 //!
-//! A unit's output n is replaced by α·n + β·baseline with α = 1 and β = 0 at every token; the
-//! loss's gradients with respect to the two give (baseline − n)·∂L/∂n = ∂L/∂β − ∂L/∂α, token by
-//! token, without keeping n.
+//! A unit's output n is replaced by n + δ·(baseline − n) with δ = 0 at every token; the loss's
+//! gradient with respect to δ is (baseline − n)·∂L/∂n, token by token.
 
 use super::{Measure, ProbeRequest};
 use crate::Result;
@@ -11,9 +10,10 @@ use crate::batching::each_batch;
 use crate::means::{Means, means};
 use crate::sums::UnitSums;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Baseline, Deposit, Estimator, UnitKind};
 use uspx_model::batch::Batch;
+use uspx_model::custom_gradients::with_two_gradients;
 use uspx_model::taps::{Site, Taps};
 use uspx_model::{ModelError, Progress, Spool};
 
@@ -74,14 +74,13 @@ fn differentiate(
     Ok(found)
 }
 
-/// The multipliers of some of a layer's units.
+/// How far some of a layer's units are moved towards their baselines.
 struct Handle {
     kind: UnitKind,
     layer: usize,
-    /// Row of the batch and unit of each multiplier.
+    /// Row of the batch and unit of each value of `moved`.
     places: Vec<(u32, u32)>,
-    alpha: Var,
-    beta: Option<Var>,
+    moved: Var,
 }
 
 struct GradientTaps<'a> {
@@ -91,7 +90,8 @@ struct GradientTaps<'a> {
 }
 
 impl GradientTaps<'_> {
-    /// α·value + β·baseline; `value` is `[.., width]`, and `base` broadcasts to it.
+    /// value + δ·(base − value) at δ = 0; `value` is `[.., width]`, `base` broadcasts to it, and
+    /// without one it is zero.
     fn hook(
         &mut self,
         (kind, layer): (UnitKind, usize),
@@ -103,16 +103,21 @@ impl GradientTaps<'_> {
         if let Some(last) = dims.last_mut() {
             *last = 1;
         }
-        let alpha = Var::ones(dims.as_slice(), value.dtype(), value.device())?;
-        let mut patched = value.broadcast_mul(alpha.as_tensor())?;
-        let mut beta = None;
-        if let Some(base) = base {
-            let var = Var::zeros(dims.as_slice(), value.dtype(), value.device())?;
-            let base = base.broadcast_as(value.shape())?.contiguous()?;
-            patched = (patched + base.broadcast_mul(var.as_tensor())?)?;
-            beta = Some(var);
-        }
-        self.handles.push(Handle { kind, layer, places, alpha, beta });
+        let moved = Var::zeros(dims.as_slice(), value.dtype(), value.device())?;
+        let plain = value.detach();
+        let way = move |grad: &Tensor| -> candle_core::Result<Tensor> {
+            let away = match &base {
+                Some(base) => (grad * plain.broadcast_sub(base)?)?,
+                None => (grad * &plain)?,
+            };
+            away.sum_keepdim(D::Minus1)?.neg()
+        };
+        let inputs = [value, moved.as_tensor()];
+        let patched =
+            with_two_gradients("towards-baseline", inputs, value.detach(), move |grad| {
+                Ok((grad.clone(), way(grad)?))
+            })?;
+        self.handles.push(Handle { kind, layer, places, moved });
         Ok(patched)
     }
 }
@@ -152,13 +157,6 @@ impl Taps for GradientTaps<'_> {
     }
 }
 
-/// As many values as `var` has, from the front of `rest`.
-fn take<'a>(rest: &mut &'a [f32], var: &Var) -> &'a [f32] {
-    let (front, back) = rest.split_at(var.elem_count().min(rest.len()));
-    *rest = back;
-    front
-}
-
 /// Signed and positive sums of each kind that is asked for.
 struct Effects(Vec<(UnitKind, UnitSums)>);
 
@@ -189,32 +187,29 @@ impl Effects {
                 "a gradient was lost on its way to a unit: this is a bug in a layer".into(),
             )
         };
-        let vars: Vec<&Var> =
-            handles.iter().flat_map(|h| std::iter::once(&h.alpha).chain(&h.beta)).collect();
-        let flat = |var: &&Var| -> Result<Tensor> {
-            Ok(gradients.get(var).ok_or_else(lost)?.flatten_all()?)
+        let flat = |handle: &Handle| -> Result<Tensor> {
+            Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
         };
-        if vars.is_empty() {
+        if handles.is_empty() {
             return Ok(());
         }
-        let all = Tensor::cat(&vars.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
+        let all = Tensor::cat(&handles.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
             .to_dtype(DType::F32)?;
         let all: Vec<f32> = all.to_vec1()?;
         let mut rest = all.as_slice();
         for handle in handles {
-            let alpha = take(&mut rest, &handle.alpha);
-            let beta = handle.beta.as_ref().map(|beta| take(&mut rest, beta));
-            self.add(handle, alpha, beta, batch);
+            let (own, others) = rest.split_at(handle.places.len().min(rest.len()));
+            self.add(handle, own, batch);
+            rest = others;
         }
         Ok(())
     }
 
-    fn add(&mut self, handle: &Handle, alpha: &[f32], beta: Option<&[f32]>, batch: &Batch) {
+    fn add(&mut self, handle: &Handle, effects: &[f32], batch: &Batch) {
         let of_kind = self.0.iter_mut().find(|(kind, _)| *kind == handle.kind);
         let Some((_, sums)) = of_kind else { return };
-        for (i, ((row, unit), a)) in handle.places.iter().zip(alpha).enumerate() {
-            let b = beta.and_then(|b| b.get(i)).copied().unwrap_or(0.0);
-            let effect = f64::from(b) - f64::from(*a);
+        for ((row, unit), effect) in handle.places.iter().zip(effects) {
+            let effect = f64::from(*effect);
             let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
             sums.add((handle.layer, *unit), *prompt as usize, [effect, effect.abs()]);
         }
