@@ -71,10 +71,10 @@ impl Speeds<'_> {
     pub(super) fn size(&self, load: &Load<'_>) -> u32 {
         let able = self.0.iter().filter(|(holds, _)| holds.contains(&load.model));
         let workers = able.clone().count().max(1);
-        let Some(pace) = median(able.filter_map(|(_, m)| pace((*m)?, load)).collect()) else {
-            return load.usual;
-        };
         let share = |parts: usize| u32::try_from(load.items.div_ceil(parts)).unwrap_or(u32::MAX);
+        let Some(pace) = median(able.filter_map(|(_, m)| pace((*m)?, load)).collect()) else {
+            return load.usual.min(share(workers)).max(1);
+        };
         let in_time = (SECONDS / (pace.seconds * load.item.runs())) as u32;
         let size = in_time.min(load.usual.max(share(TASKS_EACH * workers)));
         let full = if let Item::Prompt(_) = load.item { up(pace.batch) } else { 1 };

@@ -142,11 +142,12 @@ impl Report {
     }
 }
 
-/// Writes all three into a state folder.
+/// Writes all three into a folder, which is made where it is not there.
 ///
 /// # Errors
 /// A file cannot be written.
 pub(crate) fn write(folder: &Path, report: &Report) -> Result<Paths, ServiceError> {
+    std::fs::create_dir_all(folder).map_err(ServiceError::file(folder))?;
     let paths = Paths::within(folder);
     let failed = |path: &Path, error: std::io::Error| ServiceError::file(path)(error);
     let json = report.json().map_err(|e| failed(&paths.json, e.into()))?;

@@ -54,11 +54,14 @@ impl Coordinator {
         Report::of((&self.settings.colony, &names), self.colony.state(), &self.resampled)
     }
 
-    /// Writes the report of a campaign that is over, at each start anew. That it cannot be written
-    /// ends nothing.
+    /// Writes the report of a campaign that is over, at each start anew, and once more under its
+    /// last epoch's number, where the next campaign's does not take its place. That it cannot be
+    /// written ends nothing.
     pub(super) fn report(&mut self) {
         let Some(report) = self.found_so_far() else { return };
-        match report::write(&self.settings.state, &report) {
+        let state = &self.settings.state;
+        let kept = state.join("reports").join(self.colony.state().epoch().to_string());
+        match report::write(&kept, &report).and_then(|_| report::write(state, &report)) {
             Ok(paths) => self.reported = Some(paths),
             Err(error) => tracing::warn!(%error, "the report cannot be written"),
         }

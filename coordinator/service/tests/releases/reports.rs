@@ -44,7 +44,19 @@ async fn a_release_leaves_a_report_and_a_restart_writes_a_lost_one_again() {
     let (_, again, same) = ended(&ground).await;
     assert!(again.html.exists());
     assert_eq!(same, report);
+    assert_is_kept(&paths, &report);
     assert_is_the_release_s(&ground, &report).await;
+}
+
+/// The same lies once where the next campaign's report does not take its place.
+fn assert_is_kept(paths: &ReportPaths, report: &Value) {
+    let kept: Vec<_> = std::fs::read_dir(paths.json.with_file_name("reports"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let bytes = std::fs::read(kept[0].join("report.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), *report);
 }
 
 /// The release holds the same report.

@@ -39,9 +39,10 @@ fn size(workers: &[&[Speed]], load: &Load<'_>) -> u32 {
 }
 
 #[test]
-fn where_nothing_is_known_the_usual_holds() {
+fn where_nothing_is_known_the_usual_holds_but_none_is_idle() {
     assert_eq!(Speeds::default().size(&load("trace", 2000, 250)), 250);
-    assert_eq!(size(&[&[], &[]], &load("trace", 10, 250)), 250);
+    assert_eq!(size(&[&[], &[]], &load("trace", 10, 250)), 5, "each gets some");
+    assert_eq!(size(&[&[], &[]], &load("trace", 0, 250)), 1);
     let other = Speed { model: Fingerprint(Digest::of(b"student")), ..speed("trace", 1.0) };
     assert_eq!(size(&[&[other]], &load("trace", 2000, 250)), 250);
     assert_eq!(size(&[&[speed("trace", 1.0)]], &load("label", 2000, 125)), 125);
