@@ -4,9 +4,9 @@
 //! weights in f64, at two steps, which tells how far they can be trusted; so what is left is the
 //! gradient's own error, and it is bound in relation to the gradient.
 
-use crate::support::{attribution, in_f64, nano, opened, prompts};
+use crate::support::{attribution, in_f64, measured, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
-use uspx_domain::{Baseline, Column, Deposit, Statistic, UnitKind};
+use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, Result};
@@ -210,4 +210,62 @@ fn a_gradient_that_lacks_one_path_is_told_apart() {
         println!("without {lost}: off by {error:.1e} of its length");
         assert!(error > 1e-1, "without {lost} the gradient is off by only {error} of its length");
     }
+}
+
+/// What the MLP of `layer` gives where `banned` is no expert of it.
+fn mlp_out(model: &LoadedModel, batch: &Batch, layer: usize, banned: Option<u32>) -> Tensor {
+    let mut out = None;
+    let mut taps = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+        match (site, banned) {
+            (Site::Router { layer: l }, Some(banned)) if l == layer => {
+                let bias = (0..value.dim(1)? as u32).map(|e| if e == banned { -1e9 } else { 0.0 });
+                let bias = Tensor::from_iter(bias, value.device())?.to_dtype(value.dtype())?;
+                return Ok(Some(value.broadcast_add(&bias)?));
+            }
+            (Site::MlpOut { layer: l }, _) if l == layer => out = Some(value.clone()),
+            _ => {}
+        }
+        Ok(None)
+    };
+    let x = model.transformer.embed(&batch.ids).unwrap();
+    loss_from(model, batch, &x, &mut taps);
+    out.unwrap()
+}
+
+/// The layer's output is moved towards what a real ban makes of it: the slope of the loss there is
+/// the effect to first order.
+#[test]
+fn rerouting_attribution_is_the_derivative_towards_a_ban() {
+    let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
+    let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
+    let deposit = measured(Estimator::REROUTE, &model, &some, 4096);
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    let of = |statistic| {
+        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2)
+    };
+    let (mut proved, mut worst) = (0, 0f64);
+    for (signed, positive) in of(Statistic::REROUTE).zip(of(Statistic::REROUTE_ABS)) {
+        let (unit, scale) = (signed.unit, sum(positive));
+        assert_eq!(unit, positive.unit);
+        let layer = unit.layer as usize;
+        let clean = mlp_out(&exact, &batch, layer, None);
+        let way = (mlp_out(&exact, &batch, layer, Some(unit.index)) - &clean).unwrap();
+        let start = exact.transformer.embed(&batch.ids).unwrap();
+        let wanted = slope(1e-4, |s| {
+            let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+                match site {
+                    Site::MlpOut { layer: l } if l == layer => Ok(Some((value + (&way * s)?)?)),
+                    _ => Ok(None),
+                }
+            };
+            loss_from(&exact, &batch, &start, &mut moved).to_scalar().unwrap()
+        });
+        assert!(wanted.error <= 1e-4 * scale, "{unit}: the difference is off by {}", wanted.error);
+        let off = (sum(signed) - wanted.value).abs();
+        assert!(off <= 2e-4 * scale, "{unit}: {off} off {}, of {scale}", wanted.value);
+        worst = worst.max(off / scale);
+        proved += usize::from(wanted.value.abs() > 1e-1 * scale);
+    }
+    println!("at worst off by {worst:.1e} of what the effect is made of");
+    assert!(proved >= 4, "only {proved} derivatives were large enough to prove anything");
 }

@@ -70,6 +70,17 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
     },
+    /// The first-order effect of a ban: the gradient times what re-routing changes.
+    REROUTE: EstimatorRow {
+        name: "reroute",
+        help: "Bans of experts with their re-routing, to first order, from one backward pass",
+        kinds: &[Expert],
+        statistics: &[Statistic::REROUTE, Statistic::REROUTE_ABS],
+        effect: Some(Statistic::REROUTE),
+        baselines: &[Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+    },
     /// One run per unit, from where it bites.
     EXACT: EstimatorRow {
         name: "exact",

@@ -109,6 +109,16 @@ table! {
         methods: &[method("atp", "Attribution patching, made positive per token")],
         ..PLAIN
     },
+    /// First-order effect on the loss of banning an expert: the router takes the next one and
+    /// normalises the gates anew, in nats.
+    REROUTE: StatisticRow { name: "reroute", kinds: &[Expert], signed: true, ..PLAIN },
+    /// The same, made positive per token before it is summed.
+    REROUTE_ABS: StatisticRow {
+        name: "reroute_abs",
+        kinds: &[Expert],
+        methods: &[method("reroute", "First-order effect of a ban with its re-routing, per token")],
+        ..PLAIN
+    },
     /// Exact ablation: change of the prompt's summed loss when the unit is cut, in nats.
     EXACT: StatisticRow {
         name: "exact",

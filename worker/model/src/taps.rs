@@ -137,6 +137,17 @@ pub enum Site<'a> {
     ExpertChannels(AtExpert<'a>),
     /// Output of one expert, not yet weighted, `[S, hidden]`.
     ExpertOut(AtExpert<'a>),
+    /// Output of one expert for tokens that would come to it next, were one of theirs gone:
+    /// `[R, hidden]`, not differentiated and part of nothing. Only for taps that ask for it
+    /// ([`Taps::wants_next`]).
+    NextOut {
+        /// Layer, from 0.
+        layer: usize,
+        /// The expert.
+        expert: u32,
+        /// Row i of the value is of token `tokens[i]`.
+        tokens: &'a [u32],
+    },
     /// Hidden channels of a dense MLP, `[N, inner]`.
     Channels {
         /// Layer, from 0.
@@ -169,6 +180,12 @@ pub trait Taps {
     fn wants_pattern(&self) -> bool {
         false
     }
+
+    /// Whether [`Site::NextOut`] is of interest. Where it is not, no expert runs for tokens that did
+    /// not choose it.
+    fn wants_next(&self) -> bool {
+        false
+    }
 }
 
 /// No tap.
@@ -192,6 +209,10 @@ impl<A: Taps + ?Sized, B: Taps + ?Sized> Taps for (&mut A, &mut B) {
     fn wants_pattern(&self) -> bool {
         self.0.wants_pattern() || self.1.wants_pattern()
     }
+
+    fn wants_next(&self) -> bool {
+        self.0.wants_next() || self.1.wants_next()
+    }
 }
 
 /// A tap that asks for attention probabilities too.
@@ -204,6 +225,10 @@ impl<T: Taps> Taps for WithPattern<T> {
 
     fn wants_pattern(&self) -> bool {
         true
+    }
+
+    fn wants_next(&self) -> bool {
+        self.0.wants_next()
     }
 }
 

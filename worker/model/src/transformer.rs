@@ -253,9 +253,10 @@ impl Transformer {
     /// the first.
     ///
     /// `loss` gives the loss of x. Each layer runs once more, from its input in `boundaries`, with
-    /// the taps that `tapped` makes for it; its gradients, those of the taps' variables among them,
-    /// go to `found`. So at any time one layer's activations are there, and of a streamed model one
-    /// layer's weights (Chen et al. 2016, arXiv 1604.06174).
+    /// the taps that `tapped` makes for it from the gradient with respect to its output; its
+    /// gradients, those of the taps' variables among them, go to `found`. So at any time one
+    /// layer's activations are there, and of a streamed model one layer's weights (Chen et al.
+    /// 2016, arXiv 1604.06174).
     ///
     /// # Errors
     /// Those of the tensor library, the taps and the callbacks.
@@ -263,7 +264,7 @@ impl Transformer {
         &self,
         (x, frame, boundaries): (&Tensor, &Frame, &Spool),
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
-        mut tapped: impl FnMut() -> T,
+        mut tapped: impl FnMut(&Tensor) -> T,
         mut found: impl FnMut(&T, &GradStore) -> Result<()>,
     ) -> Result<()> {
         let lost = || {
@@ -275,7 +276,7 @@ impl Transformer {
         let mut gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
         for layer in (0..self.layers()).rev() {
             let input = Var::from_tensor(&boundaries.get(layer)?)?;
-            let mut taps = tapped();
+            let mut taps = tapped(&gradient.detach());
             let out =
                 self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
             let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;

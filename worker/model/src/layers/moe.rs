@@ -81,21 +81,45 @@ impl Experts {
         let logits = tap(taps, Site::Router { layer }, self.router.forward(x)?)?;
         let routing = self.route(&logits)?;
         let groups = slots_by_expert(&routing, self.mixture.experts)?;
+        let next = if taps.wants_next() { self.next(&logits)? } else { Vec::new() };
         let mut sum = WeightedSum::new(x, &routing)?;
         // All experts' tokens at once: to a GPU it is one way, not one for each.
         let tokens: Vec<u32> =
             groups.iter().flatten().map(|slot| slot / routing.top_k as u32).collect();
         let all = Tensor::from_slice(&tokens, tokens.len(), x.device())?;
         let mut start = 0;
-        for (index, slots) in groups.iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
-            let at = AtExpert { layer, expert: index as u32, slots, routing: &routing };
-            let own = tokens.get(start..start + slots.len()).unwrap_or_default();
-            let x = pick(x, own, &all.narrow(0, start, slots.len())?)?;
-            let out = self.source.expert(index)?.forward(x, at, self.mixture.unit, taps)?;
-            sum.add(slots, out)?;
-            start += slots.len();
+        for (index, slots) in groups.iter().enumerate() {
+            let others = next.get(index).map(Vec::as_slice).unwrap_or_default();
+            if slots.is_empty() && others.is_empty() {
+                continue;
+            }
+            let expert = self.source.expert(index)?;
+            if !slots.is_empty() {
+                let at = AtExpert { layer, expert: index as u32, slots, routing: &routing };
+                let own = tokens.get(start..start + slots.len()).unwrap_or_default();
+                let x = pick(x, own, &all.narrow(0, start, slots.len())?)?;
+                sum.add(slots, expert.forward(x, at, self.mixture.unit, taps)?)?;
+                start += slots.len();
+            }
+            if !others.is_empty() {
+                let ids = Tensor::from_slice(others, others.len(), x.device())?;
+                let out = expert.plain(&x.detach().index_select(&ids, 0)?, self.mixture.unit)?;
+                let at = Site::NextOut { layer, expert: index as u32, tokens: others };
+                taps.at(at, &out)?;
+            }
         }
         sum.finish()
+    }
+
+    /// For each expert the tokens that it is the first not chosen by; none where all are chosen.
+    fn next(&self, logits: &Tensor) -> Result<Vec<Vec<u32>>> {
+        let mut tokens = vec![Vec::new(); self.mixture.experts];
+        let (ranked, top_k) = (self.ranked(logits, self.mixture.top_k + 1)?, self.mixture.top_k);
+        for (token, experts) in (0..).zip(ranked.chunks_exact(top_k + 1)) {
+            let Some(last) = experts.last() else { continue };
+            tokens.get_mut(*last as usize).ok_or_else(|| no_expert(*last))?.push(token);
+        }
+        Ok(tokens)
     }
 
     /// The `top_k` largest logits of each token, and the weights of those experts.
@@ -103,23 +127,8 @@ impl Experts {
     /// # Errors
     /// A logit that is not a number; those of the tensor library.
     pub fn route(&self, logits: &Tensor) -> Result<Routing> {
-        let (n, experts) = logits.dims2()?;
-        let top_k = self.mixture.top_k;
-        let values: Vec<f32> = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        if values.iter().any(|v| v.is_nan()) {
-            return Err(ModelError::Request(
-                "a router logit is not a number: the model or its input is broken".into(),
-            ));
-        }
-        // The GPU waits for this.
-        let mut chosen = vec![0; n * top_k];
-        let rows = values.par_chunks_exact(experts).zip(chosen.par_chunks_exact_mut(top_k.max(1)));
-        rows.with_min_len(ROWS).for_each_init(Vec::new, |best, (row, chosen)| {
-            top(row, top_k, best);
-            for (place, (_, expert)) in chosen.iter_mut().zip(best.iter()) {
-                *place = *expert;
-            }
-        });
+        let (n, top_k) = (logits.dim(0)?, self.mixture.top_k);
+        let chosen = self.ranked(logits, top_k)?;
         let ids = Tensor::from_slice(&chosen, (n, top_k), logits.device())?;
         let gates = if self.mixture.renormalise {
             candle_nn::ops::softmax(&logits.contiguous()?.gather(&ids, 1)?, D::Minus1)?
@@ -127,6 +136,31 @@ impl Experts {
             candle_nn::ops::softmax(logits, D::Minus1)?.contiguous()?.gather(&ids, 1)?
         };
         Ok(Routing { chosen, gates, top_k })
+    }
+
+    /// The experts of the `count` largest logits of each token, largest first, flat; none where
+    /// there are fewer.
+    fn ranked(&self, logits: &Tensor, count: usize) -> Result<Vec<u32>> {
+        let (n, experts) = logits.dims2()?;
+        if count > experts {
+            return Ok(Vec::new());
+        }
+        let values: Vec<f32> = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        if values.iter().any(|v| v.is_nan()) {
+            return Err(ModelError::Request(
+                "a router logit is not a number: the model or its input is broken".into(),
+            ));
+        }
+        // The GPU waits for this.
+        let mut chosen = vec![0; n * count];
+        let rows = values.par_chunks_exact(experts).zip(chosen.par_chunks_exact_mut(count.max(1)));
+        rows.with_min_len(ROWS).for_each_init(Vec::new, |best, (row, chosen)| {
+            top(row, count, best);
+            for (place, (_, expert)) in chosen.iter_mut().zip(best.iter()) {
+                *place = *expert;
+            }
+        });
+        Ok(chosen)
     }
 }
 
@@ -142,6 +176,11 @@ impl Expert {
         let own = tap(taps, Site::ExpertIn(at), x)?;
         let channels = tap(taps, Site::ExpertChannels(at), self.channels(&own, unit)?)?;
         tap(taps, Site::ExpertOut(at), self.down.forward(&channels)?)
+    }
+
+    /// The same without taps.
+    fn plain(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {
+        self.down.forward(&self.channels(x, unit)?)
     }
 
     fn channels(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {

@@ -68,7 +68,7 @@ fn differentiate(
     transformer.backward(
         (&x, &frame, &boundaries),
         |x| Ok(transformer.response_nll(x, batch)?.sum_all()?),
-        || GradientTaps { means, kinds: request.kinds, handles: Vec::new() },
+        |_| GradientTaps { means, kinds: request.kinds, handles: Vec::new() },
         |taps, gradients| found.add_all(&taps.handles, gradients, batch),
     )?;
     Ok(found)

@@ -3,6 +3,7 @@
 
 mod atp;
 mod exact;
+mod reroute;
 mod trace;
 
 use crate::Result;
@@ -71,7 +72,8 @@ pub trait Measure: Sync {
 }
 
 /// Every estimator there is.
-const ALL: &[&dyn Measure] = &[&trace::Trace, &atp::AttributionPatching, &exact::Exact];
+const ALL: &[&dyn Measure] =
+    &[&trace::Trace, &atp::AttributionPatching, &reroute::Reroute, &exact::Exact];
 
 /// Measures units: per prompt sums over its response tokens, or their moments over the prompts.
 ///

@@ -1,0 +1,229 @@
+//! Re-routing attribution: what banning an expert does to the loss, to first order.
+//!
+//! A banned expert's output does not become zero: the router picks the next one, and the gates are
+//! normalised anew. With f the experts' outputs, g the gates of the chosen ones S and g′ those of
+//! S′ = S − e + next, the layer's output moves by Δy = Σ_S′ g′·f − Σ_S g·f, and the loss by
+//! ∂L/∂y·Δy. Only the pulls ∂L/∂y·f of the chosen experts and of the next one enter, and ∂L/∂y is
+//! the gradient with respect to the layer's output: nothing is kept for it.
+
+use super::{Measure, ProbeRequest};
+use crate::Result;
+use crate::batching::each_batch;
+use crate::sums::UnitSums;
+use candle_core::{D, DType, Tensor};
+use uspx_domain::{Deposit, Estimator, UnitKind};
+use uspx_model::batch::Batch;
+use uspx_model::config::Mlp;
+use uspx_model::taps::{Site, Taps};
+use uspx_model::{ModelError, Progress, Spool};
+
+/// First-order effects of bans, signed and made positive per token, in nats summed over all
+/// positions of a prompt.
+pub(super) struct Reroute;
+
+impl Measure for Reroute {
+    fn estimator(&self) -> Estimator {
+        Estimator::REROUTE
+    }
+
+    fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
+        let (sequences, shape) = (&request.prompts.sequences, request.model.shape());
+        let of = (UnitKind::Expert, self.estimator().row().statistics);
+        let mut sums = UnitSums::new(of, &shape, &request.layers, sequences.len());
+        let (mut done, total) = (0, sequences.len() as u64);
+        let mut each = |members: &[usize], batch: &Batch| {
+            let found = differentiate(request, batch, sums.blank(members.len()))?;
+            sums.take(&found, members);
+            done += members.len() as u64;
+            progress.report(done, total)
+        };
+        each_batch(sequences, request.batch_tokens, Batch::new, &mut each)?;
+        let mut deposit = request.deposit();
+        sums.tell(&request.tokens(), &mut deposit);
+        Ok(deposit)
+    }
+}
+
+/// A batch's effects: forward, keeping every layer's input, then backward layer by layer.
+fn differentiate(
+    request: &ProbeRequest<'_>,
+    batch: &Batch,
+    mut found: UnitSums,
+) -> Result<UnitSums> {
+    let transformer = &request.model.transformer;
+    let frame = transformer.frame(batch)?;
+    let mut boundaries: Spool = transformer.spool();
+    let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+        if let Site::ResidPre { .. } = site {
+            boundaries.push(value)?;
+        }
+        Ok(None)
+    };
+    let x = transformer.forward(batch, &frame, &mut keep)?;
+    let mlps = &transformer.config().mlps;
+    transformer.backward(
+        (&x, &frame, &boundaries),
+        |x| Ok(transformer.response_nll(x, batch)?.sum_all()?),
+        |gradient| RerouteTaps { gradient: gradient.clone(), router: None, pulls: Vec::new() },
+        |taps, _| {
+            let Some((layer, logits)) = &taps.router else { return Ok(()) };
+            let Some(Mlp::Experts(mixture)) = mlps.get(*layer) else { return Ok(()) };
+            let width = mixture.experts;
+            let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            let tokens = taps.by_token(batch.tokens())?;
+            let rows = tokens.iter().zip(logits.chunks_exact(width)).zip(&batch.place);
+            for ((token, logits), (prompt, _)) in rows {
+                for (expert, effect) in token.effects(logits, mixture.renormalise) {
+                    let values = [effect, effect.abs()];
+                    found.add((*layer, expert), *prompt as usize, values);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+/// What a layer shows: its router's logits, and the pull of each expert on each of its tokens.
+struct RerouteTaps {
+    /// With respect to the layer's output, `[N, hidden]`.
+    gradient: Tensor,
+    router: Option<(usize, Tensor)>,
+    pulls: Vec<Pulls>,
+}
+
+/// ∂L/∂y·f of one expert.
+struct Pulls {
+    expert: u32,
+    tokens: Vec<u32>,
+    /// Whether the tokens chose it; else it is their next one.
+    chosen: bool,
+    /// One for each of `tokens`.
+    values: Tensor,
+}
+
+impl RerouteTaps {
+    fn pull(&mut self, expert: u32, tokens: Vec<u32>, chosen: bool, out: &Tensor) -> Result<()> {
+        let ids = Tensor::from_slice(&tokens, tokens.len(), out.device())?;
+        let rows = self.gradient.index_select(&ids, 0)?;
+        let values = (rows * out.detach())?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+        self.pulls.push(Pulls { expert, tokens, chosen, values });
+        Ok(())
+    }
+
+    /// The pulls on each of `count` tokens. They are read together: on a GPU each reading waits for
+    /// all work.
+    fn by_token(&self, count: usize) -> Result<Vec<Token>> {
+        let mut tokens: Vec<Token> = (0..count).map(|_| Token::default()).collect();
+        if self.pulls.is_empty() {
+            return Ok(tokens);
+        }
+        let all: Vec<&Tensor> = self.pulls.iter().map(|p| &p.values).collect();
+        let all: Vec<f32> = Tensor::cat(&all, 0)?.to_vec1()?;
+        let each = self.pulls.iter().flat_map(|p| p.tokens.iter().map(move |token| (p, *token)));
+        let outside = || ModelError::Request("an expert ran for a token that is not there".into());
+        for ((pulls, token), value) in each.zip(all) {
+            let token = tokens.get_mut(token as usize).ok_or_else(outside)?;
+            let pull = (pulls.expert, f64::from(value));
+            if pulls.chosen { token.chosen.push(pull) } else { token.next = Some(pull) }
+        }
+        Ok(tokens)
+    }
+}
+
+impl Taps for RerouteTaps {
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        match site {
+            Site::Router { layer } => self.router = Some((layer, value.detach())),
+            Site::ExpertOut(at) => {
+                let tokens = at.slots.iter().map(|slot| slot / at.routing.top_k as u32).collect();
+                self.pull(at.expert, tokens, true, value)?;
+            }
+            Site::NextOut { expert, tokens, .. } => {
+                self.pull(expert, tokens.to_vec(), false, value)?;
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn wants_next(&self) -> bool {
+        true
+    }
+}
+
+/// The experts of a token, each with its pull.
+#[derive(Debug, Default)]
+struct Token {
+    chosen: Vec<(u32, f64)>,
+    /// The one that the router would pick next; none where all are chosen.
+    next: Option<(u32, f64)>,
+}
+
+impl Token {
+    /// What the ban of each chosen expert does to the loss, from the router's logits of the token.
+    /// Gates are the softmax over the chosen ones' logits if `renormalise`, else their part of the
+    /// softmax over all.
+    fn effects(&self, logits: &[f32], renormalise: bool) -> Vec<(u32, f64)> {
+        let Some(next) = self.next else { return Vec::new() };
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |expert: usize| {
+            logits.get(expert).map_or(0.0, |logit| f64::from(logit - largest).exp())
+        };
+        // The gated sum of pulls of `experts` where `banned` is gone.
+        let pulled = |experts: &[(u32, f64)], banned: Option<u32>| -> f64 {
+            let of = |(expert, _): &(u32, f64)| weight(*expert as usize);
+            let whole: f64 = if renormalise {
+                experts.iter().map(of).sum()
+            } else {
+                let others = (0..logits.len()).filter(|e| Some(*e as u32) != banned);
+                others.map(weight).sum()
+            };
+            experts.iter().map(|e| of(e) * e.1).sum::<f64>() / whole
+        };
+        let clean = pulled(&self.chosen, None);
+        let ban = |(expert, _): &(u32, f64)| {
+            let others = self.chosen.iter().filter(|(e, _)| e != expert);
+            let left: Vec<(u32, f64)> = others.copied().chain([next]).collect();
+            (*expert, pulled(&left, Some(*expert)) - clean)
+        };
+        self.chosen.iter().map(ban).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token { chosen: vec![(2, 3.0), (0, -1.0)], next: Some((3, 2.0)) }
+    }
+
+    #[test]
+    fn a_ban_takes_in_the_next_expert_and_normalises_anew() {
+        // Weights 1, -, 2, 1/2 of experts 0 to 3 (1 is far below).
+        let logits = [0.0, -9.0, 2f32.ln(), 0.5f32.ln()];
+        let near = |got: &[(u32, f64)], want: [(u32, f64); 2]| {
+            for (got, want) in got.iter().zip(want) {
+                assert!(got.0 == want.0 && (got.1 - want.1).abs() < 1e-6, "{got:?} {want:?}");
+            }
+        };
+        let clean = (2.0 * 3.0 - 1.0) / 3.0;
+        let without_2 = (-1.0 + 0.5 * 2.0) / 1.5;
+        let without_0 = (2.0 * 3.0 + 0.5 * 2.0) / 2.5;
+        let want = [(2, without_2 - clean), (0, without_0 - clean)];
+        near(&token().effects(&logits, true), want);
+
+        let rest = (-9f64).exp();
+        let (all, no_2, no_0) = (3.5 + rest, 1.5 + rest, 2.5 + rest);
+        let clean = 5.0 / all;
+        let want = [(2, 0.0 / no_2 - clean), (0, 7.0 / no_0 - clean)];
+        near(&token().effects(&logits, false), want);
+    }
+
+    #[test]
+    fn where_all_experts_are_chosen_none_can_be_banned() {
+        let token = Token { next: None, ..token() };
+        assert!(token.effects(&[0.0; 4], true).is_empty());
+    }
+}
