@@ -16,6 +16,9 @@ use std::path::Path;
 /// What a process takes besides the model: code, tokenizer, prompts, allocator slack.
 const BASE: u64 = 160 << 20;
 
+/// The same on a GPU: its context and kernels.
+const DEVICE_BASE: u64 = 640 << 20;
+
 /// Batches larger than this gain nothing where weights are in memory.
 const ENOUGH_HELD: usize = 4096;
 
@@ -31,6 +34,10 @@ const LOGIT_COPIES: u64 = 5;
 
 /// Keys that a query is taken to see where attention lays out all scores at once.
 const SEEN: u64 = 256;
+
+/// How often what a backward pass keeps is there on a GPU: attention is padded and repeats its
+/// keys, and freed memory stays in pieces (4,056 tokens of gpt-oss-20b's shapes took 2.1 MB each).
+const ON_DEVICE: u64 = 2;
 
 /// How often the scores are there in a backward pass.
 const SCORE_COPIES: u64 = 8;
@@ -135,7 +142,8 @@ impl Demands {
         match work {
             Workload::Forward => self.passes(budget, (self.streamed, self.token), stream, device),
             Workload::Backward => {
-                let token = self.gradient + if device.is_cpu() { 0 } else { self.scores };
+                let on_device = ON_DEVICE * self.gradient + self.scores;
+                let token = if device.is_cpu() { self.gradient } else { on_device };
                 self.passes(budget, (self.streamed_backward, token), stream, device)
             }
             Workload::Floats => self.floats(budget, device),
@@ -163,7 +171,7 @@ impl Demands {
         device: &Device,
     ) -> Result<Plan> {
         let least = LEAST as u64 * token;
-        let fits = self.resident + self.resident / 16 + BASE + 4 * least <= budget;
+        let fits = self.resident + self.resident / 16 + base(device) + 4 * least <= budget;
         let holding = if stream || !fits { Holding::Streamed } else { Holding::Stored };
         let weights = if holding == Holding::Streamed { streamed } else { self.resident };
         batches("even streamed", (holding, weights), (budget, token), device)
@@ -175,6 +183,10 @@ impl Demands {
     }
 }
 
+fn base(device: &Device) -> u64 {
+    if device.is_cpu() { BASE } else { DEVICE_BASE }
+}
+
 /// Batches as large as what the weights leave of the budget.
 fn batches(
     what: &'static str,
@@ -183,8 +195,9 @@ fn batches(
     device: &Device,
 ) -> Result<Plan> {
     let least = LEAST as u64 * token;
-    let needed = weights + BASE + least;
-    let left = budget.checked_sub(weights + BASE).filter(|left| *left >= least);
+    let taken = weights + base(device);
+    let needed = taken + least;
+    let left = budget.checked_sub(taken).filter(|left| *left >= least);
     let left = left.ok_or(ModelError::Budget { what, needed, given: budget })?;
     let enough = match (holding, device.is_cpu()) {
         (Holding::Streamed, _) | (_, false) => ENOUGH_STREAMED,
