@@ -135,16 +135,15 @@ fn trace_counts_every_choice_of_the_router() {
 
 fn patch_gives_effects_with_their_errors() {
     let clean = number(&json(&mut on(&["eval"], "teacher", PROMPTS)), "/loss");
-    for method in ["exact", "atp"] {
-        let report = json(&mut on(
-            &["probe", "patch", "--units", "expert,head", "--method", method],
-            "teacher",
-            PROMPTS,
-        ));
+    // What nothing is said of is measured as far as the method does.
+    let both = &[("expert", EXPERTS), ("head", HEADS)][..];
+    for (method, kinds) in [("exact", both), ("atp", both), ("reroute", &both[..1])] {
+        let report = json(&mut on(&["probe", "patch", "--method", method], "teacher", PROMPTS));
+        assert_eq!(report["effects"].as_object().unwrap().len(), kinds.len());
         assert_eq!(report["method"], method);
         assert!(report.as_object().unwrap().contains_key("baseline"));
         close(number(&report, "/clean_loss"), clean, 1e-6);
-        for (kind, units) in [("expert", EXPERTS), ("head", HEADS)] {
+        for &(kind, units) in kinds {
             let effects = grid(&report, &format!("/effects/{kind}"), units);
             let errors = grid(&report, &format!("/stderr/{kind}"), units);
             assert!(effects.iter().flatten().any(|e| e.abs() > 1e-3), "{effects:?}");
@@ -185,6 +184,7 @@ fn patch_says_what_it_cost_in_passes() {
         cost(&["--units=head", "--method=atp", "--baseline=mean"]),
         (mean + clean + again, 1.0)
     );
+    assert_eq!(cost(&["--method=reroute"]), (clean + again, 1.0));
 }
 
 /// Expert bans measured one by one, against the same ban given as a mask.

@@ -109,19 +109,14 @@ pub struct PatchArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
-    /// Which units.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "expert,head",
-        value_parser = rows::unit_kind()
-    )]
+    /// Which units [default: expert,head, as far as the method measures them].
+    #[arg(long, value_delimiter = ',', value_parser = rows::unit_kind())]
     pub units: Vec<UnitKind>,
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
     pub method: Estimator,
     /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed)
-    /// [default: zero for exact, mean for atp].
+    /// [default: mean for atp, else zero].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
     /// Only these layers, as A..B (B not included).
@@ -130,6 +125,17 @@ pub struct PatchArgs {
     /// List all units, not only the 20 that cost most.
     #[arg(long)]
     pub all: bool,
+}
+
+impl PatchArgs {
+    /// The units that were named, or else the usual ones.
+    pub fn kinds(&self) -> Vec<UnitKind> {
+        if !self.units.is_empty() {
+            return self.units.clone();
+        }
+        let usual = [UnitKind::Expert, UnitKind::Head];
+        usual.into_iter().filter(|kind| self.method.row().kinds.contains(kind)).collect()
+    }
 }
 
 /// `uspx probe ablate`.

@@ -220,7 +220,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
-    let kinds: Vec<UnitKind> = args.units.iter().copied().filter(has_any).collect();
+    let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
     if kinds.is_empty() {
         return Err(CliError::new(Exit::BadInput, "the model has none of these units")
             .help("try --units head"));
