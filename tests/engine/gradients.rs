@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{NoTaps, Site, Taps};
-use uspx_model::{Holding, LoadedModel, Result};
+use uspx_model::{Holding, LoadedModel, NoProgress, Result};
+use uspx_probe::{ProbeRequest, measure};
 
 /// A derivative, and how far it may be off.
 struct Slope {
@@ -265,6 +266,89 @@ fn rerouting_attribution_is_the_derivative_towards_a_ban() {
         assert!(off <= 2e-4 * scale, "{unit}: {off} off {}, of {scale}", wanted.value);
         worst = worst.max(off / scale);
         proved += usize::from(wanted.value.abs() > 1e-1 * scale);
+    }
+    println!("at worst off by {worst:.1e} of what the effect is made of");
+    assert!(proved >= 4, "only {proved} derivatives were large enough to prove anything");
+}
+
+/// What `layer` does on a batch: outputs of its heads, and what `expert` adds to its output.
+fn of_layer(model: &LoadedModel, batch: &Batch, layer: usize, expert: u32) -> [Tensor; 2] {
+    let (mut z, mut added) = (None, None);
+    let mut taps = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+        match site {
+            Site::Z { layer: l } if l == layer => z = Some(value.clone()),
+            Site::ExpertOut(at) if at.layer == layer && at.expert == expert => {
+                let slots = Tensor::new(at.slots, value.device())?;
+                let gates =
+                    at.routing.gates.flatten_all()?.index_select(&slots, 0)?.unsqueeze(1)?;
+                let tokens: Vec<u32> =
+                    at.slots.iter().map(|s| s / at.routing.top_k as u32).collect();
+                let none =
+                    Tensor::zeros((batch.tokens(), value.dim(1)?), value.dtype(), value.device())?;
+                let tokens = Tensor::new(tokens, value.device())?;
+                added = Some(none.index_add(&tokens, &value.broadcast_mul(&gates)?, 0)?);
+            }
+            _ => {}
+        }
+        Ok(None)
+    };
+    let x = model.transformer.embed(&batch.ids).unwrap();
+    loss_from(model, batch, &x, &mut taps);
+    let z = z.unwrap();
+    let none = Tensor::zeros(x.shape(), x.dtype(), x.device()).unwrap();
+    [z, added.unwrap_or(none)]
+}
+
+/// The mean of the slopes at the inputs along the path, in the direction in which the unit goes on
+/// the prompts themselves.
+#[test]
+fn attribution_along_a_path_is_the_mean_derivative_on_it() {
+    const STEPS: usize = 5;
+    let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
+    let some = model.readable(&prompts("cli-heldout.jsonl", 1)).unwrap();
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    let all = ProbeRequest::all(Estimator::EAP_IG, &model, &some, 4096);
+    let request = ProbeRequest { baseline: Baseline::Zero, ..all };
+    let deposit = measure(Estimator::EAP_IG, &request, &NoProgress).unwrap();
+    let of = |statistic| {
+        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 7 == 0)
+    };
+    let end = exact.transformer.embed(&batch.ids).unwrap();
+    let base = end.mean_keepdim(0).unwrap().broadcast_as(end.shape()).unwrap();
+    let (mut proved, mut worst) = (0, 0f64);
+    for (signed, positive) in of(Statistic::EAP_IG).zip(of(Statistic::EAP_IG_ABS)) {
+        let (unit, scale) = (signed.unit, sum(positive));
+        let layer = unit.layer as usize;
+        let [z, added] = of_layer(&exact, &batch, layer, unit.index);
+        let heads = (0..z.dim(1).unwrap() as u32).map(|h| f64::from(u8::from(h == unit.index)));
+        let heads = Tensor::from_iter(heads, z.device()).unwrap().reshape((1, (), 1)).unwrap();
+        let z = z.broadcast_mul(&heads).unwrap();
+        let slope_at = |step: usize| {
+            let x = ((&end - &base).unwrap() * (step as f64 / STEPS as f64)).unwrap();
+            let x = (&base + x).unwrap();
+            slope(1e-4, |s| {
+                let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+                    match (site, unit.kind) {
+                        (Site::MlpOut { layer: l }, UnitKind::Expert) if l == layer => {
+                            Ok(Some((value - (&added * s)?)?))
+                        }
+                        (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
+                            Ok(Some((value - (&z * s)?)?))
+                        }
+                        _ => Ok(None),
+                    }
+                };
+                loss_from(&exact, &batch, &x, &mut moved).to_scalar().unwrap()
+            })
+        };
+        let slopes: Vec<Slope> = (1..=STEPS).map(slope_at).collect();
+        let mean = |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / STEPS as f64;
+        let (wanted, error) = (mean(|s| s.value), mean(|s| s.error));
+        assert!(error <= 1e-4 * scale, "{unit}: the difference is off by {error}, of {scale}");
+        let off = (sum(signed) - wanted).abs();
+        assert!(off <= 2e-4 * scale, "{unit}: {off} off {wanted}, of {scale}");
+        worst = worst.max(off / scale);
+        proved += usize::from(wanted.abs() > 1e-1 * scale);
     }
     println!("at worst off by {worst:.1e} of what the effect is made of");
     assert!(proved >= 4, "only {proved} derivatives were large enough to prove anything");

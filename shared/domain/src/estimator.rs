@@ -70,6 +70,17 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
     },
+    /// Attribution with gradients averaged along a path of inputs (Hanna et al. 2024).
+    EAP_IG: EstimatorRow {
+        name: "eap-ig",
+        help: "The same with gradients averaged along a path of inputs",
+        kinds: &[Expert, Head],
+        statistics: &[Statistic::EAP_IG, Statistic::EAP_IG_ABS],
+        effect: Some(Statistic::EAP_IG),
+        baselines: &[Mean, Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+    },
     /// The first-order effect of a ban: the gradient times what re-routing changes.
     REROUTE: EstimatorRow {
         name: "reroute",

@@ -109,6 +109,15 @@ table! {
         methods: &[method("atp", "Attribution patching, made positive per token")],
         ..PLAIN
     },
+    /// Attribution with the mean gradient along a path of inputs, in nats (Hanna et al. 2024).
+    EAP_IG: StatisticRow { name: "eap_ig", kinds: &[Expert, Head], signed: true, ..PLAIN },
+    /// The same, made positive per token before it is summed.
+    EAP_IG_ABS: StatisticRow {
+        name: "eap_ig_abs",
+        kinds: &[Expert, Head],
+        methods: &[method("eap-ig", "Attribution along a path of inputs, per token")],
+        ..PLAIN
+    },
     /// First-order effect on the loss of banning an expert: the router takes the next one and
     /// normalises the gates anew, in nats.
     REROUTE: StatisticRow { name: "reroute", kinds: &[Expert], signed: true, ..PLAIN },

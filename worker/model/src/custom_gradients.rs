@@ -1,17 +1,14 @@
-//! Custom gradients of a value with respect to two or three inputs at once; see
+//! Custom gradients of a value with respect to three inputs at once; see
 //! [`crate::custom_gradient`].
 
 use crate::given::Given;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, MetalStorage, Result, Shape, Tensor,
+    CpuStorage, CudaStorage, CustomOp3, Layout, MetalStorage, Result, Shape, Tensor,
 };
 
-/// Gradients with respect to two inputs, from the gradient of y.
-type Backward2 = Box<dyn Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync>;
-
-/// Gradients with respect to three inputs, from the gradient of y. The first may be left out where
-/// it is not asked for.
-type Backward3 = Box<dyn Fn(&Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> + Send + Sync>;
+/// Gradients with respect to three inputs, from the gradient of y. None where one is not asked for,
+/// or where an input is given twice to fill the places.
+type Backward3 = Box<dyn Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync>;
 
 struct CustomGradients {
     y: Given,
@@ -30,7 +27,7 @@ pub fn with_gradients<F>(
     backward: F,
 ) -> Result<Tensor>
 where
-    F: Fn(&Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> + Send + Sync + 'static,
+    F: Fn(&Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
 {
     if !x.iter().any(|x| x.track_op()) {
         return Ok(y);
@@ -38,77 +35,6 @@ where
     let [first, second, third] = x;
     let y = Given::new(name, y)?;
     first.apply_op3(second, third, CustomGradients { y, backward: Box::new(backward) })
-}
-
-struct TwoGradients {
-    y: Given,
-    backward: Backward2,
-}
-
-/// As [`with_gradients`], of two inputs.
-///
-/// # Errors
-/// Those of the tensor library.
-pub fn with_two_gradients<F>(
-    name: &'static str,
-    [first, second]: [&Tensor; 2],
-    y: Tensor,
-    backward: F,
-) -> Result<Tensor>
-where
-    F: Fn(&Tensor) -> Result<(Tensor, Tensor)> + Send + Sync + 'static,
-{
-    if ![first, second].iter().any(|x| x.track_op()) {
-        return Ok(y);
-    }
-    first.apply_op2(second, TwoGradients { y: Given::new(name, y)?, backward: Box::new(backward) })
-}
-
-impl CustomOp2 for TwoGradients {
-    fn name(&self) -> &'static str {
-        self.y.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.y.on_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.y.on_cuda()
-    }
-
-    fn metal_fwd(
-        &self,
-        _: &MetalStorage,
-        _: &Layout,
-        _: &MetalStorage,
-        _: &Layout,
-    ) -> Result<(MetalStorage, Shape)> {
-        self.y.on_metal()
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (first, second) = (self.backward)(grad)?;
-        Ok((Some(first), Some(second)))
-    }
 }
 
 impl CustomOp3 for CustomGradients {
@@ -160,7 +86,7 @@ impl CustomOp3 for CustomGradients {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (first, second, third) = (self.backward)(grad)?;
-        Ok((first, Some(second), Some(third)))
+        let [first, second, third] = (self.backward)(grad)?;
+        Ok((first, second, third))
     }
 }

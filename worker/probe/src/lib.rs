@@ -9,6 +9,8 @@
 
 pub mod ablate;
 mod batching;
+mod differentiate;
+mod effects;
 pub mod estimators;
 pub mod evaluate;
 mod means;

@@ -1,8 +1,9 @@
 //! Mean outputs of experts and heads over a prompt set: the baseline `mean`.
 
 use crate::Result;
+use crate::estimators::ProbeRequest;
 use candle_core::{DType, Tensor};
-use uspx_domain::UnitKind;
+use uspx_domain::{Baseline, UnitKind};
 use uspx_model::batch::Sequence;
 use uspx_model::taps::{Site, Taps};
 use uspx_model::{LoadedModel, ModelError, batches};
@@ -10,17 +11,39 @@ use uspx_model::{LoadedModel, ModelError, batches};
 /// Mean outputs, per layer.
 pub(crate) struct Means {
     /// `[experts, hidden]`: over the tokens routed to the expert.
-    pub experts: Vec<Tensor>,
+    experts: Vec<Tensor>,
     /// `[heads, head_dim]`: over all tokens.
-    pub heads: Vec<Tensor>,
+    heads: Vec<Tensor>,
+}
+
+impl Means {
+    /// Of an expert, `[1, hidden]`.
+    pub(crate) fn of_expert(&self, layer: usize, expert: u32) -> Result<Tensor> {
+        Ok(in_layer(&self.experts, layer)?.get(expert as usize)?.unsqueeze(0)?)
+    }
+
+    /// Of a layer's heads, `[1, heads, head_dim]`.
+    pub(crate) fn of_heads(&self, layer: usize) -> Result<Tensor> {
+        Ok(in_layer(&self.heads, layer)?.unsqueeze(0)?)
+    }
+}
+
+fn in_layer(list: &[Tensor], layer: usize) -> Result<&Tensor> {
+    list.get(layer).ok_or_else(|| ModelError::Request(format!("no mean output for layer {layer}")))
+}
+
+/// The mean outputs over what a request is about, where they are its baseline.
+pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
+    match request.baseline {
+        Baseline::Zero => Ok(None),
+        Baseline::Mean => {
+            means(request.model, &request.prompts.sequences, request.batch_tokens).map(Some)
+        }
+    }
 }
 
 /// One forward pass over `sequences`.
-pub(crate) fn means(
-    model: &LoadedModel,
-    sequences: &[Sequence],
-    batch_tokens: usize,
-) -> Result<Means> {
+fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: usize) -> Result<Means> {
     let shape = model.shape();
     let mut taps = MeanTaps {
         experts: vec![None; shape.layers.len()],

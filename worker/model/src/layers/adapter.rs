@@ -76,7 +76,7 @@ impl Adapter {
             } else {
                 (grad.matmul(&b)?.t()?.matmul(&x)?, grad.t()?.matmul(&x.matmul(&a.t()?)?)?)
             };
-            Ok((dx, (da * scale)?, (db * scale)?))
+            Ok([dx, Some((da * scale)?), Some((db * scale)?)])
         })?;
         match bias {
             Some(bias) => Ok(y.broadcast_add(bias)?),
@@ -100,11 +100,11 @@ impl Adapter {
                 let own = weight.pull_back(&grad).map_err(ModelError::within_candle)?;
                 own + back.matmul(&a)?.to_dtype(grad.dtype())?
             };
-            Ok((
+            Ok([
                 wants_x.then(dx).transpose()?,
-                back.t()?.matmul(&fixed)?,
-                narrow.t()?.matmul(&inner)?,
-            ))
+                Some(back.t()?.matmul(&fixed)?),
+                Some(narrow.t()?.matmul(&inner)?),
+            ])
         })?)
     }
 }

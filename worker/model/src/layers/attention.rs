@@ -112,8 +112,7 @@ impl Attention {
         let spans = frame.spans().to_vec();
         Ok(with_gradients("attention", all, mixed, move |grad| {
             let found = attend_back(shape, [&q, &k, &v], sinks.as_deref(), &spans, grad);
-            let [q, k, v] = found.map_err(ModelError::within_candle)?;
-            Ok((Some(q), k, v))
+            Ok(found.map_err(ModelError::within_candle)?.map(Some))
         })?)
     }
 

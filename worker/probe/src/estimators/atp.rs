@@ -6,16 +6,16 @@
 
 use super::{Measure, ProbeRequest};
 use crate::Result;
-use crate::batching::each_batch;
-use crate::means::{Means, means};
-use crate::sums::UnitSums;
+use crate::differentiate::differentiate;
+use crate::effects::{Effects, effects};
+use crate::means::{Means, means_of};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
-use uspx_domain::{Baseline, Deposit, Estimator, UnitKind};
+use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
-use uspx_model::custom_gradients::with_two_gradients;
+use uspx_model::custom_gradients::with_gradients;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{ModelError, Progress, Spool};
+use uspx_model::{ModelError, Progress};
 
 /// First-order effects, signed and made positive per token, in nats summed over all positions of a
 /// prompt.
@@ -27,51 +27,18 @@ impl Measure for AttributionPatching {
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let sequences = &request.prompts.sequences;
-        let means = match request.baseline {
-            Baseline::Zero => None,
-            Baseline::Mean => Some(means(request.model, sequences, request.batch_tokens)?),
-        };
-        let mut effects = Effects::new(request);
-        let (mut done, total) = (0, sequences.len() as u64);
-        let mut each = |members: &[usize], batch: &Batch| {
-            let found =
-                differentiate(request, means.as_ref(), batch, effects.blank(members.len()))?;
-            effects.take(&found, members);
-            done += members.len() as u64;
-            progress.report(done, total)
-        };
-        each_batch(sequences, request.batch_tokens, Batch::new, &mut each)?;
-        let mut deposit = request.deposit();
-        effects.0.iter().for_each(|(_, sums)| sums.tell(&request.tokens(), &mut deposit));
-        Ok(deposit)
+        let means = means_of(request)?;
+        let (means, kinds) = (means.as_ref(), request.kinds);
+        let how = (self.estimator(), request.batch_tokens);
+        effects(request, how, progress, &mut |_, batch, found| {
+            let tapped = |_: &Tensor| GradientTaps { means, kinds, handles: Vec::new() };
+            let transformer = &request.model.transformer;
+            let start = transformer.embed(&batch.ids)?;
+            differentiate(transformer, batch, start, tapped, |taps, gradients| {
+                add_all(&taps.handles, gradients, batch, found)
+            })
+        })
     }
-}
-
-/// A batch's effects: forward, keeping every layer's input, then backward layer by layer.
-fn differentiate(
-    request: &ProbeRequest<'_>,
-    means: Option<&Means>,
-    batch: &Batch,
-    mut found: Effects,
-) -> Result<Effects> {
-    let transformer = &request.model.transformer;
-    let frame = transformer.frame(batch)?;
-    let mut boundaries: Spool = transformer.spool();
-    let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-        if let Site::ResidPre { .. } = site {
-            boundaries.push(value)?;
-        }
-        Ok(None)
-    };
-    let x = transformer.forward(batch, &frame, &mut keep)?;
-    transformer.backward(
-        (&x, &frame, &boundaries),
-        |x| Ok(transformer.response_nll(x, batch)?.sum_all()?),
-        |_| GradientTaps { means, kinds: request.kinds, handles: Vec::new() },
-        |taps, gradients| found.add_all(&taps.handles, gradients, batch),
-    )?;
-    Ok(found)
 }
 
 /// How far some of a layer's units are moved towards their baselines.
@@ -112,30 +79,21 @@ impl GradientTaps<'_> {
             };
             away.sum_keepdim(D::Minus1)?.neg()
         };
-        let inputs = [value, moved.as_tensor()];
-        let patched =
-            with_two_gradients("towards-baseline", inputs, value.detach(), move |grad| {
-                Ok((grad.clone(), way(grad)?))
-            })?;
+        let inputs = [value, moved.as_tensor(), moved.as_tensor()];
+        let patched = with_gradients("towards-baseline", inputs, value.detach(), move |grad| {
+            Ok([Some(grad.clone()), Some(way(grad)?), None])
+        })?;
         self.handles.push(Handle { kind, layer, places, moved });
         Ok(patched)
     }
-}
-
-fn layer_mean(list: &[Tensor], layer: usize) -> Result<&Tensor> {
-    list.get(layer).ok_or_else(|| ModelError::Request(format!("no mean output for layer {layer}")))
 }
 
 impl Taps for GradientTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
-                let base = self.means.map(|m| {
-                    layer_mean(&m.experts, at.layer)?
-                        .get(at.expert as usize)
-                        .map_err(ModelError::from)
-                });
-                let base = base.transpose()?.map(|b| b.unsqueeze(0)).transpose()?;
+                let base =
+                    self.means.map(|means| means.of_expert(at.layer, at.expert)).transpose()?;
                 let places = at
                     .slots
                     .iter()
@@ -145,8 +103,7 @@ impl Taps for GradientTaps<'_> {
             }
             Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
                 let (n, heads, _) = value.dims3()?;
-                let base = self.means.map(|m| layer_mean(&m.heads, layer)).transpose()?;
-                let base = base.map(|b| b.unsqueeze(0)).transpose()?;
+                let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
                 let places = (0..n as u32)
                     .flat_map(|row| (0..heads as u32).map(move |head| (row, head)))
                     .collect();
@@ -157,61 +114,33 @@ impl Taps for GradientTaps<'_> {
     }
 }
 
-/// Signed and positive sums of each kind that is asked for.
-struct Effects(Vec<(UnitKind, UnitSums)>);
-
-impl Effects {
-    fn new(request: &ProbeRequest<'_>) -> Self {
-        let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
-        let statistics = Estimator::ATP.row().statistics;
-        let of = |kind: &UnitKind| {
-            (*kind, UnitSums::new((*kind, statistics), &shape, &request.layers, prompts))
-        };
-        Self(request.kinds.iter().map(of).collect())
+/// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading
+/// waits for all work.
+fn add_all(
+    handles: &[Handle],
+    gradients: &GradStore,
+    batch: &Batch,
+    found: &mut Effects,
+) -> Result<()> {
+    let lost = || {
+        ModelError::Request(
+            "a gradient was lost on its way to a unit: this is a bug in a layer".into(),
+        )
+    };
+    let flat = |handle: &Handle| -> Result<Tensor> {
+        Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
+    };
+    if handles.is_empty() {
+        return Ok(());
     }
-
-    fn blank(&self, prompts: usize) -> Self {
-        Self(self.0.iter().map(|(kind, sums)| (*kind, sums.blank(prompts))).collect())
+    let all = Tensor::cat(&handles.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
+        .to_dtype(DType::F32)?;
+    let all: Vec<f32> = all.to_vec1()?;
+    let each = handles.iter().flat_map(|h| h.places.iter().map(move |place| (h, place)));
+    for ((handle, (row, index)), effect) in each.zip(all) {
+        let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
+        let unit = Unit { kind: handle.kind, layer: handle.layer as u32, index: *index };
+        found.add(unit, *prompt, f64::from(effect));
     }
-
-    fn take(&mut self, batch: &Self, members: &[usize]) {
-        let both = self.0.iter_mut().zip(&batch.0);
-        both.for_each(|((_, into), (_, from))| into.take(from, members));
-    }
-
-    /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each
-    /// reading waits for all work.
-    fn add_all(&mut self, handles: &[Handle], gradients: &GradStore, batch: &Batch) -> Result<()> {
-        let lost = || {
-            ModelError::Request(
-                "a gradient was lost on its way to a unit: this is a bug in a layer".into(),
-            )
-        };
-        let flat = |handle: &Handle| -> Result<Tensor> {
-            Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
-        };
-        if handles.is_empty() {
-            return Ok(());
-        }
-        let all = Tensor::cat(&handles.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
-            .to_dtype(DType::F32)?;
-        let all: Vec<f32> = all.to_vec1()?;
-        let mut rest = all.as_slice();
-        for handle in handles {
-            let (own, others) = rest.split_at(handle.places.len().min(rest.len()));
-            self.add(handle, own, batch);
-            rest = others;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, handle: &Handle, effects: &[f32], batch: &Batch) {
-        let of_kind = self.0.iter_mut().find(|(kind, _)| *kind == handle.kind);
-        let Some((_, sums)) = of_kind else { return };
-        for ((row, unit), effect) in handle.places.iter().zip(effects) {
-            let effect = f64::from(*effect);
-            let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
-            sums.add((handle.layer, *unit), *prompt as usize, [effect, effect.abs()]);
-        }
-    }
+    Ok(())
 }

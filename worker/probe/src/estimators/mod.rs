@@ -2,6 +2,7 @@
 //! estimators.
 
 mod atp;
+mod eap_ig;
 mod exact;
 mod reroute;
 mod trace;
@@ -42,17 +43,17 @@ impl<'a> ProbeRequest<'a> {
     }
 
     /// The kinds that an estimator's row has and that are asked for.
-    fn wants(&self, kind: UnitKind) -> bool {
+    pub(crate) fn wants(&self, kind: UnitKind) -> bool {
         self.kinds.contains(&kind)
     }
 
     /// Response tokens of each sequence.
-    fn tokens(&self) -> Vec<u32> {
+    pub(crate) fn tokens(&self) -> Vec<u32> {
         self.prompts.sequences.iter().map(|s| s.response_len() as u32).collect()
     }
 
     /// An empty deposit on these prompts. Bare sequences have no names.
-    fn deposit(&self) -> Deposit {
+    pub(crate) fn deposit(&self) -> Deposit {
         let named = self.prompts.prompts.iter().zip(self.tokens());
         let prompts = named.map(|(p, tokens)| PromptTokens { id: p.id.clone(), tokens }).collect();
         Deposit { prompts, ..Deposit::default() }
@@ -72,8 +73,13 @@ pub trait Measure: Sync {
 }
 
 /// Every estimator there is.
-const ALL: &[&dyn Measure] =
-    &[&trace::Trace, &atp::AttributionPatching, &reroute::Reroute, &exact::Exact];
+const ALL: &[&dyn Measure] = &[
+    &trace::Trace,
+    &atp::AttributionPatching,
+    &eap_ig::IntegratedGradients,
+    &reroute::Reroute,
+    &exact::Exact,
+];
 
 /// Measures units: per prompt sums over its response tokens, or their moments over the prompts.
 ///

@@ -8,14 +8,14 @@
 
 use super::{Measure, ProbeRequest};
 use crate::Result;
-use crate::batching::each_batch;
-use crate::sums::UnitSums;
+use crate::differentiate::differentiate;
+use crate::effects::{Effects, effects};
 use candle_core::{D, DType, Tensor};
-use uspx_domain::{Deposit, Estimator, UnitKind};
+use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::config::Mlp;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{ModelError, Progress, Spool};
+use uspx_model::{ModelError, Progress};
 
 /// First-order effects of bans, signed and made positive per token, in nats summed over all
 /// positions of a prompt.
@@ -27,61 +27,31 @@ impl Measure for Reroute {
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let (sequences, shape) = (&request.prompts.sequences, request.model.shape());
-        let of = (UnitKind::Expert, self.estimator().row().statistics);
-        let mut sums = UnitSums::new(of, &shape, &request.layers, sequences.len());
-        let (mut done, total) = (0, sequences.len() as u64);
-        let mut each = |members: &[usize], batch: &Batch| {
-            let found = differentiate(request, batch, sums.blank(members.len()))?;
-            sums.take(&found, members);
-            done += members.len() as u64;
-            progress.report(done, total)
-        };
-        each_batch(sequences, request.batch_tokens, Batch::new, &mut each)?;
-        let mut deposit = request.deposit();
-        sums.tell(&request.tokens(), &mut deposit);
-        Ok(deposit)
+        let how = (self.estimator(), request.batch_tokens);
+        effects(request, how, progress, &mut |_, batch, found| add_effects(request, batch, found))
     }
 }
 
-/// A batch's effects: forward, keeping every layer's input, then backward layer by layer.
-fn differentiate(
-    request: &ProbeRequest<'_>,
-    batch: &Batch,
-    mut found: UnitSums,
-) -> Result<UnitSums> {
+/// Adds a batch's effects to `found`.
+fn add_effects(request: &ProbeRequest<'_>, batch: &Batch, found: &mut Effects) -> Result<()> {
     let transformer = &request.model.transformer;
-    let frame = transformer.frame(batch)?;
-    let mut boundaries: Spool = transformer.spool();
-    let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-        if let Site::ResidPre { .. } = site {
-            boundaries.push(value)?;
-        }
-        Ok(None)
-    };
-    let x = transformer.forward(batch, &frame, &mut keep)?;
     let mlps = &transformer.config().mlps;
-    transformer.backward(
-        (&x, &frame, &boundaries),
-        |x| Ok(transformer.response_nll(x, batch)?.sum_all()?),
-        |gradient| RerouteTaps { gradient: gradient.clone(), router: None, pulls: Vec::new() },
-        |taps, _| {
-            let Some((layer, logits)) = &taps.router else { return Ok(()) };
-            let Some(Mlp::Experts(mixture)) = mlps.get(*layer) else { return Ok(()) };
-            let width = mixture.experts;
-            let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            let tokens = taps.by_token(batch.tokens())?;
-            let rows = tokens.iter().zip(logits.chunks_exact(width)).zip(&batch.place);
-            for ((token, logits), (prompt, _)) in rows {
-                for (expert, effect) in token.effects(logits, mixture.renormalise) {
-                    let values = [effect, effect.abs()];
-                    found.add((*layer, expert), *prompt as usize, values);
-                }
+    let tapped = |gradient: &Tensor| RerouteTaps::new(gradient.clone());
+    let start = transformer.embed(&batch.ids)?;
+    differentiate(transformer, batch, start, tapped, |taps, _| {
+        let Some((layer, logits)) = &taps.router else { return Ok(()) };
+        let Some(Mlp::Experts(mixture)) = mlps.get(*layer) else { return Ok(()) };
+        let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let tokens = taps.by_token(batch.tokens())?;
+        let rows = tokens.iter().zip(logits.chunks_exact(mixture.experts)).zip(&batch.place);
+        for ((token, logits), (prompt, _)) in rows {
+            for (index, effect) in token.effects(logits, mixture.renormalise) {
+                let unit = Unit { kind: UnitKind::Expert, layer: *layer as u32, index };
+                found.add(unit, *prompt, effect);
             }
-            Ok(())
-        },
-    )?;
-    Ok(found)
+        }
+        Ok(())
+    })
 }
 
 /// What a layer shows: its router's logits, and the pull of each expert on each of its tokens.
@@ -103,6 +73,10 @@ struct Pulls {
 }
 
 impl RerouteTaps {
+    fn new(gradient: Tensor) -> Self {
+        Self { gradient, router: None, pulls: Vec::new() }
+    }
+
     fn pull(&mut self, expert: u32, tokens: Vec<u32>, chosen: bool, out: &Tensor) -> Result<()> {
         let ids = Tensor::from_slice(&tokens, tokens.len(), out.device())?;
         let rows = self.gradient.index_select(&ids, 0)?;

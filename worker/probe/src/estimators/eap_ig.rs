@@ -1,0 +1,211 @@
+//! Attribution along a path of inputs (EAP-IG-inputs; Hanna et al. 2024, arXiv 2403.17806, for
+//! units in place of edges).
+//!
+//! A unit's effect is (baseline − n)·∂L/∂n, n as it is on the prompt, the gradient the mean over
+//! inputs that go from each prompt's mean embedding to its own: e_base + s/S·(e − e_base), s = 1 ..
+//! S. Where the loss is flat at the prompt itself, the way there still has a slope. An expert's n is
+//! what it adds to its layer's output, gate times output: its gradient is that of the layer's
+//! output, wherever the tokens of the other inputs are routed.
+//!
+//! The S inputs of a prompt run as S sequences of one batch, the last of them the prompt itself.
+
+use super::{Measure, ProbeRequest};
+use crate::Result;
+use crate::differentiate::differentiate;
+use crate::effects::{Effects, effects};
+use crate::means::{Means, means_of};
+use candle_core::backprop::GradStore;
+use candle_core::{D, DType, Tensor, Var};
+use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
+use uspx_model::batch::{Batch, Sequence};
+use uspx_model::taps::{AtExpert, Site, Taps};
+use uspx_model::{ModelError, Progress};
+
+/// S: inputs along the path.
+const STEPS: usize = 5;
+
+/// Effects along a path of inputs, signed and made positive per token.
+pub(super) struct IntegratedGradients;
+
+impl Measure for IntegratedGradients {
+    fn estimator(&self) -> Estimator {
+        Estimator::EAP_IG
+    }
+
+    fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
+        let sequences = &request.prompts.sequences;
+        let means = means_of(request)?;
+        let how = (self.estimator(), request.batch_tokens / STEPS);
+        effects(request, how, progress, &mut |members, batch, found| {
+            let own: Vec<&Sequence> = members.iter().filter_map(|i| sequences.get(*i)).collect();
+            along(request, means.as_ref(), (&own, batch), found)
+        })
+    }
+}
+
+/// Adds the effects of some sequences, which make up `batch`.
+fn along(
+    request: &ProbeRequest<'_>,
+    means: Option<&Means>,
+    (sequences, batch): (&[&Sequence], &Batch),
+    found: &mut Effects,
+) -> Result<()> {
+    let transformer = &request.model.transformer;
+    let steps = Batch::new(&sequences.repeat(STEPS))?;
+    let start = path(&transformer.embed(&batch.ids)?, batch)?;
+    let tapped = |gradient: &Tensor| StepTaps {
+        request,
+        means,
+        rows: batch.tokens(),
+        gradient: gradient.clone(),
+        heads: None,
+        experts: Vec::new(),
+    };
+    differentiate(transformer, &steps, start, tapped, |taps, gradients| {
+        taps.heads(gradients, batch, found)?;
+        taps.experts(batch, found)
+    })
+}
+
+/// The inputs along the path, one after another: `[S · N, hidden]` from the embedded tokens of the
+/// batch, `[N, hidden]`.
+fn path(embedded: &Tensor, batch: &Batch) -> Result<Tensor> {
+    let of_span = |span: &uspx_model::batch::Span| -> Result<Tensor> {
+        let (start, rows) = (span.queries.start as usize, span.queries.len());
+        let own = embedded.narrow(0, start, rows)?;
+        Ok(own.mean_keepdim(0)?.broadcast_as(own.shape())?.contiguous()?)
+    };
+    let base = Tensor::cat(&batch.spans.iter().map(of_span).collect::<Result<Vec<_>>>()?, 0)?;
+    let way = (embedded - &base)?;
+    let at = |step: usize| -> Result<Tensor> {
+        if step == STEPS {
+            return Ok(embedded.clone());
+        }
+        Ok((&base + (&way * (step as f64 / STEPS as f64))?)?)
+    };
+    Ok(Tensor::cat(&(1..=STEPS).map(at).collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// The mean over the steps: `[S · N, ..]` to `[N, ..]`.
+fn mean_step(x: &Tensor, rows: usize) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    if let Some(first) = shape.first_mut() {
+        *first = rows;
+    }
+    shape.insert(0, STEPS);
+    Ok(x.reshape(shape)?.mean(0)?)
+}
+
+/// The taps of one layer.
+struct StepTaps<'a> {
+    request: &'a ProbeRequest<'a>,
+    means: Option<&'a Means>,
+    /// N: rows of each step.
+    rows: usize,
+    /// With respect to the layer's output, `[S · N, hidden]`.
+    gradient: Tensor,
+    heads: Option<OfHeads>,
+    experts: Vec<OfExpert>,
+}
+
+/// The heads of a layer.
+struct OfHeads {
+    layer: usize,
+    /// Zeros added to the outputs, `[S · N, heads, head_dim]`: their gradient is the outputs'.
+    moved: Var,
+    /// Baseline − output on the prompts themselves, `[N, heads, head_dim]`.
+    way: Tensor,
+}
+
+/// One expert on the prompts themselves.
+struct OfExpert {
+    layer: usize,
+    expert: u32,
+    /// Rows of the prompts that chose it.
+    rows: Vec<u32>,
+    /// The effect at each of them, in f32.
+    effects: Tensor,
+}
+
+impl StepTaps<'_> {
+    /// The first row of the prompts themselves.
+    fn start(&self) -> usize {
+        self.rows * (STEPS - 1)
+    }
+
+    fn hold_heads(&mut self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        let moved = Var::zeros(z.shape(), z.dtype(), z.device())?;
+        let own = z.detach().narrow(0, self.start(), self.rows)?;
+        let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
+        let way = base.map_or_else(|| own.neg(), |base| own.neg()?.broadcast_add(&base))?;
+        let out = (z + moved.as_tensor())?;
+        self.heads = Some(OfHeads { layer, moved, way });
+        Ok(out)
+    }
+
+    fn hold_expert(&mut self, at: AtExpert<'_>, out: &Tensor) -> Result<()> {
+        let (start, top_k) = (self.start(), at.routing.top_k);
+        let own = (0u32..).zip(at.slots).filter(|(_, slot)| **slot as usize / top_k >= start);
+        let (places, slots): (Vec<u32>, Vec<u32>) = own.map(|(i, slot)| (i, *slot)).unzip();
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<u32> = slots.iter().map(|slot| slot / top_k as u32 - start as u32).collect();
+        let ids = |ids: &[u32]| Tensor::from_slice(ids, ids.len(), out.device());
+        let out = out.detach().index_select(&ids(&places)?, 0)?;
+        let base = self.means.map(|means| means.of_expert(at.layer, at.expert)).transpose()?;
+        let way = base.map_or_else(|| out.neg(), |base| out.neg()?.broadcast_add(&base))?;
+        let gates = at.routing.gates.detach().flatten_all()?.index_select(&ids(&slots)?, 0)?;
+        let gradient = mean_step(&self.gradient, self.rows)?.index_select(&ids(&rows)?, 0)?;
+        let pulls = (gradient * way)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+        let effects = (pulls * gates.to_dtype(DType::F32)?)?;
+        self.experts.push(OfExpert { layer: at.layer, expert: at.expert, rows, effects });
+        Ok(())
+    }
+
+    fn heads(&self, gradients: &GradStore, batch: &Batch, found: &mut Effects) -> Result<()> {
+        let Some(OfHeads { layer, moved, way }) = &self.heads else { return Ok(()) };
+        let lost = || ModelError::Request("a head's gradient was lost: a bug in a layer".into());
+        let gradient = mean_step(gradients.get(moved).ok_or_else(lost)?, self.rows)?;
+        let effects = (gradient * way)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+        let effects: Vec<Vec<f32>> = effects.to_vec2()?;
+        for (row, (prompt, _)) in effects.iter().zip(&batch.place) {
+            for (index, effect) in (0..).zip(row) {
+                let unit = Unit { kind: UnitKind::Head, layer: *layer as u32, index };
+                found.add(unit, *prompt, f64::from(*effect));
+            }
+        }
+        Ok(())
+    }
+
+    /// They are read together: on a GPU each reading waits for all work.
+    fn experts(&self, batch: &Batch, found: &mut Effects) -> Result<()> {
+        if self.experts.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<&Tensor> = self.experts.iter().map(|e| &e.effects).collect();
+        let all: Vec<f32> = Tensor::cat(&all, 0)?.to_vec1()?;
+        let each = self.experts.iter().flat_map(|e| e.rows.iter().map(move |row| (e, *row)));
+        for ((of, row), effect) in each.zip(all) {
+            let Some((prompt, _)) = batch.place.get(row as usize) else { continue };
+            let unit = Unit { kind: UnitKind::Expert, layer: of.layer as u32, index: of.expert };
+            found.add(unit, *prompt, f64::from(effect));
+        }
+        Ok(())
+    }
+}
+
+impl Taps for StepTaps<'_> {
+    fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        match site {
+            Site::Z { layer } if self.request.wants(UnitKind::Head) => {
+                self.hold_heads(layer, value).map(Some)
+            }
+            Site::ExpertOut(at) if self.request.wants(UnitKind::Expert) => {
+                self.hold_expert(at, value)?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
