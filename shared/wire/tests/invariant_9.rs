@@ -11,6 +11,7 @@ mod values;
 
 use std::fmt::{Debug, Write as _};
 use std::path::PathBuf;
+use uspx_domain::Statistic;
 use uspx_wire::{Message, decode, encode};
 
 fn path(name: &str, version: u16, end: &str) -> PathBuf {
@@ -63,6 +64,13 @@ fn write_if_missing<M: Message>(name: &str, value: &M) {
             std::fs::write(path, content).unwrap();
         }
     }
+}
+
+#[test]
+fn invariant_9_every_statistic_is_in_a_fixture() {
+    let frozen = values::frozen_statistics();
+    let missing: Vec<_> = Statistic::ALL.iter().filter(|s| !frozen.contains(s)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
