@@ -4,6 +4,7 @@ use crate::support::{BAD_INPUT, json, model, on, refuses, uspx};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tempfile::tempdir;
+use uspx_domain::Estimator;
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
@@ -13,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         trace_counts_every_choice_of_the_router,
         patch_gives_effects_with_their_errors,
         patch_says_what_it_cost_in_passes,
+        a_method_without_units_here_says_so,
         an_exact_effect_is_the_loss_of_the_mask_that_cuts_one_expert,
         a_mask_is_built_and_what_it_costs_is_measured,
         every_command_has_an_example_that_begins_with_itself,
@@ -137,7 +139,9 @@ fn patch_gives_effects_with_their_errors() {
     let clean = number(&json(&mut on(&["eval"], "teacher", PROMPTS)), "/loss");
     // What nothing is said of is measured as far as the method does.
     let both = &[("expert", EXPERTS), ("head", HEADS)][..];
-    for (method, kinds) in [("exact", both), ("atp", both), ("reroute", &both[..1])] {
+    let experts = &both[..1];
+    for (method, kinds) in [("exact", both), ("atp", both), ("eap-ig", both), ("reroute", experts)]
+    {
         let report = json(&mut on(&["probe", "patch", "--method", method], "teacher", PROMPTS));
         assert_eq!(report["effects"].as_object().unwrap().len(), kinds.len());
         assert_eq!(report["method"], method);
@@ -185,6 +189,27 @@ fn patch_says_what_it_cost_in_passes() {
         (mean + clean + again, 1.0)
     );
     assert_eq!(cost(&["--method=reroute"]), (clean + again, 1.0));
+    // Five inputs along the path.
+    assert_eq!(cost(&["--method=eap-ig"]), (mean + 5.0 * (clean + again), 5.0));
+    // What `mask build` foretells is in the estimators' rows.
+    for estimator in Estimator::of_effects() {
+        let method = format!("--method={estimator}");
+        let Some(passes) = estimator.row().passes else { continue };
+        let (forwards, backwards) = cost(&[&method]);
+        assert_eq!(forwards + 2.0 * backwards, passes, "{estimator}");
+    }
+}
+
+/// What a model has none of is told with what there is to ask for.
+fn a_method_without_units_here_says_so() {
+    let help = |flags: &[&str]| {
+        let output =
+            on(&[&["probe", "patch"], flags].concat(), "student", PROMPTS).output().unwrap();
+        assert_eq!(output.status.code(), Some(BAD_INPUT));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(help(&["--method=reroute"]).contains("use another --method"));
+    assert!(help(&["--method=atp", "--units=expert"]).contains("try --units head"));
 }
 
 /// Expert bans measured one by one, against the same ban given as a mask.

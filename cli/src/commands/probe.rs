@@ -222,8 +222,13 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
     let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
     if kinds.is_empty() {
-        return Err(CliError::new(Exit::BadInput, "the model has none of these units")
-            .help("try --units head"));
+        let measured: Vec<&str> =
+            estimator.kinds_of(&shape).into_iter().map(UnitKind::name).collect();
+        let help = match measured.as_slice() {
+            [] => "use another --method: this one measures nothing of this model".to_owned(),
+            some => format!("try --units {}", some.join(",")),
+        };
+        return Err(CliError::new(Exit::BadInput, "the model has none of these units").help(help));
     }
     let bar = Bar::new("patching", args.common.run.json, shutdown);
     let (start, before) = (Instant::now(), model.transformer.passes());

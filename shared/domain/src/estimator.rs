@@ -25,6 +25,9 @@ pub struct EstimatorRow {
     pub is_exact: bool,
     /// What it needs of the model.
     pub needs: Needs,
+    /// What it costs a prompt in forward passes, a backward one counting two, with its usual
+    /// baseline; none where that depends on how many units are asked for.
+    pub passes: Option<f64>,
 }
 
 /// What an estimator needs of the model, which memory is planned by.
@@ -58,6 +61,7 @@ table! {
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Forward,
+        passes: Some(1.0),
     },
     /// Attribution patching: (baseline − clean) times the gradient of the loss (Nanda 2023).
     ATP: EstimatorRow {
@@ -69,6 +73,8 @@ table! {
         baselines: &[Mean, Zero],
         is_exact: false,
         needs: Needs::Gradients,
+        // For the means, to keep what enters each layer, again to be differentiated.
+        passes: Some(5.0),
     },
     /// Attribution with gradients averaged along a path of inputs (Hanna et al. 2024).
     EAP_IG: EstimatorRow {
@@ -80,6 +86,8 @@ table! {
         baselines: &[Mean, Zero],
         is_exact: false,
         needs: Needs::Gradients,
+        // For the means, and five times to keep what enters each layer, again, and back.
+        passes: Some(21.0),
     },
     /// The first-order effect of a ban: the gradient times what re-routing changes.
     REROUTE: EstimatorRow {
@@ -91,6 +99,7 @@ table! {
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Gradients,
+        passes: Some(4.0),
     },
     /// One run per unit, from where it bites.
     EXACT: EstimatorRow {
@@ -102,6 +111,7 @@ table! {
         baselines: &[Zero],
         is_exact: true,
         needs: Needs::Forward,
+        passes: None,
     },
 }
 

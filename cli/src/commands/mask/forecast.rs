@@ -8,7 +8,7 @@ use crate::models::Subject;
 use crate::output;
 use crate::rows::Ranking;
 use std::time::{Duration, Instant};
-use uspx_domain::{Estimator, ModelShape, Needs, Statistic, UnitKind};
+use uspx_domain::{Estimator, ModelShape, Statistic, UnitKind};
 use uspx_model::taps::NoTaps;
 use uspx_model::{NoProgress, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
@@ -43,10 +43,10 @@ pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
 /// Forward-equivalents of one prompt. An exact run starts at the layer of its unit, on the clean
 /// run's values; a backward pass is worth two forward ones.
 fn passes(estimator: Estimator, shape: &ModelShape, kind: UnitKind) -> f64 {
-    let (row, layers) = (estimator.row(), f64::from(shape.depth().max(1)));
-    if !row.is_exact {
-        return if row.needs == Needs::Gradients { 3.0 } else { 1.0 };
+    if let Some(passes) = estimator.row().passes {
+        return passes;
     }
+    let layers = f64::from(shape.depth().max(1));
     let left = (0..shape.depth()).map(|layer| layers - f64::from(layer));
     let runs: f64 = shape.widths(kind).into_iter().zip(left).map(|(n, l)| f64::from(n) * l).sum();
     1.0 + runs / layers

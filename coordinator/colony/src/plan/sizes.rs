@@ -115,12 +115,8 @@ fn pace(measured: &Measured, load: &Load<'_>) -> Option<Pace> {
 /// are made token by token).
 fn cost(work: &str) -> Option<f64> {
     match work {
-        // A pass for the means, one to keep what enters each layer, and one again to be
-        // differentiated, which is worth two more.
-        _ if work == Estimator::ATP.name() => Some(5.0),
-        _ if work == Estimator::TRACE.name() => Some(1.0),
         "ablate" | "judge" => Some(1.0),
-        _ => None,
+        _ => Estimator::named(work)?.row().passes,
     }
 }
 

@@ -137,6 +137,7 @@ mod tests {
         baselines: &[Baseline::Zero],
         is_exact: false,
         needs: Needs::Forward,
+        passes: Some(0.0),
     };
 
     /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.
