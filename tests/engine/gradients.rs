@@ -6,7 +6,7 @@
 
 use crate::support::{attribution, in_f64, measured, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
-use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, UnitKind};
+use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, NoProgress, Result};
@@ -66,12 +66,35 @@ fn sum(column: &Column) -> f64 {
     column.values.iter().copied().map(f64::from).sum()
 }
 
-/// The signed effects of some units, each with its absolute one, which is made of the same values.
-fn effects(deposit: &Deposit) -> impl Iterator<Item = (&Column, &Column)> {
+/// Holds the effects of some units, and the positive ones made of the same values, against the
+/// slopes that they are to be.
+fn prove(
+    (which, deposit): (&str, &Deposit),
+    [signed, positive]: [Statistic; 2],
+    some: impl Fn(u32) -> bool,
+    slope_of: impl Fn(Unit) -> Slope,
+) {
     let of = |statistic| {
-        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2)
+        let some = &some;
+        deposit.columns.iter().filter(move |c| c.statistic == statistic && some(c.unit.index))
     };
-    of(Statistic::ATP).zip(of(Statistic::ATP_ABS))
+    let (mut proved, mut worst) = (0, 0f64);
+    for (signed, positive) in of(signed).zip(of(positive)) {
+        let (unit, scale) = (signed.unit, sum(positive));
+        assert_eq!(unit, positive.unit);
+        let wanted = slope_of(unit);
+        assert!(
+            wanted.error <= 1e-4 * scale,
+            "{which} {unit}: the difference is off by {}, of {scale}",
+            wanted.error
+        );
+        let off = (sum(signed) - wanted.value).abs();
+        assert!(off <= 2e-4 * scale, "{which} {unit}: {off} off {}, of {scale}", wanted.value);
+        worst = worst.max(off / scale);
+        proved += usize::from(wanted.value.abs() > 1e-1 * scale);
+    }
+    println!("{which}: at worst off by {worst:.1e} of what the effect is made of");
+    assert!(proved >= 4, "{which}: only {proved} derivatives were large enough to prove anything");
 }
 
 #[test]
@@ -83,31 +106,18 @@ fn attribution_is_the_derivative_of_the_loss() {
         let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096);
         let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
-        let (mut proved, mut worst) = (0, 0f64);
-        for (signed, positive) in effects(&deposit) {
-            let (unit, scale) = (signed.unit, sum(positive));
-            assert_eq!(unit, positive.unit);
-            // Small enough that no token changes its experts within it: there the loss has a step,
-            // not a slope.
-            let at = |s| {
-                loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 + s)
-            };
-            let wanted = slope(1e-4, at);
-            assert!(
-                wanted.error <= 1e-4 * scale,
-                "{which} {unit}: the difference is off by {}",
-                wanted.error
-            );
-            // With the baseline zero the effect is −∂L/∂α.
-            let off = (-sum(signed) - wanted.value).abs();
-            assert!(off <= 2e-4 * scale, "{which} {unit}: {off} off {}, of {scale}", wanted.value);
-            worst = worst.max(off / scale);
-            proved += usize::from(wanted.value.abs() > 1e-1 * scale);
-        }
-        println!("{which}: at worst off by {worst:.1e} of what the effect is made of");
-        assert!(
-            proved >= 4,
-            "{which}: only {proved} derivatives were large enough to prove anything"
+        let both = [Statistic::ATP, Statistic::ATP_ABS];
+        prove(
+            (which, &deposit),
+            both,
+            |index| index % 5 < 2,
+            |unit| {
+                // Towards the baseline zero, and so little that no token changes its experts: there the
+                // loss has a step, not a slope.
+                slope(1e-4, |s| {
+                    loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 - s)
+                })
+            },
         );
     }
 }
@@ -241,34 +251,27 @@ fn rerouting_attribution_is_the_derivative_towards_a_ban() {
     let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
     let deposit = measured(Estimator::REROUTE, &model, &some, 4096);
     let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
-    let of = |statistic| {
-        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 5 < 2)
-    };
-    let (mut proved, mut worst) = (0, 0f64);
-    for (signed, positive) in of(Statistic::REROUTE).zip(of(Statistic::REROUTE_ABS)) {
-        let (unit, scale) = (signed.unit, sum(positive));
-        assert_eq!(unit, positive.unit);
-        let layer = unit.layer as usize;
-        let clean = mlp_out(&exact, &batch, layer, None);
-        let way = (mlp_out(&exact, &batch, layer, Some(unit.index)) - &clean).unwrap();
-        let start = exact.transformer.embed(&batch.ids).unwrap();
-        let wanted = slope(1e-4, |s| {
-            let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-                match site {
-                    Site::MlpOut { layer: l } if l == layer => Ok(Some((value + (&way * s)?)?)),
-                    _ => Ok(None),
-                }
-            };
-            loss_from(&exact, &batch, &start, &mut moved).to_scalar().unwrap()
-        });
-        assert!(wanted.error <= 1e-4 * scale, "{unit}: the difference is off by {}", wanted.error);
-        let off = (sum(signed) - wanted.value).abs();
-        assert!(off <= 2e-4 * scale, "{unit}: {off} off {}, of {scale}", wanted.value);
-        worst = worst.max(off / scale);
-        proved += usize::from(wanted.value.abs() > 1e-1 * scale);
-    }
-    println!("at worst off by {worst:.1e} of what the effect is made of");
-    assert!(proved >= 4, "only {proved} derivatives were large enough to prove anything");
+    let both = [Statistic::REROUTE, Statistic::REROUTE_ABS];
+    prove(
+        ("teacher", &deposit),
+        both,
+        |index| index % 5 < 2,
+        |unit| {
+            let layer = unit.layer as usize;
+            let clean = mlp_out(&exact, &batch, layer, None);
+            let way = (mlp_out(&exact, &batch, layer, Some(unit.index)) - &clean).unwrap();
+            let start = exact.transformer.embed(&batch.ids).unwrap();
+            slope(1e-4, |s| {
+                let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+                    match site {
+                        Site::MlpOut { layer: l } if l == layer => Ok(Some((value + (&way * s)?)?)),
+                        _ => Ok(None),
+                    }
+                };
+                loss_from(&exact, &batch, &start, &mut moved).to_scalar().unwrap()
+            })
+        },
+    );
 }
 
 /// What `layer` does on a batch: outputs of its heads, and what `expert` adds to its output.
@@ -310,46 +313,40 @@ fn attribution_along_a_path_is_the_mean_derivative_on_it() {
     let all = ProbeRequest::all(Estimator::EAP_IG, &model, &some, 4096);
     let request = ProbeRequest { baseline: Baseline::Zero, ..all };
     let deposit = measure(Estimator::EAP_IG, &request, &NoProgress).unwrap();
-    let of = |statistic| {
-        deposit.columns.iter().filter(move |c| c.statistic == statistic && c.unit.index % 7 == 0)
-    };
     let end = exact.transformer.embed(&batch.ids).unwrap();
     let base = end.mean_keepdim(0).unwrap().broadcast_as(end.shape()).unwrap();
-    let (mut proved, mut worst) = (0, 0f64);
-    for (signed, positive) in of(Statistic::EAP_IG).zip(of(Statistic::EAP_IG_ABS)) {
-        let (unit, scale) = (signed.unit, sum(positive));
-        let layer = unit.layer as usize;
-        let [z, added] = of_layer(&exact, &batch, layer, unit.index);
-        let heads = (0..z.dim(1).unwrap() as u32).map(|h| f64::from(u8::from(h == unit.index)));
-        let heads = Tensor::from_iter(heads, z.device()).unwrap().reshape((1, (), 1)).unwrap();
-        let z = z.broadcast_mul(&heads).unwrap();
-        let slope_at = |step: usize| {
-            let x = ((&end - &base).unwrap() * (step as f64 / STEPS as f64)).unwrap();
-            let x = (&base + x).unwrap();
-            slope(1e-4, |s| {
-                let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-                    match (site, unit.kind) {
-                        (Site::MlpOut { layer: l }, UnitKind::Expert) if l == layer => {
-                            Ok(Some((value - (&added * s)?)?))
+    let both = [Statistic::EAP_IG, Statistic::EAP_IG_ABS];
+    prove(
+        ("teacher", &deposit),
+        both,
+        |index| index % 7 == 0,
+        |unit| {
+            let layer = unit.layer as usize;
+            let [z, added] = of_layer(&exact, &batch, layer, unit.index);
+            let heads = (0..z.dim(1).unwrap() as u32).map(|h| f64::from(u8::from(h == unit.index)));
+            let heads = Tensor::from_iter(heads, z.device()).unwrap().reshape((1, (), 1)).unwrap();
+            let z = z.broadcast_mul(&heads).unwrap();
+            let slope_at = |step: usize| {
+                let x = ((&end - &base).unwrap() * (step as f64 / STEPS as f64)).unwrap();
+                let x = (&base + x).unwrap();
+                slope(1e-4, |s| {
+                    let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+                        match (site, unit.kind) {
+                            (Site::MlpOut { layer: l }, UnitKind::Expert) if l == layer => {
+                                Ok(Some((value - (&added * s)?)?))
+                            }
+                            (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
+                                Ok(Some((value - (&z * s)?)?))
+                            }
+                            _ => Ok(None),
                         }
-                        (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
-                            Ok(Some((value - (&z * s)?)?))
-                        }
-                        _ => Ok(None),
-                    }
-                };
-                loss_from(&exact, &batch, &x, &mut moved).to_scalar().unwrap()
-            })
-        };
-        let slopes: Vec<Slope> = (1..=STEPS).map(slope_at).collect();
-        let mean = |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / STEPS as f64;
-        let (wanted, error) = (mean(|s| s.value), mean(|s| s.error));
-        assert!(error <= 1e-4 * scale, "{unit}: the difference is off by {error}, of {scale}");
-        let off = (sum(signed) - wanted).abs();
-        assert!(off <= 2e-4 * scale, "{unit}: {off} off {wanted}, of {scale}");
-        worst = worst.max(off / scale);
-        proved += usize::from(wanted.abs() > 1e-1 * scale);
-    }
-    println!("at worst off by {worst:.1e} of what the effect is made of");
-    assert!(proved >= 4, "only {proved} derivatives were large enough to prove anything");
+                    };
+                    loss_from(&exact, &batch, &x, &mut moved).to_scalar().unwrap()
+                })
+            };
+            let slopes: Vec<Slope> = (1..=STEPS).map(slope_at).collect();
+            let mean = |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / STEPS as f64;
+            Slope { value: mean(|s| s.value), error: mean(|s| s.error) }
+        },
+    );
 }

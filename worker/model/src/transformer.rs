@@ -264,7 +264,7 @@ impl Transformer {
         &self,
         (x, frame, boundaries): (&Tensor, &Frame, &Spool),
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
-        mut tapped: impl FnMut(&Tensor) -> T,
+        mut tapped: impl FnMut(&Tensor) -> Result<T>,
         mut found: impl FnMut(&T, &GradStore) -> Result<()>,
     ) -> Result<()> {
         let lost = || {
@@ -276,7 +276,7 @@ impl Transformer {
         let mut gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
         for layer in (0..self.layers()).rev() {
             let input = Var::from_tensor(&boundaries.get(layer)?)?;
-            let mut taps = tapped(&gradient.detach());
+            let mut taps = tapped(&gradient.detach())?;
             let out =
                 self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
             let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;

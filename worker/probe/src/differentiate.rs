@@ -9,14 +9,13 @@ use uspx_model::taps::{Site, Taps};
 use uspx_model::transformer::Transformer;
 
 /// Differentiates the summed loss of the batch's responses, from its embedded tokens `start`,
-/// `[N, hidden]`, on. `tapped` makes the taps of a layer from
-/// the gradient with respect to its output, `[N, hidden]`; `found` gets them again with the layer's
-/// gradients.
+/// `[N, hidden]`, on. `tapped` makes the taps of a layer from the gradient with respect to its
+/// output, `[N, hidden]`; `found` gets them again with the layer's gradients.
 pub(crate) fn differentiate<T: Taps>(
     transformer: &Transformer,
     batch: &Batch,
     start: Tensor,
-    tapped: impl FnMut(&Tensor) -> T,
+    tapped: impl FnMut(&Tensor) -> Result<T>,
     found: impl FnMut(&T, &GradStore) -> Result<()>,
 ) -> Result<()> {
     let frame = transformer.frame(batch)?;

@@ -32,6 +32,11 @@ fn in_layer(list: &[Tensor], layer: usize) -> Result<&Tensor> {
     list.get(layer).ok_or_else(|| ModelError::Request(format!("no mean output for layer {layer}")))
 }
 
+/// The way from a value to its baseline, which broadcasts to it and is zero where there is none.
+pub(crate) fn way(value: &Tensor, base: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    base.map_or_else(|| value.neg(), |base| base.broadcast_sub(value))
+}
+
 /// The mean outputs over what a request is about, where they are its baseline.
 pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
     match request.baseline {

@@ -61,7 +61,9 @@ impl Coordinator {
         let Some(report) = self.found_so_far() else { return };
         let state = &self.settings.state;
         let kept = state.join("reports").join(self.colony.state().epoch().to_string());
-        match report::write(&kept, &report).and_then(|_| report::write(state, &report)) {
+        let written = report::write(state, &report)
+            .and_then(|paths| report::write(&kept, &report).map(|_| paths));
+        match written {
             Ok(paths) => self.reported = Some(paths),
             Err(error) => tracing::warn!(%error, "the report cannot be written"),
         }

@@ -44,8 +44,12 @@ impl Process {
             let why = format!("{} ended with {status}; its messages are in {log}", self.name);
             return Err(BenchError::Colony(why));
         }
-        self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
+        self.note_peak();
         Ok(())
+    }
+
+    fn note_peak(&mut self) {
+        self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
     }
 
     /// Waits until it has ended by itself, well.
@@ -58,7 +62,7 @@ impl Process {
             match self.ended() {
                 Some(status) if status.success() => return Ok(()),
                 Some(_) => return self.look(),
-                None => self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0)),
+                None => self.note_peak(),
             }
             std::thread::sleep(Duration::from_millis(20));
         }

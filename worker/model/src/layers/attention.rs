@@ -68,7 +68,7 @@ impl Attention {
         let differentiated = all.iter().any(|x| x.track_op());
         let fused = !seen && all.into_iter().all(is_float) && !(differentiated && cache.is_some());
         let mixed = if fused {
-            self.each_sequence(all, frame, cache)?
+            self.each_sequence(all, frame, cache, differentiated)?
         } else if !seen && !differentiated && cache.is_none() && cuda::attends(&q, self.kv_heads) {
             let ragged = frame.ragged(self.heads / self.kv_heads, self.head_dim)?;
             let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)).transpose()?;
@@ -96,12 +96,13 @@ impl Attention {
         frame.angles().rotate(&y)
     }
 
-    /// Differentiable where there is no cache.
+    /// Differentiable, if that is asked for, where there is no cache.
     fn each_sequence(
         &self,
         all: [&Tensor; 3],
         frame: &Frame,
         cache: Option<&mut LayerCache>,
+        differentiated: bool,
     ) -> Result<Tensor> {
         let shape =
             Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
@@ -109,6 +110,9 @@ impl Attention {
             self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
         let [q, k, v] = all.map(Tensor::detach);
         let mixed = attend(shape, [&q, &k, &v], sinks.as_deref(), frame.spans(), cache)?;
+        if !differentiated {
+            return Ok(mixed);
+        }
         let spans = frame.spans().to_vec();
         Ok(with_gradients("attention", all, mixed, move |grad| {
             let found = attend_back(shape, [&q, &k, &v], sinks.as_deref(), &spans, grad);

@@ -30,6 +30,11 @@ impl Heads {
     fn group(self) -> usize {
         self.query / self.kv
     }
+
+    /// What scores are multiplied by.
+    fn scale(self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
 }
 
 /// Queries, keys and values, each `[N, its heads, dim]` row-major.
@@ -145,15 +150,23 @@ fn all_spans(
     for ((s, head), part) in tasks.iter().zip(parts) {
         let Some(span) = spans.get(*s) else { continue };
         // `part` holds [queries, group × dim].
-        let width = group * heads.dim;
-        for (row, from) in span.queries.clone().zip(part.chunks_exact(width)) {
-            let start = (row as usize * heads.query + head * group) * heads.dim;
-            if let Some(into) = out.get_mut(start..start + width) {
-                into.copy_from_slice(from);
-            }
-        }
+        add(&mut out, &part, span.queries.clone(), (*head, heads.kv, group * heads.dim));
     }
     Ok(out)
+}
+
+/// Adds a row of `from` to each of `rows` of `into`: its part `at` of `parts`, each of `width`.
+fn add(
+    into: &mut [f32],
+    from: &[f32],
+    rows: impl Iterator<Item = u32>,
+    (at, parts, width): (usize, usize, usize),
+) {
+    for (row, from) in rows.zip(from.chunks_exact(width)) {
+        let start = (row as usize * parts + at) * width;
+        let into = into.get_mut(start..start + width).unwrap_or_default();
+        into.iter_mut().zip(from).for_each(|(sum, value)| *sum += value);
+    }
 }
 
 /// Every sequence with every KV head.

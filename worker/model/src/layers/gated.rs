@@ -185,6 +185,7 @@ mod tests {
             assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} against {b}");
         }
     }
+
     #[test]
     fn the_clamped_unit_agrees_with_the_tensor_librarys_operations() {
         // Both sides of both clamps.

@@ -79,9 +79,10 @@ impl Experts {
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, layer: usize, x: &Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let logits = tap(taps, Site::Router { layer }, self.router.forward(x)?)?;
-        let routing = self.route(&logits)?;
+        let ranked = self.ranked(&logits, taps.wants_next())?;
+        let routing = self.route(&logits, &ranked)?;
         let groups = slots_by_expert(&routing, self.mixture.experts)?;
-        let next = if taps.wants_next() { self.next(&logits)? } else { Vec::new() };
+        let next = self.next(&ranked)?;
         let mut sum = WeightedSum::new(x, &routing)?;
         // All experts' tokens at once: to a GPU it is one way, not one for each.
         let tokens: Vec<u32> =
@@ -103,7 +104,7 @@ impl Experts {
             }
             if !others.is_empty() {
                 let ids = Tensor::from_slice(others, others.len(), x.device())?;
-                let out = expert.plain(&x.detach().index_select(&ids, 0)?, self.mixture.unit)?;
+                let out = expert.plain(&pick(&x.detach(), others, &ids)?, self.mixture.unit)?;
                 let at = Site::NextOut { layer, expert: index as u32, tokens: others };
                 taps.at(at, &out)?;
             }
@@ -111,24 +112,21 @@ impl Experts {
         sum.finish()
     }
 
-    /// For each expert the tokens that it is the first not chosen by; none where all are chosen.
-    fn next(&self, logits: &Tensor) -> Result<Vec<Vec<u32>>> {
+    /// For each expert the tokens that it is the first not chosen by, where it was ranked.
+    fn next(&self, ranked: &Ranked) -> Result<Vec<Vec<u32>>> {
         let mut tokens = vec![Vec::new(); self.mixture.experts];
-        let (ranked, top_k) = (self.ranked(logits, self.mixture.top_k + 1)?, self.mixture.top_k);
-        for (token, experts) in (0..).zip(ranked.chunks_exact(top_k + 1)) {
-            let Some(last) = experts.last() else { continue };
-            tokens.get_mut(*last as usize).ok_or_else(|| no_expert(*last))?.push(token);
+        for (token, experts) in (0..).zip(ranked.rows()) {
+            let Some(next) = experts.get(self.mixture.top_k) else { continue };
+            tokens.get_mut(*next as usize).ok_or_else(|| no_expert(*next))?.push(token);
         }
         Ok(tokens)
     }
 
-    /// The `top_k` largest logits of each token, and the weights of those experts.
-    ///
-    /// # Errors
-    /// A logit that is not a number; those of the tensor library.
-    pub fn route(&self, logits: &Tensor) -> Result<Routing> {
+    /// The `top_k` first of each token, and their weights.
+    fn route(&self, logits: &Tensor, ranked: &Ranked) -> Result<Routing> {
         let (n, top_k) = (logits.dim(0)?, self.mixture.top_k);
-        let chosen = self.ranked(logits, top_k)?;
+        let chosen: Vec<u32> =
+            ranked.rows().flat_map(|row| row.iter().take(top_k)).copied().collect();
         let ids = Tensor::from_slice(&chosen, (n, top_k), logits.device())?;
         let gates = if self.mixture.renormalise {
             candle_nn::ops::softmax(&logits.contiguous()?.gather(&ids, 1)?, D::Minus1)?
@@ -138,13 +136,11 @@ impl Experts {
         Ok(Routing { chosen, gates, top_k })
     }
 
-    /// The experts of the `count` largest logits of each token, largest first, flat; none where
-    /// there are fewer.
-    fn ranked(&self, logits: &Tensor, count: usize) -> Result<Vec<u32>> {
+    /// The experts of each token's `top_k` largest logits, largest first; with the `next` one, if
+    /// there is one.
+    fn ranked(&self, logits: &Tensor, next: bool) -> Result<Ranked> {
         let (n, experts) = logits.dims2()?;
-        if count > experts {
-            return Ok(Vec::new());
-        }
+        let count = (self.mixture.top_k + usize::from(next)).min(experts);
         let values: Vec<f32> = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         if values.iter().any(|v| v.is_nan()) {
             return Err(ModelError::Request(
@@ -152,15 +148,30 @@ impl Experts {
             ));
         }
         // The GPU waits for this.
-        let mut chosen = vec![0; n * count];
-        let rows = values.par_chunks_exact(experts).zip(chosen.par_chunks_exact_mut(count.max(1)));
-        rows.with_min_len(ROWS).for_each_init(Vec::new, |best, (row, chosen)| {
+        let mut all = vec![0; n * count];
+        let rows = values.par_chunks_exact(experts).zip(all.par_chunks_exact_mut(count.max(1)));
+        rows.with_min_len(ROWS).for_each_init(Vec::new, |best, (row, ranked)| {
             top(row, count, best);
-            for (place, (_, expert)) in chosen.iter_mut().zip(best.iter()) {
+            for (place, (_, expert)) in ranked.iter_mut().zip(best.iter()) {
                 *place = *expert;
             }
         });
-        Ok(chosen)
+        Ok(Ranked { all, count })
+    }
+}
+
+/// The experts that each token wants most.
+struct Ranked {
+    /// `[N × count]`, most wanted first.
+    all: Vec<u32>,
+    /// Of each token.
+    count: usize,
+}
+
+impl Ranked {
+    /// Token by token.
+    fn rows(&self) -> impl Iterator<Item = &[u32]> {
+        self.all.chunks_exact(self.count.max(1))
     }
 }
 

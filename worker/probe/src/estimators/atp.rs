@@ -8,7 +8,7 @@ use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
-use crate::means::{Means, means_of};
+use crate::means::{Means, means_of, way};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
@@ -31,7 +31,7 @@ impl Measure for AttributionPatching {
         let (means, kinds) = (means.as_ref(), request.kinds);
         let how = (self.estimator(), request.batch_tokens);
         effects(request, how, progress, &mut |_, batch, found| {
-            let tapped = |_: &Tensor| GradientTaps { means, kinds, handles: Vec::new() };
+            let tapped = |_: &Tensor| Ok(GradientTaps { means, kinds, handles: Vec::new() });
             let transformer = &request.model.transformer;
             let start = transformer.embed(&batch.ids)?;
             differentiate(transformer, batch, start, tapped, |taps, gradients| {
@@ -72,16 +72,10 @@ impl GradientTaps<'_> {
         }
         let moved = Var::zeros(dims.as_slice(), value.dtype(), value.device())?;
         let plain = value.detach();
-        let way = move |grad: &Tensor| -> candle_core::Result<Tensor> {
-            let away = match &base {
-                Some(base) => (grad * plain.broadcast_sub(base)?)?,
-                None => (grad * &plain)?,
-            };
-            away.sum_keepdim(D::Minus1)?.neg()
-        };
         let inputs = [value, moved.as_tensor(), moved.as_tensor()];
         let patched = with_gradients("towards-baseline", inputs, value.detach(), move |grad| {
-            Ok([Some(grad.clone()), Some(way(grad)?), None])
+            let effect = (grad * way(&plain, base.as_ref())?)?.sum_keepdim(D::Minus1)?;
+            Ok([Some(grad.clone()), Some(effect), None])
         })?;
         self.handles.push(Handle { kind, layer, places, moved });
         Ok(patched)

@@ -13,7 +13,7 @@ use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
-use crate::means::{Means, means_of};
+use crate::means::{Means, means_of, way};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
@@ -53,13 +53,10 @@ fn along(
     let transformer = &request.model.transformer;
     let steps = Batch::new(&sequences.repeat(STEPS))?;
     let start = path(&transformer.embed(&batch.ids)?, batch)?;
-    let tapped = |gradient: &Tensor| StepTaps {
-        request,
-        means,
-        rows: batch.tokens(),
-        gradient: gradient.clone(),
-        heads: None,
-        experts: Vec::new(),
+    let tapped = |gradient: &Tensor| {
+        let (rows, heads, experts) = (batch.tokens(), None, Vec::new());
+        let gradient = mean_step(gradient, rows)?;
+        Ok(StepTaps { request, means, rows, gradient, heads, experts })
     };
     differentiate(transformer, &steps, start, tapped, |taps, gradients| {
         taps.heads(gradients, batch, found)?;
@@ -102,7 +99,7 @@ struct StepTaps<'a> {
     means: Option<&'a Means>,
     /// N: rows of each step.
     rows: usize,
-    /// With respect to the layer's output, `[S · N, hidden]`.
+    /// With respect to the layer's output, the mean over the steps: `[N, hidden]`.
     gradient: Tensor,
     heads: Option<OfHeads>,
     experts: Vec<OfExpert>,
@@ -137,7 +134,7 @@ impl StepTaps<'_> {
         let moved = Var::zeros(z.shape(), z.dtype(), z.device())?;
         let own = z.detach().narrow(0, self.start(), self.rows)?;
         let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
-        let way = base.map_or_else(|| own.neg(), |base| own.neg()?.broadcast_add(&base))?;
+        let way = way(&own, base.as_ref())?;
         let out = (z + moved.as_tensor())?;
         self.heads = Some(OfHeads { layer, moved, way });
         Ok(out)
@@ -154,9 +151,9 @@ impl StepTaps<'_> {
         let ids = |ids: &[u32]| Tensor::from_slice(ids, ids.len(), out.device());
         let out = out.detach().index_select(&ids(&places)?, 0)?;
         let base = self.means.map(|means| means.of_expert(at.layer, at.expert)).transpose()?;
-        let way = base.map_or_else(|| out.neg(), |base| out.neg()?.broadcast_add(&base))?;
+        let way = way(&out, base.as_ref())?;
         let gates = at.routing.gates.detach().flatten_all()?.index_select(&ids(&slots)?, 0)?;
-        let gradient = mean_step(&self.gradient, self.rows)?.index_select(&ids(&rows)?, 0)?;
+        let gradient = self.gradient.index_select(&ids(&rows)?, 0)?;
         let pulls = (gradient * way)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
         let effects = (pulls * gates.to_dtype(DType::F32)?)?;
         self.experts.push(OfExpert { layer: at.layer, expert: at.expert, rows, effects });

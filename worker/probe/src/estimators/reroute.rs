@@ -36,7 +36,7 @@ impl Measure for Reroute {
 fn add_effects(request: &ProbeRequest<'_>, batch: &Batch, found: &mut Effects) -> Result<()> {
     let transformer = &request.model.transformer;
     let mlps = &transformer.config().mlps;
-    let tapped = |gradient: &Tensor| RerouteTaps::new(gradient.clone());
+    let tapped = |gradient: &Tensor| Ok(RerouteTaps::new(gradient.clone()));
     let start = transformer.embed(&batch.ids)?;
     differentiate(transformer, batch, start, tapped, |taps, _| {
         let Some((layer, logits)) = &taps.router else { return Ok(()) };

@@ -3,7 +3,7 @@
 //! 2205.14135, algorithm 4).
 
 use super::block::{Block, Strided, of_rows, product};
-use super::{Heads, Values, check, check_all, gathered, new_rows, tasks};
+use super::{Heads, Values, add, check, check_all, gathered, new_rows, tasks};
 use crate::Result;
 use crate::batch::Span;
 use crate::error::ModelError;
@@ -60,20 +60,6 @@ fn all_spans(
     Ok(sums)
 }
 
-/// Adds a row of `from` to each of `rows` of `into`: its part `at` of `parts`, each of `width`.
-fn add(
-    into: &mut [f32],
-    from: &[f32],
-    rows: impl Iterator<Item = u32>,
-    (at, parts, width): (usize, usize, usize),
-) {
-    for (row, from) in rows.zip(from.chunks_exact(width)) {
-        let start = (row as usize * parts + at) * width;
-        let into = into.get_mut(start..start + width).unwrap_or_default();
-        into.iter_mut().zip(from).for_each(|(sum, value)| *sum += value);
-    }
-}
-
 /// What one sequence and one KV head add to the gradients.
 struct Part {
     /// `[queries, group × dim]`.
@@ -92,7 +78,7 @@ fn one_head(
 ) -> Result<Part> {
     let memory = gathered(span, heads, head, values);
     check(span, heads, &memory.keys, &memory.values)?;
-    let (dim, scale) = (heads.dim, 1.0 / (heads.dim as f32).sqrt());
+    let (dim, scale) = (heads.dim, heads.scale());
     let size = memory.keys.len();
     let mut part = Part { q: Vec::new(), k: vec![0.0; size], v: vec![0.0; size] };
     for rows in Block::all(span) {

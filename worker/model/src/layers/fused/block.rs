@@ -42,7 +42,7 @@ impl Block {
         let first = span.first + (rows.start - span.queries.start) as usize;
         let seen = |position: usize| heads.window.map_or(0, |w| (position + 1).saturating_sub(w));
         let positions = seen(first)..first + rows.len();
-        let scale = 1.0 / (dim as f32).sqrt();
+        let scale = heads.scale();
         let mut queries = of_rows(q, rows.clone(), heads, head);
         queries.iter_mut().for_each(|x| *x *= scale);
         let (count, width) = (rows.len() * group, positions.len());

@@ -1,3 +1,5 @@
+//! Attention and its gradients against the formula, and spans that do not fit.
+
 use super::*;
 use candle_core::Device;
 
