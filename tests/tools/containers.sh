@@ -11,6 +11,7 @@ skip() {
 docker info >/dev/null 2>&1 || skip "no container engine answers here"
 docker compose version >/dev/null 2>&1 || docker-compose version >/dev/null 2>&1 || skip "no compose here"
 
+export USPX_BIN=${USPX_BIN:-$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")/debug/uspx}
 cd "$root/tests/containers"
 export CARGO_TARGET_DIR="$root/target/containers"
 cargo fmt --check
