@@ -57,37 +57,67 @@ fn one_of(formats: Vec<ExportFormat>) -> impl TypedValueParser<Value = ExportFor
     names.try_map(|name| ExportFormat::named(&name).ok_or(NotInTheTable))
 }
 
-/// A way to rank units, and the statistic that it ranks by.
+/// A way to rank units.
 #[derive(Debug, Clone, Copy)]
-pub struct Ranking {
-    /// The statistic.
-    pub statistic: Statistic,
-    /// How.
-    pub method: &'static ScoreMethod,
+pub enum Ranking {
+    /// By the mean of the ranks that several scores give.
+    Ensemble,
+    /// By a statistic.
+    Score(Statistic, &'static ScoreMethod),
 }
 
 /// Parses the name of a way to rank units.
 pub fn ranking() -> impl TypedValueParser<Value = Ranking> {
-    let value = |(_, m): (Statistic, &ScoreMethod)| PossibleValue::new(m.name).help(m.help);
-    let names = PossibleValuesParser::new(Statistic::methods().map(value));
-    names.try_map(|name| {
-        let mut all = Statistic::methods().map(|(statistic, method)| Ranking { statistic, method });
-        all.find(|r| r.method.name == name).ok_or(NotInTheTable)
-    })
+    let value = |ranking: Ranking| PossibleValue::new(ranking.name()).help(ranking.help());
+    let names = PossibleValuesParser::new(Ranking::all().map(value));
+    names.try_map(|name| Ranking::all().find(|r| r.name() == name).ok_or(NotInTheTable))
 }
 
 impl Ranking {
-    /// The estimator to ask, where it ranks units of `kind`.
-    pub fn estimator(&self, kind: UnitKind) -> Option<Estimator> {
-        Estimator::yielding(self.statistic, kind)
-            .filter(|e| e.may_yield(self.statistic, kind))
-            .filter(|e| self.method.per.is_none_or(|per| e.may_yield(per, kind)))
+    /// Every way to rank units.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let scores = Statistic::methods().map(|(statistic, method)| Self::Score(statistic, method));
+        std::iter::once(Self::Ensemble).chain(scores)
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ensemble => "ensemble",
+            Self::Score(_, method) => method.name,
+        }
+    }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Ensemble => "The mean of the ranks by several cheap scores",
+            Self::Score(_, method) => method.help,
+        }
+    }
+
+    /// The statistics of units of `kind` that it needs; none where it does not rank them.
+    pub fn statistics(self, kind: UnitKind) -> Vec<Statistic> {
+        let all: Vec<Statistic> = match self {
+            Self::Ensemble => kind.row().ensemble.to_vec(),
+            Self::Score(statistic, method) => [statistic].into_iter().chain(method.per).collect(),
+        };
+        let measured =
+            |s: &Statistic| Estimator::yielding(*s, kind).is_some_and(|e| e.may_yield(*s, kind));
+        if all.iter().all(measured) { all } else { Vec::new() }
+    }
+
+    /// The estimators to ask, each once.
+    pub fn estimators(self, kind: UnitKind) -> Vec<Estimator> {
+        let mut found: Vec<Estimator> = Vec::new();
+        for statistic in self.statistics(kind) {
+            found.extend(Estimator::yielding(statistic, kind).filter(|e| !found.contains(e)));
+        }
+        found
     }
 
     /// The names of all ways to rank units of `kind`.
     pub fn names_for(kind: UnitKind) -> String {
-        let all = Statistic::methods().map(|(statistic, method)| Self { statistic, method });
-        let fit = all.filter(|r| r.estimator(kind).is_some()).map(|r| r.method.name);
+        let fit = Self::all().filter(|r| !r.statistics(kind).is_empty()).map(Self::name);
         fit.collect::<Vec<_>>().join(", ")
     }
 }

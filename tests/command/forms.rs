@@ -140,8 +140,13 @@ fn patch_gives_effects_with_their_errors() {
     // What nothing is said of is measured as far as the method does.
     let both = &[("expert", EXPERTS), ("head", HEADS)][..];
     let experts = &both[..1];
-    for (method, kinds) in [("exact", both), ("atp", both), ("eap-ig", both), ("reroute", experts)]
-    {
+    for (method, kinds) in [
+        ("exact", both),
+        ("atp", both),
+        ("eap-ig", both),
+        ("reroute", experts),
+        ("reroute-ig", experts),
+    ] {
         let report = json(&mut on(&["probe", "patch", "--method", method], "teacher", PROMPTS));
         assert_eq!(report["effects"].as_object().unwrap().len(), kinds.len());
         assert_eq!(report["method"], method);
@@ -191,6 +196,7 @@ fn patch_says_what_it_cost_in_passes() {
     assert_eq!(cost(&["--method=reroute"]), (clean + again, 1.0));
     // Five inputs along the path.
     assert_eq!(cost(&["--method=eap-ig"]), (mean + 5.0 * (clean + again), 5.0));
+    assert_eq!(cost(&["--method=reroute-ig"]), (5.0 * (clean + again), 5.0));
     // What `mask build` foretells is in the estimators' rows.
     for estimator in Estimator::of_effects() {
         let method = format!("--method={estimator}");

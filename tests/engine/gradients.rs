@@ -8,6 +8,7 @@ use crate::support::{attribution, in_f64, measured, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
 use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
+use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::{ProbeRequest, measure};
@@ -34,16 +35,9 @@ fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps
     transformer.response_nll(&x, batch).unwrap().sum_all().unwrap()
 }
 
-/// The batch's loss with one unit's output scaled by `factor`.
-fn loss_scaled(
-    model: &LoadedModel,
-    batch: &Batch,
-    kind: UnitKind,
-    layer: usize,
-    index: u32,
-    factor: f64,
-) -> f64 {
-    let mut scale = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+/// Scales one unit's output by `factor`.
+fn scaling(kind: UnitKind, layer: usize, index: u32, factor: f64) -> impl Taps {
+    move |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
         match (site, kind) {
             (Site::ExpertOut(at), UnitKind::Expert) if at.layer == layer && at.expert == index => {
                 Ok(Some((value * factor)?))
@@ -56,9 +50,7 @@ fn loss_scaled(
             }
             _ => Ok(None),
         }
-    };
-    let x = model.transformer.embed(&batch.ids).unwrap();
-    loss_from(model, batch, &x, &mut scale).to_scalar().unwrap()
+    }
 }
 
 /// A unit's effect over all prompts.
@@ -106,6 +98,7 @@ fn attribution_is_the_derivative_of_the_loss() {
         let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
         let deposit = attribution(&model, &some, &kinds, Baseline::Zero, 4096);
         let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+        let start = exact.transformer.embed(&batch.ids).unwrap();
         let both = [Statistic::ATP, Statistic::ATP_ABS];
         prove(
             (which, &deposit),
@@ -115,7 +108,8 @@ fn attribution_is_the_derivative_of_the_loss() {
                 // Towards the baseline zero, and so little that no token changes its experts: there the
                 // loss has a step, not a slope.
                 slope(1e-4, |s| {
-                    loss_scaled(&exact, &batch, unit.kind, unit.layer as usize, unit.index, 1.0 - s)
+                    let mut scale = scaling(unit.kind, unit.layer as usize, unit.index, 1.0 - s);
+                    loss_from(&exact, &batch, &start, &mut scale).to_scalar().unwrap()
                 })
             },
         );
@@ -302,19 +296,44 @@ fn of_layer(model: &LoadedModel, batch: &Batch, layer: usize, expert: u32) -> [T
     [z, added.unwrap_or(none)]
 }
 
-/// The mean of the slopes at the inputs along the path, in the direction in which the unit goes on
-/// the prompts themselves.
+/// Inputs along a path.
+const STEPS: usize = 5;
+
+/// The mean of the slopes at the inputs along the path, as `moved` moves the values at a site.
+fn slope_on_path(
+    exact: &LoadedModel,
+    batch: &Batch,
+    moved: impl Fn(Site<'_>, &Tensor, f64) -> Result<Option<Tensor>>,
+) -> Slope {
+    let end = exact.transformer.embed(&batch.ids).unwrap();
+    // Each prompt's own mean embedding.
+    let means = batch.spans.iter().map(|span| {
+        let own = end.narrow(0, span.queries.start as usize, span.queries.len()).unwrap();
+        own.mean_keepdim(0).unwrap().broadcast_as(own.shape()).unwrap().contiguous().unwrap()
+    });
+    let base = Tensor::cat(&means.collect::<Vec<_>>(), 0).unwrap();
+    let slope_at = |step: usize| {
+        let x = ((&end - &base).unwrap() * (step as f64 / STEPS as f64)).unwrap();
+        let x = (&base + x).unwrap();
+        slope(1e-4, |s| {
+            let mut taps = |site: Site<'_>, value: &Tensor| moved(site, value, s);
+            loss_from(exact, batch, &x, &mut taps).to_scalar().unwrap()
+        })
+    };
+    let slopes: Vec<Slope> = (1..=STEPS).map(slope_at).collect();
+    let mean = |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / STEPS as f64;
+    Slope { value: mean(|s| s.value), error: mean(|s| s.error) }
+}
+
+/// In the direction in which the unit goes on the prompts themselves.
 #[test]
 fn attribution_along_a_path_is_the_mean_derivative_on_it() {
-    const STEPS: usize = 5;
     let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
     let some = model.readable(&prompts("cli-heldout.jsonl", 1)).unwrap();
     let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
     let all = ProbeRequest::all(Estimator::EAP_IG, &model, &some, 4096);
     let request = ProbeRequest { baseline: Baseline::Zero, ..all };
     let deposit = measure(Estimator::EAP_IG, &request, &NoProgress).unwrap();
-    let end = exact.transformer.embed(&batch.ids).unwrap();
-    let base = end.mean_keepdim(0).unwrap().broadcast_as(end.shape()).unwrap();
     let both = [Statistic::EAP_IG, Statistic::EAP_IG_ABS];
     prove(
         ("teacher", &deposit),
@@ -326,27 +345,72 @@ fn attribution_along_a_path_is_the_mean_derivative_on_it() {
             let heads = (0..z.dim(1).unwrap() as u32).map(|h| f64::from(u8::from(h == unit.index)));
             let heads = Tensor::from_iter(heads, z.device()).unwrap().reshape((1, (), 1)).unwrap();
             let z = z.broadcast_mul(&heads).unwrap();
-            let slope_at = |step: usize| {
-                let x = ((&end - &base).unwrap() * (step as f64 / STEPS as f64)).unwrap();
-                let x = (&base + x).unwrap();
-                slope(1e-4, |s| {
-                    let mut moved = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-                        match (site, unit.kind) {
-                            (Site::MlpOut { layer: l }, UnitKind::Expert) if l == layer => {
-                                Ok(Some((value - (&added * s)?)?))
-                            }
-                            (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
-                                Ok(Some((value - (&z * s)?)?))
-                            }
-                            _ => Ok(None),
-                        }
-                    };
-                    loss_from(&exact, &batch, &x, &mut moved).to_scalar().unwrap()
-                })
-            };
-            let slopes: Vec<Slope> = (1..=STEPS).map(slope_at).collect();
-            let mean = |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / STEPS as f64;
-            Slope { value: mean(|s| s.value), error: mean(|s| s.error) }
+            slope_on_path(&exact, &batch, |site, value, s| match (site, unit.kind) {
+                (Site::MlpOut { layer: l }, UnitKind::Expert) if l == layer => {
+                    Ok(Some((value - (&added * s)?)?))
+                }
+                (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
+                    Ok(Some((value - (&z * s)?)?))
+                }
+                _ => Ok(None),
+            })
+        },
+    );
+}
+
+/// In the direction in which a real ban moves the layer's output on the prompts themselves.
+#[test]
+fn rerouting_along_a_path_is_the_mean_derivative_towards_a_ban() {
+    let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
+    let some = model.readable(&prompts("cli-heldout.jsonl", 2)).unwrap();
+    let deposit = measured(Estimator::REROUTE_IG, &model, &some, 4096);
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    prove(
+        ("teacher", &deposit),
+        [Statistic::REROUTE_IG, Statistic::REROUTE_IG_ABS],
+        |index| index % 5 == 0,
+        |unit| {
+            let layer = unit.layer as usize;
+            let clean = mlp_out(&exact, &batch, layer, None);
+            let way = (mlp_out(&exact, &batch, layer, Some(unit.index)) - &clean).unwrap();
+            slope_on_path(&exact, &batch, |site, value, s| match site {
+                Site::MlpOut { layer: l } if l == layer => Ok(Some((value + (&way * s)?)?)),
+                _ => Ok(None),
+            })
+        },
+    );
+}
+
+/// Inside a masked model: what is cut is cut in the differences too.
+#[test]
+fn attribution_within_a_mask_is_the_derivative_of_the_masked_loss() {
+    let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
+    let shape = model.shape();
+    let cut: Vec<Unit> = [UnitKind::Expert, UnitKind::Head]
+        .into_iter()
+        .flat_map(|kind| shape.units(kind))
+        .filter(|u| (u.index + u.layer) % 4 == 1)
+        .collect();
+    let taps = CutTaps::of_units(&cut, &shape, &Device::Cpu).unwrap();
+    let some = model.readable(&prompts("cli-heldout.jsonl", 4)).unwrap();
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    let all = ProbeRequest::all(Estimator::ATP, &model, &some, 4096);
+    let request = ProbeRequest { baseline: Baseline::Zero, within: Some(&taps), ..all };
+    let deposit = measure(Estimator::ATP, &request, &NoProgress).unwrap();
+    assert!(deposit.columns.iter().all(|c| !cut.contains(&c.unit)), "nothing is said of the cut");
+    let start = exact.transformer.embed(&batch.ids).unwrap();
+    prove(
+        ("masked teacher", &deposit),
+        [Statistic::ATP, Statistic::ATP_ABS],
+        |index| index % 5 < 2,
+        |unit| {
+            slope(1e-4, |s| {
+                let (layer, factor) = (unit.layer as usize, 1.0 - s);
+                let mut scale = scaling(unit.kind, layer, unit.index, factor);
+                let mut taps = taps.clone();
+                let mut both = (&mut taps, &mut scale);
+                loss_from(&exact, &batch, &start, &mut both).to_scalar().unwrap()
+            })
         },
     );
 }

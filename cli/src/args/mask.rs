@@ -60,13 +60,24 @@ pub struct MaskBuildArgs {
     /// The share to keep, above 0 and at most 1.
     #[arg(long)]
     pub keep: f64,
-    /// How to score them.
-    #[arg(long, default_value = "exact", value_parser = rows::ranking())]
-    pub method: Ranking,
+    /// How to score them [default: ensemble].
+    #[arg(long, value_parser = rows::ranking())]
+    pub method: Option<Ranking>,
+    /// Whole masks to try on the prompts, near the one that the scores give: what goes together no
+    /// score of single units can tell [default: 64 where no --method is named, else 0].
+    #[arg(long)]
+    pub search: Option<usize>,
     /// How to spread the budget over layers.
     #[arg(long, value_enum, default_value = "global")]
     pub spread: Spread,
     /// Where to write the mask.
     #[arg(long)]
     pub out: PathBuf,
+}
+
+impl MaskBuildArgs {
+    /// How units are scored.
+    pub fn ranking(&self) -> Ranking {
+        self.method.unwrap_or(Ranking::Ensemble)
+    }
 }

@@ -122,6 +122,9 @@ pub struct PatchArgs {
     /// Only these layers, as A..B (B not included).
     #[arg(long)]
     pub layers: Option<String>,
+    /// Measure inside the model that this mask leaves: what else could go, or what is needed now.
+    #[arg(long)]
+    pub mask: Option<PathBuf>,
     /// List all units, not only the 20 that cost most.
     #[arg(long)]
     pub all: bool,

@@ -1,28 +1,24 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 //!
-//! `forecast` says before what that will cost, `cost` after what the cut does, `show` what a mask
-//! keeps (`uspx mask show`).
+//! `scores` measures the units and `search` tries whole masks; `forecast` says before what that
+//! will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`).
 
 mod cost;
 mod forecast;
+mod scores;
+mod search;
 mod show;
 
 use crate::args::{MaskBuildArgs, Spread};
 use crate::error::{CliError, Exit, Result};
-use crate::grid::{Grid, divided, sums};
 use crate::left_out::{self, LeftOut};
-use crate::models::{self, Subject};
+use crate::models;
 use crate::output;
-use crate::progress::Bar;
-use crate::rows::Ranking;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use uspx_colony::Share;
-use uspx_colony::combine::Score;
-use uspx_colony::mask::{Budget, Rule, build as best};
-use uspx_domain::{Estimator, Mask, Unit};
+use uspx_colony::mask::{Budget, Rule};
+use uspx_domain::Mask;
 use uspx_model::budget::Workload;
-use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
@@ -83,48 +79,16 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     if !args.common.run.json {
         forecast::tell(args, &subject)?;
     }
-    let bar = Bar::new("scoring units", args.common.run.json, shutdown);
-    let grid = scores(args, &subject, &bar)?;
-    bar.finish();
-    let value = |u: Unit| {
-        grid.get(u.layer as usize).and_then(|l| l.get(u.index as usize)).copied().unwrap_or(0.0)
-    };
-    let scores: BTreeMap<Unit, Score> = shape
-        .units(kind)
-        .map(|u| (u, Score { mean: value(u), error: 0.0, effective: 1.0 }))
-        .collect();
+    let scores = scores::measured(args, &subject, shutdown)?;
     let rule = match args.spread {
         Spread::Global => Rule::Global,
         Spread::Uniform => Rule::Uniform,
     };
     let (model, keep) = (subject.model.fingerprint, Share::nearest(args.keep));
     let budget = Budget { model, shape: &shape, kind, keep, rule };
-    let mask = budget.mask(best(&budget, &scores));
+    let mask = search::best(args, &subject, (budget, &scores), shutdown)?;
     // For people alone: a program measures it where it wants it.
     let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
     let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
     Ok(Built { mask, skipped: left_out::listed(&subject.prompts.skipped), cost })
-}
-
-fn scores(args: &MaskBuildArgs, subject: &Subject, bar: &Bar) -> Result<Grid> {
-    let Subject { model, prompts, batch_tokens, .. } = subject;
-    let (kind, ranking, shape) = (args.units, args.method, model.shape());
-    let estimator = estimator(args)?;
-    let request = ProbeRequest {
-        kinds: &[kind],
-        ..ProbeRequest::all(estimator, model, prompts, *batch_tokens)
-    };
-    let deposit = measure(estimator, &request, bar)?;
-    let of = |statistic| sums(&deposit, &shape, kind, statistic);
-    let grid = of(ranking.statistic);
-    Ok(ranking.method.per.map_or_else(|| grid.clone(), |per| divided(&grid, &of(per))))
-}
-
-/// What measures what the units are ranked by.
-fn estimator(args: &MaskBuildArgs) -> Result<Estimator> {
-    let (kind, ranking) = (args.units, args.method);
-    ranking.estimator(kind).ok_or_else(|| {
-        let what = format!("the method {} does not rank {kind}s", ranking.method.name);
-        CliError::new(Exit::Usage, what).help(format!("these do: {}", Ranking::names_for(kind)))
-    })
 }

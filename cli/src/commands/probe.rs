@@ -16,8 +16,9 @@ use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
 use uspx_model::budget::Workload;
-use uspx_model::taps::NoTaps;
-use uspx_model::{PerPrompt, Readable};
+use uspx_model::cuts::CutTaps;
+use uspx_model::taps::{NoTaps, Taps};
+use uspx_model::{LoadedModel, PerPrompt, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::{Shutdown, memory};
@@ -179,6 +180,10 @@ struct PatchReport {
     clean_loss: f64,
     effects: BTreeMap<String, Grid>,
     stderr: BTreeMap<String, Grid>,
+    /// The same, made positive per token before it is summed: what masks are ranked by. Of the
+    /// methods that have it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    magnitudes: BTreeMap<String, Grid>,
     /// Forward-equivalents: layers run ÷ layers of the model, per prompt.
     forwards: f64,
     /// Layers differentiated ÷ layers of the model, per prompt.
@@ -232,10 +237,12 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     }
     let bar = Bar::new("patching", args.common.run.json, shutdown);
     let (start, before) = (Instant::now(), model.transformer.passes());
+    let within = within(args, &model)?;
     let request = ProbeRequest {
         kinds: &kinds,
         layers: layers.clone(),
         baseline,
+        within: within.as_ref(),
         ..ProbeRequest::all(estimator, &model, &prompts, tokens)
     };
     let deposit = measure(estimator, &request, &bar)?;
@@ -244,18 +251,22 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let PerPrompt { forwards, backwards } =
         passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
     bar.finish();
-    let clean = evaluate(
-        &model,
-        &prompts,
-        tokens,
-        &mut NoTaps,
-        &Against::Nothing,
-        &uspx_model::NoProgress,
-    )?
-    .losses;
+    let mut taps: Box<dyn Taps> = match within {
+        Some(cut) => Box::new(cut),
+        None => Box::new(NoTaps),
+    };
+    let clean =
+        evaluate(&model, &prompts, tokens, &mut *taps, &Against::Nothing, &uspx_model::NoProgress)?
+            .losses;
     let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
-    let (mut by_kind, mut errors) = (BTreeMap::new(), BTreeMap::new());
+    let (mut by_kind, mut errors, mut magnitudes) =
+        (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let magnitude = estimator.row().magnitude();
     for kind in kinds {
+        if let Some(magnitude) = magnitude {
+            let (of_kind, _) = per_token(&deposit, &shape, kind, magnitude, &layers);
+            magnitudes.insert(kind.to_string(), of_kind);
+        }
         let (effect, error) = per_token(&deposit, &shape, kind, statistic, &layers);
         by_kind.insert(kind.to_string(), effect);
         errors.insert(kind.to_string(), error);
@@ -268,6 +279,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
         effects: by_kind,
         stderr: errors,
+        magnitudes,
         forwards,
         backwards,
         seconds,
@@ -275,6 +287,13 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json { output::json(&report) } else { effects::print(&report, args.all) }
+}
+
+/// The cut that is measured within.
+fn within(args: &PatchArgs, model: &LoadedModel) -> Result<Option<CutTaps>> {
+    let Some(path) = &args.mask else { return Ok(None) };
+    let mask = models::mask(path, model)?;
+    Ok(Some(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?))
 }
 
 fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {

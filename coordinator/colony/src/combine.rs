@@ -193,7 +193,7 @@ fn feature(row: &[f64], at: usize) -> f64 {
 }
 
 /// Gauss–Jordan elimination of a positive definite system, each row ending in its right-hand side.
-fn solve(mut system: Vec<Vec<f64>>) -> Vec<f64> {
+pub(crate) fn solve(mut system: Vec<Vec<f64>>) -> Vec<f64> {
     for at in 0..system.len() {
         let Some(pivot) = system.get(at).cloned() else { break };
         let head = feature(&pivot, at);

@@ -30,6 +30,13 @@ pub struct EstimatorRow {
     pub passes: Option<f64>,
 }
 
+impl EstimatorRow {
+    /// The effect made positive per token before it is summed; none of an estimator without one.
+    pub fn magnitude(&self) -> Option<Statistic> {
+        self.statistics.iter().copied().find(|s| self.effect.is_some_and(|effect| effect != *s))
+    }
+}
+
 /// What an estimator needs of the model, which memory is planned by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -101,6 +108,18 @@ table! {
         needs: Needs::Gradients,
         passes: Some(4.0),
     },
+    /// The same by the mean gradient along a path of inputs.
+    REROUTE_IG: EstimatorRow {
+        name: "reroute-ig",
+        help: "The same with gradients averaged along a path of inputs",
+        kinds: &[Expert],
+        statistics: &[Statistic::REROUTE_IG, Statistic::REROUTE_IG_ABS],
+        effect: Some(Statistic::REROUTE_IG),
+        baselines: &[Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+        passes: Some(20.0),
+    },
     /// One run per unit, from where it bites.
     EXACT: EstimatorRow {
         name: "exact",
@@ -158,6 +177,19 @@ mod tests {
             for statistic in row.statistics {
                 let any = row.kinds.iter().any(|kind| estimator.may_yield(*statistic, *kind));
                 assert!(any, "{estimator} never yields {statistic}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_score_of_an_ensemble_can_be_measured() {
+        for kind in UnitKind::ALL {
+            for statistic in kind.row().ensemble {
+                let found = Estimator::yielding(*statistic, *kind);
+                assert!(
+                    found.is_some_and(|e| e.may_yield(*statistic, *kind)),
+                    "{kind} {statistic}"
+                );
             }
         }
     }

@@ -128,6 +128,15 @@ table! {
         methods: &[method("reroute", "First-order effect of a ban with its re-routing, per token")],
         ..PLAIN
     },
+    /// The same by the mean gradient along a path of inputs.
+    REROUTE_IG: StatisticRow { name: "reroute_ig", kinds: &[Expert], signed: true, ..PLAIN },
+    /// The same, made positive per token before it is summed.
+    REROUTE_IG_ABS: StatisticRow {
+        name: "reroute_ig_abs",
+        kinds: &[Expert],
+        methods: &[method("reroute-ig", "The same along a path of inputs, per token")],
+        ..PLAIN
+    },
     /// Exact ablation: change of the prompt's summed loss when the unit is cut, in nats.
     EXACT: StatisticRow {
         name: "exact",

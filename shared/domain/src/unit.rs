@@ -1,6 +1,6 @@
 //! What a mask keeps or cuts. Everything that differs between kinds of unit stands in one row each.
 
-use crate::LayerShape;
+use crate::{LayerShape, Statistic};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +16,10 @@ pub struct UnitKindRow {
     pub floor: fn(&LayerShape) -> u32,
     /// Whether a model has so many that deposits hold moments instead of a value per prompt.
     pub is_large: bool,
+    /// The cheap scores that are ranked together: none of them is safe alone, and each sees what the
+    /// others miss. The first is an effect in nats, which gives the sizes. Empty where nothing is
+    /// known to rank such units by.
+    pub ensemble: &'static [Statistic],
 }
 
 /// The kinds, their list and their rows, from one table.
@@ -51,6 +55,7 @@ unit_kinds! {
         width: |layer| layer.mlp.experts(),
         floor: |layer| layer.mlp.top_k(),
         is_large: false,
+        ensemble: &[Statistic::EAP_IG_ABS, Statistic::EASY_EP, Statistic::REROUTE_ABS],
     },
     /// One query head's output, before the output projection.
     Head: UnitKindRow {
@@ -58,6 +63,7 @@ unit_kinds! {
         width: |layer| layer.heads,
         floor: |_| 0,
         is_large: false,
+        ensemble: &[Statistic::EAP_IG_ABS, Statistic::ATP_ABS],
     },
     /// One hidden channel of a dense MLP.
     Channel: UnitKindRow {
@@ -65,6 +71,7 @@ unit_kinds! {
         width: |layer| layer.mlp.dense_channels(),
         floor: |_| 0,
         is_large: true,
+        ensemble: &[Statistic::EXACT],
     },
     /// One hidden channel of one expert; its index is expert · channels of an expert + channel.
     ExpertChannel: UnitKindRow {
@@ -72,6 +79,7 @@ unit_kinds! {
         width: |layer| layer.mlp.expert_channels(),
         floor: |_| 0,
         is_large: true,
+        ensemble: &[],
     },
     /// One feature of the sparse autoencoder that reads the residual stream after the layer.
     Feature: UnitKindRow {
@@ -79,6 +87,7 @@ unit_kinds! {
         width: |layer| layer.features,
         floor: |_| 0,
         is_large: true,
+        ensemble: &[],
     },
     /// For tests: all that it takes to add a kind.
     #[cfg(test)]
@@ -87,6 +96,7 @@ unit_kinds! {
         width: |layer| layer.heads / 2,
         floor: |_| 1,
         is_large: false,
+        ensemble: &[],
     },
 }
 

@@ -16,6 +16,7 @@ const CUT: [UnitKind; 3] = [UnitKind::Expert, UnitKind::Head, UnitKind::Channel]
 /// A set of units that are gone, as a tap.
 #[derive(Debug, Clone, Default)]
 pub struct CutTaps {
+    units: BTreeSet<Unit>,
     /// Additive router bias per layer, `[1, experts]`.
     router: BTreeMap<usize, Tensor>,
     /// Factor per head, `[1, heads, 1]`.
@@ -59,7 +60,7 @@ impl CutTaps {
             let reason = format!("{}s cannot be cut yet, and {unit} is to be", unit.kind);
             return Err(ModelError::Request(reason));
         }
-        let mut this = Self::default();
+        let mut this = Self { units: units.iter().copied().collect(), ..Self::default() };
         for layer in units.iter().map(|u| u.layer).collect::<BTreeSet<u32>>() {
             this.router(layer, units, shape, device)?;
             this.silence((UnitKind::Head, layer), units, shape, device)?;
@@ -108,6 +109,11 @@ impl CutTaps {
             _ => self.channels.insert(layer as usize, factor),
         };
         Ok(())
+    }
+
+    /// Whether a unit is among those that are gone.
+    pub fn cuts(&self, unit: Unit) -> bool {
+        self.units.contains(&unit)
     }
 
     /// The first layer that anything is cut in.

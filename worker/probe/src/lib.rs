@@ -14,8 +14,10 @@ mod effects;
 pub mod estimators;
 pub mod evaluate;
 mod means;
+mod path;
 mod statistics;
 mod sums;
+mod within;
 
 pub use estimators::{ProbeRequest, measure};
 

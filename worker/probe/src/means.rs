@@ -2,11 +2,11 @@
 
 use crate::Result;
 use crate::estimators::ProbeRequest;
+use crate::within::Within;
 use candle_core::{DType, Tensor};
 use uspx_domain::{Baseline, UnitKind};
-use uspx_model::batch::Sequence;
 use uspx_model::taps::{Site, Taps};
-use uspx_model::{LoadedModel, ModelError, batches};
+use uspx_model::{ModelError, batches};
 
 /// Mean outputs, per layer.
 pub(crate) struct Means {
@@ -41,21 +41,20 @@ pub(crate) fn way(value: &Tensor, base: Option<&Tensor>) -> candle_core::Result<
 pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
     match request.baseline {
         Baseline::Zero => Ok(None),
-        Baseline::Mean => {
-            means(request.model, &request.prompts.sequences, request.batch_tokens).map(Some)
-        }
+        Baseline::Mean => means(request).map(Some),
     }
 }
 
-/// One forward pass over `sequences`.
-fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: usize) -> Result<Means> {
-    let shape = model.shape();
-    let mut taps = MeanTaps {
+/// One forward pass over what a request is about.
+fn means(request: &ProbeRequest<'_>) -> Result<Means> {
+    let (model, shape) = (request.model, request.model.shape());
+    let taps = MeanTaps {
         experts: vec![None; shape.layers.len()],
         heads: vec![None; shape.layers.len()],
         widths: shape.widths(UnitKind::Expert),
     };
-    for (_, batch) in batches(sequences, batch_tokens)? {
+    let mut taps = Within::new(request, taps);
+    for (_, batch) in batches(&request.prompts.sequences, request.batch_tokens)? {
         let frame = model.transformer.frame(&batch)?;
         model.transformer.forward(&batch, &frame, &mut taps)?;
     }
@@ -67,7 +66,8 @@ fn means(model: &LoadedModel, sequences: &[Sequence], batch_tokens: usize) -> Re
         };
         sums.into_iter().map(each).collect()
     };
-    Ok(Means { experts: finish(taps.experts)?, heads: finish(taps.heads)? })
+    let MeanTaps { experts, heads, .. } = taps.taps;
+    Ok(Means { experts: finish(experts)?, heads: finish(heads)? })
 }
 
 /// Sums, and counts shaped to divide them.

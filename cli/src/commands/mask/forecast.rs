@@ -1,7 +1,7 @@
 //! What `mask build` will cost: passes from counts, time from a second of measuring; and the
 //! cheaper way, where there is one.
 
-use super::{cost, estimator};
+use super::{cost, search};
 use crate::args::MaskBuildArgs;
 use crate::error::Result;
 use crate::models::Subject;
@@ -21,9 +21,14 @@ const FEW: f64 = 200.0;
 /// Says it on stderr.
 pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
     let Subject { model, prompts, .. } = subject;
-    let (kind, count) = (args.units, prompts.sequences.len());
-    let passes = passes(estimator(args)?, &model.shape(), kind) * count as f64;
-    let method = args.method.method.name;
+    let count = prompts.sequences.len();
+    let scoring = all_passes(args.ranking(), &model.shape(), args.units) * count as f64;
+    let trying = search::count(args) * search::prompts(count);
+    let passes = scoring + trying as f64;
+    let method = match search::count(args) {
+        0 => args.ranking().name().to_owned(),
+        masks => format!("{} and {masks} masks", args.ranking().name()),
+    };
     let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
     let time = |passes: f64| {
         pass.map_or_else(String::new, |s| format!(", about {}", output::time(s * passes)))
@@ -52,15 +57,20 @@ fn passes(estimator: Estimator, shape: &ModelShape, kind: UnitKind) -> f64 {
     1.0 + runs / layers
 }
 
+/// Those of all that a way to rank units needs.
+fn all_passes(ranking: Ranking, shape: &ModelShape, kind: UnitKind) -> f64 {
+    ranking.estimators(kind).into_iter().map(|e| passes(e, shape, kind)).sum()
+}
+
 /// The best score of one forward pass, where the method takes more.
 fn cheaper(args: &MaskBuildArgs, shape: &ModelShape) -> Option<(&'static str, f64)> {
-    let own = passes(args.method.estimator(args.units)?, shape, args.units);
+    let own = all_passes(args.ranking(), shape, args.units);
     let all = Statistic::cheap().into_iter().flat_map(|statistic| {
-        statistic.row().methods.iter().map(move |method| Ranking { statistic, method })
+        statistic.row().methods.iter().map(move |method| Ranking::Score(statistic, method))
     });
     let of = |ranking: Ranking| {
-        let each = passes(ranking.estimator(args.units)?, shape, args.units);
-        (each < own).then_some((ranking.method.name, each))
+        let each = all_passes(ranking, shape, args.units);
+        (each > 0.0 && each < own).then_some((ranking.name(), each))
     };
     all.filter_map(of).min_by(|a, b| a.1.total_cmp(&b.1))
 }

@@ -2,8 +2,12 @@
 
 mod build;
 mod candidate;
+mod ranks;
+mod search;
 mod version;
 
 pub use build::{Budget, Rule, build, random_mask, settle};
 pub use candidate::{adopt, near};
+pub use ranks::mean_ranks;
+pub use search::Search;
 pub use version::{MaskVersion, as_recorded, jaccard, redraw};

@@ -98,7 +98,7 @@ pub fn conversation() -> Work<Prompt> {
 
 /// Those of the first release of the message, and those that came later; a fixture names its own,
 /// for new ones get another.
-const STATISTICS: [&[Statistic]; 2] = [
+const STATISTICS: [&[Statistic]; 3] = [
     &[
         Statistic::COUNT,
         Statistic::GATE_MASS,
@@ -110,6 +110,7 @@ const STATISTICS: [&[Statistic]; 2] = [
         Statistic::EXACT,
     ],
     &[Statistic::EAP_IG, Statistic::EAP_IG_ABS, Statistic::REROUTE, Statistic::REROUTE_ABS],
+    &[Statistic::REROUTE_IG, Statistic::REROUTE_IG_ABS],
 ];
 
 /// Every statistic is in a fixture.
@@ -127,7 +128,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         xx: vec![0.25, 4.5],
         xt: vec![3.5, -21.0],
     };
-    let [first, later] = STATISTICS.map(|list| Deposit {
+    let [first, later, latest] = STATISTICS.map(|list| Deposit {
         prompts: tokens(),
         columns: list.iter().copied().map(column).collect(),
         moments: vec![moments.clone()],
@@ -136,6 +137,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     vec![
         ("scores", Outcome::Scores(first)),
         ("scores-by-gradients", Outcome::Scores(later)),
+        ("scores-by-bans-along-a-path", Outcome::Scores(latest)),
         (
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),

@@ -5,7 +5,6 @@
 mod bench;
 mod disk;
 mod figures;
-mod program;
 
 use bench::Bench;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,7 +12,7 @@ use error::BenchError;
 use figures::Group;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use uspx_bench_engine::{checkpoint, error, figure};
+use uspx_bench_engine::{checkpoint, error, figure, program};
 
 /// Measures the engine.
 #[derive(Parser, Debug)]

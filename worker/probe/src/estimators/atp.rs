@@ -34,7 +34,7 @@ impl Measure for AttributionPatching {
             let tapped = |_: &Tensor| Ok(GradientTaps { means, kinds, handles: Vec::new() });
             let transformer = &request.model.transformer;
             let start = transformer.embed(&batch.ids)?;
-            differentiate(transformer, batch, start, tapped, |taps, gradients| {
+            differentiate(request, batch, start, tapped, |taps, gradients| {
                 add_all(&taps.handles, gradients, batch, found)
             })
         })

@@ -14,15 +14,13 @@ use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
 use crate::means::{Means, means_of, way};
+use crate::path::{STEPS, mean_step, path};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{ModelError, Progress};
-
-/// S: inputs along the path.
-const STEPS: usize = 5;
 
 /// Effects along a path of inputs, signed and made positive per token.
 pub(super) struct IntegratedGradients;
@@ -50,47 +48,16 @@ fn along(
     (sequences, batch): (&[&Sequence], &Batch),
     found: &mut Effects,
 ) -> Result<()> {
-    let transformer = &request.model.transformer;
-    let steps = Batch::new(&sequences.repeat(STEPS))?;
-    let start = path(&transformer.embed(&batch.ids)?, batch)?;
+    let (steps, start) = path(request, (sequences, batch))?;
     let tapped = |gradient: &Tensor| {
         let (rows, heads, experts) = (batch.tokens(), None, Vec::new());
         let gradient = mean_step(gradient, rows)?;
         Ok(StepTaps { request, means, rows, gradient, heads, experts })
     };
-    differentiate(transformer, &steps, start, tapped, |taps, gradients| {
+    differentiate(request, &steps, start, tapped, |taps, gradients| {
         taps.heads(gradients, batch, found)?;
         taps.experts(batch, found)
     })
-}
-
-/// The inputs along the path, one after another: `[S · N, hidden]` from the embedded tokens of the
-/// batch, `[N, hidden]`.
-fn path(embedded: &Tensor, batch: &Batch) -> Result<Tensor> {
-    let of_span = |span: &uspx_model::batch::Span| -> Result<Tensor> {
-        let (start, rows) = (span.queries.start as usize, span.queries.len());
-        let own = embedded.narrow(0, start, rows)?;
-        Ok(own.mean_keepdim(0)?.broadcast_as(own.shape())?.contiguous()?)
-    };
-    let base = Tensor::cat(&batch.spans.iter().map(of_span).collect::<Result<Vec<_>>>()?, 0)?;
-    let way = (embedded - &base)?;
-    let at = |step: usize| -> Result<Tensor> {
-        if step == STEPS {
-            return Ok(embedded.clone());
-        }
-        Ok((&base + (&way * (step as f64 / STEPS as f64))?)?)
-    };
-    Ok(Tensor::cat(&(1..=STEPS).map(at).collect::<Result<Vec<_>>>()?, 0)?)
-}
-
-/// The mean over the steps: `[S · N, ..]` to `[N, ..]`.
-fn mean_step(x: &Tensor, rows: usize) -> Result<Tensor> {
-    let mut shape = x.dims().to_vec();
-    if let Some(first) = shape.first_mut() {
-        *first = rows;
-    }
-    shape.insert(0, STEPS);
-    Ok(x.reshape(shape)?.mean(0)?)
 }
 
 /// The taps of one layer.

@@ -10,6 +10,7 @@ mod trace;
 use crate::Result;
 use std::ops::Range;
 use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
+use uspx_model::cuts::CutTaps;
 use uspx_model::{LoadedModel, ModelError, Progress, Readable};
 
 /// What is to be measured.
@@ -27,6 +28,8 @@ pub struct ProbeRequest<'a> {
     pub baseline: Baseline,
     /// Tokens run together.
     pub batch_tokens: usize,
+    /// What is cut while it is measured; nothing is said of units that are.
+    pub within: Option<&'a CutTaps>,
 }
 
 impl<'a> ProbeRequest<'a> {
@@ -39,7 +42,7 @@ impl<'a> ProbeRequest<'a> {
     ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
-        Self { model, prompts, kinds, layers, baseline, batch_tokens }
+        Self { model, prompts, kinds, layers, baseline, batch_tokens, within: None }
     }
 
     /// The kinds that an estimator's row has and that are asked for.
@@ -77,7 +80,8 @@ const ALL: &[&dyn Measure] = &[
     &trace::Trace,
     &atp::AttributionPatching,
     &eap_ig::IntegratedGradients,
-    &reroute::Reroute,
+    &reroute::Reroute::Here,
+    &reroute::Reroute::Along,
     &exact::Exact,
 ];
 
@@ -105,13 +109,20 @@ fn measure_by(
         let served: Vec<&str> = row.kinds.iter().map(|kind| kind.name()).collect();
         return refuse(format!("{kind}s are not served, only {}", served.join(", ")));
     }
+    if row.is_exact && request.within.is_some() {
+        return refuse("it does not measure within a mask: ablate masks instead".to_owned());
+    }
     if !row.baselines.contains(&request.baseline) {
         return refuse(format!("the baseline {:?} is not served", request.baseline));
     }
-    match all.iter().find(|e| e.estimator() == estimator) {
-        Some(found) => found.measure(request, progress),
-        None => refuse("this uspx cannot measure by it: upgrade".to_owned()),
+    let Some(found) = all.iter().find(|e| e.estimator() == estimator) else {
+        return refuse("this uspx cannot measure by it: upgrade".to_owned());
+    };
+    let mut deposit = found.measure(request, progress)?;
+    if let Some(cut) = request.within {
+        deposit.columns.retain(|column| !cut.cuts(column.unit));
     }
+    Ok(deposit)
 }
 
 #[cfg(test)]

@@ -10,39 +10,73 @@ use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
+use crate::path::{STEPS, mean_step, path};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
-use uspx_model::batch::Batch;
+use uspx_model::batch::{Batch, Sequence};
 use uspx_model::config::Mlp;
 use uspx_model::taps::{Site, Taps};
 use uspx_model::{ModelError, Progress};
 
 /// First-order effects of bans, signed and made positive per token, in nats summed over all
 /// positions of a prompt.
-pub(super) struct Reroute;
+pub(super) enum Reroute {
+    /// By the gradient at the prompt.
+    Here,
+    /// By the mean gradient along a path to it.
+    Along,
+}
 
 impl Measure for Reroute {
     fn estimator(&self) -> Estimator {
-        Estimator::REROUTE
+        match self {
+            Self::Here => Estimator::REROUTE,
+            Self::Along => Estimator::REROUTE_IG,
+        }
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let how = (self.estimator(), request.batch_tokens);
-        effects(request, how, progress, &mut |_, batch, found| add_effects(request, batch, found))
+        let (estimator, sequences) = (self.estimator(), &request.prompts.sequences);
+        match self {
+            Self::Here => {
+                let how = (estimator, request.batch_tokens);
+                effects(request, how, progress, &mut |_, batch, found| {
+                    let start = request.model.transformer.embed(&batch.ids)?;
+                    add_effects(request, (batch, batch, start), found)
+                })
+            }
+            Self::Along => {
+                let how = (estimator, request.batch_tokens / STEPS);
+                effects(request, how, progress, &mut |members, batch, found| {
+                    let own: Vec<&Sequence> =
+                        members.iter().filter_map(|i| sequences.get(*i)).collect();
+                    let (steps, start) = path(request, (&own, batch))?;
+                    add_effects(request, (batch, &steps, start), found)
+                })
+            }
+        }
     }
 }
 
-/// Adds a batch's effects to `found`.
-fn add_effects(request: &ProbeRequest<'_>, batch: &Batch, found: &mut Effects) -> Result<()> {
-    let transformer = &request.model.transformer;
-    let mlps = &transformer.config().mlps;
-    let tapped = |gradient: &Tensor| Ok(RerouteTaps::new(gradient.clone()));
-    let start = transformer.embed(&batch.ids)?;
-    differentiate(transformer, batch, start, tapped, |taps, _| {
+/// Adds the effects of a batch to `found`. It runs as `steps` copies of it, the last of them itself,
+/// from their embedded tokens on.
+fn add_effects(
+    request: &ProbeRequest<'_>,
+    (batch, steps, start): (&Batch, &Batch, Tensor),
+    found: &mut Effects,
+) -> Result<()> {
+    let mlps = &request.model.transformer.config().mlps;
+    let rows = batch.tokens();
+    let tapped = |gradient: &Tensor| {
+        let first = gradient.dim(0)? - rows;
+        let gradient = mean_step(gradient, rows)?;
+        Ok(RerouteTaps { first, gradient, router: None, pulls: Vec::new() })
+    };
+    differentiate(request, steps, start, tapped, |taps, _| {
         let Some((layer, logits)) = &taps.router else { return Ok(()) };
         let Some(Mlp::Experts(mixture)) = mlps.get(*layer) else { return Ok(()) };
         let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let tokens = taps.by_token(batch.tokens())?;
+        let tokens = taps.by_token(rows)?;
         let rows = tokens.iter().zip(logits.chunks_exact(mixture.experts)).zip(&batch.place);
         for ((token, logits), (prompt, _)) in rows {
             for (index, effect) in token.effects(logits, mixture.renormalise) {
@@ -56,7 +90,9 @@ fn add_effects(request: &ProbeRequest<'_>, batch: &Batch, found: &mut Effects) -
 
 /// What a layer shows: its router's logits, and the pull of each expert on each of its tokens.
 struct RerouteTaps {
-    /// With respect to the layer's output, `[N, hidden]`.
+    /// The first row of the prompts themselves.
+    first: usize,
+    /// With respect to the layer's output, the mean over the steps: `[N, hidden]`.
     gradient: Tensor,
     router: Option<(usize, Tensor)>,
     pulls: Vec<Pulls>,
@@ -73,14 +109,18 @@ struct Pulls {
 }
 
 impl RerouteTaps {
-    fn new(gradient: Tensor) -> Self {
-        Self { gradient, router: None, pulls: Vec::new() }
-    }
-
-    fn pull(&mut self, expert: u32, tokens: Vec<u32>, chosen: bool, out: &Tensor) -> Result<()> {
-        let ids = Tensor::from_slice(&tokens, tokens.len(), out.device())?;
-        let rows = self.gradient.index_select(&ids, 0)?;
-        let values = (rows * out.detach())?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+    /// Row i of `out` is of row `rows[i]`; of the prompts themselves the pulls are kept.
+    fn pull(&mut self, expert: u32, rows: &[u32], chosen: bool, out: &Tensor) -> Result<()> {
+        let own = (0u32..).zip(rows).filter(|(_, row)| **row as usize >= self.first);
+        let (places, tokens): (Vec<u32>, Vec<u32>) =
+            own.map(|(place, row)| (place, row - self.first as u32)).unzip();
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let ids = |ids: &[u32]| Tensor::from_slice(ids, ids.len(), out.device());
+        let out = out.detach().index_select(&ids(&places)?, 0)?;
+        let gradient = self.gradient.index_select(&ids(&tokens)?, 0)?;
+        let values = (gradient * out)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
         self.pulls.push(Pulls { expert, tokens, chosen, values });
         Ok(())
     }
@@ -108,14 +148,15 @@ impl RerouteTaps {
 impl Taps for RerouteTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::Router { layer } => self.router = Some((layer, value.detach())),
+            Site::Router { layer } => {
+                let own = value.narrow(0, self.first, value.dim(0)? - self.first)?;
+                self.router = Some((layer, own.detach()));
+            }
             Site::ExpertOut(at) => {
-                let tokens = at.slots.iter().map(|slot| slot / at.routing.top_k as u32).collect();
-                self.pull(at.expert, tokens, true, value)?;
+                let rows = at.slots.iter().map(|slot| slot / at.routing.top_k as u32);
+                self.pull(at.expert, &rows.collect::<Vec<_>>(), true, value)?;
             }
-            Site::NextOut { expert, tokens, .. } => {
-                self.pull(expert, tokens.to_vec(), false, value)?;
-            }
+            Site::NextOut { expert, tokens, .. } => self.pull(expert, tokens, false, value)?,
             _ => {}
         }
         Ok(None)

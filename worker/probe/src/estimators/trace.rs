@@ -6,6 +6,7 @@ use crate::Result;
 use crate::batching::each_batch;
 use crate::statistics::{EXPERT, HEAD, Routed, named};
 use crate::sums::UnitSums;
+use crate::within::Within;
 use candle_core::{D, DType, Device, Tensor};
 use uspx_domain::{Deposit, Estimator, UnitKind};
 use uspx_model::batch::Batch;
@@ -28,9 +29,10 @@ impl Measure for Trace {
         let mut each = |members: &[usize], batch: &Batch| {
             let frame = model.transformer.frame(batch)?;
             let mut found = sums.blank(members.len());
-            let mut taps = TraceTaps::new(batch, model.transformer.device(), &mut found)?;
+            let taps = TraceTaps::new(batch, model.transformer.device(), &mut found)?;
+            let mut taps = Within::new(request, taps);
             model.transformer.forward(batch, &frame, &mut taps)?;
-            taps.read()?;
+            taps.taps.read()?;
             sums.take(&found, members);
             done += members.len() as u64;
             progress.report(done, total)

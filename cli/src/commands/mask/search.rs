@@ -1,0 +1,79 @@
+//! From scores to a mask: the best units, or the best of many masks tried near them.
+
+use super::cost;
+use crate::args::MaskBuildArgs;
+use crate::error::Result;
+use crate::models::Subject;
+use crate::progress::Bar;
+use std::collections::BTreeMap;
+use uspx_colony::Dice;
+use uspx_colony::combine::Score;
+use uspx_colony::mask::{Budget, Search, build, mean_ranks};
+use uspx_domain::{Cut, LossRow, Mask, Unit};
+use uspx_probe::ablate::ablate;
+use uspx_runtime::Shutdown;
+
+/// Masks tried where no method is named.
+const USUAL: usize = 64;
+/// Masks of a round.
+const ROUND: usize = 16;
+/// Prompts that masks are tried on, at most.
+const PROMPTS: usize = 256;
+
+/// How many masks are to be tried.
+pub(super) fn count(args: &MaskBuildArgs) -> usize {
+    args.search.unwrap_or(if args.method.is_some() { 0 } else { USUAL })
+}
+
+/// Prompts that masks are tried on.
+pub(super) fn prompts(all: usize) -> usize {
+    all.min(PROMPTS)
+}
+
+/// The mask of the best units; where masks are to be tried, the best of those.
+pub(super) fn best(
+    args: &MaskBuildArgs,
+    subject: &Subject,
+    (budget, scores): (Budget<'_>, &[BTreeMap<Unit, f64>]),
+    shutdown: &Shutdown,
+) -> Result<Mask> {
+    let ranks = match scores {
+        [one] => one.clone(),
+        several => mean_ranks(several),
+    };
+    let score =
+        |(unit, mean): (&Unit, &f64)| (*unit, Score { mean: *mean, error: 0.0, effective: 1.0 });
+    let first = budget.mask(build(&budget, &ranks.iter().map(score).collect()));
+    let count = count(args);
+    // A budget that keeps everything leaves nothing to look for.
+    if count == 0 || budget.kept(&first).len() == budget.shape.count(budget.kind) {
+        return Ok(first);
+    }
+    let Subject { model, prompts: all, batch_tokens, .. } = subject;
+    let some = cost::first(all, prompts(all.sequences.len()));
+    let mut search = Search::new(budget, scores);
+    let mut dice = Dice::new(0, "mask search", 0);
+    let mut left = count;
+    while left > 0 {
+        let masks = search.next(&mut dice, left.min(ROUND));
+        if masks.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(masks.len());
+        let stage = format!("trying masks, {} of {count}", count - left);
+        let bar = Bar::new(&stage, args.common.run.json, shutdown);
+        let cuts: Vec<Cut> = masks.iter().cloned().map(Cut::Mask).collect();
+        let rows = ablate(model, &some, &cuts, *batch_tokens, &bar)?;
+        bar.finish();
+        search.learn(masks.into_iter().zip(rises(&rows)));
+    }
+    Ok(search.best().unwrap_or(first))
+}
+
+/// Nats per token that each row but the first lies above the first.
+fn rises(rows: &[LossRow]) -> Vec<f64> {
+    let nats = |row: &LossRow| row.nats.iter().copied().map(f64::from).sum::<f64>();
+    let Some((clean, rest)) = rows.split_first() else { return Vec::new() };
+    let tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
+    rest.iter().map(|row| (nats(row) - nats(clean)) / tokens.max(1.0)).collect()
+}

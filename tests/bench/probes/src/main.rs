@@ -1,0 +1,129 @@
+//! Measures the probes as a user has them: what masks by each way to rank units cost on prompts that
+//! they were not made from, whether a mask is its person's own, and what scores cost. `make
+//! bench-probes` builds what is needed and runs all of it; the last line is one JSON object.
+//!
+//! Every run of the binary is a cell, kept with what it printed; a run that was stopped goes on with
+//! the cells that are missing.
+
+mod cells;
+mod cost;
+mod losses;
+mod masks;
+mod paired;
+mod person;
+
+use cells::Cells;
+use clap::{Parser, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::figure::Report;
+
+/// Measures the probes.
+#[derive(Parser, Debug)]
+struct Args {
+    /// A model to measure beside the shipped teacher; may be given several times.
+    #[arg(long = "model", value_name = "DIR")]
+    models: Vec<PathBuf>,
+    /// Prompts that masks are made from [default: the shipped command lines].
+    #[arg(long)]
+    fit: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, default_value_t = 80)]
+    fit_count: usize,
+    /// Prompts that masks are judged on [default: others of the shipped command lines].
+    #[arg(long)]
+    heldout: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, default_value_t = 300)]
+    heldout_count: usize,
+    /// Prompts of another person, for the table of two persons; without them it is skipped.
+    #[arg(long, requires = "other_heldout")]
+    other_fit: Option<PathBuf>,
+    /// Held-out prompts of the other person.
+    #[arg(long, requires = "other_fit")]
+    other_heldout: Option<PathBuf>,
+    /// Only these figures [default: all].
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
+    /// Where cells are kept [default: target/bench-probes].
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// The binary under test [default: target/release/uspx].
+    #[arg(long, env = "USPX_BIN")]
+    uspx: Option<PathBuf>,
+    /// Threads of the binary.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// Figures that are measured together.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Masks by each way to rank units.
+    Masks,
+    /// Two persons' masks on each other's prompts.
+    Person,
+    /// What scores cost.
+    Cost,
+}
+
+/// Prompts to make masks from, and others to judge them on.
+struct Prompts {
+    fit: PathBuf,
+    heldout: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(pass) => ExitCode::from(u8::from(!pass)),
+        Err(error) => {
+            eprintln!("bench-probes: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every figure holds.
+fn run(args: &Args) -> Result<bool> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let root = above.canonicalize().map_err(BenchError::file(&above))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
+    let work = args.work.clone().unwrap_or_else(|| target.join("bench-probes"));
+    let cells = Cells::new(&uspx, &work, args.threads)?;
+    let mut models = vec![root.join("cli/assets/nano/teacher")];
+    models.extend(args.models.iter().cloned());
+    let shipped = |name: &str| root.join("cli/assets/prompts").join(name);
+    let own = Prompts {
+        fit: args.fit.clone().unwrap_or_else(|| shipped("cli-train.jsonl")),
+        heldout: args.heldout.clone().unwrap_or_else(|| shipped("cli-heldout.jsonl")),
+    };
+    let other = args.other_fit.clone().zip(args.other_heldout.clone());
+    let other = other.map(|(fit, heldout)| Prompts { fit, heldout });
+    let counts = (args.fit_count, args.heldout_count);
+    let mut report = Report::default();
+    for group in Group::value_variants() {
+        if !args.only.is_empty() && !args.only.contains(group) {
+            continue;
+        }
+        let done = match group {
+            Group::Masks => masks::measure(&cells, &models, &own, counts, &mut report),
+            Group::Person => match &other {
+                Some(other) => person::measure(&cells, &models, [&own, other], counts, &mut report),
+                None => {
+                    report.skip("person", "no --other-fit and --other-heldout are given".into());
+                    Ok(())
+                }
+            },
+            Group::Cost => cost::measure(&cells, &models, &own, counts.0, &mut report),
+        };
+        if let Err(error) = done {
+            let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
+            report.fail(&name, error.to_string());
+        }
+    }
+    report.print();
+    Ok(report.pass())
+}
