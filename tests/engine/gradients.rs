@@ -35,12 +35,27 @@ fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps
     transformer.response_nll(&x, batch).unwrap().sum_all().unwrap()
 }
 
+/// One column of a value, `[rows, columns]`, scaled.
+fn scaled_column(value: &Tensor, column: u32, factor: f64) -> Result<Tensor> {
+    let factors = (0..value.dim(1)? as u32).map(|c| if c == column { factor } else { 1.0 });
+    let factors = Tensor::from_iter(factors, value.device())?.unsqueeze(0)?;
+    Ok(value.broadcast_mul(&factors.to_dtype(value.dtype())?)?)
+}
+
 /// Scales one unit's output by `factor`.
 fn scaling(kind: UnitKind, layer: usize, index: u32, factor: f64) -> impl Taps {
     move |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
         match (site, kind) {
             (Site::ExpertOut(at), UnitKind::Expert) if at.layer == layer && at.expert == index => {
                 Ok(Some((value * factor)?))
+            }
+            (Site::Channels { layer: l }, UnitKind::Channel) if l == layer => {
+                scaled_column(value, index, factor).map(Some)
+            }
+            (Site::ExpertChannels(at), UnitKind::ExpertChannel) if at.layer == layer => {
+                let inner = value.dim(1)? as u32;
+                let here = index / inner == at.expert;
+                here.then(|| scaled_column(value, index % inner, factor)).transpose()
             }
             (Site::Z { layer: l }, UnitKind::Head) if l == layer => {
                 let factors =
@@ -113,6 +128,46 @@ fn attribution_is_the_derivative_of_the_loss() {
                 })
             },
         );
+    }
+}
+
+/// Channels are told as moments: Σx is what the derivative is held against, and no prompt is lost on
+/// the way, however they are batched.
+#[test]
+fn attribution_of_channels_is_the_derivative_of_the_loss() {
+    for (which, kind) in [("student", UnitKind::Channel), ("teacher", UnitKind::ExpertChannel)] {
+        let (model, exact) = (opened(which, Holding::Floats), in_f64(which));
+        let some = model.readable(&prompts("cli-heldout.jsonl", 6)).unwrap();
+        let deposit = attribution(&model, &some, &[kind], Baseline::Zero, 4096);
+        let apart = attribution(&model, &some, &[kind], Baseline::Zero, 64);
+        assert!(deposit.columns.is_empty());
+        for (one, other) in deposit.moments.iter().zip(&apart.moments) {
+            for (a, b) in one.xx.iter().zip(&other.xx).chain(one.xt.iter().zip(&other.xt)) {
+                assert!((a - b).abs() <= 1e-4 * b.abs().max(1e-3), "{a} {b}");
+            }
+        }
+        let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+        let start = exact.transformer.embed(&batch.ids).unwrap();
+        let of = |statistic| deposit.moments.iter().filter(move |m| m.statistic == statistic);
+        let mut proved = 0;
+        for (signed, positive) in of(Statistic::ATP).zip(of(Statistic::ATP_ABS)) {
+            // The largest of a layer, and one more.
+            let largest =
+                (0..positive.x.len()).max_by(|a, b| positive.x[*a].total_cmp(&positive.x[*b]));
+            for at in [largest.unwrap(), 5] {
+                let wanted = slope(1e-4, |s| {
+                    let mut scale = scaling(kind, signed.layer as usize, at as u32, 1.0 - s);
+                    loss_from(&exact, &batch, &start, &mut scale).to_scalar().unwrap()
+                });
+                let (got, scale) = (f64::from(signed.x[at]), f64::from(positive.x[at]));
+                assert!(positive.x[at] >= signed.x[at].abs() * 0.999, "{which} {at}");
+                let off = (got - wanted.value).abs();
+                let bound = 3e-4 * scale + wanted.error;
+                assert!(off <= bound, "{which} {kind} {at}: {got} against {}", wanted.value);
+                proved += usize::from(wanted.value.abs() > 1e-1 * scale);
+            }
+        }
+        assert!(proved >= 4, "{which}: only {proved} derivatives were large enough");
     }
 }
 

@@ -2,7 +2,7 @@
 //! line and JSON read the rows; `worker/probe/src/estimators/` has the mathematics, one file each.
 
 use crate::Baseline::{self, Mean, Zero};
-use crate::UnitKind::{self, Channel, Expert, Head};
+use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Head};
 use crate::{ModelShape, Statistic};
 
 /// What there is to know of an estimator.
@@ -74,7 +74,7 @@ table! {
     ATP: EstimatorRow {
         name: "atp",
         help: "Attribution patching: all units from one backward pass",
-        kinds: &[Expert, Head],
+        kinds: &[Expert, Head, Channel, ExpertChannel],
         statistics: &[Statistic::ATP, Statistic::ATP_ABS],
         effect: Some(Statistic::ATP),
         baselines: &[Mean, Zero],
@@ -154,6 +154,11 @@ impl Estimator {
     /// The kinds that it measures and `shape` has.
     pub fn kinds_of(self, shape: &ModelShape) -> Vec<UnitKind> {
         self.0.kinds.iter().copied().filter(|kind| shape.count(*kind) > 0).collect()
+    }
+
+    /// Of these, the ones that are measured where nothing is said: not those with very many units.
+    pub fn usual_kinds_of(self, shape: &ModelShape) -> Vec<UnitKind> {
+        self.kinds_of(shape).into_iter().filter(|kind| !kind.is_large()).collect()
     }
 
     /// Whether a deposit of it may hold that statistic of that kind of unit.

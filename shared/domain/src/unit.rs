@@ -71,7 +71,7 @@ unit_kinds! {
         width: |layer| layer.mlp.dense_channels(),
         floor: |_| 0,
         is_large: true,
-        ensemble: &[Statistic::EXACT],
+        ensemble: &[Statistic::ATP_ABS],
     },
     /// One hidden channel of one expert; its index is expert · channels of an expert + channel.
     ExpertChannel: UnitKindRow {
@@ -79,7 +79,7 @@ unit_kinds! {
         width: |layer| layer.mlp.expert_channels(),
         floor: |_| 0,
         is_large: true,
-        ensemble: &[],
+        ensemble: &[Statistic::ATP_ABS],
     },
     /// One feature of the sparse autoencoder that reads the residual stream after the layer.
     Feature: UnitKindRow {

@@ -11,7 +11,8 @@ use uspx_domain::{Cut, Mask, ModelShape, Unit, UnitKind};
 const BANNED: f32 = -1e9;
 
 /// The kinds of unit that can be taken out.
-const CUT: [UnitKind; 3] = [UnitKind::Expert, UnitKind::Head, UnitKind::Channel];
+const CUT: [UnitKind; 4] =
+    [UnitKind::Expert, UnitKind::Head, UnitKind::Channel, UnitKind::ExpertChannel];
 
 /// A set of units that are gone, as a tap.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct CutTaps {
     heads: BTreeMap<usize, Tensor>,
     /// Factor per channel, `[1, channels]`.
     channels: BTreeMap<usize, Tensor>,
+    /// Factor per channel of all experts, `[1, experts · channels]`.
+    expert_channels: BTreeMap<usize, Tensor>,
 }
 
 impl CutTaps {
@@ -65,6 +68,7 @@ impl CutTaps {
             this.router(layer, units, shape, device)?;
             this.silence((UnitKind::Head, layer), units, shape, device)?;
             this.silence((UnitKind::Channel, layer), units, shape, device)?;
+            this.silence((UnitKind::ExpertChannel, layer), units, shape, device)?;
         }
         Ok(this)
     }
@@ -106,6 +110,7 @@ impl CutTaps {
         let factor = Tensor::from_vec(marked(width, &gone, 1.0, 0.0), (1, width as usize), device)?;
         match kind {
             UnitKind::Head => self.heads.insert(layer as usize, factor.unsqueeze(2)?),
+            UnitKind::ExpertChannel => self.expert_channels.insert(layer as usize, factor),
             _ => self.channels.insert(layer as usize, factor),
         };
         Ok(())
@@ -118,7 +123,8 @@ impl CutTaps {
 
     /// The first layer that anything is cut in.
     pub fn first_layer(&self) -> Option<usize> {
-        self.router.keys().chain(self.heads.keys()).chain(self.channels.keys()).min().copied()
+        let all = self.router.keys().chain(self.heads.keys()).chain(self.channels.keys());
+        all.chain(self.expert_channels.keys()).min().copied()
     }
 }
 
@@ -145,6 +151,11 @@ impl Taps for CutTaps {
             },
             Site::Z { layer } => scaled(self.heads.get(&layer), value),
             Site::Channels { layer } => scaled(self.channels.get(&layer), value),
+            Site::ExpertChannels(at) => {
+                let (inner, all) = (value.dim(1)?, self.expert_channels.get(&at.layer));
+                let own = all.map(|all| all.narrow(1, at.expert as usize * inner, inner));
+                scaled(own.transpose()?.as_ref(), value)
+            }
             _ => Ok(None),
         }
     }

@@ -4,7 +4,9 @@
 use crate::Result;
 use crate::batching::each_batch;
 use crate::estimators::ProbeRequest;
+use crate::running::RunningMoments;
 use crate::sums::UnitSums;
+use candle_core::Tensor;
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::Progress;
 use uspx_model::batch::Batch;
@@ -37,7 +39,12 @@ pub(crate) fn effects(
 }
 
 /// Sums of each kind that is asked for.
-pub(crate) struct Effects(Vec<(UnitKind, UnitSums)>);
+pub(crate) struct Effects {
+    /// Of kinds with few units, prompt by prompt.
+    few: Vec<(UnitKind, UnitSums)>,
+    /// Of those with many.
+    many: Vec<(UnitKind, RunningMoments)>,
+}
 
 impl Effects {
     /// Nothing yet, of all that is requested. The estimator's statistics are the signed effect and
@@ -45,26 +52,55 @@ impl Effects {
     fn new(request: &ProbeRequest<'_>, estimator: Estimator) -> Self {
         let (shape, prompts) = (request.model.shape(), request.prompts.sequences.len());
         let statistics = estimator.row().statistics;
-        let of = |kind: &UnitKind| {
-            (*kind, UnitSums::new((*kind, statistics), &shape, &request.layers, prompts))
-        };
-        Self(request.kinds.iter().map(of).collect())
+        let (many, few): (Vec<UnitKind>, Vec<UnitKind>) =
+            request.kinds.iter().partition(|kind| kind.is_large());
+        let few = few.into_iter().map(|kind| {
+            (kind, UnitSums::new((kind, statistics), &shape, &request.layers, prompts))
+        });
+        let many = many
+            .into_iter()
+            .map(|kind| (kind, RunningMoments::new((kind, statistics), &shape, &request.layers)));
+        Self { few: few.collect(), many: many.collect() }
     }
 
     /// Nothing yet, of so many prompts.
     fn blank(&self, prompts: usize) -> Self {
-        Self(self.0.iter().map(|(kind, sums)| (*kind, sums.blank(prompts))).collect())
+        Self {
+            few: self.few.iter().map(|(kind, sums)| (*kind, sums.blank(prompts))).collect(),
+            many: self.many.iter().map(|(kind, sums)| (*kind, sums.blank())).collect(),
+        }
     }
 
-    /// Puts a batch's sums at the places of its prompts.
+    /// Takes a batch's sums, at the places of its prompts.
     fn take(&mut self, batch: &Self, members: &[usize]) {
-        let both = self.0.iter_mut().zip(&batch.0);
-        both.for_each(|((_, into), (_, from))| into.take(from, members));
+        let few = self.few.iter_mut().zip(&batch.few);
+        few.for_each(|((_, into), (_, from))| into.take(from, members));
+        let many = self.many.iter_mut().zip(&batch.many);
+        many.for_each(|((_, into), (_, from))| into.take(from));
+    }
+
+    /// Adds the effects of a layer's units from `first` on, of a kind with many of them: all that
+    /// each prompt has, signed and made positive per token, both `[P, units]`; `tokens` are the
+    /// prompts' response tokens.
+    pub(crate) fn add_many(
+        &mut self,
+        kind: UnitKind,
+        (layer, first): (usize, usize),
+        both: [&Tensor; 2],
+        tokens: &[u32],
+    ) -> Result<()> {
+        let Some((_, sums)) = self.many.iter_mut().find(|(k, _)| *k == kind) else {
+            return Ok(());
+        };
+        for (statistic, values) in both.into_iter().enumerate() {
+            sums.add((layer, first, statistic), values, tokens)?;
+        }
+        Ok(())
     }
 
     /// Adds a token's effect. A kind that is not asked for is passed over.
     pub(crate) fn add(&mut self, unit: Unit, prompt: u32, effect: f64) {
-        let Some((_, sums)) = self.0.iter_mut().find(|(kind, _)| *kind == unit.kind) else {
+        let Some((_, sums)) = self.few.iter_mut().find(|(kind, _)| *kind == unit.kind) else {
             return;
         };
         let place = (unit.layer as usize, unit.index);
@@ -74,7 +110,8 @@ impl Effects {
     /// All that was found, as a deposit.
     fn deposit(&self, request: &ProbeRequest<'_>) -> Deposit {
         let mut deposit = request.deposit();
-        self.0.iter().for_each(|(_, sums)| sums.tell(&request.tokens(), &mut deposit));
+        self.few.iter().for_each(|(_, sums)| sums.tell(&request.tokens(), &mut deposit));
+        self.many.iter().for_each(|(_, sums)| sums.tell(&mut deposit));
         deposit
     }
 }

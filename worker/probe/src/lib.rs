@@ -15,6 +15,7 @@ pub mod estimators;
 pub mod evaluate;
 mod means;
 mod path;
+mod running;
 mod statistics;
 mod sums;
 mod within;

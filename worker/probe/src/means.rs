@@ -1,11 +1,11 @@
-//! Mean outputs of experts and heads over a prompt set: the baseline `mean`.
+//! Mean outputs of experts, heads and channels over a prompt set: the baseline `mean`.
 
 use crate::Result;
 use crate::estimators::ProbeRequest;
 use crate::within::Within;
 use candle_core::{DType, Tensor};
 use uspx_domain::{Baseline, UnitKind};
-use uspx_model::taps::{Site, Taps};
+use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{ModelError, batches};
 
 /// Mean outputs, per layer.
@@ -14,12 +14,26 @@ pub(crate) struct Means {
     experts: Vec<Tensor>,
     /// `[heads, head_dim]`: over all tokens.
     heads: Vec<Tensor>,
+    /// `[1, channels]`: over all tokens.
+    channels: Vec<Tensor>,
+    /// `[experts, channels of an expert]`: over the tokens routed to the expert.
+    expert_channels: Vec<Tensor>,
 }
 
 impl Means {
     /// Of an expert, `[1, hidden]`.
     pub(crate) fn of_expert(&self, layer: usize, expert: u32) -> Result<Tensor> {
         Ok(in_layer(&self.experts, layer)?.get(expert as usize)?.unsqueeze(0)?)
+    }
+
+    /// Of a dense layer's channels, `[1, channels]`.
+    pub(crate) fn of_channels(&self, layer: usize) -> Result<Tensor> {
+        Ok(in_layer(&self.channels, layer)?.clone())
+    }
+
+    /// Of an expert's channels, `[1, channels]`.
+    pub(crate) fn of_expert_channels(&self, layer: usize, expert: u32) -> Result<Tensor> {
+        Ok(in_layer(&self.expert_channels, layer)?.get(expert as usize)?.unsqueeze(0)?)
     }
 
     /// Of a layer's heads, `[1, heads, head_dim]`.
@@ -48,9 +62,13 @@ pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
 /// One forward pass over what a request is about.
 fn means(request: &ProbeRequest<'_>) -> Result<Means> {
     let (model, shape) = (request.model, request.model.shape());
+    let none = || vec![None; shape.layers.len()];
     let taps = MeanTaps {
-        experts: vec![None; shape.layers.len()],
-        heads: vec![None; shape.layers.len()],
+        kinds: request.kinds.to_vec(),
+        experts: none(),
+        heads: none(),
+        channels: none(),
+        expert_channels: none(),
         widths: shape.widths(UnitKind::Expert),
     };
     let mut taps = Within::new(request, taps);
@@ -66,14 +84,22 @@ fn means(request: &ProbeRequest<'_>) -> Result<Means> {
         };
         sums.into_iter().map(each).collect()
     };
-    let MeanTaps { experts, heads, .. } = taps.taps;
-    Ok(Means { experts: finish(experts)?, heads: finish(heads)? })
+    let MeanTaps { experts, heads, channels, expert_channels, .. } = taps.taps;
+    Ok(Means {
+        experts: finish(experts)?,
+        heads: finish(heads)?,
+        channels: finish(channels)?,
+        expert_channels: finish(expert_channels)?,
+    })
 }
 
 /// Sums, and counts shaped to divide them.
 struct MeanTaps {
+    kinds: Vec<UnitKind>,
     experts: Vec<Option<(Tensor, Tensor)>>,
     heads: Vec<Option<(Tensor, Tensor)>>,
+    channels: Vec<Option<(Tensor, Tensor)>>,
+    expert_channels: Vec<Option<(Tensor, Tensor)>>,
     /// Experts of each layer.
     widths: Vec<u32>,
 }
@@ -90,26 +116,42 @@ fn add(place: Option<&mut Option<(Tensor, Tensor)>>, sum: Tensor, count: Tensor)
 /// The sum of one expert's outputs as row `expert` of `[experts, hidden]`, and its count as row of
 /// `[experts, 1]`.
 fn by_expert(value: &Tensor, expert: u32, experts: usize) -> Result<(Tensor, Tensor)> {
-    let (count, hidden) = value.dims2()?;
+    let hidden = value.dim(1)?;
     let id = Tensor::new(&[expert], value.device())?;
     let zeros = |width| Tensor::zeros((experts, width), value.dtype(), value.device());
     let sum = zeros(hidden)?.index_add(&id, &value.sum_keepdim(0)?, 0)?;
-    let count = Tensor::full(count as f32, (1, 1), value.device())?.to_dtype(value.dtype())?;
-    Ok((sum, zeros(1)?.index_add(&id, &count, 0)?))
+    Ok((sum, zeros(1)?.index_add(&id, &rows(value)?, 0)?))
+}
+
+/// How many rows a value has, `[1, 1]`.
+fn rows(value: &Tensor) -> Result<Tensor> {
+    let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?;
+    Ok(count.to_dtype(value.dtype())?)
+}
+
+impl MeanTaps {
+    fn by_expert(&self, at: AtExpert<'_>, value: &Tensor) -> Result<(Tensor, Tensor)> {
+        let width = self.widths.get(at.layer).copied().unwrap_or(0);
+        by_expert(value, at.expert, width as usize)
+    }
 }
 
 impl Taps for MeanTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::ExpertOut(at) => {
-                let width = self.widths.get(at.layer).copied().unwrap_or(0) as usize;
-                let (sum, count) = by_expert(value, at.expert, width)?;
+            Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
+                let (sum, count) = self.by_expert(at, value)?;
                 add(self.experts.get_mut(at.layer), sum, count)?;
             }
-            Site::Z { layer } => {
-                let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?
-                    .to_dtype(DType::F32)?;
-                add(self.heads.get_mut(layer), value.sum(0)?, count.to_dtype(value.dtype())?)?;
+            Site::ExpertChannels(at) if self.kinds.contains(&UnitKind::ExpertChannel) => {
+                let (sum, count) = self.by_expert(at, value)?;
+                add(self.expert_channels.get_mut(at.layer), sum, count)?;
+            }
+            Site::Channels { layer } if self.kinds.contains(&UnitKind::Channel) => {
+                add(self.channels.get_mut(layer), value.sum_keepdim(0)?, rows(value)?)?;
+            }
+            Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
+                add(self.heads.get_mut(layer), value.sum(0)?, rows(value)?)?;
             }
             _ => {}
         }

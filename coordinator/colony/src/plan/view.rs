@@ -44,7 +44,7 @@ impl View<'_> {
         let wanted = self.campaign.probe.baseline;
         let takes = estimator.row().baselines.contains(&wanted);
         let baseline = if takes { wanted } else { estimator.usual_baseline() };
-        let kinds = estimator.kinds_of(&self.campaign.shape);
+        let kinds = estimator.usual_kinds_of(&self.campaign.shape);
         let work = Work::Estimate(Estimate { prompts, estimator, kinds, baseline });
         self.teacher(Purpose::Evidence, work)
     }

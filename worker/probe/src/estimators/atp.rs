@@ -2,7 +2,8 @@
 //! forward and backward.
 //!
 //! A unit's output n is replaced by n + δ·(baseline − n) with δ = 0 at every token; the loss's
-//! gradient with respect to δ is (baseline − n)·∂L/∂n, token by token.
+//! gradient with respect to δ is (baseline − n)·∂L/∂n, token by token. Channels are too many for
+//! that: theirs are added up over a prompt's tokens on the way back.
 
 use super::{Measure, ProbeRequest};
 use crate::Result;
@@ -10,11 +11,11 @@ use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
 use crate::means::{Means, means_of, way};
 use candle_core::backprop::GradStore;
-use candle_core::{D, DType, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::custom_gradients::with_gradients;
-use uspx_model::taps::{Site, Taps};
+use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
 /// First-order effects, signed and made positive per token, in nats summed over all positions of a
@@ -31,11 +32,15 @@ impl Measure for AttributionPatching {
         let (means, kinds) = (means.as_ref(), request.kinds);
         let how = (self.estimator(), request.batch_tokens);
         effects(request, how, progress, &mut |_, batch, found| {
-            let tapped = |_: &Tensor| Ok(GradientTaps { means, kinds, handles: Vec::new() });
-            let transformer = &request.model.transformer;
-            let start = transformer.embed(&batch.ids)?;
+            let prompts = Prompts::of(batch, request.model.transformer.device())?;
+            let tapped = |_: &Tensor| {
+                let (handles, sums) = (Vec::new(), Vec::new());
+                Ok(GradientTaps { means, kinds, prompts: &prompts, handles, sums })
+            };
+            let start = request.model.transformer.embed(&batch.ids)?;
             differentiate(request, batch, start, tapped, |taps, gradients| {
-                add_all(&taps.handles, gradients, batch, found)
+                add_all(&taps.handles, gradients, batch, found)?;
+                add_sums(&taps.sums, gradients, &prompts, found)
             })
         })
     }
@@ -50,10 +55,43 @@ struct Handle {
     moved: Var,
 }
 
+/// Channels moved towards their baselines, prompt by prompt: the gradients of these are the effects
+/// added up over the prompt's tokens, as they are and made positive before.
+struct Sums {
+    kind: UnitKind,
+    layer: usize,
+    /// The first channel in its layer.
+    first: usize,
+    /// `[P, channels]` each.
+    moved: [Var; 2],
+}
+
+/// The prompts of a batch.
+struct Prompts {
+    /// Of each row, on the device.
+    of_row: Tensor,
+    /// Response tokens of each.
+    tokens: Vec<u32>,
+}
+
+impl Prompts {
+    fn of(batch: &Batch, device: &Device) -> Result<Self> {
+        let of_row: Vec<u32> = batch.place.iter().map(|(prompt, _)| *prompt).collect();
+        let mut tokens = vec![0; of_row.iter().max().map_or(0, |last| *last as usize + 1)];
+        for (prompt, response) in &batch.place {
+            let place = tokens.get_mut(*prompt as usize).filter(|_| *response);
+            place.into_iter().for_each(|tokens| *tokens += 1);
+        }
+        Ok(Self { of_row: Tensor::from_slice(&of_row, of_row.len(), device)?, tokens })
+    }
+}
+
 struct GradientTaps<'a> {
     means: Option<&'a Means>,
     kinds: &'a [UnitKind],
+    prompts: &'a Prompts,
     handles: Vec<Handle>,
+    sums: Vec<Sums>,
 }
 
 impl GradientTaps<'_> {
@@ -82,6 +120,44 @@ impl GradientTaps<'_> {
     }
 }
 
+impl GradientTaps<'_> {
+    /// The same for channels, `[rows, channels]`, of which the rows belong to prompts as `of_row`
+    /// says.
+    fn hook_sums(
+        &mut self,
+        (kind, layer, first): (UnitKind, usize, usize),
+        of_row: Tensor,
+        value: &Tensor,
+        base: Option<Tensor>,
+    ) -> Result<Tensor> {
+        let shape = (self.prompts.tokens.len(), value.dim(1)?);
+        let zeros = || Var::zeros(shape, value.dtype(), value.device());
+        let moved = [zeros()?, zeros()?];
+        let [signed, positive] = &moved;
+        let plain = value.detach();
+        let inputs = [value, signed.as_tensor(), positive.as_tensor()];
+        let patched = with_gradients("towards-baseline", inputs, value.detach(), move |grad| {
+            let effect = (grad * way(&plain, base.as_ref())?)?;
+            let none = Tensor::zeros(shape, effect.dtype(), effect.device())?;
+            let signed = none.index_add(&of_row, &effect, 0)?;
+            let positive = none.index_add(&of_row, &effect.abs()?, 0)?;
+            Ok([Some(grad.clone()), Some(signed), Some(positive)])
+        })?;
+        self.sums.push(Sums { kind, layer, first, moved });
+        Ok(patched)
+    }
+
+    fn hook_expert_channels(&mut self, at: AtExpert<'_>, value: &Tensor) -> Result<Tensor> {
+        let (layer, expert) = (at.layer, at.expert);
+        let base = self.means.map(|m| m.of_expert_channels(layer, expert)).transpose()?;
+        let rows: Vec<u32> = at.slots.iter().map(|s| s / at.routing.top_k as u32).collect();
+        let rows = Tensor::from_slice(&rows, rows.len(), value.device())?;
+        let of_row = self.prompts.of_row.index_select(&rows, 0)?;
+        let first = expert as usize * value.dim(1)?;
+        self.hook_sums((UnitKind::ExpertChannel, layer, first), of_row, value, base)
+    }
+}
+
 impl Taps for GradientTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
@@ -103,9 +179,37 @@ impl Taps for GradientTaps<'_> {
                     .collect();
                 self.hook((UnitKind::Head, layer), places, value, base).map(Some)
             }
+            Site::ExpertChannels(at) if self.kinds.contains(&UnitKind::ExpertChannel) => {
+                self.hook_expert_channels(at, value).map(Some)
+            }
+            Site::Channels { layer } if self.kinds.contains(&UnitKind::Channel) => {
+                let base = self.means.map(|means| means.of_channels(layer)).transpose()?;
+                let of_row = self.prompts.of_row.clone();
+                self.hook_sums((UnitKind::Channel, layer, 0), of_row, value, base).map(Some)
+            }
             _ => Ok(None),
         }
     }
+}
+
+/// Adds the effects of a layer's channels.
+fn add_sums(
+    sums: &[Sums],
+    gradients: &GradStore,
+    prompts: &Prompts,
+    found: &mut Effects,
+) -> Result<()> {
+    for Sums { kind, layer, first, moved: [signed, positive] } in sums {
+        let of = |moved: &Var| gradients.get(moved).ok_or_else(lost);
+        let both = [of(signed)?, of(positive)?];
+        found.add_many(*kind, (*layer, *first), both, &prompts.tokens)?;
+    }
+    Ok(())
+}
+
+fn lost() -> ModelError {
+    let reason = "a gradient was lost on its way to a unit: this is a bug in a layer";
+    ModelError::Request(reason.into())
 }
 
 /// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading
@@ -116,11 +220,6 @@ fn add_all(
     batch: &Batch,
     found: &mut Effects,
 ) -> Result<()> {
-    let lost = || {
-        ModelError::Request(
-            "a gradient was lost on its way to a unit: this is a bug in a layer".into(),
-        )
-    };
     let flat = |handle: &Handle| -> Result<Tensor> {
         Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
     };
