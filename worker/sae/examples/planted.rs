@@ -1,32 +1,36 @@
 //! Whether a training finds a dictionary that was planted, and how fast; prints one JSON object.
 //!
 //! ```text
-//! planted [topk|batchtopk] [FEATURES] [DIMENSIONS] [ACTIVE] [NOISE] [STEPS] [SAE FEATURES]
+//! planted [KEY=VALUE ..]
 //! ```
+//!
+//! Keys of what is planted: `planted` (512 features), `width` (128), `active` (8), `noise` (0.05), `steps`
+//! (3,000). Keys of the SAE: those of its recipe, as JSON: `features=1024`, `kind=\"batchtopk\"`.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::error::Error;
 use std::time::Instant;
+use uspx_sae::Recipe;
 use uspx_sae::planted::Planted;
 use uspx_sae::trainer::Trainer;
-use uspx_sae::{Kind, Recipe};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: f64| -> Result<f64, std::num::ParseFloatError> {
-        arguments.get(at).map_or(Ok(default), |text| text.parse())
-    };
-    let kind = match arguments.first().map(String::as_str) {
-        None | Some("topk") => Kind::TopK,
-        Some("batchtopk") => Kind::BatchTopK,
-        Some(_) => return Err("the kind is topk or batchtopk".into()),
-    };
-    let (features, width) = (number(1, 512.0)? as usize, number(2, 128.0)? as usize);
-    let (active, noise) = (number(3, 8.0)? as usize, number(4, 0.05)? as f32);
-    let (steps, own) = (number(5, 3000.0)? as u64, number(6, features as f64)? as usize);
-    let recipe = Recipe { kind, features: own, k: active, ..Recipe::default() };
+    let mut planting = Planting { planted: 512, width: 128, active: 8, noise: 0.05, steps: 3000 };
+    let mut recipe = Recipe { features: 512, ..Recipe::default() };
+    for argument in std::env::args().skip(1) {
+        let (key, value) = argument.split_once('=').ok_or("arguments are KEY=VALUE")?;
+        let value: Value = serde_json::from_str(value)?;
+        if !(set(&mut planting, key, &value)? || set(&mut recipe, key, &value)?) {
+            return Err(format!("{key} is not known").into());
+        }
+    }
+    recipe.k = planting.active;
+    let Planting { planted: features, width, active, noise, steps } = planting;
+    let (kind, own) = (recipe.kind, recipe.features);
 
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let planted = Planted::new((features, width), active, noise, &mut random);
@@ -41,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (codes, _) = sae.through(&rows);
     let share = |bound: f32| planted.recovered(&sae.parameters, bound);
     let figures = json!({
-        "kind": recipe.kind,
+        "recipe": recipe,
+        "kind": kind,
         "planted_features": features,
         "width": width,
         "active": active,
@@ -58,4 +63,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     println!("{figures}");
     Ok(())
+}
+
+/// What is planted, and how long it is looked for.
+#[derive(Serialize, Deserialize)]
+struct Planting {
+    planted: usize,
+    width: usize,
+    active: usize,
+    noise: f32,
+    steps: u64,
+}
+
+/// Sets the field of that name; `false` where there is none.
+fn set<T: Serialize + DeserializeOwned>(
+    into: &mut T,
+    key: &str,
+    value: &Value,
+) -> Result<bool, Box<dyn Error>> {
+    let mut all = serde_json::to_value(&*into)?;
+    let Some(place) = all.get_mut(key) else { return Ok(false) };
+    *place = value.clone();
+    *into = serde_json::from_value(all)?;
+    Ok(true)
 }

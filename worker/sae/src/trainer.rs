@@ -142,3 +142,66 @@ fn spread<T: Number>(rows: &[T], width: usize) -> Result<(Vec<T>, T)> {
     }
     Ok((mean, square.sqrt().recip()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planted::Planted;
+
+    /// How many of 64 features end up alive, half of them being out of reach at first.
+    fn alive(auxiliary: f64) -> usize {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        let planted = Planted::new((64, 32), 3, 0.05, &mut random);
+        let recipe = Recipe {
+            features: 64,
+            k: 3,
+            batch: 128,
+            rate: 1e-2,
+            dead_after: 1_000,
+            auxiliary,
+            ..Recipe::default()
+        };
+        let sample = planted.rows(1024, &mut random);
+        let mut trainer = Trainer::start(recipe, &sample, 32, 800).unwrap();
+        trainer.parameters.encoder_bias[..32].fill(-3.0);
+        for _ in 0..800 {
+            trainer.learn(&mut planted.rows(128, &mut random)).unwrap();
+        }
+        trainer.silent.iter().filter(|silent| **silent < 1_000).count()
+    }
+
+    #[test]
+    fn dead_features_come_back_by_their_own_loss() {
+        let (with, without) = (alive(1.0 / 32.0), alive(0.0));
+        assert!(without <= 35 && with >= without + 10, "{with} alive with it, {without} without");
+    }
+
+    #[test]
+    fn activations_that_are_all_alike_are_refused() {
+        let same = Trainer::start(Recipe::default(), &[1.5f32; 64], 8, 10);
+        assert!(same.unwrap_err().to_string().contains("all alike"));
+    }
+
+    /// The scale that training works in is folded exactly: the SAE of raw rows makes of them what
+    /// the one in training makes of scaled ones.
+    #[test]
+    fn the_scale_goes_into_the_biases() {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        let planted = Planted::new((30, 10), 2, 0.1, &mut random);
+        let rows: Vec<f64> =
+            planted.rows(300, &mut random).into_iter().map(|x| 40.0 * f64::from(x) + 7.0).collect();
+        let recipe = Recipe { features: 30, k: 2, ..Recipe::default() };
+        let mut trainer = Trainer::start(recipe, &rows, 10, 20).unwrap();
+        for _ in 0..20 {
+            trainer.learn(&mut rows.clone()).unwrap();
+        }
+        let (codes, made) = trainer.sae().through(&rows);
+        let p = &trainer.parameters;
+        let scaled: Vec<f64> = rows.iter().map(|x| x * trainer.scale).collect();
+        let inner = Select::TopK(2).codes(&p.pre_activations(&p.centred(&scaled)), 30);
+        assert_eq!(codes.features(), inner.features());
+        for (raw, scaled) in made.iter().zip(p.decode(&inner)) {
+            assert!((raw - scaled / trainer.scale).abs() < 1e-9);
+        }
+    }
+}
