@@ -67,9 +67,10 @@ pub struct SaeRecipeArgs {
     /// Tokens whose activations are held and mixed together.
     #[arg(long, default_value_t = usual().buffer, value_parser = positive)]
     pub buffer_tokens: usize,
-    /// Peak learning rate of Adam.
-    #[arg(long, default_value_t = usual().rate)]
-    pub learning_rate: f64,
+    /// Peak learning rate of Adam [default: 5e-3, beyond 1024 features less with the root of their
+    /// number].
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
     /// A feature that was not active for so many tokens is dead, and learns from what the others
     /// leave over.
     #[arg(long, default_value_t = usual().dead_after)]
@@ -120,7 +121,7 @@ impl SaeRecipeArgs {
             length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
             batch: self.step_tokens,
             buffer: self.buffer_tokens,
-            rate: self.learning_rate,
+            rate: self.learning_rate.unwrap_or(Recipe::usual_rate(self.features)),
             dead_after: self.dead_after,
             auxiliary: self.auxiliary,
             skip: self.skip_first.unwrap_or(0),

@@ -53,14 +53,15 @@ pub struct Recipe {
 
 impl Default for Recipe {
     fn default() -> Self {
+        let features = 1024;
         Self {
             kind: Kind::TopK,
-            features: 1024,
+            features,
             k: 8,
             length: Length::Epochs(10),
             batch: 1024,
             buffer: 1 << 15,
-            rate: 1e-3,
+            rate: Self::usual_rate(features),
             dead_after: 100_000,
             auxiliary: 1.0 / 32.0,
             skip: 0,
@@ -70,6 +71,12 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// A peak learning rate that suits so many features: 5e-3, beyond 1,024 of them less with the
+    /// root of their number (the law of Gao et al. 2024, appendix A.4).
+    pub fn usual_rate(features: usize) -> f64 {
+        5e-3 * (1024.0 / features.max(1024) as f64).sqrt()
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors

@@ -51,7 +51,6 @@ fn a_planted_dictionary_is_found_by_both_kinds() {
             features: 128,
             k: 3,
             batch: 256,
-            rate: 5e-3,
             dead_after: 20_000,
             ..Recipe::default()
         };
@@ -205,7 +204,7 @@ fn a_grafted_sae_is_judged_between_the_clean_run_and_its_ablations() {
 fn the_planted_dictionary_of_the_issue_is_found() {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let planted = Planted::new((512, 128), 8, 0.05, &mut random);
-    let recipe = Recipe { features: 512, rate: 5e-3, ..Recipe::default() };
+    let recipe = Recipe { features: 512, ..Recipe::default() };
     let sample = planted.rows(8192, &mut random);
     let mut trainer = Trainer::start(recipe, &sample, 128, 3000).unwrap();
     for _ in 0..3000 {
