@@ -8,8 +8,8 @@ use serde::Serialize;
 pub struct Ranked {
     /// The feature.
     pub feature: u32,
-    /// Bits about whether an answer is good, freed of the bias that few prompts give (Miller and
-    /// Madow 1955); not below 0.
+    /// Bits about whether an answer is good, less those that chance gives on average (Miller 1955:
+    /// degrees of freedom ÷ 2n, in nats); not below 0.
     pub bits: f64,
     /// Prompts on which it is active where their answer is predicted.
     pub prompts: usize,
@@ -77,15 +77,15 @@ fn information(counts: &Counts) -> f64 {
     let columns = counts.iter().fold([0; 2], |[a, b], [x, y]| [a + x, b + y]);
     let n = rows.iter().sum::<usize>().max(1) as f64;
     let plain = entropy(&rows, n) + entropy(&columns, n) - entropy(counts.as_flattened(), n);
-    plain.max(0.0)
+    let free = |counts: &[usize]| counts.iter().filter(|n| **n > 0).count().saturating_sub(1);
+    let chance = (free(&rows) * free(&columns)) as f64 / (2.0 * n * std::f64::consts::LN_2);
+    (plain - chance).max(0.0)
 }
 
-/// The entropy of counts that sum to n, in bits, with Miller and Madow's correction.
+/// The entropy of counts that sum to n, in bits.
 fn entropy(counts: &[usize], n: f64) -> f64 {
-    let met = counts.iter().filter(|count| **count > 0);
-    let shares = met.clone().map(|count| *count as f64 / n);
-    let plain: f64 = shares.map(|p| -p * p.log2()).sum();
-    plain + met.count().saturating_sub(1) as f64 / (2.0 * n * std::f64::consts::LN_2)
+    let shares = counts.iter().filter(|count| **count > 0).map(|count| *count as f64 / n);
+    shares.map(|p| -p * p.log2()).sum()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -140,8 +140,8 @@ mod tests {
                 }
             }
         }
-        // Three levels, two answers, five cells that were met.
-        let corrected = plain + (2.0 + 1.0 - 4.0) / (2.0 * n * 2.0f64.ln());
+        // Three levels, two answers.
+        let corrected = plain - 2.0 / (2.0 * n * 2.0f64.ln());
         assert!((information(&counts) - corrected).abs() < 1e-12);
     }
 

@@ -12,8 +12,10 @@ use crate::{Result, SaeError, schedule};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// How fast the threshold of BatchTopK follows the batches.
+/// How fast the threshold of BatchTopK follows the batches, in a long training.
 const THRESHOLD_RATE: f64 = 0.01;
+/// Of a short one it follows this part of all steps: the last ones, when little changes any more.
+const THRESHOLD_SHARE: f64 = 0.1;
 
 /// An SAE in training. Inside, activations have mean square 1 about their mean.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +110,8 @@ impl<T: Number> Trainer<T> {
         let least = codes.values().iter().copied().reduce(T::min).map(T::double);
         if let Some(least) = least {
             let before = self.threshold.unwrap_or(least);
-            self.threshold = Some(before + THRESHOLD_RATE * (least - before));
+            let rate = (1.0 / (THRESHOLD_SHARE * self.steps as f64)).clamp(THRESHOLD_RATE, 1.0);
+            self.threshold = Some(before + rate * (least - before));
         }
     }
 
