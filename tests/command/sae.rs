@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
 fn training(out: &Path, words: &[&str]) -> Command {
     let mut command =
         on(&["probe", "sae", "--features", "128", "--buffer-tokens", "600"], "teacher", 30);
-    command.args(["--step-tokens", "200", "--layer", "1", "--epochs", "3", "--save-every", "1"]);
+    command.args(["--step-tokens", "200", "--layer", "1", "--epochs", "6", "--save-every", "1"]);
     command.arg("--out").arg(out).args(words);
     command
 }
