@@ -163,6 +163,20 @@ impl From<uspx_distill::DistillError> for CliError {
     }
 }
 
+impl From<uspx_sae::SaeError> for CliError {
+    fn from(error: uspx_sae::SaeError) -> Self {
+        use uspx_sae::SaeError;
+        let exit = match error {
+            SaeError::Model(inner) => return inner.into(),
+            SaeError::File { path, source } => return Self::file(&path, &source),
+            SaeError::Recipe(_) => Exit::Usage,
+            SaeError::OtherTraining { .. } | SaeError::OtherModel { .. } => Exit::Refused,
+            _ => Exit::BadInput,
+        };
+        Self::caused(exit, &error)
+    }
+}
+
 impl From<uspx_artifact::ArtifactError> for CliError {
     fn from(error: uspx_artifact::ArtifactError) -> Self {
         use uspx_artifact::ErrorKind;

@@ -5,6 +5,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use uspx_domain::{
     Baseline, Estimator, ExportFormat, NotAUnitKind, ScoreMethod, Statistic, UnitKind,
 };
+use uspx_sae::Site;
 
 /// Parses the name of a kind of unit.
 pub fn unit_kind() -> impl TypedValueParser<Value = UnitKind> {
@@ -29,6 +30,12 @@ pub fn baseline() -> impl TypedValueParser<Value = Baseline> {
     names.try_map(|name| {
         Baseline::ALL.iter().copied().find(|b| b.name() == name).ok_or(NotInTheTable)
     })
+}
+
+/// Parses the name of a site that a sparse autoencoder can sit at.
+pub fn site() -> impl TypedValueParser<Value = Site> {
+    let names = PossibleValuesParser::new(Site::ALL.map(Site::name));
+    names.try_map(|name| Site::ALL.into_iter().find(|s| s.name() == name).ok_or(NotInTheTable))
 }
 
 /// Parses the name of an estimator that measures effects.

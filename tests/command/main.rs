@@ -19,6 +19,7 @@ mod llama_cpp;
 mod one_job;
 mod others_gguf;
 mod prompts;
+mod sae;
 mod scripts;
 mod students;
 mod support;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         one_job::trials(),
         others_gguf::trials(),
         prompts::trials(),
+        sae::trials(),
         scripts::trials(),
         students::trials(),
         width::trials(),

@@ -51,7 +51,7 @@ fn invariant_8_probe_distill_export_model_never_see_the_network_and_the_coordina
         "uspx-bus",
         "uspx-artifact",
     ];
-    for package in ["uspx-model", "uspx-probe", "uspx-distill", "uspx-export"] {
+    for package in ["uspx-model", "uspx-probe", "uspx-sae", "uspx-distill", "uspx-export"] {
         assert_without(package, &network);
     }
     let mathematics = [

@@ -143,7 +143,9 @@ fn a_person_s_own_case() {
     for line in block(ONE_BY_ONE) {
         home.run(&line);
     }
-    for made in ["uspx-up/colony/report.html", "mask.json", "adapter", "mine/student.gguf"] {
+    for made in
+        ["uspx-up/colony/report.html", "sae/cfg.json", "mask.json", "adapter", "mine/student.gguf"]
+    {
         assert!(home.path(made).exists(), "{made}");
     }
 }

@@ -6,6 +6,7 @@
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
 #   tokens/tokens.py  conversations' tokens against transformers: tokenizers of many families x templates x awkward texts
 #   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp, tokens included; the adapter against peft
+#   saelens.sh        sparse autoencoders in SAELens' files, read and written, against SAELens
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -34,3 +35,4 @@ quietly "$torch" "$here/tokens/tokens.py" --out "$work/tokens"
 # Of what the test says, its count of rows.
 USPX_TOKENS="$work/tokens" cargo test --quiet --workspace --test engine tokens:: -- --nocapture | grep '^{'
 "$here/export.sh"
+quietly "$here/saelens.sh"

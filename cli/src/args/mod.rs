@@ -8,6 +8,7 @@ mod ledger;
 mod mask;
 mod model;
 mod probe;
+mod sae;
 mod store;
 mod student;
 
@@ -23,6 +24,7 @@ pub use ledger::{
 pub use mask::{MaskBuildArgs, MaskCommand, MaskShowArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
+pub use sae::SaeArgs;
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs};
 

@@ -2,6 +2,7 @@
 
 use super::model::RunArgs;
 use super::positive;
+use super::sae::SaeArgs;
 use crate::prompts::PromptSource;
 use crate::rows;
 use clap::{Args, Subcommand};
@@ -76,6 +77,11 @@ pub enum ProbeCommand {
         after_help = "Example: uspx probe ablate --model ./teacher --prompts mine.jsonl --mask mask.json"
     )]
     Ablate(AblateArgs),
+    /// A sparse autoencoder on one layer: trained, or brought from SAELens, and judged by grafting.
+    #[command(
+        after_help = "Example: uspx probe sae --model ./teacher --prompts mine.jsonl --layer 1 --out sae"
+    )]
+    Sae(Box<SaeArgs>),
 }
 
 impl ProbeCommand {
@@ -85,6 +91,7 @@ impl ProbeCommand {
             Self::Trace(a) => &a.common,
             Self::Patch(a) => &a.common,
             Self::Ablate(a) => &a.common,
+            Self::Sae(a) => &a.common,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `uspx distill`: the teacher labels prompts and a student learns them, here without a colony.
 
+use super::held_out;
 use crate::args::DistillArgs;
 use crate::draft::Draft;
 use crate::error::{CliError, Exit, Result};
@@ -10,14 +11,10 @@ use serde::Serialize;
 use std::path::Path;
 use std::slice::from_ref;
 use std::time::Instant;
-use uspx_colony::Dice;
 use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
 use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, Prompt, Skipped, TrainingSummary};
 use uspx_model::budget::Workload;
 use uspx_runtime::{Shutdown, memory};
-
-/// Without a validation file, one in so many prompts is kept to stop by.
-const HELD_OUT: usize = 10;
 
 /// The JSON form.
 #[derive(Serialize)]
@@ -68,11 +65,7 @@ fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
     let validation = match &args.validation {
         Some(file) => args.source(file).read()?.prompts,
         None => {
-            Dice::new(args.recipe.seed, "validation", 0).shuffle(&mut train);
-            let held = (train.len() / HELD_OUT).max(1);
-            let validation = train.split_off(train.len().saturating_sub(held));
-            tell_held_out(validation.len(), train.len());
-            validation
+            held_out(&mut train, args.recipe.seed, "to stop by (--validation FILE names others)")
         }
     };
     if train.is_empty() || validation.is_empty() {
@@ -80,13 +73,6 @@ fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
         return Err(CliError::new(Exit::BadInput, message).help("give more prompts"));
     }
     Ok(Split { train, validation })
-}
-
-fn tell_held_out(held: usize, rest: usize) {
-    output::remark_paragraph(&format!(
-        "{held} of {} prompts are kept to stop by (--validation FILE names others)",
-        held + rest
-    ));
 }
 
 /// The teacher's labels of both. It is closed again before the student learns.

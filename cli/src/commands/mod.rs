@@ -18,7 +18,10 @@ pub mod worker;
 
 use crate::args::{Cli, Command, MaskCommand, StoreCommand};
 use crate::error::{CliError, Exit, Result};
+use crate::output;
 use clap::CommandFactory;
+use uspx_colony::Dice;
+use uspx_domain::Prompt;
 use uspx_runtime::Shutdown;
 
 /// Runs the command.
@@ -51,4 +54,17 @@ pub fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Where no file of them is named, one in so many prompts is held out.
+const HELD_OUT: usize = 10;
+
+/// Takes a drawn tenth out of the prompts, and says what it is kept for.
+fn held_out(prompts: &mut Vec<Prompt>, seed: u64, why: &str) -> Vec<Prompt> {
+    Dice::new(seed, "validation", 0).shuffle(prompts);
+    let held = (prompts.len() / HELD_OUT).max(1);
+    let taken = prompts.split_off(prompts.len().saturating_sub(held));
+    let all = taken.len() + prompts.len();
+    output::remark_paragraph(&format!("{} of {all} prompts are kept {why}", taken.len()));
+    taken
 }

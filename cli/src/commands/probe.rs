@@ -1,6 +1,7 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
 mod effects;
+mod sae;
 
 use crate::args::{PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
@@ -29,6 +30,7 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
         ProbeCommand::Trace(args) => trace(args, shutdown),
         ProbeCommand::Patch(args) => patch(args, shutdown),
         ProbeCommand::Ablate(args) => super::eval::ablate(args, shutdown),
+        ProbeCommand::Sae(args) => sae::run(args, shutdown),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::Result;
 use uspx_model::batch::{Batch, Sequence, pack};
 
 /// Makes a batch of sequences: [`Batch::new`] or [`Batch::sharing`].
-type Packer = fn(&[&Sequence]) -> Result<Batch>;
+pub type Packer = fn(&[&Sequence]) -> Result<Batch>;
 
 /// Runs `work(members, batch)` on all sequences, in batches of at most `tokens` padded tokens.
 ///
@@ -14,7 +14,7 @@ type Packer = fn(&[&Sequence]) -> Result<Batch>;
 ///
 /// # Errors
 /// Those of `work`; a single sequence that does not fit.
-pub(crate) fn each_batch(
+pub fn each_batch(
     sequences: &[Sequence],
     tokens: usize,
     packer: Packer,

@@ -8,7 +8,7 @@
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 
 pub mod ablate;
-mod batching;
+pub mod batching;
 mod differentiate;
 mod effects;
 pub mod estimators;
