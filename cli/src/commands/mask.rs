@@ -1,9 +1,10 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 //!
 //! `forecast` says before what that will cost, `cost` after what the cut does, `show` what a mask
-//! keeps (`uspx mask show`).
+//! keeps (`uspx mask show`), `export` writes a model without the rest (`uspx mask export`).
 
 mod cost;
+mod export;
 mod forecast;
 mod show;
 
@@ -52,6 +53,7 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     tell(args, &done?)
 }
 
+pub use export::run as export;
 pub use show::run as show;
 
 /// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.
