@@ -37,7 +37,8 @@ fn eval(model: &Path, flags: &[&str]) -> Value {
 /// A mask of the teacher's most used experts.
 fn built(folder: &Path, flags: &[&str]) -> PathBuf {
     let path = folder.join("mask.json");
-    let mut build = on(&["mask", "build", "--method=frequency", "--keep=0.5", "--out"], "teacher", 4);
+    let mut build =
+        on(&["mask", "build", "--method=frequency", "--keep=0.5", "--out"], "teacher", 4);
     json(build.arg(&path).args(flags));
     path
 }
@@ -69,7 +70,9 @@ fn a_teacher_without_its_cut_experts_scores_as_under_the_mask() {
         let masked = eval(&model("teacher"), &["--mask", mask]);
         for held in ["--memory=4GiB", "--stream"] {
             let cut = eval(&out, &[held]);
-            for (a, b) in [(&cut["loss"], &masked["loss"]), (&cut["bits_per_byte"], &masked["bits_per_byte"])] {
+            for (a, b) in
+                [(&cut["loss"], &masked["loss"]), (&cut["bits_per_byte"], &masked["bits_per_byte"])]
+            {
                 let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
                 assert!((a - b).abs() < 1e-6, "{spread} {held}: {a} against {b} under the mask");
             }
@@ -99,7 +102,10 @@ fn a_cut_teacher_is_a_model_like_others() {
     for (layer, dead) in report["dead"].as_array().unwrap().iter().enumerate() {
         let counts = traced["experts"]["count"][layer].as_array().unwrap();
         let alive = counts.len() - dead.as_u64().unwrap() as usize;
-        assert!(counts[alive..].iter().all(|n| n == 0), "a dead expert is never chosen: {counts:?}");
+        assert!(
+            counts[alive..].iter().all(|n| n == 0),
+            "a dead expert is never chosen: {counts:?}"
+        );
     }
     let second = folder.path().join("second.json");
     let second_out = second.to_str().unwrap();
@@ -120,7 +126,7 @@ fn a_mask_that_cannot_be_carried_out_by_removing_experts_is_refused() {
         mask["keep"][kind] = lists;
         fs::write(&path, mask.to_string()).unwrap();
     };
-    let mut refuses_with = |code, words: &[&str]| {
+    let refuses_with = |code, words: &[&str]| {
         refuses(&mut export(&model("teacher"), &path, &out), code, words);
         let entries = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(entries, 1, "nothing but the mask is there");

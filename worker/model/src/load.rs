@@ -173,8 +173,7 @@ impl Source {
     /// A layer's router. Experts whose bias is -∞ are held as a mask's banned ones are, so that every
     /// number that is made of their logits is finite.
     fn router(&self, path: &str, mixture: &Mixture) -> Result<Linear> {
-        let weight =
-            self.weight(&format!("{path}.weight"), mixture.experts, self.config.hidden)?;
+        let weight = self.weight(&format!("{path}.weight"), mixture.experts, self.config.hidden)?;
         let bias = mixture.bias.then(|| self.router_bias(&format!("{path}.bias"), mixture));
         Ok(Linear::new(weight, bias.transpose()?))
     }

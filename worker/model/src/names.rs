@@ -37,6 +37,7 @@ impl ExpertNames {
             if mixtral { ["w1", "w3", "w2"] } else { ["gate_proj", "up_proj", "down_proj"] };
         Self { router, experts, stacked, parts }
     }
+
     /// The tensors of a layer's router and experts that the model may have, by name: in a file are
     /// some of them.
     pub fn tensors(&self, mixture: &Mixture) -> Vec<(String, ExpertPart)> {
@@ -46,34 +47,38 @@ impl ExpertNames {
             found.push((format!("{router}.bias"), ExpertPart::RouterBias));
         }
         if self.stacked {
-            found.extend(self.stacks(mixture).map(|name| (name, ExpertPart::Entries)));
+            let stacks = self.stacks(mixture).into_iter();
+            found.extend(stacks.map(|name| (name, ExpertPart::Entries)));
         } else {
             let all = (0..mixture.experts).flat_map(|expert| self.own(expert, mixture));
-            found.extend(all.map(|part| (part.name(), part)).map(|(n, part)| (n, ExpertPart::Own(part))));
+            found.extend(all.map(|own| (own.name(), ExpertPart::Own(own))));
         }
         found
     }
 
     /// The names of the tensors that hold all experts of the layer.
-    fn stacks(&self, mixture: &Mixture) -> impl Iterator<Item = String> {
+    fn stacks(&self, mixture: &Mixture) -> Vec<String> {
         let ends: &[&str] = match mixture.bias {
             true => &["", "_blocks", "_scales", "_bias"],
             false => &["", "_blocks", "_scales"],
         };
-        let named = |part: &str| ends.iter().map(|end| format!("{}.{part}{end}", self.experts)).collect();
-        let names: Vec<Vec<String>> = ["gate_up_proj", "down_proj"].map(named).into();
-        names.into_iter().flatten()
+        let parts = ["gate_up_proj", "down_proj"].into_iter();
+        parts
+            .flat_map(|part| ends.iter().map(move |end| format!("{}.{part}{end}", self.experts)))
+            .collect()
     }
 
     /// An expert's tensors, each of which is its alone.
     fn own(&self, expert: usize, mixture: &Mixture) -> Vec<OwnTensor> {
         let ends: &[&str] = if mixture.bias { &["weight", "bias"] } else { &["weight"] };
-        let of = |part: &str| {
-            let rests = ends.iter().map(move |end| format!("{part}.{end}"));
-            rests.map(|rest| OwnTensor { expert, stem: self.experts.clone(), rest }).collect()
-        };
-        let tensors: Vec<Vec<OwnTensor>> = self.parts.map(of).into();
-        tensors.into_iter().flatten().collect()
+        let mut tensors = Vec::new();
+        for part in self.parts {
+            for end in ends {
+                let rest = format!("{part}.{end}");
+                tensors.push(OwnTensor { expert, stem: self.experts.clone(), rest });
+            }
+        }
+        tensors
     }
 }
 

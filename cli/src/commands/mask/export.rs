@@ -54,7 +54,8 @@ fn tell(args: &MaskExportArgs, source: Fingerprint, report: CutReport) -> Result
         let (out, peak_rss_bytes) = (args.out.as_path(), memory::peak_rss());
         return output::json(&Exported { out, source, report, peak_rss_bytes });
     }
-    let CutReport { experts_before, experts_kept, experts, dead, bytes_before, bytes, .. } = &report;
+    let CutReport { experts_before, experts_kept, experts, dead, bytes_before, bytes, .. } =
+        &report;
     let (kept, all) = (experts_kept.iter().sum::<usize>(), experts_before.iter().sum::<usize>());
     let (now, before) = (*bytes as f64 / 1e6, *bytes_before as f64 / 1e6);
     let out = args.out.display();

@@ -21,7 +21,18 @@ const COUNTS: [&str; 2] = ["num_local_experts", "num_experts"];
 
 /// Ends of files that hold weights in one form or another.
 const WEIGHTS: [&str; 12] = [
-    "safetensors", "bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "onnx", "npz", "tflite",
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "gguf",
+    "ggml",
+    "h5",
+    "msgpack",
+    "onnx",
+    "npz",
+    "tflite",
 ];
 
 /// Writes the index of a model in shards.
@@ -31,7 +42,7 @@ pub fn write_index(shards: &[(String, Vec<Written>)], out: &Path) -> Result<()> 
     {
         return Ok(());
     }
-    let names = |(file, tensors): &'_ (String, Vec<Written>)| {
+    let names = |(file, tensors): &(String, Vec<Written>)| {
         tensors.iter().map(|t| (t.name.clone(), file.clone())).collect::<Vec<_>>()
     };
     let map: BTreeMap<String, String> = shards.iter().flat_map(names).collect();
@@ -127,7 +138,9 @@ mod tests {
         ] {
             assert!(holds_weights(name), "{name}");
         }
-        for name in ["tokenizer.json", "chat_template.jinja", "README.md", "LICENSE", "tekken.model"] {
+        for name in
+            ["tokenizer.json", "chat_template.jinja", "README.md", "LICENSE", "tekken.model"]
+        {
             assert!(!holds_weights(name), "{name}");
         }
     }

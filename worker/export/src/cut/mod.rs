@@ -136,10 +136,10 @@ fn write_shards(
     shards: &[(String, Vec<Written>)],
     out: &Path,
 ) -> Result<Vec<(String, Digest)>> {
-    let mut write = |(file, tensors): &(String, Vec<Written>)| {
+    let write = |(file, tensors): &(String, Vec<Written>)| {
         Ok((file.clone(), copier.write(&out.join(file), tensors)?))
     };
-    shards.iter().map(&mut write).collect()
+    shards.iter().map(write).collect()
 }
 
 /// Reads everything back, and says what model it is.

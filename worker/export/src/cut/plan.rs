@@ -53,7 +53,7 @@ impl Plan {
                 source.config.architecture
             ));
         }
-        let padded = |kept: Vec<u32>| {
+        let padded = |kept: Vec<u32>| -> Vec<Option<u32>> {
             let dead = if kept.is_empty() { 0 } else { experts - kept.len() };
             kept.into_iter().map(Some).chain(std::iter::repeat_n(None, dead)).collect()
         };
@@ -75,7 +75,8 @@ fn only_experts(source: &StoredModel, mask: &Mask) -> Result<()> {
     let shape = source.config.shape();
     let others = UnitKind::ALL.iter().filter(|kind| **kind != UnitKind::Expert);
     let cut = others.map(|kind| (kind, mask.cut(&shape, *kind).len())).filter(|(_, n)| *n > 0);
-    let counted = |(kind, n)| format!("{n} {kind}{}", if n == 1 { "" } else { "s" });
+    let counted =
+        |(kind, n): (&UnitKind, usize)| format!("{n} {kind}{}", if n == 1 { "" } else { "s" });
     let cut: Vec<String> = cut.map(counted).collect();
     if cut.is_empty() {
         return Ok(());

@@ -51,7 +51,7 @@ impl<'a> Copier<'a> {
         match run {
             Run::These(bytes) => {
                 out.put(bytes)?;
-                return self.copied(bytes.len());
+                self.copied(bytes.len())?;
             }
             Run::Copy(range) => {
                 for at in range.clone().step_by(PIECE) {
@@ -64,9 +64,11 @@ impl<'a> Copier<'a> {
             }
             Run::Zeros(bytes) => {
                 for at in (0..*bytes).step_by(PIECE) {
-                    let piece = PIECE.min(bytes - at);
-                    out.put(&vec![0; piece])?;
-                    self.copied(piece)?;
+                    let left = PIECE.min(bytes - at);
+                    let piece = self.piece.get_mut(..left).unwrap_or_default();
+                    piece.fill(0);
+                    out.put(piece)?;
+                    self.copied(left)?;
                 }
             }
         }
@@ -110,5 +112,5 @@ fn header(path: &Path, tensors: &[Written]) -> Result<Vec<u8>> {
     let metadata = Metadata::new(Some(format), tensors).map_err(|e| wrong(&e))?;
     let mut text = serde_json::to_vec(&metadata).map_err(|e| wrong(&e))?;
     text.resize(text.len().next_multiple_of(8), b' ');
-    Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
+    Ok([(text.len() as u64).to_le_bytes().as_slice(), text.as_slice()].concat())
 }

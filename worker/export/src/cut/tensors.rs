@@ -83,11 +83,7 @@ fn whole(tensor: &StoredTensor<'_>, name: String) -> Written {
 }
 
 /// What a router's or expert's tensor becomes; nothing where its expert goes.
-fn cut(
-    tensor: &StoredTensor<'_>,
-    place: &ExpertTensor,
-    plan: &Plan,
-) -> Result<Option<Written>> {
+fn cut(tensor: &StoredTensor<'_>, place: &ExpertTensor, plan: &Plan) -> Result<Option<Written>> {
     let slots = plan.layer(place.layer);
     match &place.part {
         ExpertPart::Own(own) => {

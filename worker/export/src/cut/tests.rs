@@ -81,8 +81,7 @@ fn logits(folder: &Path, holding: Holding, taps: &mut dyn Taps) -> Vec<f32> {
     let config = ModelConfig::open(folder).unwrap();
     let placement = Placement::new(holding, DType::F32, &Device::Cpu);
     let vocab = config.vocab;
-    let model =
-        Transformer::load(config, Checkpoint::open(folder).unwrap(), placement).unwrap();
+    let model = Transformer::load(config, Checkpoint::open(folder).unwrap(), placement).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| (i * 7919 % vocab) as u32).collect();
     let batch = Batch::new(&[&Sequence { response_start: ids.len(), ids }]).unwrap();
     let frame = model.frame(&batch).unwrap();
@@ -150,8 +149,12 @@ fn layers_that_keep_different_counts_are_padded_and_a_mask_that_runs_again_is_to
     assert_eq!((again.1.experts, again.1.dead), (3, vec![0, 1, 1, 1]));
     let note: Value = hf_json(again.0.path(), NOTE);
     assert_eq!(note["expert_of_source"][1], json!([0, 1, null]));
-    assert_eq!(note["source"]["cut"]["expert_of_source"][1], json!([2, 7, null, null, null, null, null]));
-    let only_dead = keeping(fingerprint(out.path()).unwrap(), &[&[0, 1], &[0, 5], &[0, 1], &[0, 1]]);
+    assert_eq!(
+        note["source"]["cut"]["expert_of_source"][1],
+        json!([2, 7, null, null, null, null, null])
+    );
+    let only_dead =
+        keeping(fingerprint(out.path()).unwrap(), &[&[0, 1], &[0, 5], &[0, 1], &[0, 1]]);
     let reason = refused(out.path(), &only_dead);
     assert!(reason.contains("layer 1 would keep 1 of the experts"), "{reason}");
 }
@@ -181,7 +184,8 @@ fn tensors(folder: &Path) -> Tensors {
 }
 
 #[test]
-fn kept_experts_are_the_sources_bit_for_bit_and_dead_ones_are_zeros_with_a_bias_of_minus_infinity() {
+fn kept_experts_are_the_sources_bit_for_bit_and_dead_ones_are_zeros_with_a_bias_of_minus_infinity()
+{
     let lists: [&[u32]; 4] = [&[0, 3, 15], &[2, 7], &[5, 6, 14], &[1, 2]];
     let (out, report) = cut(&teacher(), &lists);
     let (before, after) = (tensors(&teacher()), tensors(out.path()));
@@ -200,7 +204,9 @@ fn kept_experts_are_the_sources_bit_for_bit_and_dead_ones_are_zeros_with_a_bias_
         let size = bytes.len() / 16;
         for (at, entry) in bytes_now.chunks(size).enumerate() {
             match lists[layer].get(at) {
-                Some(expert) => assert_eq!(entry, &bytes[*expert as usize * size..][..size], "{name}"),
+                Some(expert) => {
+                    assert_eq!(entry, &bytes[*expert as usize * size..][..size], "{name}")
+                }
                 // bf16's -inf.
                 None if name.ends_with("router.bias") => assert_eq!(entry, [0x80, 0xff], "{name}"),
                 None => assert!(entry.iter().all(|b| *b == 0), "{name}"),
@@ -213,7 +219,10 @@ fn kept_experts_are_the_sources_bit_for_bit_and_dead_ones_are_zeros_with_a_bias_
     assert_eq!(map.len(), after.len());
     assert!(map.iter().all(|(name, file)| after[name].0 == *file));
     let total: usize = after.values().map(|(.., bytes)| bytes.len()).sum();
-    assert_eq!((index["metadata"]["total_size"].as_u64(), report.bytes), (Some(total as u64), total as u64));
+    assert_eq!(
+        (index["metadata"]["total_size"].as_u64(), report.bytes),
+        (Some(total as u64), total as u64)
+    );
 }
 
 #[test]
@@ -227,20 +236,26 @@ fn experts_with_tensors_of_their_own_are_numbered_anew() {
     for (layer, kept) in [[1, 4], [0, 3]].iter().enumerate() {
         for (number, expert) in kept.iter().enumerate() {
             for part in ["w1", "w2", "w3"] {
-                let (ours, theirs) = (&after[&at(layer, number, part)], &before[&at(layer, *expert, part)]);
+                let (ours, theirs) =
+                    (&after[&at(layer, number, part)], &before[&at(layer, *expert, part)]);
                 assert_eq!((&ours.2, &ours.3), (&theirs.2, &theirs.3), "{layer} {number} {part}");
             }
         }
     }
-    assert_eq!(before.len() - after.len(), 2 * 3 * 3, "three experts of five are gone in two layers");
+    assert_eq!(
+        before.len() - after.len(),
+        2 * 3 * 3,
+        "three experts of five are gone in two layers"
+    );
 }
 
 #[test]
 fn the_folder_is_whole_and_says_where_it_comes_from() {
     let folder = tempfile::tempdir().unwrap();
     copied(&teacher(), folder.path(), |_| true);
-    let write = |name: &str| fs::write(folder.path().join(name), name).unwrap();
-    ["README.md", "chat_notes.txt", "pytorch_model.bin", "model.Q8_0.gguf", ".hidden"].map(write);
+    for name in ["README.md", "chat_notes.txt", "pytorch_model.bin", "model.Q8_0.gguf", ".hidden"] {
+        fs::write(folder.path().join(name), name).unwrap();
+    }
     fs::create_dir(folder.path().join("original")).unwrap();
     let lists: [&[u32]; 4] = [&[0, 3], &[2, 7], &[5, 14], &[1, 2]];
     let (out, report) = cut(folder.path(), &lists);
@@ -277,14 +292,26 @@ fn the_folder_is_whole_and_says_where_it_comes_from() {
 fn the_count_stands_under_every_name_that_the_source_has_or_its_family_uses() {
     for (name, given, wanted) in [
         ("qwen3-moe-hub", json!({"num_experts": 7}), json!({"num_experts": 5})),
-        ("qwen3-moe-hub", json!({"num_experts": 7, "num_local_experts": 7}), json!({"num_experts": 5, "num_local_experts": 5})),
-        ("mixtral-hub", json!({"num_local_experts": 5, "num_experts": null}), json!({"num_local_experts": 3, "num_experts": 3})),
+        (
+            "qwen3-moe-hub",
+            json!({"num_experts": 7, "num_local_experts": 7}),
+            json!({"num_experts": 5, "num_local_experts": 5}),
+        ),
+        (
+            "mixtral-hub",
+            json!({"num_local_experts": 5, "num_experts": null}),
+            json!({"num_local_experts": 3, "num_experts": 3}),
+        ),
     ] {
         let folder = architecture(name);
         let mut config = hf_json(folder.path(), "config.json");
         config.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
         fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        let lists: [&[u32]; 2] = if name.starts_with("qwen") { [&[0, 2, 3, 5, 6], &[0, 1, 2, 3, 4]] } else { [&[0, 1, 2], &[2, 3, 4]] };
+        let lists: [&[u32]; 2] = if name.starts_with("qwen") {
+            [&[0, 2, 3, 5, 6], &[0, 1, 2, 3, 4]]
+        } else {
+            [&[0, 1, 2], &[2, 3, 4]]
+        };
         let (out, _) = cut(folder.path(), &lists);
         config.as_object_mut().unwrap().extend(wanted.as_object().unwrap().clone());
         assert_eq!(hf_json(out.path(), "config.json"), config);
@@ -296,7 +323,10 @@ fn what_cannot_be_carried_out_is_refused_with_the_remedy() {
     let model = fingerprint(&teacher()).unwrap();
     let good: [&[u32]; 4] = [&[0, 1], &[0, 1], &[0, 1], &[0, 1]];
     let mut heads = keeping(model, &good);
-    heads.keep.0.insert(UnitKind::Head, vec![vec![0, 1, 2, 3], vec![0, 1], vec![0], vec![0, 1, 2, 3]]);
+    heads
+        .keep
+        .0
+        .insert(UnitKind::Head, vec![vec![0, 1, 2, 3], vec![0, 1], vec![0], vec![0, 1, 2, 3]]);
     let mixtral = architecture("mixtral-hub");
     let ragged = keeping(fingerprint(mixtral.path()).unwrap(), &[&[0, 1], &[0, 1, 2]]);
     let everything = Mask::everything(model);
@@ -326,7 +356,7 @@ fn progress_never_goes_backwards_and_may_end_the_work() {
     let folder = teacher();
     let request = CutRequest { folder: &folder, source: &source, fingerprint: model, mask: &mask };
     let seen = std::sync::Mutex::new(Vec::new());
-    let keep = |done, total| {
+    let keep = |done: u64, total: u64| {
         seen.lock().unwrap().push((done, total));
         true
     };
@@ -338,7 +368,8 @@ fn progress_never_goes_backwards_and_may_end_the_work() {
     assert_eq!(last.0, last.1);
     for stop in [1, seen.len() / 2, seen.len()] {
         let count = std::sync::atomic::AtomicUsize::new(0);
-        let until = |_, _| count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 < stop;
+        let until =
+            |_: u64, _: u64| count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 < stop;
         let ended = write_cut(&request, tempfile::tempdir().unwrap().path(), &until);
         assert!(matches!(ended, Err(ExportError::Model(uspx_model::ModelError::Stopped))));
     }

@@ -178,7 +178,9 @@ impl Checkpoint {
         let shard = self.shards.get(place.shard).ok_or_else(missing)?;
         shard.file.read_exact_at(into, place.offset + at as u64).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => {
-                let reason = format!("became shorter while `{name}` was read: do not change a model that is in use");
+                let reason = format!(
+                    "became shorter while `{name}` was read: do not change a model that is in use"
+                );
                 ModelError::malformed(&shard.path, reason)
             }
             _ => ModelError::read(&shard.path)(e),

@@ -28,12 +28,15 @@ impl Checkpoint {
     /// The files, and the tensors of each in the order of their bytes. A tensor that two files have
     /// stands with the one that it is read from.
     pub fn shards(&self) -> Vec<(&Path, Vec<StoredTensor<'_>>)> {
-        let of = |at: usize| {
-            let mut places: Vec<_> = self.place.iter().filter(|(_, p)| p.shard == at).collect();
-            places.sort_by_key(|(name, place)| (place.offset, name.as_str()));
-            places.into_iter().map(|(name, place)| StoredTensor::of(name, place)).collect()
-        };
-        self.shards.iter().enumerate().map(|(at, shard)| (shard.path.as_path(), of(at))).collect()
+        let shards = self.shards.iter().enumerate();
+        shards.map(|(at, shard)| (shard.path.as_path(), self.tensors_of(at))).collect()
+    }
+
+    fn tensors_of(&self, shard: usize) -> Vec<StoredTensor<'_>> {
+        let mut places: Vec<(&String, &Place)> =
+            self.place.iter().filter(|(_, place)| place.shard == shard).collect();
+        places.sort_by(|a, b| (a.1.offset, a.0).cmp(&(b.1.offset, b.0)));
+        places.into_iter().map(|(name, place)| StoredTensor::of(name, place)).collect()
     }
 
     /// Fills `into` with a tensor's bytes, as they are stored, from its byte `at` on.
