@@ -24,6 +24,7 @@ use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
+use uspx_model::transformer::Transformer;
 use uspx_model::{LoadedModel, NoProgress, Placement, StoredModel, batches};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
@@ -36,7 +37,9 @@ fn main() -> Anything<()> {
         ["conversations", base, prompts, count] => print_conversations(Path::new(base), read_prompts(prompts, count)?),
         ["sequences", base, prompts, count] => print_sequences(base, &read_prompts(prompts, count)?),
         ["ids", base, prompts, count] => print_ids(base, &read_prompts(prompts, count)?),
-        ["logits", model, ids] => print_logits(&open_any(Path::new(model), floats())?, &mut NoTaps, ids),
+        ["logits", model, ids] => {
+            print_logits(&open_any(Path::new(model), floats())?.transformer, &mut NoTaps, ids)
+        },
         ["cut", model, keep, out] => run_cut(Path::new(model), keep, Path::new(out)),
         ["masked", model, keep, ids] => print_masked(Path::new(model), keep, ids),
         ["expand", model, base, out] => expand(Path::new(model), Path::new(base), Path::new(out)),
@@ -122,7 +125,7 @@ fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
     Ok(())
 }
 
-fn print_logits(model: &LoadedModel, taps: &mut dyn Taps, ids: &str) -> Anything<()> {
+fn print_logits(model: &Transformer, taps: &mut dyn Taps, ids: &str) -> Anything<()> {
     let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
     let mut all = Vec::new();
     for ids in ids {
@@ -134,10 +137,10 @@ fn print_logits(model: &LoadedModel, taps: &mut dyn Taps, ids: &str) -> Anything
     Ok(())
 }
 
-fn last_logits(model: &LoadedModel, batch: Batch, taps: &mut dyn Taps) -> Anything<Tensor> {
-    let frame = model.transformer.frame(&batch)?;
-    let x = model.transformer.forward(&batch, &frame, taps)?;
-    Ok(model.transformer.logits(&x, &batch.last_rows())?)
+fn last_logits(model: &Transformer, batch: Batch, taps: &mut dyn Taps) -> Anything<Tensor> {
+    let frame = model.frame(&batch)?;
+    let x = model.forward(&batch, &frame, taps)?;
+    Ok(model.logits(&x, &batch.last_rows())?)
 }
 
 /// The mask that keeps the experts of a file: a list for each layer.
@@ -155,11 +158,12 @@ fn run_cut(folder: &Path, keep: &str, out: &Path) -> Anything<()> {
     Ok(())
 }
 
+/// The weights alone are opened: the committed checkpoints have no tokenizer of their own.
 fn print_masked(folder: &Path, keep: &str, ids: &str) -> Anything<()> {
-    let model = LoadedModel::open(folder, floats())?;
-    let mask = keeping(model.fingerprint, keep)?;
-    let mut taps = CutTaps::of_mask(&mask, &model.shape(), &Device::Cpu)?;
-    print_logits(&model, &mut taps, ids)
+    let StoredModel { config, checkpoint } = StoredModel::open(folder)?;
+    let (mask, shape) = (keeping(uspx_model::fingerprint(folder)?, keep)?, config.shape());
+    let mut taps = CutTaps::of_mask(&mask, &shape, &Device::Cpu)?;
+    print_logits(&Transformer::load(config, checkpoint, floats())?, &mut taps, ids)
 }
 
 fn expand(model: &Path, base: &Path, out: &Path) -> Anything<()> {
