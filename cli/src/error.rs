@@ -144,8 +144,12 @@ impl From<uspx_worker::planning::PlanningError> for CliError {
 
 impl From<uspx_export::ExportError> for CliError {
     fn from(error: uspx_export::ExportError) -> Self {
+        use uspx_export::ExportError;
         match error {
-            uspx_export::ExportError::Model(inner) => inner.into(),
+            ExportError::Model(inner) => inner.into(),
+            error @ (ExportError::Refused(_) | ExportError::Room { .. }) => {
+                Self::caused(Exit::Refused, &error)
+            }
             other => Self::caused(Exit::BadInput, &other),
         }
     }

@@ -8,7 +8,7 @@ use crate::{left_out, output};
 use candle_core::Device;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use uspx_domain::{Mask, Prompt, Skipped};
+use uspx_domain::{Fingerprint, Mask, ModelShape, Prompt, Skipped};
 use uspx_model::batch::Sequence;
 use uspx_model::budget::Workload;
 use uspx_model::generate::fill_references;
@@ -62,12 +62,7 @@ pub struct Opened {
 
 /// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
 pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
-    if !path.exists() {
-        return Err(CliError::new(
-            Exit::NotFound,
-            format!("there is no model at {}", path.display()),
-        ));
-    }
+    check_there(path)?;
     let Placed { placement, batch_tokens, room, plan } =
         machine(&run.machine)?.place(path, work)?;
     let told = |holding| run.machine.memory.is_some() || holding == Holding::Streamed;
@@ -77,6 +72,14 @@ pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
     let mut model = uspx_worker::open_any(path, placement)?;
     model.chat.set_opened_reasoning(run.reasoning.into());
     Ok(Opened { model, batch_tokens, room })
+}
+
+/// Refuses a path with no model.
+pub fn check_there(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::NotFound, format!("there is no model at {}", path.display())))
 }
 
 /// A model to ask.
@@ -205,18 +208,22 @@ pub fn any_mask(path: &Path) -> Result<Mask> {
 
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
+    mask_of(path, model.fingerprint, &model.shape())
+}
+
+/// The same of a model that is not loaded.
+pub fn mask_of(path: &Path, model: Fingerprint, shape: &ModelShape) -> Result<Mask> {
     let mask = any_mask(path)?;
-    if mask.model != model.fingerprint {
+    if mask.model != model {
         let message = format!(
-            "{}: the mask was made for model {}, this is {}",
+            "{}: the mask was made for model {}, this is {model}",
             path.display(),
-            mask.model,
-            model.fingerprint
+            mask.model
         );
         return Err(CliError::new(Exit::Refused, message)
             .help("build a mask for this model: uspx mask build"));
     }
-    mask.check(&model.shape())
+    mask.check(shape)
         .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
     Ok(mask)
 }

@@ -9,6 +9,7 @@ mod causes;
 #[cfg(unix)]
 mod chat;
 mod configs;
+mod cuts;
 #[cfg(unix)]
 mod deploy;
 mod engines;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         chat::trials(),
         configs::trials(),
+        cuts::trials(),
         #[cfg(unix)]
         deploy::trials(),
         engines::trials(),

@@ -5,6 +5,7 @@
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
 #   tokens/tokens.py  conversations' tokens against transformers: tokenizers of many families x templates x awkward texts
+#   cut.sh            teachers without the experts that a mask cuts, against the whole ones with these banned
 #   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp, tokens included; the adapter against peft
 #   saelens.sh        sparse autoencoders in SAELens' files, read and written, against SAELens
 # Prints one JSON object a line; exits with the first comparison that fails.
@@ -36,3 +37,4 @@ quietly "$torch" "$here/tokens/tokens.py" --out "$work/tokens"
 USPX_TOKENS="$work/tokens" cargo test --quiet --workspace --test engine tokens:: -- --nocapture | grep '^{'
 "$here/export.sh"
 quietly "$here/saelens.sh"
+"$here/cut.sh"

@@ -21,7 +21,7 @@ pub use export::ExportArgs;
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
-pub use mask::{MaskBuildArgs, MaskCommand, MaskShowArgs, Spread};
+pub use mask::{MaskBuildArgs, MaskCommand, MaskExportArgs, MaskShowArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
 pub use sae::SaeArgs;
@@ -94,7 +94,7 @@ pub enum Command {
         after_help = "Example: uspx probe trace --model ./teacher --prompts mine.jsonl"
     )]
     Probe(ProbeCommand),
-    /// Masks: build one here without a colony, look at one.
+    /// Masks: build one here without a colony, look at one, write a model without what it cuts.
     #[command(
         subcommand,
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --keep 0.5 --out mask.json"

@@ -1,9 +1,11 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 //!
 //! `scores` measures the units and `search` tries whole masks; `forecast` says before what that
-//! will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`).
+//! will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export`
+//! writes a model without the rest (`uspx mask export`).
 
 mod cost;
+mod export;
 mod forecast;
 mod scores;
 mod search;
@@ -48,6 +50,7 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     tell(args, &done?)
 }
 
+pub use export::run as export;
 pub use show::run as show;
 
 /// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.

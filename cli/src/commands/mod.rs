@@ -36,6 +36,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
         Command::Config(command) => config::run(&command),
         Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
+        Command::Mask(MaskCommand::Export(args)) => mask::export(&args, &shutdown),
         Command::Distill(args) => distill::run(&args, &shutdown),
         Command::Export(args) => export::run(&args, &shutdown),
         Command::Ledger(command) => ledger::run(&command),

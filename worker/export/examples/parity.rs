@@ -6,6 +6,8 @@
 //! parity conversations BASE PROMPTS COUNT               prints the template, the ends, and conversations with their ids
 //! parity sequences BASE PROMPTS COUNT                   prints the same with the answer: [ids, where the answer begins]
 //! parity logits FOLDER|FILE.gguf IDS.json               prints the logits after each list
+//! parity cut MODEL KEEP.json OUT                        the model with these experts of each layer alone; prints the report
+//! parity masked MODEL KEEP.json IDS.json                prints the whole model's logits, the other experts being banned
 //! parity expand FILE.gguf BASE OUT.gguf                 the same weights as F32, which llama.cpp multiplies as floats
 //! ```
 
@@ -15,12 +17,15 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
-use uspx_domain::{ExportFormat, Prompt, parse_prompts};
+use uspx_domain::{ExportFormat, Fingerprint, Mask, Prompt, UnitKind, parse_prompts};
+use uspx_export::cut::{CutRequest, write_cut};
 use uspx_export::{ExportRequest, ExportSettings, export, gguf, held_out, open_any};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Chat, TokenBytes};
-use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, NoProgress, Placement, batches};
+use uspx_model::cuts::CutTaps;
+use uspx_model::taps::{NoTaps, Taps};
+use uspx_model::transformer::Transformer;
+use uspx_model::{LoadedModel, NoProgress, Placement, StoredModel, batches};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
 
@@ -32,10 +37,14 @@ fn main() -> Anything<()> {
         ["conversations", base, prompts, count] => print_conversations(Path::new(base), read_prompts(prompts, count)?),
         ["sequences", base, prompts, count] => print_sequences(base, &read_prompts(prompts, count)?),
         ["ids", base, prompts, count] => print_ids(base, &read_prompts(prompts, count)?),
-        ["logits", model, ids] => print_logits(Path::new(model), ids),
+        ["logits", model, ids] => {
+            print_logits(&open_any(Path::new(model), floats())?.transformer, &mut NoTaps, ids)
+        },
+        ["cut", model, keep, out] => run_cut(Path::new(model), keep, Path::new(out)),
+        ["masked", model, keep, ids] => print_masked(Path::new(model), keep, ids),
         ["expand", model, base, out] => expand(Path::new(model), Path::new(base), Path::new(out)),
         _ => {
-            Err("usage: parity export|ids|conversations|sequences|logits|expand …, see the head of examples/parity.rs"
+            Err("usage: parity export|ids|conversations|sequences|logits|cut|masked|expand …, see the head of examples/parity.rs"
                 .into())
         }
     }
@@ -48,7 +57,11 @@ fn read_prompts(path: &str, count: &str) -> Anything<Vec<Prompt>> {
 }
 
 fn open(base: &str) -> Anything<LoadedModel> {
-    Ok(LoadedModel::open(Path::new(base), Placement::floats(DType::F32, &Device::Cpu))?)
+    Ok(LoadedModel::open(Path::new(base), floats())?)
+}
+
+fn floats() -> Placement {
+    Placement::floats(DType::F32, &Device::Cpu)
 }
 
 fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anything<()> {
@@ -112,23 +125,45 @@ fn print_sequences(base: &str, prompts: &[Prompt]) -> Anything<()> {
     Ok(())
 }
 
-fn print_logits(model: &Path, ids: &str) -> Anything<()> {
+fn print_logits(model: &Transformer, taps: &mut dyn Taps, ids: &str) -> Anything<()> {
     let ids: Vec<Vec<u32>> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
-    let model = open_any(model, Placement::floats(DType::F32, &Device::Cpu))?;
     let mut all = Vec::new();
     for ids in ids {
         let response_start = ids.len();
         let batch = Batch::new(&[&Sequence { ids, response_start }])?;
-        all.push(last_logits(&model, batch)?.flatten_all()?.to_vec1::<f32>()?);
+        all.push(last_logits(model, batch, taps)?.flatten_all()?.to_vec1::<f32>()?);
     }
     println!("{}", serde_json::to_string(&all)?);
     Ok(())
 }
 
-fn last_logits(model: &LoadedModel, batch: Batch) -> Anything<Tensor> {
-    let frame = model.transformer.frame(&batch)?;
-    let x = model.transformer.forward(&batch, &frame, &mut NoTaps)?;
-    Ok(model.transformer.logits(&x, &batch.last_rows())?)
+fn last_logits(model: &Transformer, batch: Batch, taps: &mut dyn Taps) -> Anything<Tensor> {
+    let frame = model.frame(&batch)?;
+    let x = model.forward(&batch, &frame, taps)?;
+    Ok(model.logits(&x, &batch.last_rows())?)
+}
+
+/// The mask that keeps the experts of a file: a list for each layer.
+fn keeping(model: Fingerprint, keep: &str) -> Anything<Mask> {
+    let mut mask = Mask::everything(model);
+    mask.keep.0.insert(UnitKind::Expert, serde_json::from_str(&std::fs::read_to_string(keep)?)?);
+    Ok(mask)
+}
+
+fn run_cut(folder: &Path, keep: &str, out: &Path) -> Anything<()> {
+    let (source, fingerprint) = (StoredModel::open(folder)?, uspx_model::fingerprint(folder)?);
+    let mask = keeping(fingerprint, keep)?;
+    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask };
+    println!("{}", serde_json::to_string(&write_cut(&request, out, &NoProgress)?)?);
+    Ok(())
+}
+
+/// The weights alone are opened: the committed checkpoints have no tokenizer of their own.
+fn print_masked(folder: &Path, keep: &str, ids: &str) -> Anything<()> {
+    let StoredModel { config, checkpoint } = StoredModel::open(folder)?;
+    let (mask, shape) = (keeping(uspx_model::fingerprint(folder)?, keep)?, config.shape());
+    let mut taps = CutTaps::of_mask(&mask, &shape, &Device::Cpu)?;
+    print_logits(&Transformer::load(config, checkpoint, floats())?, &mut taps, ids)
 }
 
 fn expand(model: &Path, base: &Path, out: &Path) -> Anything<()> {

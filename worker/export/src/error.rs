@@ -81,6 +81,22 @@ pub enum ExportError {
         /// What differs, and where first.
         difference: Box<crate::Difference>,
     },
+    /// What is asked for cannot be done, or would not be what was meant: the reason and the remedy.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk has no room for what is to be written.
+    #[error(
+        "{} has room for {:.1} GB, and {:.1} GB are needed: free some, or write elsewhere",
+        folder.display(), *have as f64 / 1e9, *need as f64 / 1e9
+    )]
+    Room {
+        /// Where to.
+        folder: PathBuf,
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are free.
+        have: u64,
+    },
     /// The model could not be read or run.
     #[error(transparent)]
     Model(#[from] uspx_model::ModelError),

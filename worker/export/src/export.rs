@@ -77,7 +77,8 @@ pub(crate) fn export_by(
     })
 }
 
-fn listing(folder: &Path) -> Result<(Vec<String>, u64)> {
+/// The files of a folder, sorted, and their bytes.
+pub(crate) fn listing(folder: &Path) -> Result<(Vec<String>, u64)> {
     let (mut files, mut bytes) = (Vec::new(), 0);
     for entry in std::fs::read_dir(folder).map_err(ExportError::reading(folder))? {
         let entry = entry.map_err(ExportError::reading(folder))?;

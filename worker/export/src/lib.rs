@@ -9,6 +9,7 @@
 
 pub mod calibrate;
 pub mod compare;
+pub mod cut;
 mod difference;
 mod error;
 mod export;

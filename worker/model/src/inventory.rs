@@ -152,7 +152,8 @@ fn used(config: &ModelConfig, checkpoint: &Checkpoint) -> HashSet<String> {
                 used.extend(maps.map(|map| format!("{}.weight", map.path(layer))));
             }
             Mlp::Experts(mixture) => {
-                experts(&ExpertNames::find(checkpoint, layer), mixture, &mut used)
+                let tensors = ExpertNames::find(checkpoint, layer).tensors(mixture);
+                used.extend(tensors.into_iter().map(|(name, _)| name));
             }
         }
     }
@@ -182,24 +183,6 @@ fn linear(path: &str, bias: bool, used: &mut HashSet<String>) {
     used.insert(format!("{path}.weight"));
     if bias {
         used.insert(format!("{path}.bias"));
-    }
-}
-
-fn experts(names: &ExpertNames, mixture: &Mixture, used: &mut HashSet<String>) {
-    let at = &names.experts;
-    linear(&names.router, mixture.bias, used);
-    if !names.stacked {
-        let each = |expert: usize| names.parts.map(|part| format!("{at}.{expert}.{part}"));
-        (0..mixture.experts).flat_map(each).for_each(|path| linear(&path, mixture.bias, used));
-        return;
-    }
-    for part in ["gate_up_proj", "down_proj"] {
-        let ends: &[&str] = if mixture.bias {
-            &["", "_blocks", "_scales", "_bias"]
-        } else {
-            &["", "_blocks", "_scales"]
-        };
-        used.extend(ends.iter().map(|end| format!("{at}.{part}{end}")));
     }
 }
 

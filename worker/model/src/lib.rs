@@ -27,6 +27,7 @@ mod error;
 pub mod generate;
 mod given;
 mod head;
+mod identity;
 mod inventory;
 pub mod layers;
 mod load;
@@ -39,17 +40,21 @@ mod placement;
 mod progress;
 mod readable;
 mod spool;
+mod stored;
 pub mod taps;
 pub mod transformer;
 
 pub use error::ModelError;
-pub use loaded::{LoadedModel, batches, fingerprint};
+pub use identity::{digests, fingerprint, fingerprint_of};
+pub use loaded::{LoadedModel, batches};
 pub use name::model_name;
+pub use names::{ExpertPart, ExpertTensor, OwnTensor};
 pub use passes::{Passes, PerPrompt, Watch};
 pub use placement::{Holding, Placement};
 pub use progress::{NoProgress, Progress};
 pub use readable::Readable;
 pub use spool::Spool;
+pub use stored::StoredModel;
 
 /// Bytes that are free on a device with memory of its own; `None` where it has none or does not
 /// say.

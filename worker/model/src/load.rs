@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Form, Stacked};
 use crate::config::{GatedUnit, Mixture, Mlp, ModelConfig, Quantisation};
+use crate::cuts::BANNED;
 use crate::layers::attention::Attention;
 use crate::layers::block::{Block, FeedForward};
 use crate::layers::linear::Linear;
@@ -169,6 +170,34 @@ impl Source {
         })
     }
 
+    /// A layer's router. Experts whose bias is -∞ are held as a mask's banned ones are, so that every
+    /// number that is made of their logits is finite.
+    fn router(&self, path: &str, mixture: &Mixture) -> Result<Linear> {
+        let weight = self.weight(&format!("{path}.weight"), mixture.experts, self.config.hidden)?;
+        let bias = mixture.bias.then(|| self.router_bias(&format!("{path}.bias"), mixture));
+        Ok(Linear::new(weight, bias.transpose()?))
+    }
+
+    fn router_bias(&self, name: &str, &Mixture { experts, top_k, .. }: &Mixture) -> Result<Tensor> {
+        let read = || {
+            let mut bias = self.checkpoint.router_bias(name, experts)?;
+            let alive = bias.iter().filter(|v| v.is_finite()).count();
+            if alive < top_k {
+                let reason = format!(
+                    "bans all experts but {alive} by -∞, and the router picks {top_k}: fetch the model again"
+                );
+                return Err(ModelError::tensor(name, reason));
+            }
+            for dead in bias.iter_mut().filter(|v| v.is_infinite()) {
+                *dead = BANNED;
+            }
+            Ok(bias)
+        };
+        let (dtype, device) = self.on();
+        let bias = self.checkpoint.named(read())?;
+        Ok(Tensor::from_vec(bias, experts, device)?.to_dtype(dtype)?)
+    }
+
     fn dense(&self, layer: usize, inner: usize) -> Result<DenseMlp> {
         let hidden = self.config.hidden;
         Ok(DenseMlp {
@@ -180,8 +209,7 @@ impl Source {
 
     fn experts(self: &Arc<Self>, layer: usize, mixture: Mixture) -> Result<Experts> {
         let names = ExpertNames::find(&self.checkpoint, layer);
-        let router =
-            self.linear(&names.router, mixture.experts, self.config.hidden, mixture.bias)?;
+        let router = self.router(&names.router, &mixture)?;
         let in_file = InFile { source: self.clone(), names, mixture };
         let source: Box<dyn ExpertSource> = match self.placement.holding {
             Holding::Streamed => Box::new(in_file),

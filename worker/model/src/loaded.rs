@@ -2,13 +2,14 @@
 
 use crate::batch::{Batch, Sequence, pack};
 use crate::chat::{Chat, ChatFiles};
-use crate::checkpoint::{Checkpoint, INDEX, SINGLE, shard_paths};
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE};
 use crate::config::ModelConfig;
+use crate::identity::{digests, fingerprint_of};
 use crate::placement::Placement;
 use crate::transformer::Transformer;
-use crate::{ModelError, Result, inventory};
+use crate::{NoProgress, Result, inventory};
 use std::path::Path;
-use uspx_domain::{Digest, Fingerprint, ModelShape};
+use uspx_domain::{Fingerprint, ModelShape};
 
 /// A model ready to run.
 pub struct LoadedModel {
@@ -27,9 +28,9 @@ impl LoadedModel {
     /// Whatever is wrong with the folder, by file.
     pub fn open(folder: &Path, placement: Placement) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        let weights = hashed(folder)?;
+        let weights = digests(folder, &NoProgress)?;
         let files = ChatFiles::read(folder)?;
-        let fingerprint = fingerprint_of(weights, &files)?;
+        let fingerprint = fingerprint_of(&weights, &files)?;
         Self::of_parts(folder, checkpoint, placement, &files, fingerprint)
     }
 
@@ -110,34 +111,4 @@ pub fn batches(sequences: &[Sequence], tokens: usize) -> Result<Vec<(Vec<usize>,
         Ok((group, batch))
     };
     pack(&lengths, tokens).into_iter().map(build).collect()
-}
-
-/// The digest of a folder's weights, configuration and all that determines its tokens (tokenizer,
-/// template, special tokens), whatever the folder is called.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn fingerprint(folder: &Path) -> Result<Fingerprint> {
-    let weights = hashed(folder)?;
-    fingerprint_of(weights, &ChatFiles::read(folder)?)
-}
-
-fn fingerprint_of(mut whole: blake3::Hasher, files: &ChatFiles) -> Result<Fingerprint> {
-    whole.update(blake3::hash(&files.identity()?).as_bytes());
-    Ok(Fingerprint(Digest(*whole.finalize().as_bytes())))
-}
-
-/// What the weights and config.json come to.
-fn hashed(folder: &Path) -> Result<blake3::Hasher> {
-    let mut files = shard_paths(folder)?;
-    files.push(folder.join("config.json"));
-    let mut whole = blake3::Hasher::new();
-    for path in files {
-        let mut hasher = blake3::Hasher::new();
-        let file = std::fs::File::open(&path).map_err(ModelError::read(&path))?;
-        hasher.update_reader(file).map_err(ModelError::read(&path))?;
-        whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        whole.update(hasher.finalize().as_bytes());
-    }
-    Ok(whole)
 }

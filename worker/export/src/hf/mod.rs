@@ -4,7 +4,7 @@ mod config;
 mod read;
 mod write;
 
-pub(crate) use config::{meant, scaling};
+pub(crate) use config::{meant, scaling, set, write_json};
 pub use config::{read_json, student_config, write_chat};
 pub use read::{is_gptq, read_gptq};
 pub use write::{Weights, write_folder};

@@ -49,7 +49,24 @@ impl Checkpoint {
             let values = Tensor::from_vec(part.expand(), (part.rows(), part.columns()), device)?;
             return Ok(values.to_dtype(dtype)?);
         }
-        let (stored, bytes) = self.part(name, shape, range.clone())?;
+        let (stored, bytes) = self.float_bytes(name, shape, range.clone())?;
+        if !all_finite(&bytes, stored) {
+            return Err(not_finite(name));
+        }
+        let dims: Vec<usize> =
+            std::iter::once(range.len()).chain(shape.iter().skip(1).copied()).collect();
+        let tensor = Tensor::from_raw_buffer(&bytes, stored, &dims, device)?;
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    /// The bytes of entries `range` of a float tensor's first dimension, and their type.
+    fn float_bytes(
+        &self,
+        name: &str,
+        shape: &[usize],
+        range: Range<usize>,
+    ) -> Result<(DType, Vec<u8>)> {
+        let (stored, bytes) = self.part(name, shape, range)?;
         let stored = match stored {
             Dtype::BF16 => DType::BF16,
             Dtype::F16 => DType::F16,
@@ -59,13 +76,26 @@ impl Checkpoint {
                 return Err(ModelError::tensor(name, reason));
             }
         };
-        if !all_finite(&bytes, stored) {
-            return Err(not_finite(name));
-        }
-        let dims: Vec<usize> =
-            std::iter::once(range.len()).chain(shape.iter().skip(1).copied()).collect();
-        let tensor = Tensor::from_raw_buffer(&bytes, stored, &dims, device)?;
-        Ok(tensor.to_dtype(dtype)?)
+        Ok((stored, bytes))
+    }
+
+    /// A router's bias, `[experts]`, as f32. Here alone -∞ means something: the expert is dead,
+    /// never to be chosen. So are layers padded that keep fewer experts than others.
+    ///
+    /// # Errors
+    /// As [`Self::float`], for any other value that is not a finite number.
+    pub fn router_bias(&self, name: &str, experts: usize) -> Result<Vec<f32>> {
+        let values = match self.ready.get(name) {
+            Some(_) => self.float(name, &[experts], DType::F32, &Device::Cpu)?,
+            None => {
+                let (stored, bytes) = self.float_bytes(name, &[experts], 0..experts)?;
+                Tensor::from_raw_buffer(&bytes, stored, &[experts], &Device::Cpu)?
+                    .to_dtype(DType::F32)?
+            }
+        };
+        let values = values.to_vec1::<f32>()?;
+        let means_something = |v: &f32| v.is_finite() || *v == f32::NEG_INFINITY;
+        if values.iter().all(means_something) { Ok(values) } else { Err(not_finite(name)) }
     }
 
     /// Whether two float tensors of shape `shape` hold the same values.

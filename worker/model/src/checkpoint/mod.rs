@@ -6,11 +6,12 @@
 mod check;
 mod files;
 mod floats;
+mod pieces;
 mod weights;
 
 pub use check::dtype_name;
-pub use files::shard_paths;
-pub(crate) use files::{INDEX, SINGLE};
+pub use files::{INDEX, SINGLE, shard_paths};
+pub use pieces::StoredTensor;
 pub use weights::{Form, Stacked};
 
 use crate::{ModelError, Result};
@@ -166,17 +167,24 @@ impl Checkpoint {
     }
 
     fn bytes_of(&self, name: &str, place: &Place, range: Range<usize>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; range.len()];
+        self.fill(name, place, range.start, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `into` with the bytes from the tensor's byte `at` on.
+    fn fill(&self, name: &str, place: &Place, at: usize, into: &mut [u8]) -> Result<()> {
         let missing = || ModelError::tensor(name, "names a shard that is not open");
         let shard = self.shards.get(place.shard).ok_or_else(missing)?;
-        let mut bytes = vec![0; range.len()];
-        shard.file.read_exact_at(&mut bytes, place.offset + range.start as u64).map_err(|e| match e.kind() {
+        shard.file.read_exact_at(into, place.offset + at as u64).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => {
-                let reason = format!("became shorter while `{name}` was read: do not change a model that is in use");
+                let reason = format!(
+                    "became shorter while `{name}` was read: do not change a model that is in use"
+                );
                 ModelError::malformed(&shard.path, reason)
             }
             _ => ModelError::read(&shard.path)(e),
-        })?;
-        Ok(bytes)
+        })
     }
 
     /// The bytes of entries `range` of a tensor's first dimension; the whole tensor must have shape

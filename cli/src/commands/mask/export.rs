@@ -1,0 +1,78 @@
+//! `uspx mask export`: the model without the experts that a mask cuts.
+
+use crate::args::MaskExportArgs;
+use crate::draft::Draft;
+use crate::error::Result;
+use crate::progress::Bar;
+use crate::{models, output};
+use serde::Serialize;
+use std::path::Path;
+use uspx_domain::Fingerprint;
+use uspx_export::cut::{CutReport, CutRequest, write_cut};
+use uspx_model::StoredModel;
+use uspx_model::chat::ChatFiles;
+use uspx_runtime::{Shutdown, memory};
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Exported<'a> {
+    out: &'a Path,
+    /// The model that the mask was made for.
+    source: Fingerprint,
+    #[serde(flatten)]
+    report: CutReport,
+    peak_rss_bytes: Option<u64>,
+}
+
+/// `uspx mask export`.
+pub fn run(args: &MaskExportArgs, shutdown: &Shutdown) -> Result<()> {
+    models::check_there(&args.model)?;
+    let draft = Draft::of(&args.out)?;
+    let source = StoredModel::open(&args.model)?;
+    // A file that is no mask is told before the model is read.
+    models::any_mask(&args.mask)?;
+    let fingerprint = fingerprint(args, shutdown)?;
+    let mask = models::mask_of(&args.mask, fingerprint, &source.config.shape())?;
+    let request = CutRequest { folder: &args.model, source: &source, fingerprint, mask: &mask };
+    let bar = Bar::new("writing and reading back", args.json, shutdown);
+    let report = write_cut(&request, draft.path(), &bar)?;
+    bar.finish();
+    draft.keep()?;
+    tell(args, fingerprint, report)
+}
+
+/// The model's fingerprint: all of it is read.
+fn fingerprint(args: &MaskExportArgs, shutdown: &Shutdown) -> Result<Fingerprint> {
+    let bar = Bar::new("is it the mask's model?", args.json, shutdown);
+    let digests = uspx_model::digests(&args.model, &bar)?;
+    bar.finish();
+    Ok(uspx_model::fingerprint_of(&digests, &ChatFiles::read(&args.model)?)?)
+}
+
+fn tell(args: &MaskExportArgs, source: Fingerprint, report: CutReport) -> Result<()> {
+    if args.json {
+        let (out, peak_rss_bytes) = (args.out.as_path(), memory::peak_rss());
+        return output::json(&Exported { out, source, report, peak_rss_bytes });
+    }
+    let CutReport { experts_before, experts_kept, experts, dead, bytes_before, bytes, .. } =
+        &report;
+    let (kept, all) = (experts_kept.iter().sum::<usize>(), experts_before.iter().sum::<usize>());
+    let (now, before) = (*bytes as f64 / 1e6, *bytes_before as f64 / 1e6);
+    let out = args.out.display();
+    output::paragraph(&format!(
+        "{out}: {kept} of {all} experts, {experts} in each layer, {now:.1} MB instead of {before:.1}"
+    ))?;
+    let dead: usize = dead.iter().sum();
+    if dead > 0 {
+        output::paragraph(&format!(
+            "layers keep different counts: {dead} dead experts, whose router bias is -inf, fill up those that keep fewer. A mask \
+             without them takes less room: uspx mask build --spread uniform"
+        ))?;
+    }
+    if !report.left_out.is_empty() {
+        let names = report.left_out.join(", ");
+        output::paragraph(&format!("not copied, since all experts are in them: {names}"))?;
+    }
+    output::paragraph(&format!("its fingerprint is {}", report.fingerprint))?;
+    output::line(&format!("what it is worth: uspx eval --model {out} --prompts FILE"))
+}

@@ -1,0 +1,147 @@
+//! What lies beside the weights: index, config.json with the new count, the other files as they are,
+//! and a note of where all this comes from.
+
+use super::CutRequest;
+use super::plan::Plan;
+use super::tensors::Written;
+use crate::hf::{read_json, set, write_json};
+use crate::{ExportError, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use uspx_model::checkpoint::{INDEX, SINGLE};
+use uspx_model::config::Family;
+
+/// The note's file.
+pub const NOTE: &str = "uspx-cut.json";
+
+/// The two names of the number of experts.
+const COUNTS: [&str; 2] = ["num_local_experts", "num_experts"];
+
+/// Ends of files that hold weights in one form or another.
+const WEIGHTS: [&str; 12] = [
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "gguf",
+    "ggml",
+    "h5",
+    "msgpack",
+    "onnx",
+    "npz",
+    "tflite",
+];
+
+/// Writes the index of a model in shards.
+pub fn write_index(shards: &[(String, Vec<Written>)], out: &Path) -> Result<()> {
+    if let [(only, _)] = shards
+        && only == SINGLE
+    {
+        return Ok(());
+    }
+    let names = |(file, tensors): &(String, Vec<Written>)| {
+        tensors.iter().map(|t| (t.name.clone(), file.clone())).collect::<Vec<_>>()
+    };
+    let map: BTreeMap<String, String> = shards.iter().flat_map(names).collect();
+    let total: u64 = shards.iter().flat_map(|(_, tensors)| tensors).map(Written::bytes).sum();
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    write_json(&out.join(INDEX), &index)
+}
+
+/// Writes the source's config.json with the new count under each name that it has there.
+pub fn write_config(folder: &Path, plan: &Plan, out: &Path) -> Result<()> {
+    let mut config = read_json(&folder.join("config.json"))?;
+    let said: Vec<&str> = COUNTS.into_iter().filter(|key| config.get(key).is_some()).collect();
+    let said = if said.is_empty() { vec![usual(&config)] } else { said };
+    for key in said {
+        set(&mut config, key, plan.experts.into());
+    }
+    write_json(&out.join("config.json"), &config)
+}
+
+/// The name by which the family's class knows it.
+fn usual(config: &Value) -> &'static str {
+    let named = config.get("model_type").and_then(Value::as_str).and_then(Family::named);
+    if named == Some(Family::Qwen3Moe) { "num_experts" } else { "num_local_experts" }
+}
+
+/// Copies the files that are no weights. Those that are and were not read are named.
+pub fn copy_others(folder: &Path, out: &Path) -> Result<Vec<String>> {
+    let mut left_out = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(ExportError::reading(folder))? {
+        let path = entry.map_err(ExportError::reading(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !path.is_file() || name.starts_with('.') || out.join(&name).exists() || name == NOTE {
+            continue;
+        }
+        if holds_weights(&name) {
+            left_out.push(name);
+            continue;
+        }
+        std::fs::copy(&path, out.join(&name)).map_err(ExportError::reading(&path))?;
+    }
+    left_out.sort();
+    Ok(left_out)
+}
+
+/// Whether a file holds weights, or says in which files they are.
+fn holds_weights(name: &str) -> bool {
+    let name = name.strip_suffix(".index.json").unwrap_or(name);
+    name.rsplit_once('.').is_some_and(|(_, end)| WEIGHTS.contains(&end))
+}
+
+/// Writes where the model comes from. What the source's own note said stands within.
+pub fn write_note(request: &CutRequest<'_>, plan: &Plan, out: &Path) -> Result<()> {
+    let earlier = request.folder.join(NOTE);
+    let earlier = earlier.is_file().then(|| read_json(&earlier)).transpose()?;
+    let note = json!({
+        "made_by": concat!("uspx ", env!("CARGO_PKG_VERSION")),
+        "source": {
+            "fingerprint": request.fingerprint,
+            "architecture": request.source.config.architecture,
+            "experts": plan.before,
+            "cut": earlier,
+        },
+        "mask": request.mask,
+        "experts": plan.experts,
+        // For each expert here which one of the source's it is; null is dead: its router's bias is -inf.
+        "expert_of_source": plan.slots,
+    });
+    write_json(&out.join(NOTE), &note)
+}
+
+/// Brings everything to the disk: the folder is whole when it gets its name.
+pub fn sync(out: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(out).map_err(ExportError::reading(out))? {
+        let path = entry.map_err(ExportError::reading(out))?.path();
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(ExportError::writing(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_weights_are_told_from_others() {
+        for name in [
+            "model.safetensors",
+            "model-00001-of-00002.safetensors",
+            "pytorch_model.bin.index.json",
+            "consolidated.00.pth",
+            "model.Q4_K_M.gguf",
+        ] {
+            assert!(holds_weights(name), "{name}");
+        }
+        for name in
+            ["tokenizer.json", "chat_template.jinja", "README.md", "LICENSE", "tekken.model"]
+        {
+            assert!(!holds_weights(name), "{name}");
+        }
+    }
+}

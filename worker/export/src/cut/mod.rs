@@ -1,0 +1,176 @@
+//! A teacher with the experts that a mask cuts physically gone: its folder written anew, tensor by
+//! tensor, each kept expert bit for bit as it is stored (MXFP4's blocks and scales too).
+//!
+//! `plan` says which expert goes where and what cannot be removed, `tensors` what becomes of each
+//! tensor, `shard` writes a file of them, `folder` all that lies beside.
+
+mod folder;
+mod plan;
+mod shard;
+mod tensors;
+
+use crate::{ExportError, Result};
+use plan::Plan;
+use serde::Serialize;
+use shard::Copier;
+use std::path::Path;
+use std::time::Instant;
+use tensors::Written;
+use uspx_domain::{Digest, Fingerprint, Mask};
+use uspx_model::chat::ChatFiles;
+use uspx_model::config::Mlp;
+use uspx_model::{Progress, StoredModel};
+
+pub use folder::NOTE;
+
+/// What to cut from what.
+pub struct CutRequest<'a> {
+    /// The model's folder.
+    pub folder: &'a Path,
+    /// The same, opened.
+    pub source: &'a StoredModel,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The mask, of this model.
+    pub mask: &'a Mask,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct CutReport {
+    /// The written model.
+    pub fingerprint: Fingerprint,
+    /// Experts of each layer before; 0 where it has none.
+    pub experts_before: Vec<usize>,
+    /// Experts that each layer keeps.
+    pub experts_kept: Vec<usize>,
+    /// Experts that each layer's tensors hold now: those kept and, where layers keep different
+    /// counts, dead ones that the router cannot choose.
+    pub experts: usize,
+    /// Dead ones of each layer.
+    pub dead: Vec<usize>,
+    /// Bytes of the tensors before.
+    pub bytes_before: u64,
+    /// Bytes of the tensors now.
+    pub bytes: u64,
+    /// The files, sorted.
+    pub files: Vec<String>,
+    /// Files of the source that hold weights in other forms, with all experts, and were not copied.
+    pub left_out: Vec<String>,
+    /// Time.
+    pub seconds: f64,
+}
+
+/// Writes the model of `request` without the experts that its mask cuts into the folder `out`, made
+/// if need be; every byte is read back. In memory is never more than a piece of a tensor. `progress`
+/// hears of bytes written and read.
+///
+/// # Errors
+/// [`ExportError::Refused`] for a mask that cannot be carried out so; [`ExportError::Room`];
+/// [`ExportError::Format`] where what is read back is not what was written;
+/// [`uspx_model::ModelError::Stopped`] within where `progress` asks for it. What was written stays
+/// in `out`, which is to be thrown away then.
+pub fn write_cut(
+    request: &CutRequest<'_>,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<CutReport> {
+    let start = Instant::now();
+    let plan = Plan::of(request)?;
+    let shards = tensors::written(request.source, &plan)?;
+    let bytes = shards.iter().flat_map(|(_, tensors)| tensors).map(Written::bytes).sum::<u64>();
+    std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
+    check_room(out, bytes)?;
+    let half = Half { progress, second: false };
+    let mut copier = Copier::new(&request.source.checkpoint, &half, bytes);
+    let digests = write_shards(&mut copier, &shards, out)?;
+    folder::write_index(&shards, out)?;
+    folder::write_config(request.folder, &plan, out)?;
+    let left_out = folder::copy_others(request.folder, out)?;
+    folder::write_note(request, &plan, out)?;
+    folder::sync(out)?;
+    let half = Half { progress, second: true };
+    let fingerprint = read_back(request.source, &plan, &digests, out, &half)?;
+    Ok(CutReport {
+        fingerprint,
+        experts_before: plan.before,
+        experts_kept: plan.slots.iter().map(|slots| slots.iter().flatten().count()).collect(),
+        experts: plan.experts,
+        dead: plan.slots.iter().map(|s| s.iter().filter(|e| e.is_none()).count()).collect(),
+        bytes_before: request.source.checkpoint.stored_bytes(),
+        bytes,
+        files: crate::export::listing(out)?.0,
+        left_out,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// What is left on the disk beside the weights: configuration, tokenizer, template.
+const SPARE: u64 = 64 << 20;
+
+fn check_room(folder: &Path, bytes: u64) -> Result<()> {
+    let need = bytes.saturating_add(SPARE);
+    let have = fs4::available_space(folder).map_err(ExportError::reading(folder))?;
+    if have >= need {
+        return Ok(());
+    }
+    Err(ExportError::Room { folder: folder.to_owned(), need, have })
+}
+
+/// One half of the work: what is written is read back after.
+struct Half<'a> {
+    progress: &'a dyn Progress,
+    second: bool,
+}
+
+impl Progress for Half<'_> {
+    fn report(&self, done: u64, total: u64) -> uspx_model::Result<()> {
+        let before = if self.second { total } else { 0 };
+        self.progress.report(before + done, 2 * total)
+    }
+}
+
+/// Writes the weights; the name and digest of each file.
+fn write_shards(
+    copier: &mut Copier<'_>,
+    shards: &[(String, Vec<Written>)],
+    out: &Path,
+) -> Result<Vec<(String, Digest)>> {
+    let write = |(file, tensors): &(String, Vec<Written>)| {
+        Ok((file.clone(), copier.write(&out.join(file), tensors)?))
+    };
+    shards.iter().map(write).collect()
+}
+
+/// Reads everything back, and says what model it is.
+fn read_back(
+    source: &StoredModel,
+    plan: &Plan,
+    meant: &[(String, Digest)],
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Fingerprint> {
+    let found = uspx_model::digests(out, progress)?;
+    for (file, digest) in meant {
+        let path = out.join(file);
+        if !found.contains(&(path.clone(), *digest)) {
+            let reason = "does not read back as it was written: the disk or the memory is failing";
+            return Err(ExportError::format(&path, reason));
+        }
+    }
+    let written = StoredModel::open(out)?;
+    let mut wanted = source.config.clone();
+    for mlp in &mut wanted.mlps {
+        if let Mlp::Experts(mixture) = mlp {
+            mixture.experts = plan.experts;
+        }
+    }
+    if written.config != wanted {
+        let path = out.join("config.json");
+        return Err(ExportError::format(&path, "means more than another count of experts"));
+    }
+    Ok(uspx_model::fingerprint_of(&found, &ChatFiles::read(out)?)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Writes a safetensors file from front to back, in pieces: no tensor is ever whole in memory.
+
+use super::tensors::{Run, Written};
+use crate::{ExportError, Result};
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use uspx_domain::Digest;
+use uspx_model::Progress;
+use uspx_model::checkpoint::Checkpoint;
+
+/// Bytes copied at once.
+const PIECE: usize = 4 << 20;
+
+/// Copies tensors out of a checkpoint.
+pub struct Copier<'a> {
+    source: &'a Checkpoint,
+    progress: &'a dyn Progress,
+    /// Bytes of all files together.
+    total: u64,
+    done: u64,
+    piece: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    /// Nothing is copied yet, of `total` bytes.
+    pub fn new(source: &'a Checkpoint, progress: &'a dyn Progress, total: u64) -> Self {
+        Self { source, progress, total, done: 0, piece: vec![0; PIECE] }
+    }
+
+    /// Writes a file of these tensors; its digest.
+    ///
+    /// # Errors
+    /// The source cannot be read, the file not be written; the work was stopped.
+    pub fn write(&mut self, path: &Path, tensors: &[Written]) -> Result<Digest> {
+        let file = File::create(path).map_err(ExportError::writing(path))?;
+        let mut out = Hashed { path, file: BufWriter::new(file), hasher: blake3::Hasher::new() };
+        out.put(&header(path, tensors)?)?;
+        for tensor in tensors {
+            for run in &tensor.runs {
+                self.run(&tensor.from, run, &mut out)?;
+            }
+        }
+        out.file.flush().map_err(ExportError::writing(path))?;
+        Ok(Digest(*out.hasher.finalize().as_bytes()))
+    }
+
+    fn run(&mut self, from: &str, run: &Run, out: &mut Hashed<'_>) -> Result<()> {
+        match run {
+            Run::These(bytes) => {
+                out.put(bytes)?;
+                self.copied(bytes.len())?;
+            }
+            Run::Copy(range) => {
+                for at in range.clone().step_by(PIECE) {
+                    let bytes = PIECE.min(range.end - at);
+                    let piece = self.piece.get_mut(..bytes).unwrap_or_default();
+                    self.source.read_at(from, at, piece)?;
+                    out.put(piece)?;
+                    self.copied(bytes)?;
+                }
+            }
+            Run::Zeros(bytes) => {
+                for at in (0..*bytes).step_by(PIECE) {
+                    let left = PIECE.min(bytes - at);
+                    let piece = self.piece.get_mut(..left).unwrap_or_default();
+                    piece.fill(0);
+                    out.put(piece)?;
+                    self.copied(left)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copied(&mut self, bytes: usize) -> Result<()> {
+        self.done += bytes as u64;
+        Ok(self.progress.report(self.done, self.total)?)
+    }
+}
+
+/// A file, and the digest of what was written into it.
+struct Hashed<'a> {
+    path: &'a Path,
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+}
+
+impl Hashed<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).map_err(ExportError::writing(self.path))
+    }
+}
+
+/// The header's length and the header, padded with blanks to a multiple of 8 so that tensors are
+/// aligned.
+fn header(path: &Path, tensors: &[Written]) -> Result<Vec<u8>> {
+    let mut at = 0;
+    let info = |tensor: &Written| {
+        let start = at;
+        at += tensor.bytes() as usize;
+        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, at) })
+    };
+    let tensors = tensors.iter().map(info).collect();
+    // transformers refuses a file that does not say which framework's tensors these are.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let wrong = |e: &dyn std::fmt::Display| ExportError::format(path, e.to_string());
+    let metadata = Metadata::new(Some(format), tensors).map_err(|e| wrong(&e))?;
+    let mut text = serde_json::to_vec(&metadata).map_err(|e| wrong(&e))?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    Ok([(text.len() as u64).to_le_bytes().as_slice(), text.as_slice()].concat())
+}
