@@ -15,6 +15,7 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;
 mod error;
+mod exp;
 mod ggml;
 mod int8;
 mod isa;
@@ -25,6 +26,7 @@ mod storage;
 use std::sync::Arc;
 
 pub use error::KernelError;
+pub use exp::{exp, exp_shifted};
 pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
 use storage::{GROUP, Storage};

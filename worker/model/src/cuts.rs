@@ -112,7 +112,21 @@ impl CutTaps {
 
     /// The first layer that anything is cut in.
     pub fn first_layer(&self) -> Option<usize> {
-        self.router.keys().chain(self.heads.keys()).chain(self.channels.keys()).min().copied()
+        self.layers().min()
+    }
+
+    /// The last one.
+    pub fn last_layer(&self) -> Option<usize> {
+        self.layers().max()
+    }
+
+    /// Whether heads are cut in `layer`.
+    pub fn cuts_heads(&self, layer: usize) -> bool {
+        self.heads.contains_key(&layer)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = usize> {
+        self.router.keys().chain(self.heads.keys()).chain(self.channels.keys()).copied()
     }
 }
 
