@@ -65,6 +65,7 @@ impl Transformer {
         let source = Arc::new(Source::new(checkpoint, config, placement)?);
         let Placement { dtype, ref device, holding, boundaries } = source.placement;
         cuda::keep_freed_memory(device);
+        uspx_kernel::keep_freed_memory();
         let config = source.config.clone();
         let embedding = Embedding::load(&source)?;
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
