@@ -2,7 +2,7 @@
 
     python exact.py MODEL_DIR [PROMPTS.jsonl] [--tokens-file TOKENS.jsonl] [--limit N] [--threads T] [--batch 32]
                     [--units expert,head] [--layers A..B] [--baseline zero|mean|resample] [--sources SOURCES.json]
-                    [--expert-mode ban|zero] [--experts eager|grouped|best] [--logits response|all]
+                    [--expert-mode ban|zero] [--experts eager|grouped|best] [--logits response|all] [--margins]
 
 Every unit has a run of the whole model of its own on all prompts, with one hook: on the router, where an expert is
 banned (its logit is -inf before the choice, so that its tokens go to the next one) or its gate is 0; before the output
@@ -12,12 +12,15 @@ experts' implementation are those of trace.py. No graph is recorded, no cache ke
 that predict response tokens are computed, unless --logits all asks for what `model(ids).logits` costs.
 
 What is timed is the clean run and every patched one, with their losses: not loading, not the batch that warms up.
+With --margins it also tells how near a tie each run's routing came: the smallest distance of the last chosen router
+logit and the next one, of all tokens and layers. Where that is within rounding, two right implementations part ways.
 Prints one JSON line: seconds, clean_loss (nats per response token), effects ({"expert": [layer][expert], "head": ..},
 the rise of that loss), and what else is needed to judge them.
 """
 
 import argparse
 import json
+import math
 import os
 import time
 
@@ -38,6 +41,8 @@ class Patching:
         self.heads, self.experts = config.num_attention_heads, getattr(config, "num_local_experts", 0)
         self.experts = self.experts or getattr(config, "num_experts", 0)
         self.batch = None
+        # The smallest margin of a router since it was last set to infinity.
+        self.margin = math.inf
         # By layer: per head [head_dim], and per prompt [tokens, heads, head_dim].
         self.means, self.outputs = {}, {}
 
@@ -54,6 +59,19 @@ class Patching:
                 count = self.heads if kind == "head" else self.experts if has_experts else 0
                 found += [(kind, layer, index) for index in range(count)]
         return found
+
+    def watch_margins(self) -> None:
+        """From now on `margin` is kept. A patch's hook is put in front, so that this sees what it made."""
+        for layer in range(len(self.model.model.layers)):
+            router = self.router(layer)
+            if isinstance(getattr(router, "top_k", None), int):
+                router.register_forward_hook(self.margin_hook)
+
+    def margin_hook(self, router, _, output) -> None:
+        logits = output[0].reshape(-1, output[0].shape[-1])
+        logits = logits if self.batch.mask is None else logits[self.batch.mask.flatten().bool()]
+        top = logits.topk(router.top_k + 1, dim=-1).values
+        self.margin = min(self.margin, float((top[:, -2] - top[:, -1]).min()))
 
     @torch.no_grad()
     def losses(self, batches: list) -> float:
@@ -78,7 +96,8 @@ class Patching:
             handle = place.register_forward_pre_hook(self.head_hook(layer, index))
         else:
             ban = self.options.expert_mode == "ban"
-            handle = self.router(layer).register_forward_hook((self.ban_hook if ban else self.zero_hook)(index))
+            hook = (self.ban_hook if ban else self.zero_hook)(index)
+            handle = self.router(layer).register_forward_hook(hook, prepend=True)
         try:
             return self.losses(batches)
         finally:
@@ -167,6 +186,7 @@ def arguments():
     parser.add_argument("--sources")
     parser.add_argument("--expert-mode", choices=["ban", "zero"], default="ban")
     parser.add_argument("--experts", choices=["eager", "grouped", "best"], default="best")
+    parser.add_argument("--margins", action="store_true")
     parser.add_argument("--logits", choices=["response", "all"], default="response")
     options = parser.parse_args()
     options.equal_length = "none"
@@ -199,12 +219,18 @@ def main() -> None:
     if experts:
         model.set_experts_implementation(tracing.IMPLEMENTATIONS[experts])
     patching.losses([middle])
+    if options.margins:
+        patching.watch_margins()
 
     began = time.perf_counter()
     if options.baseline != "zero":
         patching.keep_heads(batches, layers)
     clean = patching.losses(batches)
-    nats = {unit: patching.patched(unit, batches) for unit in units}
+    nats, margins = {}, {}
+    for unit in units:
+        patching.margin = math.inf
+        nats[unit] = patching.patched(unit, batches)
+        margins[unit] = min(patching.margin, 1e9)
     seconds = time.perf_counter() - began
     tokens = sum(len(batch.targets) for batch in batches)
     effects = {unit: (value - clean) / tokens for unit, value in nats.items()}
@@ -212,6 +238,7 @@ def main() -> None:
         "seconds": seconds,
         "clean_loss": clean / tokens,
         "effects": grids(effects, depth, options.units.split(",")),
+        "margins": grids(margins, depth, options.units.split(",")) if options.margins else None,
         "units": len(units),
         "sequences": len(sequences),
         "tokens": sum(batch.tokens for batch in batches),

@@ -31,7 +31,7 @@ fn one(x: f32) -> f32 {
     y = y * r + 8.333_452e-3;
     y = y * r + 4.166_579_6e-2;
     y = y * r + 1.666_666_5e-1;
-    y = y * r + 5.000_000_1e-1;
+    y = y * r + 0.5;
     y = y * r * r + r + 1.0;
     // Half of 2ⁿ: all of it would be infinite for the largest finite results.
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(126);
