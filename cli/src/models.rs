@@ -136,6 +136,17 @@ pub struct Subject {
     pub batch_tokens: usize,
 }
 
+/// The same of a file of token sequences, which are named by their number.
+pub fn tokenised(args: &ProbeArgs, work: Workload) -> Result<Subject> {
+    let Opened { model, batch_tokens, .. } = opened(&args.model, &args.run, work)?;
+    let (sequences, skipped) = sequences(args, &model)?;
+    let named = |number: usize| Prompt { id: number.to_string(), ..Prompt::default() };
+    let prompts: Vec<Prompt> = (1..=sequences.len()).map(named).collect();
+    let scored = Scored::of(&prompts, &HashSet::new());
+    let prompts = Readable { prompts, sequences, skipped, ..Readable::default() };
+    Ok(Subject { model, prompts, scored, batch_tokens })
+}
+
 /// Opens what a probe needs.
 pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<Subject> {
     let mut all = args.source().read()?.prompts;

@@ -24,6 +24,7 @@ pub fn baseline() -> impl TypedValueParser<Value = Baseline> {
         PossibleValue::new(baseline.name()).help(match baseline {
             Baseline::Zero => "Nothing",
             Baseline::Mean => "Its mean over the prompts",
+            Baseline::Resample => "Its output on another prompt with as many tokens",
         })
     };
     let names = PossibleValuesParser::new(Baseline::ALL.iter().map(value));

@@ -1,6 +1,6 @@
 //! The JSON forms of the contract: keys, shapes, and figures that must agree with each other.
 
-use crate::support::{BAD_INPUT, json, model, on, refuses, uspx};
+use crate::support::{BAD_INPUT, USAGE, json, model, on, refuses, uspx};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tempfile::tempdir;
@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         trace_counts_every_choice_of_the_router,
         patch_gives_effects_with_their_errors,
         patch_says_what_it_cost_in_passes,
+        exact_patches_take_a_baseline_and_a_mode,
         a_method_without_units_here_says_so,
         an_exact_effect_is_the_loss_of_the_mask_that_cuts_one_expert,
         a_mask_is_built_and_what_it_costs_is_measured,
@@ -165,7 +166,8 @@ fn patch_gives_effects_with_their_errors() {
 /// Layers run and differentiated, per layer of the model and prompt: counted by hand here, and
 /// where layers run there.
 fn patch_says_what_it_cost_in_passes() {
-    // A cut of layer l runs layers l to the last, an expert's the first of them from its middle on.
+    // A head's cut in layer l runs layers l to the last; an expert's those behind it, where any
+    // token that a response depends on went to it.
     let after = |layer: usize| LAYERS - layer;
     let cuts = |units, layers: std::ops::Range<usize>| {
         layers.map(|layer| units * after(layer)).sum::<usize>()
@@ -175,10 +177,13 @@ fn patch_says_what_it_cost_in_passes() {
         let report = json(&mut on(&[&["probe", "patch"], flags].concat(), "teacher", PROMPTS));
         (number(&report, "/forwards"), number(&report, "/backwards"))
     };
-    let all = cuts(EXPERTS + HEADS, 0..LAYERS);
-    assert_eq!(cost(&["--units=expert,head", "--method=exact"]), exact(all));
+    let heads = exact(cuts(HEADS, 0..LAYERS));
+    assert_eq!(cost(&["--units=head", "--method=exact"]), heads);
+    let both = cost(&["--units=expert,head", "--method=exact"]);
+    let most = exact(cuts(HEADS, 0..LAYERS) + cuts(EXPERTS, 1..LAYERS));
+    assert!(both.0 > heads.0 && both.0 <= most.0, "{both:?} of {most:?}");
     // However the prompts are batched.
-    assert_eq!(cost(&["--units=expert,head", "--method=exact", "--batch-tokens=300"]), exact(all));
+    assert_eq!(cost(&["--units=expert,head", "--method=exact", "--batch-tokens=300"]), both);
     assert_eq!(
         cost(&["--units=head", "--method=exact", "--layers=1..3"]),
         exact(cuts(HEADS, 1..3))
@@ -204,6 +209,40 @@ fn patch_says_what_it_cost_in_passes() {
         let (forwards, backwards) = cost(&[&method]);
         assert_eq!(forwards + 2.0 * backwards, passes, "{estimator}");
     }
+}
+
+fn exact_patches_take_a_baseline_and_a_mode() {
+    let exact = |flags: &[&str]| {
+        let command = [&["probe", "patch", "--method=exact"], flags].concat();
+        json(&mut on(&command, "teacher", 3 * PROMPTS))
+    };
+    let heads = |report: &Value| grid(report, "/effects/head", HEADS);
+    let zero = exact(&["--units=head"]);
+    assert_eq!((&zero["baseline"], zero.get("expert_mode")), (&Value::from("zero"), None));
+    let mean = exact(&["--units=head", "--baseline=mean"]);
+    assert_eq!(mean["baseline"], "mean");
+    assert_ne!(heads(&mean), heads(&zero));
+
+    let resampled = |seed| exact(&["--units=head", "--baseline=resample", seed]);
+    let report = resampled("--seed=1");
+    let from = report["resampled_from"].as_object().unwrap();
+    let alone = report["unpaired"].as_array().map_or(0, Vec::len);
+    assert_eq!(from.len() + alone, 3 * PROMPTS);
+    assert_eq!(number(&report, "/prompts"), from.len() as f64);
+    assert!(from.len() > 4 && from.iter().all(|(taker, giver)| giver != taker), "{from:?}");
+    assert_eq!(heads(&report), heads(&resampled("--seed=1")));
+    assert_ne!(heads(&report), heads(&mean));
+
+    let experts = |mode| exact(&["--units=expert", "--layers=2..4", mode]);
+    let (ban, none) = (experts("--expert-mode=ban"), experts("--expert-mode=zero"));
+    assert_eq!((&ban["expert_mode"], &none["expert_mode"]), (&"ban".into(), &"zero".into()));
+    assert_ne!(ban["effects"], none["effects"]);
+    let refused = |flags: &[&str]| {
+        let command = [&["probe", "patch"], flags].concat();
+        on(&command, "teacher", PROMPTS).output().unwrap().status.code()
+    };
+    assert_eq!(refused(&["--method=atp", "--expert-mode=zero"]), Some(USAGE));
+    assert_eq!(refused(&["--method=atp", "--baseline=resample"]), Some(USAGE));
 }
 
 /// What a model has none of is told with what there is to ask for.

@@ -23,7 +23,9 @@ pub use ledger::{
 };
 pub use mask::{MaskBuildArgs, MaskCommand, MaskExportArgs, MaskShowArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
-pub use probe::{AblateArgs, EvalArgs, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs};
+pub use probe::{
+    AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
+};
 pub use sae::SaeArgs;
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs};

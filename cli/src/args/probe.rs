@@ -5,9 +5,11 @@ use super::positive;
 use super::sae::SaeArgs;
 use crate::prompts::PromptSource;
 use crate::rows;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use std::path::PathBuf;
 use uspx_domain::{Baseline, Estimator, UnitKind};
+use uspx_probe::ExpertMode;
 
 /// A model and prompts.
 #[derive(Args, Debug, Clone)]
@@ -122,10 +124,16 @@ pub struct PatchArgs {
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
     pub method: Estimator,
-    /// What replaces a unit (exact: experts are banned and their tokens re-routed, heads zeroed)
-    /// [default: mean for atp, else zero].
+    /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp and
+    /// eap-ig, else zero].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
+    /// What an exact patch makes of an expert [default: ban].
+    #[arg(long)]
+    pub expert_mode: Option<ExpertModeArg>,
+    /// Decides from which prompt each one is resampled.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
     /// Only these layers, as A..B (B not included).
     #[arg(long)]
     pub layers: Option<String>,
@@ -135,6 +143,28 @@ pub struct PatchArgs {
     /// List all units, not only the 20 that cost most.
     #[arg(long)]
     pub all: bool,
+    /// For benchmarks: the lines of --prompts are token ids, {"ids": [..], "response_start": n}.
+    #[arg(long, hide = true)]
+    pub tokenised: bool,
+}
+
+/// What becomes of an expert.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpertModeArg {
+    /// The router cannot choose it: its tokens go to the next one.
+    Ban,
+    /// It gives nothing, and the others' gates stay.
+    Zero,
+}
+
+impl From<ExpertModeArg> for ExpertMode {
+    fn from(arg: ExpertModeArg) -> Self {
+        match arg {
+            ExpertModeArg::Ban => Self::Ban,
+            ExpertModeArg::Zero => Self::Zero,
+        }
+    }
 }
 
 impl PatchArgs {

@@ -1,13 +1,14 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
 mod effects;
+mod resampled;
 mod sae;
 
-use crate::args::{PatchArgs, ProbeCommand, TraceArgs};
+use crate::args::{ExpertModeArg, PatchArgs, ProbeCommand, TraceArgs};
 use crate::error::{CliError, Exit, Result};
 use crate::grid::{Grid, PerLayer, divided, per_token, sums};
 use crate::left_out::{self, LeftOut};
-use crate::models::{self, Opened, Subject};
+use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
 use crate::scored::Scored;
@@ -16,10 +17,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
+use uspx_model::PerPrompt;
 use uspx_model::budget::Workload;
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
-use uspx_model::{LoadedModel, PerPrompt, Readable};
+use uspx_model::{LoadedModel, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_probe::{ProbeRequest, measure};
 use uspx_runtime::{Shutdown, memory};
@@ -79,20 +81,18 @@ struct HeadReport {
     norm: Grid,
 }
 
-/// The model, its batch size, what to trace, and on what it is scored.
-fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Opened, Readable, Option<Scored>)> {
+/// The model and what to trace, and on what it is scored.
+fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Subject, Option<Scored>)> {
     if args.tokenised {
-        let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
-        let (sequences, skipped) = models::sequences(&args.common, &opened.model)?;
-        return Ok((opened, Readable { sequences, skipped, ..Readable::default() }, None));
+        return Ok((models::tokenised(&args.common, Workload::Forward)?, None));
     }
-    let Subject { model, prompts, scored, batch_tokens } =
-        models::subject(&args.common, Workload::Forward, shutdown)?;
-    Ok((Opened { model, batch_tokens, room: batch_tokens }, prompts, Some(scored)))
+    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
+    let scored = Some(subject.scored);
+    Ok((subject, scored))
 }
 
 fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Opened { model, batch_tokens, .. }, prompts, scored) = traced(args, shutdown)?;
+    let (Subject { model, prompts, batch_tokens, .. }, scored) = traced(args, shutdown)?;
     let sequences = &prompts.sequences;
     let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
     let bar = Bar::new("tracing", args.common.run.json, shutdown);
@@ -177,7 +177,16 @@ fn ranked(values: &[f64], whole: f64, most: usize) -> String {
 struct PatchReport {
     method: &'static str,
     prompts: usize,
-    baseline: Option<Baseline>,
+    baseline: Baseline,
+    /// Of exact effects of experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expert_mode: Option<ExpertModeArg>,
+    /// From which prompt each one was resampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resampled_from: Option<BTreeMap<String, String>>,
+    /// Prompts that were not measured: no other one has as many tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unpaired: Vec<String>,
     scored: Scored,
     clean_loss: f64,
     effects: BTreeMap<String, Grid>,
@@ -206,6 +215,12 @@ fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
         let what = format!("{estimator} effects do not have the baseline {name}");
         return usage(what, "leave out --baseline, or use another --method");
     }
+    if args.expert_mode.is_some() && !row.is_exact {
+        return usage(
+            format!("{estimator} does not take experts out"),
+            "leave out --expert-mode, or use --method exact",
+        );
+    }
     if let Some(kind) = args.units.iter().find(|kind| !row.kinds.contains(kind)) {
         return usage(format!("{estimator} does not measure {kind}s"), "choose other --units");
     }
@@ -222,8 +237,14 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         Needs::Forward => Workload::Forward,
         Needs::Gradients => Workload::Backward,
     };
-    let opened = models::subject(&args.common, work, shutdown)?;
-    let Subject { model, prompts, scored, batch_tokens: tokens } = opened;
+    let opened = match args.tokenised {
+        true => models::tokenised(&args.common, work)?,
+        false => models::subject(&args.common, work, shutdown)?,
+    };
+    let Subject { model, mut prompts, scored, batch_tokens: tokens } = opened;
+    let pairs = (baseline == Baseline::Resample)
+        .then(|| resampled::pairs(&mut prompts, args.seed, args.common.run.json))
+        .transpose()?;
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
@@ -245,6 +266,8 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         layers: layers.clone(),
         baseline,
         within: within.as_ref(),
+        expert_mode: args.expert_mode.unwrap_or(ExpertModeArg::Ban).into(),
+        seed: args.seed,
         ..ProbeRequest::all(estimator, &model, &prompts, tokens)
     };
     let deposit = measure(estimator, &request, &bar)?;
@@ -264,6 +287,8 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let (mut by_kind, mut errors, mut magnitudes) =
         (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let magnitude = estimator.row().magnitude();
+    let of_experts = estimator.row().is_exact && kinds.contains(&UnitKind::Expert);
+    let (resampled_from, unpaired) = pairs.map_or((None, Vec::new()), |p| (Some(p.from), p.alone));
     for kind in kinds {
         if let Some(magnitude) = magnitude {
             let (of_kind, _) = per_token(&deposit, &shape, kind, magnitude, &layers);
@@ -276,7 +301,10 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let report = PatchReport {
         method: estimator.name(),
         prompts: prompts.sequences.len(),
-        baseline: (!estimator.row().is_exact).then_some(baseline),
+        baseline,
+        expert_mode: of_experts.then(|| args.expert_mode.unwrap_or(ExpertModeArg::Ban)),
+        resampled_from,
+        unpaired,
         scored,
         clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
         effects: by_kind,

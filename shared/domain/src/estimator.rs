@@ -1,7 +1,7 @@
 //! How units are measured, one row for each way. Planner, check of deposits, job runner, command
 //! line and JSON read the rows; `worker/probe/src/estimators/` has the mathematics, one file each.
 
-use crate::Baseline::{self, Mean, Zero};
+use crate::Baseline::{self, Mean, Resample, Zero};
 use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Head};
 use crate::{ModelShape, Statistic};
 
@@ -127,7 +127,7 @@ table! {
         kinds: &[Expert, Head, Channel],
         statistics: &[Statistic::EXACT],
         effect: Some(Statistic::EXACT),
-        baselines: &[Zero],
+        baselines: &[Zero, Mean, Resample],
         is_exact: true,
         needs: Needs::Forward,
         passes: None,

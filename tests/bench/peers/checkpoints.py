@@ -2,10 +2,14 @@
 
     python checkpoints.py gptoss-mid FOLDER     gpt-oss: 8 layers, hidden 1024, 32 experts, top-4, MXFP4     (0.5 GB)
     python checkpoints.py llama-300m FOLDER     Llama: 24 layers, hidden 1024, 16 heads on 8 KV heads, bf16  (0.6 GB)
+    python checkpoints.py gptoss-flat FOLDER    gptoss-mid of 4 layers and 16 experts                        (0.1 GB)
+    python checkpoints.py mixtral-small FOLDER  Mixtral: 3 layers, hidden 96, 6 experts, top-2, bf16; to compare numbers
+    python checkpoints.py llama-small FOLDER    Llama: 3 layers, hidden 96; to compare numbers
 
 Vocabulary, tokenizer and chat template are those of the shipped teacher and student, so that real prompts can be run.
-Weights are normal with deviation 0.02 (MXFP4: random codes, scaled to about that), norms 1, biases and sinks 0: the
-router's logits then spread by 0.6 and every expert gets work. The same seed gives the same file.
+Weights are normal with deviation 0.02 (MXFP4: random codes, scaled to about that; the small ones 0.12, so that every
+unit matters), norms 1, biases and sinks 0: the router's logits then spread by 0.6 and every expert gets work. The same
+seed gives the same file.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from safetensors.torch import save_file
 
 NANO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../cli/assets/nano")
 DEVIATION = 0.02
+DEVIATION_SMALL = 0.12
 # A random MXFP4 code has a deviation of 2.93; 2^-7 brings that to 0.023.
 SCALE_BYTE = 127 - 7
 
@@ -100,16 +105,41 @@ LLAMA = {
     "vocab_size": 2048,
 }
 
+FLAT = GPT_OSS | {"num_hidden_layers": 4, "num_local_experts": 16, "layer_types": GPT_OSS["layer_types"][:4]}
+
+SMALL = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 6, "num_key_value_heads": 2}
+SMALL |= {"num_hidden_layers": 3, "head_dim": 16}
+LLAMA_SMALL = LLAMA | SMALL
+MIXTRAL_SMALL = {key: value for key, value in LLAMA.items() if key not in ("mlp_bias", "pretraining_tp", "rope_scaling")}
+MIXTRAL_SMALL |= SMALL | {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.02,
+    "sliding_window": None,
+}
+
+# The config of each model, and the shipped one whose tokenizer it has.
+MODELS = {
+    "gptoss-mid": (GPT_OSS, "teacher"),
+    "gptoss-flat": (FLAT, "teacher"),
+    "llama-300m": (LLAMA, "student"),
+    "llama-small": (LLAMA_SMALL, "student"),
+    "mixtral-small": (MIXTRAL_SMALL, "student"),
+}
+
 
 class Weights:
     """Tensors by name."""
 
-    def __init__(self, seed: int):
-        self.random = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, deviation: float):
+        self.random, self.deviation = torch.Generator().manual_seed(seed), deviation
         self.tensors: dict = {}
 
     def normal(self, name: str, *shape: int) -> None:
-        values = torch.empty(shape).normal_(0.0, DEVIATION, generator=self.random)
+        values = torch.empty(shape).normal_(0.0, self.deviation, generator=self.random)
         self.tensors[name] = values.to(torch.bfloat16)
 
     def same(self, name: str, value: float, *shape: int) -> None:
@@ -130,11 +160,14 @@ class Weights:
 
 def weights(config: dict, seed: int) -> dict:
     """All tensors of a model."""
-    made, hidden, vocab = Weights(seed), config["hidden_size"], config["vocab_size"]
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    made = Weights(seed, DEVIATION_SMALL if hidden < 512 else DEVIATION)
     made.normal("model.embed_tokens.weight", vocab, hidden)
+    mlps = {"gpt_oss": (experts, "mlp"), "mixtral": (dense_experts, "block_sparse_moe"), "llama": (dense, "mlp")}
+    mlp, name = mlps[config["model_type"]]
     for layer in range(config["num_hidden_layers"]):
         attention(made, config, f"model.layers.{layer}")
-        (experts if config["model_type"] == "gpt_oss" else dense)(made, config, f"model.layers.{layer}.mlp")
+        mlp(made, config, f"model.layers.{layer}.{name}")
     made.same("model.norm.weight", 1.0, hidden)
     made.normal("lm_head.weight", vocab, hidden)
     return made.tensors
@@ -142,7 +175,7 @@ def weights(config: dict, seed: int) -> dict:
 
 def attention(made: Weights, config: dict, layer: str) -> None:
     """Attention with the two norms of a layer."""
-    hidden, bias = config["hidden_size"], config["attention_bias"]
+    hidden, bias = config["hidden_size"], config.get("attention_bias", False)
     heads, kv = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
     for norm in ("input_layernorm", "post_attention_layernorm"):
         made.same(f"{layer}.{norm}.weight", 1.0, hidden)
@@ -158,6 +191,15 @@ def dense(made: Weights, config: dict, mlp: str) -> None:
         made.linear(f"{mlp}.{name}_proj", out, width, False)
 
 
+def dense_experts(made: Weights, config: dict, mlp: str) -> None:
+    """Mixtral's, a tensor per expert."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    made.linear(f"{mlp}.gate", config["num_local_experts"], hidden, False)
+    for expert in range(config["num_local_experts"]):
+        for name, out, width in (("w1", inner, hidden), ("w3", inner, hidden), ("w2", hidden, inner)):
+            made.linear(f"{mlp}.experts.{expert}.{name}", out, width, False)
+
+
 def experts(made: Weights, config: dict, mlp: str) -> None:
     hidden, inner, many = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
     made.linear(f"{mlp}.router", many, hidden, True)
@@ -169,11 +211,11 @@ def experts(made: Weights, config: dict, mlp: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=["gptoss-mid", "llama-300m"])
+    parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("folder")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    config, donor = (GPT_OSS, "teacher") if options.model == "gptoss-mid" else (LLAMA, "student")
+    config, donor = MODELS[options.model]
     os.makedirs(options.folder, exist_ok=True)
     tensors = weights(config, options.seed)
     path = os.path.join(options.folder, "model.safetensors")

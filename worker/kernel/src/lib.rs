@@ -10,11 +10,15 @@
 //! `USPX_KERNEL` names an int8 family: without instructions for int8 dot products f32 is quicker,
 //! and with those of AVX2 and NEON it was not measured.
 //!
+//! Beside them [`exp`], which softmax and gated units spend their time in.
+//!
 //! Threads are those of rayon's current pool. No result depends on their number.
 
+mod allocator;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod amx;
 mod error;
+mod exp;
 mod ggml;
 mod int8;
 mod isa;
@@ -24,7 +28,9 @@ mod storage;
 
 use std::sync::Arc;
 
+pub use allocator::keep_freed_memory;
 pub use error::KernelError;
+pub use exp::{exp, exp_shifted};
 pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
 use storage::{GROUP, Storage};

@@ -123,8 +123,22 @@ impl CutTaps {
 
     /// The first layer that anything is cut in.
     pub fn first_layer(&self) -> Option<usize> {
+        self.layers().min()
+    }
+
+    /// The last one.
+    pub fn last_layer(&self) -> Option<usize> {
+        self.layers().max()
+    }
+
+    /// Whether heads are cut in `layer`.
+    pub fn cuts_heads(&self, layer: usize) -> bool {
+        self.heads.contains_key(&layer)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = usize> {
         let all = self.router.keys().chain(self.heads.keys()).chain(self.channels.keys());
-        all.chain(self.expert_channels.keys()).min().copied()
+        all.chain(self.expert_channels.keys()).copied()
     }
 }
 

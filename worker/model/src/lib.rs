@@ -11,6 +11,7 @@
 //! [`custom_gradient`] for how frozen weights cost no gradient.
 
 pub mod batch;
+pub mod branch;
 pub mod budget;
 pub mod chat;
 pub mod checkpoint;

@@ -1,17 +1,44 @@
 //! Losses over response tokens: negative log-likelihood and KL divergence, prompt by prompt.
 
-use crate::Result;
 use crate::batch::Batch;
+use crate::layers::slices::{is_plain, with_values};
+use crate::{ModelError, Result};
 use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
+use uspx_kernel::exp_shifted;
+
+/// Rows of logits worth a thread.
+const ROWS: usize = 16;
 
 /// Negative log-likelihood of each target, in nats: `[rows]`, differentiable.
 ///
 /// # Errors
 /// Those of the tensor library.
 pub fn token_nll(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    if is_plain(logits) && logits.dim(0)? == targets.len() {
+        return plain_nll(logits, targets);
+    }
     let log_probs = log_softmax(logits)?;
     let ids = Tensor::from_slice(targets, (targets.len(), 1), logits.device())?;
     Ok(log_probs.gather(&ids, 1)?.squeeze(1)?.neg()?)
+}
+
+/// The same where nothing is differentiated: in one pass over each row.
+fn plain_nll(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let vocab = logits.dim(1)?;
+    let one = |(row, target): (&[f32], &u32)| -> Result<f32> {
+        let outside = || ModelError::Request(format!("token {target} is beyond the vocabulary"));
+        let own = row.get(*target as usize).ok_or_else(outside)?;
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut row = row.to_vec();
+        let sum = exp_shifted(&mut row, largest);
+        Ok(largest - own + sum.ln())
+    };
+    let rows = |values: &[f32]| -> Result<Vec<f32>> {
+        values.par_chunks_exact(vocab.max(1)).zip(targets).with_min_len(ROWS).map(one).collect()
+    };
+    let values = with_values(logits, rows)??;
+    Ok(Tensor::from_vec(values, targets.len(), logits.device())?)
 }
 
 /// Log-probabilities over the last dimension, in f32 at least.

@@ -4,7 +4,6 @@
 //! Where prompts share rows or a batch, each counts all the same: what is compared is the method,
 //! not the packing.
 
-use crate::layers::frame::Frame;
 use crate::{ModelError, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,14 +64,14 @@ impl Meter {
         if self.0.stop.load(Ordering::Relaxed) { Err(ModelError::Stopped) } else { Ok(()) }
     }
 
-    /// A layer has run on the sequences of `frame`.
-    pub(crate) fn forward(&self, frame: &Frame) {
-        self.0.forward.fetch_add(frame.spans().len() as u64, Ordering::Relaxed);
+    /// A layer has run on so many sequences.
+    pub(crate) fn forward(&self, sequences: usize) {
+        self.0.forward.fetch_add(sequences as u64, Ordering::Relaxed);
     }
 
-    /// A layer was differentiated for them.
-    pub(crate) fn backward(&self, frame: &Frame) {
-        self.0.backward.fetch_add(frame.spans().len() as u64, Ordering::Relaxed);
+    /// A layer was differentiated for so many.
+    pub(crate) fn backward(&self, sequences: usize) {
+        self.0.backward.fetch_add(sequences as u64, Ordering::Relaxed);
     }
 
     /// The counts as they stand.

@@ -21,6 +21,7 @@ pub struct Spool {
 enum Kept {
     Held(Tensor),
     Written { offset: u64, shape: Vec<usize>, dtype: DType, device: Device },
+    Taken,
 }
 
 impl Spool {
@@ -77,6 +78,21 @@ impl Spool {
         }
     }
 
+    /// The same, which is kept no longer; the space of one in the file is not used again.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn take(&mut self, index: usize) -> Result<Tensor> {
+        let value = self.get(index)?;
+        if let Some(kept) = self.kept.get_mut(index) {
+            if let Kept::Held(value) = kept {
+                self.held -= value.elem_count() * value.dtype().size_in_bytes();
+            }
+            *kept = Kept::Taken;
+        }
+        Ok(value)
+    }
+
     /// Bytes in the temporary file.
     pub fn written(&self) -> u64 {
         self.written
@@ -112,5 +128,10 @@ mod tests {
             assert_eq!(found.to_vec2::<f32>().unwrap(), wanted.to_vec2::<f32>().unwrap());
         }
         assert!(spool.get(4).is_err());
+        // What is taken makes room in memory.
+        assert_eq!(spool.take(0).unwrap().dims(), [3, 6]);
+        assert!(spool.get(0).is_err() && spool.take(0).is_err());
+        spool.push(&tensor(3)).unwrap();
+        assert_eq!((spool.written(), spool.get(4).unwrap().dims()), (4 * 6 * 9, &[3, 6][..]));
     }
 }

@@ -1,7 +1,10 @@
 //! The transformer: embedding, blocks, norm and head, each callable on its own so that a probe can
 //! start anywhere.
 
+mod layer;
 mod parts;
+
+pub use layer::Layer;
 
 use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
@@ -62,6 +65,7 @@ impl Transformer {
         let source = Arc::new(Source::new(checkpoint, config, placement)?);
         let Placement { dtype, ref device, holding, boundaries } = source.placement;
         cuda::keep_freed_memory(device);
+        uspx_kernel::keep_freed_memory();
         let config = source.config.clone();
         let embedding = Embedding::load(&source)?;
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
@@ -196,28 +200,10 @@ impl Transformer {
             x = block.attend(layer, x, frame, cache, taps)?;
             caches.as_deref_mut().map(|c| c.close(layer)).transpose()?;
             x = block.feed(layer, x, taps)?;
-            self.meter.forward(frame);
+            self.meter.forward(frame.spans().len());
             self.meter.beat()?;
         }
         Ok(x)
-    }
-
-    /// Runs from the middle of `layer` (after its attention) to the end: what an expert's removal
-    /// changes.
-    ///
-    /// # Errors
-    /// Those of the tensor library and of the taps.
-    pub fn run_from_middle(
-        &self,
-        layer: usize,
-        x: Tensor,
-        frame: &Frame,
-        taps: &mut dyn Taps,
-    ) -> Result<Tensor> {
-        let x = self.block(layer)?.feed(layer, x, taps)?;
-        self.meter.forward(frame);
-        self.meter.beat()?;
-        self.run(layer + 1..self.layers(), x, frame, None, taps)
     }
 
     /// Embedding and all layers: the residual stream after the last, `[N, hidden]`.
@@ -234,9 +220,14 @@ impl Transformer {
         Spool::new(self.boundaries)
     }
 
-    /// Two of them, which share that size.
-    pub fn two_spools(&self) -> [Spool; 2] {
-        [(); 2].map(|()| Spool::new(self.boundaries / 2))
+    /// Some of them, which share that size.
+    pub fn spools<const N: usize>(&self) -> [Spool; N] {
+        [(); N].map(|()| Spool::new(self.boundaries / N))
+    }
+
+    /// Bytes that are kept in memory at layer boundaries.
+    pub fn boundaries(&self) -> usize {
+        self.boundaries
     }
 
     /// From now on keeps at most so many bytes at layer boundaries in memory.
@@ -280,7 +271,7 @@ impl Transformer {
             let out =
                 self.run(layer..layer + 1, input.as_tensor().clone(), frame, None, &mut taps)?;
             let mut gradients = (out * gradient.detach())?.sum_all()?.backward()?;
-            self.meter.backward(frame);
+            self.meter.backward(frame.spans().len());
             found(&taps, &gradients)?;
             gradient = gradients.remove(&input).ok_or_else(lost)?;
         }
@@ -306,16 +297,25 @@ impl Transformer {
     /// # Errors
     /// Those of the tensor library.
     pub fn response_nll(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        if batch.targets.is_empty() {
+        self.nll(x, &batch.predicting, &batch.targets)
+    }
+
+    /// Negative log-likelihood of a target for each of some rows of the last layer's residual
+    /// stream x, in nats: `[rows]`, differentiable.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn nll(&self, x: &Tensor, rows: &[u32], targets: &[u32]) -> Result<Tensor> {
+        if targets.is_empty() {
             return Ok(Tensor::zeros(0, DType::F32, &self.device)?);
         }
         if !matches!(self.head, Head::Whole(_)) {
-            return self.head.nll(&self.normed(x, &batch.predicting)?, &batch.targets);
+            return self.head.nll(&self.normed(x, rows)?, targets);
         }
         let mut parts = Vec::new();
-        for rows in self.logit_chunks(batch) {
-            let targets = batch.targets.get(rows.clone()).unwrap_or_default();
-            let rows = batch.predicting.get(rows).unwrap_or_default();
+        for part in self.chunks(rows.len()) {
+            let targets = targets.get(part.clone()).unwrap_or_default();
+            let rows = rows.get(part).unwrap_or_default();
             parts.push(token_nll(&self.logits(x, rows)?, targets)?);
         }
         Ok(Tensor::cat(&parts, 0)?)
@@ -323,7 +323,11 @@ impl Transformer {
 
     /// The predicting rows of a batch in pieces whose logits fit in memory.
     pub fn logit_chunks(&self, batch: &Batch) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, step) = (batch.predicting.len(), (LOGIT_VALUES / self.config.vocab).max(1));
+        self.chunks(batch.predicting.len())
+    }
+
+    fn chunks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = (LOGIT_VALUES / self.config.vocab).max(1);
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
 }

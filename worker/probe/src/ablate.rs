@@ -1,16 +1,24 @@
-//! Losses under many cuts. The clean run is kept at every layer's boundary; a cut runs only from
-//! where it bites.
+//! Losses under many cuts.
+//!
+//! All cuts go through the layers together: a layer is taken once, runs the clean batch, and then,
+//! in stacks of as many rows as fit, everything that was cut before it, against the clean keys and
+//! values. Of a cut only the rows run that it reaches and that a response token depends on
+//! ([`uspx_model::branch`]); in its own layer only what it changes is computed anew.
+
+mod losses;
+mod patch;
+mod seen;
+mod stack;
+mod wave;
+
+pub(crate) use patch::{HeadBaseline, Patch};
 
 use crate::Result;
 use crate::batching::each_batch;
 use crate::evaluate::{loss_row, scatter};
-use candle_core::Tensor;
-use uspx_domain::{Cut, LossRow, UnitKind};
+use uspx_domain::{Cut, LossRow};
 use uspx_model::batch::{Batch, Sequence};
-use uspx_model::cuts::CutTaps;
-use uspx_model::layers::frame::Frame;
-use uspx_model::taps::Site;
-use uspx_model::{LoadedModel, Progress, Readable, Spool, loss};
+use uspx_model::{LoadedModel, Progress, Readable};
 
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
@@ -41,98 +49,81 @@ pub fn ablate_sequences(
     batch_tokens: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<f64>>> {
-    let shape = model.shape();
-    let taps: Vec<Prepared> =
-        cuts.iter().map(|cut| Prepared::new(cut, model, &shape)).collect::<Result<_>>()?;
-    let mut rows = vec![vec![0.0; sequences.len()]; cuts.len() + 1];
-    let total = (sequences.len() * rows.len()) as u64;
-    let mut done = 0;
-    each_batch(sequences, batch_tokens, Batch::sharing, &mut |members, batch| {
-        let clean = Clean::run(model, batch)?;
-        let mut all = std::iter::once(None).chain(taps.iter().map(Some));
-        for (at, row) in rows.iter_mut().enumerate() {
-            let x = match all.next().flatten() {
-                None => clean.output.clone(),
-                Some(cut) => clean.with(model, cut)?,
-            };
-            let values = model.transformer.response_nll(&x, batch)?;
-            scatter(row, members, &loss::per_sequence(&values, batch)?);
-            progress.report(done + ((at + 1) * members.len()) as u64, total)?;
+    let patches: Vec<Patch> =
+        cuts.iter().map(|cut| Patch::of_cut(cut, model)).collect::<Result<_>>()?;
+    patched((model, sequences, None), &patches, batch_tokens, progress)
+}
+
+/// The same of any patches. Where heads are resampled, each sequence takes them from the one of its
+/// length that `sources` names.
+///
+/// # Errors
+/// Those of the model; a stop by the keeper.
+pub(crate) fn patched(
+    (model, sequences, sources): (&LoadedModel, &[Sequence], Option<&[usize]>),
+    patches: &[Patch],
+    batch_tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<f64>>> {
+    let mut rows = vec![vec![0.0; sequences.len()]; patches.len() + 1];
+    // The clean batch and a stack of branches are there at the same time.
+    let mut at_once = (batch_tokens / 2).max(1);
+    let steps = wave::steps(model, patches);
+    let (mut done, total) = (0, steps * sequences.len() as u64);
+    // Whom a batch is resampled from comes with it, so that it may be twice as long.
+    let tokens = if sources.is_some() { at_once.div_ceil(2) } else { at_once };
+    each_batch(sequences, tokens, Batch::sharing, &mut |members, batch| {
+        let mut report = |steps: u64| progress.report(done + steps * members.len() as u64, total);
+        let found = match sources {
+            None => wave::all((model, batch, None), patches, at_once, &mut report),
+            Some(sources) => {
+                let (batch, rows) = with_sources(sequences, members, sources)?;
+                wave::all((model, &batch, Some(&rows)), patches, at_once, &mut report)
+            }
+        };
+        if found.as_ref().is_err_and(uspx_model::ModelError::is_out_of_memory) {
+            at_once = (at_once / 2).max(1);
         }
-        done += (members.len() * (taps.len() + 1)) as u64;
-        Ok(())
+        for (row, nats) in rows.iter_mut().zip(found?) {
+            scatter(row, members, &nats);
+        }
+        done += steps * members.len() as u64;
+        progress.report(done, total)
     })?;
     Ok(rows)
 }
 
-/// A cut, and where it first bites.
-struct Prepared {
-    taps: CutTaps,
-    start: Option<Start>,
-}
-
-/// A place to start a run from.
-#[derive(Clone, Copy)]
-enum Start {
-    /// The residual stream that enters a layer.
-    Layer(usize),
-    /// The one between its attention and its experts.
-    Mid(usize),
-}
-
-impl Prepared {
-    fn new(cut: &Cut, model: &LoadedModel, shape: &uspx_domain::ModelShape) -> Result<Self> {
-        let taps = CutTaps::new(cut, shape, model.transformer.device())?;
-        let start = taps.first_layer().map(|layer| {
-            let head =
-                |u: &uspx_domain::Unit| u.kind == UnitKind::Head && u.layer as usize == layer;
-            let cuts_heads = match cut {
-                Cut::Unit(unit) => head(unit),
-                Cut::Mask(mask) => mask.cut(shape, UnitKind::Head).iter().any(head),
-            };
-            if cuts_heads { Start::Layer(layer) } else { Start::Mid(layer) }
-        });
-        Ok(Self { taps, start })
-    }
-}
-
-/// The clean run, kept at every boundary.
-struct Clean {
-    frame: Frame,
-    residual: Spool,
-    middle: Spool,
-    output: Tensor,
-}
-
-impl Clean {
-    fn run(model: &LoadedModel, batch: &Batch) -> Result<Self> {
-        let frame = model.transformer.frame(batch)?;
-        let [mut residual, mut middle] = model.transformer.two_spools();
-        let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-            match site {
-                Site::ResidPre { .. } => residual.push(value)?,
-                Site::ResidMid { .. } => middle.push(value)?,
-                _ => {}
-            }
-            Ok(None)
-        };
-        let output = model.transformer.forward(batch, &frame, &mut keep)?;
-        Ok(Self { frame, residual, middle, output })
-    }
-
-    fn with(&self, model: &LoadedModel, cut: &Prepared) -> Result<Tensor> {
-        let Some(start) = cut.start else { return Ok(self.output.clone()) };
-        let mut taps = cut.taps.clone();
-        let transformer = &model.transformer;
-        match start {
-            Start::Layer(layer) => {
-                let x = self.residual.get(layer)?;
-                transformer.run(layer..transformer.layers(), x, &self.frame, None, &mut taps)
-            }
-            Start::Mid(layer) => {
-                let x = self.middle.get(layer)?;
-                transformer.run_from_middle(layer, x, &self.frame, &mut taps)
-            }
+/// A batch of some sequences, with those behind them that they take from, which have no response
+/// there; and for each row the one that it takes from.
+fn with_sources(
+    sequences: &[Sequence],
+    members: &[usize],
+    sources: &[usize],
+) -> Result<(Batch, Vec<u32>)> {
+    let mut numbers = members.to_vec();
+    let giver = |member: &usize| sources.get(*member).copied();
+    numbers.extend(members.iter().filter_map(giver).filter(|giver| !members.contains(giver)));
+    let silent = |sequence: &Sequence| Sequence {
+        response_start: sequence.ids.len(),
+        ids: sequence.ids.clone(),
+    };
+    let all: Vec<Sequence> = numbers
+        .iter()
+        .enumerate()
+        .filter_map(|(at, number)| {
+            let sequence = sequences.get(*number)?;
+            Some(if at < members.len() { sequence.clone() } else { silent(sequence) })
+        })
+        .collect();
+    // Rows that are shared would take from several.
+    let batch = Batch::new(&all.iter().collect::<Vec<_>>())?;
+    let mut rows: Vec<u32> = (0..batch.tokens() as u32).collect();
+    for (member, span) in members.iter().zip(&batch.spans) {
+        let source = giver(member).and_then(|giver| numbers.iter().position(|n| *n == giver));
+        let Some(source) = source.and_then(|at| batch.spans.get(at)) else { continue };
+        for (row, from) in span.queries.clone().zip(source.queries.clone()) {
+            rows.get_mut(row as usize).into_iter().for_each(|place| *place = from);
         }
     }
+    Ok((batch, rows))
 }

@@ -5,6 +5,7 @@
 //! * [`estimators`]: statistics and effects of single units, by any estimator of the domain's
 //!   table.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
+//! * [`resample`]: which prompt another one's outputs are taken from.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 
 pub mod ablate;
@@ -15,12 +16,14 @@ pub mod estimators;
 pub mod evaluate;
 mod means;
 mod path;
+pub mod resample;
 mod running;
 mod statistics;
 mod sums;
 mod within;
 
 pub use estimators::{ProbeRequest, measure};
+pub use uspx_model::layers::kept::ExpertMode;
 
 /// Results of this crate: the model's errors are its errors.
 pub type Result<T> = uspx_model::Result<T>;

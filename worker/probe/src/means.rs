@@ -54,7 +54,7 @@ pub(crate) fn way(value: &Tensor, base: Option<&Tensor>) -> candle_core::Result<
 /// The mean outputs over what a request is about, where they are its baseline.
 pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
     match request.baseline {
-        Baseline::Zero => Ok(None),
+        Baseline::Zero | Baseline::Resample => Ok(None),
         Baseline::Mean => means(request).map(Some),
     }
 }

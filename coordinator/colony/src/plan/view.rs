@@ -39,10 +39,12 @@ impl View<'_> {
         self.campaign.split(split).into_iter().filter(runs).collect()
     }
 
-    /// All units that the estimator measures, with the campaign's baseline where it takes that.
+    /// All units that the estimator measures, with the campaign's baseline where it takes that. An
+    /// exact effect is that of a cut, as masks make it.
     pub(super) fn estimate(&self, estimator: Estimator, prompts: Vec<u32>) -> Piece {
         let wanted = self.campaign.probe.baseline;
-        let takes = estimator.row().baselines.contains(&wanted);
+        let row = estimator.row();
+        let takes = !row.is_exact && row.baselines.contains(&wanted);
         let baseline = if takes { wanted } else { estimator.usual_baseline() };
         let kinds = estimator.usual_kinds_of(&self.campaign.shape);
         let work = Work::Estimate(Estimate { prompts, estimator, kinds, baseline });

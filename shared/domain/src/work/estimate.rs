@@ -25,17 +25,21 @@ pub enum Baseline {
     Zero,
     /// Its mean over the prompts.
     Mean,
+    /// Its output at the same position of another prompt with as many tokens. Not for tasks: it
+    /// takes a set of prompts that find each other.
+    Resample,
 }
 
 impl Baseline {
     /// Every baseline.
-    pub const ALL: &[Self] = &[Self::Zero, Self::Mean];
+    pub const ALL: &[Self] = &[Self::Zero, Self::Mean, Self::Resample];
 
     /// Its name, on the wire, on the command line and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Zero => "zero",
             Self::Mean => "mean",
+            Self::Resample => "resample",
         }
     }
 }

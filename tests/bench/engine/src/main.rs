@@ -7,7 +7,7 @@ mod disk;
 mod figures;
 
 use bench::Bench;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use error::BenchError;
 use figures::Group;
 use std::path::{Path, PathBuf};
@@ -36,13 +36,21 @@ enum Command {
     },
     /// Measures, and prints a table and one JSON object.
     Run(RunArgs),
+    /// Measures exact patching alone.
+    Exact(PlaceArgs),
 }
 
 #[derive(Args, Debug)]
 struct RunArgs {
-    /// Only these figures [default: all].
+    /// Only these figures [default: all but exact].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Group>,
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+#[derive(Args, Debug)]
+struct PlaceArgs {
     /// Where models are made and logs kept (15 GB for all figures) [default: target/bench-engine].
     #[arg(long)]
     work: Option<PathBuf>,
@@ -79,15 +87,20 @@ fn run(command: Command) -> error::Result<bool> {
             Ok(true)
         }
         Command::Run(args) => {
-            let groups = if args.only.is_empty() { Group::value_variants() } else { &args.only };
-            let report = figures::measure(&places(&args)?, groups);
-            report.print();
-            Ok(report.pass())
+            let groups = if args.only.is_empty() { Group::ALL } else { &args.only };
+            measure(&args.places, groups)
         }
+        Command::Exact(args) => measure(&args, &[Group::Exact]),
     }
 }
 
-fn places(args: &RunArgs) -> error::Result<Bench> {
+fn measure(args: &PlaceArgs, groups: &[Group]) -> error::Result<bool> {
+    let report = figures::measure(&places(args)?, groups);
+    report.print();
+    Ok(report.pass())
+}
+
+fn places(args: &PlaceArgs) -> error::Result<Bench> {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
     let root = above.canonicalize().map_err(BenchError::file(&above))?;
     let target =

@@ -112,7 +112,8 @@ fn run<T: Value>(op: &Attend<'_>, inputs: [Input<'_>; 3]) -> Result<(CudaStorage
     };
     let (rows, tiles) = (view::<u32>(rows, rl)?, view::<u32>(tiles, tl)?);
     let (q, k, v) = (view::<T>(q, ql)?, view::<T>(k, kl)?, view::<T>(v, vl)?);
-    // SAFETY: every row of the batch is a query of some sequence, so the kernel writes all values.
+    // SAFETY: the kernel writes all values of rows that are queries; the others (the trunk's, before
+    // a stack of branches) are cut off unread.
     let mut out = unsafe { device.alloc::<T>(n * heads * dim)? };
     let function = kernel::<T>(device, &format!("attend_{}", dim / 32))?;
     let (h, kv, window) = (heads as u32, kv_heads as u32, op.window.unwrap_or(0) as u32);

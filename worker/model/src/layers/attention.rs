@@ -4,15 +4,18 @@
 //! by itself; where a tap asks for the probabilities, where something is differentiated on a GPU or
 //! in f64, and on other devices, the batch is padded to rectangles of like lengths.
 
+use crate::branch::{Asking, Branches};
 use crate::custom_gradient::with_gradient;
 use crate::custom_gradients::with_gradients;
 use crate::layers::cache::LayerCache;
 use crate::layers::frame::Frame;
-use crate::layers::fused::{Heads, attend, attend_back};
+use crate::layers::fused::{Heads, attend, attend_back, attend_onto};
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
+use crate::layers::rope::Angles;
+use crate::layers::rows::pick_or_zero;
 use crate::layers::slices::is_float;
-use crate::taps::{Projection, Site, Taps, tap};
+use crate::taps::{NoTaps, Projection, Site, Taps, tap};
 use crate::{ModelError, Result, cuda};
 use candle_core::{D, DType, Tensor};
 
@@ -56,10 +59,8 @@ impl Attention {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Q }, x.clone())?;
-        let norms = self.qk_norm.as_ref();
-        let q = self.turned(&self.q, &x, self.heads, norms.map(|n| &n.0), frame)?;
-        let k = self.turned(&self.k, &x, self.kv_heads, norms.map(|n| &n.1), frame)?;
-        let v = self.v.forward(&x)?.reshape(((), self.kv_heads, self.head_dim))?;
+        let q = self.queries(&x, frame.angles())?;
+        let [k, v] = self.keys_and_values(&x, frame.angles())?;
         let q = tap(taps, Site::Queries { layer }, q)?;
         let k = tap(taps, Site::Keys { layer }, k)?;
         let v = tap(taps, Site::Values { layer }, v)?;
@@ -70,12 +71,77 @@ impl Attention {
         let mixed = if fused {
             self.each_sequence(all, frame, cache, differentiated)?
         } else if !seen && !differentiated && cache.is_none() && cuda::attends(&q, self.kv_heads) {
-            let ragged = frame.ragged(self.heads / self.kv_heads, self.head_dim)?;
-            let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)).transpose()?;
-            cuda::attend(all, ragged, sinks.as_ref(), self.window)?
+            self.ragged(all, frame)?
         } else {
             self.padded(layer, all, frame, cache, taps)?
         };
+        self.out(layer, mixed, taps)
+    }
+
+    /// The same of the rows that ask in a stack of branches, from the normalised stream at all its
+    /// places and the trunk's keys and values: `[asking, hidden]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library and of the taps.
+    pub(crate) fn branch(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        (branches, asking, trunk): (&Branches, &Asking, [&Tensor; 2]),
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
+        let [k, v] = self.keys_and_values(x, &branches.all.angles)?;
+        let q = match &asking.places {
+            Some(places) => self.queries(&x.index_select(places, 0)?, &asking.angles)?,
+            None => self.queries(x, &asking.angles)?,
+        };
+        let mixed = match &branches.frame {
+            None => {
+                let sinks = self.plain_sinks()?;
+                attend_onto(self.shape(), &q, (trunk, [&k, &v]), sinks.as_deref(), asking)?
+            }
+            Some(frame) => {
+                self.after_trunk(layer, [&q, &k, &v], (branches, asking, trunk), frame)?
+            }
+        };
+        self.out(layer, mixed, taps)
+    }
+
+    /// Attention of a stack as one of a batch that begins with the trunk, whose rows do not ask.
+    fn after_trunk(
+        &self,
+        layer: usize,
+        [q, k, v]: [&Tensor; 3],
+        (branches, asking, [trunk_k, trunk_v]): (&Branches, &Asking, [&Tensor; 2]),
+        frame: &Frame,
+    ) -> Result<Tensor> {
+        let askers = branches.askers(asking)?;
+        let askers = Tensor::from_slice(&askers, askers.len(), q.device())?;
+        let q = pick_or_zero(&q.contiguous()?, 0, &askers)?;
+        let (k, v) = (Tensor::cat(&[trunk_k, k], 0)?, Tensor::cat(&[trunk_v, v], 0)?);
+        let all = [&q, &k, &v];
+        let mixed = if cuda::attends(&q, self.kv_heads) {
+            self.ragged(all, frame)?.narrow(0, branches.trunk(), frame.rows())?
+        } else {
+            self.padded(layer, all, frame, None, &mut NoTaps)?
+        };
+        match &asking.places {
+            Some(places) => Ok(mixed.contiguous()?.index_select(places, 0)?),
+            None => Ok(mixed),
+        }
+    }
+
+    fn ragged(&self, all: [&Tensor; 3], frame: &Frame) -> Result<Tensor> {
+        let ragged = frame.ragged(self.heads / self.kv_heads, self.head_dim)?;
+        let sinks = self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)).transpose()?;
+        Ok(cuda::attend(all, ragged, sinks.as_ref(), self.window)?)
+    }
+
+    /// What attention adds to the residual stream, from its heads' outputs `[N, heads, head_dim]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library and of the taps.
+    pub(crate) fn out(&self, layer: usize, mixed: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let heads = tap(taps, Site::Z { layer }, mixed)?;
         let flat = heads.reshape(((), self.heads * self.head_dim))?;
         let flat = tap(taps, Site::LinearInput { layer, projection: Projection::O }, flat)?;
@@ -89,11 +155,31 @@ impl Attention {
         x: &Tensor,
         heads: usize,
         norm: Option<&RmsNorm>,
-        frame: &Frame,
+        angles: &Angles,
     ) -> Result<Tensor> {
         let y = map.forward(x)?.reshape(((), heads, self.head_dim))?;
         let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
-        frame.angles().rotate(&y)
+        angles.rotate(&y)
+    }
+
+    fn queries(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
+        let norm = self.qk_norm.as_ref().map(|norms| &norms.0);
+        self.turned(&self.q, x, self.heads, norm, angles)
+    }
+
+    fn keys_and_values(&self, x: &Tensor, angles: &Angles) -> Result<[Tensor; 2]> {
+        let norm = self.qk_norm.as_ref().map(|norms| &norms.1);
+        let k = self.turned(&self.k, x, self.kv_heads, norm, angles)?;
+        Ok([k, self.v.forward(x)?.reshape(((), self.kv_heads, self.head_dim))?])
+    }
+
+    fn shape(&self) -> Heads {
+        Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window }
+    }
+
+    fn plain_sinks(&self) -> Result<Option<Vec<f32>>> {
+        let sinks = self.sinks.as_ref();
+        Ok(sinks.map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?)
     }
 
     /// Differentiable, if that is asked for, where there is no cache.
@@ -104,10 +190,7 @@ impl Attention {
         cache: Option<&mut LayerCache>,
         differentiated: bool,
     ) -> Result<Tensor> {
-        let shape =
-            Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, window: self.window };
-        let sinks =
-            self.sinks.as_ref().map(|s| s.to_dtype(DType::F32)?.to_vec1::<f32>()).transpose()?;
+        let (shape, sinks) = (self.shape(), self.plain_sinks()?);
         let [q, k, v] = all.map(Tensor::detach);
         let mixed = attend(shape, [&q, &k, &v], sinks.as_deref(), frame.spans(), cache)?;
         if !differentiated {

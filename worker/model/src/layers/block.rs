@@ -1,6 +1,7 @@
 //! A block of the transformer: attention, then an MLP or experts.
 
 use crate::Result;
+use crate::branch::Branches;
 use crate::layers::attention::Attention;
 use crate::layers::cache::LayerCache;
 use crate::layers::frame::Frame;
@@ -48,6 +49,25 @@ impl Block {
         let out = self.attention.forward(layer, &normed, frame, cache, taps)?;
         let out = tap(taps, Site::AttentionOut { layer }, out)?;
         Ok((&x + out)?)
+    }
+
+    /// The whole block on a stack of branches: `[places, hidden]` to the same, of the model's `last`
+    /// layer only at the places that are asked for.
+    pub(crate) fn branch(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        (branches, last, trunk): (&Branches, bool, [&Tensor; 2]),
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
+        let asking = if last { &branches.last } else { &branches.all };
+        let normed = self.attention_norm.forward(x)?;
+        let out = self.attention.branch(layer, &normed, (branches, asking, trunk), taps)?;
+        let asked = match &asking.places {
+            Some(places) => &x.index_select(places, 0)?,
+            None => x,
+        };
+        self.feed(layer, (asked + out)?, taps)
     }
 
     pub(crate) fn feed(&self, layer: usize, x: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {

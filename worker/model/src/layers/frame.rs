@@ -70,9 +70,30 @@ impl Frame {
         })
     }
 
+    /// A frame of other sequences of the same model, whose own rows have these angles.
+    pub(crate) fn of_spans(&self, spans: Vec<Span>, angles: Angles) -> Self {
+        Self {
+            angles,
+            layout: self.layout.of_spans(spans),
+            whole: OnceCell::new(),
+            parts: OnceCell::new(),
+            ragged: OnceCell::new(),
+        }
+    }
+
+    /// Whether attention looks its keys up row by row (`fused`), so that they may lie anywhere.
+    pub(crate) fn looks_up_keys(&self) -> bool {
+        self.layout.device.is_cpu() && self.layout.dtype == DType::F32
+    }
+
     /// Rotary angles of the N rows.
     pub fn angles(&self) -> &Angles {
         &self.angles
+    }
+
+    /// Rows of its sequences' own.
+    pub(crate) fn rows(&self) -> usize {
+        self.spans().iter().map(|span| span.queries.len()).sum()
     }
 
     /// Where each sequence's rows are.

@@ -4,11 +4,13 @@
 //! Every row of a span is a row of q, k and v: that is checked at the door ([`attend`]).
 
 use crate::batch::Span;
+use crate::branch::Asking;
 use crate::layers::cache::{LayerCache, SequenceCache};
 use crate::layers::slices::with_values;
 use crate::{ModelError, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 mod back;
 mod block;
@@ -45,9 +47,9 @@ struct Values<'a> {
 }
 
 /// One sequence's keys and values of one KV head, by position.
-struct Memory {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+struct Memory<'a> {
+    keys: Cow<'a, [f32]>,
+    values: Cow<'a, [f32]>,
 }
 
 /// softmax(q·kᵀ / √d)·v of every span: `[N, heads, dim]`. With a cache its keys come first, and the
@@ -69,10 +71,57 @@ pub(super) fn attend(
                 remember(cache, span, heads, &values);
             }
         }
+        let missing = || ModelError::Request("a span without its cache".into());
         let kept: Option<&[SequenceCache]> = caches.as_deref();
-        all_spans(heads, &values, sinks, spans, kept)
+        all_spans(heads, q, sinks, spans, &|s, head| match kept {
+            Some(caches) => {
+                let cache = caches.get(s).ok_or_else(missing)?;
+                let both = cache.keys.get(head).zip(cache.values.get(head));
+                let (keys, values) = both.ok_or_else(missing)?;
+                Ok(Memory { keys: keys.into(), values: values.into() })
+            }
+            None => {
+                let rows: Vec<u32> = spans.get(s).into_iter().flat_map(new_rows).collect();
+                Ok(gathered(&rows, [k, v], &[], (head, heads)))
+            }
+        })
     };
     let out = with_values(q, |q| with_values(k, |k| with_values(v, |v| run(q, k, v))))????;
+    Ok(Tensor::from_vec(out, (n, heads.query, heads.dim), q.device())?)
+}
+
+/// The same for queries whose keys and values lie elsewhere: of `asking` span by span and position
+/// by position, numbered through the rows of the `trunk` and then through `own`. `[queries, heads,
+/// dim]`.
+pub(super) fn attend_onto(
+    heads: Heads,
+    q: &Tensor,
+    (trunk, own): ([&Tensor; 2], [&Tensor; 2]),
+    sinks: Option<&[f32]>,
+    asking: &Asking,
+) -> Result<Tensor> {
+    let n = q.dim(0)?;
+    check_all(n, heads, sinks, &asking.spans)?;
+    let all = (trunk[0].dim(0)? + own[0].dim(0)?) as u32;
+    if asking.keys.iter().flatten().any(|row| *row >= all) {
+        return Err(ModelError::Request("attention was given keys of another batch".into()));
+    }
+    let run = |q: &[f32], trunk: [&[f32]; 2], own: [&[f32]; 2]| {
+        all_spans(heads, q, sinks, &asking.spans, &|s, head| {
+            let rows = asking.keys.get(s).map(Vec::as_slice).unwrap_or_default();
+            Ok(gathered(rows, trunk, &own, (head, heads)))
+        })
+    };
+    let [[k, v], [own_k, own_v]] = [trunk, own];
+    let out = with_values(q, |q| {
+        with_values(k, |k| {
+            with_values(v, |v| {
+                with_values(own_k, |own_k| {
+                    with_values(own_v, |own_v| run(q, [k, v], [own_k, own_v]))
+                })
+            })
+        })
+    })??????;
     Ok(Tensor::from_vec(out, (n, heads.query, heads.dim), q.device())?)
 }
 
@@ -118,35 +167,25 @@ fn remember(cache: &mut SequenceCache, span: &Span, heads: Heads, values: &Value
     }
 }
 
-fn all_spans(
+/// `memory` gives a span's keys and values of a KV head.
+fn all_spans<'a>(
     heads: Heads,
-    values: &Values<'_>,
+    q: &[f32],
     sinks: Option<&[f32]>,
     spans: &[Span],
-    caches: Option<&[SequenceCache]>,
+    memory: &(dyn Fn(usize, usize) -> Result<Memory<'a>> + Sync),
 ) -> Result<Vec<f32>> {
     let tasks = tasks(spans, heads);
     let group = heads.group();
     let work = |&(s, head): &(usize, usize)| -> Result<Vec<f32>> {
-        let missing = || ModelError::Request("a span without its cache".into());
-        let span = spans.get(s).ok_or_else(missing)?;
+        let Some(span) = spans.get(s) else { return Ok(Vec::new()) };
         let own = group * head..group * (head + 1);
         let sinks = sinks.and_then(|s| s.get(own));
-        match caches {
-            Some(caches) => {
-                let cache = caches.get(s).ok_or_else(missing)?;
-                let (keys, kept) =
-                    cache.keys.get(head).zip(cache.values.get(head)).ok_or_else(missing)?;
-                one_head(heads, values.q, (keys, kept), span, head, sinks)
-            }
-            None => {
-                let memory = gathered(span, heads, head, values);
-                one_head(heads, values.q, (&memory.keys, &memory.values), span, head, sinks)
-            }
-        }
+        let Memory { keys, values } = memory(s, head)?;
+        one_head(heads, q, (&keys, &values), span, head, sinks)
     };
     let parts: Vec<Vec<f32>> = tasks.par_iter().map(work).collect::<Result<_>>()?;
-    let mut out = vec![0.0; values.q.len()];
+    let mut out = vec![0.0; q.len()];
     for ((s, head), part) in tasks.iter().zip(parts) {
         let Some(span) = spans.get(*s) else { continue };
         // `part` holds [queries, group × dim].
@@ -174,14 +213,27 @@ fn tasks(spans: &[Span], heads: Heads) -> Vec<(usize, usize)> {
     (0..spans.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect()
 }
 
-fn gathered(span: &Span, heads: Heads, head: usize, values: &Values<'_>) -> Memory {
-    let size = (span.prefix.len() + span.queries.len()) * heads.dim;
-    let mut memory = Memory { keys: Vec::with_capacity(size), values: Vec::with_capacity(size) };
-    for row in new_rows(span) {
-        memory.keys.extend_from_slice(at(values.k, row, (head, heads.kv, heads.dim)));
-        memory.values.extend_from_slice(at(values.v, row, (head, heads.kv, heads.dim)));
-    }
-    memory
+/// Keys and values at `rows`, those of `first` and then those of `second`.
+fn gathered<'a>(
+    rows: &[u32],
+    first: [&[f32]; 2],
+    second: &[&[f32]],
+    (head, heads): (usize, Heads),
+) -> Memory<'a> {
+    let parts = (head, heads.kv, heads.dim);
+    let of = |first: &[f32], second: Option<&&[f32]>| -> Cow<'a, [f32]> {
+        let before = (first.len() / (heads.kv * heads.dim)) as u32;
+        let mut values = Vec::with_capacity(rows.len() * heads.dim);
+        for &row in rows {
+            values.extend_from_slice(match (row.checked_sub(before), second) {
+                (Some(row), Some(second)) => at(second, row, parts),
+                _ => at(first, row, parts),
+            });
+        }
+        values.into()
+    };
+    let [keys, values] = first;
+    Memory { keys: of(keys, second.first()), values: of(values, second.get(1)) }
 }
 
 /// One KV head's share for all queries of a span, block by block: `[queries, group × dim]`.

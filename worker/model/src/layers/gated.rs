@@ -5,6 +5,7 @@ use crate::custom_gradient::with_gradient;
 use crate::layers::slices::{elements, is_float, with_values};
 use crate::{ModelError, Result, cuda};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+use uspx_kernel::exp;
 
 /// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both
 /// sides: `[S, 2·inner]` with gate and up interleaved to `[S, inner]`; differentiable.
@@ -48,14 +49,17 @@ struct ClampedUnit {
 
 impl ClampedUnit {
     fn values(self, pairs: &Tensor) -> candle_core::Result<Vec<f32>> {
-        let one = |pair: &[f32]| match pair {
-            [gate, up] => {
+        with_values(&pairs.detach(), |pairs| {
+            let (pairs, _) = pairs.as_chunks::<2>();
+            let mut units: Vec<f32> =
+                pairs.iter().map(|[gate, _]| -self.alpha * at_most(*gate, self.limit)).collect();
+            exp(&mut units);
+            for ([gate, up], unit) in pairs.iter().zip(&mut units) {
                 let (gate, up) = self.clamped(*gate, *up);
-                (up + 1.0) * gate * sigmoid(self.alpha * gate)
+                *unit = (up + 1.0) * gate / (1.0 + *unit);
             }
-            _ => 0.0,
-        };
-        with_values(&pairs.detach(), |v| v.chunks_exact(2).map(one).collect())
+            units
+        })
     }
 
     /// Of the pairs, from those of the unit's values. Nothing flows through what was clamped.
@@ -135,7 +139,11 @@ impl CustomOp2 for Fused {
         ul: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (gate, up) = (elements(g, gl)?, elements(u, ul)?);
-        let out = gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u).collect();
+        let mut out: Vec<f32> = gate.iter().map(|g| -g).collect();
+        exp(&mut out);
+        for ((g, u), out) in gate.iter().zip(up).zip(&mut out) {
+            *out = g / (1.0 + *out) * u;
+        }
         Ok((CpuStorage::F32(out), gl.shape().clone()))
     }
 

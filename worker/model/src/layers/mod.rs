@@ -7,6 +7,7 @@ pub mod cache;
 pub mod frame;
 mod fused;
 mod gated;
+pub mod kept;
 pub mod linear;
 pub mod mlp;
 pub mod moe;

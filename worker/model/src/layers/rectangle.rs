@@ -56,6 +56,12 @@ impl Layout {
         Self { spans, seen, windows: windows.to_vec(), dtype, device: device.clone() }
     }
 
+    /// The same of other whole sequences.
+    pub fn of_spans(&self, spans: Vec<Span>) -> Self {
+        let (windows, device) = (self.windows.clone(), self.device.clone());
+        Self { spans, seen: None, windows, dtype: self.dtype, device }
+    }
+
     /// The first position laid out of a sequence. Before a step stands what the cache holds; in a
     /// whole batch every position of a sequence is laid out.
     fn start(&self, span: &Span) -> usize {

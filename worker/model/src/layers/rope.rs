@@ -123,6 +123,11 @@ fn llama3(frequency: f64, factor: f64, original: f64, low: f64, high: f64) -> f6
 }
 
 impl Angles {
+    /// Those of some of the rows.
+    pub(crate) fn rows(&self, ids: &Tensor) -> Result<Self> {
+        Ok(Self { cos: self.cos.index_select(ids, 0)?, sin: self.sin.index_select(ids, 0)? })
+    }
+
     /// Rotates `x`, `[N, heads, head_dim]`.
     ///
     /// # Errors

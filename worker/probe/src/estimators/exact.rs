@@ -1,13 +1,16 @@
-//! Exact effects of single units: the change of each prompt's loss when the unit is cut.
+//! Exact effects of single units: the change of each prompt's loss when the unit is cut or replaced.
 
 use super::{Measure, ProbeRequest};
 use crate::Result;
-use crate::ablate::ablate_sequences;
+use crate::ablate::{HeadBaseline, Patch, patched};
+use crate::means::means_of;
+use crate::resample::sources;
 use crate::sums::UnitSums;
-use uspx_domain::{Cut, Deposit, Estimator, Statistic, Unit, UnitKind};
-use uspx_model::Progress;
+use std::sync::Arc;
+use uspx_domain::{Baseline, Cut, Deposit, Estimator, Statistic, Unit, UnitKind};
+use uspx_model::{ModelError, Progress};
 
-/// Cuts each unit alone, in nats summed over a prompt's response.
+/// Patches each unit alone, in nats summed over a prompt's response.
 pub(super) struct Exact;
 
 impl Measure for Exact {
@@ -19,9 +22,10 @@ impl Measure for Exact {
         let (shape, sequences) = (request.model.shape(), &request.prompts.sequences);
         let of_kinds = request.kinds.iter().flat_map(|kind| shape.units(*kind));
         let units: Vec<Unit> = of_kinds.filter(|u| request.layers.contains(&u.layer)).collect();
-        let cuts: Vec<Cut> = units.iter().copied().map(Cut::Unit).collect();
-        let nats =
-            ablate_sequences(request.model, sequences, &cuts, request.batch_tokens, progress)?;
+        let patches = patches(request, &units)?;
+        let sources = givers(request)?;
+        let subject = (request.model, sequences.as_slice(), sources.as_deref());
+        let nats = patched(subject, &patches, request.batch_tokens, progress)?;
         let blank = |kind: &UnitKind| {
             let of = (*kind, &[Statistic::EXACT][..]);
             UnitSums::new(of, &shape, &request.layers, sequences.len())
@@ -40,4 +44,50 @@ impl Measure for Exact {
         sums.iter().for_each(|(_, sums)| sums.tell(&request.tokens(), &mut deposit));
         Ok(deposit)
     }
+}
+
+/// The patch of each unit: of a head to the baseline, of an expert as its mode says.
+fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
+    let cut_only = |kind: &UnitKind| !matches!(kind, UnitKind::Expert | UnitKind::Head);
+    let kind = request.kinds.iter().find(|kind| cut_only(kind));
+    if let Some(kind) = kind.filter(|_| request.baseline != Baseline::Zero) {
+        let reason = format!("exact: of {kind}s only the baseline zero is served");
+        return Err(ModelError::Request(reason));
+    }
+    let means = match request.wants(UnitKind::Head) {
+        true => means_of(request)?.map(Arc::new),
+        false => None,
+    };
+    let baseline = match (request.baseline, means) {
+        (Baseline::Resample, _) => HeadBaseline::Resampled,
+        (_, Some(means)) => HeadBaseline::Mean(means),
+        (_, None) => HeadBaseline::Zero,
+    };
+    let patch = |unit: &Unit| {
+        let (layer, index) = (unit.layer as usize, unit.index);
+        match (Patch::of_cut(&Cut::Unit(*unit), request.model)?, unit.kind) {
+            (Patch::Expert { .. }, _) => {
+                Ok(Patch::Expert { layer, index, mode: request.expert_mode })
+            }
+            (_, UnitKind::Head) => Ok(Patch::Head { layer, index, baseline: baseline.clone() }),
+            (cut, _) => Ok(cut),
+        }
+    };
+    units.iter().map(patch).collect()
+}
+
+/// The sequence that each one's heads are resampled from, where they are.
+fn givers(request: &ProbeRequest<'_>) -> Result<Option<Vec<usize>>> {
+    if request.baseline != Baseline::Resample {
+        return Ok(None);
+    }
+    let found = sources(&request.prompts.sequences, request.seed);
+    let alone = |number: usize| {
+        let prompt = request.prompts.prompts.get(number).map_or("", |prompt| prompt.id.as_str());
+        ModelError::Request(format!(
+            "prompt {prompt} has no other one with as many tokens to resample from"
+        ))
+    };
+    let each = found.into_iter().enumerate();
+    each.map(|(number, giver)| giver.ok_or_else(|| alone(number))).collect::<Result<_>>().map(Some)
 }

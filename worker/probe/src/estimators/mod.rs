@@ -7,7 +7,7 @@ mod exact;
 mod reroute;
 mod trace;
 
-use crate::Result;
+use crate::{ExpertMode, Result};
 use std::ops::Range;
 use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
 use uspx_model::cuts::CutTaps;
@@ -26,6 +26,10 @@ pub struct ProbeRequest<'a> {
     pub layers: Range<u32>,
     /// What replaces a unit.
     pub baseline: Baseline,
+    /// What becomes of an expert that is taken out exactly.
+    pub expert_mode: ExpertMode,
+    /// Decides who is resampled from whom.
+    pub seed: u64,
     /// Tokens run together.
     pub batch_tokens: usize,
     /// What is cut while it is measured; nothing is said of units that are.
@@ -42,7 +46,8 @@ impl<'a> ProbeRequest<'a> {
     ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
-        Self { model, prompts, kinds, layers, baseline, batch_tokens, within: None }
+        let (expert_mode, seed, within) = (ExpertMode::Ban, 0, None);
+        Self { model, prompts, kinds, layers, baseline, expert_mode, seed, batch_tokens, within }
     }
 
     /// The kinds that an estimator's row has and that are asked for.

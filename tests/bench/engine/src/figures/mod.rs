@@ -2,6 +2,7 @@
 
 mod agreement;
 mod decode;
+mod exact;
 mod gpu;
 mod leak;
 mod memory;
@@ -27,9 +28,15 @@ pub enum Group {
     Leak,
     /// The large checkpoint on a GPU.
     Gpu,
+    /// `probe patch --method exact` against transformers with hooks. Not among `ALL`.
+    Exact,
 }
 
 impl Group {
+    /// What is measured where nothing is named: the engine itself.
+    pub const ALL: &[Self] =
+        &[Self::Agreement, Self::Speed, Self::Memory, Self::Decode, Self::Leak, Self::Gpu];
+
     fn measure(self, bench: &Bench, report: &mut Report) -> Result<()> {
         match self {
             Self::Agreement => agreement::measure(bench, report),
@@ -38,6 +45,7 @@ impl Group {
             Self::Decode => decode::measure(bench, report),
             Self::Leak => leak::measure(bench, report),
             Self::Gpu => gpu::measure(bench, report),
+            Self::Exact => exact::measure(bench, report),
         }
     }
 

@@ -76,7 +76,8 @@ fn one_head(
     head: usize,
     (sinks, grad): (Option<&[f32]>, &[f32]),
 ) -> Result<Part> {
-    let memory = gathered(span, heads, head, values);
+    let rows: Vec<u32> = new_rows(span).collect();
+    let memory = gathered(&rows, [values.k, values.v], &[], (head, heads));
     check(span, heads, &memory.keys, &memory.values)?;
     let (dim, scale) = (heads.dim, heads.scale());
     let size = memory.keys.len();

@@ -5,6 +5,7 @@ use super::{Heads, at};
 use crate::batch::Span;
 use crate::{ModelError, Result};
 use std::ops::Range;
+use uspx_kernel::exp_shifted;
 
 /// Queries whose scores are laid out together.
 const BLOCK: usize = 128;
@@ -101,11 +102,7 @@ fn softmax(row: &mut [f32], visible: Range<usize>, sink: Option<&f32>) {
     before.fill(0.0);
     after.fill(0.0);
     let largest = seen.iter().copied().fold(sink.copied().unwrap_or(f32::NEG_INFINITY), f32::max);
-    let mut sum = sink.map_or(0.0, |s| (s - largest).exp());
-    for x in seen.iter_mut() {
-        *x = (*x - largest).exp();
-        sum += *x;
-    }
+    let sum = sink.map_or(0.0, |s| (s - largest).exp()) + exp_shifted(seen, largest);
     for x in seen {
         *x /= sum;
     }

@@ -1,0 +1,107 @@
+//! What is changed in a run, and where it bites first.
+
+use crate::Result;
+use crate::means::Means;
+use candle_core::Tensor;
+use std::sync::Arc;
+use uspx_domain::{Cut, Unit, UnitKind};
+use uspx_model::cuts::CutTaps;
+use uspx_model::layers::kept::ExpertMode;
+use uspx_model::{LoadedModel, ModelError};
+
+/// A change of a run.
+pub(crate) enum Patch {
+    /// None.
+    Nothing,
+    /// One expert goes.
+    Expert { layer: usize, index: u32, mode: ExpertMode },
+    /// One head gives something else.
+    Head { layer: usize, index: u32, baseline: HeadBaseline },
+    /// Some units are cut.
+    Cut {
+        /// The first layer that they are in.
+        layer: usize,
+        taps: CutTaps,
+        /// Whether heads are among them there, or only what follows attention.
+        at_heads: bool,
+        /// Whether later layers have some, too.
+        goes_on: bool,
+    },
+}
+
+/// What takes the place of a head's output.
+#[derive(Clone)]
+pub(crate) enum HeadBaseline {
+    /// Nothing.
+    Zero,
+    /// Its mean.
+    Mean(Arc<Means>),
+    /// Its output at the same position of another sequence.
+    Resampled,
+}
+
+impl Patch {
+    /// The patch that a cut is.
+    ///
+    /// # Errors
+    /// The cut does not fit the model.
+    pub fn of_cut(cut: &Cut, model: &LoadedModel) -> Result<Self> {
+        let shape = model.shape();
+        // Whatever runs in the end: this says whether the cut fits.
+        let taps = CutTaps::new(cut, &shape, model.transformer.device())?;
+        let Some(layer) = taps.first_layer() else { return Ok(Self::Nothing) };
+        match cut {
+            Cut::Unit(Unit { kind: UnitKind::Expert, index, .. }) => {
+                Ok(Self::Expert { layer, index: *index, mode: ExpertMode::Ban })
+            }
+            Cut::Unit(Unit { kind: UnitKind::Head, index, .. }) => {
+                Ok(Self::Head { layer, index: *index, baseline: HeadBaseline::Zero })
+            }
+            _ => {
+                let (at_heads, goes_on) = (taps.cuts_heads(layer), taps.last_layer() > Some(layer));
+                Ok(Self::Cut { layer, taps, at_heads, goes_on })
+            }
+        }
+    }
+
+    /// The first layer that it changes.
+    pub fn layer(&self) -> Option<usize> {
+        match self {
+            Self::Nothing => None,
+            Self::Expert { layer, .. } | Self::Head { layer, .. } | Self::Cut { layer, .. } => {
+                Some(*layer)
+            }
+        }
+    }
+
+    /// What it cuts in later layers.
+    pub fn later(&self) -> Option<&CutTaps> {
+        match self {
+            Self::Cut { taps, goes_on: true, .. } => Some(taps),
+            _ => None,
+        }
+    }
+
+    /// The outputs of its layer's heads, `[rows, heads, head_dim]`, as it makes them; cuts do that by
+    /// their taps. `source` are those that resampling takes.
+    pub fn heads(&self, z: &Tensor, source: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Head { layer, index, baseline } => {
+                let others = (0..z.dim(1)? as u32).map(|head| u32::from(head != *index));
+                let keeps = Tensor::from_iter(others, z.device())?.to_dtype(z.dtype())?;
+                let keeps = keeps.reshape((1, (), 1))?;
+                let kept = z.broadcast_mul(&keeps)?;
+                let missing =
+                    || ModelError::Request("there is no output to resample a head from".into());
+                let other = match baseline {
+                    HeadBaseline::Zero => return Ok(kept),
+                    HeadBaseline::Mean(means) => &means.of_heads(*layer)?.to_dtype(z.dtype())?,
+                    HeadBaseline::Resampled => source.ok_or_else(missing)?,
+                };
+                let takes = (1.0 - keeps)?;
+                Ok(kept.broadcast_add(&other.broadcast_mul(&takes)?)?)
+            }
+            _ => Ok(z.clone()),
+        }
+    }
+}
