@@ -120,7 +120,7 @@ fn mask(model: &LoadedModel, keeps: impl Fn(UnitKind, u32, u32) -> bool) -> Cut 
         (0..shape.depth()).map(of).collect()
     };
     let mut keep = KeepLists::default();
-    for kind in [UnitKind::Expert, UnitKind::Head] {
+    for kind in [UnitKind::Expert, UnitKind::Head, UnitKind::ExpertChannel] {
         keep.0.insert(kind, lists(kind));
     }
     Cut::Mask(Mask { version: 1, model: model.fingerprint, keep })
@@ -131,10 +131,15 @@ fn masks_cut_in_all_their_layers() {
     let model = nano("teacher");
     let some = sequences(&model);
     let cuts = [
-        mask(&model, |kind, layer, index| kind == UnitKind::Head || (layer + index) % 3 > 0),
-        mask(&model, |kind, layer, index| layer == 0 || kind == UnitKind::Expert || index != layer),
-        mask(&model, |kind, layer, index| layer < 2 || kind == UnitKind::Head || index % 4 > 0),
-        mask(&model, |_, layer, index| layer != 3 || index > 1),
+        mask(&model, |kind, layer, index| kind != UnitKind::Expert || (layer + index) % 3 > 0),
+        mask(&model, |kind, layer, index| layer == 0 || kind != UnitKind::Head || index != layer),
+        mask(&model, |kind, layer, index| layer < 2 || kind != UnitKind::Expert || index % 4 > 0),
+        mask(&model, |kind, layer, index| {
+            layer != 3 || index > 1 || kind == UnitKind::ExpertChannel
+        }),
+        mask(&model, |kind, layer, index| {
+            layer == 0 || kind != UnitKind::ExpertChannel || (index + layer) % 3 > 0
+        }),
         Cut::Unit(Unit { kind: UnitKind::Head, layer: 2, index: 3 }),
         mask(&model, |_, _, _| true),
     ];

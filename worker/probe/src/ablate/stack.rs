@@ -9,7 +9,7 @@ use uspx_model::batch::Batch;
 use uspx_model::branch::{Branches, Lineage};
 use uspx_model::cuts::CutTaps;
 use uspx_model::layers::frame::Frame;
-use uspx_model::taps::{NoTaps, Site, Taps};
+use uspx_model::taps::{AtExpert, NoTaps, Site, Taps};
 use uspx_model::transformer::{Layer, Transformer};
 
 /// A batch whose rows are branched off.
@@ -179,22 +179,54 @@ struct StackTaps<'a> {
     parts: Vec<(Range<usize>, &'a CutTaps)>,
 }
 
+/// The places of the rows at a site that cuts are at.
+enum Places<'a> {
+    /// A row for every place.
+    Each,
+    /// A row for every slot of an expert, in the order of their places.
+    Slots(AtExpert<'a>),
+}
+
+impl<'a> Places<'a> {
+    fn of(site: Site<'a>) -> Option<Self> {
+        match site {
+            Site::Router { .. } | Site::Z { .. } | Site::Channels { .. } => Some(Self::Each),
+            Site::ExpertChannels(at) => Some(Self::Slots(at)),
+            _ => None,
+        }
+    }
+
+    /// The rows of a range of places.
+    fn rows(&self, places: &Range<usize>) -> Range<usize> {
+        match self {
+            Self::Each => places.clone(),
+            Self::Slots(at) => {
+                let before = |place: usize| {
+                    at.slots.partition_point(|slot| (*slot as usize / at.routing.top_k) < place)
+                };
+                before(places.start)..before(places.end)
+            }
+        }
+    }
+}
+
 impl Taps for StackTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
-        // The sites that cuts are at; each has a row for every place.
-        if !matches!(site, Site::Router { .. } | Site::Z { .. } | Site::Channels { .. }) {
-            return Ok(None);
-        }
+        let Some(places) = Places::of(site) else { return Ok(None) };
         let (mut pieces, mut end, mut cuts) = (Vec::new(), 0, false);
         for (range, cut) in &self.parts {
-            if range.start > end {
-                pieces.push(value.narrow(0, end, range.start - end)?);
+            let own = places.rows(range);
+            if own.is_empty() {
+                continue;
             }
-            let own = value.narrow(0, range.start, range.len())?;
-            let replaced = (*cut).clone().at(site, &own)?;
+            if own.start > end {
+                pieces.push(value.narrow(0, end, own.start - end)?);
+            }
+            let part = value.narrow(0, own.start, own.len())?;
+            let replaced = (*cut).clone().at(site, &part)?;
             cuts |= replaced.is_some();
-            pieces.push(replaced.unwrap_or(own));
-            end = range.end;
+            pieces.push(replaced.unwrap_or(part));
+            end = own.end;
         }
         if !cuts {
             return Ok(None);
