@@ -54,6 +54,8 @@ bench-own: ## a person's own loop (BENCH="--models DIR --prompts FILE"), and a t
 
 bench-probes: ## which masks cost least on prompts that they were not made from (BENCH="--model DIR --other-fit FILE --other-heldout FILE"); the last line is JSON
 	$(CARGO) build --locked --release --workspace --bins
+	tests/tools/venv.sh
+	tests/parity/venv.sh
 	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-probes $(BENCH)
 
 bench-faults: ## every kind of fault, and 200 random schedules of them; the last line is JSON

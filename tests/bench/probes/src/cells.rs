@@ -59,6 +59,54 @@ impl Cells {
         Ok(path)
     }
 
+    /// What the engine's benchmark prints, which lies beside the binary under test. It keeps its own
+    /// work; what it measured is kept here too.
+    ///
+    /// # Errors
+    /// It is not there, fails, or prints no JSON.
+    pub fn engine(&self, args: &[&str]) -> Result<Value> {
+        let path = self.folder.join(format!("engine-{}.json", self.key(args)));
+        if let Ok(text) = fs::read(&path)
+            && let Ok(value) = serde_json::from_slice(&text)
+        {
+            return Ok(value);
+        }
+        let binary = self.uspx.with_file_name("uspx-bench-engine");
+        if !binary.exists() {
+            let reason =
+                format!("there is no {}: build the workspace's binaries", binary.display());
+            return Err(BenchError::Absent(reason));
+        }
+        let program = Program::new("engine", &binary, &self.folder.join("logs"));
+        let program = program.args(args).arg("--uspx").arg(&self.uspx);
+        // It ends with 1 where a figure does not hold; which, its figures say.
+        let found = program.json_whatever_the_status()?.json;
+        fs::write(&path, found.to_string()).map_err(BenchError::file(&path))?;
+        Ok(found)
+    }
+
+    /// The first lines of a file, as a file.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn first_lines(&self, file: &Path, count: usize) -> Result<PathBuf> {
+        let text = fs::read_to_string(file).map_err(BenchError::file(file))?;
+        let lines: Vec<&str> = text.lines().take(count).collect();
+        self.file("lines", &(lines.join("\n") + "\n"))
+    }
+
+    /// A folder that is not there, for a run that makes it; a name that stays the same.
+    ///
+    /// # Errors
+    /// What is there cannot be removed.
+    pub fn fresh(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(format!("{name}-being-made"));
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(BenchError::file(&path))?;
+        }
+        Ok(path)
+    }
+
     /// The folder, for files that a run writes.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -1,16 +1,18 @@
 //! Measures the probes as a user has them: what masks by each way to rank units cost on prompts that
-//! they were not made from, whether a mask is its person's own, and what scores cost. `make
-//! bench-probes` builds what is needed and runs all of it; the last line is one JSON object.
+//! they were not made from, whether a mask is its person's own, what scores cost, what an SAE recovers,
+//! and how fast exact effects are. `make bench-probes` builds what is needed and runs all of it; the last line is one JSON object.
 //!
 //! Every run of the binary is a cell, kept with what it printed; a run that was stopped goes on with
 //! the cells that are missing.
 
 mod cells;
 mod cost;
+mod exact;
 mod losses;
 mod masks;
 mod paired;
 mod person;
+mod sae;
 
 use cells::Cells;
 use clap::{Parser, ValueEnum};
@@ -66,6 +68,10 @@ enum Group {
     Person,
     /// What scores cost.
     Cost,
+    /// A sparse autoencoder.
+    Sae,
+    /// Exact effects against plain hooks.
+    Exact,
 }
 
 /// Prompts to make masks from, and others to judge them on.
@@ -93,7 +99,8 @@ fn run(args: &Args) -> Result<bool> {
     let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
     let work = args.work.clone().unwrap_or_else(|| target.join("bench-probes"));
     let cells = Cells::new(&uspx, &work, args.threads)?;
-    let mut models = vec![root.join("cli/assets/nano/teacher")];
+    let teacher = root.join("cli/assets/nano/teacher");
+    let mut models = vec![teacher.clone()];
     models.extend(args.models.iter().cloned());
     let shipped = |name: &str| root.join("cli/assets/prompts").join(name);
     let own = Prompts {
@@ -118,10 +125,14 @@ fn run(args: &Args) -> Result<bool> {
                 }
             },
             Group::Cost => cost::measure(&cells, &models, &own, counts.0, &mut report),
+            Group::Sae => sae::measure(&cells, &teacher, &own, &mut report),
+            Group::Exact => exact::measure(&cells, &mut report),
         };
-        if let Err(error) = done {
-            let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
-            report.fail(&name, error.to_string());
+        let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
+        match done {
+            Ok(()) => {}
+            Err(error @ BenchError::Absent(_)) => report.skip(&name, error.to_string()),
+            Err(error) => report.fail(&name, error.to_string()),
         }
     }
     report.print();

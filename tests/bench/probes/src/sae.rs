@@ -1,0 +1,43 @@
+//! How much of the loss a sparse autoencoder recovers when it stands in for the residual stream.
+
+use crate::Prompts;
+use crate::cells::Cells;
+use serde_json::Value;
+use std::path::Path;
+use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::figure::{Bound, Figure, Report};
+
+/// A TopK SAE of 1,024 features with 8 active ones, on the middle layer.
+const FLAGS: [&str; 4] = ["--features", "1024", "--k", "8"];
+/// Held-out prompts that it is judged on.
+const JUDGED: &str = "300";
+
+/// Trains one on the shipped teacher, and adds the figure.
+///
+/// # Errors
+/// Those of the run.
+pub fn measure(cells: &Cells, model: &Path, prompts: &Prompts, report: &mut Report) -> Result<()> {
+    let paths = [model, &prompts.fit, &prompts.heldout].map(|p| p.to_string_lossy().into_owned());
+    let [model, fit, _] = &paths;
+    let out = cells.fresh("sae")?;
+    let out = out.to_string_lossy();
+    let judged = cells.first_lines(&prompts.heldout, JUDGED.parse().unwrap_or(300))?;
+    let judged = judged.to_string_lossy();
+    let common = ["probe", "sae", "--model", model, "--prompts", fit, "--heldout", &judged];
+    let found = cells.run("sae", &[&common[..], &FLAGS, &["--out", &out]].concat())?;
+    let number = |key: &str| {
+        let missing = || BenchError::Missing { program: "uspx".to_owned(), key: key.to_owned() };
+        let evaluation = found.get("evaluation").and_then(|e| e.get(key));
+        evaluation.and_then(Value::as_f64).ok_or_else(missing)
+    };
+    let recovered = number("loss_recovered")?;
+    let detail = found.get("evaluation").cloned().unwrap_or_default();
+    report.put(Figure::new(
+        "loss recovered by an SAE",
+        recovered,
+        "of 1",
+        Bound::AtLeast(0.85),
+        detail,
+    ));
+    Ok(())
+}
