@@ -147,6 +147,7 @@ fn patch_gives_effects_with_their_errors() {
         ("eap-ig", both),
         ("reroute", experts),
         ("reroute-ig", experts),
+        ("atp-star", both),
     ] {
         let report = json(&mut on(&["probe", "patch", "--method", method], "teacher", PROMPTS));
         assert_eq!(report["effects"].as_object().unwrap().len(), kinds.len());
@@ -199,6 +200,9 @@ fn patch_says_what_it_cost_in_passes() {
         (mean + clean + again, 1.0)
     );
     assert_eq!(cost(&["--method=reroute"]), (clean + again, 1.0));
+    // Once back for each layer.
+    let layers = LAYERS as f64;
+    assert_eq!(cost(&["--method=atp-star"]), (mean + clean + layers * again, layers));
     // Five inputs along the path.
     assert_eq!(cost(&["--method=eap-ig"]), (mean + 5.0 * (clean + again), 5.0));
     assert_eq!(cost(&["--method=reroute-ig"]), (5.0 * (clean + again), 5.0));
@@ -207,7 +211,7 @@ fn patch_says_what_it_cost_in_passes() {
         let method = format!("--method={estimator}");
         let Some(passes) = estimator.row().passes else { continue };
         let (forwards, backwards) = cost(&[&method]);
-        assert_eq!(forwards + 2.0 * backwards, passes, "{estimator}");
+        assert_eq!(forwards + 2.0 * backwards, passes(LAYERS as f64), "{estimator}");
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::support::{attribution, in_f64, measured, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
+use std::collections::BTreeMap;
 use uspx_domain::{Baseline, Column, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::cuts::CutTaps;
@@ -319,6 +320,60 @@ fn rerouting_attribution_is_the_derivative_towards_a_ban() {
                 };
                 loss_from(&exact, &batch, &start, &mut moved).to_scalar().unwrap()
             })
+        },
+    );
+}
+
+/// Each gradient leaves a layer out: there what it adds to the stream stays as it was.
+#[test]
+fn graddrop_is_the_mean_derivative_with_one_layers_part_held() {
+    let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
+    let some = model.readable(&prompts("cli-heldout.jsonl", 3)).unwrap();
+    let all = ProbeRequest::all(Estimator::ATP_STAR, &model, &some, 4096);
+    let request = ProbeRequest { baseline: Baseline::Zero, ..all };
+    let deposit = measure(Estimator::ATP_STAR, &request, &NoProgress).unwrap();
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    let start = exact.transformer.embed(&batch.ids).unwrap();
+    let mut added: BTreeMap<(bool, usize), Tensor> = BTreeMap::new();
+    let mut keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+        match site {
+            Site::AttentionOut { layer } => added.insert((true, layer), value.clone()),
+            Site::MlpOut { layer } => added.insert((false, layer), value.clone()),
+            _ => None,
+        };
+        Ok(None)
+    };
+    loss_from(&exact, &batch, &start, &mut keep);
+    let layers = exact.transformer.layers();
+    prove(
+        ("teacher", &deposit),
+        [Statistic::ATP_STAR, Statistic::ATP_STAR_ABS],
+        |index| index % 7 == 0,
+        |unit| {
+            let own = unit.layer as usize;
+            let slope_without = |dropped: usize| {
+                slope(1e-4, |s| {
+                    let mut held = |site: Site<'_>, _: &Tensor| -> Result<Option<Tensor>> {
+                        Ok(match site {
+                            Site::AttentionOut { layer } if layer == dropped => {
+                                added.get(&(true, layer)).cloned()
+                            }
+                            Site::MlpOut { layer } if layer == dropped => {
+                                added.get(&(false, layer)).cloned()
+                            }
+                            _ => None,
+                        })
+                    };
+                    let mut scale = scaling(unit.kind, own, unit.index, 1.0 - s);
+                    let mut both = (&mut scale, &mut held);
+                    loss_from(&exact, &batch, &start, &mut both).to_scalar().unwrap()
+                })
+            };
+            let others = (0..layers).filter(|layer| *layer != own);
+            let slopes: Vec<Slope> = others.map(slope_without).collect();
+            let mean =
+                |of: fn(&Slope) -> f64| slopes.iter().map(of).sum::<f64>() / slopes.len() as f64;
+            Slope { value: mean(|s| s.value), error: mean(|s| s.error) }
         },
     );
 }

@@ -25,9 +25,9 @@ pub struct EstimatorRow {
     pub is_exact: bool,
     /// What it needs of the model.
     pub needs: Needs,
-    /// What it costs a prompt in forward passes, a backward one counting two, with its usual
-    /// baseline; none where that depends on how many units are asked for.
-    pub passes: Option<f64>,
+    /// What it costs a prompt in forward passes of a model of so many layers, a backward one counting
+    /// two, with its usual baseline; none where that depends on how many units are asked for.
+    pub passes: Option<fn(f64) -> f64>,
 }
 
 impl EstimatorRow {
@@ -68,7 +68,7 @@ table! {
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Forward,
-        passes: Some(1.0),
+        passes: Some(|_| 1.0),
     },
     /// Attribution patching: (baseline − clean) times the gradient of the loss (Nanda 2023).
     ATP: EstimatorRow {
@@ -81,7 +81,7 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
         // For the means, to keep what enters each layer, again to be differentiated.
-        passes: Some(5.0),
+        passes: Some(|_| 5.0),
     },
     /// Attribution with gradients averaged along a path of inputs (Hanna et al. 2024).
     EAP_IG: EstimatorRow {
@@ -94,7 +94,21 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
         // For the means, and five times to keep what enters each layer, again, and back.
-        passes: Some(21.0),
+        passes: Some(|_| 21.0),
+    },
+    /// Attribution patching with gradients that leave out one layer each (GradDrop of AtP*; Kramár
+    /// et al. 2024).
+    ATP_STAR: EstimatorRow {
+        name: "atp-star",
+        help: "Attribution patching, averaged over gradients that leave out one layer each",
+        kinds: &[Expert, Head],
+        statistics: &[Statistic::ATP_STAR, Statistic::ATP_STAR_ABS],
+        effect: Some(Statistic::ATP_STAR),
+        baselines: &[Mean, Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+        // For the means, to keep what enters each layer, and once back for each layer.
+        passes: Some(|layers| 2.0 + 3.0 * layers),
     },
     /// The first-order effect of a ban: the gradient times what re-routing changes.
     REROUTE: EstimatorRow {
@@ -106,7 +120,7 @@ table! {
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Gradients,
-        passes: Some(4.0),
+        passes: Some(|_| 4.0),
     },
     /// The same by the mean gradient along a path of inputs.
     REROUTE_IG: EstimatorRow {
@@ -118,7 +132,7 @@ table! {
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Gradients,
-        passes: Some(20.0),
+        passes: Some(|_| 20.0),
     },
     /// One run per unit, from where it bites.
     EXACT: EstimatorRow {

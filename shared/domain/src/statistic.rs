@@ -118,6 +118,16 @@ table! {
         methods: &[method("eap-ig", "Attribution along a path of inputs, per token")],
         ..PLAIN
     },
+    /// Attribution with gradients that leave out one layer each, their mean, in nats (GradDrop;
+    /// Kramár et al. 2024).
+    ATP_STAR: StatisticRow { name: "atp_star", kinds: &[Expert, Head], signed: true, ..PLAIN },
+    /// The same, made positive per token and gradient before it is summed.
+    ATP_STAR_ABS: StatisticRow {
+        name: "atp_star_abs",
+        kinds: &[Expert, Head],
+        methods: &[method("atp-star", "Attribution by gradients less a layer each, per token")],
+        ..PLAIN
+    },
     /// First-order effect on the loss of banning an expert: the router takes the next one and
     /// normalises the gates anew, in nats.
     REROUTE: StatisticRow { name: "reroute", kinds: &[Expert], signed: true, ..PLAIN },

@@ -6,7 +6,9 @@ use crate::estimators::ProbeRequest;
 use crate::within::Within;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use uspx_model::Spool;
 use uspx_model::batch::Batch;
+use uspx_model::layers::frame::Frame;
 use uspx_model::taps::{Site, Taps};
 
 /// Differentiates the summed loss of the batch's responses, from its embedded tokens `start`,
@@ -16,23 +18,54 @@ pub(crate) fn differentiate<T: Taps>(
     request: &ProbeRequest<'_>,
     batch: &Batch,
     start: Tensor,
-    mut tapped: impl FnMut(&Tensor) -> Result<T>,
-    mut found: impl FnMut(&T, &GradStore) -> Result<()>,
+    tapped: impl FnMut(&Tensor) -> Result<T>,
+    found: impl FnMut(&T, &GradStore) -> Result<()>,
 ) -> Result<()> {
-    let transformer = &request.model.transformer;
-    let frame = transformer.frame(batch)?;
-    let mut boundaries = transformer.spool();
-    let keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
-        if let Site::ResidPre { .. } = site {
-            boundaries.push(value)?;
-        }
-        Ok(None)
-    };
-    let mut keep = Within::new(request, keep);
-    let x = transformer.run(0..transformer.layers(), start, &frame, None, &mut keep)?;
-    drop(keep);
-    let loss = |x: &Tensor| Ok(transformer.response_nll(x, batch)?.sum_all()?);
-    let tapped = |gradient: &Tensor| Ok(Within::new(request, tapped(gradient)?));
-    let found = |taps: &Within<T>, gradients: &GradStore| found(&taps.taps, gradients);
-    transformer.backward((&x, &frame, &boundaries), loss, tapped, found)
+    Run::forward(request, batch, start)?.backward(tapped, found)
+}
+
+/// A batch that has run, and may be differentiated several times.
+pub(crate) struct Run<'a> {
+    request: &'a ProbeRequest<'a>,
+    batch: &'a Batch,
+    frame: Frame,
+    boundaries: Spool,
+    x: Tensor,
+}
+
+impl<'a> Run<'a> {
+    /// Runs it from its embedded tokens on, `[N, hidden]`.
+    pub(crate) fn forward(
+        request: &'a ProbeRequest<'a>,
+        batch: &'a Batch,
+        start: Tensor,
+    ) -> Result<Self> {
+        let transformer = &request.model.transformer;
+        let frame = transformer.frame(batch)?;
+        let mut boundaries = transformer.spool();
+        let keep = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+            if let Site::ResidPre { .. } = site {
+                boundaries.push(value)?;
+            }
+            Ok(None)
+        };
+        let mut keep = Within::new(request, keep);
+        let x = transformer.run(0..transformer.layers(), start, &frame, None, &mut keep)?;
+        drop(keep);
+        Ok(Self { request, batch, frame, boundaries, x })
+    }
+
+    /// See [`differentiate`].
+    pub(crate) fn backward<T: Taps>(
+        &self,
+        mut tapped: impl FnMut(&Tensor) -> Result<T>,
+        mut found: impl FnMut(&T, &GradStore) -> Result<()>,
+    ) -> Result<()> {
+        let Self { request, batch, frame, boundaries, x } = self;
+        let transformer = &request.model.transformer;
+        let loss = |x: &Tensor| Ok(transformer.response_nll(x, batch)?.sum_all()?);
+        let tapped = |gradient: &Tensor| Ok(Within::new(request, tapped(gradient)?));
+        let found = |taps: &Within<T>, gradients: &GradStore| found(&taps.taps, gradients);
+        transformer.backward((x, frame, boundaries), loss, tapped, found)
+    }
 }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn batches_add_up_to_the_moments_of_all_prompts() {
         let dense = LayerShape::new(2, MlpShape::Dense { channels: 4 });
-        let shape = ModelShape { layers: vec![dense.clone(), dense] };
+        let shape = ModelShape { layers: vec![dense, dense] };
         let of = (UnitKind::Channel, &[Statistic::ATP, Statistic::ATP_ABS][..]);
         let mut all = RunningMoments::new(of, &shape, &(1..2));
         let values = |p: usize, u: usize| (p * 5 + u) as f32 - 6.0;

@@ -48,10 +48,10 @@ pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
 /// Forward-equivalents of one prompt. An exact run starts at the layer of its unit, on the clean
 /// run's values; a backward pass is worth two forward ones.
 fn passes(estimator: Estimator, shape: &ModelShape, kind: UnitKind) -> f64 {
-    if let Some(passes) = estimator.row().passes {
-        return passes;
-    }
     let layers = f64::from(shape.depth().max(1));
+    if let Some(passes) = estimator.row().passes {
+        return passes(layers);
+    }
     let left = (0..shape.depth()).map(|layer| layers - f64::from(layer));
     let runs: f64 = shape.widths(kind).into_iter().zip(left).map(|(n, l)| f64::from(n) * l).sum();
     1.0 + runs / layers

@@ -112,11 +112,15 @@ fn pace(measured: &Measured, load: &Load<'_>) -> Option<Pace> {
 }
 
 /// What a prompt costs each time it runs, in forward passes; none where that says nothing (answers
-/// are made token by token).
+/// are made token by token), or goes with the model's depth.
 fn cost(work: &str) -> Option<f64> {
     match work {
         "ablate" | "judge" => Some(1.0),
-        _ => Estimator::named(work)?.row().passes,
+        _ => {
+            let passes = Estimator::named(work)?.row().passes?;
+            let (shallow, deep) = (passes(1.0), passes(2.0));
+            (shallow == deep).then_some(shallow)
+        }
     }
 }
 

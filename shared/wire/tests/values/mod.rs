@@ -110,7 +110,12 @@ const STATISTICS: [&[Statistic]; 3] = [
         Statistic::EXACT,
     ],
     &[Statistic::EAP_IG, Statistic::EAP_IG_ABS, Statistic::REROUTE, Statistic::REROUTE_ABS],
-    &[Statistic::REROUTE_IG, Statistic::REROUTE_IG_ABS],
+    &[
+        Statistic::REROUTE_IG,
+        Statistic::REROUTE_IG_ABS,
+        Statistic::ATP_STAR,
+        Statistic::ATP_STAR_ABS,
+    ],
 ];
 
 /// Every statistic is in a fixture.
@@ -137,7 +142,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     vec![
         ("scores", Outcome::Scores(first)),
         ("scores-by-gradients", Outcome::Scores(later)),
-        ("scores-by-bans-along-a-path", Outcome::Scores(latest)),
+        ("scores-by-many-gradients", Outcome::Scores(latest)),
         (
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),

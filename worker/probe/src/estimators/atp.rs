@@ -33,13 +33,12 @@ impl Measure for AttributionPatching {
         let how = (self.estimator(), request.batch_tokens);
         effects(request, how, progress, &mut |_, batch, found| {
             let prompts = Prompts::of(batch, request.model.transformer.device())?;
-            let tapped = |_: &Tensor| {
-                let (handles, sums) = (Vec::new(), Vec::new());
-                Ok(GradientTaps { means, kinds, prompts: &prompts, handles, sums })
-            };
+            let tapped = |_: &Tensor| Ok(GradientTaps::new(means, kinds, &prompts));
             let start = request.model.transformer.embed(&batch.ids)?;
             differentiate(request, batch, start, tapped, |taps, gradients| {
-                add_all(&taps.handles, gradients, batch, found)?;
+                taps.read(gradients, batch, &mut |unit, prompt, effect| {
+                    found.add(unit, prompt, effect);
+                })?;
                 add_sums(&taps.sums, gradients, &prompts, found)
             })
         })
@@ -67,7 +66,7 @@ struct Sums {
 }
 
 /// The prompts of a batch.
-struct Prompts {
+pub(super) struct Prompts {
     /// Of each row, on the device.
     of_row: Tensor,
     /// Response tokens of each.
@@ -75,7 +74,7 @@ struct Prompts {
 }
 
 impl Prompts {
-    fn of(batch: &Batch, device: &Device) -> Result<Self> {
+    pub(super) fn of(batch: &Batch, device: &Device) -> Result<Self> {
         let of_row: Vec<u32> = batch.place.iter().map(|(prompt, _)| *prompt).collect();
         let mut tokens = vec![0; of_row.iter().max().map_or(0, |last| *last as usize + 1)];
         for (prompt, response) in &batch.place {
@@ -86,7 +85,7 @@ impl Prompts {
     }
 }
 
-struct GradientTaps<'a> {
+pub(super) struct GradientTaps<'a> {
     means: Option<&'a Means>,
     kinds: &'a [UnitKind],
     prompts: &'a Prompts,
@@ -94,7 +93,16 @@ struct GradientTaps<'a> {
     sums: Vec<Sums>,
 }
 
-impl GradientTaps<'_> {
+impl<'a> GradientTaps<'a> {
+    /// Of a layer that nothing is known of yet.
+    pub(super) fn new(
+        means: Option<&'a Means>,
+        kinds: &'a [UnitKind],
+        prompts: &'a Prompts,
+    ) -> Self {
+        Self { means, kinds, prompts, handles: Vec::new(), sums: Vec::new() }
+    }
+
     /// value + δ·(base − value) at δ = 0; `value` is `[.., width]`, `base` broadcasts to it, and
     /// without one it is zero.
     fn hook(
@@ -121,6 +129,31 @@ impl GradientTaps<'_> {
 }
 
 impl GradientTaps<'_> {
+    /// Tells the effect of each of the layer's units on each token, and whose prompt's it is. Their
+    /// gradients are read together: on a GPU each reading waits for all work.
+    pub(super) fn read(
+        &self,
+        gradients: &GradStore,
+        batch: &Batch,
+        tell: &mut dyn FnMut(Unit, u32, f64),
+    ) -> Result<()> {
+        let flat = |handle: &Handle| -> Result<Tensor> {
+            Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
+        };
+        if self.handles.is_empty() {
+            return Ok(());
+        }
+        let all = self.handles.iter().map(flat).collect::<Result<Vec<_>>>()?;
+        let all: Vec<f32> = Tensor::cat(&all, 0)?.to_dtype(DType::F32)?.to_vec1()?;
+        let each = self.handles.iter().flat_map(|h| h.places.iter().map(move |place| (h, place)));
+        for ((handle, (row, index)), effect) in each.zip(all) {
+            let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
+            let unit = Unit { kind: handle.kind, layer: handle.layer as u32, index: *index };
+            tell(unit, *prompt, f64::from(effect));
+        }
+        Ok(())
+    }
+
     /// The same for channels, `[rows, channels]`, of which the rows belong to prompts as `of_row`
     /// says.
     fn hook_sums(
@@ -210,30 +243,4 @@ fn add_sums(
 fn lost() -> ModelError {
     let reason = "a gradient was lost on its way to a unit: this is a bug in a layer";
     ModelError::Request(reason.into())
-}
-
-/// Adds the effects of a layer's units. Their gradients are read together: on a GPU each reading
-/// waits for all work.
-fn add_all(
-    handles: &[Handle],
-    gradients: &GradStore,
-    batch: &Batch,
-    found: &mut Effects,
-) -> Result<()> {
-    let flat = |handle: &Handle| -> Result<Tensor> {
-        Ok(gradients.get(&handle.moved).ok_or_else(lost)?.flatten_all()?)
-    };
-    if handles.is_empty() {
-        return Ok(());
-    }
-    let all = Tensor::cat(&handles.iter().map(flat).collect::<Result<Vec<_>>>()?, 0)?
-        .to_dtype(DType::F32)?;
-    let all: Vec<f32> = all.to_vec1()?;
-    let each = handles.iter().flat_map(|h| h.places.iter().map(move |place| (h, place)));
-    for ((handle, (row, index)), effect) in each.zip(all) {
-        let Some((prompt, _)) = batch.place.get(*row as usize) else { continue };
-        let unit = Unit { kind: handle.kind, layer: handle.layer as u32, index: *index };
-        found.add(unit, *prompt, f64::from(effect));
-    }
-    Ok(())
 }

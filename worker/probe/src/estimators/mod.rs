@@ -2,6 +2,7 @@
 //! estimators.
 
 mod atp;
+mod atp_star;
 mod eap_ig;
 mod exact;
 mod reroute;
@@ -85,6 +86,7 @@ const ALL: &[&dyn Measure] = &[
     &trace::Trace,
     &atp::AttributionPatching,
     &eap_ig::IntegratedGradients,
+    &atp_star::GradDrop,
     &reroute::Reroute::Here,
     &reroute::Reroute::Along,
     &exact::Exact,
@@ -153,7 +155,7 @@ mod tests {
         baselines: &[Baseline::Zero],
         is_exact: false,
         needs: Needs::Forward,
-        passes: Some(0.0),
+        passes: Some(|_| 0.0),
     };
 
     /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.
