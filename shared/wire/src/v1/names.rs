@@ -57,6 +57,7 @@ impl Named for ExportFormat {
 
 impl Named for Baseline {
     const WHAT: &'static str = "a baseline";
+    // Not resampling: the prompts of a task need not find each other.
     const ALL: &'static [Self] = &[Self::Zero, Self::Mean];
     fn name(self) -> &'static str {
         Self::name(self)
