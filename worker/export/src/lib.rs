@@ -6,6 +6,8 @@
 //! or [`rtn`] choose codes and scales on the [`grid`]; [`pack`] and [`hf`], or [`gguf`], write files;
 //! [`compare`] reads them back, and `same_chat` holds their tokens against the trained student's on
 //! [`held_out`] conversations. [`open_any`] makes a running model of whatever lies at a path.
+//!
+//! [`cut`] is apart: it writes a teacher without the experts that a mask cuts, quantising nothing.
 
 pub mod calibrate;
 pub mod compare;
