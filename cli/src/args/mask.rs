@@ -20,13 +20,14 @@ pub enum MaskCommand {
     Show(MaskShowArgs),
     /// Writes the model without the experts that a mask cuts: a smaller folder for whatever reads
     /// the model.
+    ///
+    /// Experts are copied bit for bit, in MXFP4 too. Where layers keep different counts, those with
+    /// fewer are filled up with dead experts whose router bias is -inf; a model whose router has no
+    /// bias (Mixtral, Qwen3-MoE) needs a mask that keeps as many in every layer: uspx mask build
+    /// --spread uniform. A mask of another model, or one that cannot be carried out so, is refused
+    /// with exit code 6.
     #[command(
-        after_help = "Example: uspx mask export --model ./teacher --mask mask.json --out ./teacher-half\n\n\
-        Experts are copied bit for bit, in MXFP4 too. Where layers keep different counts, those with fewer are filled up with dead \
-        experts whose router bias is -inf; a model whose router has no bias (Mixtral, Qwen3-MoE) needs a mask that keeps as many in \
-        every layer: uspx mask build --spread uniform.\n\n\
-        Exit codes: 0 done, 2 usage, 3 bad input, 4 not found, 6 refused (a mask of another model, or one that cannot be carried out \
-        by removing experts; no room on the disk), 130 interrupted. Unless it is done, nothing is at --out."
+        after_help = "Example: uspx mask export --model ./teacher --mask mask.json --out ./teacher-half"
     )]
     Export(MaskExportArgs),
 }

@@ -16,7 +16,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-use uspx_domain::{Baseline, Deposit, Estimator, Fingerprint, Needs, Statistic, UnitKind};
+use uspx_domain::{
+    Baseline, Deposit, Estimator, Fingerprint, ModelShape, Needs, Statistic, UnitKind,
+};
 use uspx_model::LoadedModel;
 use uspx_model::PerPrompt;
 use uspx_model::budget::Workload;
@@ -237,67 +239,38 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         Needs::Forward => Workload::Forward,
         Needs::Gradients => Workload::Backward,
     };
-    let opened = match args.tokenised {
+    let Subject { model, mut prompts, scored, batch_tokens } = match args.tokenised {
         true => models::tokenised(&args.common, work)?,
         false => models::subject(&args.common, work, shutdown)?,
     };
-    let Subject { model, mut prompts, scored, batch_tokens: tokens } = opened;
     let pairs = (baseline == Baseline::Resample)
         .then(|| resampled::pairs(&mut prompts, args.seed, args.common.run.json))
         .transpose()?;
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
-    let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
-    let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
-    if kinds.is_empty() {
-        let measured: Vec<&str> =
-            estimator.kinds_of(&shape).into_iter().map(UnitKind::name).collect();
-        let help = match measured.as_slice() {
-            [] => "use another --method: this one measures nothing of this model".to_owned(),
-            some => format!("try --units {}", some.join(",")),
-        };
-        return Err(CliError::new(Exit::BadInput, "the model has none of these units").help(help));
-    }
-    let bar = Bar::new("patching", args.common.run.json, shutdown);
-    let (start, before) = (Instant::now(), model.transformer.passes());
+    let kinds = kinds_here(args, &shape)?;
     let within = within(args, &model)?;
     let request = ProbeRequest {
         kinds: &kinds,
-        layers: layers.clone(),
+        layers,
         baseline,
         within: within.as_ref(),
         expert_mode: args.expert_mode.unwrap_or(ExpertModeArg::Ban).into(),
         seed: args.seed,
-        ..ProbeRequest::all(estimator, &model, &prompts, tokens)
+        ..ProbeRequest::all(estimator, &model, &prompts, batch_tokens)
     };
+    let bar = Bar::new("patching", args.common.run.json, shutdown);
+    let (start, before) = (Instant::now(), model.transformer.passes());
     let deposit = measure(estimator, &request, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     let passes = model.transformer.passes().since(before);
     let PerPrompt { forwards, backwards } =
         passes.per_prompt(model.transformer.layers(), prompts.sequences.len());
     bar.finish();
-    let mut taps: Box<dyn Taps> = match within {
-        Some(cut) => Box::new(cut),
-        None => Box::new(NoTaps),
-    };
-    let clean =
-        evaluate(&model, &prompts, tokens, &mut *taps, &Against::Nothing, &uspx_model::NoProgress)?
-            .losses;
-    let all_tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
-    let (mut by_kind, mut errors, mut magnitudes) =
-        (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let magnitude = estimator.row().magnitude();
+    let Tables { effects, stderr, magnitudes } =
+        Tables::of(&deposit, &request, (estimator, statistic));
     let of_experts = estimator.row().is_exact && kinds.contains(&UnitKind::Expert);
     let (resampled_from, unpaired) = pairs.map_or((None, Vec::new()), |p| (Some(p.from), p.alone));
-    for kind in kinds {
-        if let Some(magnitude) = magnitude {
-            let (of_kind, _) = per_token(&deposit, &shape, kind, magnitude, &layers);
-            magnitudes.insert(kind.to_string(), of_kind);
-        }
-        let (effect, error) = per_token(&deposit, &shape, kind, statistic, &layers);
-        by_kind.insert(kind.to_string(), effect);
-        errors.insert(kind.to_string(), error);
-    }
     let report = PatchReport {
         method: estimator.name(),
         prompts: prompts.sequences.len(),
@@ -306,9 +279,9 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         resampled_from,
         unpaired,
         scored,
-        clean_loss: clean.nats.iter().copied().map(f64::from).sum::<f64>() / all_tokens,
-        effects: by_kind,
-        stderr: errors,
+        clean_loss: clean_loss(&request)?,
+        effects,
+        stderr,
         magnitudes,
         forwards,
         backwards,
@@ -317,6 +290,63 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         skipped: left_out::listed(&prompts.skipped),
     };
     if args.common.run.json { output::json(&report) } else { effects::print(&report, args.all) }
+}
+
+/// Of what is asked for, the kinds that the model has.
+fn kinds_here(args: &PatchArgs, shape: &ModelShape) -> Result<Vec<UnitKind>> {
+    let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
+    let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
+    if !kinds.is_empty() {
+        return Ok(kinds);
+    }
+    let measured: Vec<&str> = args.method.kinds_of(shape).into_iter().map(UnitKind::name).collect();
+    let help = match measured.as_slice() {
+        [] => "use another --method: this one measures nothing of this model".to_owned(),
+        some => format!("try --units {}", some.join(",")),
+    };
+    Err(CliError::new(Exit::BadInput, "the model has none of these units").help(help))
+}
+
+/// Tables of effects, by kind of unit.
+struct Tables {
+    effects: BTreeMap<String, Grid>,
+    stderr: BTreeMap<String, Grid>,
+    magnitudes: BTreeMap<String, Grid>,
+}
+
+impl Tables {
+    fn of(
+        deposit: &Deposit,
+        request: &ProbeRequest<'_>,
+        (estimator, statistic): (Estimator, Statistic),
+    ) -> Self {
+        let (shape, layers) = (request.model.shape(), &request.layers);
+        let table = |kind, statistic| per_token(deposit, &shape, kind, statistic, layers);
+        let mut tables =
+            Self { effects: BTreeMap::new(), stderr: BTreeMap::new(), magnitudes: BTreeMap::new() };
+        for kind in request.kinds {
+            let (effects, errors) = table(*kind, statistic);
+            tables.effects.insert(kind.to_string(), effects);
+            tables.stderr.insert(kind.to_string(), errors);
+            if let Some(magnitude) = estimator.row().magnitude() {
+                tables.magnitudes.insert(kind.to_string(), table(*kind, magnitude).0);
+            }
+        }
+        tables
+    }
+}
+
+/// The loss without a patch, in nats per response token.
+fn clean_loss(request: &ProbeRequest<'_>) -> Result<f64> {
+    let (none, progress) = (Against::Nothing, uspx_model::NoProgress);
+    let mut taps: Box<dyn Taps> = match request.within {
+        Some(cut) => Box::new(cut.clone()),
+        None => Box::new(NoTaps),
+    };
+    let (model, tokens) = (request.model, request.batch_tokens);
+    let clean = evaluate(model, request.prompts, tokens, &mut *taps, &none, &progress)?.losses;
+    let all: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
+    Ok(clean.nats.iter().copied().map(f64::from).sum::<f64>() / all)
 }
 
 /// The cut that is measured within.

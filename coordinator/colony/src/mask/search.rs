@@ -110,11 +110,13 @@ impl<'a> Search<'a> {
         Some(self.budget.mask(best.kept.iter().copied()))
     }
 
-    /// Brings the means to the scale of losses, by the first mask's.
+    /// Brings the means to the scale of losses, by the first mask's; one that costs nothing is taken to
+    /// cost as much as noise does.
     fn scale(&mut self, kept: &BTreeSet<Unit>, rise: f64) {
         let cut: f64 =
             self.beforehand.iter().filter(|(unit, _)| !kept.contains(unit)).map(|(_, w)| w).sum();
-        if cut > 0.0 && rise > 0.0 {
+        let rise = if rise > NOISE.1 { rise } else { NOISE.1 };
+        if cut > 0.0 {
             self.beforehand.values_mut().for_each(|weight| *weight *= rise / cut);
         }
     }
@@ -242,6 +244,27 @@ mod tests {
     fn without_a_trial_more_the_scores_mask_stands() {
         let (start, found, count) = searched(Rule::Global, 1, 1);
         assert_eq!((start, count), (found, 1));
+    }
+
+    /// Then there is nothing to win, and what was begun with stays unless noise alone speaks against
+    /// it.
+    #[test]
+    fn a_first_mask_that_costs_nothing_is_not_left_for_a_dearer_one() {
+        let shape = test_shape(2, 16);
+        let budget = budget(&shape, Rule::Global);
+        let scores = shape.units(UnitKind::Expert).map(|u| (u, f64::from(u.index))).collect();
+        let mut search = Search::new(budget, &[scores]);
+        let mut dice = Dice::new(5, "free", 0);
+        let mut first = None;
+        for _ in 0..4 {
+            let masks = search.next(&mut dice, 16);
+            first = first.or_else(|| masks.first().cloned());
+            let dear = |mask: &Mask| if Some(mask) == first.as_ref() { -1e-4 } else { 0.05 };
+            let tried: Vec<(Mask, f64)> =
+                masks.iter().map(|mask| (mask.clone(), dear(mask))).collect();
+            search.learn(tried);
+        }
+        assert_eq!(search.best(), first);
     }
 
     #[test]
