@@ -11,6 +11,7 @@ use std::path::Path;
 use uspx_domain::{Fingerprint, Mask, ModelShape, Prompt, Skipped};
 use uspx_model::batch::Sequence;
 use uspx_model::budget::Workload;
+use uspx_model::cuts::CutTaps;
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
 use uspx_model::{Holding, LoadedModel, Readable};
@@ -222,7 +223,13 @@ pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
     mask_of(path, model.fingerprint, &model.shape())
 }
 
-/// The same of a model that is not loaded.
+/// The cut that a mask of this model is.
+pub fn cut(path: &Path, model: &LoadedModel) -> Result<CutTaps> {
+    let mask = mask(path, model)?;
+    Ok(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?)
+}
+
+/// The mask of a model that is not loaded.
 pub fn mask_of(path: &Path, model: Fingerprint, shape: &ModelShape) -> Result<Mask> {
     let mask = any_mask(path)?;
     if mask.model != model {

@@ -15,7 +15,6 @@ use uspx_domain::Prompt;
 use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
-use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::{NoTaps, Taps};
 use uspx_probe::evaluate::{Against, Evaluation, evaluate};
@@ -97,10 +96,7 @@ fn measure(
     let Subject { model, prompts, batch_tokens, .. } = subject;
     let mut taps: Box<dyn Taps> = match mask {
         None => Box::new(NoTaps),
-        Some(path) => {
-            let mask = models::mask(path, model)?;
-            Box::new(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?)
-        }
+        Some(path) => Box::new(models::cut(path, model)?),
     };
     let bar = Bar::new("evaluating", args.run.json, shutdown);
     let start = Instant::now();

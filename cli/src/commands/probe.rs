@@ -19,10 +19,8 @@ use std::time::Instant;
 use uspx_domain::{
     Baseline, Deposit, Estimator, Fingerprint, ModelShape, Needs, Statistic, UnitKind,
 };
-use uspx_model::LoadedModel;
 use uspx_model::PerPrompt;
 use uspx_model::budget::Workload;
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_probe::{ProbeRequest, measure};
@@ -249,7 +247,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
     let kinds = kinds_here(args, &shape)?;
-    let within = within(args, &model)?;
+    let within = args.mask.as_deref().map(|path| models::cut(path, &model)).transpose()?;
     let request = ProbeRequest {
         kinds: &kinds,
         layers,
@@ -347,13 +345,6 @@ fn clean_loss(request: &ProbeRequest<'_>) -> Result<f64> {
     let clean = evaluate(model, request.prompts, tokens, &mut *taps, &none, &progress)?.losses;
     let all: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
     Ok(clean.nats.iter().copied().map(f64::from).sum::<f64>() / all)
-}
-
-/// The cut that is measured within.
-fn within(args: &PatchArgs, model: &LoadedModel) -> Result<Option<CutTaps>> {
-    let Some(path) = &args.mask else { return Ok(None) };
-    let mask = models::mask(path, model)?;
-    Ok(Some(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?))
 }
 
 fn layers(text: Option<&str>, all: u32) -> Result<Range<u32>> {

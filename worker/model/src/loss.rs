@@ -26,16 +26,18 @@ pub fn token_nll(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
 /// The same where nothing is differentiated: in one pass over each row.
 fn plain_nll(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
     let vocab = logits.dim(1)?;
-    let one = |(row, target): (&[f32], &u32)| -> Result<f32> {
+    let one = |scratch: &mut Vec<f32>, (row, target): (&[f32], &u32)| -> Result<f32> {
         let outside = || ModelError::Request(format!("token {target} is beyond the vocabulary"));
         let own = row.get(*target as usize).ok_or_else(outside)?;
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut row = row.to_vec();
-        let sum = exp_shifted(&mut row, largest);
+        scratch.clear();
+        scratch.extend_from_slice(row);
+        let sum = exp_shifted(scratch, largest);
         Ok(largest - own + sum.ln())
     };
     let rows = |values: &[f32]| -> Result<Vec<f32>> {
-        values.par_chunks_exact(vocab.max(1)).zip(targets).with_min_len(ROWS).map(one).collect()
+        let rows = values.par_chunks_exact(vocab.max(1)).zip(targets).with_min_len(ROWS);
+        rows.map_init(Vec::new, one).collect()
     };
     let values = with_values(logits, rows)??;
     Ok(Tensor::from_vec(values, targets.len(), logits.device())?)

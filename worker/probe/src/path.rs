@@ -12,14 +12,16 @@ use uspx_model::batch::{Batch, Sequence};
 /// S: inputs along the path.
 pub(crate) const STEPS: usize = 5;
 
-/// The batch that has every step of some sequences, and its embedded tokens, `[S · N, hidden]`;
-/// the sequences alone make up `batch`, N tokens.
+/// The batch that has every step of some of the request's sequences, and its embedded tokens,
+/// `[S · N, hidden]`; these `members` alone make up `batch`, N tokens.
 pub(crate) fn path(
     request: &ProbeRequest<'_>,
-    (sequences, batch): (&[&Sequence], &Batch),
+    (members, batch): (&[usize], &Batch),
 ) -> Result<(Batch, Tensor)> {
+    let sequences = &request.prompts.sequences;
+    let own: Vec<&Sequence> = members.iter().filter_map(|i| sequences.get(*i)).collect();
     let embedded = request.model.transformer.embed(&batch.ids)?;
-    Ok((Batch::new(&sequences.repeat(STEPS))?, inputs(&embedded, batch)?))
+    Ok((Batch::new(&own.repeat(STEPS))?, inputs(&embedded, batch)?))
 }
 
 /// The inputs along the path, one after another: `[S · N, hidden]` from the embedded tokens of the

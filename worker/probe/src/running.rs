@@ -2,6 +2,7 @@
 //! not fit: of gpt-oss-20b's experts they are 2.2 million channels.
 
 use crate::Result;
+use crate::sums::{count, places};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 use uspx_domain::{Deposit, ModelShape, Moments, Statistic, UnitKind};
@@ -24,14 +25,9 @@ impl RunningMoments {
         shape: &ModelShape,
         layers: &Range<u32>,
     ) -> Self {
-        let (mut units, mut places) = (0, Vec::new());
-        for (layer, width) in (0..).zip(shape.widths(kind)) {
-            let width = if layers.contains(&layer) { width as usize } else { 0 };
-            places.push(units..units + width);
-            units += width;
-        }
-        let sums = vec![[0.0; 3]; units * statistics.len()];
-        Self { kind, statistics: statistics.to_vec(), layers: places, sums }
+        let layers = places(kind, shape, layers);
+        let sums = vec![[0.0; 3]; count(&layers) * statistics.len()];
+        Self { kind, statistics: statistics.to_vec(), layers, sums }
     }
 
     /// The same units and statistics, nothing yet.
@@ -50,8 +46,7 @@ impl RunningMoments {
         let Some(place) = self.layers.get(layer).filter(|range| !range.is_empty()) else {
             return Ok(());
         };
-        let units = self.layers.last().map_or(0, |last| last.end);
-        let start = statistic * units + place.start + first;
+        let start = statistic * count(&self.layers) + place.start + first;
         let rows: Vec<Vec<f32>> = values.to_dtype(DType::F32)?.to_vec2()?;
         for (row, tokens) in rows.iter().zip(tokens) {
             let sums = self.sums.get_mut(start..start + row.len()).unwrap_or_default();
@@ -74,7 +69,7 @@ impl RunningMoments {
 
     /// Adds what was found to a deposit.
     pub(crate) fn tell(&self, deposit: &mut Deposit) {
-        let units = self.layers.last().map_or(0, |last| last.end);
+        let units = count(&self.layers);
         for (layer, range) in (0..).zip(&self.layers).filter(|(_, range)| !range.is_empty()) {
             for (at, statistic) in self.statistics.iter().enumerate() {
                 let own = at * units + range.start..at * units + range.end;

@@ -15,6 +15,23 @@ pub(crate) struct UnitSums {
     values: Vec<f64>,
 }
 
+/// Of each layer, the units of a kind before it and its own. Layers outside of `layers` count as
+/// empty.
+pub(crate) fn places(kind: UnitKind, shape: &ModelShape, layers: &Range<u32>) -> Vec<Range<usize>> {
+    let (mut units, mut places) = (0, Vec::new());
+    for (layer, width) in (0..).zip(shape.widths(kind)) {
+        let width = if layers.contains(&layer) { width as usize } else { 0 };
+        places.push(units..units + width);
+        units += width;
+    }
+    places
+}
+
+/// The units of all layers.
+pub(crate) fn count(places: &[Range<usize>]) -> usize {
+    places.last().map_or(0, |last| last.end)
+}
+
 impl UnitSums {
     /// Nothing yet. Layers outside of `layers` count as empty.
     pub(crate) fn new(
@@ -23,21 +40,15 @@ impl UnitSums {
         layers: &Range<u32>,
         prompts: usize,
     ) -> Self {
-        let (mut units, mut places) = (0, Vec::new());
-        for (layer, width) in (0..).zip(shape.widths(kind)) {
-            let width = if layers.contains(&layer) { width as usize } else { 0 };
-            places.push(units..units + width);
-            units += width;
-        }
-        let values = vec![0.0; units * statistics.len() * prompts];
-        Self { kind, statistics: statistics.to_vec(), layers: places, prompts, values }
+        let layers = places(kind, shape, layers);
+        let values = vec![0.0; count(&layers) * statistics.len() * prompts];
+        Self { kind, statistics: statistics.to_vec(), layers, prompts, values }
     }
 
     /// The same units and statistics, nothing yet, of so many prompts.
     pub(crate) fn blank(&self, prompts: usize) -> Self {
         let (statistics, layers) = (self.statistics.clone(), self.layers.clone());
-        let units = layers.last().map_or(0, |last| last.end);
-        let values = vec![0.0; units * statistics.len() * prompts];
+        let values = vec![0.0; count(&layers) * statistics.len() * prompts];
         Self { kind: self.kind, statistics, layers, prompts, values }
     }
 

@@ -26,6 +26,8 @@ const NARROWING: f64 = 0.7;
 const DOUBT: f64 = 0.5;
 /// Noise of a loss, as a part of the spread of the losses tried, and in nats at least.
 const NOISE: (f64, f64) = (0.25, 1e-3);
+/// Variance of the intercept beforehand: nothing is known of it.
+const INTERCEPT: f64 = 1.0;
 
 /// A search for the mask that costs least at a budget.
 #[derive(Debug)]
@@ -113,8 +115,7 @@ impl<'a> Search<'a> {
     /// Brings the means to the scale of losses, by the first mask's; one that costs nothing is taken to
     /// cost as much as noise does.
     fn scale(&mut self, kept: &BTreeSet<Unit>, rise: f64) {
-        let cut: f64 =
-            self.beforehand.iter().filter(|(unit, _)| !kept.contains(unit)).map(|(_, w)| w).sum();
+        let cut = self.expected(kept);
         let rise = if rise > NOISE.1 { rise } else { NOISE.1 };
         if cut > 0.0 {
             self.beforehand.values_mut().for_each(|weight| *weight *= rise / cut);
@@ -178,9 +179,6 @@ impl<'a> Search<'a> {
         deviation * deviation
     }
 }
-
-/// Variance of the intercept beforehand: nothing is known of it.
-const INTERCEPT: f64 = 1.0;
 
 #[cfg(test)]
 mod tests {

@@ -33,15 +33,27 @@ impl Cells {
     /// # Errors
     /// It fails, or prints no JSON.
     pub fn run(&self, name: &str, args: &[&str]) -> Result<Value> {
+        self.cell(name, args, || {
+            let logs = self.folder.join("logs");
+            let program = Program::new(name, &self.uspx, &logs).args(args).arg("--json");
+            Ok(program.arg("--threads").arg(self.threads.to_string()).json()?.json)
+        })
+    }
+
+    /// What is kept of a run, or else what it prints.
+    fn cell(
+        &self,
+        name: &str,
+        args: &[&str],
+        run: impl FnOnce() -> Result<Value>,
+    ) -> Result<Value> {
         let path = self.folder.join(format!("{name}-{}.json", self.key(args)));
         if let Ok(text) = fs::read(&path)
             && let Ok(value) = serde_json::from_slice(&text)
         {
             return Ok(value);
         }
-        let logs = self.folder.join("logs");
-        let program = Program::new(name, &self.uspx, &logs).args(args).arg("--json");
-        let found = program.arg("--threads").arg(self.threads.to_string()).json()?.json;
+        let found = run()?;
         let part = path.with_extension("part");
         fs::write(&part, found.to_string()).map_err(BenchError::file(&part))?;
         fs::rename(&part, &path).map_err(BenchError::file(&path))?;
@@ -65,24 +77,18 @@ impl Cells {
     /// # Errors
     /// It is not there, fails, or prints no JSON.
     pub fn engine(&self, args: &[&str]) -> Result<Value> {
-        let path = self.folder.join(format!("engine-{}.json", self.key(args)));
-        if let Ok(text) = fs::read(&path)
-            && let Ok(value) = serde_json::from_slice(&text)
-        {
-            return Ok(value);
-        }
-        let binary = self.uspx.with_file_name("uspx-bench-engine");
-        if !binary.exists() {
-            let reason =
-                format!("there is no {}: build the workspace's binaries", binary.display());
-            return Err(BenchError::Absent(reason));
-        }
-        let program = Program::new("engine", &binary, &self.folder.join("logs"));
-        let program = program.args(args).arg("--uspx").arg(&self.uspx);
-        // It ends with 1 where a figure does not hold; which, its figures say.
-        let found = program.json_whatever_the_status()?.json;
-        fs::write(&path, found.to_string()).map_err(BenchError::file(&path))?;
-        Ok(found)
+        self.cell("engine", args, || {
+            let binary = self.uspx.with_file_name("uspx-bench-engine");
+            if !binary.exists() {
+                let reason =
+                    format!("there is no {}: build the workspace's binaries", binary.display());
+                return Err(BenchError::Absent(reason));
+            }
+            let program = Program::new("engine", &binary, &self.folder.join("logs"));
+            let program = program.args(args).arg("--uspx").arg(&self.uspx);
+            // It ends with 1 where a figure does not hold; which, its figures say.
+            Ok(program.json_whatever_the_status()?.json)
+        })
     }
 
     /// The first lines of a file, as a file.

@@ -10,20 +10,19 @@ use uspx_bench_engine::figure::{Bound, Figure, Report};
 /// A TopK SAE of 1,024 features with 8 active ones, on the middle layer.
 const FLAGS: [&str; 4] = ["--features", "1024", "--k", "8"];
 /// Held-out prompts that it is judged on.
-const JUDGED: &str = "300";
+const JUDGED: usize = 300;
 
 /// Trains one on the shipped teacher, and adds the figure.
 ///
 /// # Errors
 /// Those of the run.
 pub fn measure(cells: &Cells, model: &Path, prompts: &Prompts, report: &mut Report) -> Result<()> {
-    let paths = [model, &prompts.fit, &prompts.heldout].map(|p| p.to_string_lossy().into_owned());
-    let [model, fit, _] = &paths;
+    let [model, fit] = [model, &prompts.fit].map(|p| p.to_string_lossy().into_owned());
     let out = cells.fresh("sae")?;
     let out = out.to_string_lossy();
-    let judged = cells.first_lines(&prompts.heldout, JUDGED.parse().unwrap_or(300))?;
+    let judged = cells.first_lines(&prompts.heldout, JUDGED)?;
     let judged = judged.to_string_lossy();
-    let common = ["probe", "sae", "--model", model, "--prompts", fit, "--heldout", &judged];
+    let common = ["probe", "sae", "--model", &model, "--prompts", &fit, "--heldout", &judged];
     let found = cells.run("sae", &[&common[..], &FLAGS, &["--out", &out]].concat())?;
     let number = |key: &str| {
         let missing = || BenchError::Missing { program: "uspx".to_owned(), key: key.to_owned() };

@@ -76,11 +76,7 @@ pub(super) struct Prompts {
 impl Prompts {
     pub(super) fn of(batch: &Batch, device: &Device) -> Result<Self> {
         let of_row: Vec<u32> = batch.place.iter().map(|(prompt, _)| *prompt).collect();
-        let mut tokens = vec![0; of_row.iter().max().map_or(0, |last| *last as usize + 1)];
-        for (prompt, response) in &batch.place {
-            let place = tokens.get_mut(*prompt as usize).filter(|_| *response);
-            place.into_iter().for_each(|tokens| *tokens += 1);
-        }
+        let tokens = batch.responses.iter().map(|count| *count as u32).collect();
         Ok(Self { of_row: Tensor::from_slice(&of_row, of_row.len(), device)?, tokens })
     }
 }

@@ -18,7 +18,7 @@ use crate::path::{STEPS, mean_step, path};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
-use uspx_model::batch::{Batch, Sequence};
+use uspx_model::batch::Batch;
 use uspx_model::taps::{AtExpert, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
@@ -31,24 +31,22 @@ impl Measure for IntegratedGradients {
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let sequences = &request.prompts.sequences;
         let means = means_of(request)?;
         let how = (self.estimator(), request.batch_tokens / STEPS);
         effects(request, how, progress, &mut |members, batch, found| {
-            let own: Vec<&Sequence> = members.iter().filter_map(|i| sequences.get(*i)).collect();
-            along(request, means.as_ref(), (&own, batch), found)
+            along(request, means.as_ref(), (members, batch), found)
         })
     }
 }
 
-/// Adds the effects of some sequences, which make up `batch`.
+/// Adds the effects of the sequences that make up `batch`.
 fn along(
     request: &ProbeRequest<'_>,
     means: Option<&Means>,
-    (sequences, batch): (&[&Sequence], &Batch),
+    (members, batch): (&[usize], &Batch),
     found: &mut Effects,
 ) -> Result<()> {
-    let (steps, start) = path(request, (sequences, batch))?;
+    let (steps, start) = path(request, (members, batch))?;
     let tapped = |gradient: &Tensor| {
         let (rows, heads, experts) = (batch.tokens(), None, Vec::new());
         let gradient = mean_step(gradient, rows)?;

@@ -13,7 +13,7 @@ use crate::effects::{Effects, effects};
 use crate::path::{STEPS, mean_step, path};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
-use uspx_model::batch::{Batch, Sequence};
+use uspx_model::batch::Batch;
 use uspx_model::config::Mlp;
 use uspx_model::taps::{Site, Taps};
 use uspx_model::{ModelError, Progress};
@@ -36,7 +36,7 @@ impl Measure for Reroute {
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let (estimator, sequences) = (self.estimator(), &request.prompts.sequences);
+        let estimator = self.estimator();
         match self {
             Self::Here => {
                 let how = (estimator, request.batch_tokens);
@@ -48,9 +48,7 @@ impl Measure for Reroute {
             Self::Along => {
                 let how = (estimator, request.batch_tokens / STEPS);
                 effects(request, how, progress, &mut |members, batch, found| {
-                    let own: Vec<&Sequence> =
-                        members.iter().filter_map(|i| sequences.get(*i)).collect();
-                    let (steps, start) = path(request, (&own, batch))?;
+                    let (steps, start) = path(request, (members, batch))?;
                     add_effects(request, (batch, &steps, start), found)
                 })
             }
