@@ -8,3 +8,4 @@ mod reasoning;
 mod reference;
 mod support;
 mod tokens;
+mod trace;

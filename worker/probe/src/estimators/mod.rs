@@ -31,6 +31,8 @@ pub struct ProbeRequest<'a> {
     pub expert_mode: ExpertMode,
     /// Decides who is resampled from whom.
     pub seed: u64,
+    /// Inputs along the path to a prompt, where gradients are taken along one; at least 1.
+    pub steps: usize,
     /// Tokens run together.
     pub batch_tokens: usize,
     /// What is cut while it is measured; nothing is said of units that are.
@@ -47,8 +49,20 @@ impl<'a> ProbeRequest<'a> {
     ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
-        let (expert_mode, seed, within) = (ExpertMode::Ban, 0, None);
-        Self { model, prompts, kinds, layers, baseline, expert_mode, seed, batch_tokens, within }
+        let (expert_mode, steps) = (ExpertMode::Ban, estimator.row().steps.unwrap_or(1));
+        let (seed, within) = (0, None);
+        Self {
+            model,
+            prompts,
+            kinds,
+            layers,
+            baseline,
+            expert_mode,
+            seed,
+            steps,
+            batch_tokens,
+            within,
+        }
     }
 
     /// The kinds that an estimator's row has and that are asked for.
@@ -119,6 +133,9 @@ fn measure_by(
     if row.is_exact && request.within.is_some() {
         return refuse("it does not measure within a mask: ablate masks instead".to_owned());
     }
+    if request.steps == 0 {
+        return refuse("a path has one input at least".to_owned());
+    }
     if !row.baselines.contains(&request.baseline) {
         return refuse(format!("the baseline {:?} is not served", request.baseline));
     }
@@ -156,6 +173,7 @@ mod tests {
         is_exact: false,
         needs: Needs::Forward,
         passes: Some(|_| 0.0),
+        steps: None,
     };
 
     /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.
