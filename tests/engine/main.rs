@@ -6,5 +6,7 @@ mod exact;
 mod gradients;
 mod reasoning;
 mod reference;
+mod relevance;
+mod slopes;
 mod support;
 mod tokens;

@@ -98,7 +98,7 @@ pub fn conversation() -> Work<Prompt> {
 
 /// Those of the first release of the message, and those that came later; a fixture names its own,
 /// for new ones get another.
-const STATISTICS: [&[Statistic]; 3] = [
+const STATISTICS: [&[Statistic]; 4] = [
     &[
         Statistic::COUNT,
         Statistic::GATE_MASS,
@@ -116,6 +116,7 @@ const STATISTICS: [&[Statistic]; 3] = [
         Statistic::ATP_STAR,
         Statistic::ATP_STAR_ABS,
     ],
+    &[Statistic::RELP, Statistic::RELP_ABS],
 ];
 
 /// Every statistic is in a fixture.
@@ -133,7 +134,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         xx: vec![0.25, 4.5],
         xt: vec![3.5, -21.0],
     };
-    let [first, later, latest] = STATISTICS.map(|list| Deposit {
+    let [first, later, latest, relevance] = STATISTICS.map(|list| Deposit {
         prompts: tokens(),
         columns: list.iter().copied().map(column).collect(),
         moments: vec![moments.clone()],
@@ -143,6 +144,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("scores", Outcome::Scores(first)),
         ("scores-by-gradients", Outcome::Scores(later)),
         ("scores-by-many-gradients", Outcome::Scores(latest)),
+        ("scores-by-relevance", Outcome::Scores(relevance)),
         (
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),
