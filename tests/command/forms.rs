@@ -148,6 +148,7 @@ fn patch_gives_effects_with_their_errors() {
         ("reroute", experts),
         ("reroute-ig", experts),
         ("atp-star", both),
+        ("relp", both),
     ] {
         let report = json(&mut on(&["probe", "patch", "--method", method], "teacher", PROMPTS));
         assert_eq!(report["effects"].as_object().unwrap().len(), kinds.len());

@@ -5,6 +5,7 @@
 use crate::support::root;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::checkpoint::Checkpoint;
@@ -14,12 +15,14 @@ use uspx_model::transformer::Transformer;
 use uspx_model::{Holding, Placement, Result, loss};
 
 #[derive(Deserialize)]
-struct Golden {
+pub struct Golden {
     sequences: Vec<Ids>,
     nats: Vec<f64>,
     /// Layer, sequence, token: the experts chosen, sorted; empty for a layer without experts.
     routing: Option<Vec<Vec<Vec<Vec<u32>>>>>,
     first_logits: Vec<f32>,
+    /// By kind of unit, layer, unit and sequence: effects by relevance, in nats.
+    pub relevance: BTreeMap<String, Vec<Vec<Vec<f64>>>>,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +33,7 @@ struct Ids {
 
 /// The folders of the committed checkpoints, or those of `USPX_ARCHITECTURES` (fresh ones, for
 /// `make parity`).
-fn cases() -> Vec<PathBuf> {
+pub fn cases() -> Vec<PathBuf> {
     let folder = std::env::var_os("USPX_ARCHITECTURES").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| root().join("tests/data/architectures"));
     let mut cases: Vec<PathBuf> =
@@ -41,7 +44,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn open(case: &Path, holding: Holding) -> Transformer {
+pub fn open(case: &Path, holding: Holding) -> Transformer {
     let config = std::fs::read_to_string(case.join("config.json")).unwrap();
     let config =
         ModelConfig::from_json(&config).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
@@ -50,7 +53,7 @@ fn open(case: &Path, holding: Holding) -> Transformer {
     opened.unwrap_or_else(|e| panic!("{}: {e}", case.display()))
 }
 
-fn golden(case: &Path) -> (Golden, Vec<Sequence>) {
+pub fn golden(case: &Path) -> (Golden, Vec<Sequence>) {
     let golden: Golden =
         serde_json::from_slice(&std::fs::read(case.join("golden.json")).unwrap()).unwrap();
     let of = |s: &Ids| Sequence { ids: s.ids.clone(), response_start: s.response_start };

@@ -6,6 +6,8 @@ mod exact;
 mod gradients;
 mod reasoning;
 mod reference;
+mod relevance;
+mod slopes;
 mod support;
 mod tokens;
 mod trace;

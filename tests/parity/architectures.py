@@ -16,6 +16,8 @@ Each case is a folder, as a user has it:
                               routing    per layer (empty where it has no experts), sequence and token: the chosen
                                          experts, ascending; null where there are none at all
                               first_logits  after the last token of sequence 0
+                              relevance  effects by relevance (relevance.py, in f64) of heads and experts, baseline
+                                         zero, by layer, unit and sequence, in nats
                               margin     the smallest distance of two router logits, last chosen and first not chosen
                               seed, layout
 
@@ -42,6 +44,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 import torch
 from architecture_cases import Case, committed, fresh, mxfp4_config
+from relevance import largest_gap, relevance
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
 from transformers.utils import logging as transformers_logging
@@ -286,6 +289,7 @@ def golden(folder: str, case: Case, seed: int) -> dict:
         "nats": nats,
         "routing": routing,
         "first_logits": [float(f"{v:.7g}") for v in last.tolist()],
+        "relevance": relevance(model, rows),
         "margin": margin,
         "seed": seed,
         "layout": case.layout,
@@ -407,7 +411,7 @@ def regenerate(cases: list, out: str, seed: int, thorough: bool) -> None:
 
 def check(cases: list, root: str) -> bool:
     """Whether the committed files are what this script makes: weights and configs to the byte, values within SAME."""
-    worst, different = 0.0, []
+    worst, relevances, different = 0.0, 0.0, []
     with tempfile.TemporaryDirectory() as place:
         for case in cases:
             ours, theirs = os.path.join(place, case.name), os.path.join(root, case.name)
@@ -421,8 +425,10 @@ def check(cases: list, root: str) -> bool:
             if any(found[key] != want[key] for key in ("sequences", "routing")):
                 different.append(f"{case.name}/golden.json")
             worst = max(worst, gap(want["nats"], found["nats"]))
-    good = not different and worst < SAME
-    print(json.dumps({"architectures": len(cases), "nats": worst, "bound": SAME, "different": different, "pass": good}))
+            relevances = max(relevances, largest_gap(found["relevance"], want["relevance"]))
+    good = not different and max(worst, relevances) < SAME
+    line = {"architectures": len(cases), "nats": worst, "relevance": relevances, "bound": SAME}
+    print(json.dumps(line | {"different": different, "pass": good}))
     return good
 
 

@@ -31,7 +31,7 @@ quietly "$torch" "$here/architectures.py" --fresh --seed "$seed" --out "$work/fr
 cd "$root"
 # Not the gradients: gpt-oss clamps its experts, and where a random value lies within 1e-5 of the clamp the gradient jumps
 # by some percent, in plain floats as well.
-USPX_ARCHITECTURES="$work/fresh" cargo test --quiet --workspace --test engine architectures -- --skip gradients >&2
+USPX_ARCHITECTURES="$work/fresh" cargo test --quiet --workspace --test engine -- architectures relevance_agrees --skip gradients >&2
 printf '{"fresh_architectures": %s, "seed": %s, "agree": true}\n' "$(find "$work/fresh" -name golden.json | wc -l)" "$seed"
 quietly "$torch" "$here/tokens/tokens.py" --check
 quietly "$torch" "$here/tokens/tokens.py" --out "$work/tokens"

@@ -141,8 +141,8 @@ pub struct PatchArgs {
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::patch_method())]
     pub method: Method,
-    /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp and
-    /// eap-ig, else zero].
+    /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp,
+    /// atp-star, eap-ig and relp, else zero].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
     /// What an exact patch makes of an expert [default: ban].

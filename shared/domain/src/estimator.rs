@@ -121,6 +121,21 @@ table! {
         passes: Some(|layers| 2.0 + 3.0 * layers),
         steps: None,
     },
+    /// Relevance patching: (baseline − clean) times the coefficients of layer-wise relevance
+    /// propagation (Jafari et al. 2025).
+    RELP: EstimatorRow {
+        name: "relp",
+        help: "Relevance patching: coefficients of relevance in place of gradients, one pass back",
+        kinds: &[Expert, Head, Channel, ExpertChannel],
+        statistics: &[Statistic::RELP, Statistic::RELP_ABS],
+        effect: Some(Statistic::RELP),
+        baselines: &[Mean, Zero],
+        is_exact: false,
+        needs: Needs::Gradients,
+        // As attribution patching.
+        passes: Some(|_| 5.0),
+        steps: None,
+    },
     /// The first-order effect of a ban: the gradient times what re-routing changes.
     REROUTE: EstimatorRow {
         name: "reroute",

@@ -146,6 +146,21 @@ table! {
         methods: &[method("atp-star", "Attribution by gradients less a layer each, per token")],
         ..PLAIN
     },
+    /// Relevance patching: the baseline's effect by coefficients of relevance, in nats (Jafari et al.
+    /// 2025).
+    RELP: StatisticRow {
+        name: "relp",
+        kinds: &[Expert, Head, Channel, ExpertChannel],
+        signed: true,
+        ..PLAIN
+    },
+    /// The same, made positive per token before it is summed.
+    RELP_ABS: StatisticRow {
+        name: "relp_abs",
+        kinds: &[Expert, Head, Channel, ExpertChannel],
+        methods: &[method("relp", "Relevance patching, made positive per token")],
+        ..PLAIN
+    },
     /// First-order effect on the loss of banning an expert: the router takes the next one and
     /// normalises the gates anew, in nats.
     REROUTE: StatisticRow { name: "reroute", kinds: &[Expert], signed: true, ..PLAIN },

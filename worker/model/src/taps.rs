@@ -167,6 +167,16 @@ pub enum Site<'a> {
     },
 }
 
+/// What layers carry back from their outputs to their inputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backward {
+    /// The derivative.
+    #[default]
+    Gradient,
+    /// Coefficients of relevance, by the rules of [`crate::layers::relevance`].
+    Relevance,
+}
+
 /// A tap on the forward pass.
 pub trait Taps {
     /// Sees `value` at `site`; `Some` takes its place.
@@ -185,6 +195,11 @@ pub trait Taps {
     /// not choose it.
     fn wants_next(&self) -> bool {
         false
+    }
+
+    /// What layers carry back, where something is differentiated.
+    fn backward(&self) -> Backward {
+        Backward::Gradient
     }
 }
 
@@ -213,6 +228,10 @@ impl<A: Taps + ?Sized, B: Taps + ?Sized> Taps for (&mut A, &mut B) {
     fn wants_next(&self) -> bool {
         self.0.wants_next() || self.1.wants_next()
     }
+
+    fn backward(&self) -> Backward {
+        self.0.backward().max(self.1.backward())
+    }
 }
 
 /// A tap that asks for attention probabilities too.
@@ -229,6 +248,10 @@ impl<T: Taps> Taps for WithPattern<T> {
 
     fn wants_next(&self) -> bool {
         self.0.wants_next()
+    }
+
+    fn backward(&self) -> Backward {
+        self.0.backward()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::load::Source;
 use crate::loss::token_nll;
 use crate::passes::{Meter, Passes, Watch};
 use crate::placement::{Holding, Placement};
-use crate::taps::Taps;
+use crate::taps::{Backward, Taps};
 use crate::{ModelError, Result, Spool, cuda};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -283,12 +283,12 @@ impl Transformer {
     /// # Errors
     /// Those of the tensor library.
     pub fn logits(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        self.head.logits(&self.normed(x, rows)?)
+        self.head.logits(&self.normed(x, rows, Backward::Gradient)?)
     }
 
-    fn normed(&self, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    fn normed(&self, x: &Tensor, rows: &[u32], back: Backward) -> Result<Tensor> {
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        self.norm.forward(&x.index_select(&rows, 0)?)
+        self.norm.forward(&x.index_select(&rows, 0)?, back)
     }
 
     /// Negative log-likelihood of every response token from the last layer's residual stream x, in
@@ -300,23 +300,36 @@ impl Transformer {
         self.nll(x, &batch.predicting, &batch.targets)
     }
 
+    /// The same, with what the last norm carries back.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn response_nll_by(&self, back: Backward, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        self.nll_by(back, x, &batch.predicting, &batch.targets)
+    }
+
     /// Negative log-likelihood of a target for each of some rows of the last layer's residual
     /// stream x, in nats: `[rows]`, differentiable.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn nll(&self, x: &Tensor, rows: &[u32], targets: &[u32]) -> Result<Tensor> {
+        self.nll_by(Backward::Gradient, x, rows, targets)
+    }
+
+    fn nll_by(&self, back: Backward, x: &Tensor, rows: &[u32], targets: &[u32]) -> Result<Tensor> {
         if targets.is_empty() {
             return Ok(Tensor::zeros(0, DType::F32, &self.device)?);
         }
         if !matches!(self.head, Head::Whole(_)) {
-            return self.head.nll(&self.normed(x, rows)?, targets);
+            return self.head.nll(&self.normed(x, rows, back)?, targets);
         }
         let mut parts = Vec::new();
         for part in self.chunks(rows.len()) {
             let targets = targets.get(part.clone()).unwrap_or_default();
             let rows = rows.get(part).unwrap_or_default();
-            parts.push(token_nll(&self.logits(x, rows)?, targets)?);
+            let logits = self.head.logits(&self.normed(x, rows, back)?)?;
+            parts.push(token_nll(&logits, targets)?);
         }
         Ok(Tensor::cat(&parts, 0)?)
     }

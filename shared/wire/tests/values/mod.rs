@@ -98,7 +98,7 @@ pub fn conversation() -> Work<Prompt> {
 
 /// Those of the first release of the message, and those that came later; a fixture names its own,
 /// for new ones get another.
-const STATISTICS: [&[Statistic]; 4] = [
+const STATISTICS: [&[Statistic]; 5] = [
     &[
         Statistic::COUNT,
         Statistic::GATE_MASS,
@@ -122,6 +122,7 @@ const STATISTICS: [&[Statistic]; 4] = [
         Statistic::CHANNEL_SIZE,
         Statistic::CHANNEL_ENERGY,
     ],
+    &[Statistic::RELP, Statistic::RELP_ABS],
 ];
 
 /// Every statistic is in a fixture.
@@ -139,17 +140,19 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         xx: vec![0.25, 4.5],
         xt: vec![3.5, -21.0],
     };
-    let [first, by_gradients, by_many_gradients, activations] = STATISTICS.map(|list| Deposit {
-        prompts: tokens(),
-        columns: list.iter().copied().map(column).collect(),
-        moments: vec![moments.clone()],
-    });
+    let [first, by_gradients, by_many_gradients, activations, relevance] =
+        STATISTICS.map(|list| Deposit {
+            prompts: tokens(),
+            columns: list.iter().copied().map(column).collect(),
+            moments: vec![moments.clone()],
+        });
     let summary = TrainingSummary { steps: 120, before: 3.5, after: 2.25, best_epoch: 2 };
     vec![
         ("scores", Outcome::Scores(first)),
         ("scores-by-gradients", Outcome::Scores(by_gradients)),
         ("scores-by-many-gradients", Outcome::Scores(by_many_gradients)),
         ("scores-of-activations", Outcome::Scores(activations)),
+        ("scores-by-relevance", Outcome::Scores(relevance)),
         (
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),

@@ -12,10 +12,11 @@ use crate::layers::frame::Frame;
 use crate::layers::fused::{Heads, attend, attend_back, attend_onto};
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
+use crate::layers::relevance::given;
 use crate::layers::rope::Angles;
 use crate::layers::rows::pick_or_zero;
 use crate::layers::slices::is_float;
-use crate::taps::{NoTaps, Projection, Site, Taps, tap};
+use crate::taps::{Backward, NoTaps, Projection, Site, Taps, tap};
 use crate::{ModelError, Result, cuda};
 use candle_core::{D, DType, Tensor};
 
@@ -59,11 +60,10 @@ impl Attention {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Q }, x.clone())?;
-        let q = self.queries(&x, frame.angles())?;
-        let [k, v] = self.keys_and_values(&x, frame.angles())?;
-        let q = tap(taps, Site::Queries { layer }, q)?;
-        let k = tap(taps, Site::Keys { layer }, k)?;
-        let v = tap(taps, Site::Values { layer }, v)?;
+        let weighed = given(&x, taps.backward());
+        let q = tap(taps, Site::Queries { layer }, self.queries(&weighed, frame.angles())?)?;
+        let k = tap(taps, Site::Keys { layer }, self.keys(&weighed, frame.angles())?)?;
+        let v = tap(taps, Site::Values { layer }, self.values(&x)?)?;
         let all = [&q, &k, &v];
         let seen = taps.wants_pattern();
         let differentiated = all.iter().any(|x| x.track_op());
@@ -90,7 +90,7 @@ impl Attention {
         (branches, asking, trunk): (&Branches, &Asking, [&Tensor; 2]),
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
-        let [k, v] = self.keys_and_values(x, &branches.all.angles)?;
+        let (k, v) = (self.keys(x, &branches.all.angles)?, self.values(x)?);
         let q = match &asking.places {
             Some(places) => self.queries(&x.index_select(places, 0)?, &asking.angles)?,
             None => self.queries(x, &asking.angles)?,
@@ -158,7 +158,8 @@ impl Attention {
         angles: &Angles,
     ) -> Result<Tensor> {
         let y = map.forward(x)?.reshape(((), heads, self.head_dim))?;
-        let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))?;
+        // Under relevance nothing of queries and keys is differentiated.
+        let y = norm.map_or(Ok(y.clone()), |norm| norm.forward(&y, Backward::Gradient))?;
         angles.rotate(&y)
     }
 
@@ -167,10 +168,13 @@ impl Attention {
         self.turned(&self.q, x, self.heads, norm, angles)
     }
 
-    fn keys_and_values(&self, x: &Tensor, angles: &Angles) -> Result<[Tensor; 2]> {
+    fn keys(&self, x: &Tensor, angles: &Angles) -> Result<Tensor> {
         let norm = self.qk_norm.as_ref().map(|norms| &norms.1);
-        let k = self.turned(&self.k, x, self.kv_heads, norm, angles)?;
-        Ok([k, self.v.forward(x)?.reshape(((), self.kv_heads, self.head_dim))?])
+        self.turned(&self.k, x, self.kv_heads, norm, angles)
+    }
+
+    fn values(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.v.forward(x)?.reshape(((), self.kv_heads, self.head_dim))?)
     }
 
     fn shape(&self) -> Heads {
@@ -197,9 +201,10 @@ impl Attention {
             return Ok(mixed);
         }
         let spans = frame.spans().to_vec();
+        let weights = all.iter().take(2).any(|x| x.track_op());
         Ok(with_gradients("attention", all, mixed, move |grad| {
-            let found = attend_back(shape, [&q, &k, &v], sinks.as_deref(), &spans, grad);
-            Ok(found.map_err(ModelError::within_candle)?.map(Some))
+            let found = attend_back(shape, [&q, &k, &v], sinks.as_deref(), &spans, (grad, weights));
+            found.map_err(ModelError::within_candle)
         })?)
     }
 

@@ -45,7 +45,8 @@ impl Block {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::ResidPre { layer }, x)?;
-        let normed = tap(taps, Site::AttentionNorm { layer }, self.attention_norm.forward(&x)?)?;
+        let normed = self.attention_norm.forward(&x, taps.backward())?;
+        let normed = tap(taps, Site::AttentionNorm { layer }, normed)?;
         let out = self.attention.forward(layer, &normed, frame, cache, taps)?;
         let out = tap(taps, Site::AttentionOut { layer }, out)?;
         Ok((&x + out)?)
@@ -61,7 +62,7 @@ impl Block {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let asking = if last { &branches.last } else { &branches.all };
-        let normed = self.attention_norm.forward(x)?;
+        let normed = self.attention_norm.forward(x, taps.backward())?;
         let out = self.attention.branch(layer, &normed, (branches, asking, trunk), taps)?;
         let asked = match &asking.places {
             Some(places) => &x.index_select(places, 0)?,
@@ -72,7 +73,8 @@ impl Block {
 
     pub(crate) fn feed(&self, layer: usize, x: Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let x = tap(taps, Site::ResidMid { layer }, x)?;
-        let normed = tap(taps, Site::MlpNorm { layer }, self.mlp_norm.forward(&x)?)?;
+        let normed = self.mlp_norm.forward(&x, taps.backward())?;
+        let normed = tap(taps, Site::MlpNorm { layer }, normed)?;
         let out = match &self.feed_forward {
             FeedForward::Dense(mlp) => mlp.forward(layer, &normed, taps)?,
             FeedForward::Experts(experts) => experts.forward(layer, &normed, taps)?,

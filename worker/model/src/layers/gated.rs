@@ -2,17 +2,23 @@
 //! gpt-oss's on CUDA; elsewhere by the tensor library's operations.
 
 use crate::custom_gradient::with_gradient;
+use crate::layers::relevance::{through_clamped_unit, through_swiglu};
 use crate::layers::slices::{elements, is_float, with_values};
+use crate::taps::Backward;
 use crate::{ModelError, Result, cuda};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use uspx_kernel::exp;
 
 /// gpt-oss's unit, (up + 1) · gate · σ(alpha · gate), gate clamped from above and up from both
-/// sides: `[S, 2·inner]` with gate and up interleaved to `[S, inner]`; differentiable.
+/// sides: `[S, 2·inner]` with gate and up interleaved to `[S, inner]`; carries back as `back` says.
 ///
 /// # Errors
 /// An odd width; those of the tensor library.
-pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
+pub fn clamped_unit(pairs: &Tensor, (alpha, limit): (f64, f64), back: Backward) -> Result<Tensor> {
+    if back == Backward::Relevance {
+        let y = clamped_unit(&pairs.detach(), (alpha, limit), Backward::Gradient)?;
+        return through_clamped_unit(pairs, y, (alpha, limit));
+    }
     let (rows, width) = pairs.dims2()?;
     if !width.is_multiple_of(2) {
         return Err(ModelError::Request(format!(
@@ -32,12 +38,18 @@ pub fn clamped_unit(pairs: &Tensor, alpha: f64, limit: f64) -> Result<Tensor> {
             cuda::unit_back(x, grad, alpha, limit)
         })?);
     }
-    let apart = pairs.reshape((rows, width / 2, 2))?;
-    let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();
-    let gate = half(0)?.minimum(limit)?;
-    let up = half(1)?.clamp(-limit, limit)?;
+    let [gate, up] = halves(pairs)?;
+    let (gate, up) = (gate.minimum(limit)?, up.clamp(-limit, limit)?);
     let swish = (&gate * candle_nn::ops::sigmoid(&(&gate * alpha)?)?)?;
     Ok(((up + 1.0)? * swish)?)
+}
+
+/// Gate and up of interleaved pairs, `[S, inner]` each.
+pub(super) fn halves(pairs: &Tensor) -> candle_core::Result<[Tensor; 2]> {
+    let (rows, width) = pairs.dims2()?;
+    let apart = pairs.reshape((rows, width / 2, 2))?;
+    let half = |i| apart.narrow(2, i, 1)?.squeeze(2)?.contiguous();
+    Ok([half(0)?, half(1)?])
 }
 
 /// gpt-oss's unit on the CPU in f32.
@@ -98,17 +110,21 @@ fn at_least(x: f32, limit: f32) -> f32 {
     if x < limit { limit } else { x }
 }
 
-/// silu(gate) · up, element by element; differentiable.
+/// silu(gate) · up, element by element; carries back as `back` says.
 ///
 /// # Errors
 /// Those of the tensor library.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+pub fn swiglu(gate: &Tensor, up: &Tensor, back: Backward) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         return Err(ModelError::Request(format!(
             "gate of shape {:?}, up of {:?}",
             gate.dims(),
             up.dims()
         )));
+    }
+    if back == Backward::Relevance {
+        let y = swiglu(&gate.detach(), &up.detach(), Backward::Gradient)?;
+        return through_swiglu(gate, up, y);
     }
     if is_float(gate) && is_float(up) {
         return Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, Fused)?);
@@ -180,7 +196,7 @@ mod tests {
             let [gate, up] =
                 [1, 2].map(|s| Var::from_slice(&values(s), (5, 7), &Device::Cpu).unwrap());
             let y = if fused {
-                swiglu(&gate, &up).unwrap()
+                swiglu(&gate, &up, Backward::Gradient).unwrap()
             } else {
                 (gate.silu().unwrap() * up.as_tensor()).unwrap()
             };
@@ -201,7 +217,8 @@ mod tests {
         let (alpha, limit) = (1.702, 2.5);
         let run = |dtype| {
             let pairs = Var::from_slice(&values, (3, 20), &Device::Cpu).unwrap();
-            let y = clamped_unit(&pairs.to_dtype(dtype).unwrap(), alpha, limit).unwrap();
+            let pairs_there = pairs.to_dtype(dtype).unwrap();
+            let y = clamped_unit(&pairs_there, (alpha, limit), Backward::Gradient).unwrap();
             let loss = y.sqr().unwrap().sum_all().unwrap().to_dtype(DType::F32).unwrap();
             let gradients = loss.backward().unwrap();
             let flat = |t: &Tensor| -> Vec<f32> {

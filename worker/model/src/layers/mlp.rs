@@ -24,7 +24,7 @@ impl DenseMlp {
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, layer: usize, x: &Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Gate }, x.clone())?;
-        let channels = swiglu(&self.gate.forward(&x)?, &self.up.forward(&x)?)?;
+        let channels = swiglu(&self.gate.forward(&x)?, &self.up.forward(&x)?, taps.backward())?;
         let channels = tap(taps, Site::Channels { layer }, channels)?;
         let channels =
             tap(taps, Site::LinearInput { layer, projection: Projection::Down }, channels)?;

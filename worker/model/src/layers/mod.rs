@@ -13,6 +13,7 @@ pub mod mlp;
 pub mod moe;
 pub mod norm;
 pub mod rectangle;
+pub mod relevance;
 pub mod rope;
 pub mod rows;
 pub(crate) mod slices;

@@ -6,9 +6,10 @@ use crate::config::{GatedUnit, Mixture};
 use crate::error::ModelError;
 use crate::layers::gated::{clamped_unit, swiglu};
 use crate::layers::linear::Linear;
+use crate::layers::relevance::given;
 use crate::layers::rows::{pick, sum_slots, weighted};
 use crate::layers::slices::{is_plain, with_values};
-use crate::taps::{AtExpert, Routing, Site, Taps, tap};
+use crate::taps::{AtExpert, Backward, Routing, Site, Taps, tap};
 use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -78,7 +79,8 @@ impl Experts {
     /// # Errors
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, layer: usize, x: &Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
-        let logits = tap(taps, Site::Router { layer }, self.router.forward(x)?)?;
+        let logits = self.router.forward(&given(x, taps.backward()))?;
+        let logits = tap(taps, Site::Router { layer }, logits)?;
         let ranked = self.ranked(&logits, taps.wants_next())?;
         let routing = self.route(&logits, &ranked)?;
         let groups = slots_by_expert(&routing, self.mixture.experts)?;
@@ -185,22 +187,23 @@ impl Expert {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let own = tap(taps, Site::ExpertIn(at), x)?;
-        let channels = tap(taps, Site::ExpertChannels(at), self.channels(&own, unit)?)?;
+        let channels = self.channels(&own, unit, taps.backward())?;
+        let channels = tap(taps, Site::ExpertChannels(at), channels)?;
         tap(taps, Site::ExpertOut(at), self.down.forward(&channels)?)
     }
 
     /// The same without taps.
     fn plain(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {
-        self.down.forward(&self.channels(x, unit)?)
+        self.down.forward(&self.channels(x, unit, Backward::Gradient)?)
     }
 
-    fn channels(&self, x: &Tensor, unit: GatedUnit) -> Result<Tensor> {
+    fn channels(&self, x: &Tensor, unit: GatedUnit, back: Backward) -> Result<Tensor> {
         match (&self.first, unit) {
             (FirstMaps::InTurns(map), GatedUnit::Clamped { alpha, limit }) => {
-                clamped_unit(&map.forward(x)?, alpha, limit)
+                clamped_unit(&map.forward(x)?, (alpha, limit), back)
             }
             (FirstMaps::Apart { gate, up }, GatedUnit::Silu) => {
-                swiglu(&gate.forward(x)?, &up.forward(x)?)
+                swiglu(&gate.forward(x)?, &up.forward(x)?, back)
             }
             (FirstMaps::Halves(map), GatedUnit::Silu) => {
                 let both = map.forward(x)?;
@@ -208,6 +211,7 @@ impl Expert {
                 swiglu(
                     &both.narrow(1, 0, inner)?.contiguous()?,
                     &both.narrow(1, inner, inner)?.contiguous()?,
+                    back,
                 )
             }
             _ => Err(ModelError::Config(

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::custom_gradient::with_gradient;
+use crate::taps::Backward;
 use candle_core::{D, DType, Tensor};
 
 /// y = x / sqrt(mean(x²) + ε) · gain.
@@ -22,11 +23,11 @@ impl RmsNorm {
         &self.gain
     }
 
-    /// Normalises the rows of x, `[N, hidden]`.
+    /// Normalises the rows of x, `[N, hidden]`; under relevance the denominator counts as given.
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, back: Backward) -> Result<Tensor> {
         let (plain, eps) = (x.detach().contiguous()?, self.eps as f32);
         // The fused one has no f64, in which gradients are checked.
         let y = match x.dtype() {
@@ -36,8 +37,11 @@ impl RmsNorm {
         let (gain, eps) = (self.gain.clone(), self.eps);
         Ok(with_gradient("rms-norm", x, y, move |x, _, grad| {
             let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
-            let unit = x.broadcast_mul(&inverse)?;
             let scaled = grad.broadcast_mul(&gain)?;
+            if back == Backward::Relevance {
+                return scaled.broadcast_mul(&inverse);
+            }
+            let unit = x.broadcast_mul(&inverse)?;
             let along = (&scaled * &unit)?.mean_keepdim(D::Minus1)?;
             (scaled - unit.broadcast_mul(&along)?)?.broadcast_mul(&inverse)
         })?)

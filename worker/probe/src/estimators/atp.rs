@@ -1,5 +1,5 @@
 //! Attribution patching (Nanda 2023; Syed et al. 2023): all units' first-order effects from one
-//! forward and backward.
+//! forward and backward; see [`super::relp`] for what else may be carried back.
 //!
 //! A unit's output n is replaced by n + δ·(baseline − n) with δ = 0 at every token; the loss's
 //! gradient with respect to δ is (baseline − n)·∂L/∂n, token by token. Channels are too many for
@@ -15,7 +15,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::custom_gradients::with_gradients;
-use uspx_model::taps::{AtExpert, Site, Taps};
+use uspx_model::taps::{AtExpert, Backward, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
 /// First-order effects, signed and made positive per token, in nats summed over all positions of a
@@ -28,21 +28,30 @@ impl Measure for AttributionPatching {
     }
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
-        let means = means_of(request)?;
-        let (means, kinds) = (means.as_ref(), request.kinds);
-        let how = (self.estimator(), request.batch_tokens);
-        effects(request, how, progress, &mut |_, batch, found| {
-            let prompts = Prompts::of(batch, request.model.transformer.device())?;
-            let tapped = |_: &Tensor| Ok(GradientTaps::new(means, kinds, &prompts));
-            let start = request.model.transformer.embed(&batch.ids)?;
-            differentiate(request, batch, start, tapped, |taps, gradients| {
-                taps.read(gradients, batch, &mut |unit, prompt, effect| {
-                    found.add(unit, prompt, effect);
-                })?;
-                add_sums(&taps.sums, gradients, &prompts, found)
-            })
-        })
+        attribute(request, (self.estimator(), Backward::Gradient), progress)
     }
+}
+
+/// (baseline − n) times what is carried back to n, of all units that are asked for.
+pub(super) fn attribute(
+    request: &ProbeRequest<'_>,
+    (estimator, back): (Estimator, Backward),
+    progress: &dyn Progress,
+) -> Result<Deposit> {
+    let means = means_of(request)?;
+    let (means, kinds) = (means.as_ref(), request.kinds);
+    let how = (estimator, request.batch_tokens);
+    effects(request, how, progress, &mut |_, batch, found| {
+        let prompts = Prompts::of(batch, request.model.transformer.device())?;
+        let tapped = |_: &Tensor| Ok(GradientTaps::new(means, kinds, &prompts));
+        let start = request.model.transformer.embed(&batch.ids)?;
+        differentiate(request, (batch, back), start, tapped, |taps, gradients| {
+            taps.read(gradients, batch, &mut |unit, prompt, effect| {
+                found.add(unit, prompt, effect);
+            })?;
+            add_sums(&taps.sums, gradients, &prompts, found)
+        })
+    })
 }
 
 /// How far some of a layer's units are moved towards their baselines.

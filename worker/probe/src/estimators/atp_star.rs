@@ -15,7 +15,7 @@ use crate::means::means_of;
 use candle_core::Tensor;
 use uspx_domain::{Deposit, Estimator};
 use uspx_model::Progress;
-use uspx_model::taps::{Site, Taps};
+use uspx_model::taps::{Backward, Site, Taps};
 
 /// Effects by gradients that leave out a layer each, signed and made positive per token and
 /// gradient, in nats summed over all positions of a prompt.
@@ -42,7 +42,7 @@ impl Measure for GradDrop {
                     let taps = GradientTaps::new(means, kinds, &prompts);
                     Ok(Dropped { layer: dropped, taps })
                 };
-                run.backward(tapped, |taps, gradients| {
+                run.backward(Backward::Gradient, tapped, |taps, gradients| {
                     taps.taps.read(gradients, batch, &mut |unit, prompt, effect| {
                         found.add(unit, prompt, effect * share);
                     })

@@ -19,7 +19,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
-use uspx_model::taps::{AtExpert, Site, Taps};
+use uspx_model::taps::{AtExpert, Backward, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
 /// Effects along a path of inputs, signed and made positive per token.
@@ -52,7 +52,7 @@ fn along(
         let gradient = mean_step(gradient, rows)?;
         Ok(StepTaps { request, means, rows, gradient, heads, experts })
     };
-    differentiate(request, &steps, start, tapped, |taps, gradients| {
+    differentiate(request, (&steps, Backward::Gradient), start, tapped, |taps, gradients| {
         taps.heads(gradients, batch, found)?;
         taps.experts(batch, found)
     })

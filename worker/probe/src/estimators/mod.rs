@@ -5,6 +5,7 @@ mod atp;
 mod atp_star;
 mod eap_ig;
 mod exact;
+mod relp;
 mod reroute;
 mod trace;
 
@@ -101,6 +102,7 @@ const ALL: &[&dyn Measure] = &[
     &atp::AttributionPatching,
     &eap_ig::IntegratedGradients,
     &atp_star::GradDrop,
+    &relp::RelevancePatching,
     &reroute::Reroute::Here,
     &reroute::Reroute::Along,
     &exact::Exact,

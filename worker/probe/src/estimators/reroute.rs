@@ -15,7 +15,7 @@ use candle_core::{D, DType, Tensor};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::config::Mlp;
-use uspx_model::taps::{Site, Taps};
+use uspx_model::taps::{Backward, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
 /// First-order effects of bans, signed and made positive per token, in nats summed over all
@@ -70,7 +70,7 @@ fn add_effects(
         let gradient = mean_step(gradient, rows)?;
         Ok(RerouteTaps { first, gradient, router: None, pulls: Vec::new() })
     };
-    differentiate(request, steps, start, tapped, |taps, _| {
+    differentiate(request, (steps, Backward::Gradient), start, tapped, |taps, _| {
         let Some((layer, logits)) = &taps.router else { return Ok(()) };
         let Some(Mlp::Experts(mixture)) = mlps.get(*layer) else { return Ok(()) };
         let logits: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;

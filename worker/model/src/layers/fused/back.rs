@@ -12,24 +12,29 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Gradients with respect to q, k and v, each of its shape, from the gradient of what
-/// [`attend`](super::attend) gives, `[N, heads, dim]`. There was no cache.
+/// [`attend`](super::attend) gives, `[N, heads, dim]`; q and k have theirs only where one through
+/// the probabilities (`weights`) is asked for. There was no cache.
 pub(in crate::layers) fn attend_back(
     heads: Heads,
     [q, k, v]: [&Tensor; 3],
     sinks: Option<&[f32]>,
     spans: &[Span],
-    grad: &Tensor,
-) -> Result<[Tensor; 3]> {
+    (grad, weights): (&Tensor, bool),
+) -> Result<[Option<Tensor>; 3]> {
     check_all(q.dim(0)?, heads, sinks, spans)?;
     let run = |q: &[f32], k: &[f32], v: &[f32], grad: &[f32]| {
-        all_spans(heads, &Values { q, k, v }, sinks, spans, grad)
+        all_spans(heads, &Values { q, k, v }, sinks, spans, (grad, weights))
     };
     let found = with_values(q, |q| {
         with_values(k, |k| with_values(v, |v| with_values(grad, |grad| run(q, k, v, grad))))
     })?????;
     let [by_q, by_k, by_v] = found;
     let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-    Ok([tensor(by_q, q)?, tensor(by_k, k)?, tensor(by_v, v)?])
+    let by_v = Some(tensor(by_v, v)?);
+    Ok(match weights {
+        true => [Some(tensor(by_q, q)?), Some(tensor(by_k, k)?), by_v],
+        false => [None, None, by_v],
+    })
 }
 
 fn all_spans(
@@ -37,7 +42,7 @@ fn all_spans(
     values: &Values<'_>,
     sinks: Option<&[f32]>,
     spans: &[Span],
-    grad: &[f32],
+    grad: (&[f32], bool),
 ) -> Result<[Vec<f32>; 3]> {
     let tasks = tasks(spans, heads);
     let group = heads.group();
@@ -74,7 +79,7 @@ fn one_head(
     values: &Values<'_>,
     span: &Span,
     head: usize,
-    (sinks, grad): (Option<&[f32]>, &[f32]),
+    (sinks, (grad, weighed)): (Option<&[f32]>, (&[f32], bool)),
 ) -> Result<Part> {
     let rows: Vec<u32> = new_rows(span).collect();
     let memory = gathered(&rows, [values.k, values.v], &[], (head, heads));
@@ -90,6 +95,9 @@ fn one_head(
         let weights = Strided::plain(&block.weights, width);
         let by_values = block.seen_mut(&mut part.v, dim);
         product(by_values, (width, dim, count), weights.turned(), grad, true)?;
+        if !weighed {
+            continue;
+        }
         let mut by_scores = vec![0.0; count * width];
         let seen = block.seen(&memory.values, dim).turned();
         product(&mut by_scores, (count, width, dim), grad, seen, false)?;

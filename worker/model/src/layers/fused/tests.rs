@@ -77,7 +77,13 @@ fn values_and_gradients_agree_with_the_formula_and_its_finite_differences() {
         }
 
         let weights = numbers(n * 12, 4);
-        let found = attend_back(heads, [&q, &k, &v], sinks, &spans, &tensor(&weights, 4)).unwrap();
+        let grad = tensor(&weights, 4);
+        let back =
+            |weighed| attend_back(heads, [&q, &k, &v], sinks, &spans, (&grad, weighed)).unwrap();
+        let found = back(true).map(Option::unwrap);
+        let [no_q, no_k, of_values] = back(false);
+        assert!(no_q.is_none() && no_k.is_none(), "the probabilities were given");
+        assert_eq!(flat(&of_values.unwrap()), flat(&found[2]));
         let loss = |inputs: &[Vec<f64>; 3]| -> f64 {
             let out = by_formula(heads, inputs, sinks, &spans);
             out.iter().zip(&weights).map(|(a, b)| a * b).sum()
@@ -108,6 +114,6 @@ fn spans_and_sinks_of_another_batch_are_refused() {
     let span = |end| [Span { prefix: Vec::new(), queries: 0..end, first: 0 }];
     for (spans, sinks) in [(span(4), None), (span(3), Some(&[0.0f32][..]))] {
         assert!(attend(heads, [&q, &k, &k], sinks, &spans, None).is_err());
-        assert!(attend_back(heads, [&q, &k, &k], sinks, &spans, &q).is_err());
+        assert!(attend_back(heads, [&q, &k, &k], sinks, &spans, (&q, true)).is_err());
     }
 }
