@@ -15,8 +15,7 @@ const DEFAULT: &str = "default";
 /// Ways to rank units by one forward pass.
 const CHEAP: [&str; 4] = ["frequency", "saliency", "reap", "easy-ep"];
 /// Ways by gradients, and by all single units.
-const DEARER: [&str; 7] =
-    ["atp", "relp", "eap-ig", "reroute", "reroute-ig", "ensemble", "exact"];
+const DEARER: [&str; 7] = ["atp", "relp", "eap-ig", "reroute", "reroute-ig", "ensemble", "exact"];
 /// What the default may lose to in no cell, significantly.
 const PEERS: [&str; 5] = ["reap", "easy-ep", "frequency", "atp", "exact"];
 

@@ -14,11 +14,7 @@ use uspx_kernel::exp;
 ///
 /// # Errors
 /// An odd width; those of the tensor library.
-pub fn clamped_unit(
-    pairs: &Tensor,
-    (alpha, limit): (f64, f64),
-    back: Backward,
-) -> Result<Tensor> {
+pub fn clamped_unit(pairs: &Tensor, (alpha, limit): (f64, f64), back: Backward) -> Result<Tensor> {
     if back == Backward::Relevance {
         let y = clamped_unit(&pairs.detach(), (alpha, limit), Backward::Gradient)?;
         return through_clamped_unit(pairs, y, (alpha, limit));

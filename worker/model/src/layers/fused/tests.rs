@@ -78,9 +78,8 @@ fn values_and_gradients_agree_with_the_formula_and_its_finite_differences() {
 
         let weights = numbers(n * 12, 4);
         let grad = tensor(&weights, 4);
-        let back = |weighed| {
-            attend_back(heads, [&q, &k, &v], sinks, &spans, (&grad, weighed)).unwrap()
-        };
+        let back =
+            |weighed| attend_back(heads, [&q, &k, &v], sinks, &spans, (&grad, weighed)).unwrap();
         let found = back(true).map(Option::unwrap);
         let [no_q, no_k, of_values] = back(false);
         assert!(no_q.is_none() && no_k.is_none(), "the probabilities were given");
