@@ -256,14 +256,13 @@ fn relevance_agrees_with_pytorch() {
                     let size = f64::from(*size);
                     assert!(
                         off <= NEAR * size,
-                        "{} {holding:?} {}, {f} against {w}, made of {size}",
-                        name,
+                        "{name} {holding:?} {}: {f} against {w}, made of {size}",
                         signed.unit
                     );
                     worst = worst.max(off / size.max(f64::MIN_POSITIVE));
                 }
             }
-            println!("{} {holding:?}: at worst off by {worst:.1e}", name);
+            println!("{name} {holding:?}: at worst off by {worst:.1e}");
         }
     }
 }
