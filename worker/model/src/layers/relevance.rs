@@ -10,8 +10,8 @@
 //! | router | the same for gates: choice and weights are given | experts only; the router nothing |
 //! | linear maps, sums | 0-rule (Montavon et al. 2019) | the derivative: biases keep their share |
 //!
-//! So a coefficient is the exact gradient of a model whose denominators, factors, probabilities and
-//! gates stand still, but for the halves.
+//! So coefficients are the exact gradient of a model whose denominators, factors, probabilities and
+//! gates stand still, and in whose gated units each factor moves half of the product.
 
 use crate::Result;
 use crate::custom_gradient::with_gradient;
