@@ -16,6 +16,7 @@ mod progress;
 mod prompts;
 mod rows;
 mod scored;
+mod scores;
 mod secrets;
 mod settings;
 mod splits;

@@ -20,6 +20,7 @@ mod llama_cpp;
 mod one_job;
 mod others_gguf;
 mod prompts;
+mod report;
 mod sae;
 mod scripts;
 mod students;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         one_job::trials(),
         others_gguf::trials(),
         prompts::trials(),
+        report::trials(),
         sae::trials(),
         scripts::trials(),
         students::trials(),

@@ -1,6 +1,8 @@
-//! `uspx probe trace|patch`: what is measured about single units, on this machine.
+//! `uspx probe trace|patch`: what is measured about single units, on this machine; the other probes
+//! are in files of their own.
 
 mod effects;
+mod report;
 mod resampled;
 mod sae;
 
@@ -33,6 +35,7 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
         ProbeCommand::Patch(args) => patch(args, shutdown),
         ProbeCommand::Ablate(args) => super::eval::ablate(args, shutdown),
         ProbeCommand::Sae(args) => sae::run(args, shutdown),
+        ProbeCommand::Report(args) => report::run(args, shutdown),
     }
 }
 

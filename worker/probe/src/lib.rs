@@ -5,11 +5,13 @@
 //! * [`estimators`]: statistics and effects of single units, by any estimator of the domain's
 //!   table.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
+//! * [`circuits`]: losses of what masks keep, means in the place of the rest.
 //! * [`resample`]: which prompt another one's outputs are taken from.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 
 pub mod ablate;
 pub mod batching;
+pub mod circuits;
 mod differentiate;
 mod effects;
 pub mod estimators;
@@ -23,6 +25,7 @@ mod sums;
 mod within;
 
 pub use estimators::{ProbeRequest, measure};
+pub use means::{Means, mean_outputs};
 pub use uspx_model::layers::kept::ExpertMode;
 
 /// Results of this crate: the model's errors are its errors.

@@ -8,7 +8,7 @@ mod exact;
 mod reroute;
 mod trace;
 
-use crate::{ExpertMode, Result};
+use crate::{ExpertMode, Means, Result};
 use std::ops::Range;
 use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
 use uspx_model::cuts::CutTaps;
@@ -33,6 +33,9 @@ pub struct ProbeRequest<'a> {
     pub seed: u64,
     /// Tokens run together.
     pub batch_tokens: usize,
+    /// Mean outputs that are known already; where they are the baseline and none are given, they
+    /// are taken over the prompts.
+    pub means: Option<&'a Means>,
     /// What is cut while it is measured; nothing is said of units that are.
     pub within: Option<&'a CutTaps>,
 }
@@ -47,8 +50,20 @@ impl<'a> ProbeRequest<'a> {
     ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
-        let (expert_mode, seed, within) = (ExpertMode::Ban, 0, None);
-        Self { model, prompts, kinds, layers, baseline, expert_mode, seed, batch_tokens, within }
+        let (expert_mode, seed) = (ExpertMode::Ban, 0);
+        let (means, within) = (None, None);
+        Self {
+            model,
+            prompts,
+            kinds,
+            layers,
+            baseline,
+            expert_mode,
+            seed,
+            batch_tokens,
+            means,
+            within,
+        }
     }
 
     /// The kinds that an estimator's row has and that are asked for.
