@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod grid;
 mod left_out;
+mod measured;
 mod models;
 mod output;
 mod progress;

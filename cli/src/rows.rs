@@ -40,11 +40,25 @@ pub fn site() -> impl TypedValueParser<Value = Site> {
     names.try_map(|name| Site::ALL.into_iter().find(|s| s.name() == name).ok_or(NotInTheTable))
 }
 
-/// Parses the name of an estimator that measures effects.
-pub fn effect_estimator() -> impl TypedValueParser<Value = Estimator> {
+/// A way to tell what single units are worth.
+#[derive(Debug, Clone, Copy)]
+pub enum Method {
+    /// Their effects on the loss, by an estimator.
+    Effects(Estimator),
+    /// The mean of the ranks that several cheap scores give them.
+    Ensemble,
+}
+
+/// Parses the name of a way to tell what single units are worth.
+pub fn patch_method() -> impl TypedValueParser<Value = Method> {
     let value = |e: Estimator| PossibleValue::new(e.name()).help(e.row().help);
-    let names = PossibleValuesParser::new(Estimator::of_effects().map(value));
-    names.try_map(|name| Estimator::named(&name).ok_or(NotInTheTable))
+    let ensemble = PossibleValue::new(Ranking::Ensemble.name()).help(Ranking::Ensemble.help());
+    let names = PossibleValuesParser::new(Estimator::of_effects().map(value).chain([ensemble]));
+    names.try_map(|name| match Estimator::named(&name) {
+        Some(estimator) => Ok(Method::Effects(estimator)),
+        None if name == Ranking::Ensemble.name() => Ok(Method::Ensemble),
+        None => Err(NotInTheTable),
+    })
 }
 
 /// Parses the name of a format that students are written in.

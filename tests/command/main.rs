@@ -20,6 +20,7 @@ mod llama_cpp;
 mod one_job;
 mod others_gguf;
 mod prompts;
+mod ranks;
 mod report;
 mod sae;
 mod scripts;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         one_job::trials(),
         others_gguf::trials(),
         prompts::trials(),
+        ranks::trials(),
         report::trials(),
         sae::trials(),
         scripts::trials(),

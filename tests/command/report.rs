@@ -264,7 +264,7 @@ fn what_cannot_be_judged_is_said_before_anything_is_measured() {
     let place = files(4, 3);
     let (teacher, student) = (model("teacher"), model("student"));
     let entries = || fs::read_dir(place.path()).unwrap().count();
-    let mut says = |model: &PathBuf, words: &[&str], code: i32, said: &[&str]| {
+    let says = |model: &PathBuf, words: &[&str], code: i32, said: &[&str]| {
         refuses(&mut report(model, &place, words), code, said);
         assert_eq!(entries(), 2, "nothing but the prompts is there");
     };
@@ -273,7 +273,7 @@ fn what_cannot_be_judged_is_said_before_anything_is_measured() {
     says(&student, &["--units=head", "--methods=reap"], USAGE, &["reap does not rank heads"]);
     says(&teacher, &["--methods=tarot"], USAGE, &["tarot"]);
     says(&teacher, &["--grid=1.5"], USAGE, &["from 0 to 1"]);
-    let mut elsewhere = |flag: &str, path: PathBuf, code: i32, said: &[&str]| {
+    let elsewhere = |flag: &str, path: PathBuf, code: i32, said: &[&str]| {
         let fit = place.path().join("fit.jsonl");
         let mut command = uspx();
         command.args(["probe", "report", "--model"]).arg(&teacher).arg("--prompts").arg(&fit);

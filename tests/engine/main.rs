@@ -9,3 +9,4 @@ mod reasoning;
 mod reference;
 mod support;
 mod tokens;
+mod trace;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The heavy comparisons with other people's readings of the same models (some 7 GB of Python on the first run):
 #   golden.py         the values that the tests of the engine are held to (tests/data/nano.json), computed anew with PyTorch
+#   trace_golden.py   the same for what a trace tells (tests/data/trace.json)
 #   config_meanings.py  what transformers makes of every key of config.json (tests/data/config_meanings.json), computed anew
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
@@ -22,6 +23,7 @@ quietly() {
 }
 
 quietly "$torch" "$here/golden.py" "$root" --check "$root/tests/data/nano.json"
+quietly "$torch" "$here/trace_golden.py" "$root" --check "$root/tests/data/trace.json"
 quietly "$torch" "$here/config_meanings.py" --check
 quietly "$torch" "$here/architectures.py" --check
 seed="${USPX_PARITY_SEED:-$(date +%s)}"

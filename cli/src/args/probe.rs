@@ -5,11 +5,11 @@ use super::positive;
 use super::report::ReportArgs;
 use super::sae::SaeArgs;
 use crate::prompts::PromptSource;
-use crate::rows;
+use crate::rows::{self, Method};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;
-use uspx_domain::{Baseline, Estimator, UnitKind};
+use uspx_domain::{Baseline, UnitKind};
 use uspx_probe::ExpertMode;
 
 /// A model and prompts.
@@ -112,6 +112,23 @@ pub struct TraceArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Which units.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "expert,head",
+        value_parser = rows::unit_kind()
+    )]
+    pub units: Vec<UnitKind>,
+    /// Tell what the prompts' own tokens show too, apart from the answers'.
+    #[arg(long)]
+    pub prompt_tokens: bool,
+    /// Tell for every two experts of a layer how often they have the same token.
+    #[arg(long)]
+    pub co_activation: bool,
+    /// Tell the same of the prompts of each tag alone.
+    #[arg(long, conflicts_with = "tokenised")]
+    pub by_tag: bool,
     /// For benchmarks: the lines of --prompts are token ids, {"ids": [..], "response_start": n}.
     #[arg(long, hide = true)]
     pub tokenised: bool,
@@ -130,8 +147,8 @@ pub struct PatchArgs {
     #[arg(long, value_delimiter = ',', value_parser = rows::unit_kind())]
     pub units: Vec<UnitKind>,
     /// How.
-    #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
-    pub method: Estimator,
+    #[arg(long, default_value = "exact", value_parser = rows::patch_method())]
+    pub method: Method,
     /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp and
     /// eap-ig, else zero].
     #[arg(long, value_parser = rows::baseline())]
@@ -139,7 +156,10 @@ pub struct PatchArgs {
     /// What an exact patch makes of an expert [default: ban].
     #[arg(long)]
     pub expert_mode: Option<ExpertModeArg>,
-    /// Decides from which prompt each one is resampled.
+    /// Inputs along the path to a prompt, of the methods that take gradients along one [default: 5].
+    #[arg(long, value_parser = positive)]
+    pub steps: Option<usize>,
+    /// Decides from which prompt each one is resampled, and which are drawn for standard errors of ranks.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Only these layers, as A..B (B not included).
@@ -181,8 +201,11 @@ impl PatchArgs {
         if !self.units.is_empty() {
             return self.units.clone();
         }
-        let usual = [UnitKind::Expert, UnitKind::Head];
-        usual.into_iter().filter(|kind| self.method.row().kinds.contains(kind)).collect()
+        let measured = |kind: &UnitKind| match self.method {
+            Method::Effects(estimator) => estimator.row().kinds.contains(kind),
+            Method::Ensemble => true,
+        };
+        [UnitKind::Expert, UnitKind::Head].into_iter().filter(measured).collect()
     }
 }
 

@@ -1,179 +1,42 @@
-//! `uspx probe trace|patch`: what is measured about single units, on this machine; the other probes
-//! are in files of their own.
+//! `uspx probe …`: what is measured about single units, on this machine.
 
 mod effects;
+mod ensemble;
 mod report;
 mod resampled;
 mod sae;
+mod trace;
 
-use crate::args::{ExpertModeArg, PatchArgs, ProbeCommand, TraceArgs};
+use crate::args::{ExpertModeArg, PatchArgs, ProbeCommand};
 use crate::error::{CliError, Exit, Result};
-use crate::grid::{Grid, PerLayer, divided, per_token, sums};
+use crate::grid::{Grid, per_token};
 use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::rows::Method;
 use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-use uspx_domain::{
-    Baseline, Deposit, Estimator, Fingerprint, ModelShape, Needs, Statistic, UnitKind,
-};
+use uspx_domain::{Baseline, Deposit, Estimator, ModelShape, Needs, Statistic, UnitKind};
 use uspx_model::PerPrompt;
 use uspx_model::budget::Workload;
 use uspx_model::taps::{NoTaps, Taps};
 use uspx_probe::evaluate::{Against, evaluate};
 use uspx_probe::{ProbeRequest, measure};
-use uspx_runtime::{Shutdown, memory};
+use uspx_runtime::Shutdown;
 
 /// Runs a probe.
 pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
     match command {
-        ProbeCommand::Trace(args) => trace(args, shutdown),
+        ProbeCommand::Trace(args) => trace::run(args, shutdown),
         ProbeCommand::Patch(args) => patch(args, shutdown),
         ProbeCommand::Ablate(args) => super::eval::ablate(args, shutdown),
         ProbeCommand::Sae(args) => sae::run(args, shutdown),
         ProbeCommand::Report(args) => report::run(args, shutdown),
     }
-}
-
-#[derive(Serialize)]
-struct TraceReport {
-    model: ModelReport,
-    prompts: usize,
-    /// None where token sequences were given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scored: Option<Scored>,
-    tokens: u64,
-    response_tokens: u64,
-    tokens_per_second: f64,
-    /// Seconds of each pass over the prompts: on a GPU, the first loads its kernels.
-    pass_seconds: Vec<f64>,
-    streamed: bool,
-    batch_tokens: usize,
-    peak_rss_bytes: Option<u64>,
-    experts: ExpertReport,
-    heads: HeadReport,
-    /// Prompts whose whole text has other tokens than its use: those in use are measured.
-    seam_prompts: u32,
-    skipped: Vec<LeftOut>,
-}
-
-#[derive(Serialize)]
-struct ModelReport {
-    fingerprint: Fingerprint,
-    architecture: String,
-    layers: u32,
-    experts: PerLayer,
-    heads: PerLayer,
-}
-
-#[derive(Serialize)]
-struct ExpertReport {
-    count: Grid,
-    gate_mass: Grid,
-    saliency: Grid,
-    saliency_reap: Grid,
-    saliency_easy_ep: Grid,
-}
-
-#[derive(Serialize)]
-struct HeadReport {
-    norm: Grid,
-}
-
-/// The model and what to trace, and on what it is scored.
-fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Subject, Option<Scored>)> {
-    if args.tokenised {
-        return Ok((models::tokenised(&args.common, Workload::Forward)?, None));
-    }
-    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
-    let scored = Some(subject.scored);
-    Ok((subject, scored))
-}
-
-fn trace(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
-    let (Subject { model, prompts, batch_tokens, .. }, scored) = traced(args, shutdown)?;
-    let sequences = &prompts.sequences;
-    let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
-    let bar = Bar::new("tracing", args.common.run.json, shutdown);
-    let mut pass_seconds = Vec::new();
-    let mut deposit = Deposit::default();
-    let request = ProbeRequest::all(Estimator::TRACE, &model, &prompts, batch_tokens);
-    for _ in 0..args.repeat {
-        let start = Instant::now();
-        deposit = measure(Estimator::TRACE, &request, &bar)?;
-        pass_seconds.push(start.elapsed().as_secs_f64());
-    }
-    let seconds: f64 = pass_seconds.iter().sum();
-    bar.finish();
-    let shape = model.shape();
-    let of = |statistic| sums(&deposit, &shape, UnitKind::Expert, statistic);
-    let (count, saliency) = (of(Statistic::COUNT), of(Statistic::SALIENCY));
-    let report = TraceReport {
-        model: ModelReport {
-            fingerprint: model.fingerprint,
-            architecture: model.transformer.config().architecture.clone(),
-            layers: shape.depth(),
-            experts: shape.widths(UnitKind::Expert).into(),
-            heads: shape.widths(UnitKind::Head).into(),
-        },
-        prompts: sequences.len(),
-        scored,
-        tokens: tokens as u64,
-        response_tokens: sequences.iter().map(|s| s.response_len() as u64).sum(),
-        tokens_per_second: (tokens * args.repeat) as f64 / seconds,
-        pass_seconds,
-        streamed: model.transformer.is_streamed(),
-        batch_tokens,
-        peak_rss_bytes: memory::peak_rss(),
-        experts: ExpertReport {
-            saliency_reap: divided(&saliency, &count),
-            count,
-            gate_mass: of(Statistic::GATE_MASS),
-            saliency,
-            saliency_easy_ep: of(Statistic::EASY_EP),
-        },
-        heads: HeadReport { norm: sums(&deposit, &shape, UnitKind::Head, Statistic::HEAD_NORM) },
-        seam_prompts: prompts.seams,
-        skipped: left_out::listed(&prompts.skipped),
-    };
-    if args.common.run.json {
-        return output::json(&report);
-    }
-    show_trace(&report)
-}
-
-fn show_trace(report: &TraceReport) -> Result<()> {
-    let shown = usize::from(output::columns()).saturating_sub(LAYER) / SHARE;
-    let most = report.experts.count.iter().map(Vec::len).max().unwrap_or(0);
-    output::paragraph(&format!(
-        "experts by how often {} prompts' {} response tokens are routed to them (expert:share); \
-         the first {} of {most}",
-        report.prompts,
-        report.response_tokens,
-        shown.min(most)
-    ))?;
-    let mut table = output::table(&["layer", "experts"]);
-    for (layer, counts) in report.experts.count.iter().enumerate() {
-        table.add_row([layer.to_string(), ranked(counts, report.response_tokens as f64, shown)]);
-    }
-    output::line(&table.to_string())?;
-    output::line(&format!("{:.0} tokens per second", report.tokens_per_second))
-}
-
-/// Columns that a layer's number and one expert's share take.
-const LAYER: usize = 8;
-const SHARE: usize = 10;
-
-fn ranked(values: &[f64], whole: f64, most: usize) -> String {
-    let mut order: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
-    order.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let each = |(unit, value): &(usize, f64)| format!("{unit}:{:.2}", value / whole);
-    let each = |at: &(usize, f64)| format!("{:<width$}", each(at), width = SHARE - 1);
-    order.iter().take(most).map(each).collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Serialize)]
@@ -209,8 +72,8 @@ struct PatchReport {
 }
 
 /// What is to be measured, checked before the model is opened as far as that goes.
-fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
-    let (estimator, row) = (args.method, args.method.row());
+fn effect_of(args: &PatchArgs, estimator: Estimator) -> Result<(Statistic, Baseline)> {
+    let row = estimator.row();
     let usage = |what: String, help: &str| Err(CliError::new(Exit::Usage, what).help(help));
     let baseline = args.baseline.unwrap_or(estimator.usual_baseline());
     if !row.baselines.contains(&baseline) {
@@ -224,6 +87,12 @@ fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
             "leave out --expert-mode, or use --method exact",
         );
     }
+    if args.steps.is_some() && row.steps.is_none() {
+        return usage(
+            format!("{estimator} takes no gradients along a path"),
+            "leave out --steps, or use --method eap-ig",
+        );
+    }
     if let Some(kind) = args.units.iter().find(|kind| !row.kinds.contains(kind)) {
         return usage(format!("{estimator} does not measure {kind}s"), "choose other --units");
     }
@@ -234,8 +103,8 @@ fn effect_of(args: &PatchArgs) -> Result<(Statistic, Baseline)> {
 }
 
 fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
-    let (statistic, baseline) = effect_of(args)?;
-    let estimator = args.method;
+    let Method::Effects(estimator) = args.method else { return ensemble::run(args, shutdown) };
+    let (statistic, baseline) = effect_of(args, estimator)?;
     let work = match estimator.row().needs {
         Needs::Forward => Workload::Forward,
         Needs::Gradients => Workload::Backward,
@@ -249,7 +118,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         .transpose()?;
     let shape = model.shape();
     let layers = layers(args.layers.as_deref(), shape.depth())?;
-    let kinds = kinds_here(args, &shape)?;
+    let kinds = kinds_here(args, &shape, &estimator.kinds_of(&shape))?;
     let within = args.mask.as_deref().map(|path| models::cut(path, &model)).transpose()?;
     let request = ProbeRequest {
         kinds: &kinds,
@@ -258,6 +127,7 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         within: within.as_ref(),
         expert_mode: args.expert_mode.unwrap_or(ExpertModeArg::Ban).into(),
         seed: args.seed,
+        steps: args.steps.or(estimator.row().steps).unwrap_or(1),
         ..ProbeRequest::all(estimator, &model, &prompts, batch_tokens)
     };
     let bar = Bar::new("patching", args.common.run.json, shutdown);
@@ -293,14 +163,18 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     if args.common.run.json { output::json(&report) } else { effects::print(&report, args.all) }
 }
 
-/// Of what is asked for, the kinds that the model has.
-fn kinds_here(args: &PatchArgs, shape: &ModelShape) -> Result<Vec<UnitKind>> {
+/// Of what is asked for, the kinds that the model has; `measured` are those that could be.
+fn kinds_here(
+    args: &PatchArgs,
+    shape: &ModelShape,
+    measured: &[UnitKind],
+) -> Result<Vec<UnitKind>> {
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
     let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
     if !kinds.is_empty() {
         return Ok(kinds);
     }
-    let measured: Vec<&str> = args.method.kinds_of(shape).into_iter().map(UnitKind::name).collect();
+    let measured: Vec<&str> = measured.iter().map(|kind| kind.name()).collect();
     let help = match measured.as_slice() {
         [] => "use another --method: this one measures nothing of this model".to_owned(),
         some => format!("try --units {}", some.join(",")),

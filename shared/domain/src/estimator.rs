@@ -28,6 +28,9 @@ pub struct EstimatorRow {
     /// What it costs a prompt in forward passes of a model of so many layers, a backward one counting
     /// two, with its usual baseline; none where that depends on how many units are asked for.
     pub passes: Option<fn(f64) -> f64>,
+    /// Inputs along the path to a prompt, where gradients are taken along one and nothing is said;
+    /// `passes` counts so many.
+    pub steps: Option<usize>,
 }
 
 impl EstimatorRow {
@@ -56,19 +59,24 @@ table! {
     TRACE: EstimatorRow {
         name: "trace",
         help: "Routing and activation statistics of one forward pass",
-        kinds: &[Expert, Head],
+        kinds: &[Expert, Head, Channel, ExpertChannel],
         statistics: &[
             Statistic::COUNT,
             Statistic::GATE_MASS,
             Statistic::SALIENCY,
             Statistic::EASY_EP,
+            Statistic::MARGIN,
             Statistic::HEAD_NORM,
+            Statistic::HEAD_ENERGY,
+            Statistic::CHANNEL_SIZE,
+            Statistic::CHANNEL_ENERGY,
         ],
         effect: None,
         baselines: &[Zero],
         is_exact: false,
         needs: Needs::Forward,
         passes: Some(|_| 1.0),
+        steps: None,
     },
     /// Attribution patching: (baseline − clean) times the gradient of the loss (Nanda 2023).
     ATP: EstimatorRow {
@@ -82,6 +90,7 @@ table! {
         needs: Needs::Gradients,
         // For the means, to keep what enters each layer, again to be differentiated.
         passes: Some(|_| 5.0),
+        steps: None,
     },
     /// Attribution with gradients averaged along a path of inputs (Hanna et al. 2024).
     EAP_IG: EstimatorRow {
@@ -95,6 +104,7 @@ table! {
         needs: Needs::Gradients,
         // For the means, and five times to keep what enters each layer, again, and back.
         passes: Some(|_| 21.0),
+        steps: Some(5),
     },
     /// Attribution patching with gradients that leave out one layer each (GradDrop of AtP*; Kramár
     /// et al. 2024).
@@ -109,6 +119,7 @@ table! {
         needs: Needs::Gradients,
         // For the means, to keep what enters each layer, and once back for each layer.
         passes: Some(|layers| 2.0 + 3.0 * layers),
+        steps: None,
     },
     /// The first-order effect of a ban: the gradient times what re-routing changes.
     REROUTE: EstimatorRow {
@@ -121,6 +132,7 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
         passes: Some(|_| 4.0),
+        steps: None,
     },
     /// The same by the mean gradient along a path of inputs.
     REROUTE_IG: EstimatorRow {
@@ -133,6 +145,7 @@ table! {
         is_exact: false,
         needs: Needs::Gradients,
         passes: Some(|_| 20.0),
+        steps: Some(5),
     },
     /// One run per unit, from where it bites.
     EXACT: EstimatorRow {
@@ -145,6 +158,7 @@ table! {
         is_exact: true,
         needs: Needs::Forward,
         passes: None,
+        steps: None,
     },
 }
 

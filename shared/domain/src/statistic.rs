@@ -94,6 +94,24 @@ table! {
         methods: &[method("norm", "Output norm")],
         ..PLAIN
     },
+    /// Sum of how far an expert's router logit lies above that of the first expert not chosen.
+    MARGIN: StatisticRow { name: "margin", kinds: &[Expert], ..PLAIN },
+    /// Sum of the squared norm of a head's output.
+    HEAD_ENERGY: StatisticRow { name: "head_energy", kinds: &[Head], ..PLAIN },
+    /// Sum of a channel's activation, made positive.
+    CHANNEL_SIZE: StatisticRow {
+        name: "channel_size",
+        kinds: &[Channel, ExpertChannel],
+        methods: &[method("magnitude", "Sum of its activations, made positive")],
+        ..PLAIN
+    },
+    /// Sum of a channel's squared activation.
+    CHANNEL_ENERGY: StatisticRow {
+        name: "channel_energy",
+        kinds: &[Channel, ExpertChannel],
+        methods: &[method("energy", "Sum of its squared activations")],
+        ..PLAIN
+    },
     /// Attribution patching: first-order effect of the baseline on the loss, in nats (Nanda 2023).
     ATP: StatisticRow {
         name: "atp",

@@ -9,7 +9,7 @@ use uspx_domain::{Cut, Mask, ModelShape, Unit, UnitKind};
 
 /// What a banned expert's logit is set to, as in transformers' own masking. The router picks the
 /// next one, and the softmax over the new choice renormalises by itself.
-pub(crate) const BANNED: f32 = -1e9;
+pub const BANNED: f32 = -1e9;
 
 /// The kinds of unit that can be taken out.
 const CUT: [UnitKind; 4] =

@@ -4,6 +4,7 @@
 //!
 //! * [`estimators`]: statistics and effects of single units, by any estimator of the domain's
 //!   table.
+//! * [`mod@trace`]: what one forward pass shows, and more of it than an estimator may tell.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
 //! * [`circuits`]: losses of what masks keep, means in the place of the rest.
 //! * [`resample`]: which prompt another one's outputs are taken from.
@@ -22,6 +23,7 @@ pub mod resample;
 mod running;
 mod statistics;
 mod sums;
+pub mod trace;
 mod within;
 
 pub use estimators::{ProbeRequest, measure};

@@ -9,9 +9,6 @@ use crate::estimators::ProbeRequest;
 use candle_core::Tensor;
 use uspx_model::batch::{Batch, Sequence};
 
-/// S: inputs along the path.
-pub(crate) const STEPS: usize = 5;
-
 /// The batch that has every step of some of the request's sequences, and its embedded tokens,
 /// `[S · N, hidden]`; these `members` alone make up `batch`, N tokens.
 pub(crate) fn path(
@@ -21,12 +18,13 @@ pub(crate) fn path(
     let sequences = &request.prompts.sequences;
     let own: Vec<&Sequence> = members.iter().filter_map(|i| sequences.get(*i)).collect();
     let embedded = request.model.transformer.embed(&batch.ids)?;
-    Ok((Batch::new(&own.repeat(STEPS))?, inputs(&embedded, batch)?))
+    let steps = request.steps;
+    Ok((Batch::new(&own.repeat(steps))?, inputs(&embedded, batch, steps)?))
 }
 
 /// The inputs along the path, one after another: `[S · N, hidden]` from the embedded tokens of the
 /// batch, `[N, hidden]`.
-fn inputs(embedded: &Tensor, batch: &Batch) -> Result<Tensor> {
+fn inputs(embedded: &Tensor, batch: &Batch, steps: usize) -> Result<Tensor> {
     let of_span = |span: &uspx_model::batch::Span| -> Result<Tensor> {
         let (start, rows) = (span.queries.start as usize, span.queries.len());
         let own = embedded.narrow(0, start, rows)?;
@@ -35,12 +33,12 @@ fn inputs(embedded: &Tensor, batch: &Batch) -> Result<Tensor> {
     let base = Tensor::cat(&batch.spans.iter().map(of_span).collect::<Result<Vec<_>>>()?, 0)?;
     let way = (embedded - &base)?;
     let at = |step: usize| -> Result<Tensor> {
-        if step == STEPS {
+        if step == steps {
             return Ok(embedded.clone());
         }
-        Ok((&base + (&way * (step as f64 / STEPS as f64))?)?)
+        Ok((&base + (&way * (step as f64 / steps as f64))?)?)
     };
-    Ok(Tensor::cat(&(1..=STEPS).map(at).collect::<Result<Vec<_>>>()?, 0)?)
+    Ok(Tensor::cat(&(1..=steps).map(at).collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// The mean over the steps, of which each has so many rows: `[S · rows, ..]` to `[rows, ..]`.

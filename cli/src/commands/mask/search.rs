@@ -44,7 +44,8 @@ pub(super) fn best(
     }
     let Subject { model, prompts: all, batch_tokens, .. } = subject;
     let some = all.part(0..prompts(all.sequences.len()));
-    let mut search = Search::new(budget, found);
+    let tokens: Vec<u32> = some.sequences.iter().map(|s| s.response_len() as u32).collect();
+    let mut search = Search::new(budget, found, &tokens);
     let mut dice = Dice::new(0, "mask search", 0);
     let mut left = count;
     while left > 0 {
@@ -63,10 +64,9 @@ pub(super) fn best(
     Ok(search.best().unwrap_or(first))
 }
 
-/// Nats per token that each row but the first lies above the first.
-fn rises(rows: &[LossRow]) -> Vec<f64> {
-    let nats = |row: &LossRow| row.nats.iter().copied().map(f64::from).sum::<f64>();
-    let Some((clean, rest)) = rows.split_first() else { return Vec::new() };
-    let tokens: f64 = clean.prompts.iter().map(|p| f64::from(p.tokens)).sum();
-    rest.iter().map(|row| (nats(row) - nats(clean)) / tokens.max(1.0)).collect()
+/// Nats that each row but the first lies above the first, prompt by prompt.
+fn rises(rows: &[LossRow]) -> impl Iterator<Item = Vec<f64>> {
+    let (clean, rest) = rows.split_first().map_or((&[][..], rows), |(c, r)| (&c.nats[..], r));
+    let rise = |(nats, clean): (&f32, &f32)| f64::from(*nats) - f64::from(*clean);
+    rest.iter().map(move |row| row.nats.iter().zip(clean).map(rise).collect())
 }

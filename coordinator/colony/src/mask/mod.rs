@@ -2,12 +2,13 @@
 
 mod build;
 mod candidate;
+mod noise;
 mod ranks;
 mod search;
 mod version;
 
 pub use build::{Budget, Rule, build, random_mask, settle};
 pub use candidate::{adopt, near};
-pub use ranks::mean_ranks;
+pub use ranks::{mean_ranks, ranks_of_prompts};
 pub use search::Search;
 pub use version::{MaskVersion, as_recorded, jaccard, redraw};

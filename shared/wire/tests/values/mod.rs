@@ -98,7 +98,7 @@ pub fn conversation() -> Work<Prompt> {
 
 /// Those of the first release of the message, and those that came later; a fixture names its own,
 /// for new ones get another.
-const STATISTICS: [&[Statistic]; 3] = [
+const STATISTICS: [&[Statistic]; 4] = [
     &[
         Statistic::COUNT,
         Statistic::GATE_MASS,
@@ -115,6 +115,12 @@ const STATISTICS: [&[Statistic]; 3] = [
         Statistic::REROUTE_IG_ABS,
         Statistic::ATP_STAR,
         Statistic::ATP_STAR_ABS,
+    ],
+    &[
+        Statistic::MARGIN,
+        Statistic::HEAD_ENERGY,
+        Statistic::CHANNEL_SIZE,
+        Statistic::CHANNEL_ENERGY,
     ],
 ];
 
@@ -133,7 +139,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         xx: vec![0.25, 4.5],
         xt: vec![3.5, -21.0],
     };
-    let [first, later, latest] = STATISTICS.map(|list| Deposit {
+    let [first, by_gradients, by_many_gradients, activations] = STATISTICS.map(|list| Deposit {
         prompts: tokens(),
         columns: list.iter().copied().map(column).collect(),
         moments: vec![moments.clone()],
@@ -141,8 +147,9 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     let summary = TrainingSummary { steps: 120, before: 3.5, after: 2.25, best_epoch: 2 };
     vec![
         ("scores", Outcome::Scores(first)),
-        ("scores-by-gradients", Outcome::Scores(later)),
-        ("scores-by-many-gradients", Outcome::Scores(latest)),
+        ("scores-by-gradients", Outcome::Scores(by_gradients)),
+        ("scores-by-many-gradients", Outcome::Scores(by_many_gradients)),
+        ("scores-of-activations", Outcome::Scores(activations)),
         (
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),

@@ -27,6 +27,9 @@ struct Args {
     /// A model to measure beside the shipped teacher; may be given several times.
     #[arg(long = "model", value_name = "DIR")]
     models: Vec<PathBuf>,
+    /// A dense model to measure beside the shipped student; may be given several times.
+    #[arg(long = "dense", value_name = "DIR")]
+    dense: Vec<PathBuf>,
     /// Prompts that masks are made from [default: the shipped command lines].
     #[arg(long)]
     fit: Option<PathBuf>,
@@ -102,6 +105,8 @@ fn run(args: &Args) -> Result<bool> {
     let teacher = root.join("cli/assets/nano/teacher");
     let mut models = vec![teacher.clone()];
     models.extend(args.models.iter().cloned());
+    let mut dense = vec![root.join("cli/assets/nano/student")];
+    dense.extend(args.dense.iter().cloned());
     let shipped = |name: &str| root.join("cli/assets/prompts").join(name);
     let own = Prompts {
         fit: args.fit.clone().unwrap_or_else(|| shipped("cli-train.jsonl")),
@@ -116,7 +121,7 @@ fn run(args: &Args) -> Result<bool> {
             continue;
         }
         let done = match group {
-            Group::Masks => masks::measure(&cells, &models, &own, counts, &mut report),
+            Group::Masks => masks::measure(&cells, (&models, &dense), &own, counts, &mut report),
             Group::Person => match &other {
                 Some(other) => person::measure(&cells, &models, [&own, other], counts, &mut report),
                 None => {

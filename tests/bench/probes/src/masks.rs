@@ -12,12 +12,37 @@ use uspx_bench_engine::figure::{Bound, Figure, Report};
 
 /// The default, which no method names.
 const DEFAULT: &str = "default";
-/// Ways to rank units by one forward pass.
-const CHEAP: [&str; 4] = ["frequency", "saliency", "reap", "easy-ep"];
-/// Ways by gradients, and by all single units.
-const DEARER: [&str; 6] = ["atp", "eap-ig", "reroute", "reroute-ig", "ensemble", "exact"];
-/// What the default may lose to in no cell, significantly.
-const PEERS: [&str; 5] = ["reap", "easy-ep", "frequency", "atp", "exact"];
+
+/// A kind of unit, and the ways to rank its units.
+#[derive(Debug)]
+struct Units {
+    kind: &'static str,
+    /// Ways by one forward pass, which the default is better than on average.
+    cheap: &'static [&'static str],
+    /// Ways by gradients, and by all single units where these are few.
+    dearer: &'static [&'static str],
+    /// What the default may lose to in no setting, significantly.
+    peers: &'static [&'static str],
+}
+
+const EXPERTS: Units = Units {
+    kind: "expert",
+    cheap: &["frequency", "saliency", "reap", "easy-ep"],
+    dearer: &["atp", "eap-ig", "relp", "reroute", "reroute-ig", "ensemble", "exact"],
+    peers: &["reap", "easy-ep", "frequency", "atp", "exact"],
+};
+const HEADS: Units = Units {
+    kind: "head",
+    cheap: &["norm"],
+    dearer: &["atp", "eap-ig", "relp", "atp-star", "ensemble", "exact"],
+    peers: &["norm", "atp", "exact"],
+};
+const CHANNELS: Units = Units {
+    kind: "channel",
+    cheap: &["magnitude", "energy"],
+    dearer: &["atp"],
+    peers: &["magnitude", "energy", "atp"],
+};
 
 /// How much is cut, and how it is spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,39 +58,42 @@ const BUDGETS: [Budget; 4] = [
     Budget { spread: "uniform", keep: "0.5" },
 ];
 
-/// One model at one budget: losses of the whole model and under each method's mask.
+/// Units of one model at one budget: losses of the whole model and under each method's mask.
 struct Setting {
     model: String,
+    kind: &'static str,
     budget: Budget,
     whole: Losses,
     masked: BTreeMap<&'static str, Losses>,
 }
 
-/// Measures, prints the tables, and adds the figures.
+/// Measures, prints the tables, and adds the figures: of experts on models that have them, of heads
+/// on these and on dense ones, of channels on dense ones.
 ///
 /// # Errors
 /// Those of the runs.
 pub fn measure(
     cells: &Cells,
-    models: &[PathBuf],
+    (models, dense): (&[PathBuf], &[PathBuf]),
     prompts: &Prompts,
     counts: (usize, usize),
     report: &mut Report,
 ) -> Result<()> {
-    let mut settings = Vec::new();
-    for model in models {
-        for budget in BUDGETS {
-            let setting = setting(cells, model, budget, prompts, counts)?;
+    let all: Vec<PathBuf> = models.iter().chain(dense).cloned().collect();
+    for (units, models) in [(&EXPERTS, models), (&HEADS, &all), (&CHANNELS, dense)] {
+        let mut settings = Vec::new();
+        for (model, budget) in models.iter().flat_map(|m| BUDGETS.map(|budget| (m, budget))) {
+            let setting = setting(cells, model, (units, budget), prompts, counts)?;
             table(&setting);
             settings.push(setting);
         }
-    }
-    for peer in PEERS {
-        never_worse(&settings, peer, report);
-    }
-    for peer in CHEAP.into_iter().chain(DEARER) {
-        let bound = if CHEAP.contains(&peer) { Bound::Below(0.0) } else { Bound::None };
-        on_average(&settings, peer, bound, report);
+        for peer in units.peers {
+            never_worse(&settings, units, peer, report);
+        }
+        for peer in units.cheap.iter().chain(units.dearer) {
+            let bound = if units.cheap.contains(peer) { Bound::Below(0.0) } else { Bound::None };
+            on_average(&settings, units, (peer, bound), report);
+        }
     }
     Ok(())
 }
@@ -73,21 +101,22 @@ pub fn measure(
 fn setting(
     cells: &Cells,
     model: &Path,
-    budget: Budget,
+    (units, budget): (&Units, Budget),
     prompts: &Prompts,
     (fit, heldout): (usize, usize),
 ) -> Result<Setting> {
     let judged = |mask: Option<&Path>| losses(cells, model, (&prompts.heldout, heldout), mask);
     let mut masked = BTreeMap::new();
-    for method in [DEFAULT].into_iter().chain(CHEAP).chain(DEARER) {
-        let mut flags = vec!["--keep", budget.keep, "--spread", budget.spread];
-        if method != DEFAULT {
+    for method in [&DEFAULT].into_iter().chain(units.cheap).chain(units.dearer) {
+        let mut flags =
+            vec!["--units", units.kind, "--keep", budget.keep, "--spread", budget.spread];
+        if *method != DEFAULT {
             flags.extend(["--method", method]);
         }
         let mask = mask(cells, model, (&prompts.fit, fit), &flags)?;
-        masked.insert(method, judged(Some(&mask))?);
+        masked.insert(*method, judged(Some(&mask))?);
     }
-    Ok(Setting { model: name(model), budget, whole: judged(None)?, masked })
+    Ok(Setting { model: name(model), kind: units.kind, budget, whole: judged(None)?, masked })
 }
 
 /// The last two parts of a folder's path.
@@ -99,7 +128,10 @@ pub fn name(model: &Path) -> String {
 /// Rises over the whole model, and how the default differs from each.
 fn table(setting: &Setting) {
     let Budget { spread, keep } = setting.budget;
-    println!("\n{}, {keep} kept, {spread}: nats per token above the whole model", setting.model);
+    println!(
+        "\n{}, {keep} of {}s kept, {spread}: nats per token above the whole model",
+        setting.model, setting.kind
+    );
     let Some(own) = setting.masked.get(DEFAULT) else { return };
     for (method, losses) in &setting.masked {
         let rise = difference(&[(losses, &setting.whole)]);
@@ -117,7 +149,7 @@ fn pairs<'a>(settings: &'a [Setting], peer: &str) -> Vec<(&'a Losses, &'a Losses
 }
 
 /// In how many settings the default loses more than a peer, its interval above zero.
-fn never_worse(settings: &[Setting], peer: &str, report: &mut Report) {
+fn never_worse(settings: &[Setting], units: &Units, peer: &str, report: &mut Report) {
     let found: Vec<(String, Difference)> = settings
         .iter()
         .filter_map(|s| {
@@ -130,7 +162,7 @@ fn never_worse(settings: &[Setting], peer: &str, report: &mut Report) {
     let detail: serde_json::Map<String, Value> =
         found.into_iter().map(|(name, d)| (name, json!(d))).collect();
     report.put(Figure::new(
-        format!("settings worse than {peer}"),
+        format!("{}s: settings worse than {peer}", units.kind),
         worse as f64,
         "settings",
         Bound::Below(1.0),
@@ -139,10 +171,15 @@ fn never_worse(settings: &[Setting], peer: &str, report: &mut Report) {
 }
 
 /// The upper end of the interval of the default's loss less a peer's, the mean over all settings.
-fn on_average(settings: &[Setting], peer: &str, bound: Bound, report: &mut Report) {
+fn on_average(
+    settings: &[Setting],
+    units: &Units,
+    (peer, bound): (&str, Bound),
+    report: &mut Report,
+) {
     let found = difference(&pairs(settings, peer));
     report.put(Figure::new(
-        format!("on average less {peer}, upper end"),
+        format!("{}s: on average less {peer}, upper end", units.kind),
         found.high,
         "nats",
         bound,

@@ -14,7 +14,7 @@ use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
 use crate::means::{Means, means_of, way};
-use crate::path::{STEPS, mean_step, path};
+use crate::path::{mean_step, path};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
@@ -33,7 +33,7 @@ impl Measure for IntegratedGradients {
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
         let means = means_of(request)?;
-        let how = (self.estimator(), request.batch_tokens / STEPS);
+        let how = (self.estimator(), request.batch_tokens / request.steps);
         effects(request, how, progress, &mut |members, batch, found| {
             along(request, means.as_ref(), (members, batch), found)
         })
@@ -93,7 +93,7 @@ struct OfExpert {
 impl StepTaps<'_> {
     /// The first row of the prompts themselves.
     fn start(&self) -> usize {
-        self.rows * (STEPS - 1)
+        self.rows * (self.request.steps - 1)
     }
 
     fn hold_heads(&mut self, layer: usize, z: &Tensor) -> Result<Tensor> {

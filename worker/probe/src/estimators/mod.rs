@@ -31,6 +31,8 @@ pub struct ProbeRequest<'a> {
     pub expert_mode: ExpertMode,
     /// Decides who is resampled from whom.
     pub seed: u64,
+    /// Inputs along the path to a prompt, where gradients are taken along one; at least 1.
+    pub steps: usize,
     /// Tokens run together.
     pub batch_tokens: usize,
     /// Mean outputs that are known already; where they are the baseline and none are given, they
@@ -50,8 +52,8 @@ impl<'a> ProbeRequest<'a> {
     ) -> Self {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
-        let (expert_mode, seed) = (ExpertMode::Ban, 0);
-        let (means, within) = (None, None);
+        let (expert_mode, steps) = (ExpertMode::Ban, estimator.row().steps.unwrap_or(1));
+        let (seed, means, within) = (0, None, None);
         Self {
             model,
             prompts,
@@ -60,6 +62,7 @@ impl<'a> ProbeRequest<'a> {
             baseline,
             expert_mode,
             seed,
+            steps,
             batch_tokens,
             means,
             within,
@@ -134,6 +137,9 @@ fn measure_by(
     if row.is_exact && request.within.is_some() {
         return refuse("it does not measure within a mask: ablate masks instead".to_owned());
     }
+    if request.steps == 0 {
+        return refuse("a path has one input at least".to_owned());
+    }
     if !row.baselines.contains(&request.baseline) {
         return refuse(format!("the baseline {:?} is not served", request.baseline));
     }
@@ -171,6 +177,7 @@ mod tests {
         is_exact: false,
         needs: Needs::Forward,
         passes: Some(|_| 0.0),
+        steps: None,
     };
 
     /// An estimator for tests: what adding one takes, besides its row and its place in `ALL`.

@@ -10,7 +10,7 @@ use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
 use crate::effects::{Effects, effects};
-use crate::path::{STEPS, mean_step, path};
+use crate::path::{mean_step, path};
 use candle_core::{D, DType, Tensor};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
@@ -46,7 +46,7 @@ impl Measure for Reroute {
                 })
             }
             Self::Along => {
-                let how = (estimator, request.batch_tokens / STEPS);
+                let how = (estimator, request.batch_tokens / request.steps);
                 effects(request, how, progress, &mut |members, batch, found| {
                     let (steps, start) = path(request, (members, batch))?;
                     add_effects(request, (batch, &steps, start), found)

@@ -166,7 +166,8 @@ fn agreement(found: &Agreement) -> AgreementTable {
         Row { class: if s.is_default { "own" } else { "" }, cells: all.collect() }
     };
     let words = format!(
-        "{against} Intervals are from draws of {drawn}. K is {}, a quarter of the units. Halves: the \
+        "{against} Intervals are from draws of {drawn}; a draw knows fewer of them, so that its \
+         scores agree less and values lie near the upper ends. K is {}, a quarter of the units. Halves: the \
          mean over {} random halvings, and 95 % of them.",
         found.top, found.halvings
     );

@@ -34,7 +34,7 @@ pub(super) struct Plot {
     /// Where the loss turns steep: from here, over so much.
     pub cliff: Option<(String, String)>,
     /// Levels to compare with.
-    pub levels: Vec<Mark>,
+    pub levels: Vec<Level>,
     pub across: Vec<Mark>,
     pub up: Vec<Mark>,
 }
@@ -52,6 +52,15 @@ pub(super) struct Mark {
     pub x: String,
     pub y: String,
     pub title: String,
+}
+
+/// A level, and where its name stands: where curves are not.
+pub(super) struct Level {
+    pub y: String,
+    pub title: &'static str,
+    pub x: String,
+    /// As SVG's `text-anchor` says it.
+    pub anchor: &'static str,
 }
 
 /// What is drawn of a place.
@@ -108,13 +117,21 @@ impl Plane {
         way.places().iter().filter(inside).map(dot).collect()
     }
 
-    fn level(&self, value: f64, title: &str) -> Option<Mark> {
-        let mark = || Mark { x: pixels(LEFT), y: pixels(self.y(value)), title: title.to_owned() };
-        (self.0..=self.1).contains(&value).then(mark)
+    /// The whole model, which curves end at: its name stands at the left.
+    fn whole(&self) -> Level {
+        let (x, y) = (pixels(LEFT + 6.0), pixels(self.y(1.0)));
+        Level { y, title: "whole model", x, anchor: "start" }
+    }
+
+    /// The model without any of the units, which curves begin at or above: at the right.
+    fn empty(&self, value: f64) -> Option<Level> {
+        let (x, y) = (pixels(WIDTH - AIR - 6.0), pixels(self.y(value)));
+        let inside = (self.0..=self.1).contains(&value);
+        inside.then_some(Level { y, title: "none of them", x, anchor: "end" })
     }
 
     fn up(&self) -> Vec<Mark> {
-        let step = step((self.1 - self.0) / 4.0);
+        let step = step((self.1 - self.0) / 6.0);
         let places = if step < 0.1 { 2 } else { 1 };
         let first = (self.0 / step).ceil() as i64;
         let all = (first..).map(|n| n as f64 * step).take_while(|v| *v <= self.1 + 1e-9);
@@ -175,10 +192,7 @@ pub(super) fn faithfulness(number: usize, target: &TargetFigures, all: &[TargetF
         band: default.map(|way| plane.band(way, figure)).unwrap_or_default(),
         dots: default.map(|way| plane.dots(way, figure)).unwrap_or_default(),
         cliff: None,
-        levels: [(1.0, "whole model"), (0.0, "none of them")]
-            .into_iter()
-            .filter_map(|(value, title)| plane.level(value, title))
-            .collect(),
+        levels: [plane.whole()].into_iter().chain(plane.empty(0.0)).collect(),
         across: across(),
         up: plane.up(),
     }
@@ -202,12 +216,12 @@ pub(super) fn rise(number: usize, target: &TargetFigures) -> Plot {
     Plot {
         title: target.title(),
         id: format!("r{number}"),
-        axis: "loss above the whole model’s, nats per token",
+        axis: "loss rise, nats per token",
         lines: default.map(|way| plane.line(way, figure)).into_iter().collect(),
         band: default.map(|way| plane.band(way, figure)).unwrap_or_default(),
         dots: default.map(|way| plane.dots(way, figure)).unwrap_or_default(),
         cliff,
-        levels: plane.level(empty, "none of them").into_iter().collect(),
+        levels: plane.empty(empty).into_iter().collect(),
         across: across(),
         up: plane.up(),
     }
@@ -223,8 +237,8 @@ mod tests {
         let titles = |plane: Plane| -> Vec<String> {
             plane.up().into_iter().map(|mark| mark.title).collect()
         };
-        assert_eq!(titles(Plane(-0.02, 1.1)), ["0.0", "0.5", "1.0"]);
-        assert_eq!(titles(Plane(-1.0, 1.3)), ["-1.0", "0.0", "1.0"]);
+        assert_eq!(titles(Plane(-0.02, 1.1)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(titles(Plane(-1.0, 1.3)), ["-1.0", "-0.5", "0.0", "0.5", "1.0"]);
     }
 
     #[test]
@@ -233,6 +247,6 @@ mod tests {
         assert_eq!(plane.point(0.0, 0.0), format!("{LEFT:.1},{FLOOR:.1}"));
         assert_eq!(plane.point(1.0, 2.0), format!("{:.1},{AIR:.1}", WIDTH - AIR));
         assert!(plane.y(-1e9) > HEIGHT && plane.y(1e9) < 0.0, "outside, and finite");
-        assert!(plane.level(3.0, "far").is_none());
+        assert!(plane.empty(3.0).is_none() && plane.empty(1.0).is_some());
     }
 }
