@@ -175,10 +175,15 @@ fn read(page: &str) -> (Vec<Vec<String>>, Vec<String>) {
     (rows, names)
 }
 
-/// The numbers of a cell: a value, and the ends of its interval where it has one.
+/// The numbers of a cell: a value, and the ends of its interval where it has one. What is not known
+/// is no number.
 fn numbers(cell: &str) -> Vec<f64> {
     let plain = cell.replace(['[', ']', ','], " ");
-    plain.split_whitespace().map(|n| n.parse().unwrap_or_else(|_| panic!("{cell}"))).collect()
+    let number = |text: &str| match text {
+        "–" => f64::NAN,
+        text => text.parse().unwrap_or_else(|_| panic!("{cell}")),
+    };
+    plain.split_whitespace().map(number).collect()
 }
 
 fn same(cell: &str, estimate: &Value) {
