@@ -4,6 +4,7 @@
 use crate::error::{CliError, Exit, Result};
 use crate::output;
 use serde::Serialize;
+use std::fmt;
 use uspx_domain::{SkipGroup, SkipReason, Skipped};
 use uspx_model::ModelError;
 
@@ -16,6 +17,12 @@ pub struct LeftOut {
     tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<u32>,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "prompt {} ({})", self.id, self.reason.replace('_', " "))
+    }
 }
 
 /// The JSON form of what was left out.

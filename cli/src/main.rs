@@ -17,6 +17,7 @@ mod progress;
 mod prompts;
 mod rows;
 mod scored;
+mod scores;
 mod secrets;
 mod settings;
 mod splits;

@@ -1,6 +1,7 @@
 //! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank
 //! units, export formats.
 
+use crate::error::{CliError, Exit};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use uspx_domain::{
     Baseline, Estimator, ExportFormat, NotAUnitKind, ScoreMethod, Statistic, UnitKind,
@@ -137,9 +138,29 @@ impl Ranking {
         found
     }
 
-    /// The names of all ways to rank units of `kind`.
-    pub fn names_for(kind: UnitKind) -> String {
-        let fit = Self::all().filter(|r| !r.statistics(kind).is_empty()).map(Self::name);
-        fit.collect::<Vec<_>>().join(", ")
+    /// Whether it is what the product ranks by where nothing is said.
+    pub fn is_default(self) -> bool {
+        matches!(self, Self::Ensemble)
+    }
+
+    /// Whether it ranks by exact effects, which others only predict.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Score(statistic, _) if statistic.row().is_effect)
+    }
+
+    /// All ways to rank units of `kind`.
+    pub fn all_for(kind: UnitKind) -> impl Iterator<Item = Self> {
+        Self::all().filter(move |r| !r.statistics(kind).is_empty())
+    }
+
+    /// The error of who asks for units of `kind` to be ranked this way.
+    pub fn cannot_rank(self, kind: UnitKind) -> CliError {
+        let others: Vec<&str> = Self::all_for(kind).map(Self::name).collect();
+        let help = match others.as_slice() {
+            [] => format!("no way to rank {kind}s is known: choose other --units"),
+            some => format!("these do: {}", some.join(", ")),
+        };
+        let what = format!("the method {} does not rank {kind}s", self.name());
+        CliError::new(Exit::Usage, what).help(help)
     }
 }

@@ -58,15 +58,15 @@ impl Splits {
             )
             .help("give at least two, or name --validation prompts of their own"));
         }
-        no_prompt_twice(&train, &validation, &gate.prompts)?;
+        no_prompt_twice(&[&train, &validation, &gate.prompts])?;
         Ok(PromptBook::new(train, validation, gate.prompts))
     }
 }
 
-/// A gate prompt that is trained on judges nothing.
-fn no_prompt_twice(train: &[Prompt], validation: &[Prompt], gate: &[Prompt]) -> Result<()> {
+/// Refuses prompts of which one stands in two parts: what is learnt from judges nothing.
+pub fn no_prompt_twice(parts: &[&[Prompt]]) -> Result<()> {
     let mut seen = HashSet::new();
-    match train.iter().chain(validation).chain(gate).find(|p| !seen.insert(p.id.as_str())) {
+    match parts.iter().copied().flatten().find(|p| !seen.insert(p.id.as_str())) {
         None => Ok(()),
         Some(twice) => Err(CliError::new(
             Exit::BadInput,

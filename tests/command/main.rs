@@ -21,6 +21,7 @@ mod one_job;
 mod others_gguf;
 mod prompts;
 mod ranks;
+mod report;
 mod sae;
 mod scripts;
 mod students;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         others_gguf::trials(),
         prompts::trials(),
         ranks::trials(),
+        report::trials(),
         sae::trials(),
         scripts::trials(),
         students::trials(),

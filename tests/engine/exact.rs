@@ -1,28 +1,20 @@
 //! Exact patching against brute force: each patch alone, by a forward pass of the whole model on
 //! every token of every prompt.
 
-use crate::support::{in_f64, nano, opened, prompts};
+use crate::support::{in_f64, nano, opened, prompts, whole};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use uspx_domain::{Baseline, Cut, Estimator, KeepLists, Mask, Unit, UnitKind};
-use uspx_model::batch::{Batch, Sequence};
+use uspx_model::batch::Sequence;
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Site, Taps};
-use uspx_model::{Holding, LoadedModel, NoProgress, Result, loss};
+use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::ablate::ablate_sequences;
 use uspx_probe::resample::sources;
 use uspx_probe::{ExpertMode, ProbeRequest, measure};
 
 /// Of a loss, what roundings in f32 may come to; in f64 the same is held to much less.
 const F32: f64 = 6e-6;
-
-/// Summed nats of each sequence's response under `taps`, nothing shared and nothing kept.
-fn whole(model: &LoadedModel, sequences: &[Sequence], taps: &mut dyn Taps) -> Vec<f64> {
-    let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
-    let frame = model.transformer.frame(&batch).unwrap();
-    let x = model.transformer.forward(&batch, &frame, taps).unwrap();
-    loss::per_sequence(&model.transformer.response_nll(&x, &batch).unwrap(), &batch).unwrap()
-}
 
 fn units(model: &LoadedModel, kind: UnitKind, some: impl Fn(&Unit) -> bool) -> Vec<Unit> {
     model.shape().units(kind).filter(some).collect()

@@ -2,6 +2,7 @@
 //! against finite differences.
 
 mod architectures;
+mod circuits;
 mod exact;
 mod gradients;
 mod reasoning;

@@ -4,7 +4,9 @@ use candle_core::{DType, Device};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use uspx_domain::{Baseline, Deposit, Estimator, Prompt, UnitKind, parse_prompts};
-use uspx_model::{Holding, LoadedModel, NoProgress, Placement, Readable};
+use uspx_model::batch::{Batch, Sequence};
+use uspx_model::taps::Taps;
+use uspx_model::{Holding, LoadedModel, NoProgress, Placement, Readable, loss};
 use uspx_probe::{ProbeRequest, measure};
 
 pub fn root() -> PathBuf {
@@ -96,4 +98,12 @@ pub fn attribution(
 ) -> Deposit {
     let all = ProbeRequest::all(Estimator::ATP, model, prompts, batch_tokens);
     measure(Estimator::ATP, &ProbeRequest { kinds, baseline, ..all }, &NoProgress).unwrap()
+}
+
+/// Summed nats of each sequence's response under `taps`, nothing shared and nothing kept.
+pub fn whole(model: &LoadedModel, sequences: &[Sequence], taps: &mut dyn Taps) -> Vec<f64> {
+    let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
+    let frame = model.transformer.frame(&batch).unwrap();
+    let x = model.transformer.forward(&batch, &frame, taps).unwrap();
+    loss::per_sequence(&model.transformer.response_nll(&x, &batch).unwrap(), &batch).unwrap()
 }

@@ -8,6 +8,7 @@ mod ledger;
 mod mask;
 mod model;
 mod probe;
+mod report;
 mod sae;
 mod store;
 mod student;
@@ -26,6 +27,7 @@ pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
 };
+pub use report::ReportArgs;
 pub use sae::SaeArgs;
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs};

@@ -2,6 +2,7 @@
 
 use super::model::RunArgs;
 use super::positive;
+use super::report::ReportArgs;
 use super::sae::SaeArgs;
 use crate::prompts::PromptSource;
 use crate::rows::{self, Method};
@@ -84,6 +85,12 @@ pub enum ProbeCommand {
         after_help = "Example: uspx probe sae --model ./teacher --prompts mine.jsonl --layer 1 --out sae"
     )]
     Sae(Box<SaeArgs>),
+    /// Every way to rank units, judged on held-out prompts: how faithful what it keeps is to the
+    /// whole model, how far it agrees with exact effects, what it costs. Writes one page.
+    #[command(
+        after_help = "Example: uspx probe report --model ./teacher --prompts mine.jsonl --held-out heldout.jsonl --out report.html"
+    )]
+    Report(Box<ReportArgs>),
 }
 
 impl ProbeCommand {
@@ -94,6 +101,7 @@ impl ProbeCommand {
             Self::Patch(a) => &a.common,
             Self::Ablate(a) => &a.common,
             Self::Sae(a) => &a.common,
+            Self::Report(a) => &a.common,
         }
     }
 }

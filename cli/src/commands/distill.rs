@@ -1,6 +1,6 @@
 //! `uspx distill`: the teacher labels prompts and a student learns them, here without a colony.
 
-use super::held_out;
+use super::{HELD_OUT, held_out};
 use crate::args::DistillArgs;
 use crate::draft::Draft;
 use crate::error::{CliError, Exit, Result};
@@ -65,7 +65,8 @@ fn split(args: &DistillArgs) -> Result<Split<Vec<Prompt>>> {
     let validation = match &args.validation {
         Some(file) => args.source(file).read()?.prompts,
         None => {
-            held_out(&mut train, args.recipe.seed, "to stop by (--validation FILE names others)")
+            let why = "to stop by (--validation FILE names others)";
+            held_out(&mut train, HELD_OUT, args.recipe.seed, why)
         }
     };
     if train.is_empty() || validation.is_empty() {

@@ -12,6 +12,7 @@ mod search;
 mod show;
 
 use crate::args::{MaskBuildArgs, Spread};
+use crate::draft::FileDraft;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
 use crate::models;
@@ -32,22 +33,12 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
         ));
     }
     // Scoring can take hours: that the mask can be written is known before.
-    let part = args.out.with_extension("part");
-    std::fs::write(&part, "").map_err(|e| CliError::file(&part, &e))?;
-    let built = score_and_cut(args, shutdown);
-    let done = built.and_then(|built| {
-        let text = serde_json::to_string_pretty(&built.mask)
-            .map_err(|e| CliError::new(Exit::Failed, e))?;
-        let written =
-            std::fs::write(&part, text + "\n").and_then(|()| std::fs::rename(&part, &args.out));
-        written.map_err(|e| CliError::file(&args.out, &e))?;
-        Ok(built)
-    });
-    if done.is_err() {
-        // Nothing half-made stays behind; that it cannot be removed is not worth a second error.
-        let _ = std::fs::remove_file(&part);
-    }
-    tell(args, &done?)
+    let draft = FileDraft::of(&args.out)?;
+    let built = score_and_cut(args, shutdown)?;
+    let text =
+        serde_json::to_string_pretty(&built.mask).map_err(|e| CliError::new(Exit::Failed, e))?;
+    draft.keep((text + "\n").as_bytes())?;
+    tell(args, &built)
 }
 
 pub use export::run as export;

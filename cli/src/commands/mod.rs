@@ -57,13 +57,13 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Where no file of them is named, one in so many prompts is held out.
+/// Where no file of them is named, one in so many prompts is held out to stop or to judge by.
 const HELD_OUT: usize = 10;
 
-/// Takes a drawn tenth out of the prompts, and says what it is kept for.
-fn held_out(prompts: &mut Vec<Prompt>, seed: u64, why: &str) -> Vec<Prompt> {
+/// Takes one in `of` drawn prompts out, and says what they are kept for.
+fn held_out(prompts: &mut Vec<Prompt>, of: usize, seed: u64, why: &str) -> Vec<Prompt> {
     Dice::new(seed, "validation", 0).shuffle(prompts);
-    let held = (prompts.len() / HELD_OUT).max(1);
+    let held = (prompts.len() / of).max(1);
     let taken = prompts.split_off(prompts.len().saturating_sub(held));
     let all = taken.len() + prompts.len();
     output::remark_paragraph(&format!("{} of {all} prompts are kept {why}", taken.len()));

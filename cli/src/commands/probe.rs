@@ -2,6 +2,7 @@
 
 mod effects;
 mod ensemble;
+mod report;
 mod resampled;
 mod sae;
 mod trace;
@@ -34,6 +35,7 @@ pub fn run(command: &ProbeCommand, shutdown: &Shutdown) -> Result<()> {
         ProbeCommand::Patch(args) => patch(args, shutdown),
         ProbeCommand::Ablate(args) => super::eval::ablate(args, shutdown),
         ProbeCommand::Sae(args) => sae::run(args, shutdown),
+        ProbeCommand::Report(args) => report::run(args, shutdown),
     }
 }
 

@@ -4,6 +4,7 @@
 //! all cuts up to there on average, and the step holds at least `SHARE` of the curve's highest
 //! rise, so that noise at the flat beginning is no cliff. The first such step counts.
 
+use crate::bootstrap::{Draws, Estimate};
 use serde::{Deserialize, Serialize};
 
 /// How much steeper a step is than the way up to it.
@@ -38,9 +39,44 @@ pub fn cliff(curve: &[(f64, f64)]) -> Option<Cliff> {
     Some(Cliff { before, rise_before, behind, rise_behind })
 }
 
+/// A cliff, and how sure it is that it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SureCliff {
+    /// On the prompts as they are.
+    pub cliff: Cliff,
+    /// How much the loss rises over it.
+    pub step: Estimate,
+    /// The share of draws on which the cliff is at the same step.
+    pub same: f64,
+    /// The last share pruned before the cliff, over the draws that have one.
+    pub before: Estimate,
+}
+
+/// The cliff of the curve that `curve` gives of the prompts, or of a draw of them; none where it has
+/// none, or where the loss does not surely rise over it.
+pub fn sure_cliff(
+    curve: impl Fn(Option<&[u32]>) -> Vec<(f64, f64)>,
+    draws: &Draws,
+) -> Option<SureCliff> {
+    let found = cliff(&curve(None))?;
+    let (mut steps, mut before) = (Vec::new(), Vec::new());
+    for counts in draws.iter() {
+        let drawn = curve(Some(counts));
+        let rise = |share: f64| drawn.iter().find(|p| p.0 == share).map_or(f64::NAN, |p| p.1);
+        steps.push(rise(found.behind) - rise(found.before));
+        before.push(cliff(&drawn).map_or(f64::NAN, |cliff| cliff.before));
+    }
+    let same = before.iter().filter(|share| **share == found.before).count();
+    let same = same as f64 / before.len() as f64;
+    let step = Estimate::of(found.rise_behind - found.rise_before, steps);
+    let before = Estimate::of(found.before, before);
+    (step.low > 0.0).then_some(SureCliff { cliff: found, step, same, before })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dice;
     use proptest::prelude::*;
 
     #[test]
@@ -50,6 +86,27 @@ mod tests {
         let found = cliff(&curve).unwrap();
         assert_eq!((found.before, found.behind), (0.4, 0.5));
         assert_eq!((found.rise_before, found.rise_behind), (0.04, 0.2));
+    }
+
+    /// Ten prompts that agree, and ten of which one alone makes the step.
+    #[test]
+    fn a_cliff_is_sure_where_the_prompts_agree() {
+        let draws = Draws::new(10, 500, &mut Dice::new(1, "draws", 0));
+        let found = |steps: [f64; 10]| {
+            let curve = |counts: Option<&[u32]>| {
+                let count = |at| counts.map_or(1.0, |counts| f64::from(counts[at]));
+                let step: f64 = steps.iter().enumerate().map(|(at, s)| s * count(at)).sum();
+                vec![(0.25, 0.1), (0.5, 0.2), (0.75, 0.2 + step / 10.0)]
+            };
+            sure_cliff(curve, &draws)
+        };
+        let sure = found([2.0; 10]).unwrap();
+        assert_eq!((sure.cliff.before, sure.same), (0.5, 1.0));
+        assert!((sure.step.value - 2.0).abs() < 1e-12 && (sure.step.low - 2.0).abs() < 1e-12);
+        let mut one = [0.0; 10];
+        one[3] = 20.0;
+        assert_eq!(found(one), None, "a third of the draws lack that prompt");
+        assert_eq!(found([0.01; 10]), None);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! scores → mask), asks [`plan`] what comes next and [`assign`] who does it.
 
 pub mod advice;
+pub mod agreement;
 pub mod assign;
+pub mod bootstrap;
 pub mod campaign;
 pub mod check;
 pub mod cliff;
@@ -15,6 +17,7 @@ pub mod combine;
 pub mod compare;
 mod contender;
 mod dice;
+pub mod faithfulness;
 mod fixed;
 pub mod gate;
 mod interval;

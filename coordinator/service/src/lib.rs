@@ -34,7 +34,7 @@ pub use error::ServiceError;
 pub use ledger::Ledger;
 pub use owner::{Claimant, claimant};
 pub use prompts::{PromptBook, Prompts};
-pub use report::Paths as ReportPaths;
+pub use report::{PAGE_STYLE, Paths as ReportPaths};
 pub use service::{Coordinator, Finished};
 pub use settings::{CampaignPlan, CoordinatorSettings};
 pub use status::{CampaignProgress, WorkerProgress};

@@ -1,4 +1,5 @@
-//! Units taken out of a forward pass: experts banned at the router, heads and channels silenced.
+//! Units taken out of a forward pass: experts banned at the router, heads and channels silenced or
+//! replaced by what they give on average.
 
 use crate::taps::{Site, Taps};
 use crate::{ModelError, Result};
@@ -20,12 +21,62 @@ pub struct CutTaps {
     units: BTreeSet<Unit>,
     /// Additive router bias per layer, `[1, experts]`.
     router: BTreeMap<usize, Tensor>,
-    /// Factor per head, `[1, heads, 1]`.
-    heads: BTreeMap<usize, Tensor>,
-    /// Factor per channel, `[1, channels]`.
-    channels: BTreeMap<usize, Tensor>,
-    /// Factor per channel of all experts, `[1, experts · channels]`.
-    expert_channels: BTreeMap<usize, Tensor>,
+    /// Of heads, `[1, heads, 1]`.
+    heads: BTreeMap<usize, Swap>,
+    /// Of channels, `[1, channels]`.
+    channels: BTreeMap<usize, Swap>,
+    /// Of the channels of all experts, `[experts, channels]`.
+    expert_channels: BTreeMap<usize, Swap>,
+}
+
+/// Some of a value's units give something else.
+#[derive(Debug, Clone)]
+pub struct Swap {
+    /// 1 where a unit stays and 0 where it goes; broadcasts to the value.
+    pub keeps: Tensor,
+    /// What comes instead, which broadcasts to the value; none is zero.
+    pub instead: Option<Tensor>,
+}
+
+impl Swap {
+    /// The value with it.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn apply(&self, value: &Tensor) -> Result<Tensor> {
+        let keeps = self.keeps.to_dtype(value.dtype())?;
+        let kept = value.broadcast_mul(&keeps)?;
+        let Some(instead) = &self.instead else { return Ok(kept) };
+        let instead = instead.to_dtype(value.dtype())?.broadcast_mul(&keeps.affine(-1.0, 1.0)?)?;
+        Ok(kept.broadcast_add(&instead)?)
+    }
+
+    /// That of one row, `[1, ..]`.
+    fn row(&self, at: usize) -> Result<Self> {
+        let row = |all: &Tensor| all.narrow(0, at, 1);
+        Ok(Self { keeps: row(&self.keeps)?, instead: self.instead.as_ref().map(row).transpose()? })
+    }
+}
+
+/// What may take the place of units that are cut.
+pub trait Substitutes {
+    /// Of a layer's heads, `[1, heads, head_dim]`.
+    ///
+    /// # Errors
+    /// There is none.
+    fn of_heads(&self, layer: usize) -> Result<Tensor>;
+
+    /// Of a dense layer's channels, `[1, channels]`.
+    ///
+    /// # Errors
+    /// There is none.
+    fn of_channels(&self, layer: usize) -> Result<Tensor>;
+
+    /// Of the channels of a layer's experts, `[experts, channels of an expert]`.
+    ///
+    /// # Errors
+    /// There is none.
+    fn of_expert_channels(&self, layer: usize) -> Result<Tensor>;
 }
 
 impl CutTaps {
@@ -107,13 +158,61 @@ impl CutTaps {
         if gone.is_empty() {
             return Ok(());
         }
-        let factor = Tensor::from_vec(marked(width, &gone, 1.0, 0.0), (1, width as usize), device)?;
+        let keeps = Tensor::from_vec(marked(width, &gone, 1.0, 0.0), (1, width as usize), device)?;
+        let (layer, experts) = (layer as usize, shape.width(UnitKind::Expert, layer) as usize);
+        let swap = |keeps| Swap { keeps, instead: None };
         match kind {
-            UnitKind::Head => self.heads.insert(layer as usize, factor.unsqueeze(2)?),
-            UnitKind::ExpertChannel => self.expert_channels.insert(layer as usize, factor),
-            _ => self.channels.insert(layer as usize, factor),
+            UnitKind::Head => self.heads.insert(layer, swap(keeps.unsqueeze(2)?)),
+            UnitKind::ExpertChannel => {
+                self.expert_channels.insert(layer, swap(keeps.reshape((experts, ()))?))
+            }
+            _ => self.channels.insert(layer, swap(keeps)),
         };
         Ok(())
+    }
+
+    /// The same cut with `substitutes` for what goes, instead of nothing. Experts stay banned: their
+    /// tokens go to others.
+    ///
+    /// # Errors
+    /// A substitute is missing.
+    pub fn substituted(mut self, substitutes: &dyn Substitutes) -> Result<Self> {
+        for (layer, swap) in &mut self.heads {
+            swap.instead = Some(substitutes.of_heads(*layer)?);
+        }
+        for (layer, swap) in &mut self.channels {
+            swap.instead = Some(substitutes.of_channels(*layer)?);
+        }
+        for (layer, swap) in &mut self.expert_channels {
+            swap.instead = Some(substitutes.of_expert_channels(*layer)?);
+        }
+        Ok(self)
+    }
+
+    /// What the cut makes of `value`; none leaves it as it is.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn replaced(&self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
+        match site {
+            // A ban must win whatever the logit was, so it replaces the logit rather than being
+            // added to it.
+            Site::Router { layer } => match self.router.get(&layer) {
+                Some(bias) => {
+                    let bias = bias.to_dtype(value.dtype())?.broadcast_as(value.shape())?;
+                    Ok(Some(bias.lt(BANNED / 2.0)?.where_cond(&bias, value)?))
+                }
+                None => Ok(None),
+            },
+            Site::Z { layer } => swapped(self.heads.get(&layer), value),
+            Site::Channels { layer } => swapped(self.channels.get(&layer), value),
+            Site::ExpertChannels(at) => {
+                let all = self.expert_channels.get(&at.layer);
+                let own = all.map(|all| all.row(at.expert as usize)).transpose()?;
+                swapped(own.as_ref(), value)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether a unit is among those that are gone.
@@ -153,28 +252,10 @@ fn marked(width: u32, gone: &BTreeSet<u32>, stays: f32, goes: f32) -> Vec<f32> {
 
 impl Taps for CutTaps {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
-        match site {
-            // A ban must win whatever the logit was, so it replaces the logit rather than being
-            // added to it.
-            Site::Router { layer } => match self.router.get(&layer) {
-                Some(bias) => {
-                    let bias = bias.to_dtype(value.dtype())?.broadcast_as(value.shape())?;
-                    Ok(Some(bias.lt(BANNED / 2.0)?.where_cond(&bias, value)?))
-                }
-                None => Ok(None),
-            },
-            Site::Z { layer } => scaled(self.heads.get(&layer), value),
-            Site::Channels { layer } => scaled(self.channels.get(&layer), value),
-            Site::ExpertChannels(at) => {
-                let (inner, all) = (value.dim(1)?, self.expert_channels.get(&at.layer));
-                let own = all.map(|all| all.narrow(1, at.expert as usize * inner, inner));
-                scaled(own.transpose()?.as_ref(), value)
-            }
-            _ => Ok(None),
-        }
+        self.replaced(site, value)
     }
 }
 
-fn scaled(factor: Option<&Tensor>, value: &Tensor) -> Result<Option<Tensor>> {
-    factor.map(|f| Ok(value.broadcast_mul(&f.to_dtype(value.dtype())?)?)).transpose()
+fn swapped(swap: Option<&Swap>, value: &Tensor) -> Result<Option<Tensor>> {
+    swap.map(|swap| swap.apply(value)).transpose()
 }

@@ -3,6 +3,7 @@
 
 use crate::batch::Sequence;
 use crate::{LoadedModel, ModelError, Result};
+use std::ops::Range;
 use uspx_domain::{Prompt, SkipReason, Skipped};
 
 /// Prompts as a model reads them: those that it can run, and those that it cannot.
@@ -20,6 +21,19 @@ pub struct Readable {
     /// What template or tokenizer said of the first that it refused. It may quote the prompt: it is
     /// for the person at this machine, and never leaves it.
     pub cause: Option<ModelError>,
+}
+
+impl Readable {
+    /// Some of the prompts that can be run, by their places.
+    #[must_use]
+    pub fn part(&self, places: Range<usize>) -> Self {
+        let (start, count) = (places.start, places.len());
+        Self {
+            prompts: self.prompts.iter().skip(start).take(count).cloned().collect(),
+            sequences: self.sequences.iter().skip(start).take(count).cloned().collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The tokens of a prompt and whether the whole text has others, or why there are none.

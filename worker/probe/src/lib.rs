@@ -6,11 +6,13 @@
 //!   table.
 //! * [`mod@trace`]: what one forward pass shows, and more of it than an estimator may tell.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
+//! * [`circuits`]: losses of what masks keep, means in the place of the rest.
 //! * [`resample`]: which prompt another one's outputs are taken from.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
 
 pub mod ablate;
 pub mod batching;
+pub mod circuits;
 mod differentiate;
 mod effects;
 pub mod estimators;
@@ -25,6 +27,7 @@ pub mod trace;
 mod within;
 
 pub use estimators::{ProbeRequest, measure};
+pub use means::{Means, mean_outputs};
 pub use uspx_model::layers::kept::ExpertMode;
 
 /// Results of this crate: the model's errors are its errors.

@@ -4,12 +4,14 @@ use crate::Result;
 use crate::estimators::ProbeRequest;
 use crate::within::Within;
 use candle_core::{DType, Tensor};
-use uspx_domain::{Baseline, UnitKind};
+use uspx_domain::{Baseline, Estimator, UnitKind};
+use uspx_model::cuts::Substitutes;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{ModelError, batches};
+use uspx_model::{LoadedModel, ModelError, NoProgress, Progress, Readable, batches};
 
 /// Mean outputs, per layer.
-pub(crate) struct Means {
+#[derive(Debug, Clone)]
+pub struct Means {
     /// `[experts, hidden]`: over the tokens routed to the expert.
     experts: Vec<Tensor>,
     /// `[heads, head_dim]`: over all tokens.
@@ -18,6 +20,8 @@ pub(crate) struct Means {
     channels: Vec<Tensor>,
     /// `[experts, channels of an expert]`: over the tokens routed to the expert.
     expert_channels: Vec<Tensor>,
+    /// `[1, hidden]`, of a layer's experts together: over all tokens.
+    mixtures: Vec<Tensor>,
 }
 
 impl Means {
@@ -26,19 +30,28 @@ impl Means {
         Ok(in_layer(&self.experts, layer)?.get(expert as usize)?.unsqueeze(0)?)
     }
 
-    /// Of a dense layer's channels, `[1, channels]`.
-    pub(crate) fn of_channels(&self, layer: usize) -> Result<Tensor> {
-        Ok(in_layer(&self.channels, layer)?.clone())
-    }
-
     /// Of an expert's channels, `[1, channels]`.
-    pub(crate) fn of_expert_channels(&self, layer: usize, expert: u32) -> Result<Tensor> {
+    pub(crate) fn of_channels_of(&self, layer: usize, expert: u32) -> Result<Tensor> {
         Ok(in_layer(&self.expert_channels, layer)?.get(expert as usize)?.unsqueeze(0)?)
     }
 
-    /// Of a layer's heads, `[1, heads, head_dim]`.
-    pub(crate) fn of_heads(&self, layer: usize) -> Result<Tensor> {
+    /// Of a layer's experts together, `[1, hidden]`; none of a layer that has none.
+    pub(crate) fn of_mixture(&self, layer: usize) -> Option<&Tensor> {
+        self.mixtures.get(layer).filter(|mean| mean.elem_count() > 0)
+    }
+}
+
+impl Substitutes for Means {
+    fn of_heads(&self, layer: usize) -> Result<Tensor> {
         Ok(in_layer(&self.heads, layer)?.unsqueeze(0)?)
+    }
+
+    fn of_channels(&self, layer: usize) -> Result<Tensor> {
+        Ok(in_layer(&self.channels, layer)?.clone())
+    }
+
+    fn of_expert_channels(&self, layer: usize) -> Result<Tensor> {
+        Ok(in_layer(&self.expert_channels, layer)?.clone())
     }
 }
 
@@ -55,13 +68,33 @@ pub(crate) fn way(value: &Tensor, base: Option<&Tensor>) -> candle_core::Result<
 pub(crate) fn means_of(request: &ProbeRequest<'_>) -> Result<Option<Means>> {
     match request.baseline {
         Baseline::Zero | Baseline::Resample => Ok(None),
-        Baseline::Mean => means(request).map(Some),
+        Baseline::Mean => {
+            let known = request.means.cloned();
+            known.map_or_else(|| means(request, &NoProgress), Ok).map(Some)
+        }
     }
 }
 
+/// The mean outputs of all units of some kinds, and of mixtures where experts are among them.
+///
+/// # Errors
+/// Those of the model; a stop by the keeper.
+pub fn mean_outputs(
+    model: &LoadedModel,
+    prompts: &Readable,
+    kinds: &[UnitKind],
+    batch_tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Means> {
+    let request =
+        ProbeRequest { kinds, ..ProbeRequest::all(Estimator::TRACE, model, prompts, batch_tokens) };
+    means(&request, progress)
+}
+
 /// One forward pass over what a request is about.
-fn means(request: &ProbeRequest<'_>) -> Result<Means> {
+fn means(request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Means> {
     let (model, shape) = (request.model, request.model.shape());
+    let sequences = &request.prompts.sequences;
     let none = || vec![None; shape.layers.len()];
     let taps = MeanTaps {
         kinds: request.kinds.to_vec(),
@@ -69,12 +102,16 @@ fn means(request: &ProbeRequest<'_>) -> Result<Means> {
         heads: none(),
         channels: none(),
         expert_channels: none(),
+        mixtures: none(),
         widths: shape.widths(UnitKind::Expert),
     };
     let mut taps = Within::new(request, taps);
-    for (_, batch) in batches(&request.prompts.sequences, request.batch_tokens)? {
+    let (mut done, total) = (0, sequences.len() as u64);
+    for (members, batch) in batches(sequences, request.batch_tokens)? {
         let frame = model.transformer.frame(&batch)?;
         model.transformer.forward(&batch, &frame, &mut taps)?;
+        done += members.len() as u64;
+        progress.report(done, total)?;
     }
     // A layer without experts has no mean, but keeps its place.
     let finish = |sums: Vec<Option<(Tensor, Tensor)>>| -> Result<Vec<Tensor>> {
@@ -84,12 +121,13 @@ fn means(request: &ProbeRequest<'_>) -> Result<Means> {
         };
         sums.into_iter().map(each).collect()
     };
-    let MeanTaps { experts, heads, channels, expert_channels, .. } = taps.taps;
+    let MeanTaps { experts, heads, channels, expert_channels, mixtures, .. } = taps.taps;
     Ok(Means {
         experts: finish(experts)?,
         heads: finish(heads)?,
         channels: finish(channels)?,
         expert_channels: finish(expert_channels)?,
+        mixtures: finish(mixtures)?,
     })
 }
 
@@ -100,6 +138,7 @@ struct MeanTaps {
     heads: Vec<Option<(Tensor, Tensor)>>,
     channels: Vec<Option<(Tensor, Tensor)>>,
     expert_channels: Vec<Option<(Tensor, Tensor)>>,
+    mixtures: Vec<Option<(Tensor, Tensor)>>,
     /// Experts of each layer.
     widths: Vec<u32>,
 }
@@ -130,6 +169,12 @@ fn rows(value: &Tensor) -> Result<Tensor> {
 }
 
 impl MeanTaps {
+    /// Whether a layer's experts together are asked for.
+    fn mixes(&self, layer: usize) -> bool {
+        let has_experts = self.widths.get(layer).is_some_and(|width| *width > 0);
+        has_experts && self.kinds.contains(&UnitKind::Expert)
+    }
+
     fn by_expert(&self, at: AtExpert<'_>, value: &Tensor) -> Result<(Tensor, Tensor)> {
         let width = self.widths.get(at.layer).copied().unwrap_or(0);
         by_expert(value, at.expert, width as usize)
@@ -149,6 +194,9 @@ impl Taps for MeanTaps {
             }
             Site::Channels { layer } if self.kinds.contains(&UnitKind::Channel) => {
                 add(self.channels.get_mut(layer), value.sum_keepdim(0)?, rows(value)?)?;
+            }
+            Site::MlpOut { layer } if self.mixes(layer) => {
+                add(self.mixtures.get_mut(layer), value.sum_keepdim(0)?, rows(value)?)?;
             }
             Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
                 add(self.heads.get_mut(layer), value.sum(0)?, rows(value)?)?;

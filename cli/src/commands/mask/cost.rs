@@ -5,9 +5,9 @@ use crate::error::Result;
 use crate::models::Subject;
 use std::fmt;
 use uspx_domain::Mask;
+use uspx_model::NoProgress;
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
-use uspx_model::{NoProgress, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 
 /// Prompts that it is measured on, at most.
@@ -27,7 +27,7 @@ pub(super) struct Cost {
 /// Measures it.
 pub(super) fn of(subject: &Subject, mask: &Mask) -> Result<Cost> {
     let Subject { model, prompts, batch_tokens, .. } = subject;
-    let some = first(prompts, PROMPTS);
+    let some = prompts.part(0..PROMPTS);
     let mut cut = CutTaps::of_mask(mask, &model.shape(), model.transformer.device())?;
     let nats = |taps: &mut dyn Taps| -> Result<_> {
         let found = evaluate(model, &some, *batch_tokens, taps, &Against::Nothing, &NoProgress)?;
@@ -39,15 +39,6 @@ pub(super) fn of(subject: &Subject, mask: &Mask) -> Result<Cost> {
     let all: f64 = tokens.iter().copied().map(f64::from).sum();
     let rise = rises.iter().copied().map(f64::from).sum::<f64>() / all;
     Ok(Cost { rise, error: pooled_stderr(&rises, &tokens), prompts: tokens.len() })
-}
-
-/// The first of the prompts.
-pub(super) fn first(prompts: &Readable, most: usize) -> Readable {
-    Readable {
-        prompts: prompts.prompts.iter().take(most).cloned().collect(),
-        sequences: prompts.sequences.iter().take(most).cloned().collect(),
-        ..Readable::default()
-    }
 }
 
 impl fmt::Display for Cost {

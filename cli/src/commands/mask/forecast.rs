@@ -1,7 +1,7 @@
 //! What `mask build` will cost: passes from counts, time from a second of measuring; and the
 //! cheaper way, where there is one.
 
-use super::{cost, search};
+use super::search;
 use crate::args::MaskBuildArgs;
 use crate::error::Result;
 use crate::models::Subject;
@@ -9,8 +9,8 @@ use crate::output;
 use crate::rows::Ranking;
 use std::time::{Duration, Instant};
 use uspx_domain::{Estimator, ModelShape, Statistic, UnitKind};
+use uspx_model::NoProgress;
 use uspx_model::taps::NoTaps;
-use uspx_model::{NoProgress, Readable};
 use uspx_probe::evaluate::{Against, evaluate};
 
 /// How long passes are timed, about.
@@ -84,7 +84,7 @@ fn seconds_of_a_pass(subject: &Subject) -> Result<Option<f64>> {
     }
     let (start, mut count) = (Instant::now(), 1);
     loop {
-        let some: Readable = cost::first(prompts, count);
+        let some = prompts.part(0..count);
         let at = Instant::now();
         evaluate(model, &some, *batch_tokens, &mut NoTaps, &Against::Nothing, &NoProgress)?;
         if start.elapsed() >= MEASURING || count >= prompts.sequences.len() {

@@ -1,13 +1,13 @@
 //! What `mask build` ranks units by, measured: every estimator once, on all prompts.
 
 use crate::args::MaskBuildArgs;
-use crate::error::{CliError, Exit, Result};
-use crate::grid::{Grid, divided, sums};
+use crate::error::Result;
+use crate::grid::sums;
 use crate::measured::{needed, together};
 use crate::models::Subject;
-use crate::rows::Ranking;
+use crate::scores::scores;
 use std::collections::BTreeMap;
-use uspx_domain::{Statistic, Unit};
+use uspx_domain::Unit;
 use uspx_probe::ProbeRequest;
 use uspx_runtime::Shutdown;
 
@@ -21,23 +21,9 @@ pub(super) fn measured(
     let (kind, ranking, shape) = (args.units, args.ranking(), model.shape());
     let needed = needed(ranking, &[kind]);
     if needed.is_empty() {
-        let what = format!("the method {} does not rank {kind}s", ranking.name());
-        let help = format!("these do: {}", Ranking::names_for(kind));
-        return Err(CliError::new(Exit::Usage, what).help(help));
+        return Err(ranking.cannot_rank(kind));
     }
     let request = |estimator| ProbeRequest::all(estimator, model, prompts, *batch_tokens);
     let found = together(&needed, request, (args.common.run.json, shutdown))?;
-    let of = |statistic: Statistic| sums(&found, &shape, kind, statistic);
-    let grids: Vec<Grid> = match ranking {
-        Ranking::Ensemble => ranking.statistics(kind).into_iter().map(of).collect(),
-        Ranking::Score(statistic, method) => {
-            let grid = of(statistic);
-            vec![method.per.map_or_else(|| grid.clone(), |per| divided(&grid, &of(per)))]
-        }
-    };
-    let by_unit = |grid: &Grid| {
-        let value = |u: Unit| grid.get(u.layer as usize)?.get(u.index as usize).copied();
-        shape.units(kind).map(|u| (u, value(u).unwrap_or(0.0))).collect()
-    };
-    Ok(grids.iter().map(by_unit).collect())
+    Ok(scores(ranking, kind, &shape, |statistic| sums(&found, &shape, kind, statistic)))
 }

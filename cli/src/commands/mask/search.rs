@@ -1,14 +1,13 @@
 //! From scores to a mask: the best units, or the best of many masks tried near them.
 
-use super::cost;
 use crate::args::MaskBuildArgs;
 use crate::error::Result;
 use crate::models::Subject;
 use crate::progress::Bar;
+use crate::scores::{best_units, combined};
 use std::collections::BTreeMap;
 use uspx_colony::Dice;
-use uspx_colony::combine::Score;
-use uspx_colony::mask::{Budget, Search, build, mean_ranks};
+use uspx_colony::mask::{Budget, Search};
 use uspx_domain::{Cut, LossRow, Mask, Unit};
 use uspx_probe::ablate::ablate;
 use uspx_runtime::Shutdown;
@@ -34,25 +33,19 @@ pub(super) fn prompts(all: usize) -> usize {
 pub(super) fn best(
     args: &MaskBuildArgs,
     subject: &Subject,
-    (budget, scores): (Budget<'_>, &[BTreeMap<Unit, f64>]),
+    (budget, found): (Budget<'_>, &[BTreeMap<Unit, f64>]),
     shutdown: &Shutdown,
 ) -> Result<Mask> {
-    let ranks = match scores {
-        [one] => one.clone(),
-        several => mean_ranks(several),
-    };
-    let score =
-        |(unit, mean): (&Unit, &f64)| (*unit, Score { mean: *mean, error: 0.0, effective: 1.0 });
-    let first = budget.mask(build(&budget, &ranks.iter().map(score).collect()));
+    let first = best_units(&budget, &combined(found));
     let count = count(args);
     // A budget that keeps everything leaves nothing to look for.
     if count == 0 || budget.kept(&first).len() == budget.shape.count(budget.kind) {
         return Ok(first);
     }
     let Subject { model, prompts: all, batch_tokens, .. } = subject;
-    let some = cost::first(all, prompts(all.sequences.len()));
+    let some = all.part(0..prompts(all.sequences.len()));
     let tokens: Vec<u32> = some.sequences.iter().map(|s| s.response_len() as u32).collect();
-    let mut search = Search::new(budget, scores, &tokens);
+    let mut search = Search::new(budget, found, &tokens);
     let mut dice = Dice::new(0, "mask search", 0);
     let mut left = count;
     while left > 0 {

@@ -1,7 +1,7 @@
 //! `uspx probe sae`: a sparse autoencoder on one layer, trained here or brought along, judged by
 //! grafting, its features ranked by what they tell about good answers.
 
-use super::super::held_out;
+use super::super::{HELD_OUT, held_out};
 use crate::args::SaeArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
@@ -208,7 +208,10 @@ fn split(args: &SaeArgs) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
             let common = &args.common;
             crate::prompts::PromptSource::new(file, common.text, common.skip_bad).read()?.prompts
         }
-        None => held_out(&mut train, args.recipe.seed, "to judge by (--heldout FILE names others)"),
+        None => {
+            let why = "to judge by (--heldout FILE names others)";
+            held_out(&mut train, HELD_OUT, args.recipe.seed, why)
+        }
     };
     if train.is_empty() || judged.is_empty() {
         let message = "at least one prompt to train on and one to judge by are needed";

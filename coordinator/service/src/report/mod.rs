@@ -27,6 +27,9 @@ use uspx_domain::{Fingerprint, ReleaseNumber, student_name};
 
 pub(crate) use markdown::card;
 
+/// What all pages look like that uspx writes: CSS, light or dark as the reader has it, and for print.
+pub const PAGE_STYLE: &str = include_str!("../../templates/page.css");
+
 /// Where a report lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {

@@ -5,7 +5,7 @@ use crate::means::Means;
 use candle_core::Tensor;
 use std::sync::Arc;
 use uspx_domain::{Cut, Unit, UnitKind};
-use uspx_model::cuts::CutTaps;
+use uspx_model::cuts::{CutTaps, Substitutes, Swap};
 use uspx_model::layers::kept::ExpertMode;
 use uspx_model::{LoadedModel, ModelError};
 
@@ -57,11 +57,15 @@ impl Patch {
             Cut::Unit(Unit { kind: UnitKind::Head, index, .. }) => {
                 Ok(Self::Head { layer, index: *index, baseline: HeadBaseline::Zero })
             }
-            _ => {
-                let (at_heads, goes_on) = (taps.cuts_heads(layer), taps.last_layer() > Some(layer));
-                Ok(Self::Cut { layer, taps, at_heads, goes_on })
-            }
+            _ => Ok(Self::of_taps(taps)),
         }
+    }
+
+    /// The patch that all of these taps are.
+    pub fn of_taps(taps: CutTaps) -> Self {
+        let Some(layer) = taps.first_layer() else { return Self::Nothing };
+        let (at_heads, goes_on) = (taps.cuts_heads(layer), taps.last_layer() > Some(layer));
+        Self::Cut { layer, taps, at_heads, goes_on }
     }
 
     /// The first layer that it changes.
@@ -89,17 +93,14 @@ impl Patch {
             Self::Head { layer, index, baseline } => {
                 let others = (0..z.dim(1)? as u32).map(|head| u32::from(head != *index));
                 let keeps = Tensor::from_iter(others, z.device())?.to_dtype(z.dtype())?;
-                let keeps = keeps.reshape((1, (), 1))?;
-                let kept = z.broadcast_mul(&keeps)?;
                 let missing =
                     || ModelError::Request("there is no output to resample a head from".into());
-                let other = match baseline {
-                    HeadBaseline::Zero => return Ok(kept),
-                    HeadBaseline::Mean(means) => &means.of_heads(*layer)?.to_dtype(z.dtype())?,
-                    HeadBaseline::Resampled => source.ok_or_else(missing)?,
+                let instead = match baseline {
+                    HeadBaseline::Zero => None,
+                    HeadBaseline::Mean(means) => Some(means.of_heads(*layer)?),
+                    HeadBaseline::Resampled => Some(source.ok_or_else(missing)?.clone()),
                 };
-                let takes = (1.0 - keeps)?;
-                Ok(kept.broadcast_add(&other.broadcast_mul(&takes)?)?)
+                Swap { keeps: keeps.reshape((1, (), 1))?, instead }.apply(z)
             }
             _ => Ok(z.clone()),
         }

@@ -223,7 +223,7 @@ impl Taps for StackTaps<'_> {
                 pieces.push(value.narrow(0, end, own.start - end)?);
             }
             let part = value.narrow(0, own.start, own.len())?;
-            let replaced = (*cut).clone().at(site, &part)?;
+            let replaced = cut.replaced(site, &part)?;
             cuts |= replaced.is_some();
             pieces.push(replaced.unwrap_or(part));
             end = own.end;

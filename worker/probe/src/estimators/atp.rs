@@ -15,6 +15,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
 use uspx_model::custom_gradients::with_gradients;
+use uspx_model::cuts::Substitutes;
 use uspx_model::taps::{AtExpert, Backward, Site, Taps};
 use uspx_model::{ModelError, Progress};
 
@@ -187,7 +188,7 @@ impl GradientTaps<'_> {
 
     fn hook_expert_channels(&mut self, at: AtExpert<'_>, value: &Tensor) -> Result<Tensor> {
         let (layer, expert) = (at.layer, at.expert);
-        let base = self.means.map(|m| m.of_expert_channels(layer, expert)).transpose()?;
+        let base = self.means.map(|m| m.of_channels_of(layer, expert)).transpose()?;
         let rows: Vec<u32> = at.slots.iter().map(|s| s / at.routing.top_k as u32).collect();
         let rows = Tensor::from_slice(&rows, rows.len(), value.device())?;
         let of_row = self.prompts.of_row.index_select(&rows, 0)?;

@@ -19,6 +19,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Tensor, Var};
 use uspx_domain::{Deposit, Estimator, Unit, UnitKind};
 use uspx_model::batch::Batch;
+use uspx_model::cuts::Substitutes;
 use uspx_model::taps::{AtExpert, Backward, Site, Taps};
 use uspx_model::{ModelError, Progress};
 

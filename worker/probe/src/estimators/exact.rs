@@ -46,30 +46,31 @@ impl Measure for Exact {
     }
 }
 
-/// The patch of each unit: of a head to the baseline, of an expert as its mode says.
+/// The patch of each unit: of a head or channel to the baseline, of an expert as its mode says.
 fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
-    let cut_only = |kind: &UnitKind| !matches!(kind, UnitKind::Expert | UnitKind::Head);
-    let kind = request.kinds.iter().find(|kind| cut_only(kind));
-    if let Some(kind) = kind.filter(|_| request.baseline != Baseline::Zero) {
-        let reason = format!("exact: of {kind}s only the baseline zero is served");
+    let cut_only = |kind: &&UnitKind| !matches!(kind, UnitKind::Expert | UnitKind::Head);
+    let resampled = request.baseline == Baseline::Resample;
+    if let Some(kind) = request.kinds.iter().find(cut_only).filter(|_| resampled) {
+        let reason = format!("exact: of {kind}s only the baselines zero and mean are served");
         return Err(ModelError::Request(reason));
     }
-    let means = match request.wants(UnitKind::Head) {
-        true => means_of(request)?.map(Arc::new),
-        false => None,
-    };
-    let baseline = match (request.baseline, means) {
+    let replaces = request.kinds.iter().any(|kind| *kind != UnitKind::Expert);
+    let means = if replaces { means_of(request)?.map(Arc::new) } else { None };
+    let of_heads = match (request.baseline, &means) {
         (Baseline::Resample, _) => HeadBaseline::Resampled,
-        (_, Some(means)) => HeadBaseline::Mean(means),
+        (_, Some(means)) => HeadBaseline::Mean(means.clone()),
         (_, None) => HeadBaseline::Zero,
     };
     let patch = |unit: &Unit| {
         let (layer, index) = (unit.layer as usize, unit.index);
-        match (Patch::of_cut(&Cut::Unit(*unit), request.model)?, unit.kind) {
+        match (Patch::of_cut(&Cut::Unit(*unit), request.model)?, &means) {
             (Patch::Expert { .. }, _) => {
                 Ok(Patch::Expert { layer, index, mode: request.expert_mode })
             }
-            (_, UnitKind::Head) => Ok(Patch::Head { layer, index, baseline: baseline.clone() }),
+            (Patch::Head { .. }, _) => Ok(Patch::Head { layer, index, baseline: of_heads.clone() }),
+            (Patch::Cut { taps, .. }, Some(means)) => {
+                Ok(Patch::of_taps(taps.substituted(means.as_ref())?))
+            }
             (cut, _) => Ok(cut),
         }
     };

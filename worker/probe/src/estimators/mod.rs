@@ -9,7 +9,7 @@ mod relp;
 mod reroute;
 mod trace;
 
-use crate::{ExpertMode, Result};
+use crate::{ExpertMode, Means, Result};
 use std::ops::Range;
 use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
 use uspx_model::cuts::CutTaps;
@@ -36,6 +36,9 @@ pub struct ProbeRequest<'a> {
     pub steps: usize,
     /// Tokens run together.
     pub batch_tokens: usize,
+    /// Mean outputs that are known already; where they are the baseline and none are given, they
+    /// are taken over the prompts.
+    pub means: Option<&'a Means>,
     /// What is cut while it is measured; nothing is said of units that are.
     pub within: Option<&'a CutTaps>,
 }
@@ -51,7 +54,7 @@ impl<'a> ProbeRequest<'a> {
         let (kinds, baseline) = (estimator.row().kinds, estimator.usual_baseline());
         let layers = 0..model.transformer.layers() as u32;
         let (expert_mode, steps) = (ExpertMode::Ban, estimator.row().steps.unwrap_or(1));
-        let (seed, within) = (0, None);
+        let (seed, means, within) = (0, None, None);
         Self {
             model,
             prompts,
@@ -62,6 +65,7 @@ impl<'a> ProbeRequest<'a> {
             seed,
             steps,
             batch_tokens,
+            means,
             within,
         }
     }
