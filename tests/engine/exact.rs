@@ -6,7 +6,6 @@ use candle_core::Tensor;
 use std::collections::BTreeMap;
 use uspx_domain::{Baseline, Cut, Estimator, KeepLists, Mask, Unit, UnitKind};
 use uspx_model::batch::{Batch, Sequence};
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, NoProgress, Result, loss};
 use uspx_probe::ablate::ablate_sequences;
@@ -14,10 +13,10 @@ use uspx_probe::resample::sources;
 use uspx_probe::{ExpertMode, ProbeRequest, measure};
 
 /// Of a loss, what roundings in f32 may come to; in f64 the same is held to much less.
-const F32: f64 = 6e-6;
+pub const F32: f64 = 6e-6;
 
 /// Summed nats of each sequence's response under `taps`, nothing shared and nothing kept.
-fn whole(model: &LoadedModel, sequences: &[Sequence], taps: &mut dyn Taps) -> Vec<f64> {
+pub fn whole(model: &LoadedModel, sequences: &[Sequence], taps: &mut dyn Taps) -> Vec<f64> {
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, taps).unwrap();
@@ -62,8 +61,7 @@ fn cuts_of(units: Vec<Unit>) -> Vec<Cut> {
 }
 
 fn by_brute_force(model: &LoadedModel, sequences: &[Sequence], cuts: &[Cut]) -> Vec<Vec<f64>> {
-    let (shape, device) = (model.shape(), model.transformer.device());
-    let cut = |cut: &Cut| whole(model, sequences, &mut CutTaps::new(cut, &shape, device).unwrap());
+    let cut = |cut: &Cut| whole(model, sequences, &mut model.cut(cut).unwrap());
     std::iter::once(whole(model, sequences, &mut NoTaps)).chain(cuts.iter().map(cut)).collect()
 }
 

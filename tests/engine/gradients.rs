@@ -15,14 +15,14 @@ use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::{ProbeRequest, measure};
 
 /// A derivative, and how far it may be off.
-struct Slope {
-    value: f64,
-    error: f64,
+pub struct Slope {
+    pub value: f64,
+    pub error: f64,
 }
 
 /// The derivative of `loss` at 0: central differences at a step and at half of it, extrapolated to
 /// none (Richardson). It is taken to be off by no more than the extrapolation moved it.
-fn slope(step: f64, loss: impl Fn(f64) -> f64) -> Slope {
+pub fn slope(step: f64, loss: impl Fn(f64) -> f64) -> Slope {
     let central = |h: f64| (loss(h) - loss(-h)) / (2.0 * h);
     let (wide, narrow) = (central(step), central(step / 2.0));
     let value = (4.0 * narrow - wide) / 3.0;
@@ -30,7 +30,7 @@ fn slope(step: f64, loss: impl Fn(f64) -> f64) -> Slope {
 }
 
 /// A model's loss on a batch from its embedded tokens on, summed.
-fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps) -> Tensor {
+pub fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps) -> Tensor {
     let (transformer, frame) = (&model.transformer, model.transformer.frame(batch).unwrap());
     let x = transformer.run(0..transformer.layers(), x.clone(), &frame, None, taps).unwrap();
     transformer.response_nll(&x, batch).unwrap().sum_all().unwrap()
@@ -413,7 +413,7 @@ fn of_layer(model: &LoadedModel, batch: &Batch, layer: usize, expert: u32) -> [T
 const STEPS: usize = 5;
 
 /// The mean of the slopes at the inputs along the path, as `moved` moves the values at a site.
-fn slope_on_path(
+pub fn slope_on_path(
     exact: &LoadedModel,
     batch: &Batch,
     moved: impl Fn(Site<'_>, &Tensor, f64) -> Result<Option<Tensor>>,

@@ -3,6 +3,7 @@
 
 mod architectures;
 mod exact;
+mod features;
 mod gradients;
 mod reasoning;
 mod reference;

@@ -26,7 +26,7 @@ pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
 };
-pub use sae::SaeArgs;
+pub use sae::{SaeArgs, SaeFolderArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs};
 

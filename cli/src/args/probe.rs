@@ -2,7 +2,7 @@
 
 use super::model::RunArgs;
 use super::positive;
-use super::sae::SaeArgs;
+use super::sae::{SaeArgs, SaeFolderArgs};
 use crate::prompts::PromptSource;
 use crate::rows;
 use clap::{Args, Subcommand, ValueEnum};
@@ -50,6 +50,9 @@ pub struct EvalArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// Evaluate under this mask; KL is then measured against the model without it.
     #[arg(long)]
     pub mask: Option<PathBuf>,
@@ -118,6 +121,9 @@ pub struct PatchArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// Which units [default: expert,head, as far as the method measures them].
     #[arg(long, value_delimiter = ',', value_parser = rows::unit_kind())]
     pub units: Vec<UnitKind>,
@@ -184,6 +190,9 @@ pub struct AblateArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// The mask.
     #[arg(long)]
     pub mask: PathBuf,

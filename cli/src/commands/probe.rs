@@ -1,5 +1,6 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
+mod confirm;
 mod effects;
 mod resampled;
 mod sae;
@@ -11,6 +12,7 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::saes::{self, Saes};
 use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -84,9 +86,10 @@ struct HeadReport {
 /// The model and what to trace, and on what it is scored.
 fn traced(args: &TraceArgs, shutdown: &Shutdown) -> Result<(Subject, Option<Scored>)> {
     if args.tokenised {
-        return Ok((models::tokenised(&args.common, Workload::Forward)?, None));
+        return Ok((models::tokenised(&args.common, (Workload::Forward, Saes::default()))?, None));
     }
-    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
+    let with = (Workload::Forward, Saes::default());
+    let subject = models::subject(&args.common, with, shutdown)?;
     let scored = Some(subject.scored);
     Ok((subject, scored))
 }
@@ -237,9 +240,10 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         Needs::Forward => Workload::Forward,
         Needs::Gradients => Workload::Backward,
     };
+    let with = (work, Saes::read(&args.saes)?);
     let Subject { model, mut prompts, scored, batch_tokens } = match args.tokenised {
-        true => models::tokenised(&args.common, work)?,
-        false => models::subject(&args.common, work, shutdown)?,
+        true => models::tokenised(&args.common, with)?,
+        false => models::subject(&args.common, with, shutdown)?,
     };
     let pairs = (baseline == Baseline::Resample)
         .then(|| resampled::pairs(&mut prompts, args.seed, args.common.run.json))
@@ -293,6 +297,10 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
 /// Of what is asked for, the kinds that the model has.
 fn kinds_here(args: &PatchArgs, shape: &ModelShape) -> Result<Vec<UnitKind>> {
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
+    // Features are asked for by name, and there only where an SAE was named too.
+    if args.units.contains(&UnitKind::Feature) && !has_any(&UnitKind::Feature) {
+        return Err(saes::no_units(UnitKind::Feature));
+    }
     let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
     if !kinds.is_empty() {
         return Ok(kinds);

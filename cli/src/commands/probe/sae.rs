@@ -2,12 +2,14 @@
 //! grafting, its features ranked by what they tell about good answers.
 
 use super::super::held_out;
+use super::confirm::{self, Confirmed, confirm};
 use crate::args::SaeArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
 use crate::models::{self, Opened};
 use crate::output;
 use crate::progress::Bar;
+use crate::saes;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +18,16 @@ use uspx_domain::{Fingerprint, Prompt};
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Readable};
 use uspx_runtime::{Shutdown, memory};
+use uspx_sae::attach::layer_of;
 use uspx_sae::evaluate::EvaluateRequest;
 use uspx_sae::fit::Keep;
 use uspx_sae::rank::{Ranked, rank};
 use uspx_sae::saelens::{self, About};
 use uspx_sae::select::Select;
-use uspx_sae::{Evaluation, FitRequest, Place, Recipe, Sae, Site, evaluate, fit};
+use uspx_sae::{
+    Evaluation, FitRequest, Place, Recipe, Sae, SaeError, Site, attach, evaluate, fit,
+    memory as sae_memory,
+};
 
 /// The training's state, in the folder that the SAE will be in.
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -41,6 +47,9 @@ struct SaeReport {
     evaluation: EvaluationReport,
     /// What the features tell about good answers (a loss below the median), the most telling first.
     ranking: Vec<Ranked>,
+    /// Of --confirm: the most telling ones, taken out of the model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    confirmed: Vec<Confirmed>,
     streamed: bool,
     batch_tokens: usize,
     peak_rss_bytes: Option<u64>,
@@ -109,11 +118,14 @@ fn judge_another(args: &SaeArgs, folder: &Path, shutdown: &Shutdown) -> Result<(
     let (sae, about) = saelens::read(folder)?;
     let place = place_of(args, &about)?;
     let prompts = limited(args)?;
-    let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
+    check_confirm(args, place, args.recipe.skip_first.unwrap_or(about.skip))?;
+    let beside = sae_memory::of_judging(sae.parameters.features()).most(sae_memory::of_units(&sae));
+    let common = &args.common;
+    let opened = models::opened_beside(&common.model, &common.run, (Workload::Forward, beside))?;
     about.check(opened.model.fingerprint)?;
     let judged = models::answered((&opened.model, opened.room), prompts, &args.common, shutdown)?;
     let skip = args.recipe.skip_first.unwrap_or(about.skip);
-    report(args, &opened, &judged, Subject { sae, place, skip, training: None }, shutdown)
+    report(args, opened, &judged, Subject { sae, place, skip, training: None }, shutdown)
 }
 
 /// Where an SAE that was brought along sits: as its files say, as far as the flags do not.
@@ -121,12 +133,7 @@ fn place_of(args: &SaeArgs, about: &About) -> Result<Place> {
     let site = args.site.or(about.place.map(|place| place.site));
     match (args.layer.or(about.place.map(|place| place.layer)), site) {
         (Some(layer), Some(site)) => Ok(Place { layer, site }),
-        _ => {
-            let hook = about.hook_name.as_deref().unwrap_or("no hook_name");
-            let message = format!("its cfg.json names {hook}, which is no site here");
-            Err(CliError::new(Exit::BadInput, message)
-                .help("say where it sits: --layer N --site resid-post"))
-        }
+        _ => Err(saes::no_place(about).help("say where it sits: --layer N --site resid-post")),
     }
 }
 
@@ -135,8 +142,11 @@ fn train(args: &SaeArgs, out: &Path, shutdown: &Shutdown) -> Result<()> {
     let recipe = args.recipe.recipe();
     recipe.check()?;
     let (mut prompts, judged) = split(args)?;
-    let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
+    let (common, beside) = (&args.common, sae_memory::of_training(&recipe));
+    let beside = beside.most(sae_memory::of_judging(recipe.features));
+    let opened = models::opened_beside(&common.model, &common.run, (Workload::Forward, beside))?;
     let place = place_here(args, &opened.model)?;
+    check_confirm(args, place, recipe.skip)?;
     prepare(out, args.resume)?;
     let done =
         train_in(args, out, (&opened, place, recipe), std::mem::take(&mut prompts), shutdown);
@@ -146,7 +156,7 @@ fn train(args: &SaeArgs, out: &Path, shutdown: &Shutdown) -> Result<()> {
     }
     let subject = done?;
     let judged = models::answered((&opened.model, opened.room), judged, &args.common, shutdown)?;
-    report(args, &opened, &judged, subject, shutdown)
+    report(args, opened, &judged, subject, shutdown)
 }
 
 fn train_in(
@@ -258,47 +268,71 @@ fn prepare(out: &Path, resume: bool) -> Result<()> {
 
 fn report(
     args: &SaeArgs,
-    opened: &Opened,
+    opened: Opened,
     judged: &Readable,
     subject: Subject,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let Opened { model, batch_tokens, .. } = opened;
+    let Opened { mut model, batch_tokens, .. } = opened;
     let Subject { sae, place, skip, training } = subject;
     let bar = Bar::new("evaluating", args.common.run.json, shutdown);
     let start = Instant::now();
-    let request = EvaluateRequest {
-        model,
-        prompts: judged,
-        place,
-        sae: &sae,
-        batch_tokens: *batch_tokens,
-        skip,
-    };
+    let request =
+        EvaluateRequest { model: &model, prompts: judged, place, sae: &sae, batch_tokens, skip };
     let found = evaluate(&request, &bar)?;
+    let seconds = start.elapsed().as_secs_f64();
     bar.finish();
+    let (features, ranking) = ranked(&sae, &found);
     let (kind, k) = match &sae.select {
         Select::TopK(k) | Select::BatchTopK(k) => ("topk", Some(*k)),
         Select::Above(_) => ("jumprelu", None),
         Select::Positive => ("standard", None),
+    };
+    let confirmed = match args.confirm {
+        0 => Vec::new(),
+        most => {
+            attach(&mut model, sae, (place, skip))?;
+            let bar = Bar::new("confirming", args.common.run.json, shutdown);
+            let best = ranking.get(..most).unwrap_or(&ranking);
+            let of = (&model, layer_of(place)?);
+            let confirmed = confirm(of, best, judged, batch_tokens, &bar)?;
+            bar.finish();
+            confirmed
+        }
     };
     let report = SaeReport {
         model: model.fingerprint,
         layer: place.layer,
         site: place.site.name(),
         kind,
-        features: sae.parameters.features(),
+        features,
         k,
         out: args.out.clone(),
         training,
-        evaluation: told(&found, start.elapsed().as_secs_f64()),
-        ranking: rank(&found.activity, &found.losses, sae.parameters.features()),
+        evaluation: told(&found, seconds),
+        ranking,
+        confirmed,
         streamed: model.transformer.is_streamed(),
-        batch_tokens: *batch_tokens,
+        batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
         skipped: left_out::listed(&judged.skipped),
     };
     if args.common.run.json { output::json(&report) } else { print(&report, args.top) }
+}
+
+/// How many features there are, and those that are active by what they tell.
+fn ranked(sae: &Sae<f32>, found: &Evaluation) -> (usize, Vec<Ranked>) {
+    let features = sae.parameters.features();
+    (features, rank(&found.activity, &found.losses, features))
+}
+
+/// Refuses --confirm where features are no units, before anything is trained.
+fn check_confirm(args: &SaeArgs, place: Place, skip: usize) -> Result<()> {
+    if args.confirm == 0 {
+        return Ok(());
+    }
+    layer_of(place)?;
+    if skip > 0 { Err(SaeError::Skips(skip).into()) } else { Ok(()) }
 }
 
 fn told(found: &Evaluation, seconds: f64) -> EvaluationReport {
@@ -359,6 +393,7 @@ fn print(report: &SaeReport, top: usize) -> Result<()> {
         e.tokens
     ))?;
     features_table(report, top)?;
+    confirm::print(report.layer, &report.confirmed)?;
     match &report.out {
         Some(out) => output::paragraph(&format!("the SAE is in {}", out.display())),
         None => Ok(()),

@@ -3,9 +3,10 @@
 use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::ablate::{HeadBaseline, Patch, patched};
-use crate::means::means_of;
+use crate::means::{Means, means_of};
 use crate::resample::sources;
 use crate::sums::UnitSums;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uspx_domain::{Baseline, Cut, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::{ModelError, Progress};
@@ -46,18 +47,33 @@ impl Measure for Exact {
     }
 }
 
-/// The patch of each unit: of a head to the baseline, of an expert as its mode says.
-fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
-    let cut_only = |kind: &UnitKind| !matches!(kind, UnitKind::Expert | UnitKind::Head);
-    let kind = request.kinds.iter().find(|kind| cut_only(kind));
-    if let Some(kind) = kind.filter(|_| request.baseline != Baseline::Zero) {
-        let reason = format!("exact: of {kind}s only the baseline zero is served");
-        return Err(ModelError::Request(reason));
+/// Refuses a baseline that some of the units that the model has do not have.
+fn check_baseline(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<()> {
+    let serves = |kind: UnitKind| match kind {
+        // What becomes of an expert its mode says.
+        UnitKind::Expert | UnitKind::Head => true,
+        UnitKind::Feature => request.baseline != Baseline::Resample,
+        _ => request.baseline == Baseline::Zero,
+    };
+    match units.iter().find(|unit| !serves(unit.kind)) {
+        Some(Unit { kind, .. }) => {
+            let baseline = request.baseline.name();
+            let reason = format!("exact: of {kind}s the baseline {baseline} is not served");
+            Err(ModelError::Request(reason))
+        }
+        None => Ok(()),
     }
-    let means = match request.wants(UnitKind::Head) {
+}
+
+/// The patch of each unit: of a head and a feature to the baseline, of an expert as its mode says.
+fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
+    check_baseline(request, units)?;
+    let has_means = |unit: &Unit| matches!(unit.kind, UnitKind::Head | UnitKind::Feature);
+    let means = match units.iter().any(has_means) {
         true => means_of(request)?.map(Arc::new),
         false => None,
     };
+    let bases = feature_means(means.as_deref(), units)?;
     let baseline = match (request.baseline, means) {
         (Baseline::Resample, _) => HeadBaseline::Resampled,
         (_, Some(means)) => HeadBaseline::Mean(means),
@@ -70,10 +86,22 @@ fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
                 Ok(Patch::Expert { layer, index, mode: request.expert_mode })
             }
             (_, UnitKind::Head) => Ok(Patch::Head { layer, index, baseline: baseline.clone() }),
+            (_, UnitKind::Feature) => {
+                let base = bases.get(&layer).and_then(|of| of.get(index as usize)).copied();
+                Ok(Patch::Feature { layer, index, base: base.unwrap_or(0.0) })
+            }
             (cut, _) => Ok(cut),
         }
     };
     units.iter().map(patch).collect()
+}
+
+/// The mean strengths of the features of each layer that some are of; none without means.
+fn feature_means(means: Option<&Means>, units: &[Unit]) -> Result<BTreeMap<usize, Vec<f32>>> {
+    let Some(means) = means else { return Ok(BTreeMap::new()) };
+    let features = units.iter().filter(|unit| unit.kind == UnitKind::Feature);
+    let layers: BTreeSet<usize> = features.map(|unit| unit.layer as usize).collect();
+    layers.into_iter().map(|layer| Ok((layer, means.of_features(layer)?))).collect()
 }
 
 /// The sequence that each one's heads are resampled from, where they are.
