@@ -229,18 +229,20 @@ fn leave_out(prompts: &mut Vec<Prompt>, skipped: &[Skipped]) {
 
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
-    let file = file_of(path, model.fingerprint)?;
-    file.check_saes(path, model)?;
-    // Before its lists are held against the model's shape: without its features they make no sense.
-    model
-        .cut_of_mask(&file.mask)
-        .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
-    Ok(file.mask)
+    Ok(mask_and_cut(path, model)?.0)
 }
 
 /// The cut that a mask of this model is.
 pub fn cut(path: &Path, model: &LoadedModel) -> Result<CutTaps> {
-    Ok(model.cut_of_mask(&mask(path, model)?)?)
+    Ok(mask_and_cut(path, model)?.1)
+}
+
+fn mask_and_cut(path: &Path, model: &LoadedModel) -> Result<(Mask, CutTaps)> {
+    let file = file_of(path, model.fingerprint)?;
+    file.check_saes(path, model)?;
+    let cut = model.cut_of_mask(&file.mask);
+    let refuse = |e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display()));
+    Ok((file.mask, cut.map_err(refuse)?))
 }
 
 /// The mask of a model that is not loaded.

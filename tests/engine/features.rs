@@ -261,7 +261,9 @@ fn masks_cut_features_of_several_layers_with_what_else_they_cut() {
     let saes = [(LAYER, topk()), (LATER, later.clone())];
     let model = with_features(nano("teacher"), &saes);
     let some = readable(&model, 5).sequences;
-    let kept = |layer: usize| (0..FEATURES as u32).filter(move |f| (*f as usize + layer) % 3 > 0);
+    let kept = |layer: usize| {
+        (0..FEATURES as u32).filter(move |f| !(*f as usize + layer).is_multiple_of(3))
+    };
     let lists = vec![vec![], kept(LAYER).collect(), kept(LATER).collect(), vec![]];
     let mut keep = KeepLists([(UnitKind::Feature, lists)].into());
     let features = Mask { version: 1, model: model.fingerprint, keep: keep.clone() };

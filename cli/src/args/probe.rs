@@ -130,8 +130,8 @@ pub struct PatchArgs {
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::effect_estimator())]
     pub method: Estimator,
-    /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp and
-    /// eap-ig, else zero].
+    /// What replaces a unit (exact: a head or a feature; of experts see --expert-mode) [default: mean
+    /// for atp and eap-ig, else zero].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
     /// What an exact patch makes of an expert [default: ban].

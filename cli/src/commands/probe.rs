@@ -1,6 +1,5 @@
 //! `uspx probe trace|patch`: what is measured about single units, on this machine.
 
-mod confirm;
 mod effects;
 mod resampled;
 mod sae;

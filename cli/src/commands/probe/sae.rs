@@ -1,20 +1,23 @@
 //! `uspx probe sae`: a sparse autoencoder on one layer, trained here or brought along, judged by
 //! grafting, its features ranked by what they tell about good answers.
 
+mod confirm;
+mod page;
+
 use super::super::held_out;
-use super::confirm::{self, Confirmed, confirm};
 use crate::args::SaeArgs;
 use crate::error::{CliError, Exit, Result};
-use crate::left_out::{self, LeftOut};
+use crate::left_out;
 use crate::models::{self, Opened};
 use crate::output;
 use crate::progress::Bar;
 use crate::saes;
-use serde::Serialize;
+use confirm::{Confirmed, confirm};
+use page::{EvaluationReport, SaeReport, TrainingReport};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
-use uspx_domain::{Fingerprint, Prompt};
+use uspx_domain::Prompt;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Readable};
 use uspx_runtime::{Shutdown, memory};
@@ -31,70 +34,6 @@ use uspx_sae::{
 
 /// The training's state, in the folder that the SAE will be in.
 const CHECKPOINT: &str = "checkpoint.safetensors";
-
-/// The JSON form.
-#[derive(Serialize)]
-struct SaeReport {
-    model: Fingerprint,
-    layer: usize,
-    site: &'static str,
-    kind: &'static str,
-    features: usize,
-    /// None of an SAE that chooses by thresholds.
-    k: Option<usize>,
-    out: Option<PathBuf>,
-    training: Option<TrainingReport>,
-    evaluation: EvaluationReport,
-    /// What the features tell about good answers (a loss below the median), the most telling first.
-    ranking: Vec<Ranked>,
-    /// Of --confirm: the most telling ones, taken out of the model.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    confirmed: Vec<Confirmed>,
-    streamed: bool,
-    batch_tokens: usize,
-    peak_rss_bytes: Option<u64>,
-    skipped: Vec<LeftOut>,
-}
-
-#[derive(Serialize)]
-struct TrainingReport {
-    prompts: usize,
-    steps: u64,
-    /// Steps that a checkpoint brought along.
-    resumed_steps: u64,
-    /// Tokens learned from in this run.
-    tokens: u64,
-    seconds: f64,
-    tokens_per_second: f64,
-    /// The last step's unexplained share of the variance.
-    last_loss: f64,
-}
-
-#[derive(Serialize)]
-struct EvaluationReport {
-    prompts: usize,
-    tokens: u64,
-    l0: f64,
-    explained_variance: f64,
-    /// Features that are active on none of these tokens.
-    dead_features: usize,
-    /// Nats per response token: untouched, with the SAE's reconstruction, with zeros, with the mean.
-    clean_loss: f64,
-    sae_loss: f64,
-    zero_loss: f64,
-    mean_loss: f64,
-    /// (zero − sae) ÷ (zero − clean).
-    loss_recovered: f64,
-    /// (mean − sae) ÷ (mean − clean).
-    loss_recovered_over_mean: f64,
-    /// KL from the untouched model, nats per response token.
-    kl: f64,
-    zero_kl: f64,
-    mean_kl: f64,
-    /// 1 − kl ÷ zero_kl.
-    kl_recovered: f64,
-    seconds: f64,
-}
 
 /// A trained SAE, and what to say of it.
 struct Subject {
@@ -288,28 +227,20 @@ fn report(
         Select::Above(_) => ("jumprelu", None),
         Select::Positive => ("standard", None),
     };
-    let confirmed = match args.confirm {
-        0 => Vec::new(),
-        most => {
-            attach(&mut model, sae, (place, skip))?;
-            let bar = Bar::new("confirming", args.common.run.json, shutdown);
-            let best = ranking.get(..most).unwrap_or(&ranking);
-            let of = (&model, layer_of(place)?);
-            let confirmed = confirm(of, best, judged, batch_tokens, &bar)?;
-            bar.finish();
-            confirmed
-        }
-    };
+    let (best, of) = (ranking.get(..args.confirm).unwrap_or(&ranking), (place, skip));
+    let judged_by = (judged, batch_tokens);
+    let confirmed = confirmed(args, (&mut model, sae, of), (best, judged_by), shutdown)?;
     let report = SaeReport {
         model: model.fingerprint,
         layer: place.layer,
+        unit_layer: layer_of(place).unwrap_or(place.layer),
         site: place.site.name(),
         kind,
         features,
         k,
         out: args.out.clone(),
         training,
-        evaluation: told(&found, seconds),
+        evaluation: EvaluationReport::new(&found, seconds),
         ranking,
         confirmed,
         streamed: model.transformer.is_streamed(),
@@ -317,7 +248,24 @@ fn report(
         peak_rss_bytes: memory::peak_rss(),
         skipped: left_out::listed(&judged.skipped),
     };
-    if args.common.run.json { output::json(&report) } else { print(&report, args.top) }
+    if args.common.run.json { output::json(&report) } else { page::print(&report, args.top) }
+}
+
+/// The best features taken out of the model, which has them as units from now on.
+fn confirmed(
+    args: &SaeArgs,
+    (model, sae, of): (&mut LoadedModel, Sae<f32>, (Place, usize)),
+    (best, (judged, batch_tokens)): (&[Ranked], (&Readable, usize)),
+    shutdown: &Shutdown,
+) -> Result<Vec<Confirmed>> {
+    if args.confirm == 0 {
+        return Ok(Vec::new());
+    }
+    attach(model, sae, of)?;
+    let bar = Bar::new("confirming", args.common.run.json, shutdown);
+    let confirmed = confirm((model, layer_of(of.0)?), best, judged, batch_tokens, &bar)?;
+    bar.finish();
+    Ok(confirmed)
 }
 
 /// How many features there are, and those that are active by what they tell.
@@ -333,88 +281,4 @@ fn check_confirm(args: &SaeArgs, place: Place, skip: usize) -> Result<()> {
     }
     layer_of(place)?;
     if skip > 0 { Err(SaeError::Skips(skip).into()) } else { Ok(()) }
-}
-
-fn told(found: &Evaluation, seconds: f64) -> EvaluationReport {
-    let Evaluation { sae, zero, mean, .. } = found;
-    EvaluationReport {
-        prompts: found.losses.len(),
-        tokens: found.tokens,
-        l0: found.l0,
-        explained_variance: found.explained_variance,
-        dead_features: found.dead(),
-        clean_loss: found.clean,
-        sae_loss: sae.loss,
-        zero_loss: zero.loss,
-        mean_loss: mean.loss,
-        loss_recovered: found.recovered(zero),
-        loss_recovered_over_mean: found.recovered(mean),
-        kl: sae.kl,
-        zero_kl: zero.kl,
-        mean_kl: mean.kl,
-        kl_recovered: found.kl_recovered(zero),
-        seconds,
-    }
-}
-
-fn print(report: &SaeReport, top: usize) -> Result<()> {
-    let SaeReport { evaluation: e, layer, site, kind, features, .. } = report;
-    if let Some(TrainingReport { prompts, steps, seconds, tokens_per_second, .. }) =
-        &report.training
-    {
-        output::paragraph(&format!(
-            "trained on {prompts} prompts in {steps} steps and {}, {tokens_per_second:.0} tokens per second",
-            output::time(*seconds)
-        ))?;
-    }
-    output::paragraph(&format!(
-        "a {kind} SAE of {features} features at {site} of layer {layer}, judged on {} prompts:",
-        e.prompts
-    ))?;
-    let mut table = output::table(&["in its place", "loss", "KL"]);
-    let rows = [
-        ("nothing: the model as it is", e.clean_loss, 0.0),
-        ("the SAE's reconstruction", e.sae_loss, e.kl),
-        ("the mean", e.mean_loss, e.mean_kl),
-        ("zeros", e.zero_loss, e.zero_kl),
-    ];
-    for (name, loss, kl) in rows {
-        table.add_row([name.to_owned(), format!("{loss:.4}"), format!("{kl:.4}")]);
-    }
-    output::line(&table.to_string())?;
-    output::paragraph(&format!(
-        "loss recovered {:.3} against zeros, {:.3} against the mean; L0 {:.2}; explained variance \
-         {:.3}; {} of {features} features are active on none of {} tokens",
-        e.loss_recovered,
-        e.loss_recovered_over_mean,
-        e.l0,
-        e.explained_variance,
-        e.dead_features,
-        e.tokens
-    ))?;
-    features_table(report, top)?;
-    confirm::print(report.layer, &report.confirmed)?;
-    match &report.out {
-        Some(out) => output::paragraph(&format!("the SAE is in {}", out.display())),
-        None => Ok(()),
-    }
-}
-
-fn features_table(report: &SaeReport, top: usize) -> Result<()> {
-    if report.ranking.is_empty() || top == 0 {
-        return Ok(());
-    }
-    output::line("")?;
-    output::paragraph(&format!(
-        "the {} features that tell most about good answers (a loss below the median):",
-        top.min(report.ranking.len())
-    ))?;
-    let mut table = output::table(&["feature", "bits", "prompts", "loss active", "else"]);
-    let loss = |loss: Option<f64>| loss.map_or("-".to_owned(), |loss| format!("{loss:.3}"));
-    for r in report.ranking.iter().take(top) {
-        let cells = [format!("feature:{}.{}", report.layer, r.feature), format!("{:.4}", r.bits)];
-        let more = [r.prompts.to_string(), loss(r.loss_active), loss(r.loss_silent)];
-        table.add_row(cells.into_iter().chain(more));
-    }
-    output::line(&table.to_string())
 }

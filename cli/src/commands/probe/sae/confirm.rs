@@ -1,7 +1,7 @@
 //! `uspx probe sae --confirm N`: what features tell about good answers is only a correlation. The best
 //! are taken out of the model, each alone, and those that change the loss are kept.
 
-use super::effects::Z;
+use super::super::effects::Z;
 use crate::commands::eval::pooled_stderr;
 use crate::error::Result;
 use crate::output;
