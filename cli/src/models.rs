@@ -2,7 +2,9 @@
 
 use crate::args::{MachineArgs, ProbeArgs, RunArgs};
 use crate::error::{CliError, Exit, Result};
+use crate::mask_file::MaskFile;
 use crate::progress::Bar;
+use crate::saes::Saes;
 use crate::scored::Scored;
 use crate::{left_out, output};
 use candle_core::Device;
@@ -10,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use uspx_domain::{Fingerprint, Mask, ModelShape, Prompt, Skipped};
 use uspx_model::batch::Sequence;
-use uspx_model::budget::Workload;
+use uspx_model::budget::{Beside, Workload};
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::fill_references;
 use uspx_model::taps::NoTaps;
@@ -63,9 +65,25 @@ pub struct Opened {
 
 /// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
 pub fn opened(path: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
+    opened_beside(path, run, (work, Beside::NOTHING))
+}
+
+/// The same with sparse autoencoders, whose features are units of its layers.
+pub fn opened_with(path: &Path, run: &RunArgs, (work, saes): (Workload, Saes)) -> Result<Opened> {
+    let mut opened = opened_beside(path, run, (work, saes.beside()))?;
+    saes.attach(&mut opened.model)?;
+    Ok(opened)
+}
+
+/// The same with room for something else beside it.
+pub fn opened_beside(
+    path: &Path,
+    run: &RunArgs,
+    (work, beside): (Workload, Beside),
+) -> Result<Opened> {
     check_there(path)?;
     let Placed { placement, batch_tokens, room, plan } =
-        machine(&run.machine)?.place(path, work)?;
+        machine(&run.machine)?.place(path, work, beside)?;
     let told = |holding| run.machine.memory.is_some() || holding == Holding::Streamed;
     if let Some(plan) = plan.filter(|plan| told(plan.holding)) {
         output::note(&plan.to_string());
@@ -138,8 +156,8 @@ pub struct Subject {
 }
 
 /// The same of a file of token sequences, which are named by their number.
-pub fn tokenised(args: &ProbeArgs, work: Workload) -> Result<Subject> {
-    let Opened { model, batch_tokens, .. } = opened(&args.model, &args.run, work)?;
+pub fn tokenised(args: &ProbeArgs, with: (Workload, Saes)) -> Result<Subject> {
+    let Opened { model, batch_tokens, .. } = opened_with(&args.model, &args.run, with)?;
     let (sequences, skipped) = sequences(args, &model)?;
     let named = |number: usize| Prompt { id: number.to_string(), ..Prompt::default() };
     let prompts: Vec<Prompt> = (1..=sequences.len()).map(named).collect();
@@ -149,7 +167,7 @@ pub fn tokenised(args: &ProbeArgs, work: Workload) -> Result<Subject> {
 }
 
 /// Opens what a probe needs.
-pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<Subject> {
+pub fn subject(args: &ProbeArgs, with: (Workload, Saes), shutdown: &Shutdown) -> Result<Subject> {
     let mut all = args.source().read()?.prompts;
     all.truncate(args.limit.unwrap_or(usize::MAX));
     let unanswered = all.iter().filter(|p| p.reference.is_none());
@@ -157,7 +175,7 @@ pub fn subject(args: &ProbeArgs, work: Workload, shutdown: &Shutdown) -> Result<
     if !args.run.json {
         Scored::of(&all, &open).tell();
     }
-    let Opened { model, batch_tokens, room } = opened(&args.model, &args.run, work)?;
+    let Opened { model, batch_tokens, room } = opened_with(&args.model, &args.run, with)?;
     let prompts = answered((&model, room), all, args, shutdown)?;
     let scored = Scored::of(&prompts.prompts, &open);
     Ok(Subject { model, prompts, scored, batch_tokens })
@@ -209,39 +227,42 @@ fn leave_out(prompts: &mut Vec<Prompt>, skipped: &[Skipped]) {
     prompts.retain(|p| !skipped.contains(p.id.as_str()));
 }
 
-/// Reads a mask, of whichever model.
-pub fn any_mask(path: &Path) -> Result<Mask> {
-    let text = text::read(path).map_err(|e| CliError::file(path, &e))?;
-    serde_json::from_str(&text).map_err(|e| {
-        CliError::new(Exit::BadInput, format!("{}: this is not a mask: {e}", path.display()))
-            .help("name a file that `uspx mask build` or a colony wrote")
-    })
-}
-
 /// Reads a mask and checks that it is of this model.
 pub fn mask(path: &Path, model: &LoadedModel) -> Result<Mask> {
-    mask_of(path, model.fingerprint, &model.shape())
+    Ok(mask_and_cut(path, model)?.0)
 }
 
 /// The cut that a mask of this model is.
 pub fn cut(path: &Path, model: &LoadedModel) -> Result<CutTaps> {
-    let mask = mask(path, model)?;
-    Ok(CutTaps::of_mask(&mask, &model.shape(), model.transformer.device())?)
+    Ok(mask_and_cut(path, model)?.1)
+}
+
+fn mask_and_cut(path: &Path, model: &LoadedModel) -> Result<(Mask, CutTaps)> {
+    let file = file_of(path, model.fingerprint)?;
+    file.check_saes(path, model)?;
+    let cut = model.cut_of_mask(&file.mask);
+    let refuse = |e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display()));
+    Ok((file.mask, cut.map_err(refuse)?))
 }
 
 /// The mask of a model that is not loaded.
 pub fn mask_of(path: &Path, model: Fingerprint, shape: &ModelShape) -> Result<Mask> {
-    let mask = any_mask(path)?;
-    if mask.model != model {
-        let message = format!(
-            "{}: the mask was made for model {}, this is {model}",
-            path.display(),
-            mask.model
-        );
-        return Err(CliError::new(Exit::Refused, message)
-            .help("build a mask for this model: uspx mask build"));
-    }
+    let mask = file_of(path, model)?.mask;
     mask.check(shape)
         .map_err(|e| CliError::new(Exit::BadInput, format!("{}: {e}", path.display())))?;
     Ok(mask)
+}
+
+/// The file of a mask of this model.
+fn file_of(path: &Path, model: Fingerprint) -> Result<MaskFile> {
+    let file = MaskFile::read(path)?;
+    if file.mask.model == model {
+        return Ok(file);
+    }
+    let message = format!(
+        "{}: the mask was made for model {}, this is {model}",
+        path.display(),
+        file.mask.model
+    );
+    Err(CliError::new(Exit::Refused, message).help("build a mask for this model: uspx mask build"))
 }

@@ -1,7 +1,7 @@
 //! `uspx probe sae`: what it trains is in SAELens' files, is judged the same when it is read again,
 //! and goes on where Ctrl-C left it.
 
-use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, USAGE, json, on, refuses};
+use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, USAGE, json, on, refuses, uspx};
 use assert_cmd::Command;
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         an_sae_is_trained_written_read_and_judged_the_same,
         an_interrupted_training_goes_on_to_the_same_file,
         what_cannot_be_done_is_said_and_leaves_nothing,
+        features_are_units_from_probe_to_mask,
     ]
 }
 
@@ -137,4 +138,62 @@ fn what_cannot_be_done_is_said_and_leaves_nothing() {
     fs::write(out.join("cfg.json"), "{\"d_in\": 128, \"d_sae\": 4, \"architecture\": \"gated\"}")
         .unwrap();
     refuses(&mut judging(&out, "teacher"), BAD_INPUT, &["gated", "topk"]);
+}
+
+/// The SAE's features measured, the best kept by a mask, and the mask's loss that of an effect.
+fn features_are_units_from_probe_to_mask() {
+    let place = tempdir().unwrap();
+    let [sae, other] = ["sae", "other"].map(|name| place.path().join(name));
+    let report = json(&mut training(&sae, &["--confirm", "5"]));
+    json(&mut training(&other, &["--seed", "3"]));
+    let confirmed = report["confirmed"].as_array().unwrap();
+    assert_eq!(confirmed.len(), 5);
+    for (confirmed, ranked) in confirmed.iter().zip(report["ranking"].as_array().unwrap()) {
+        assert_eq!(confirmed["feature"], ranked["feature"]);
+        let [effect, stderr] = ["/effect", "/stderr"].map(|path| number(confirmed, path));
+        assert_eq!(confirmed["kept"], effect.abs() > 1.96 * stderr);
+    }
+    let run = |words: &[&str], sae: Option<&Path>| {
+        let mut command = on(words, "teacher", 6);
+        if let Some(sae) = sae {
+            command.arg("--sae").arg(sae);
+        }
+        command
+    };
+    let patch = ["probe", "patch", "--units", "feature"];
+    let exact = json(&mut run(&patch, Some(&sae)));
+    let effects = exact["effects"]["feature"].as_array().unwrap();
+    let widths: Vec<usize> = effects.iter().map(|row| row.as_array().unwrap().len()).collect();
+    assert_eq!(widths, [0, 128, 0, 0]);
+    let effect = |at: usize| number(&effects[1][at], "");
+    let largest = (0..128).max_by(|a, b| effect(*a).abs().total_cmp(&effect(*b).abs())).unwrap();
+    for method in ["atp", "eap-ig"] {
+        let found = json(run(&patch, Some(&sae)).args(["--method", method]));
+        assert!(number(&found, &format!("/magnitudes/feature/1/{largest}")) > 0.0);
+    }
+
+    let mask = place.path().join("mask.json");
+    let mut build = run(&["mask", "build", "--units", "feature", "--keep", "0.5"], Some(&sae));
+    let built = json(build.args(["--search", "0", "--out"]).arg(&mask));
+    assert_eq!(built["keep"]["feature"][1].as_array().unwrap().len(), 64);
+    // The same file with only that feature gone.
+    let mut edited: Value = serde_json::from_str(&fs::read_to_string(&mask).unwrap()).unwrap();
+    edited["keep"]["feature"][1] = (0..128).filter(|f| *f != largest).collect();
+    fs::write(&mask, edited.to_string()).unwrap();
+    let masked = |command: &str, sae: Option<&Path>| {
+        let words: Vec<&str> = command.split(' ').collect();
+        let mut command = run(&words, sae);
+        command.arg("--mask").arg(&mask);
+        command
+    };
+    for command in ["eval", "probe ablate"] {
+        let loss = number(&json(&mut masked(command, Some(&sae))), "/loss");
+        let rise = loss - number(&exact, "/clean_loss");
+        assert!((rise - effect(largest)).abs() < 2e-5 * loss, "{rise} {}", effect(largest));
+        refuses(&mut masked(command, None), BAD_INPUT, &["layer 1", "--sae DIR"]);
+        refuses(&mut masked(command, Some(&other)), REFUSED, &["another sparse autoencoder"]);
+    }
+    refuses(&mut run(&patch, None), BAD_INPUT, &["no features", "--sae DIR"]);
+    let shown = uspx().args(["mask", "show"]).arg(&mask).output().unwrap();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("keeps 127 features"));
 }

@@ -6,7 +6,6 @@ use candle_core::Tensor;
 use std::collections::BTreeMap;
 use uspx_domain::{Baseline, Cut, Estimator, KeepLists, Mask, Unit, UnitKind};
 use uspx_model::batch::Sequence;
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::ablate::ablate_sequences;
@@ -14,7 +13,7 @@ use uspx_probe::resample::sources;
 use uspx_probe::{ExpertMode, ProbeRequest, measure};
 
 /// Of a loss, what roundings in f32 may come to; in f64 the same is held to much less.
-const F32: f64 = 6e-6;
+pub const F32: f64 = 6e-6;
 
 fn units(model: &LoadedModel, kind: UnitKind, some: impl Fn(&Unit) -> bool) -> Vec<Unit> {
     model.shape().units(kind).filter(some).collect()
@@ -54,8 +53,7 @@ fn cuts_of(units: Vec<Unit>) -> Vec<Cut> {
 }
 
 fn by_brute_force(model: &LoadedModel, sequences: &[Sequence], cuts: &[Cut]) -> Vec<Vec<f64>> {
-    let (shape, device) = (model.shape(), model.transformer.device());
-    let cut = |cut: &Cut| whole(model, sequences, &mut CutTaps::new(cut, &shape, device).unwrap());
+    let cut = |cut: &Cut| whole(model, sequences, &mut model.cut(cut).unwrap());
     std::iter::once(whole(model, sequences, &mut NoTaps)).chain(cuts.iter().map(cut)).collect()
 }
 

@@ -16,7 +16,7 @@ use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::{ProbeRequest, measure};
 
 /// A model's loss on a batch from its embedded tokens on, summed.
-fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps) -> Tensor {
+pub fn loss_from(model: &LoadedModel, batch: &Batch, x: &Tensor, taps: &mut dyn Taps) -> Tensor {
     let (transformer, frame) = (&model.transformer, model.transformer.frame(batch).unwrap());
     let x = transformer.run(0..transformer.layers(), x.clone(), &frame, None, taps).unwrap();
     transformer.response_nll(&x, batch).unwrap().sum_all().unwrap()
@@ -316,7 +316,7 @@ fn of_layer(model: &LoadedModel, batch: &Batch, layer: usize, expert: u32) -> [T
 const STEPS: usize = 5;
 
 /// The mean of the slopes at the inputs along the path, as `moved` moves the values at a site.
-fn slope_on_path(
+pub fn slope_on_path(
     exact: &LoadedModel,
     batch: &Batch,
     moved: impl Fn(Site<'_>, &Tensor, f64) -> Result<Option<Tensor>>,

@@ -4,6 +4,7 @@
 mod architectures;
 mod circuits;
 mod exact;
+mod features;
 mod gradients;
 mod reasoning;
 mod reference;

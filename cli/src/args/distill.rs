@@ -2,6 +2,7 @@
 
 use super::model::RunArgs;
 use super::positive;
+use super::sae::SaeFolderArgs;
 use crate::prompts::PromptSource;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct DistillArgs {
     /// A mask for the teacher.
     #[arg(long)]
     pub mask: Option<PathBuf>,
+    /// Whose features the teacher's mask keeps.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// The folder to write the adapter to, as PEFT reads it; it must not be there yet.
     #[arg(long)]
     pub out: PathBuf,

@@ -2,6 +2,7 @@
 //! what it cuts.
 
 use super::probe::ProbeArgs;
+use super::sae::SaeFolderArgs;
 use crate::rows::{self, Ranking};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -84,6 +85,9 @@ pub struct MaskBuildArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// Which units.
     #[arg(long, default_value = "expert", value_parser = rows::unit_kind())]
     pub units: UnitKind,

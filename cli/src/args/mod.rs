@@ -28,7 +28,7 @@ pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
 };
 pub use report::ReportArgs;
-pub use sae::SaeArgs;
+pub use sae::{SaeArgs, SaeFolderArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
 pub use student::{ChatArgs, Engine, PullArgs};
 

@@ -3,7 +3,7 @@
 use super::model::RunArgs;
 use super::positive;
 use super::report::ReportArgs;
-use super::sae::SaeArgs;
+use super::sae::{SaeArgs, SaeFolderArgs};
 use crate::prompts::PromptSource;
 use crate::rows::{self, Method};
 use clap::{Args, Subcommand, ValueEnum};
@@ -51,6 +51,9 @@ pub struct EvalArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// Evaluate under this mask; KL is then measured against the model without it.
     #[arg(long)]
     pub mask: Option<PathBuf>,
@@ -143,14 +146,17 @@ pub struct PatchArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// Which units [default: expert,head, as far as the method measures them].
     #[arg(long, value_delimiter = ',', value_parser = rows::unit_kind())]
     pub units: Vec<UnitKind>,
     /// How.
     #[arg(long, default_value = "exact", value_parser = rows::patch_method())]
     pub method: Method,
-    /// What replaces a unit (exact: a head; of experts see --expert-mode) [default: mean for atp,
-    /// atp-star, eap-ig and relp, else zero].
+    /// What replaces a unit (exact: a head, channel or feature; of experts see --expert-mode) [default:
+    /// mean for atp, atp-star, eap-ig and relp, else zero].
     #[arg(long, value_parser = rows::baseline())]
     pub baseline: Option<Baseline>,
     /// What an exact patch makes of an expert [default: ban].
@@ -215,6 +221,9 @@ pub struct AblateArgs {
     /// Model and prompts.
     #[command(flatten)]
     pub common: ProbeArgs,
+    /// Whose features are units.
+    #[command(flatten)]
+    pub saes: SaeFolderArgs,
     /// The mask.
     #[arg(long)]
     pub mask: PathBuf,

@@ -7,6 +7,15 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use uspx_sae::{Kind, Length, Recipe, Site};
 
+/// Sparse autoencoders whose features are units.
+#[derive(Args, Debug, Clone, Default)]
+pub struct SaeFolderArgs {
+    /// The folder of a sparse autoencoder, written by `uspx probe sae` or SAELens: its features become
+    /// units of the layer that it reads. Once for each layer.
+    #[arg(long = "sae", value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+}
+
 /// `uspx probe sae`.
 #[derive(Args, Debug)]
 pub struct SaeArgs {
@@ -41,6 +50,10 @@ pub struct SaeArgs {
     /// List N features, those that tell most about good answers; in JSON all are.
     #[arg(long, default_value_t = 20)]
     pub top: usize,
+    /// Take the N features that tell most out, each alone, and keep those whose effect on the loss is
+    /// surely not 0 (95 %).
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub confirm: usize,
 }
 
 /// How an SAE is trained.

@@ -6,6 +6,7 @@ use crate::draft::Draft;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
 use crate::progress::Bar;
+use crate::saes::Saes;
 use crate::{models, output, student};
 use serde::Serialize;
 use std::path::Path;
@@ -82,7 +83,8 @@ fn label(
     prompts: &Split<Vec<Prompt>>,
     shutdown: &Shutdown,
 ) -> Result<(Split<Labels>, Vec<Skipped>)> {
-    let opened = models::opened(&args.teacher, &args.run, Workload::Forward)?;
+    let with = (Workload::Forward, Saes::read(&args.saes)?);
+    let opened = models::opened_with(&args.teacher, &args.run, with)?;
     let (teacher, room) = (opened.model, opened.room);
     let mask = args.mask.as_deref().map(|path| models::mask(path, &teacher)).transpose()?;
     let bounds = args.run.bounds(args.max_new_tokens);

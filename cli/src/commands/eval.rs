@@ -6,6 +6,7 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::saes::Saes;
 use crate::scored::Scored;
 use serde::Serialize;
 use std::f64::consts::LN_2;
@@ -51,7 +52,8 @@ struct PromptReport {
 
 /// `uspx eval`.
 pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
+    let with = (Workload::Forward, Saes::read(&args.saes)?);
+    let subject = models::subject(&args.common, with, shutdown)?;
     let other =
         args.against.as_deref().map(|path| comparable(path, args, &subject.model)).transpose()?;
     let against = match (&other, &args.mask) {
@@ -65,7 +67,8 @@ pub fn run(args: &EvalArgs, shutdown: &Shutdown) -> Result<()> {
 
 /// `uspx probe ablate`.
 pub fn ablate(args: &AblateArgs, shutdown: &Shutdown) -> Result<()> {
-    let subject = models::subject(&args.common, Workload::Forward, shutdown)?;
+    let with = (Workload::Forward, Saes::read(&args.saes)?);
+    let subject = models::subject(&args.common, with, shutdown)?;
     measure(&subject, Some(&args.mask), &Against::Itself, None, &args.common, shutdown)
 }
 

@@ -15,12 +15,13 @@ use crate::args::{MaskBuildArgs, Spread};
 use crate::draft::FileDraft;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
+use crate::mask_file::MaskFile;
 use crate::models;
 use crate::output;
+use crate::saes::{self, Saes};
 use serde::Serialize;
 use uspx_colony::Share;
 use uspx_colony::mask::{Budget, Rule};
-use uspx_domain::Mask;
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
 
@@ -36,7 +37,7 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     let draft = FileDraft::of(&args.out)?;
     let built = score_and_cut(args, shutdown)?;
     let text =
-        serde_json::to_string_pretty(&built.mask).map_err(|e| CliError::new(Exit::Failed, e))?;
+        serde_json::to_string_pretty(&built.file).map_err(|e| CliError::new(Exit::Failed, e))?;
     draft.keep((text + "\n").as_bytes())?;
     tell(args, &built)
 }
@@ -48,7 +49,7 @@ pub use show::run as show;
 #[derive(Serialize)]
 struct Built {
     #[serde(flatten)]
-    mask: Mask,
+    file: MaskFile,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<LeftOut>,
     #[serde(skip)]
@@ -59,16 +60,17 @@ fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
     if args.common.run.json {
         return output::json(built);
     }
-    show::print(&args.out, &built.mask)?;
+    show::print(&args.out, &built.file.mask)?;
     built.cost.as_ref().map_or(Ok(()), |cost| output::paragraph(&cost.to_string()))
 }
 
 /// The mask of the best units at the budget.
 fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
-    let subject = models::subject(&args.common, Workload::Backward, shutdown)?;
+    let with = (Workload::Backward, Saes::read(&args.saes)?);
+    let subject = models::subject(&args.common, with, shutdown)?;
     let (kind, shape) = (args.units, subject.model.shape());
     if shape.count(kind) == 0 {
-        return Err(CliError::new(Exit::BadInput, format!("the model has no {kind}s to cut")));
+        return Err(saes::no_units(kind));
     }
     if !args.common.run.json {
         forecast::tell(args, &subject)?;
@@ -84,5 +86,6 @@ fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
     // For people alone: a program measures it where it wants it.
     let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
     let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
-    Ok(Built { mask, skipped: left_out::listed(&subject.prompts.skipped), cost })
+    let file = MaskFile::new(mask, &subject.model);
+    Ok(Built { file, skipped: left_out::listed(&subject.prompts.skipped), cost })
 }

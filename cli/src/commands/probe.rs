@@ -15,6 +15,7 @@ use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
 use crate::rows::Method;
+use crate::saes::{self, Saes};
 use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -109,9 +110,10 @@ fn patch(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         Needs::Forward => Workload::Forward,
         Needs::Gradients => Workload::Backward,
     };
+    let with = (work, Saes::read(&args.saes)?);
     let Subject { model, mut prompts, scored, batch_tokens } = match args.tokenised {
-        true => models::tokenised(&args.common, work)?,
-        false => models::subject(&args.common, work, shutdown)?,
+        true => models::tokenised(&args.common, with)?,
+        false => models::subject(&args.common, with, shutdown)?,
     };
     let pairs = (baseline == Baseline::Resample)
         .then(|| resampled::pairs(&mut prompts, args.seed, args.common.run.json))
@@ -170,6 +172,10 @@ fn kinds_here(
     measured: &[UnitKind],
 ) -> Result<Vec<UnitKind>> {
     let has_any = |kind: &UnitKind| shape.count(*kind) > 0;
+    // Features are asked for by name, and there only where an SAE was named too.
+    if args.units.contains(&UnitKind::Feature) && !has_any(&UnitKind::Feature) {
+        return Err(saes::no_units(UnitKind::Feature));
+    }
     let kinds: Vec<UnitKind> = args.kinds().into_iter().filter(has_any).collect();
     if !kinds.is_empty() {
         return Ok(kinds);

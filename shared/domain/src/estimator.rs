@@ -2,7 +2,7 @@
 //! line and JSON read the rows; `worker/probe/src/estimators/` has the mathematics, one file each.
 
 use crate::Baseline::{self, Mean, Resample, Zero};
-use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Head};
+use crate::UnitKind::{self, Channel, Expert, ExpertChannel, Feature, Head};
 use crate::{ModelShape, Statistic};
 
 /// What there is to know of an estimator.
@@ -82,7 +82,7 @@ table! {
     ATP: EstimatorRow {
         name: "atp",
         help: "Attribution patching: all units from one backward pass",
-        kinds: &[Expert, Head, Channel, ExpertChannel],
+        kinds: &[Expert, Head, Channel, ExpertChannel, Feature],
         statistics: &[Statistic::ATP, Statistic::ATP_ABS],
         effect: Some(Statistic::ATP),
         baselines: &[Mean, Zero],
@@ -96,7 +96,7 @@ table! {
     EAP_IG: EstimatorRow {
         name: "eap-ig",
         help: "The same with gradients averaged along a path of inputs",
-        kinds: &[Expert, Head],
+        kinds: &[Expert, Head, Feature],
         statistics: &[Statistic::EAP_IG, Statistic::EAP_IG_ABS],
         effect: Some(Statistic::EAP_IG),
         baselines: &[Mean, Zero],
@@ -166,7 +166,7 @@ table! {
     EXACT: EstimatorRow {
         name: "exact",
         help: "One run per unit",
-        kinds: &[Expert, Head, Channel],
+        kinds: &[Expert, Head, Channel, Feature],
         statistics: &[Statistic::EXACT],
         effect: Some(Statistic::EXACT),
         baselines: &[Zero, Mean, Resample],

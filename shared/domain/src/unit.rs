@@ -87,7 +87,7 @@ unit_kinds! {
         width: |layer| layer.features,
         floor: |_| 0,
         is_large: true,
-        ensemble: &[],
+        ensemble: &[Statistic::EAP_IG_ABS, Statistic::ATP_ABS],
     },
     /// For tests: all that it takes to add a kind.
     #[cfg(test)]

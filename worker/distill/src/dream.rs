@@ -47,7 +47,7 @@ pub fn dream(
     progress: &dyn Progress,
 ) -> Result<Vec<Prompt>> {
     let mut taps = match mask {
-        Some(mask) => CutTaps::of_mask(mask, &teacher.shape(), teacher.transformer.device())?,
+        Some(mask) => teacher.cut_of_mask(mask)?,
         None => CutTaps::default(),
     };
     let openings = openings(&teacher.chat, prompts, seed)?;

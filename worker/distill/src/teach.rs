@@ -41,10 +41,8 @@ pub fn make_labels(
             codec::MAX_TOP_K
         )));
     }
-    let shape = teacher.shape();
-    let device = teacher.transformer.device();
     let mut taps = match mask {
-        Some(mask) => CutTaps::of_mask(mask, &shape, device)?,
+        Some(mask) => teacher.cut_of_mask(mask)?,
         None => CutTaps::default(),
     };
     let (given, skipped) = answers(teacher, prompts, (bounds, room), &mut taps, progress)?;

@@ -11,7 +11,7 @@ use uspx_model::chat::{Chat, ChatFiles};
 use uspx_model::checkpoint::Checkpoint;
 use uspx_model::config::ModelConfig;
 use uspx_model::transformer::Transformer;
-use uspx_model::{Holding, LoadedModel, Placement};
+use uspx_model::{Dictionaries, Holding, LoadedModel, Placement};
 
 /// Opens a model by what it is.
 ///
@@ -52,7 +52,8 @@ pub fn open_gguf(path: &Path, placement: Placement) -> Result<LoadedModel> {
     };
     let transformer = load().map_err(|e| e.located(path))?;
     files.check_ids(transformer.config().vocab, path)?;
-    Ok(LoadedModel { transformer, chat, fingerprint: file_fingerprint(path)? })
+    let (fingerprint, dictionaries) = (file_fingerprint(path)?, Dictionaries::default());
+    Ok(LoadedModel { transformer, chat, fingerprint, dictionaries })
 }
 
 /// The tokenizer and template of a GGUF file, its weights left where they are.

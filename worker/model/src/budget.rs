@@ -1,8 +1,10 @@
 //! A memory budget decides whether a model is streamed and how many tokens run together.
 
+mod beside;
 mod mlp;
 mod plan;
 
+pub use beside::{Beside, Bytes};
 pub use plan::Plan;
 
 use crate::checkpoint::Checkpoint;
@@ -92,6 +94,10 @@ pub struct Demands {
     logits: u64,
     /// The second moments of a linear's inputs, at the widest.
     hessian: u64,
+    /// Values of a row of the residual stream.
+    hidden: u64,
+    /// What is there beside the model while it runs, in main memory.
+    beside: Beside,
 }
 
 impl Demands {
@@ -130,7 +136,15 @@ impl Demands {
             graph: 4 * depth * values,
             logits: 4 * vocab,
             hessian: 16 * most(|m| m.widest).max(query).max(hidden).pow(2),
+            hidden,
+            beside: Beside::NOTHING,
         }
+    }
+
+    /// The same of a model that runs forward or backward with something else beside it.
+    #[must_use]
+    pub fn with(self, beside: Beside) -> Self {
+        Self { beside, ..self }
     }
 
     /// The plan for `budget` bytes on `device`. To `stream` is for passes over stored weights.
@@ -170,32 +184,37 @@ impl Demands {
         stream: bool,
         device: &Device,
     ) -> Result<Plan> {
+        let token = token + self.beside.token.at(self.hidden);
+        let held = self.held(device);
         let least = LEAST as u64 * token;
-        let fits = self.resident + self.resident / 16 + base(device) + 4 * least <= budget;
+        let fits = self.resident + self.resident / 16 + held + 4 * least <= budget;
         let holding = if stream || !fits { Holding::Streamed } else { Holding::Stored };
         let weights = if holding == Holding::Streamed { streamed } else { self.resident };
-        batches("even streamed", (holding, weights), (budget, token), device)
+        batches("even streamed", (holding, weights, held), (budget, token), device)
+    }
+
+    /// What a process takes besides the model on a device.
+    fn held(&self, device: &Device) -> u64 {
+        // What is beside it is in main memory, on a GPU's machine too.
+        if device.is_cpu() { BASE + self.beside.held.at(self.hidden) } else { DEVICE_BASE }
     }
 
     /// Passes over weights expanded to floats.
     fn floats(&self, budget: u64, device: &Device) -> Result<Plan> {
-        batches("as floats", (Holding::Floats, self.floats), (budget, self.token), device)
+        let (holding, held) = (Holding::Floats, self.held(device));
+        batches("as floats", (holding, self.floats, held), (budget, self.token), device)
     }
 }
 
-fn base(device: &Device) -> u64 {
-    if device.is_cpu() { BASE } else { DEVICE_BASE }
-}
-
-/// Batches as large as what the weights leave of the budget.
+/// Batches as large as what the weights, and what else is held, leave of the budget.
 fn batches(
     what: &'static str,
-    (holding, weights): (Holding, u64),
+    (holding, weights, held): (Holding, u64, u64),
     (budget, token): (u64, u64),
     device: &Device,
 ) -> Result<Plan> {
     let least = LEAST as u64 * token;
-    let taken = weights + base(device);
+    let taken = weights + held;
     let needed = taken + least;
     let left = budget.checked_sub(taken).filter(|left| *left >= least);
     let left = left.ok_or(ModelError::Budget { what, needed, given: budget })?;

@@ -1,19 +1,17 @@
 //! Units taken out of a forward pass: experts banned at the router, heads and channels silenced or
-//! replaced by what they give on average.
+//! replaced by what they give on average, features taken from the stream along their directions.
 
+use crate::dictionary::{Dictionaries, Dictionary, without};
 use crate::taps::{Site, Taps};
 use crate::{ModelError, Result};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Cut, Mask, ModelShape, Unit, UnitKind};
+use std::sync::Arc;
+use uspx_domain::{Mask, ModelShape, Unit, UnitKind};
 
 /// What a banned expert's logit is set to, as in transformers' own masking. The router picks the
 /// next one, and the softmax over the new choice renormalises by itself.
 pub const BANNED: f32 = -1e9;
-
-/// The kinds of unit that can be taken out.
-const CUT: [UnitKind; 4] =
-    [UnitKind::Expert, UnitKind::Head, UnitKind::Channel, UnitKind::ExpertChannel];
 
 /// A set of units that are gone, as a tap.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +25,7 @@ pub struct CutTaps {
     channels: BTreeMap<usize, Swap>,
     /// Of the channels of all experts, `[experts, channels]`.
     expert_channels: BTreeMap<usize, Swap>,
+    features: BTreeMap<usize, GoneFeatures>,
 }
 
 /// Some of a value's units give something else.
@@ -79,40 +78,48 @@ pub trait Substitutes {
     fn of_expert_channels(&self, layer: usize) -> Result<Tensor>;
 }
 
-impl CutTaps {
-    /// The taps of `cut` on a model of this shape.
-    ///
-    /// # Errors
-    /// The cut names units that the model lacks, or bans more experts than the router can do
-    /// without.
-    pub fn new(cut: &Cut, shape: &ModelShape, device: &Device) -> Result<Self> {
-        match cut {
-            Cut::Unit(unit) => Self::of_units(&[*unit], shape, device),
-            Cut::Mask(mask) => Self::of_mask(mask, shape, device),
-        }
-    }
+/// The features of a layer that are gone.
+#[derive(Debug, Clone)]
+struct GoneFeatures {
+    dictionary: Arc<dyn Dictionary>,
+    /// By feature.
+    gone: Arc<[bool]>,
+}
 
-    /// The taps that leave only what `mask` keeps.
+/// The units that a mask cuts of a model of this shape.
+pub(crate) fn cut_by(mask: &Mask, shape: &ModelShape) -> Result<Vec<Unit>> {
+    mask.check(shape).map_err(|e| ModelError::Request(e.to_string()))?;
+    Ok(UnitKind::ALL.iter().flat_map(|k| mask.cut(shape, *k)).collect())
+}
+
+impl CutTaps {
+    /// The taps that leave only what `mask` keeps, of a model without dictionaries; of one that has
+    /// some see [`LoadedModel::cut_of_mask`](crate::LoadedModel::cut_of_mask).
     ///
     /// # Errors
     /// The mask does not fit the model.
     pub fn of_mask(mask: &Mask, shape: &ModelShape, device: &Device) -> Result<Self> {
-        mask.check(shape).map_err(|e| ModelError::Request(e.to_string()))?;
-        let units: Vec<Unit> = UnitKind::ALL.iter().flat_map(|k| mask.cut(shape, *k)).collect();
-        Self::of_units(&units, shape, device)
+        let none = Dictionaries::default();
+        none.check(mask)?;
+        Self::with(&cut_by(mask, shape)?, shape, (device, &none))
     }
 
-    /// The taps without `units`.
+    /// The taps without `units`, of a model without dictionaries.
     ///
     /// # Errors
     /// A unit that the model lacks, or a layer left with fewer experts than the router picks.
     pub fn of_units(units: &[Unit], shape: &ModelShape, device: &Device) -> Result<Self> {
+        Self::with(units, shape, (device, &Dictionaries::default()))
+    }
+
+    /// The taps without `units`, whose features are of these dictionaries.
+    pub(crate) fn with(
+        units: &[Unit],
+        shape: &ModelShape,
+        (device, dictionaries): (&Device, &Dictionaries),
+    ) -> Result<Self> {
         if let Some(unit) = units.iter().find(|u| !shape.has(**u)) {
             return Err(ModelError::Request(format!("the model has no unit {unit}")));
-        }
-        if let Some(unit) = units.iter().find(|u| !CUT.contains(&u.kind)) {
-            let reason = format!("{}s cannot be cut yet, and {unit} is to be", unit.kind);
-            return Err(ModelError::Request(reason));
         }
         let mut this = Self { units: units.iter().copied().collect(), ..Self::default() };
         for layer in units.iter().map(|u| u.layer).collect::<BTreeSet<u32>>() {
@@ -120,6 +127,7 @@ impl CutTaps {
             this.silence((UnitKind::Head, layer), units, shape, device)?;
             this.silence((UnitKind::Channel, layer), units, shape, device)?;
             this.silence((UnitKind::ExpertChannel, layer), units, shape, device)?;
+            this.features(layer, units, dictionaries)?;
         }
         Ok(this)
     }
@@ -211,8 +219,25 @@ impl CutTaps {
                 let own = all.map(|all| all.row(at.expert as usize)).transpose()?;
                 swapped(own.as_ref(), value)
             }
+            Site::ResidPost { layer } => match self.features.get(&layer) {
+                Some(own) => without(&own.dictionary, &own.gone, value),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
+    }
+
+    fn features(&mut self, layer: u32, units: &[Unit], dictionaries: &Dictionaries) -> Result<()> {
+        let gone = gone((UnitKind::Feature, layer), units);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let missing =
+            || ModelError::Request(format!("nothing is known of the features of layer {layer}"));
+        let dictionary = dictionaries.of_layer(layer as usize).ok_or_else(missing)?.clone();
+        let gone = (0..dictionary.features() as u32).map(|f| gone.contains(&f)).collect();
+        self.features.insert(layer as usize, GoneFeatures { dictionary, gone });
+        Ok(())
     }
 
     /// Whether a unit is among those that are gone.
@@ -237,7 +262,7 @@ impl CutTaps {
 
     fn layers(&self) -> impl Iterator<Item = usize> {
         let all = self.router.keys().chain(self.heads.keys()).chain(self.channels.keys());
-        all.chain(self.expert_channels.keys()).copied()
+        all.chain(self.expert_channels.keys()).chain(self.features.keys()).copied()
     }
 }
 

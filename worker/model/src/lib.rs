@@ -4,7 +4,8 @@
 //! Follow the forward pass in this order: [`config`] (what the model is) → [`checkpoint`] (its
 //! weights on disk) → `load` (which tensor goes where) → [`transformer`] (its [`layers`], block by
 //! block) with [`taps`] (where a probe reads, replaces or differentiates) → [`loss`]. [`chat`]
-//! turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers.
+//! turns prompts into tokens, [`batch`] packs them, [`generate`] decodes answers; [`dictionary`] is how
+//! a sparse autoencoder's features become units of a layer.
 //!
 //! Layers work on *ragged* batches: the tokens of all sequences lie one after another in `[N,
 //! hidden]`; only attention pads them to a rectangle. Everything is differentiable; see
@@ -24,6 +25,7 @@ mod cuda;
 pub mod custom_gradient;
 pub mod custom_gradients;
 pub mod cuts;
+pub mod dictionary;
 mod error;
 pub mod generate;
 mod given;
@@ -45,6 +47,7 @@ mod stored;
 pub mod taps;
 pub mod transformer;
 
+pub use dictionary::{Dictionaries, Dictionary};
 pub use error::ModelError;
 pub use identity::{digests, fingerprint, fingerprint_of};
 pub use loaded::{LoadedModel, batches};

@@ -4,12 +4,14 @@ use crate::batch::{Batch, Sequence, pack};
 use crate::chat::{Chat, ChatFiles};
 use crate::checkpoint::{Checkpoint, INDEX, SINGLE};
 use crate::config::ModelConfig;
+use crate::cuts::{CutTaps, cut_by};
 use crate::identity::{digests, fingerprint_of};
 use crate::placement::Placement;
 use crate::transformer::Transformer;
-use crate::{NoProgress, Result, inventory};
+use crate::{Dictionaries, Dictionary, NoProgress, Result, inventory};
 use std::path::Path;
-use uspx_domain::{Fingerprint, ModelShape};
+use std::sync::Arc;
+use uspx_domain::{Cut, Fingerprint, Mask, ModelShape};
 
 /// A model ready to run.
 pub struct LoadedModel {
@@ -19,6 +21,8 @@ pub struct LoadedModel {
     pub chat: Chat,
     /// Its identity.
     pub fingerprint: Fingerprint,
+    /// What reads its layers' features.
+    pub dictionaries: Dictionaries,
 }
 
 impl LoadedModel {
@@ -79,12 +83,43 @@ impl LoadedModel {
         for remark in remarks.into_iter().flatten() {
             tracing::warn!("{}: {remark}", folder.display());
         }
-        Ok(Self { transformer, chat, fingerprint })
+        Ok(Self { transformer, chat, fingerprint, dictionaries: Dictionaries::default() })
+    }
+
+    /// From now on the layer has the dictionary's features.
+    ///
+    /// # Errors
+    /// A layer that the model lacks or that has a dictionary, another width than the model's.
+    pub fn attach(&mut self, layer: usize, dictionary: Arc<dyn Dictionary>) -> Result<()> {
+        let size = (self.transformer.layers(), self.transformer.config().hidden);
+        self.dictionaries.attach(size, layer, dictionary)
     }
 
     /// The dimensions that decisions need.
     pub fn shape(&self) -> ModelShape {
-        self.transformer.config().shape()
+        self.dictionaries.shape(self.transformer.config().shape())
+    }
+
+    /// The taps of a cut.
+    ///
+    /// # Errors
+    /// The cut does not fit the model, or is of features that it does not have.
+    pub fn cut(&self, cut: &Cut) -> Result<CutTaps> {
+        let (shape, device) = (self.shape(), self.transformer.device());
+        match cut {
+            Cut::Unit(unit) => CutTaps::with(&[*unit], &shape, (device, &self.dictionaries)),
+            Cut::Mask(mask) => self.cut_of_mask(mask),
+        }
+    }
+
+    /// The taps that leave only what a mask keeps.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub fn cut_of_mask(&self, mask: &Mask) -> Result<CutTaps> {
+        self.dictionaries.check(mask)?;
+        let (shape, device) = (self.shape(), self.transformer.device());
+        CutTaps::with(&cut_by(mask, &shape)?, &shape, (device, &self.dictionaries))
     }
 }
 

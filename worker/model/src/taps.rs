@@ -1,6 +1,7 @@
 //! Where a probe reads, replaces or differentiates a value inside the forward pass.
 //!
-//! Sites bear TransformerLens's names where it has one (resid_pre, resid_mid, q, k, v, pattern, z).
+//! Sites bear TransformerLens's names where it has one (resid_pre, resid_mid, resid_post, q, k, v, pattern,
+//! z).
 //! A tap is called at every [`Site`] with the value there; what it returns takes the value's place.
 //! Masks are taps ([`crate::cuts`]), statistics are taps, gradients come from taps that multiply by
 //! a variable.
@@ -155,6 +156,11 @@ pub enum Site<'a> {
     },
     /// What the MLP adds to the residual stream, `[N, hidden]`.
     MlpOut {
+        /// Layer, from 0.
+        layer: usize,
+    },
+    /// The residual stream leaving a layer, `[N, hidden]`: what a dictionary of features reads.
+    ResidPost {
         /// Layer, from 0.
         layer: usize,
     },

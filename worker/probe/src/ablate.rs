@@ -5,6 +5,7 @@
 //! values. Of a cut only the rows run that it reaches and that a response token depends on
 //! ([`uspx_model::branch`]); in its own layer only what it changes is computed anew.
 
+mod features;
 mod losses;
 mod patch;
 mod seen;
@@ -23,7 +24,7 @@ use uspx_model::{LoadedModel, Progress, Readable};
 /// Runs every cut on every prompt: the first row without a cut, then one row per cut, in order.
 ///
 /// Experts are banned at the router and their tokens re-routed; heads and channels are zeroed at
-/// all positions.
+/// all positions; features are taken from the stream along their directions.
 ///
 /// # Errors
 /// A cut that does not fit the model; those of the model; a stop by the keeper.

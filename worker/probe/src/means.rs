@@ -1,4 +1,5 @@
-//! Mean outputs of experts, heads and channels over a prompt set: the baseline `mean`.
+//! Mean outputs of experts, heads and channels, and mean strengths of features, over a prompt set:
+//! the baseline `mean`.
 
 use crate::Result;
 use crate::estimators::ProbeRequest;
@@ -6,8 +7,11 @@ use crate::within::Within;
 use candle_core::{DType, Tensor};
 use uspx_domain::{Baseline, Estimator, UnitKind};
 use uspx_model::cuts::Substitutes;
+use uspx_model::dictionary::values;
 use uspx_model::taps::{AtExpert, Site, Taps};
-use uspx_model::{LoadedModel, ModelError, NoProgress, Progress, Readable, batches};
+use uspx_model::{
+    Dictionaries, Dictionary, LoadedModel, ModelError, NoProgress, Progress, Readable, batches,
+};
 
 /// Mean outputs, per layer.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct Means {
     expert_channels: Vec<Tensor>,
     /// `[1, hidden]`, of a layer's experts together: over all tokens.
     mixtures: Vec<Tensor>,
+    /// `[1, features]`: strengths over all tokens, 0 where a feature is not active.
+    features: Vec<Tensor>,
 }
 
 impl Means {
@@ -33,6 +39,11 @@ impl Means {
     /// Of an expert's channels, `[1, channels]`.
     pub(crate) fn of_channels_of(&self, layer: usize, expert: u32) -> Result<Tensor> {
         Ok(in_layer(&self.expert_channels, layer)?.get(expert as usize)?.unsqueeze(0)?)
+    }
+
+    /// The strengths of a layer's features.
+    pub(crate) fn of_features(&self, layer: usize) -> Result<Vec<f32>> {
+        Ok(values(in_layer(&self.features, layer)?)?)
     }
 
     /// Of a layer's experts together, `[1, hidden]`; none of a layer that has none.
@@ -103,6 +114,8 @@ fn means(request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Means> {
         channels: none(),
         expert_channels: none(),
         mixtures: none(),
+        features: none(),
+        dictionaries: &model.dictionaries,
         widths: shape.widths(UnitKind::Expert),
     };
     let mut taps = Within::new(request, taps);
@@ -121,24 +134,27 @@ fn means(request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Means> {
         };
         sums.into_iter().map(each).collect()
     };
-    let MeanTaps { experts, heads, channels, expert_channels, mixtures, .. } = taps.taps;
+    let MeanTaps { experts, heads, channels, expert_channels, mixtures, features, .. } = taps.taps;
     Ok(Means {
         experts: finish(experts)?,
         heads: finish(heads)?,
         channels: finish(channels)?,
         expert_channels: finish(expert_channels)?,
         mixtures: finish(mixtures)?,
+        features: finish(features)?,
     })
 }
 
 /// Sums, and counts shaped to divide them.
-struct MeanTaps {
+struct MeanTaps<'a> {
     kinds: Vec<UnitKind>,
     experts: Vec<Option<(Tensor, Tensor)>>,
     heads: Vec<Option<(Tensor, Tensor)>>,
     channels: Vec<Option<(Tensor, Tensor)>>,
     expert_channels: Vec<Option<(Tensor, Tensor)>>,
     mixtures: Vec<Option<(Tensor, Tensor)>>,
+    features: Vec<Option<(Tensor, Tensor)>>,
+    dictionaries: &'a Dictionaries,
     /// Experts of each layer.
     widths: Vec<u32>,
 }
@@ -162,13 +178,22 @@ fn by_expert(value: &Tensor, expert: u32, experts: usize) -> Result<(Tensor, Ten
     Ok((sum, zeros(1)?.index_add(&id, &rows(value)?, 0)?))
 }
 
+/// Summed strengths of the features of a stream, `[1, features]`.
+fn strengths(dictionary: &dyn Dictionary, x: &Tensor) -> Result<Tensor> {
+    let mut sums = vec![0f32; dictionary.features()];
+    for (feature, strength) in dictionary.strengths(&values(x)?).into_iter().flatten() {
+        sums.get_mut(feature as usize).into_iter().for_each(|sum| *sum += strength);
+    }
+    Ok(Tensor::from_vec(sums, (1, dictionary.features()), x.device())?)
+}
+
 /// How many rows a value has, `[1, 1]`.
 fn rows(value: &Tensor) -> Result<Tensor> {
     let count = Tensor::full(value.dim(0)? as f32, (1, 1), value.device())?;
     Ok(count.to_dtype(value.dtype())?)
 }
 
-impl MeanTaps {
+impl MeanTaps<'_> {
     /// Whether a layer's experts together are asked for.
     fn mixes(&self, layer: usize) -> bool {
         let has_experts = self.widths.get(layer).is_some_and(|width| *width > 0);
@@ -181,7 +206,7 @@ impl MeanTaps {
     }
 }
 
-impl Taps for MeanTaps {
+impl Taps for MeanTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
             Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
@@ -200,6 +225,13 @@ impl Taps for MeanTaps {
             }
             Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
                 add(self.heads.get_mut(layer), value.sum(0)?, rows(value)?)?;
+            }
+            Site::ResidPost { layer } if self.kinds.contains(&UnitKind::Feature) => {
+                if let Some(dictionary) = self.dictionaries.of_layer(layer) {
+                    let sum = strengths(dictionary.as_ref(), value)?;
+                    // In f32 whatever the model computes in.
+                    add(self.features.get_mut(layer), sum, rows(&value.to_dtype(DType::F32)?)?)?;
+                }
             }
             _ => {}
         }

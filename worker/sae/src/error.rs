@@ -1,5 +1,6 @@
 //! What can go wrong between activations and a file of features.
 
+use crate::Place;
 use std::path::{Path, PathBuf};
 use uspx_model::ModelError;
 
@@ -56,6 +57,19 @@ pub enum SaeError {
         /// The model's.
         here: usize,
     },
+    /// Features of a place where no unit is.
+    #[error(
+        "features of {} of layer {} cannot be measured or cut: only those of the residual stream \
+         behind a layer can (resid-post, or resid-pre of the next layer)",
+        .0.site.name(), .0.layer
+    )]
+    Unserved(Place),
+    /// An SAE that leaves out tokens.
+    #[error(
+        "the SAE leaves out the first {0} tokens of every prompt: its features cannot be cut, which \
+         is at every token. Train one with --skip-first 0"
+    )]
+    Skips(usize),
     /// Nothing to train on, or nothing to judge by.
     #[error("no prompts {0}: at least one is needed")]
     Empty(&'static str),

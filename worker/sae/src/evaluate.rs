@@ -3,12 +3,13 @@
 
 use crate::codes::Codes;
 use crate::parameters::row_of;
-use crate::sae::{Sae, values};
+use crate::sae::Sae;
 use crate::stream::Halted;
 use crate::{Place, Result, SaeError};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use uspx_model::batch::Batch;
+use uspx_model::dictionary::values;
 use uspx_model::{LoadedModel, Progress, Readable, loss};
 use uspx_probe::batching::each_batch;
 use uspx_probe::evaluate::response_kl;

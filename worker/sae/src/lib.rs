@@ -4,7 +4,8 @@
 //! a token has) → [`gradient`], `adam` and [`trainer`] (one step) with [`recipe`] → [`place`] and
 //! [`stream`] (where activations come from) → [`mod@fit`] (the loop) with `schedule` and
 //! [`checkpoint`] → [`saelens`] (the files) → [`mod@evaluate`] (what a grafted SAE costs) →
-//! [`rank`] (which features go with good answers).
+//! [`rank`] (which features go with good answers) → [`mod@attach`] (features as units of the model); [`memory`] is
+//! what all that takes.
 //!
 //! TopK: Gao et al. 2024, arXiv 2406.04093. BatchTopK: Bussmann et al. 2024, arXiv 2412.06410.
 //!
@@ -14,12 +15,14 @@
 //! training that was interrupted goes on bit for bit. Nothing here sees a network or a clock.
 
 mod adam;
+pub mod attach;
 pub mod checkpoint;
 pub mod codes;
 mod error;
 pub mod evaluate;
 pub mod fit;
 pub mod gradient;
+pub mod memory;
 mod number;
 pub mod parameters;
 pub mod place;
@@ -34,6 +37,7 @@ pub mod stream;
 pub mod trainer;
 mod write;
 
+pub use attach::attach;
 pub use error::SaeError;
 pub use evaluate::{Evaluation, evaluate};
 pub use fit::{FitRequest, Fitted, fit};

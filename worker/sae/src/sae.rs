@@ -4,7 +4,8 @@ use crate::codes::Codes;
 use crate::number::{Number, dot};
 use crate::parameters::Parameters;
 use crate::select::Select;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use uspx_model::dictionary::values;
 
 /// Added to a row's deviation before dividing by it, as SAELens does.
 const EPSILON: f64 = 1e-5;
@@ -33,23 +34,28 @@ pub struct Sae<T> {
 
 /// A row's part in its normalisation: what was taken from it, and what it is then multiplied by to
 /// undo it.
-type Undo<T> = (T, T);
+pub(crate) type Undo<T> = (T, T);
 
 impl<T: Number> Sae<T> {
     /// The features of rows `[n, width]`, and what they make of them, `[n, width]`.
     pub fn through(&self, rows: &[T]) -> (Codes<T>, Vec<T>) {
+        let (codes, undo) = self.encode(rows);
+        let mut made = self.parameters.decode(&codes);
+        for (row, (shift, scale)) in made.chunks_exact_mut(self.parameters.width.max(1)).zip(undo) {
+            row.iter_mut().for_each(|x| *x = *x * scale + shift);
+        }
+        (codes, made)
+    }
+
+    /// The features of rows `[n, width]`, and what undoes each row's normalisation.
+    pub(crate) fn encode(&self, rows: &[T]) -> (Codes<T>, Vec<Undo<T>>) {
         let mut own = rows.to_vec();
         let undo: Vec<Undo<T>> = own
             .chunks_exact_mut(self.parameters.width.max(1))
             .map(|row| self.normalisation.apply(row))
             .collect();
         let pre = self.parameters.pre_activations(&self.parameters.centred(&own));
-        let codes = self.select.codes(&pre, self.parameters.features());
-        let mut made = self.parameters.decode(&codes);
-        for (row, (shift, scale)) in made.chunks_exact_mut(self.parameters.width.max(1)).zip(undo) {
-            row.iter_mut().for_each(|x| *x = *x * scale + shift);
-        }
-        (codes, made)
+        (self.select.codes(&pre, self.parameters.features()), undo)
     }
 }
 
@@ -63,11 +69,6 @@ impl Sae<f32> {
         let tensor = Tensor::from_vec(made, activations.shape(), &Device::Cpu)?;
         Ok((codes, tensor.to_dtype(activations.dtype())?.to_device(activations.device())?))
     }
-}
-
-/// The values of a tensor, row-major, as f32 in main memory.
-pub(crate) fn values(tensor: &Tensor) -> uspx_model::Result<Vec<f32>> {
-    Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 impl Normalisation {
@@ -89,4 +90,33 @@ impl Normalisation {
             }
         }
     }
+
+    /// How what it does to a row changes with the row.
+    pub(crate) fn slopes<T: Number>(self, row: &[T]) -> Slopes<T> {
+        let (zero, one, count) = (T::zero(), T::one(), T::of(row.len() as f64));
+        let mut own = row.to_vec();
+        let (centre, scale) = self.apply(&mut own);
+        let (gain, gain_by_scale, by_row) = match self {
+            Self::None => (one, zero, zero),
+            Self::ConstantNorm => (one, zero, (scale * count).recip()),
+            Self::LayerNorm => {
+                let least = scale + T::of(EPSILON);
+                let slope = T::of(EPSILON) / (least * least);
+                (scale / least, slope, (scale * (count - one)).recip())
+            }
+        };
+        Slopes { centre, gain, gain_by_scale, scale: by_row }
+    }
+}
+
+/// A feature's strength is gain · w·(x − centre) + scale · constant; this is how that moves with x.
+pub(crate) struct Slopes<T> {
+    /// What is taken from the row.
+    pub centre: T,
+    /// What becomes of a step along the encoder.
+    pub gain: T,
+    /// The gain's derivative by the scale.
+    pub gain_by_scale: T,
+    /// The scale's derivative by the row, as a factor of x − centre.
+    pub scale: T,
 }

@@ -2,9 +2,9 @@
 //! where something else takes their place.
 
 use crate::place::{Place, Site};
-use crate::sae::values;
 use candle_core::Tensor;
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::dictionary::values;
 use uspx_model::layers::frame::Frame;
 use uspx_model::taps::{NoTaps, Site as TapSite};
 use uspx_model::transformer::Transformer;

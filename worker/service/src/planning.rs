@@ -4,7 +4,7 @@
 use candle_core::{DType, Device};
 use std::path::Path;
 use uspx_export::formats;
-use uspx_model::budget::{Demands, Plan, Workload};
+use uspx_model::budget::{Beside, Demands, Plan, Workload};
 use uspx_model::{Holding, ModelError, Placement, device_memory};
 use uspx_runtime::memory;
 
@@ -118,18 +118,23 @@ impl Machine {
         Ok(Placement { boundaries: plan.boundaries, ..placement })
     }
 
-    /// How the model at `path` is opened and run: a folder of floats or MXFP4 by plan, a 4-bit
-    /// student in memory.
+    /// How the model at `path` is opened and run with something else beside it: a folder of floats or
+    /// MXFP4 by plan, a 4-bit student in memory.
     ///
     /// # Errors
     /// What the machine cannot be asked for, a model that cannot be read or does not fit.
-    pub fn place(&self, path: &Path, work: Workload) -> Result<Placed, PlanningError> {
+    pub fn place(
+        &self,
+        path: &Path,
+        work: Workload,
+        beside: Beside,
+    ) -> Result<Placed, PlanningError> {
         if formats::at(path).is_some() {
             return self.hold(work);
         }
         // Before the folder is read: what is wrong with the flags comes first.
         self.dtype(work)?;
-        let plan = self.plan(&Demands::of_folder(path)?, work, self.budget())?;
+        let plan = self.plan(&Demands::of_folder(path)?.with(beside), work, self.budget())?;
         Ok(Placed {
             placement: self.placement(&plan, work)?,
             batch_tokens: plan.batch_tokens,
@@ -153,6 +158,8 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
+    const NONE: Beside = Beside::NOTHING;
+
     fn nano(which: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano").join(which)
     }
@@ -160,14 +167,14 @@ mod tests {
     #[test]
     fn a_model_is_placed_as_the_machine_may() {
         let machine = Machine { memory: Some(1 << 30), ..Machine::cpu() };
-        let placed = machine.place(&nano("teacher"), Workload::Forward).unwrap();
+        let placed = machine.place(&nano("teacher"), Workload::Forward, NONE).unwrap();
         assert_eq!(placed.placement.holding, Holding::Stored);
         let streaming = Machine { stream: true, batch_tokens: Some(99), ..machine };
-        let placed = streaming.place(&nano("teacher"), Workload::Backward).unwrap();
+        let placed = streaming.place(&nano("teacher"), Workload::Backward, NONE).unwrap();
         assert_eq!((placed.placement.holding, placed.batch_tokens), (Holding::Streamed, 99));
         assert_eq!(placed.placement.boundaries, placed.plan.unwrap().boundaries);
         let narrow = Machine { memory: Some(180 << 20), batch_tokens: Some(9999), ..streaming };
-        let placed = narrow.place(&nano("teacher"), Workload::Backward).unwrap();
+        let placed = narrow.place(&nano("teacher"), Workload::Backward, NONE).unwrap();
         let promised = placed.plan.unwrap().room;
         assert!(promised < 9999, "not narrow: {promised}");
         assert_eq!(placed.batch_tokens, promised, "memory is a promise");
@@ -176,14 +183,14 @@ mod tests {
     #[test]
     fn what_a_machine_cannot_do_is_said() {
         let bf16 = Machine { dtype: Some(DType::BF16), ..Machine::cpu() };
-        let refused = bf16.place(&nano("teacher"), Workload::Forward);
+        let refused = bf16.place(&nano("teacher"), Workload::Forward, NONE);
         assert!(matches!(refused, Err(PlanningError::Bf16OnCpu)));
         let file = nano("teacher").join("config.json");
         let streaming = Machine { stream: true, ..Machine::cpu() };
-        let refused = streaming.place(&file, Workload::Forward);
+        let refused = streaming.place(&file, Workload::Forward, NONE);
         assert!(matches!(refused, Err(PlanningError::Streamed4Bit)));
         let small = Machine { memory: Some(1 << 20), ..Machine::cpu() };
-        let refused = small.place(&nano("teacher"), Workload::Forward);
+        let refused = small.place(&nano("teacher"), Workload::Forward, NONE);
         assert!(matches!(refused, Err(PlanningError::Model(ModelError::Budget { .. }))));
     }
 

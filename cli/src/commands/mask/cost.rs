@@ -6,7 +6,6 @@ use crate::models::Subject;
 use std::fmt;
 use uspx_domain::Mask;
 use uspx_model::NoProgress;
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
 use uspx_probe::evaluate::{Against, evaluate};
 
@@ -28,7 +27,7 @@ pub(super) struct Cost {
 pub(super) fn of(subject: &Subject, mask: &Mask) -> Result<Cost> {
     let Subject { model, prompts, batch_tokens, .. } = subject;
     let some = prompts.part(0..PROMPTS);
-    let mut cut = CutTaps::of_mask(mask, &model.shape(), model.transformer.device())?;
+    let mut cut = model.cut_of_mask(mask)?;
     let nats = |taps: &mut dyn Taps| -> Result<_> {
         let found = evaluate(model, &some, *batch_tokens, taps, &Against::Nothing, &NoProgress)?;
         Ok(found.losses)

@@ -3,6 +3,7 @@
 use crate::args::MaskExportArgs;
 use crate::draft::Draft;
 use crate::error::Result;
+use crate::mask_file::MaskFile;
 use crate::progress::Bar;
 use crate::{models, output};
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub fn run(args: &MaskExportArgs, shutdown: &Shutdown) -> Result<()> {
     let draft = Draft::of(&args.out)?;
     let source = StoredModel::open(&args.model)?;
     // A file that is no mask is told before the model is read.
-    models::any_mask(&args.mask)?;
+    MaskFile::read(&args.mask)?;
     let fingerprint = fingerprint(args, shutdown)?;
     let mask = models::mask_of(&args.mask, fingerprint, &source.config.shape())?;
     let request = CutRequest { folder: &args.model, source: &source, fingerprint, mask: &mask };

@@ -2,7 +2,8 @@
 
 use crate::args::MaskShowArgs;
 use crate::error::Result;
-use crate::{models, output};
+use crate::mask_file::MaskFile;
+use crate::output;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,19 +13,20 @@ use uspx_domain::{LayerLists, Mask, UnitKind};
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    mask: &'a Mask,
+    file: &'a MaskFile,
     kept_per_layer: BTreeMap<&'static str, Vec<usize>>,
 }
 
 /// `uspx mask show`.
 pub fn run(args: &MaskShowArgs) -> Result<()> {
-    let mask = models::any_mask(&args.file)?;
+    let file = MaskFile::read(&args.file)?;
+    let mask = &file.mask;
     if !args.json {
-        return print(&args.file, &mask);
+        return print(&args.file, mask);
     }
     let lengths = |lists: &LayerLists| lists.iter().map(Vec::len).collect();
     let kept = mask.keep.0.iter().map(|(kind, lists)| (kind.name(), lengths(lists)));
-    output::json(&Shown { mask: &mask, kept_per_layer: kept.collect() })
+    output::json(&Shown { file: &file, kept_per_layer: kept.collect() })
 }
 
 /// What it keeps, for a person.

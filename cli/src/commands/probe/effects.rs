@@ -11,7 +11,7 @@ const TOP: usize = 20;
 /// An effect matters from this part of the clean loss on.
 const MATTERS: f64 = 1e-3;
 /// Standard errors to either side of a 95 % interval.
-const Z: f64 = 1.96;
+pub(super) const Z: f64 = 1.96;
 
 /// What the interval of a unit's effect says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

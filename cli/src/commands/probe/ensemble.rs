@@ -10,6 +10,7 @@ use crate::measured::{needed, together};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::rows::Ranking;
+use crate::saes::Saes;
 use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -76,9 +77,10 @@ fn check(args: &PatchArgs) -> Result<()> {
 /// Measures and ranks.
 pub(super) fn run(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     check(args)?;
+    let with = (Workload::Backward, Saes::read(&args.saes)?);
     let Subject { model, prompts, scored, batch_tokens } = match args.tokenised {
-        true => models::tokenised(&args.common, Workload::Backward)?,
-        false => models::subject(&args.common, Workload::Backward, shutdown)?,
+        true => models::tokenised(&args.common, with)?,
+        false => models::subject(&args.common, with, shutdown)?,
     };
     let shape = model.shape();
     let has = |kind: &UnitKind| served(kind) && shape.count(*kind) > 0;

@@ -1,91 +1,39 @@
 //! `uspx probe sae`: a sparse autoencoder on one layer, trained here or brought along, judged by
 //! grafting, its features ranked by what they tell about good answers.
 
+mod confirm;
+mod page;
+
 use super::super::{HELD_OUT, held_out};
 use crate::args::SaeArgs;
 use crate::error::{CliError, Exit, Result};
-use crate::left_out::{self, LeftOut};
+use crate::left_out;
 use crate::models::{self, Opened};
 use crate::output;
 use crate::progress::Bar;
-use serde::Serialize;
+use crate::saes;
+use confirm::{Confirmed, confirm};
+use page::{EvaluationReport, SaeReport, TrainingReport};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
-use uspx_domain::{Fingerprint, Prompt};
+use uspx_domain::Prompt;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Readable};
 use uspx_runtime::{Shutdown, memory};
+use uspx_sae::attach::layer_of;
 use uspx_sae::evaluate::EvaluateRequest;
 use uspx_sae::fit::Keep;
 use uspx_sae::rank::{Ranked, rank};
 use uspx_sae::saelens::{self, About};
 use uspx_sae::select::Select;
-use uspx_sae::{Evaluation, FitRequest, Place, Recipe, Sae, Site, evaluate, fit};
+use uspx_sae::{
+    Evaluation, FitRequest, Place, Recipe, Sae, SaeError, Site, attach, evaluate, fit,
+    memory as sae_memory,
+};
 
 /// The training's state, in the folder that the SAE will be in.
 const CHECKPOINT: &str = "checkpoint.safetensors";
-
-/// The JSON form.
-#[derive(Serialize)]
-struct SaeReport {
-    model: Fingerprint,
-    layer: usize,
-    site: &'static str,
-    kind: &'static str,
-    features: usize,
-    /// None of an SAE that chooses by thresholds.
-    k: Option<usize>,
-    out: Option<PathBuf>,
-    training: Option<TrainingReport>,
-    evaluation: EvaluationReport,
-    /// What the features tell about good answers (a loss below the median), the most telling first.
-    ranking: Vec<Ranked>,
-    streamed: bool,
-    batch_tokens: usize,
-    peak_rss_bytes: Option<u64>,
-    skipped: Vec<LeftOut>,
-}
-
-#[derive(Serialize)]
-struct TrainingReport {
-    prompts: usize,
-    steps: u64,
-    /// Steps that a checkpoint brought along.
-    resumed_steps: u64,
-    /// Tokens learned from in this run.
-    tokens: u64,
-    seconds: f64,
-    tokens_per_second: f64,
-    /// The last step's unexplained share of the variance.
-    last_loss: f64,
-}
-
-#[derive(Serialize)]
-struct EvaluationReport {
-    prompts: usize,
-    tokens: u64,
-    l0: f64,
-    explained_variance: f64,
-    /// Features that are active on none of these tokens.
-    dead_features: usize,
-    /// Nats per response token: untouched, with the SAE's reconstruction, with zeros, with the mean.
-    clean_loss: f64,
-    sae_loss: f64,
-    zero_loss: f64,
-    mean_loss: f64,
-    /// (zero − sae) ÷ (zero − clean).
-    loss_recovered: f64,
-    /// (mean − sae) ÷ (mean − clean).
-    loss_recovered_over_mean: f64,
-    /// KL from the untouched model, nats per response token.
-    kl: f64,
-    zero_kl: f64,
-    mean_kl: f64,
-    /// 1 − kl ÷ zero_kl.
-    kl_recovered: f64,
-    seconds: f64,
-}
 
 /// A trained SAE, and what to say of it.
 struct Subject {
@@ -109,11 +57,14 @@ fn judge_another(args: &SaeArgs, folder: &Path, shutdown: &Shutdown) -> Result<(
     let (sae, about) = saelens::read(folder)?;
     let place = place_of(args, &about)?;
     let prompts = limited(args)?;
-    let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
+    check_confirm(args, place, args.recipe.skip_first.unwrap_or(about.skip))?;
+    let beside = sae_memory::of_judging(sae.parameters.features()).most(sae_memory::of_units(&sae));
+    let common = &args.common;
+    let opened = models::opened_beside(&common.model, &common.run, (Workload::Forward, beside))?;
     about.check(opened.model.fingerprint)?;
     let judged = models::answered((&opened.model, opened.room), prompts, &args.common, shutdown)?;
     let skip = args.recipe.skip_first.unwrap_or(about.skip);
-    report(args, &opened, &judged, Subject { sae, place, skip, training: None }, shutdown)
+    report(args, opened, &judged, Subject { sae, place, skip, training: None }, shutdown)
 }
 
 /// Where an SAE that was brought along sits: as its files say, as far as the flags do not.
@@ -121,12 +72,7 @@ fn place_of(args: &SaeArgs, about: &About) -> Result<Place> {
     let site = args.site.or(about.place.map(|place| place.site));
     match (args.layer.or(about.place.map(|place| place.layer)), site) {
         (Some(layer), Some(site)) => Ok(Place { layer, site }),
-        _ => {
-            let hook = about.hook_name.as_deref().unwrap_or("no hook_name");
-            let message = format!("its cfg.json names {hook}, which is no site here");
-            Err(CliError::new(Exit::BadInput, message)
-                .help("say where it sits: --layer N --site resid-post"))
-        }
+        _ => Err(saes::no_place(about).help("say where it sits: --layer N --site resid-post")),
     }
 }
 
@@ -135,8 +81,11 @@ fn train(args: &SaeArgs, out: &Path, shutdown: &Shutdown) -> Result<()> {
     let recipe = args.recipe.recipe();
     recipe.check()?;
     let (mut prompts, judged) = split(args)?;
-    let opened = models::opened(&args.common.model, &args.common.run, Workload::Forward)?;
+    let (common, beside) = (&args.common, sae_memory::of_training(&recipe));
+    let beside = beside.most(sae_memory::of_judging(recipe.features));
+    let opened = models::opened_beside(&common.model, &common.run, (Workload::Forward, beside))?;
     let place = place_here(args, &opened.model)?;
+    check_confirm(args, place, recipe.skip)?;
     prepare(out, args.resume)?;
     let done =
         train_in(args, out, (&opened, place, recipe), std::mem::take(&mut prompts), shutdown);
@@ -146,7 +95,7 @@ fn train(args: &SaeArgs, out: &Path, shutdown: &Shutdown) -> Result<()> {
     }
     let subject = done?;
     let judged = models::answered((&opened.model, opened.room), judged, &args.common, shutdown)?;
-    report(args, &opened, &judged, subject, shutdown)
+    report(args, opened, &judged, subject, shutdown)
 }
 
 fn train_in(
@@ -261,128 +210,78 @@ fn prepare(out: &Path, resume: bool) -> Result<()> {
 
 fn report(
     args: &SaeArgs,
-    opened: &Opened,
+    opened: Opened,
     judged: &Readable,
     subject: Subject,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let Opened { model, batch_tokens, .. } = opened;
+    let Opened { mut model, batch_tokens, .. } = opened;
     let Subject { sae, place, skip, training } = subject;
     let bar = Bar::new("evaluating", args.common.run.json, shutdown);
     let start = Instant::now();
-    let request = EvaluateRequest {
-        model,
-        prompts: judged,
-        place,
-        sae: &sae,
-        batch_tokens: *batch_tokens,
-        skip,
-    };
+    let request =
+        EvaluateRequest { model: &model, prompts: judged, place, sae: &sae, batch_tokens, skip };
     let found = evaluate(&request, &bar)?;
+    let seconds = start.elapsed().as_secs_f64();
     bar.finish();
+    let (features, ranking) = ranked(&sae, &found);
     let (kind, k) = match &sae.select {
         Select::TopK(k) | Select::BatchTopK(k) => ("topk", Some(*k)),
         Select::Above(_) => ("jumprelu", None),
         Select::Positive => ("standard", None),
     };
+    let (best, of) = (ranking.get(..args.confirm).unwrap_or(&ranking), (place, skip));
+    let judged_by = (judged, batch_tokens);
+    let confirmed = confirmed(args, (&mut model, sae, of), (best, judged_by), shutdown)?;
     let report = SaeReport {
         model: model.fingerprint,
         layer: place.layer,
+        unit_layer: layer_of(place).unwrap_or(place.layer),
         site: place.site.name(),
         kind,
-        features: sae.parameters.features(),
+        features,
         k,
         out: args.out.clone(),
         training,
-        evaluation: told(&found, start.elapsed().as_secs_f64()),
-        ranking: rank(&found.activity, &found.losses, sae.parameters.features()),
+        evaluation: EvaluationReport::new(&found, seconds),
+        ranking,
+        confirmed,
         streamed: model.transformer.is_streamed(),
-        batch_tokens: *batch_tokens,
+        batch_tokens,
         peak_rss_bytes: memory::peak_rss(),
         skipped: left_out::listed(&judged.skipped),
     };
-    if args.common.run.json { output::json(&report) } else { print(&report, args.top) }
+    if args.common.run.json { output::json(&report) } else { page::print(&report, args.top) }
 }
 
-fn told(found: &Evaluation, seconds: f64) -> EvaluationReport {
-    let Evaluation { sae, zero, mean, .. } = found;
-    EvaluationReport {
-        prompts: found.losses.len(),
-        tokens: found.tokens,
-        l0: found.l0,
-        explained_variance: found.explained_variance,
-        dead_features: found.dead(),
-        clean_loss: found.clean,
-        sae_loss: sae.loss,
-        zero_loss: zero.loss,
-        mean_loss: mean.loss,
-        loss_recovered: found.recovered(zero),
-        loss_recovered_over_mean: found.recovered(mean),
-        kl: sae.kl,
-        zero_kl: zero.kl,
-        mean_kl: mean.kl,
-        kl_recovered: found.kl_recovered(zero),
-        seconds,
+/// The best features taken out of the model, which has them as units from now on.
+fn confirmed(
+    args: &SaeArgs,
+    (model, sae, of): (&mut LoadedModel, Sae<f32>, (Place, usize)),
+    (best, (judged, batch_tokens)): (&[Ranked], (&Readable, usize)),
+    shutdown: &Shutdown,
+) -> Result<Vec<Confirmed>> {
+    if args.confirm == 0 {
+        return Ok(Vec::new());
     }
+    attach(model, sae, of)?;
+    let bar = Bar::new("confirming", args.common.run.json, shutdown);
+    let confirmed = confirm((model, layer_of(of.0)?), best, judged, batch_tokens, &bar)?;
+    bar.finish();
+    Ok(confirmed)
 }
 
-fn print(report: &SaeReport, top: usize) -> Result<()> {
-    let SaeReport { evaluation: e, layer, site, kind, features, .. } = report;
-    if let Some(TrainingReport { prompts, steps, seconds, tokens_per_second, .. }) =
-        &report.training
-    {
-        output::paragraph(&format!(
-            "trained on {prompts} prompts in {steps} steps and {}, {tokens_per_second:.0} tokens per second",
-            output::time(*seconds)
-        ))?;
-    }
-    output::paragraph(&format!(
-        "a {kind} SAE of {features} features at {site} of layer {layer}, judged on {} prompts:",
-        e.prompts
-    ))?;
-    let mut table = output::table(&["in its place", "loss", "KL"]);
-    let rows = [
-        ("nothing: the model as it is", e.clean_loss, 0.0),
-        ("the SAE's reconstruction", e.sae_loss, e.kl),
-        ("the mean", e.mean_loss, e.mean_kl),
-        ("zeros", e.zero_loss, e.zero_kl),
-    ];
-    for (name, loss, kl) in rows {
-        table.add_row([name.to_owned(), format!("{loss:.4}"), format!("{kl:.4}")]);
-    }
-    output::line(&table.to_string())?;
-    output::paragraph(&format!(
-        "loss recovered {:.3} against zeros, {:.3} against the mean; L0 {:.2}; explained variance \
-         {:.3}; {} of {features} features are active on none of {} tokens",
-        e.loss_recovered,
-        e.loss_recovered_over_mean,
-        e.l0,
-        e.explained_variance,
-        e.dead_features,
-        e.tokens
-    ))?;
-    features_table(report, top)?;
-    match &report.out {
-        Some(out) => output::paragraph(&format!("the SAE is in {}", out.display())),
-        None => Ok(()),
-    }
+/// How many features there are, and those that are active by what they tell.
+fn ranked(sae: &Sae<f32>, found: &Evaluation) -> (usize, Vec<Ranked>) {
+    let features = sae.parameters.features();
+    (features, rank(&found.activity, &found.losses, features))
 }
 
-fn features_table(report: &SaeReport, top: usize) -> Result<()> {
-    if report.ranking.is_empty() || top == 0 {
+/// Refuses --confirm where features are no units, before anything is trained.
+fn check_confirm(args: &SaeArgs, place: Place, skip: usize) -> Result<()> {
+    if args.confirm == 0 {
         return Ok(());
     }
-    output::line("")?;
-    output::paragraph(&format!(
-        "the {} features that tell most about good answers (a loss below the median):",
-        top.min(report.ranking.len())
-    ))?;
-    let mut table = output::table(&["feature", "bits", "prompts", "loss active", "else"]);
-    let loss = |loss: Option<f64>| loss.map_or("-".to_owned(), |loss| format!("{loss:.3}"));
-    for r in report.ranking.iter().take(top) {
-        let cells = [format!("feature:{}.{}", report.layer, r.feature), format!("{:.4}", r.bits)];
-        let more = [r.prompts.to_string(), loss(r.loss_active), loss(r.loss_silent)];
-        table.add_row(cells.into_iter().chain(more));
-    }
-    output::line(&table.to_string())
+    layer_of(place)?;
+    if skip > 0 { Err(SaeError::Skips(skip).into()) } else { Ok(()) }
 }

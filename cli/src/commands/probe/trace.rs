@@ -7,6 +7,7 @@ use crate::left_out::{self, LeftOut};
 use crate::models::{self, Subject};
 use crate::output;
 use crate::progress::Bar;
+use crate::saes::Saes;
 use crate::scored::Scored;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -177,9 +178,10 @@ impl Tracing<'_> {
 /// `uspx probe trace`.
 pub(super) fn run(args: &TraceArgs, shutdown: &Shutdown) -> Result<()> {
     check(args)?;
+    let with = (Workload::Forward, Saes::default());
     let (Subject { model, prompts, batch_tokens, scored }, given) = match args.tokenised {
-        true => (models::tokenised(&args.common, Workload::Forward)?, true),
-        false => (models::subject(&args.common, Workload::Forward, shutdown)?, false),
+        true => (models::tokenised(&args.common, with)?, true),
+        false => (models::subject(&args.common, with, shutdown)?, false),
     };
     let tracing = Tracing { args, model, batch_tokens, shutdown };
     let start = Instant::now();

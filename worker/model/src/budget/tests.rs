@@ -101,3 +101,25 @@ fn a_plan_on_less_memory_is_as_good_only_where_little_is_lost() {
     assert!(!plan(12).is_as_good_as(&plan(24)), "streamed is not as good as held");
     assert!(plan(2).idle() < 200 << 20 && plan(24).idle() > 12 << 30);
 }
+
+/// A sparse autoencoder, say: it takes from the batches, then from the weights' place.
+#[test]
+fn what_is_beside_the_model_is_planned_for() {
+    let beside = |gib: u64, token: u64| {
+        let held = Bytes { fixed: 0, by_width: (gib << 30) / 2880 };
+        large().with(Beside { held, token: Bytes { fixed: token, by_width: 0 } })
+    };
+    let plan = |demands: Demands, gib: u64| {
+        demands.plan(gib << 30, Workload::Forward, false, &Device::Cpu)
+    };
+    let (alone, with) = (plan(large(), 4).unwrap(), plan(beside(2, 0), 4).unwrap());
+    assert!(with.batch_tokens < alone.batch_tokens, "{with} {alone}");
+    assert_eq!(with.weights, alone.weights);
+    let wider = plan(beside(0, 100_000), 4).unwrap();
+    assert!(wider.batch_tokens < alone.batch_tokens, "{wider} {alone}");
+    assert_eq!(plan(beside(1, 0), 16).unwrap().holding, Holding::Stored);
+    assert_eq!(plan(beside(4, 0), 16).unwrap().holding, Holding::Streamed);
+    assert!(matches!(plan(beside(4, 0), 4), Err(ModelError::Budget { .. })));
+    let several: Beside = [Beside::NOTHING; 3].into_iter().sum();
+    assert_eq!(several, Beside::NOTHING);
+}

@@ -80,7 +80,7 @@ impl Block {
             FeedForward::Experts(experts) => experts.forward(layer, &normed, taps)?,
         };
         let out = tap(taps, Site::MlpOut { layer }, out)?;
-        Ok((&x + out)?)
+        tap(taps, Site::ResidPost { layer }, (&x + out)?)
     }
 
     pub(crate) fn linear(&self, projection: Projection) -> Option<&Linear> {

@@ -17,6 +17,8 @@ pub(crate) enum Patch {
     Expert { layer: usize, index: u32, mode: ExpertMode },
     /// One head gives something else.
     Head { layer: usize, index: u32, baseline: HeadBaseline },
+    /// One feature is moved to so much of it at every token.
+    Feature { layer: usize, index: u32, base: f32 },
     /// Some units are cut.
     Cut {
         /// The first layer that they are in.
@@ -46,9 +48,8 @@ impl Patch {
     /// # Errors
     /// The cut does not fit the model.
     pub fn of_cut(cut: &Cut, model: &LoadedModel) -> Result<Self> {
-        let shape = model.shape();
         // Whatever runs in the end: this says whether the cut fits.
-        let taps = CutTaps::new(cut, &shape, model.transformer.device())?;
+        let taps = model.cut(cut)?;
         let Some(layer) = taps.first_layer() else { return Ok(Self::Nothing) };
         match cut {
             Cut::Unit(Unit { kind: UnitKind::Expert, index, .. }) => {
@@ -56,6 +57,9 @@ impl Patch {
             }
             Cut::Unit(Unit { kind: UnitKind::Head, index, .. }) => {
                 Ok(Self::Head { layer, index: *index, baseline: HeadBaseline::Zero })
+            }
+            Cut::Unit(Unit { kind: UnitKind::Feature, index, .. }) => {
+                Ok(Self::Feature { layer, index: *index, base: 0.0 })
             }
             _ => Ok(Self::of_taps(taps)),
         }
@@ -72,9 +76,24 @@ impl Patch {
     pub fn layer(&self) -> Option<usize> {
         match self {
             Self::Nothing => None,
-            Self::Expert { layer, .. } | Self::Head { layer, .. } | Self::Cut { layer, .. } => {
-                Some(*layer)
-            }
+            Self::Expert { layer, .. }
+            | Self::Head { layer, .. }
+            | Self::Feature { layer, .. }
+            | Self::Cut { layer, .. } => Some(*layer),
+        }
+    }
+
+    /// Whether it changes only some rows of its layer's output, each by itself: it can begin from the
+    /// clean run's.
+    pub fn changes_some_rows(&self) -> bool {
+        matches!(self, Self::Expert { .. } | Self::Feature { .. })
+    }
+
+    /// The layer whose feature it moves.
+    pub fn layer_of_feature(&self) -> Option<usize> {
+        match self {
+            Self::Feature { layer, .. } => Some(*layer),
+            _ => None,
         }
     }
 

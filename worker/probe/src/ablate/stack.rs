@@ -1,5 +1,6 @@
 //! Stacks of branches: how they begin in their layer, and how they go on.
 
+use super::features::Active;
 use super::patch::Patch;
 use super::seen::Seen;
 use crate::Result;
@@ -21,6 +22,10 @@ pub(super) struct Trunk<'a> {
     /// For each row, the one that resampling takes a head's output from.
     pub sources: Option<&'a [u32]>,
 }
+
+/// A layer of the clean run: what leaves it, `[N, hidden]`, what was seen in it, and its features
+/// where some are moved.
+pub(super) type Clean<'a> = (&'a Tensor, &'a Seen, Option<&'a Active>);
 
 /// Branches that go through the layers together.
 pub(super) struct Stack {
@@ -102,11 +107,18 @@ impl Trunk<'_> {
         patch.heads(&heads.index_select(ids, 0)?, source.transpose()?.as_ref())
     }
 
-    /// The rows that a branch without one expert has, and of these the ones that change in its own
-    /// layer.
-    pub fn reached(&self, patch: &Patch, is_last: bool, seen: &Seen) -> Result<[Vec<u32>; 2]> {
-        let Patch::Expert { index, mode, .. } = patch else { return Ok([Vec::new(), Vec::new()]) };
-        let changed = seen.experts()?.changed(*index, *mode);
+    /// The rows that a branch has where something changes only some rows of its layer's output, and
+    /// of these the ones that change there.
+    pub fn reached(&self, patch: &Patch, is_last: bool, clean: Clean<'_>) -> Result<[Vec<u32>; 2]> {
+        let changed = match (patch, clean) {
+            (Patch::Expert { index, mode, .. }, (_, seen, _)) => {
+                seen.experts()?.changed(*index, *mode)
+            }
+            (Patch::Feature { index, base, .. }, (.., Some(active))) => {
+                active.changed(*index, *base)
+            }
+            _ => Vec::new(),
+        };
         let needed = self.needed(is_last);
         let of_needed = |row: &u32| needed.binary_search(row).is_ok();
         let changed: Vec<u32> = changed.into_iter().filter(of_needed).collect();
@@ -114,33 +126,46 @@ impl Trunk<'_> {
         Ok([reached, changed])
     }
 
-    /// Begins branches without one expert each, from the outputs that were kept of all. `x` is the
-    /// clean run's residual stream behind the layer, `[N, hidden]`.
-    pub fn begin_without_experts(
+    /// Begins branches of which each changes some rows of the layer's output: without one expert,
+    /// from the outputs that were kept of all, or with one feature moved.
+    pub fn begin_where_reached(
         &self,
-        (x, seen): (&Tensor, &Seen),
+        clean: Clean<'_>,
         each: Vec<(usize, &Patch, [Vec<u32>; 2])>,
     ) -> Result<Begun> {
-        let device = x.device();
-        let (mut patches, mut all, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        let (x, ..) = clean;
+        let (mut patches, mut all) = (Vec::new(), Vec::new());
+        // Every row that is needed stands in one table: the clean run's, then those that were moved.
+        let (mut table, mut places, mut end) = (vec![x.clone()], Vec::new(), x.dim(0)? as u32);
         for (number, patch, [reached, changed]) in each {
-            let Patch::Expert { index, mode, .. } = patch else { continue };
-            let ids = Tensor::from_slice(&changed, changed.len(), device)?;
-            let without = seen.experts()?.without(*index, &changed, *mode)?;
-            let moved = (seen.middle()?.index_select(&ids, 0)? + without)?;
+            table.push(self.moved(clean, patch, &changed)?);
             // What is reached only by later layers is still as it was.
-            let after = x.dim(0)? as u32;
             let place = |row: &u32| match changed.binary_search(row) {
-                Ok(at) => after + at as u32,
+                Ok(at) => end + at as u32,
                 Err(_) => *row,
             };
-            let places: Vec<u32> = reached.iter().map(place).collect();
-            let places = Tensor::from_slice(&places, places.len(), device)?;
-            parts.push(Tensor::cat(&[x, &moved], 0)?.index_select(&places, 0)?);
+            places.extend(reached.iter().map(place));
+            end += changed.len() as u32;
             patches.push(number);
             all.push(reached);
         }
-        Ok(Begun { patches, rows: all, x: Tensor::cat(&parts, 0)? })
+        let places = Tensor::from_slice(&places, places.len(), x.device())?;
+        Ok(Begun { patches, rows: all, x: Tensor::cat(&table, 0)?.index_select(&places, 0)? })
+    }
+
+    /// The layer's output at the rows that a patch changes, `[rows, hidden]`.
+    fn moved(&self, (x, seen, active): Clean<'_>, patch: &Patch, rows: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::from_slice(rows, rows.len(), x.device())?;
+        match (patch, active) {
+            (Patch::Expert { index, mode, .. }, _) => {
+                let without = seen.experts()?.without(*index, rows, *mode)?;
+                Ok((seen.middle()?.index_select(&ids, 0)? + without)?)
+            }
+            (Patch::Feature { index, base, .. }, Some(active)) => {
+                active.moved((*index, *base), rows, &x.index_select(&ids, 0)?)
+            }
+            _ => Ok(x.index_select(&ids, 0)?),
+        }
     }
 
     /// Makes branches ready for the next layer.
@@ -190,7 +215,10 @@ enum Places<'a> {
 impl<'a> Places<'a> {
     fn of(site: Site<'a>) -> Option<Self> {
         match site {
-            Site::Router { .. } | Site::Z { .. } | Site::Channels { .. } => Some(Self::Each),
+            Site::Router { .. }
+            | Site::Z { .. }
+            | Site::Channels { .. }
+            | Site::ResidPost { .. } => Some(Self::Each),
             Site::ExpertChannels(at) => Some(Self::Slots(at)),
             _ => None,
         }

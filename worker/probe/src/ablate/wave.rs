@@ -1,15 +1,18 @@
 //! Waves: as many patches as there is room for go through the layers together.
 
+use super::features::Active;
 use super::losses::Losses;
 use super::patch::Patch;
 use super::seen::Seen;
 use super::stack::{Begun, Stack, Trunk};
 use crate::Result;
 use candle_core::Tensor;
+use std::collections::HashMap;
+use std::rc::Rc;
 use uspx_model::batch::Batch;
 use uspx_model::branch::Lineage;
 use uspx_model::transformer::Layer;
-use uspx_model::{LoadedModel, Spool};
+use uspx_model::{Dictionaries, LoadedModel, ModelError, Spool};
 
 /// A wave has room for so many stacks at least. What of them does not fit in memory between two
 /// layers is in a temporary file.
@@ -50,6 +53,8 @@ pub(super) fn all(
         trunk,
         patches,
         at_once,
+        dictionaries: &model.dictionaries,
+        features: HashMap::new(),
         boundaries: (waves > 1).then_some(boundaries),
         spools: [before, after],
         losses: Losses::new(transformer, batch, patches.len(), at_once),
@@ -71,6 +76,9 @@ struct Run<'a> {
     trunk: Trunk<'a>,
     patches: &'a [Patch],
     at_once: usize,
+    dictionaries: &'a Dictionaries,
+    /// The batch's features behind the layers whose features are moved.
+    features: HashMap<usize, Rc<Active>>,
     /// What enters each layer of the clean run, where a later wave goes on from there.
     boundaries: Option<Spool>,
     /// The stacks' residual streams before and behind a layer.
@@ -156,8 +164,8 @@ impl<'a> Run<'a> {
         let patches = self.patches;
         let own: Vec<(usize, &Patch)> =
             numbers.iter().filter_map(|number| Some((*number, patches.get(*number)?))).collect();
-        let (experts, others): (Vec<_>, Vec<_>) =
-            own.into_iter().partition(|(_, patch)| matches!(patch, Patch::Expert { .. }));
+        let (some_rows, others): (Vec<_>, Vec<_>) =
+            own.into_iter().partition(|(_, patch)| patch.changes_some_rows());
         let (middle, heads): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|(_, patch)| matches!(patch, Patch::Cut { at_heads: false, .. }));
@@ -167,19 +175,32 @@ impl<'a> Run<'a> {
             let begun = self.trunk.begin_at_all_rows(at, group)?;
             self.begun(begun, at.1, stacks)?;
         }
+        self.begin_where_reached(at, x, some_rows, stacks)
+    }
+
+    /// Begins those that change some rows of their layer's output alone.
+    fn begin_where_reached(
+        &mut self,
+        at: At<'_>,
+        x: &Tensor,
+        each: Vec<(usize, &'a Patch)>,
+        stacks: &mut Vec<Stack>,
+    ) -> Result<()> {
+        let of_feature = each.iter().find_map(|(_, patch)| patch.layer_of_feature());
+        let active = of_feature.map(|layer| self.active(layer, x)).transpose()?;
+        let clean = (x, at.2, active.as_deref());
         let (mut open, mut rows) = (Vec::new(), 0);
-        for (number, patch) in experts {
-            let reached = self.trunk.reached(patch, at.1, at.2)?;
+        for (number, patch) in each {
+            let reached = self.trunk.reached(patch, at.1, clean)?;
             let [all, _] = &reached;
             if all.is_empty() {
-                // No token that matters went to it: nothing changes.
+                // No token that matters has it: nothing changes.
                 let left = self.trunk.transformer.layers() - patch.layer().unwrap_or_default();
                 self.step(left)?;
                 continue;
             }
             if rows + all.len() > self.at_once && !open.is_empty() {
-                let begun =
-                    self.trunk.begin_without_experts((x, at.2), std::mem::take(&mut open))?;
+                let begun = self.trunk.begin_where_reached(clean, std::mem::take(&mut open))?;
                 self.begun(begun, at.1, stacks)?;
                 rows = 0;
             }
@@ -187,10 +208,22 @@ impl<'a> Run<'a> {
             open.push((number, patch, reached));
         }
         if !open.is_empty() {
-            let begun = self.trunk.begin_without_experts((x, at.2), open)?;
+            let begun = self.trunk.begin_where_reached(clean, open)?;
             self.begun(begun, at.1, stacks)?;
         }
         Ok(())
+    }
+
+    /// The batch's features behind a layer whose clean output is x; later waves ask again.
+    fn active(&mut self, layer: usize, x: &Tensor) -> Result<Rc<Active>> {
+        if let Some(known) = self.features.get(&layer) {
+            return Ok(known.clone());
+        }
+        let missing = || ModelError::Request(format!("layer {layer} has no features"));
+        let dictionary = self.dictionaries.of_layer(layer).ok_or_else(missing)?.clone();
+        let found = Rc::new(Active::new(dictionary, x)?);
+        self.features.insert(layer, found.clone());
+        Ok(found)
     }
 
     /// What has begun goes on with the next layer, or has come to the end.

@@ -3,8 +3,10 @@
 //!
 //! A unit's output n is replaced by n + δ·(baseline − n) with δ = 0 at every token; the loss's
 //! gradient with respect to δ is (baseline − n)·∂L/∂n, token by token. Channels are too many for
-//! that: theirs are added up over a prompt's tokens on the way back.
+//! that: theirs are added up over a prompt's tokens on the way back; so are those of features, which
+//! need no way back (`features`).
 
+use super::features::FeatureEffects;
 use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
@@ -40,17 +42,22 @@ pub(super) fn attribute(
     progress: &dyn Progress,
 ) -> Result<Deposit> {
     let means = means_of(request)?;
-    let (means, kinds) = (means.as_ref(), request.kinds);
+    let means = means.as_ref();
     let how = (estimator, request.batch_tokens);
     effects(request, how, progress, &mut |_, batch, found| {
         let prompts = Prompts::of(batch, request.model.transformer.device())?;
-        let tapped = |_: &Tensor| Ok(GradientTaps::new(means, kinds, &prompts));
+        let tapped = |gradient: &Tensor| {
+            let mut taps = GradientTaps::new(request, means, &prompts);
+            taps.gradient = request.wants(UnitKind::Feature).then(|| gradient.clone());
+            Ok(taps)
+        };
         let start = request.model.transformer.embed(&batch.ids)?;
         differentiate(request, (batch, back), start, tapped, |taps, gradients| {
             taps.read(gradients, batch, &mut |unit, prompt, effect| {
                 found.add(unit, prompt, effect);
             })?;
-            add_sums(&taps.sums, gradients, &prompts, found)
+            add_sums(&taps.sums, gradients, &prompts, found)?;
+            taps.features.iter().try_for_each(|own| own.tell(&prompts, found))
         })
     })
 }
@@ -89,24 +96,45 @@ impl Prompts {
         let tokens = batch.responses.iter().map(|count| *count as u32).collect();
         Ok(Self { of_row: Tensor::from_slice(&of_row, of_row.len(), device)?, tokens })
     }
+
+    /// Response tokens of each.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The sums of a value over each prompt's rows: `[N, ..]` to `[P, ..]`.
+    pub(super) fn sums(&self, value: &Tensor) -> Result<Tensor> {
+        Ok(sums(value, &self.of_row, self.tokens.len())?)
+    }
+}
+
+/// The sums of a value's rows, `[rows, units]`, over so many prompts, `[P, units]`; the rows belong
+/// to prompts as `of_row` says.
+fn sums(value: &Tensor, of_row: &Tensor, prompts: usize) -> candle_core::Result<Tensor> {
+    let none = Tensor::zeros((prompts, value.dim(1)?), value.dtype(), value.device())?;
+    none.index_add(of_row, value, 0)
 }
 
 pub(super) struct GradientTaps<'a> {
+    request: &'a ProbeRequest<'a>,
     means: Option<&'a Means>,
-    kinds: &'a [UnitKind],
     prompts: &'a Prompts,
     handles: Vec<Handle>,
     sums: Vec<Sums>,
+    /// With respect to the layer's output, where its features are asked for.
+    gradient: Option<Tensor>,
+    features: Option<FeatureEffects>,
 }
 
 impl<'a> GradientTaps<'a> {
     /// Of a layer that nothing is known of yet.
     pub(super) fn new(
+        request: &'a ProbeRequest<'a>,
         means: Option<&'a Means>,
-        kinds: &'a [UnitKind],
         prompts: &'a Prompts,
     ) -> Self {
-        Self { means, kinds, prompts, handles: Vec::new(), sums: Vec::new() }
+        let (handles, sums) = (Vec::new(), Vec::new());
+        Self { request, means, prompts, handles, sums, gradient: None, features: None }
     }
 
     /// value + δ·(base − value) at δ = 0; `value` is `[.., width]`, `base` broadcasts to it, and
@@ -169,17 +197,16 @@ impl GradientTaps<'_> {
         value: &Tensor,
         base: Option<Tensor>,
     ) -> Result<Tensor> {
-        let shape = (self.prompts.tokens.len(), value.dim(1)?);
-        let zeros = || Var::zeros(shape, value.dtype(), value.device());
+        let prompts = self.prompts.tokens.len();
+        let zeros = || Var::zeros((prompts, value.dim(1)?), value.dtype(), value.device());
         let moved = [zeros()?, zeros()?];
         let [signed, positive] = &moved;
         let plain = value.detach();
         let inputs = [value, signed.as_tensor(), positive.as_tensor()];
         let patched = with_gradients("towards-baseline", inputs, value.detach(), move |grad| {
             let effect = (grad * way(&plain, base.as_ref())?)?;
-            let none = Tensor::zeros(shape, effect.dtype(), effect.device())?;
-            let signed = none.index_add(&of_row, &effect, 0)?;
-            let positive = none.index_add(&of_row, &effect.abs()?, 0)?;
+            let signed = sums(&effect, &of_row, prompts)?;
+            let positive = sums(&effect.abs()?, &of_row, prompts)?;
             Ok([Some(grad.clone()), Some(signed), Some(positive)])
         })?;
         self.sums.push(Sums { kind, layer, first, moved });
@@ -200,7 +227,7 @@ impl GradientTaps<'_> {
 impl Taps for GradientTaps<'_> {
     fn at(&mut self, site: Site<'_>, value: &Tensor) -> Result<Option<Tensor>> {
         match site {
-            Site::ExpertOut(at) if self.kinds.contains(&UnitKind::Expert) => {
+            Site::ExpertOut(at) if self.request.wants(UnitKind::Expert) => {
                 let base =
                     self.means.map(|means| means.of_expert(at.layer, at.expert)).transpose()?;
                 let places = at
@@ -210,7 +237,7 @@ impl Taps for GradientTaps<'_> {
                     .collect();
                 self.hook((UnitKind::Expert, at.layer), places, value, base).map(Some)
             }
-            Site::Z { layer } if self.kinds.contains(&UnitKind::Head) => {
+            Site::Z { layer } if self.request.wants(UnitKind::Head) => {
                 let (n, heads, _) = value.dims3()?;
                 let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
                 let places = (0..n as u32)
@@ -218,13 +245,21 @@ impl Taps for GradientTaps<'_> {
                     .collect();
                 self.hook((UnitKind::Head, layer), places, value, base).map(Some)
             }
-            Site::ExpertChannels(at) if self.kinds.contains(&UnitKind::ExpertChannel) => {
+            Site::ExpertChannels(at) if self.request.wants(UnitKind::ExpertChannel) => {
                 self.hook_expert_channels(at, value).map(Some)
             }
-            Site::Channels { layer } if self.kinds.contains(&UnitKind::Channel) => {
+            Site::Channels { layer } if self.request.wants(UnitKind::Channel) => {
                 let base = self.means.map(|means| means.of_channels(layer)).transpose()?;
                 let of_row = self.prompts.of_row.clone();
                 self.hook_sums((UnitKind::Channel, layer, 0), of_row, value, base).map(Some)
+            }
+            Site::ResidPost { layer } => {
+                if let Some(gradient) = &self.gradient {
+                    let of = (&self.request.model.dictionaries, self.means);
+                    let here = (value, gradient);
+                    self.features = FeatureEffects::of(of, layer, here, self.prompts)?;
+                }
+                Ok(None)
             }
             _ => Ok(None),
         }

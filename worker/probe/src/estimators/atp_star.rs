@@ -28,7 +28,7 @@ impl Measure for GradDrop {
 
     fn measure(&self, request: &ProbeRequest<'_>, progress: &dyn Progress) -> Result<Deposit> {
         let means = means_of(request)?;
-        let (means, kinds, model) = (means.as_ref(), request.kinds, request.model);
+        let (means, model) = (means.as_ref(), request.model);
         let layers = model.transformer.layers();
         // A unit is in one of the layers.
         let share = 1.0 / layers.saturating_sub(1).max(1) as f64;
@@ -39,7 +39,7 @@ impl Measure for GradDrop {
             let run = Run::forward(request, batch, start)?;
             for dropped in 0..layers {
                 let tapped = |_: &Tensor| {
-                    let taps = GradientTaps::new(means, kinds, &prompts);
+                    let taps = GradientTaps::new(request, means, &prompts);
                     Ok(Dropped { layer: dropped, taps })
                 };
                 run.backward(Backward::Gradient, tapped, |taps, gradients| {

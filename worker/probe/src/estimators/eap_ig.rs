@@ -5,10 +5,12 @@
 //! inputs that go from each prompt's mean embedding to its own: e_base + s/S·(e − e_base), s = 1 ..
 //! S. Where the loss is flat at the prompt itself, the way there still has a slope. An expert's n is
 //! what it adds to its layer's output, gate times output: its gradient is that of the layer's
-//! output, wherever the tokens of the other inputs are routed.
+//! output, wherever the tokens of the other inputs are routed. So is that of a feature behind it.
 //!
 //! The S inputs of a prompt run as S sequences of one batch, the last of them the prompt itself.
 
+use super::atp::Prompts;
+use super::features::FeatureEffects;
 use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::differentiate::differentiate;
@@ -48,14 +50,16 @@ fn along(
     found: &mut Effects,
 ) -> Result<()> {
     let (steps, start) = path(request, (members, batch))?;
+    let prompts = &Prompts::of(batch, request.model.transformer.device())?;
     let tapped = |gradient: &Tensor| {
-        let (rows, heads, experts) = (batch.tokens(), None, Vec::new());
+        let (rows, heads, experts, features) = (batch.tokens(), None, Vec::new(), None);
         let gradient = mean_step(gradient, rows)?;
-        Ok(StepTaps { request, means, rows, gradient, heads, experts })
+        Ok(StepTaps { request, means, rows, gradient, prompts, heads, experts, features })
     };
     differentiate(request, (&steps, Backward::Gradient), start, tapped, |taps, gradients| {
         taps.heads(gradients, batch, found)?;
-        taps.experts(batch, found)
+        taps.experts(batch, found)?;
+        taps.features.iter().try_for_each(|own| own.tell(prompts, found))
     })
 }
 
@@ -67,8 +71,10 @@ struct StepTaps<'a> {
     rows: usize,
     /// With respect to the layer's output, the mean over the steps: `[N, hidden]`.
     gradient: Tensor,
+    prompts: &'a Prompts,
     heads: Option<OfHeads>,
     experts: Vec<OfExpert>,
+    features: Option<FeatureEffects>,
 }
 
 /// The heads of a layer.
@@ -126,6 +132,13 @@ impl StepTaps<'_> {
         Ok(())
     }
 
+    fn hold_features(&mut self, layer: usize, x: &Tensor) -> Result<()> {
+        let own = x.detach().narrow(0, self.start(), self.rows)?;
+        let of = (&self.request.model.dictionaries, self.means);
+        self.features = FeatureEffects::of(of, layer, (&own, &self.gradient), self.prompts)?;
+        Ok(())
+    }
+
     fn heads(&self, gradients: &GradStore, batch: &Batch, found: &mut Effects) -> Result<()> {
         let Some(OfHeads { layer, moved, way }) = &self.heads else { return Ok(()) };
         let lost = || ModelError::Request("a head's gradient was lost: a bug in a layer".into());
@@ -166,6 +179,10 @@ impl Taps for StepTaps<'_> {
             }
             Site::ExpertOut(at) if self.request.wants(UnitKind::Expert) => {
                 self.hold_expert(at, value)?;
+                Ok(None)
+            }
+            Site::ResidPost { layer } if self.request.wants(UnitKind::Feature) => {
+                self.hold_features(layer, value)?;
                 Ok(None)
             }
             _ => Ok(None),

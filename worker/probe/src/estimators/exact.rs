@@ -3,9 +3,10 @@
 use super::{Measure, ProbeRequest};
 use crate::Result;
 use crate::ablate::{HeadBaseline, Patch, patched};
-use crate::means::means_of;
+use crate::means::{Means, means_of};
 use crate::resample::sources;
 use crate::sums::UnitSums;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uspx_domain::{Baseline, Cut, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::{ModelError, Progress};
@@ -46,16 +47,26 @@ impl Measure for Exact {
     }
 }
 
-/// The patch of each unit: of a head or channel to the baseline, of an expert as its mode says.
-fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
-    let cut_only = |kind: &&UnitKind| !matches!(kind, UnitKind::Expert | UnitKind::Head);
+/// Refuses a baseline that some of the units that the model has do not have.
+fn check_baseline(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<()> {
+    // What becomes of an expert its mode says.
+    let serves = |kind: UnitKind| matches!(kind, UnitKind::Expert | UnitKind::Head);
     let resampled = request.baseline == Baseline::Resample;
-    if let Some(kind) = request.kinds.iter().find(cut_only).filter(|_| resampled) {
-        let reason = format!("exact: of {kind}s only the baselines zero and mean are served");
-        return Err(ModelError::Request(reason));
+    match units.iter().find(|unit| resampled && !serves(unit.kind)) {
+        Some(Unit { kind, .. }) => {
+            let reason = format!("exact: of {kind}s only the baselines zero and mean are served");
+            Err(ModelError::Request(reason))
+        }
+        None => Ok(()),
     }
-    let replaces = request.kinds.iter().any(|kind| *kind != UnitKind::Expert);
+}
+
+/// The patch of each unit: of an expert as its mode says, of any other to the baseline.
+fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
+    check_baseline(request, units)?;
+    let replaces = units.iter().any(|unit| unit.kind != UnitKind::Expert);
     let means = if replaces { means_of(request)?.map(Arc::new) } else { None };
+    let bases = feature_means(means.as_deref(), units)?;
     let of_heads = match (request.baseline, &means) {
         (Baseline::Resample, _) => HeadBaseline::Resampled,
         (_, Some(means)) => HeadBaseline::Mean(means.clone()),
@@ -68,6 +79,10 @@ fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
                 Ok(Patch::Expert { layer, index, mode: request.expert_mode })
             }
             (Patch::Head { .. }, _) => Ok(Patch::Head { layer, index, baseline: of_heads.clone() }),
+            (Patch::Feature { .. }, _) => {
+                let base = bases.get(&layer).and_then(|of| of.get(index as usize)).copied();
+                Ok(Patch::Feature { layer, index, base: base.unwrap_or(0.0) })
+            }
             (Patch::Cut { taps, .. }, Some(means)) => {
                 Ok(Patch::of_taps(taps.substituted(means.as_ref())?))
             }
@@ -75,6 +90,14 @@ fn patches(request: &ProbeRequest<'_>, units: &[Unit]) -> Result<Vec<Patch>> {
         }
     };
     units.iter().map(patch).collect()
+}
+
+/// The mean strengths of the features of each layer that some are of; none without means.
+fn feature_means(means: Option<&Means>, units: &[Unit]) -> Result<BTreeMap<usize, Vec<f32>>> {
+    let Some(means) = means else { return Ok(BTreeMap::new()) };
+    let features = units.iter().filter(|unit| unit.kind == UnitKind::Feature);
+    let layers: BTreeSet<usize> = features.map(|unit| unit.layer as usize).collect();
+    layers.into_iter().map(|layer| Ok((layer, means.of_features(layer)?))).collect()
 }
 
 /// The sequence that each one's heads are resampled from, where they are.

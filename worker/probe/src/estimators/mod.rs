@@ -5,13 +5,14 @@ mod atp;
 mod atp_star;
 mod eap_ig;
 mod exact;
+mod features;
 mod relp;
 mod reroute;
 mod trace;
 
 use crate::{ExpertMode, Means, Result};
 use std::ops::Range;
-use uspx_domain::{Baseline, Deposit, Estimator, PromptTokens, UnitKind};
+use uspx_domain::{Baseline, Deposit, Estimator, Moments, PromptTokens, Unit, UnitKind};
 use uspx_model::cuts::CutTaps;
 use uspx_model::{LoadedModel, ModelError, Progress, Readable};
 
@@ -151,8 +152,20 @@ fn measure_by(
     let mut deposit = found.measure(request, progress)?;
     if let Some(cut) = request.within {
         deposit.columns.retain(|column| !cut.cuts(column.unit));
+        deposit.moments.iter_mut().for_each(|moments| silence(moments, cut));
     }
     Ok(deposit)
+}
+
+/// Of what is cut moments say nothing: they have a place for every unit.
+fn silence(moments: &mut Moments, cut: &CutTaps) {
+    let (kind, layer) = (moments.kind, moments.layer);
+    let Moments { x, xx, xt, .. } = moments;
+    for (index, ((x, xx), xt)) in (0..).zip(x.iter_mut().zip(xx).zip(xt)) {
+        if cut.cuts(Unit { kind, layer, index }) {
+            (*x, *xx, *xt) = (0.0, 0.0, 0.0);
+        }
+    }
 }
 
 #[cfg(test)]
