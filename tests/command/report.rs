@@ -274,7 +274,7 @@ fn what_cannot_be_judged_is_said_before_anything_is_measured() {
         assert_eq!(entries(), 2, "nothing but the prompts is there");
     };
     says(&student, &["--units=expert"], BAD_INPUT, &["has no experts", "--units"]);
-    says(&teacher, &["--units=feature"], USAGE, &["does not rank features"]);
+    says(&teacher, &["--units=feature"], BAD_INPUT, &["has no features", "--units"]);
     says(&student, &["--units=head", "--methods=reap"], USAGE, &["reap does not rank heads"]);
     says(&teacher, &["--methods=tarot"], USAGE, &["tarot"]);
     says(&teacher, &["--grid=1.5"], USAGE, &["from 0 to 1"]);

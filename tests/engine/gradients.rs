@@ -374,6 +374,38 @@ fn attribution_along_a_path_is_the_mean_derivative_on_it() {
     );
 }
 
+/// The same of channels, of which each moves by what it is on the prompts themselves.
+#[test]
+fn attribution_of_channels_along_a_path_is_the_mean_derivative_on_it() {
+    let (model, exact) = (opened("student", Holding::Floats), in_f64("student"));
+    let some = model.readable(&prompts("cli-heldout.jsonl", 1)).unwrap();
+    let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
+    let all = ProbeRequest::all(Estimator::EAP_IG, &model, &some, 4096);
+    let kinds = &[UnitKind::Channel][..];
+    let request = ProbeRequest { baseline: Baseline::Zero, kinds, ..all };
+    let deposit = measure(Estimator::EAP_IG, &request, &NoProgress).unwrap();
+    prove_moments(("student", &deposit), [Statistic::EAP_IG, Statistic::EAP_IG_ABS], |unit| {
+        let layer = unit.layer as usize;
+        let mut own = None;
+        let mut see = |site: Site<'_>, value: &Tensor| -> Result<Option<Tensor>> {
+            if matches!(site, Site::Channels { layer: l } if l == layer) {
+                own = Some(value.clone());
+            }
+            Ok(None)
+        };
+        let start = exact.transformer.embed(&batch.ids).unwrap();
+        loss_from(&exact, &batch, &start, &mut see);
+        let own = own.unwrap();
+        let one = (0..own.dim(1).unwrap() as u32).map(|c| f64::from(u8::from(c == unit.index)));
+        let one = Tensor::from_iter(one, own.device()).unwrap().unsqueeze(0).unwrap();
+        let own = own.broadcast_mul(&one).unwrap();
+        slope_on_path(&exact, &batch, |site, value, s| match site {
+            Site::Channels { layer: l } if l == layer => Ok(Some((value - (&own * s)?)?)),
+            _ => Ok(None),
+        })
+    });
+}
+
 /// In the direction in which a real ban moves the layer's output on the prompts themselves.
 #[test]
 fn rerouting_along_a_path_is_the_mean_derivative_towards_a_ban() {

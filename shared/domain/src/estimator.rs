@@ -96,7 +96,7 @@ table! {
     EAP_IG: EstimatorRow {
         name: "eap-ig",
         help: "The same with gradients averaged along a path of inputs",
-        kinds: &[Expert, Head, Feature],
+        kinds: &[Expert, Head, Channel, Feature],
         statistics: &[Statistic::EAP_IG, Statistic::EAP_IG_ABS],
         effect: Some(Statistic::EAP_IG),
         baselines: &[Mean, Zero],

@@ -130,14 +130,14 @@ table! {
     /// Attribution with the mean gradient along a path of inputs, in nats (Hanna et al. 2024).
     EAP_IG: StatisticRow {
         name: "eap_ig",
-        kinds: &[Expert, Head, Feature],
+        kinds: &[Expert, Head, Channel, Feature],
         signed: true,
         ..PLAIN
     },
     /// The same, made positive per token before it is summed.
     EAP_IG_ABS: StatisticRow {
         name: "eap_ig_abs",
-        kinds: &[Expert, Head, Feature],
+        kinds: &[Expert, Head, Channel, Feature],
         methods: &[method("eap-ig", "Attribution along a path of inputs, per token")],
         ..PLAIN
     },

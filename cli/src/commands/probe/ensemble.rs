@@ -16,6 +16,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use uspx_colony::Dice;
+use uspx_colony::bootstrap::Draws;
 use uspx_colony::mask::ranks_of_prompts;
 use uspx_domain::{Deposit, Estimator, ModelShape, Statistic, Unit, UnitKind};
 use uspx_model::PerPrompt;
@@ -25,6 +26,8 @@ use uspx_runtime::Shutdown;
 
 /// Units of a kind that are listed where not all are asked for.
 const TOP: usize = 20;
+/// Draws of the prompts that standard errors come from.
+const DRAWS: usize = 200;
 
 /// The JSON form: as of effects, with ranks in their place.
 #[derive(Serialize)]
@@ -111,10 +114,11 @@ pub(super) fn run(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
     };
     let needed = needed(Ranking::Ensemble, &kinds);
     let deposit = together(&needed, request, (args.common.run.json, shutdown))?;
+    let mut dice = Dice::new(args.seed, "prompts of ranks", 0);
+    let draws = Draws::new(prompts.sequences.len(), DRAWS, &mut dice);
     for kind in kinds {
         let statistics = Ranking::Ensemble.statistics(kind);
-        let mut dice = Dice::new(args.seed, "prompts of ranks", 0);
-        let ranks = ranked(&deposit, (kind, &statistics), prompts.sequences.len(), &mut dice);
+        let ranks = ranked(&deposit, (kind, &statistics), &draws);
         let (means, errors) = grids(&ranks, &shape, kind, &layers);
         let names = statistics.iter().map(|statistic| statistic.name()).collect();
         report.scores.insert(kind.to_string(), names);
@@ -131,18 +135,13 @@ pub(super) fn run(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
 /// Of every unit of a kind that was measured, its mean rank and the standard error of that.
 type Ranks = BTreeMap<Unit, (f64, f64)>;
 
-fn ranked(
-    deposit: &Deposit,
-    (kind, statistics): (UnitKind, &[Statistic]),
-    prompts: usize,
-    dice: &mut Dice,
-) -> Ranks {
+fn ranked(deposit: &Deposit, (kind, statistics): (UnitKind, &[Statistic]), draws: &Draws) -> Ranks {
     let score = |statistic: &Statistic| {
         let columns = deposit.columns.iter();
         let own = columns.filter(|c| c.unit.kind == kind && c.statistic == *statistic);
         own.map(|column| (column.unit, column.values.as_slice())).collect()
     };
-    ranks_of_prompts(&statistics.iter().map(score).collect::<Vec<_>>(), prompts, dice)
+    ranks_of_prompts(&statistics.iter().map(score).collect::<Vec<_>>(), draws)
 }
 
 fn grids(

@@ -1,6 +1,6 @@
 //! Scores that agree on no scale, as one: the mean of a unit's ranks.
 
-use crate::Dice;
+use crate::bootstrap::{Draws, pooled};
 use std::collections::BTreeMap;
 use uspx_domain::Unit;
 
@@ -23,29 +23,21 @@ pub fn mean_ranks(scores: &[BTreeMap<Unit, f64>]) -> BTreeMap<Unit, f64> {
     means
 }
 
-/// Draws of prompts that standard errors of ranks come from.
-const DRAWS: usize = 200;
-
-/// Mean ranks as [`mean_ranks`] has them, of sums over prompts, and their standard errors: a bootstrap
-/// over the prompts, which all scores share. Each score has of every unit a value a prompt.
+/// Mean ranks as [`mean_ranks`] has them, of sums over prompts, and their standard errors over the
+/// prompts' `draws`, which all scores share. Each score has of every unit a value a prompt.
 pub fn ranks_of_prompts(
     scores: &[BTreeMap<Unit, &[f32]>],
-    prompts: usize,
-    dice: &mut Dice,
+    draws: &Draws,
 ) -> BTreeMap<Unit, (f64, f64)> {
-    let ranks = |drawn: &[usize]| {
-        let value = |values: &[f32], at: &usize| values.get(*at).copied().map_or(0.0, f64::from);
-        let sum = |(unit, values): (&Unit, &&[f32])| {
-            (*unit, drawn.iter().map(|at| value(values, at)).sum())
-        };
+    let ranks = |counts: Option<&[u32]>| {
+        let sum = |(unit, values): (&Unit, &&[f32])| (*unit, pooled(values, counts));
         let sums = scores.iter().map(|score| score.iter().map(sum).collect());
         mean_ranks(&sums.collect::<Vec<_>>())
     };
-    let all: Vec<usize> = (0..prompts).collect();
-    let mut moments: BTreeMap<Unit, (f64, f64)> = BTreeMap::new();
-    for _ in 0..DRAWS {
-        let drawn: Vec<usize> = all.iter().map(|_| dice.below(prompts as u32) as usize).collect();
-        for (unit, rank) in ranks(&drawn) {
+    let (mut n, mut moments) = (0.0, BTreeMap::<Unit, (f64, f64)>::new());
+    for counts in draws.iter() {
+        n += 1.0;
+        for (unit, rank) in ranks(Some(counts)) {
             let (sum, squares) = moments.entry(unit).or_default();
             *sum += rank;
             *squares += rank * rank;
@@ -53,15 +45,15 @@ pub fn ranks_of_prompts(
     }
     let error = |unit: &Unit| {
         let (sum, squares) = moments.get(unit).copied().unwrap_or_default();
-        let n = DRAWS as f64;
         ((squares - sum * sum / n).max(0.0) / (n - 1.0)).sqrt()
     };
-    ranks(&all).into_iter().map(|(unit, rank)| (unit, (rank, error(&unit)))).collect()
+    ranks(None).into_iter().map(|(unit, rank)| (unit, (rank, error(&unit)))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dice;
     use uspx_domain::UnitKind;
 
     #[test]
@@ -91,7 +83,7 @@ mod tests {
         let unit = |index| Unit { kind: UnitKind::Expert, layer: 0, index };
         let values: [[f32; 4]; 3] = [[9.0; 4], [1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 0.5, 9.0]];
         let score = (0..).map(unit).zip(values.iter().map(|row| &row[..])).collect();
-        let ranks = ranks_of_prompts(&[score], 4, &mut Dice::new(1, "ranks", 0));
+        let ranks = ranks_of_prompts(&[score], &Draws::new(4, 500, &mut Dice::new(1, "ranks", 0)));
         let want = (0.75f64.powi(4) * (1.0 - 0.75f64.powi(4))).sqrt() / 3.0;
         let (top, second, third) = (ranks[&unit(0)], ranks[&unit(1)], ranks[&unit(2)]);
         assert_eq!((top, second.0, third.0), ((2.0 / 3.0, 0.0), 0.0, 1.0 / 3.0));

@@ -40,7 +40,7 @@ const HEADS: Units = Units {
 const CHANNELS: Units = Units {
     kind: "channel",
     cheap: &["magnitude", "energy"],
-    dearer: &["atp", "relp"],
+    dearer: &["atp", "eap-ig", "relp"],
     peers: &["magnitude", "energy", "atp"],
 };
 

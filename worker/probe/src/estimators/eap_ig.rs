@@ -52,12 +52,25 @@ fn along(
     let (steps, start) = path(request, (members, batch))?;
     let prompts = &Prompts::of(batch, request.model.transformer.device())?;
     let tapped = |gradient: &Tensor| {
-        let (rows, heads, experts, features) = (batch.tokens(), None, Vec::new(), None);
+        let (rows, [heads, channels]) = (batch.tokens(), [None, None]);
+        let (experts, features) = (Vec::new(), None);
         let gradient = mean_step(gradient, rows)?;
-        Ok(StepTaps { request, means, rows, gradient, prompts, heads, experts, features })
+        let all = StepTaps {
+            request,
+            means,
+            rows,
+            gradient,
+            prompts,
+            heads,
+            channels,
+            experts,
+            features,
+        };
+        Ok(all)
     };
     differentiate(request, (&steps, Backward::Gradient), start, tapped, |taps, gradients| {
         taps.heads(gradients, batch, found)?;
+        taps.channels(gradients, found)?;
         taps.experts(batch, found)?;
         taps.features.iter().try_for_each(|own| own.tell(prompts, found))
     })
@@ -72,17 +85,19 @@ struct StepTaps<'a> {
     /// With respect to the layer's output, the mean over the steps: `[N, hidden]`.
     gradient: Tensor,
     prompts: &'a Prompts,
-    heads: Option<OfHeads>,
+    heads: Option<Held>,
+    channels: Option<Held>,
     experts: Vec<OfExpert>,
     features: Option<FeatureEffects>,
 }
 
-/// The heads of a layer.
-struct OfHeads {
+/// The heads of a layer, or its channels.
+struct Held {
     layer: usize,
-    /// Zeros added to the outputs, `[S · N, heads, head_dim]`: their gradient is the outputs'.
+    /// Zeros added to the outputs, `[S · N, heads, head_dim]` or `[S · N, channels]`: their gradient
+    /// is the outputs'.
     moved: Var,
-    /// Baseline − output on the prompts themselves, `[N, heads, head_dim]`.
+    /// Baseline − output on the prompts themselves, `[N, ..]`.
     way: Tensor,
 }
 
@@ -102,13 +117,26 @@ impl StepTaps<'_> {
         self.rows * (self.request.steps - 1)
     }
 
-    fn hold_heads(&mut self, layer: usize, z: &Tensor) -> Result<Tensor> {
-        let moved = Var::zeros(z.shape(), z.dtype(), z.device())?;
-        let own = z.detach().narrow(0, self.start(), self.rows)?;
-        let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
+    /// A value with zeros added, whose gradient is asked for.
+    fn hold(&self, layer: usize, value: &Tensor, base: Option<Tensor>) -> Result<(Held, Tensor)> {
+        let moved = Var::zeros(value.shape(), value.dtype(), value.device())?;
+        let own = value.detach().narrow(0, self.start(), self.rows)?;
         let way = way(&own, base.as_ref())?;
-        let out = (z + moved.as_tensor())?;
-        self.heads = Some(OfHeads { layer, moved, way });
+        let out = (value + moved.as_tensor())?;
+        Ok((Held { layer, moved, way }, out))
+    }
+
+    fn hold_heads(&mut self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        let base = self.means.map(|means| means.of_heads(layer)).transpose()?;
+        let (held, out) = self.hold(layer, z, base)?;
+        self.heads = Some(held);
+        Ok(out)
+    }
+
+    fn hold_channels(&mut self, layer: usize, value: &Tensor) -> Result<Tensor> {
+        let base = self.means.map(|means| means.of_channels(layer)).transpose()?;
+        let (held, out) = self.hold(layer, value, base)?;
+        self.channels = Some(held);
         Ok(out)
     }
 
@@ -139,15 +167,30 @@ impl StepTaps<'_> {
         Ok(())
     }
 
+    /// (baseline − output) times the mean gradient, value by value.
+    fn pulls(&self, held: &Held, gradients: &GradStore) -> Result<Tensor> {
+        let lost = || ModelError::Request("a unit's gradient was lost: a bug in a layer".into());
+        let gradient = mean_step(gradients.get(&held.moved).ok_or_else(lost)?, self.rows)?;
+        Ok((gradient * &held.way)?)
+    }
+
+    /// They are added up over a prompt's tokens.
+    fn channels(&self, gradients: &GradStore, found: &mut Effects) -> Result<()> {
+        let Some(held) = &self.channels else { return Ok(()) };
+        let effects = self.pulls(held, gradients)?;
+        let (signed, positive) =
+            (self.prompts.sums(&effects)?, self.prompts.sums(&effects.abs()?)?);
+        let (place, tokens) = ((held.layer, 0), self.prompts.tokens());
+        found.add_many(UnitKind::Channel, place, [&signed, &positive], tokens)
+    }
+
     fn heads(&self, gradients: &GradStore, batch: &Batch, found: &mut Effects) -> Result<()> {
-        let Some(OfHeads { layer, moved, way }) = &self.heads else { return Ok(()) };
-        let lost = || ModelError::Request("a head's gradient was lost: a bug in a layer".into());
-        let gradient = mean_step(gradients.get(moved).ok_or_else(lost)?, self.rows)?;
-        let effects = (gradient * way)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
+        let Some(held) = &self.heads else { return Ok(()) };
+        let effects = self.pulls(held, gradients)?.sum(D::Minus1)?.to_dtype(DType::F32)?;
         let effects: Vec<Vec<f32>> = effects.to_vec2()?;
         for (row, (prompt, _)) in effects.iter().zip(&batch.place) {
             for (index, effect) in (0..).zip(row) {
-                let unit = Unit { kind: UnitKind::Head, layer: *layer as u32, index };
+                let unit = Unit { kind: UnitKind::Head, layer: held.layer as u32, index };
                 found.add(unit, *prompt, f64::from(*effect));
             }
         }
@@ -176,6 +219,9 @@ impl Taps for StepTaps<'_> {
         match site {
             Site::Z { layer } if self.request.wants(UnitKind::Head) => {
                 self.hold_heads(layer, value).map(Some)
+            }
+            Site::Channels { layer } if self.request.wants(UnitKind::Channel) => {
+                self.hold_channels(layer, value).map(Some)
             }
             Site::ExpertOut(at) if self.request.wants(UnitKind::Expert) => {
                 self.hold_expert(at, value)?;
