@@ -61,10 +61,11 @@ fn by_brute_force(model: &LoadedModel, sequences: &[Sequence], cuts: &[Cut]) -> 
 fn every_unit_alone_costs_what_a_whole_pass_without_it_says() {
     let mut teacher = nano("teacher");
     let some = sequences(&teacher);
-    let cuts: Vec<Cut> = [UnitKind::Expert, UnitKind::Head]
+    let mut cuts: Vec<Cut> = [UnitKind::Expert, UnitKind::Head]
         .into_iter()
         .flat_map(|kind| cuts_of(units(&teacher, kind, |_| true)))
         .collect();
+    cuts.extend(cuts_of(units(&teacher, UnitKind::ExpertChannel, |u| u.index % 511 == u.layer)));
     let wanted = by_brute_force(&teacher, &some, &cuts);
     let found =
         |model: &LoadedModel, tokens| ablate_sequences(model, &some, &cuts, tokens, &NoProgress);

@@ -77,15 +77,16 @@ pub fn reference() -> Reference {
     serde_json::from_str(&text).unwrap()
 }
 
-/// What an estimator finds of all units that it measures, with its usual baseline.
+/// What an estimator finds of all units of the kinds with few, with its usual baseline.
 pub fn measured(
     estimator: Estimator,
     model: &LoadedModel,
     prompts: &Readable,
     batch_tokens: usize,
 ) -> Deposit {
-    let request = ProbeRequest::all(estimator, model, prompts, batch_tokens);
-    measure(estimator, &request, &NoProgress).unwrap()
+    let kinds = estimator.usual_kinds_of(&model.shape());
+    let all = ProbeRequest::all(estimator, model, prompts, batch_tokens);
+    measure(estimator, &ProbeRequest { kinds: &kinds, ..all }, &NoProgress).unwrap()
 }
 
 /// Attribution patching of units of some kinds.
