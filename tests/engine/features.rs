@@ -17,7 +17,7 @@ use uspx_sae::select::Select;
 use uspx_sae::{Normalisation, Parameters, Place, Sae, attach};
 
 const WIDTH: usize = 128;
-const FEATURES: usize = 384;
+const FEATURES: usize = 128;
 /// The layer whose stream is read, and another one.
 const LAYER: usize = 1;
 const LATER: usize = 2;
@@ -360,7 +360,7 @@ fn prove(deposit: &Deposit, both: [Statistic; 2], slope_of: impl Fn(usize) -> Sl
     let mut order: Vec<usize> = (0..FEATURES).collect();
     order.sort_by(|a, b| positive[*b].total_cmp(&positive[*a]));
     let mut proved = 0;
-    for at in order.iter().take(6).chain(&order[20..23]).copied() {
+    for at in order.iter().take(4).chain(&order[20..22]).copied() {
         let (got, scale, wanted) = (signed[at], positive[at], slope_of(at));
         assert!(scale >= got.abs() * 0.999 && scale > 0.0, "{at}");
         let off = (got - wanted.value).abs();
@@ -368,7 +368,7 @@ fn prove(deposit: &Deposit, both: [Statistic; 2], slope_of: impl Fn(usize) -> Sl
         assert!(off <= bound, "{at}: {got} against {}, of {scale}", wanted.value);
         proved += usize::from(wanted.value.abs() > 1e-1 * scale);
     }
-    assert!(proved >= 4, "only {proved} derivatives were large enough");
+    assert!(proved >= 3, "only {proved} derivatives were large enough");
 }
 
 /// What moves each row from a feature's strength towards `base`, `[N, hidden]` in f64.

@@ -55,13 +55,14 @@ const LEARNED: usize = 800;
 const DEMO: &str = "cargo run --release -- demo";
 const OWN: &str = "uspx up ";
 const ONE_BY_ONE: &str = "uspx eval ";
+const REPORT: &str = "uspx probe report ";
 const COLONY: &str = "uspx config init";
 const MOVE: &str = "uspx ledger export";
 
 fn every_block_is_run_by_a_test() {
     let blocks = blocks();
-    // The first is what `.ci/run` and the demo's own tests do.
-    let known = [DEMO, OWN, ONE_BY_ONE, COLONY, MOVE];
+    // The first is what `.ci/run` and the demo's own tests do, the report has the command's tests.
+    let known = [DEMO, OWN, ONE_BY_ONE, REPORT, COLONY, MOVE];
     assert_eq!(blocks.len(), known.len(), "a block of README.md that no test runs: {blocks:#?}");
     for (lines, first) in blocks.iter().zip(known) {
         assert!(lines[0].starts_with(first), "{lines:?}");
