@@ -60,17 +60,19 @@ pub fn curve(kept: &[f64], runs: &[Vec<&[f32]>], ends: Ends<'_>, draws: &Draws) 
     let of = |value: f64, figure: &dyn Fn(&Drawn) -> Option<f64>| {
         Estimate::of(value, each.iter().filter_map(figure).collect())
     };
-    let values = found.losses.iter().zip(&found.rises).zip(&found.faithfulness);
-    let place = |(at, (kept, ((loss, rise), f))): (usize, (&f64, ((&f64, &f64), &f64)))| Place {
+    let value = |of: &[f64], at: usize| of.get(at).copied().unwrap_or(f64::NAN);
+    let place = |(at, kept): (usize, &f64)| Place {
         kept: *kept,
-        loss: *loss,
-        rise: of(*rise, &|drawn| drawn.rises.get(at).copied()),
-        faithfulness: of(*f, &|drawn| drawn.faithfulness.get(at).copied()),
+        loss: value(&found.losses, at),
+        rise: of(value(&found.rises, at), &|drawn| drawn.rises.get(at).copied()),
+        faithfulness: of(value(&found.faithfulness, at), &|drawn| {
+            drawn.faithfulness.get(at).copied()
+        }),
     };
     Curve {
         cmd: of(found.cmd, &|drawn| Some(drawn.cmd)),
         cpr: of(found.cpr, &|drawn| Some(drawn.cpr)),
-        places: kept.iter().zip(values).enumerate().map(place).collect(),
+        places: kept.iter().enumerate().map(place).collect(),
     }
 }
 

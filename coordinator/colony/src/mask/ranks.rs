@@ -34,20 +34,23 @@ pub fn ranks_of_prompts(
         let sums = scores.iter().map(|score| score.iter().map(sum).collect());
         mean_ranks(&sums.collect::<Vec<_>>())
     };
+    let whole = ranks(None);
+    // Σd and Σd² of how far each draw's rank is from that of the prompts as they are.
     let (mut n, mut moments) = (0.0, BTreeMap::<Unit, (f64, f64)>::new());
     for counts in draws.iter() {
         n += 1.0;
         for (unit, rank) in ranks(Some(counts)) {
+            let off = rank - whole.get(&unit).copied().unwrap_or(0.0);
             let (sum, squares) = moments.entry(unit).or_default();
-            *sum += rank;
-            *squares += rank * rank;
+            *sum += off;
+            *squares += off * off;
         }
     }
     let error = |unit: &Unit| {
         let (sum, squares) = moments.get(unit).copied().unwrap_or_default();
         ((squares - sum * sum / n).max(0.0) / (n - 1.0)).sqrt()
     };
-    ranks(None).into_iter().map(|(unit, rank)| (unit, (rank, error(&unit)))).collect()
+    whole.into_iter().map(|(unit, rank)| (unit, (rank, error(&unit)))).collect()
 }
 
 #[cfg(test)]

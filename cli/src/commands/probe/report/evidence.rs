@@ -51,7 +51,7 @@ impl Evidence {
         let prompts = bench.fit.sequences.len();
         let (parts, blocks) = match kind.is_large() {
             true => (groups(prompts), groups(prompts).len()),
-            false => (vec![0..prompts], prompts),
+            false => (std::iter::once(0..prompts).collect(), prompts),
         };
         let mut before = vec![0];
         for width in bench.shape.widths(kind) {
