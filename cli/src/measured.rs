@@ -10,12 +10,13 @@ use uspx_runtime::Shutdown;
 /// An estimator, and the kinds of unit that it is needed for.
 pub type Needed = (Estimator, Vec<UnitKind>);
 
-/// What it takes to rank units of some kinds, every estimator once.
-pub fn needed(ranking: Ranking, kinds: &[UnitKind]) -> Vec<Needed> {
+/// What it takes to rank units of some kinds in some ways, every estimator once.
+pub fn needed(rankings: &[Ranking], kinds: &[UnitKind]) -> Vec<Needed> {
     let mut found: Vec<Needed> = Vec::new();
     for kind in kinds {
-        for estimator in ranking.estimators(*kind) {
+        for estimator in rankings.iter().flat_map(|ranking| ranking.estimators(*kind)) {
             match found.iter_mut().find(|(known, _)| *known == estimator) {
+                Some((_, kinds)) if kinds.contains(kind) => {}
                 Some((_, kinds)) => kinds.push(*kind),
                 None => found.push((estimator, vec![*kind])),
             }

@@ -48,10 +48,12 @@ fn an_ensemble_is_the_mean_of_the_ranks_that_its_scores_give() {
         assert!((rank - want).abs() < 1e-9, "{rank} against {want}");
     }
     assert!(errors.iter().all(|e| (0.0..0.5).contains(e)) && errors.iter().any(|e| *e > 0.0));
-    // Either of its estimators once, and the loss without a patch.
-    let cost = |method: &str| patch(&[method])["backwards"].as_f64().unwrap();
-    let both = cost("--method=eap-ig") + cost("--method=atp");
-    assert_eq!(report["backwards"].as_f64().unwrap(), both);
+    // Either of its estimators once.
+    for passes in ["forwards", "backwards"] {
+        let cost = |method: &str| patch(&[method])[passes].as_f64().unwrap();
+        let both = cost("--method=eap-ig") + cost("--method=atp");
+        assert_eq!(report[passes].as_f64().unwrap(), both, "{passes}");
+    }
 }
 
 fn what_an_ensemble_has_no_say_in_is_refused() {

@@ -5,12 +5,11 @@
 //! gradient's own error, and it is bound in relation to the gradient.
 
 use crate::slopes::{Slope, prove, prove_moments, scaling, slope};
-use crate::support::{attribution, in_f64, measured, nano, opened, prompts};
+use crate::support::{a_quarter_cut, attribution, in_f64, measured, nano, opened, prompts};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
-use uspx_domain::{Baseline, Estimator, Statistic, Unit, UnitKind};
+use uspx_domain::{Baseline, Estimator, Statistic, UnitKind};
 use uspx_model::batch::Batch;
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Site, Taps};
 use uspx_model::{Holding, LoadedModel, NoProgress, Result};
 use uspx_probe::{ProbeRequest, measure};
@@ -434,12 +433,7 @@ fn rerouting_along_a_path_is_the_mean_derivative_towards_a_ban() {
 fn attribution_within_a_mask_is_the_derivative_of_the_masked_loss() {
     let (model, exact) = (opened("teacher", Holding::Floats), in_f64("teacher"));
     let shape = model.shape();
-    let cut: Vec<Unit> = [UnitKind::Expert, UnitKind::Head]
-        .into_iter()
-        .flat_map(|kind| shape.units(kind))
-        .filter(|u| (u.index + u.layer) % 4 == 1)
-        .collect();
-    let taps = CutTaps::of_units(&cut, &shape, &Device::Cpu).unwrap();
+    let (cut, taps) = a_quarter_cut(&shape);
     let some = model.readable(&prompts("cli-heldout.jsonl", 4)).unwrap();
     let batch = Batch::new(&some.sequences.iter().collect::<Vec<_>>()).unwrap();
     let all = ProbeRequest::all(Estimator::ATP, &model, &some, 4096);

@@ -6,8 +6,8 @@
 
 use crate::architectures::{cases, golden, open};
 use crate::slopes::{prove, prove_moments, scaling, slope};
-use crate::support::{in_f64, nano, opened, prompts};
-use candle_core::{D, Device, Tensor};
+use crate::support::{a_quarter_cut, in_f64, nano, opened, prompts};
+use candle_core::{D, Tensor};
 use std::collections::BTreeMap;
 use uspx_domain::{Baseline, Deposit, Estimator, Statistic, Unit, UnitKind};
 use uspx_model::batch::Batch;
@@ -221,12 +221,7 @@ fn relevance_of_channels_is_the_slope_of_the_frozen_model() {
 #[test]
 fn relevance_within_a_mask_is_the_slope_of_the_masked_frozen_model() {
     let shape = nano("teacher").shape();
-    let cut: Vec<Unit> = [UnitKind::Expert, UnitKind::Head]
-        .into_iter()
-        .flat_map(|kind| shape.units(kind))
-        .filter(|u| (u.index + u.layer) % 4 == 1)
-        .collect();
-    let taps = CutTaps::of_units(&cut, &shape, &Device::Cpu).unwrap();
+    let (_, taps) = a_quarter_cut(&shape);
     is_the_frozen_models_slope("teacher", &[UnitKind::Expert, UnitKind::Head], Some(&taps));
 }
 

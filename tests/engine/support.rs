@@ -3,8 +3,11 @@
 use candle_core::{DType, Device};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use uspx_domain::{Baseline, Deposit, Estimator, Prompt, UnitKind, parse_prompts};
+use uspx_domain::{
+    Baseline, Deposit, Estimator, ModelShape, Prompt, Unit, UnitKind, parse_prompts,
+};
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Taps;
 use uspx_model::{Holding, LoadedModel, NoProgress, Placement, Readable, loss};
 use uspx_probe::{ProbeRequest, measure};
@@ -107,4 +110,15 @@ pub fn whole(model: &LoadedModel, sequences: &[Sequence], taps: &mut dyn Taps) -
     let frame = model.transformer.frame(&batch).unwrap();
     let x = model.transformer.forward(&batch, &frame, taps).unwrap();
     loss::per_sequence(&model.transformer.response_nll(&x, &batch).unwrap(), &batch).unwrap()
+}
+
+/// A quarter of a model's experts and heads, and the taps that cut them.
+pub fn a_quarter_cut(shape: &ModelShape) -> (Vec<Unit>, CutTaps) {
+    let cut: Vec<Unit> = [UnitKind::Expert, UnitKind::Head]
+        .into_iter()
+        .flat_map(|kind| shape.units(kind))
+        .filter(|u| (u.index + u.layer) % 4 == 1)
+        .collect();
+    let taps = CutTaps::of_units(&cut, shape, &Device::Cpu).unwrap();
+    (cut, taps)
 }

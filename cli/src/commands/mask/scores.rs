@@ -19,7 +19,7 @@ pub(super) fn measured(
 ) -> Result<Vec<BTreeMap<Unit, f64>>> {
     let Subject { model, prompts, batch_tokens, .. } = subject;
     let (kind, ranking, shape) = (args.units, args.ranking(), model.shape());
-    let needed = needed(ranking, &[kind]);
+    let needed = needed(&[ranking], &[kind]);
     if needed.is_empty() {
         return Err(ranking.cannot_rank(kind));
     }

@@ -96,13 +96,15 @@ pub(super) fn run(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         within: within.as_ref(),
         ..ProbeRequest::all(estimator, &model, &prompts, batch_tokens)
     };
+    let clean_loss = clean_loss(&request(Estimator::TRACE))?;
+    // As of effects, what the clean loss takes is no part of the cost.
     let (start, before) = (Instant::now(), model.transformer.passes());
     let mut report = RankReport {
         method: Ranking::Ensemble.name(),
         prompts: prompts.sequences.len(),
         baseline: None,
         scored,
-        clean_loss: clean_loss(&request(Estimator::TRACE))?,
+        clean_loss,
         scores: BTreeMap::new(),
         effects: BTreeMap::new(),
         stderr: BTreeMap::new(),
@@ -112,7 +114,7 @@ pub(super) fn run(args: &PatchArgs, shutdown: &Shutdown) -> Result<()> {
         seam_prompts: prompts.seams,
         skipped: left_out::listed(&prompts.skipped),
     };
-    let needed = needed(Ranking::Ensemble, &kinds);
+    let needed = needed(&[Ranking::Ensemble], &kinds);
     let deposit = together(&needed, request, (args.common.run.json, shutdown))?;
     let mut dice = Dice::new(args.seed, "prompts of ranks", 0);
     let draws = Draws::new(prompts.sequences.len(), DRAWS, &mut dice);

@@ -81,11 +81,16 @@ impl<'a> ProbeRequest<'a> {
         self.prompts.sequences.iter().map(|s| s.response_len() as u32).collect()
     }
 
-    /// An empty deposit on these prompts. Bare sequences have no names.
+    /// An empty deposit on these prompts.
     pub(crate) fn deposit(&self) -> Deposit {
-        let named = self.prompts.prompts.iter().zip(self.tokens());
-        let prompts = named.map(|(p, tokens)| PromptTokens { id: p.id.clone(), tokens }).collect();
-        Deposit { prompts, ..Deposit::default() }
+        self.deposit_on(&self.tokens())
+    }
+
+    /// The same where so many tokens of each prompt are looked at. Bare sequences have no names.
+    pub(crate) fn deposit_on(&self, tokens: &[u32]) -> Deposit {
+        let named = self.prompts.prompts.iter().zip(tokens);
+        let prompts = named.map(|(p, tokens)| PromptTokens { id: p.id.clone(), tokens: *tokens });
+        Deposit { prompts: prompts.collect(), ..Deposit::default() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::within::Within;
 use rows::{Part, Rows};
 use sums::Sums;
 use taps::{Parts, TraceTaps};
-use uspx_domain::{Deposit, PromptTokens};
+use uspx_domain::Deposit;
 use uspx_model::Progress;
 use uspx_model::batch::Batch;
 
@@ -87,10 +87,7 @@ fn run(request: &ProbeRequest<'_>, batch: &Batch, found: &mut [(Part, Sums)]) ->
 
 fn tell(request: &ProbeRequest<'_>, part: Part, sums: &Sums) -> Deposit {
     let tokens: Vec<u32> = request.prompts.sequences.iter().map(|s| part.tokens(s)).collect();
-    // Bare sequences have no names.
-    let named = request.prompts.prompts.iter().zip(&tokens);
-    let prompts = named.map(|(p, tokens)| PromptTokens { id: p.id.clone(), tokens: *tokens });
-    let mut deposit = Deposit { prompts: prompts.collect(), ..Deposit::default() };
+    let mut deposit = request.deposit_on(&tokens);
     sums.tell(&tokens, &mut deposit);
     deposit
 }

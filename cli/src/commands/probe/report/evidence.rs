@@ -4,6 +4,7 @@
 use super::Bench;
 use crate::error::Result;
 use crate::grid::{Grid, zeros};
+use crate::measured::needed;
 use crate::progress::Bar;
 use crate::rows::Ranking;
 use crate::scores::{combined, scores};
@@ -59,12 +60,8 @@ impl Evidence {
         }
         let (shape, values) = (bench.shape.clone(), BTreeMap::new());
         let mut this = Self { kind, shape, before, blocks, values };
-        let mut estimators: Vec<Estimator> = Vec::new();
-        for ranking in bench.args.rankings(kind) {
-            let more = ranking.estimators(kind).into_iter().filter(|e| !estimators.contains(e));
-            estimators.extend(more.collect::<Vec<_>>());
-        }
-        let each = estimators.into_iter().map(|estimator| this.ask(bench, estimator, &parts));
+        let needed = needed(&bench.args.rankings(kind), &[kind]);
+        let each = needed.into_iter().map(|(estimator, _)| this.ask(bench, estimator, &parts));
         let costs = each.collect::<Result<_>>()?;
         Ok((this, costs))
     }
