@@ -18,6 +18,7 @@ mod names;
 mod process;
 mod readme;
 mod replay;
+mod saes;
 mod seams;
 mod up;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         names::trials(&needs),
         readme::trials(&needs),
         replay::trials(),
+        saes::trials(&needs),
         seams::trials(),
         up::trials(),
     ];

@@ -91,9 +91,20 @@ fn one_ledger_from_a_mask_to_a_refusal_to_a_release_to_another_share() {
     assert!(release.join("gguf/student.gguf").is_file());
 
     let explored = home.epochs(Stage::Explore);
-    let (_, page) = home.up(&["--student", &student, "--keep", "0.75"]);
+    let (said, page) = home.up(&["--student", &student, "--keep", "0.75"]);
+    let ended = (said.code, page["ending"].clone());
     assert_eq!(page["mask"]["kept_fraction"], 0.75);
     assert_eq!((home.epochs(Stage::Trace), home.epochs(Stage::Explore)), (1, explored));
+
+    // Beside a campaign that is over: nothing of it is made again.
+    let judged = home.epochs(Stage::JudgeStudents);
+    let more = ["--student", &student, "--keep", "0.75", "--sae-layers", "2"];
+    let (said, page) = home.up(&more);
+    assert_eq!((said.code, page["ending"].clone()), ended, "{said:?}");
+    assert_eq!((home.epochs(Stage::Sae), home.epochs(Stage::JudgeStudents)), (1, judged));
+    assert!(page["figures"]["saes"][0]["recovered"].is_number(), "{page}");
+    let folder = home.path("out/colony/saes/layer-2");
+    assert!(folder.join("cfg.json").is_file() && folder.join("features.json").is_file());
     assert_exactly_once(&records(&home.path("out/colony/ledger")));
 }
 

@@ -55,6 +55,9 @@ pub struct UpArgs {
     /// The share of the units to keep, above 0 and at most 1 [default: 0.5].
     #[arg(long)]
     pub keep: Option<f64>,
+    /// Train a sparse autoencoder on each of these layers of the teacher, from 0.
+    #[arg(long, value_delimiter = ',', value_name = "LAYERS")]
+    pub sae_layers: Option<Vec<u32>>,
     /// Go on without lines that are not prompts.
     #[arg(long)]
     pub skip_bad: bool,

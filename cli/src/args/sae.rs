@@ -5,7 +5,7 @@ use super::probe::ProbeArgs;
 use crate::rows;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use uspx_sae::{Kind, Length, Recipe, Site};
+use uspx_sae::{Kind, Recipe, Site};
 
 /// Sparse autoencoders whose features are units.
 #[derive(Args, Debug, Clone, Default)]
@@ -69,7 +69,7 @@ pub struct SaeRecipeArgs {
     #[arg(long, default_value_t = usual().k, value_parser = positive)]
     pub k: usize,
     /// Passes over the prompts.
-    #[arg(long, default_value_t = epochs())]
+    #[arg(long, default_value_t = usual().epochs)]
     pub epochs: u32,
     /// Steps, instead of --epochs.
     #[arg(long, conflicts_with = "epochs")]
@@ -114,13 +114,6 @@ fn usual() -> Recipe {
     Recipe::default()
 }
 
-fn epochs() -> u32 {
-    match usual().length {
-        Length::Epochs(epochs) => epochs,
-        Length::Steps(_) => 1,
-    }
-}
-
 impl SaeRecipeArgs {
     /// The recipe.
     pub fn recipe(&self) -> Recipe {
@@ -131,7 +124,8 @@ impl SaeRecipeArgs {
             },
             features: self.features,
             k: self.k,
-            length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
+            epochs: self.epochs,
+            steps: self.steps,
             batch: self.step_tokens,
             buffer: self.buffer_tokens,
             rate: self.learning_rate.unwrap_or(Recipe::usual_rate(self.features)),

@@ -52,7 +52,7 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-/// A plan with the task sizes set, which is silent about them otherwise.
+/// A plan with all set that it is silent about otherwise: the sizes of tasks, the steps of a training.
 fn with_sizes() -> CampaignPlan {
     let mut plan = CampaignPlan::default();
     let CampaignPlan { probe, judge, distil, .. } = &mut plan;
@@ -66,6 +66,7 @@ fn with_sizes() -> CampaignPlan {
     ] {
         *size = Some(1);
     }
+    plan.sae.recipe.steps = Some(1);
     plan
 }
 

@@ -209,6 +209,7 @@ mod tests {
             trainings: [(0, TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 })]
                 .into(),
             chosen_recipe: Some(0),
+            saes: vec![],
             gate: Some(GateReport {
                 rival: Contender::Base,
                 prompts: 100,

@@ -10,7 +10,7 @@ use crate::{CampaignConfig, Contender, Dice, Ending, GateReport, Split, State, T
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
-use uspx_domain::{Coverage, Mask, SeamPrompts, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{Coverage, Mask, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// The figures of a campaign, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct CampaignReport {
     pub trainings: BTreeMap<u32, TrainingSummary>,
     /// The recipe that was chosen on the validation prompts.
     pub chosen_recipe: Option<u32>,
+    /// The sparse autoencoders of the teacher's layers.
+    #[serde(default)]
+    pub saes: Vec<SaeReport>,
     /// The gate's decision.
     pub gate: Option<GateReport>,
     /// How much of the answers the labels cover, where the workers say so.
@@ -116,6 +119,18 @@ impl MaskReport {
     }
 }
 
+/// A sparse autoencoder, on the prompts that it was not trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SaeReport {
+    /// The layer that it reads.
+    pub layer: u32,
+    /// What it is worth.
+    #[serde(flatten)]
+    pub summary: SaeSummary,
+    /// The share of what zeros in the activations' place cost that the SAE does not.
+    pub recovered: f64,
+}
+
 /// One model on the gate prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudentReport {
@@ -168,12 +183,22 @@ pub fn report(state: &State) -> Option<CampaignReport> {
         compared_prompts: state.results.shared_prompts().len() as u32,
         trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
         chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
+        saes: saes(state),
         gate: state.gate.clone(),
         labels: state.coverage(),
         skipped: reasons::left_out(state),
         seam_prompts: state.seam_prompts(),
         given_up: reasons::given_up(state),
     })
+}
+
+fn saes(state: &State) -> Vec<SaeReport> {
+    let one = |(layer, (_, summary)): (&u32, &(_, SaeSummary))| SaeReport {
+        layer: *layer,
+        summary: *summary,
+        recovered: summary.recovered(),
+    };
+    state.results.saes.iter().map(one).collect()
 }
 
 fn mask_report(state: &State) -> Option<MaskReport> {

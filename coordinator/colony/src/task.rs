@@ -36,6 +36,8 @@ pub enum Purpose {
     Labels(Split),
     /// The adapter of a recipe, by its place in the campaign's list.
     Adapter(u32),
+    /// The sparse autoencoder of a layer.
+    Sae(u32),
     /// A model in the final comparison: its files, or its losses.
     Contender(Contender),
 }

@@ -4,6 +4,7 @@
 mod founding;
 mod releases;
 mod rest;
+mod saes;
 mod settling;
 mod silence;
 mod speeds;
@@ -72,6 +73,8 @@ pub struct Coordinator {
     progress: watch::Sender<CampaignProgress>,
     pace: Pace,
     releases: JoinSet<Released>,
+    /// Sparse autoencoders on their way from the store.
+    layouts: JoinSet<()>,
     /// The report of the campaign that has ended.
     reported: Option<Paths>,
     /// Since when workers can be heard: their silence before that says nothing.
@@ -136,6 +139,7 @@ impl Coordinator {
             decided: false,
             progress: watch::Sender::default(),
             releases: JoinSet::new(),
+            layouts: JoinSet::new(),
             reported: None,
             hearing: Instant::now(),
             ticked: Instant::now(),
@@ -178,6 +182,7 @@ impl Coordinator {
         };
         readers.cancel();
         if let Ok(Finished::Campaign(_)) = outcome {
+            self.lay_out_all(shutdown).await;
             self.report();
         }
         // The bus is another's now, its status too.
@@ -328,6 +333,7 @@ impl Coordinator {
             self.resampled.note(record);
         }
         warnings::tell(&step.records, self.colony.state());
+        self.lay_out_new(&step.records);
         let mut ended = None;
         for command in step.commands {
             match command {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use uspx_colony::campaign::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan};
+use uspx_colony::campaign::{JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan};
 use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Digest, Fingerprint, ModelShape};
 
@@ -61,6 +61,8 @@ pub struct CampaignPlan {
     pub mask: MaskPlan,
     /// What masks are compared with.
     pub judge: JudgePlan,
+    /// Which sparse autoencoders are trained.
+    pub sae: SaePlan,
     /// How the student is made.
     pub distil: StudentPlan,
     /// How far workers are trusted.
@@ -90,6 +92,7 @@ impl CampaignPlan {
             probe: self.probe.clone(),
             mask: self.mask.clone(),
             judge: self.judge.clone(),
+            sae: self.sae.clone(),
             distil: self.distil.clone(),
             trust: self.trust.clone(),
             ..CampaignConfig::new(name, teacher, student, book.entries())

@@ -44,8 +44,8 @@ fn begins(campaign: &CampaignConfig) {
 /// A stage is told when it begins; of the exact rounds, only the first.
 fn opened(stage: Stage, tasks: usize, state: &State) {
     if stage != Stage::Explore || state.explored().rounds == 1 {
-        let with_student = state.campaign().is_some_and(|c| c.student.is_some());
-        tracing::info!(target: TOLD, "{}: {tasks} tasks", stages::told(stage, with_student));
+        let Some(campaign) = state.campaign() else { return };
+        tracing::info!(target: TOLD, "{}: {tasks} tasks", stages::told(stage, campaign));
     }
 }
 

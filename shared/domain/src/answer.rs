@@ -1,6 +1,6 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
-use crate::{BlobRef, Coverage, Deposit, Failure, LossRow, Skipped, TaskId, WorkerId};
+use crate::{BlobRef, Coverage, Deposit, Failure, LossRow, SaeSummary, Skipped, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one task.
@@ -54,6 +54,13 @@ pub enum Outcome {
         /// The files.
         files: Vec<StoredFile>,
     },
+    /// Sae: the files of its folder, as SAELens reads it, and what it is worth.
+    Sae {
+        /// The files.
+        files: Vec<StoredFile>,
+        /// On the prompts that it was judged by.
+        summary: SaeSummary,
+    },
     /// It could not be done.
     Failed(Failure),
 }
@@ -63,7 +70,9 @@ impl Outcome {
     pub fn blobs(&self) -> Vec<BlobRef> {
         match self {
             Self::Labels { blob, .. } | Self::Adapter { blob, .. } => vec![*blob],
-            Self::Exported { files } => files.iter().map(|f| f.blob).collect(),
+            Self::Exported { files } | Self::Sae { files, .. } => {
+                files.iter().map(|f| f.blob).collect()
+            }
             Self::Scores(_) | Self::Losses(_) | Self::Failed(_) => Vec::new(),
         }
     }

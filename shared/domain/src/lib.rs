@@ -19,6 +19,7 @@ mod mask;
 mod prompt;
 mod refusal;
 mod release;
+mod sae;
 mod seams;
 mod shape;
 mod skip;
@@ -43,6 +44,7 @@ pub use refusal::{Asked, LARGEST, MOST_TOKENS, Refusal};
 pub use release::{
     ADAPTER_CONFIG, ADAPTER_TENSORS, ChunkEntry, FileEntry, Manifest, ReleaseNumber, student_name,
 };
+pub use sae::{SaeKind, SaeRecipe, SaeSummary};
 pub use seams::SeamPrompts;
 pub use shape::{LayerShape, MlpShape, ModelShape};
 pub use skip::{SkipGroup, SkipReason, Skipped};
@@ -51,6 +53,6 @@ pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, Job, Judge, Label, Subject,
+    Ablate, Baseline, Cut, Distil, DistilRecipe, Estimate, Export, Job, Judge, Label, Sae, Subject,
     Task, Work,
 };

@@ -10,6 +10,9 @@ pub const ADAPTER: u64 = 4 << 30;
 /// One file of an exported student.
 pub const STUDENT_FILE: u64 = 32 << 30;
 
+/// One file of a sparse autoencoder.
+pub const SAE_FILE: u64 = 8 << 30;
+
 /// The most that a blob which a task names may have.
 pub fn of_work<P>(work: &Work<P>) -> u64 {
     match work {
@@ -17,6 +20,6 @@ pub fn of_work<P>(work: &Work<P>) -> u64 {
         Work::Export(_) => ADAPTER,
         Work::Judge(Judge { subject: Subject::Exported { .. }, .. }) => STUDENT_FILE,
         Work::Judge(_) => ADAPTER,
-        Work::Estimate(_) | Work::Ablate(_) | Work::Label(_) => 0,
+        Work::Estimate(_) | Work::Ablate(_) | Work::Label(_) | Work::Sae(_) => 0,
     }
 }

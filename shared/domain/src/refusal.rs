@@ -53,7 +53,7 @@ pub enum Refusal {
     #[error("{0} prompts with a seam where {1} were measured")]
     Seams(u32, usize),
     /// A file's path leads out of its folder or stands twice.
-    #[error("the exported files' paths are empty, repeated or lead out of their folder")]
+    #[error("the files' paths are empty, repeated or lead out of their folder")]
     Path,
 }
 

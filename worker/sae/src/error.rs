@@ -86,6 +86,10 @@ pub enum SaeError {
 }
 
 impl SaeError {
+    pub(crate) fn recipe(why: impl std::fmt::Display) -> Self {
+        Self::Recipe(why.to_string())
+    }
+
     pub(crate) fn format(path: &Path, reason: impl std::fmt::Display) -> Self {
         Self::Format { path: path.to_owned(), reason: reason.to_string() }
     }

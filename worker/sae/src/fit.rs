@@ -5,11 +5,10 @@
 //! held but the SAE, and there a checkpoint can be written.
 
 use crate::checkpoint::{self, At, Identity};
-use crate::recipe::{Length, Recipe};
 use crate::sae::Sae;
 use crate::stream::activations;
 use crate::trainer::{Learned, Trainer};
-use crate::{Place, Result, SaeError};
+use crate::{Place, Recipe, Result, SaeError};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -18,6 +17,7 @@ use uspx_model::batch::Sequence;
 use uspx_model::{LoadedModel, Progress, Readable};
 
 /// What is to be trained on what.
+#[derive(Clone)]
 pub struct FitRequest<'a> {
     /// The model.
     pub model: &'a LoadedModel,
@@ -65,7 +65,7 @@ pub struct Fitted {
 /// A recipe that cannot be followed, no tokens, a checkpoint that is of another training or damaged,
 /// a loss that is no longer a number, or what the model and the progress say.
 pub fn fit(request: &FitRequest<'_>, progress: &dyn Progress) -> Result<Fitted> {
-    request.recipe.check()?;
+    request.recipe.check().map_err(SaeError::recipe)?;
     let rounds = Rounds::new(request);
     let steps = rounds.steps()?;
     let identity = Identity::of(request);
@@ -143,12 +143,8 @@ impl Rounds {
             let rows: usize = members.iter().filter_map(|i| self.rows.get(*i)).sum();
             rows.div_ceil(self.recipe.batch) as u64
         };
-        Ok(match self.recipe.length {
-            Length::Steps(steps) => steps,
-            Length::Epochs(epochs) => {
-                (0..epochs).map(|epoch| self.epoch(epoch).iter().map(batches).sum::<u64>()).sum()
-            }
-        })
+        let of_epoch = |epoch| self.epoch(epoch).iter().map(batches).sum::<u64>();
+        Ok(self.recipe.steps.unwrap_or_else(|| (0..self.recipe.epochs).map(of_epoch).sum()))
     }
 
     /// The prompts of a round; none after the epoch's last.
@@ -204,8 +200,7 @@ mod tests {
 
     #[test]
     fn an_epoch_takes_every_prompt_once_and_every_epoch_another_order() {
-        let recipe =
-            Recipe { buffer: 500, batch: 64, length: Length::Epochs(3), ..Recipe::default() };
+        let recipe = Recipe { buffer: 500, batch: 64, epochs: 3, ..Recipe::default() };
         let rounds = Rounds { rows: (0..97).map(|i| 10 + i * 7 % 40).collect(), recipe };
         let epochs: Vec<_> = (0..2).map(|epoch| rounds.epoch(epoch)).collect();
         for epoch in &epochs {

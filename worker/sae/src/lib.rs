@@ -1,7 +1,7 @@
 //! Sparse autoencoders (SAEs): a layer's activations as sums of a few features out of many.
 //!
 //! Follow it in this order: [`parameters`] (the weights) → [`select`] and [`codes`] (which features
-//! a token has) → [`gradient`], `adam` and [`trainer`] (one step) with [`recipe`] → [`place`] and
+//! a token has) → [`gradient`], `adam` and [`trainer`] (one step) with [`Recipe`] → [`place`] and
 //! [`stream`] (where activations come from) → [`mod@fit`] (the loop) with `schedule` and
 //! [`checkpoint`] → [`saelens`] (the files) → [`mod@evaluate`] (what a grafted SAE costs) →
 //! [`rank`] (which features go with good answers) → [`mod@attach`] (features as units of the model); [`memory`] is
@@ -28,7 +28,6 @@ pub mod parameters;
 pub mod place;
 pub mod planted;
 pub mod rank;
-pub mod recipe;
 mod sae;
 pub mod saelens;
 mod schedule;
@@ -44,8 +43,10 @@ pub use fit::{FitRequest, Fitted, fit};
 pub use number::Number;
 pub use parameters::Parameters;
 pub use place::{Place, Site};
-pub use recipe::{Kind, Length, Recipe};
 pub use sae::{Normalisation, Sae};
+
+/// The words for recipes are the colony's.
+pub use uspx_domain::{SaeKind as Kind, SaeRecipe as Recipe};
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, SaeError>;

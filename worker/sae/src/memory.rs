@@ -1,7 +1,7 @@
 //! What an SAE takes of memory beside the model that it reads, for the plan that batches are cut by.
 
+use crate::Recipe;
 use crate::attach::READING;
-use crate::recipe::Recipe;
 use crate::sae::Sae;
 use uspx_model::budget::{Beside, Bytes};
 

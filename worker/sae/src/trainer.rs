@@ -5,10 +5,9 @@ use crate::codes::Codes;
 use crate::gradient::{Auxiliary, gradient};
 use crate::number::Number;
 use crate::parameters::Parameters;
-use crate::recipe::{Kind, Recipe};
 use crate::sae::{Normalisation, Sae};
 use crate::select::Select;
-use crate::{Result, SaeError, schedule};
+use crate::{Kind, Recipe, Result, SaeError, schedule};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -50,7 +49,7 @@ impl<T: Number> Trainer<T> {
     /// # Errors
     /// A recipe that cannot be followed; activations that are all alike or not finite.
     pub fn start(recipe: Recipe, sample: &[T], width: usize, steps: u64) -> Result<Self> {
-        recipe.check()?;
+        recipe.check().map_err(SaeError::recipe)?;
         let (mean, scale) = spread(sample, width)?;
         let mut random = ChaCha8Rng::seed_from_u64(recipe.seed);
         let mut parameters = Parameters::random(width, recipe.features, &mut random);

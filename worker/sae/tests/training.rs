@@ -17,7 +17,7 @@ use uspx_sae::fit::Keep;
 use uspx_sae::planted::Planted;
 use uspx_sae::stream::{Halted, activations};
 use uspx_sae::trainer::Trainer;
-use uspx_sae::{FitRequest, Kind, Length, Place, Recipe, SaeError, Site, fit};
+use uspx_sae::{FitRequest, Kind, Place, Recipe, SaeError, Site, fit};
 
 fn assets(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets").join(path)
@@ -112,7 +112,7 @@ fn a_training_goes_on_from_its_checkpoint_bit_for_bit() {
         let recipe = Recipe {
             kind,
             features: 128,
-            length: Length::Epochs(3),
+            epochs: 3,
             batch: 200,
             buffer: 500,
             dead_after: 1000,
@@ -160,8 +160,7 @@ fn a_grafted_sae_is_judged_between_the_clean_run_and_its_ablations() {
         let model = teacher(holding);
         let train = model.readable(&prompts("cli-train.jsonl", 60)).unwrap();
         let judged = model.readable(&prompts("cli-heldout.jsonl", 12)).unwrap();
-        let recipe =
-            Recipe { features: 256, length: Length::Epochs(6), batch: 256, ..Recipe::default() };
+        let recipe = Recipe { features: 256, epochs: 6, batch: 256, ..Recipe::default() };
         let fitted = fit(&request(&model, &train, recipe), &NoProgress).unwrap();
         let asked = EvaluateRequest {
             model: &model,

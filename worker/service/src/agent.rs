@@ -2,6 +2,7 @@
 //! posts answers.
 
 use crate::answering::PAUSE;
+use crate::checkpoints::Checkpoints;
 use crate::claim::{Name, Seat};
 use crate::compute::{Compute, Done, JobProgress};
 use crate::error::JobError;
@@ -35,6 +36,7 @@ pub struct Agent {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) store: Store,
     pub(crate) spool: Spool,
+    pub(crate) checkpoints: Checkpoints,
     /// Held while an answer is posted: what is tried again in the background waits for it.
     pub(crate) posting: tokio::sync::Mutex<()>,
     scratch: PathBuf,
@@ -114,7 +116,7 @@ impl Agent {
             beats: None,
             speed: None,
         };
-        let (seat, spool, scratch) = folders(&settings.state)?;
+        let Folders { seat, spool, checkpoints, scratch } = folders(&settings.state)?;
         let models = OpenModels::new(holdings, settings.machine.clone(), scratch.clone());
         Ok(Self {
             compute: Compute::start(models)?,
@@ -122,6 +124,7 @@ impl Agent {
             bus,
             store,
             spool,
+            checkpoints,
             scratch,
             seat,
             heartbeat,
@@ -267,7 +270,8 @@ impl Agent {
     }
 
     async fn fetch(&self, task: &Task, progress: &JobProgress) -> Result<Inputs, JobError> {
-        let mut inputs = Inputs::new_in(&self.scratch)?;
+        let kept = self.checkpoints.place(task.id);
+        let mut inputs = Inputs::new_in(&self.scratch)?.keeping(kept);
         let most = limits::of_work(&task.work);
         for blob in task.work.blobs() {
             if let Some(path) = inputs.place(blob) {
@@ -278,8 +282,16 @@ impl Agent {
     }
 }
 
-/// The state folder, held, with its spool and its scratch folder. Scratch of a run before is cleared.
-fn folders(state: &Path) -> Result<(Seat, Spool, PathBuf), WorkerError> {
+/// What lies in the state folder, which is held.
+struct Folders {
+    seat: Seat,
+    spool: Spool,
+    checkpoints: Checkpoints,
+    scratch: PathBuf,
+}
+
+/// Opens what lies in the state folder. Scratch of a run before is cleared.
+fn folders(state: &Path) -> Result<Folders, WorkerError> {
     let unusable = |source| WorkerError::State { folder: state.to_owned(), source };
     make_private(state).map_err(unusable)?;
     let seat = Seat::take(state)?;
@@ -288,5 +300,7 @@ fn folders(state: &Path) -> Result<(Seat, Spool, PathBuf), WorkerError> {
         std::fs::remove_dir_all(&scratch).map_err(unusable)?;
     }
     make_private(&scratch).map_err(unusable)?;
-    Ok((seat, Spool::open(state.join("spool")).map_err(unusable)?, scratch))
+    let spool = Spool::open(state.join("spool")).map_err(unusable)?;
+    let checkpoints = Checkpoints::open(state.join("checkpoints")).map_err(unusable)?;
+    Ok(Folders { seat, spool, checkpoints, scratch })
 }

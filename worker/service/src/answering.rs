@@ -45,6 +45,9 @@ impl Agent {
         let small = blobs.is_empty();
         let kept = self.spool.keep(task, &id, &message, blobs);
         drop(scratch);
+        if kept.is_ok() {
+            self.checkpoints.done(task);
+        }
         match kept {
             Ok(()) => match self.spool.get(task) {
                 Some(finished) => self.answer_from_spool(task, finished, delivery, progress).await,

@@ -8,6 +8,7 @@ use uspx_distill::DistillError;
 use uspx_domain::{FailureKind, FailureReason, WorkerId};
 use uspx_export::ExportError;
 use uspx_model::ModelError;
+use uspx_sae::SaeError;
 use uspx_wire::WireError;
 
 /// Errors that end the worker.
@@ -85,6 +86,9 @@ pub enum JobError {
     /// An export failed.
     #[error(transparent)]
     Export(ExportError),
+    /// A sparse autoencoder could not be trained.
+    #[error(transparent)]
+    Sae(SaeError),
     /// Scratch files cannot be written.
     #[error("scratch files: {0}")]
     Scratch(#[from] std::io::Error),
@@ -117,6 +121,7 @@ impl JobError {
             Self::Model(error) => of_model(error),
             Self::Distill(error) => of_training(error),
             Self::Export(error) => of_export(error),
+            Self::Sae(error) => of_sae(error),
             Self::Scratch(_) => FailureReason::Scratch,
             Self::NotSpoken(_) => FailureReason::NotSpoken,
             Self::Task(_) => FailureReason::Senseless,
@@ -188,6 +193,22 @@ fn of_export(error: &ExportError) -> FailureReason {
     }
 }
 
+fn of_sae(error: &SaeError) -> FailureReason {
+    match error {
+        SaeError::Model(error) => of_model(error),
+        SaeError::File { .. } | SaeError::Format { .. } | SaeError::OtherTraining { .. } => {
+            FailureReason::Scratch
+        }
+        SaeError::Empty(_) => FailureReason::NoPromptLeft,
+        SaeError::Diverged { .. } => FailureReason::NotFinite,
+        SaeError::Recipe(_)
+        | SaeError::OtherModel { .. }
+        | SaeError::OtherWidth { .. }
+        | SaeError::Unserved(_)
+        | SaeError::Skips(_) => FailureReason::Senseless,
+    }
+}
+
 impl From<WireError> for JobError {
     fn from(error: WireError) -> Self {
         if error.is_not_spoken() { Self::NotSpoken(error) } else { Self::Task(error.to_string()) }
@@ -218,6 +239,15 @@ impl From<DistillError> for JobError {
         match error {
             DistillError::Model(inner) => inner.into(),
             other => Self::Distill(other),
+        }
+    }
+}
+
+impl From<SaeError> for JobError {
+    fn from(error: SaeError) -> Self {
+        match error {
+            SaeError::Model(inner) => inner.into(),
+            other => Self::Sae(other),
         }
     }
 }

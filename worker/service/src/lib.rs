@@ -9,6 +9,7 @@
 
 pub mod agent;
 mod answering;
+mod checkpoints;
 mod claim;
 pub mod compute;
 mod error;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uspx_domain::Fingerprint;
-use uspx_model::budget::{Plan, Workload};
+use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Placement};
 use uspx_runtime::telemetry::TOLD;
 
@@ -58,9 +58,22 @@ impl OpenModels {
     /// # Errors
     /// It is not here, cannot be opened, or does not fit.
     pub fn get(&mut self, model: Fingerprint, work: Workload) -> Result<Opened, JobError> {
+        self.get_beside(model, work, Beside::NOTHING)
+    }
+
+    /// The same with something else in memory while it works.
+    ///
+    /// # Errors
+    /// As [`OpenModels::get`].
+    pub fn get_beside(
+        &mut self,
+        model: Fingerprint,
+        work: Workload,
+        beside: Beside,
+    ) -> Result<Opened, JobError> {
         let at = self.open.iter().position(|open| open.model == model);
         let own = at.map(|at| self.open.remove(at));
-        let plan = match self.make_room(model, work) {
+        let plan = match self.make_room(model, (work, beside)) {
             Ok(plan) => plan,
             Err(error) => {
                 self.open.extend(own);
@@ -93,7 +106,7 @@ impl OpenModels {
         model: Fingerprint,
         work: Workload,
     ) -> Result<(LoadedModel, Plan), JobError> {
-        let plan = self.make_room(model, work)?;
+        let plan = self.make_room(model, (work, Beside::NOTHING))?;
         let placement = self.machine.placement(&plan, work)?;
         Ok((self.load(model, &plan, placement)?, plan))
     }
@@ -103,14 +116,18 @@ impl OpenModels {
     /// # Errors
     /// `model` is not here, or floats of its size do not fit.
     pub fn student(&mut self, model: Fingerprint) -> Result<(Placement, Plan), JobError> {
-        let plan = self.make_room(model, Workload::Floats)?;
+        let plan = self.make_room(model, (Workload::Floats, Beside::NOTHING))?;
         Ok((self.machine.placement(&plan, Workload::Floats)?, plan))
     }
 
     /// The plan for a model beside those open, after as many of them were closed as stand in its
     /// way.
-    fn make_room(&mut self, model: Fingerprint, work: Workload) -> Result<Plan, JobError> {
-        let demands = self.holdings.demands(model)?;
+    fn make_room(
+        &mut self,
+        model: Fingerprint,
+        (work, beside): (Workload, Beside),
+    ) -> Result<Plan, JobError> {
+        let demands = &self.holdings.demands(model)?.with(beside);
         let alone = self.machine.plan(demands, work, self.budget)?;
         while !self.open.is_empty() {
             let taken: u64 = self.open.iter().map(|open| open.idle).sum();

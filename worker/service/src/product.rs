@@ -14,6 +14,8 @@ use uspx_model::Readable;
 pub struct Inputs {
     folder: TempDir,
     files: HashMap<BlobRef, PathBuf>,
+    /// Where the job's state is kept, for when it is interrupted.
+    kept: Option<PathBuf>,
 }
 
 impl Inputs {
@@ -23,7 +25,18 @@ impl Inputs {
     /// The disk's.
     pub fn new_in(scratch: &Path) -> Result<Self, JobError> {
         std::fs::create_dir_all(scratch)?;
-        Ok(Self { folder: tempfile::tempdir_in(scratch)?, files: HashMap::new() })
+        Ok(Self { folder: tempfile::tempdir_in(scratch)?, files: HashMap::new(), kept: None })
+    }
+
+    /// The same for a job whose state is kept in `file`.
+    #[must_use]
+    pub fn keeping(self, file: PathBuf) -> Self {
+        Self { kept: Some(file), ..self }
+    }
+
+    /// Where the job's state is kept and may lie from another time; none where nothing is kept.
+    pub fn kept(&self) -> Option<&Path> {
+        self.kept.as_deref()
     }
 
     /// Where a blob's content is to be put; none where it is there already.

@@ -22,9 +22,9 @@ pub fn rehearse(
     inputs: &Inputs,
     limit: Duration,
 ) -> Result<f64, JobError> {
-    let work = jobs::workload(&task.work);
+    let (work, beside) = jobs::workload(&task.work);
     if matches!(work, Workload::Forward | Workload::Backward) {
-        models.get(task.model, work)?;
+        models.get_beside(task.model, work, beside)?;
     }
     let watch = Watch { start: Instant::now(), limit, seen: Mutex::default() };
     match jobs::run(task, models, inputs, &watch) {

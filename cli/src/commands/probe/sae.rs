@@ -79,7 +79,7 @@ fn place_of(args: &SaeArgs, about: &About) -> Result<Place> {
 /// Trains an SAE, writes it and judges it.
 fn train(args: &SaeArgs, out: &Path, shutdown: &Shutdown) -> Result<()> {
     let recipe = args.recipe.recipe();
-    recipe.check()?;
+    recipe.check().map_err(|why| SaeError::Recipe(why.to_owned()))?;
     let (mut prompts, judged) = split(args)?;
     let (common, beside) = (&args.common, sae_memory::of_training(&recipe));
     let beside = beside.most(sae_memory::of_judging(recipe.features));

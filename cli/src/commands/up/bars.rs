@@ -63,6 +63,7 @@ pub(super) fn name(stage: Stage) -> &'static str {
         Stage::Patch => "attribution patching",
         Stage::Explore => "exact expert ablations, round by round",
         Stage::JudgeMasks => "the mask against random ones",
+        Stage::Sae => "sparse autoencoders learn",
         Stage::Label => "the teacher labels",
         Stage::Distil => "students learn",
         Stage::Export => "writing 4-bit students",

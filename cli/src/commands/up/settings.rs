@@ -38,6 +38,9 @@ pub(super) fn inputs(args: &UpArgs) -> Result<Inputs> {
     if let Some(keep) = args.keep {
         settings.campaign.mask.keep = share(keep)?;
     }
+    if let Some(layers) = &args.sae_layers {
+        settings.campaign.sae.layers.clone_from(layers);
+    }
     let prompts = prompts(&settings, args)?;
     let machine = Machine::of(&args.machine, args.workers(), args.threads_per_worker())?;
     let models = Models::look(settings.teacher.clone(), settings.student.clone())?;

@@ -68,6 +68,33 @@ super::rows! {
     "campaign.judge.label_rise" Coordinator ["nats per response token"] --"" Is("0.05");
     "The most that the labelling teacher's validation loss may rise"
 
+    "campaign.sae.layers" Coordinator ["layers, from 0"] --"" Is("[]");
+    "Layers of the teacher that get a sparse autoencoder each"
+    "campaign.sae.recipe.kind" Coordinator [""] --"" Is(r#""topk""#);
+    "How a token's features are chosen: topk or batchtopk"
+    "campaign.sae.recipe.features" Coordinator ["features"] --"" Is("1024");
+    "How many features an autoencoder has"
+    "campaign.sae.recipe.k" Coordinator ["features"] --"" Is("8");
+    "Active features of a token"
+    "campaign.sae.recipe.batch" Coordinator ["tokens"] --"" Is("1024");
+    "Tokens of a training step, at most"
+    "campaign.sae.recipe.buffer" Coordinator ["tokens"] --"" Is("32768");
+    "Tokens whose activations are held and mixed together"
+    "campaign.sae.recipe.rate" Coordinator [""] --"" Is("0.005");
+    "Peak learning rate; beyond 1024 features, less with the root of their number suits"
+    "campaign.sae.recipe.dead_after" Coordinator ["tokens"] --"" Is("100000");
+    "A feature that was not active for so long is dead, and learns from what the others leave over"
+    "campaign.sae.recipe.auxiliary" Coordinator [""] --"" Is("0.03125");
+    "Weight of the loss that dead features learn by"
+    "campaign.sae.recipe.skip" Coordinator ["tokens"] --"" Is("0");
+    "Tokens at the beginning of every prompt that are left out; features can be cut only where none are"
+    "campaign.sae.recipe.seed" Coordinator [""] --"" Is("0");
+    "Seed of all that is random in it"
+    "campaign.sae.recipe.epochs" Coordinator ["passes"] --"" Is("10");
+    "Passes over the training prompts"
+    "campaign.sae.recipe.steps" Coordinator ["steps"] --"" Open { then: "as many as the passes take", example: "5000" };
+    "Steps, instead of so many passes"
+
     "campaign.distil.label_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 125 where that is not known", example: "125" };
     "Prompts of a label task"
     "campaign.distil.top_k" Coordinator ["tokens"] --"" Is("32");

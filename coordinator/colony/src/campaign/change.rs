@@ -51,6 +51,8 @@ pub(crate) struct Stands {
     pub stability: bool,
     /// What masks cost.
     pub judged_masks: bool,
+    /// The sparse autoencoders, as far as they are wanted still.
+    pub saes: bool,
     /// The teacher's labels.
     pub labels: bool,
     /// The trained adapters.
@@ -59,6 +61,8 @@ pub(crate) struct Stands {
     pub exports: bool,
     /// What students score.
     pub judged_students: bool,
+    /// All but what is made beside it: only the sparse autoencoders that are asked for differ.
+    pub beside: bool,
     /// The campaign's end: only how far workers are trusted differs.
     pub ending: bool,
 }
@@ -73,6 +77,7 @@ impl Stands {
         let measured = mask && train && old.probe == new.probe;
         let labels = old.labelling() == new.labelling() && kept(old, new);
         // What labels may be made with hangs on the mask and on how it is judged.
+        let saes = train && validation && old.sae.recipe == new.sae.recipe;
         let learnt = train && validation && measured && old.judge == new.judge && labels;
         let students = (old.student, &old.distil.recipes) == (new.student, &new.distil.recipes);
         let adapters = learnt && students;
@@ -80,14 +85,17 @@ impl Stands {
         let judged_students = exports && same(Split::Gate);
         let judged_masks = measured && old.judge == new.judge && validation && same(Split::Gate);
         let but_trust = CampaignConfig { trust: old.trust.clone(), ..new.clone() };
+        let but_saes = CampaignConfig { sae: old.sae.clone(), ..but_trust.clone() };
         Self {
             mask,
             stability: mask && old.probe.exact_pairs >= new.probe.exact_pairs,
             judged_masks,
+            saes,
             labels,
             adapters,
             exports,
             judged_students,
+            beside: but_saes == *old,
             ending: but_trust == *old,
         }
     }
@@ -185,6 +193,14 @@ mod tests {
         assert_eq!(of(|c| c.distil.calibration += 1), [y, y, y, y, n, n, n]);
         assert_eq!(of(|c| c.distil.resamples += 1), [y, y, y, y, y, y, n]);
         assert_eq!(of(|c| c.trust.ahead += 1), [y; 7]);
+        assert_eq!(of(|c| c.sae.layers.push(1)), [y, y, y, y, y, y, n], "nothing rests on them");
+        let saes = |change_it: fn(&mut CampaignConfig)| {
+            let mut wanted = old.clone();
+            change_it(&mut wanted);
+            Stands::between(&old, &amended(&old, &wanted)).saes
+        };
+        assert!(saes(|c| c.mask.keep = Share::percent(40)) && saes(|c| c.sae.layers.push(1)));
+        assert!(!saes(|c| c.sae.recipe.k += 1));
         let more = |split| move |c: &mut CampaignConfig| c.prompts.push(entry("n", "new", split));
         let with = |split| {
             let mut wanted = old.clone();

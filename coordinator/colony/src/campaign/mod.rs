@@ -6,9 +6,10 @@ mod settings;
 
 pub(crate) use change::Stands;
 pub use change::{Change, change};
-pub use settings::{JudgePlan, MaskPlan, ProbePlan, StudentPlan, TrustPlan, usual};
+pub use settings::{JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual};
 
 use crate::Share;
+use crate::state::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt, UnitKind};
@@ -73,6 +74,9 @@ pub struct CampaignConfig {
     /// What masks are compared with.
     #[serde(default)]
     pub judge: JudgePlan,
+    /// Which sparse autoencoders are trained.
+    #[serde(default, skip_serializing_if = "SaePlan::is_usual")]
+    pub sae: SaePlan,
     /// How the student is made.
     #[serde(default)]
     pub distil: StudentPlan,
@@ -93,6 +97,9 @@ pub enum ConfigError {
     /// The teacher has no unit of the mask's kind.
     #[error("the teacher has no {0}s to cut: choose another kind")]
     NoUnits(UnitKind),
+    /// The teacher has no such layer.
+    #[error("the teacher has no layer {0} for a sparse autoencoder: its layers are 0 to {1}")]
+    NoLayer(u32, usize),
     /// A number that must lie in a range does not.
     #[error("`{0}` is out of range: {1}")]
     Range(&'static str, &'static str),
@@ -116,6 +123,7 @@ impl CampaignConfig {
             probe: ProbePlan::default(),
             mask: MaskPlan::default(),
             judge: JudgePlan::default(),
+            sae: SaePlan::default(),
             distil: StudentPlan::default(),
             trust: TrustPlan::default(),
         }
@@ -129,6 +137,14 @@ impl CampaignConfig {
     /// The prompts that are in use, with their places.
     pub fn live(&self) -> impl Iterator<Item = (u32, &PromptEntry)> {
         (0u32..).zip(&self.prompts).filter(|(_, p)| p.split != Split::Retired)
+    }
+
+    /// Whether a stage has anything to do in it.
+    pub fn has(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Sae => !self.sae.layers.is_empty(),
+            stage => !stage.needs_student() || self.student.is_some(),
+        }
     }
 
     /// What labels depend on besides prompts and mask.
@@ -169,6 +185,10 @@ impl CampaignConfig {
         if self.units() == 0 {
             return Err(ConfigError::NoUnits(self.mask.kind));
         }
+        let layers = self.shape.layers.len();
+        if let Some(layer) = self.sae.layers.iter().find(|layer| **layer as usize >= layers) {
+            return Err(ConfigError::NoLayer(*layer, layers.saturating_sub(1)));
+        }
         let mut seen = BTreeSet::new();
         if let Some((_, twice)) = self.live().find(|(_, p)| !seen.insert(p.id.as_str())) {
             return Err(ConfigError::Twice(twice.id.clone()));
@@ -198,11 +218,13 @@ impl CampaignConfig {
             self.distil.label_batch,
             self.distil.judge_batch,
         ];
+        let layers: BTreeSet<u32> = self.sae.layers.iter().copied().collect();
         let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
-        let rules: [(bool, &'static str, &'static str); 7] = [
+        let rules: [(bool, &'static str, &'static str); 8] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),
             (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1"),
+            (layers.len() == self.sae.layers.len(), "sae.layers", "name each layer once"),
             (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1"),
             (self.trust.duplicates <= Share::percent(10), "trust.duplicates", "at most 0.1"),
             (
@@ -216,9 +238,9 @@ impl CampaignConfig {
                 "name a recipe and some resamples",
             ),
         ];
-        match rules.iter().find(|(fits, _, _)| !fits) {
-            Some((_, name, why)) => Err(ConfigError::Range(name, why)),
-            None => Ok(()),
+        if let Some((_, name, why)) = rules.iter().find(|(fits, _, _)| !fits) {
+            return Err(ConfigError::Range(name, why));
         }
+        self.sae.recipe.check().map_err(|why| ConfigError::Range("sae.recipe", why))
     }
 }

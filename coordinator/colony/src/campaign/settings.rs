@@ -2,7 +2,7 @@
 
 use crate::{Rule, Share};
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Baseline, DistilRecipe, UnitKind};
+use uspx_domain::{Baseline, DistilRecipe, SaeRecipe, UnitKind};
 
 /// Sizes of tasks that no one has set, where workers have not said how fast they are.
 pub mod usual {
@@ -135,6 +135,24 @@ impl Default for JudgePlan {
             curve: [10, 25, 40, 50, 60, 75].map(Share::percent).to_vec(),
             label_rise: 0.05,
         }
+    }
+}
+
+/// Which sparse autoencoders are trained. Nothing rests on them: they are there for whoever wants to
+/// read the teacher's features.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SaePlan {
+    /// The layers, from 0, each of which gets one.
+    pub layers: Vec<u32>,
+    /// How.
+    pub recipe: SaeRecipe,
+}
+
+impl SaePlan {
+    /// Whether it is the default: campaigns from before there were any are named by their bytes.
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::default()
     }
 }
 

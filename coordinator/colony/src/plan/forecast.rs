@@ -1,7 +1,7 @@
 //! What a campaign will compute, before it begins: for every stage a piece of its work, and how
 //! many such pieces there will be. Nothing rests on it; a person wants to know what it will take.
 
-use super::{Piece, Speeds, View, judge_masks, label};
+use super::{Piece, Speeds, View, judge_masks, label, sae};
 use crate::mask::{Budget, random_mask};
 use crate::state::Stage;
 use crate::{CampaignConfig, Dice, Purpose, Split, State, TrialRole};
@@ -45,6 +45,7 @@ pub fn forecast(campaign: &CampaignConfig) -> Vec<Forecast> {
     let (state, speeds) = (State::default(), Speeds::default());
     let view = View { campaign, state: &state, speeds: &speeds };
     let mut all = vec![view.traces(), view.patches(), view.bans(), view.masks()];
+    all.extend(view.saes());
     if campaign.student.is_some() {
         all.push(view.labels());
         all.extend(view.trainings());
@@ -117,6 +118,14 @@ impl View<'_> {
         let more = groups(curve) * validation / gate.len().max(1) as f64;
         let pieces = one.pieces * (groups(curve + judge.random_masks) + more);
         Some(Forecast { pieces, ..one })
+    }
+
+    fn saes(&self) -> Vec<Option<Forecast>> {
+        let one = |layer: &u32| {
+            let (model, _, work) = sae::sae(self, *layer);
+            Some(Forecast { stage: Stage::Sae, model, sample: Sample::Work(work), pieces: 1.0 })
+        };
+        self.campaign.sae.layers.iter().map(one).collect()
     }
 
     fn labels(&self) -> Option<Forecast> {
@@ -228,6 +237,15 @@ mod tests {
         close(Stage::Distil, 1200.0);
         close(Stage::Export, 3.0 * 128.0);
         close(Stage::JudgeStudents, 100.0 * 7.0);
+    }
+
+    #[test]
+    fn every_layer_s_autoencoder_reads_all_prompts_but_the_gate_s() {
+        let mut config = campaign();
+        config.sae.layers = vec![0, 3];
+        let all = forecast(&config);
+        assert_eq!(volume(&all, Stage::Sae), 2.0 * 640.0);
+        assert!(all.is_sorted_by_key(|f| f.stage));
     }
 
     #[test]

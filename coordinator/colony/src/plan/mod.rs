@@ -13,6 +13,7 @@ mod judge_masks;
 mod judge_students;
 mod label;
 mod patch;
+mod sae;
 mod sizes;
 mod trace;
 mod view;
@@ -70,11 +71,12 @@ trait Proposer: Sync {
 }
 
 /// Every proposer, in the order of a campaign.
-const PROPOSERS: [&dyn Proposer; 8] = [
+const PROPOSERS: [&dyn Proposer; 9] = [
     &trace::Trace,
     &patch::Patch,
     &explore::Explore,
     &judge_masks::JudgeMasks,
+    &sae::Sae,
     &label::Label,
     &distil::Distil,
     &export::Export,
@@ -83,11 +85,23 @@ const PROPOSERS: [&dyn Proposer; 8] = [
 
 /// The next batch.
 pub fn plan(state: &State, speeds: &Speeds<'_>) -> Next {
-    match &state.campaign {
-        Some(campaign) if !state.open && state.ending.is_none() && state.gate.is_none() => {
-            allocate(&View { campaign, state, speeds })
-        }
-        _ => Next::Wait,
+    let Some(campaign) = state.campaign.as_ref().filter(|_| !state.open && state.ending.is_none())
+    else {
+        return Next::Wait;
+    };
+    let view = View { campaign, state, speeds };
+    match (&state.ended_before, &state.gate) {
+        (Some(ending), _) => beside(&view, ending),
+        (None, None) => allocate(&view),
+        (None, Some(_)) => Next::Wait,
+    }
+}
+
+/// What was asked for beside a campaign that was over; then it ends as it did.
+fn beside(view: &View<'_>, ending: &Ending) -> Next {
+    match sae::Sae.offer(view) {
+        Offer::Work(pieces) => Next::Open { stage: Stage::Sae, tasks: view.number(pieces) },
+        Offer::Nothing | Offer::Blocked(_) => Next::End(ending.clone()),
     }
 }
 

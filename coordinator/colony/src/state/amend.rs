@@ -20,8 +20,25 @@ impl State {
         if stands.ending {
             return None;
         }
+        if stands.beside && self.has_ended_well() {
+            // It is over but for what is made beside it, and ends again as it did.
+            self.ended_before = self.ending.take();
+            self.opened.remove(&Stage::Sae);
+            self.forget_saes(stands);
+            return None;
+        }
         self.forget_what_fell(stands);
         (!stands.mask && self.mask.is_some()).then(|| self.redraw(self.epoch, taken)).flatten()
+    }
+
+    fn has_ended_well(&self) -> bool {
+        matches!(self.ending, Some(Ending::Measured | Ending::Published(_) | Ending::Refused(_)))
+    }
+
+    /// One that was trained and is wanted still is not trained again: the stage asks for the others.
+    fn forget_saes(&mut self, stands: Stands) {
+        let wanted = self.campaign.as_ref().map(|c| c.sae.layers.clone()).unwrap_or_default();
+        self.results.saes.retain(|layer, _| stands.saes && wanted.contains(layer));
     }
 
     /// Prompts of tasks that were given up in the last epoch count as not asked for; late answers
@@ -42,6 +59,7 @@ impl State {
         if !stands.stability {
             self.stable_versions = 0;
         }
+        self.forget_saes(stands);
         let results = &mut self.results;
         if !stands.judged_masks {
             results.trials.clear();
@@ -68,6 +86,6 @@ impl State {
             (judged, Stage::JudgeStudents),
         ];
         self.opened.retain(|stage| standing.contains(&(true, *stage)));
-        (self.ending, self.gate, self.order) = (None, None, None);
+        (self.ending, self.ended_before, self.gate, self.order) = (None, None, None, None);
     }
 }

@@ -49,7 +49,9 @@ impl State {
                 self.order = release.as_deref().cloned();
             }
             Record::Published { release } => self.publish(*release),
-            Record::Ended { ending } => self.ending = Some(ending.clone()),
+            Record::Ended { ending } => {
+                (self.ending, self.ended_before) = (Some(ending.clone()), None);
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Stage {
     Explore,
     /// The mask against random ones, and the curve.
     JudgeMasks,
+    /// Sparse autoencoders of the teacher's layers.
+    Sae,
     /// The teacher's answers.
     Label,
     /// Training.
@@ -61,6 +63,7 @@ impl Stage {
             Self::Patch => "patch",
             Self::Explore => "explore",
             Self::JudgeMasks => "judge masks",
+            Self::Sae => "sae",
             Self::Label => "label",
             Self::Distil => "distil",
             Self::Export => "export",
@@ -138,6 +141,9 @@ pub struct State {
     pub(crate) order: Option<ReleaseOrder>,
     pub(crate) published: Option<PublishedStudent>,
     pub(crate) ending: Option<Ending>,
+    /// How it had ended before something beside it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_before: Option<Ending>,
 }
 
 impl State {

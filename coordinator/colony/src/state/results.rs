@@ -4,7 +4,9 @@
 use crate::{CampaignConfig, Contender, Fixed, PlannedTask, Purpose, Split, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, BlobRef, Coverage, LossRow, Mask, Outcome, StoredFile, TrainingSummary};
+use uspx_domain::{
+    Answer, BlobRef, Coverage, LossRow, Mask, Outcome, SaeSummary, StoredFile, TrainingSummary,
+};
 
 /// Results by what they are about.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub struct Results {
     pub adapters: BTreeMap<u32, (BlobRef, TrainingSummary)>,
     /// Exported folders.
     pub exports: BTreeMap<Contender, Vec<StoredFile>>,
+    /// Sparse autoencoders by layer: the files of their folders, and what they are worth.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub saes: BTreeMap<u32, (Vec<StoredFile>, SaeSummary)>,
     /// Losses on the gate prompts.
     pub judged: BTreeMap<Contender, BTreeMap<u32, Judged>>,
 }
@@ -76,6 +81,9 @@ impl Results {
             }
             (Purpose::Contender(who), Outcome::Exported { files }) => {
                 self.exports.insert(*who, files.clone());
+            }
+            (Purpose::Sae(layer), Outcome::Sae { files, summary }) => {
+                self.saes.insert(*layer, (files.clone(), *summary));
             }
             (Purpose::Contender(who), Outcome::Losses(rows)) => {
                 if let Some(row) = rows.first() {

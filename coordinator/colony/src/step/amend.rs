@@ -83,7 +83,8 @@ impl Turn<'_> {
     /// Whether a batch is open, or a release on its way.
     fn is_busy(&self) -> bool {
         let state = self.state();
-        state.open || (state.ending.is_none() && state.order.is_some())
+        let publishes = state.ending.is_none() && state.ended_before.is_none();
+        state.open || (publishes && state.order.is_some())
     }
 
     fn show_mask(&mut self) {

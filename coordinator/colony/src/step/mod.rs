@@ -125,8 +125,10 @@ impl<'a> Turn<'a> {
         self.step.commands.extend(mask);
         let last = match (&self.state().ending, &self.state().order) {
             (Some(ending), _) => Some(Command::Finish(ending.clone())),
-            (None, Some(order)) => Some(Command::PublishRelease(Box::new(order.clone()))),
-            (None, None) => None,
+            (None, Some(order)) if self.state().ended_before.is_none() => {
+                Some(Command::PublishRelease(Box::new(order.clone())))
+            }
+            (None, _) => None,
         };
         self.step.commands.extend(last);
     }
@@ -199,8 +201,8 @@ impl<'a> Turn<'a> {
     }
 
     fn is_due(&self, release: ReleaseNumber) -> bool {
-        self.state().ending.is_none()
-            && self.state().order.as_ref().is_some_and(|o| o.release == release)
+        let open = self.state().ending.is_none() && self.state().ended_before.is_none();
+        open && self.state().order.as_ref().is_some_and(|o| o.release == release)
     }
 
     fn published(&mut self, release: ReleaseNumber) {

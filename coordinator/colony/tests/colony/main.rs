@@ -8,6 +8,7 @@ mod invariant_1;
 mod invariant_2;
 mod invariant_5;
 mod plan;
+mod saes;
 mod seams;
 mod sizes;
 mod skipped;

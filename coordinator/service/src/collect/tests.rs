@@ -11,7 +11,7 @@ use uspx_artifact::encode_manifest;
 use uspx_colony::{PlannedTask, Purpose, Stage};
 use uspx_domain::{
     Answer, ChunkEntry, Coverage, Export, ExportFormat, FileEntry, Fingerprint, Manifest, Outcome,
-    TaskId, Work,
+    Sae, SaeRecipe, SaeSummary, TaskId, Work,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -46,10 +46,28 @@ fn accepted(n: u8, outcome: Outcome) -> Record {
     }
 }
 
+fn worth() -> SaeSummary {
+    SaeSummary {
+        steps: 1,
+        tokens: 1,
+        l0: 1.0,
+        explained_variance: 0.5,
+        dead: 0,
+        clean: 1.0,
+        grafted: 2.0,
+        zero: 3.0,
+        mean: 3.0,
+    }
+}
+
 /// A record that names blob `n`, one of several kinds.
 fn naming(n: u8) -> Record {
     let (coverage, blob) = (Coverage::default(), blob(n));
-    match n % 3 {
+    match n % 4 {
+        3 => {
+            let files = vec![StoredFile { path: "cfg.json".into(), blob }];
+            accepted(n, Outcome::Sae { files, summary: worth() })
+        }
         0 => accepted(n, Outcome::Labels { blob, prompts: 1, tokens: 1, coverage }),
         1 => accepted(n, Outcome::Exported { files: vec![StoredFile { path: "a".into(), blob }] }),
         _ => {
@@ -64,7 +82,8 @@ fn naming(n: u8) -> Record {
 /// Tasks of kinds that the frozen ledger, which stays as it is, cannot have: a new kind of job puts
 /// one here, with a blob in every place that can hold one.
 fn newer_kinds() -> Vec<Work<u32>> {
-    Vec::new()
+    let recipe = SaeRecipe::default();
+    vec![Work::Sae(Sae { prompts: vec![0, 1], judged: 1, layer: 0, recipe })]
 }
 
 #[test]
@@ -72,7 +91,7 @@ fn every_reference_in_a_record_is_named_whatever_its_kind() {
     let mut records = frozen::records();
     let tasks = newer_kinds().into_iter().map(|work| task(0, work)).collect();
     records.push(Record::EpochOpened { epoch: 1, stage: Stage::Trace, tasks });
-    records.extend((0..3).map(naming));
+    records.extend((0..4).map(naming));
     let (mut kinds, mut total) = (BTreeSet::new(), 0);
     for record in &records {
         let named: BTreeSet<Digest> = blobs(record).iter().map(|blob| blob.digest).collect();

@@ -25,6 +25,8 @@ pub(super) struct Content {
     pub tags: Vec<TagRow>,
     /// How each recipe's training went.
     pub trainings: Vec<TrainingRow>,
+    /// The sparse autoencoders.
+    pub saes: Vec<SaeRow>,
     /// What to bear in mind: prompts left out, tasks given up.
     pub caveats: Vec<String>,
 }
@@ -62,6 +64,16 @@ pub(super) struct TrainingRow {
     pub best_epoch: u32,
 }
 
+/// One sparse autoencoder.
+pub(super) struct SaeRow {
+    pub layer: u32,
+    pub recovered: String,
+    pub explained: String,
+    pub l0: String,
+    pub dead: u32,
+    pub steps: u64,
+}
+
 /// Two ends of an interval.
 pub(super) fn ends((low, high): (f64, f64)) -> String {
     format!("[{low:.3}, {high:.3}]")
@@ -94,6 +106,7 @@ impl Content {
             gate: gate(report),
             tags: tags(report),
             trainings: trainings(report),
+            saes: saes(report),
             caveats: figures.caveats(),
         }
     }
@@ -253,4 +266,16 @@ fn trainings(report: &Report) -> Vec<TrainingRow> {
         best_epoch: t.best_epoch,
     };
     report.figures.trainings.iter().map(row).collect()
+}
+
+fn saes(report: &Report) -> Vec<SaeRow> {
+    let row = |s: &uspx_colony::report::SaeReport| SaeRow {
+        layer: s.layer,
+        recovered: format!("{:.3}", s.recovered),
+        explained: format!("{:.3}", s.summary.explained_variance),
+        l0: format!("{:.1}", s.summary.l0),
+        dead: s.summary.dead,
+        steps: s.summary.steps,
+    };
+    report.figures.saes.iter().map(row).collect()
 }

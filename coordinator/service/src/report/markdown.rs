@@ -62,6 +62,7 @@ fn figures(content: &Content) -> String {
         section("The teacher's mask", &content.mask),
         section("How steady the mask is", &content.stability),
         trainings(content),
+        saes(content),
         list("Caveats", &content.caveats),
         facts(content),
     ];
@@ -133,6 +134,16 @@ fn trainings(content: &Content) -> String {
     let headings = ["recipe", "loss before", "loss after", "steps", "best epoch"];
     let title = "Trainings, nats per response token on the validation prompts";
     table(title, &headings, content.trainings.iter().map(row).collect())
+}
+
+fn saes(content: &Content) -> String {
+    let row = |s: &super::content::SaeRow| {
+        let (layer, dead, steps) = (s.layer.to_string(), s.dead.to_string(), s.steps.to_string());
+        vec![layer, s.recovered.clone(), s.explained.clone(), s.l0.clone(), dead, steps]
+    };
+    let headings = ["layer", "loss recovered", "variance explained", "L0", "dead", "steps"];
+    let title = "Sparse autoencoders, on the validation prompts";
+    table(title, &headings, content.saes.iter().map(row).collect())
 }
 
 /// Text that came from outside, as text: on one line, and nothing in it is Markdown or HTML.

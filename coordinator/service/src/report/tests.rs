@@ -4,9 +4,9 @@ use super::*;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use uspx_colony::gate::{PairedDifference, TagReport};
-use uspx_colony::report::{MaskReport, StudentReport};
+use uspx_colony::report::{MaskReport, SaeReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
-use uspx_domain::{Digest, ExportFormat, SeamPrompts, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{Digest, ExportFormat, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind};
 
 /// A name as somebody might choose it who means ill.
 const EVIL: &str = "<script>alert('x')</script> & \"y\" | `z` [a](b)";
@@ -68,6 +68,20 @@ fn mask() -> MaskReport {
     }
 }
 
+fn worth() -> SaeSummary {
+    SaeSummary {
+        steps: 700,
+        tokens: 9000,
+        l0: 8.0,
+        explained_variance: 0.875,
+        dead: 3,
+        clean: 1.0,
+        grafted: 1.5,
+        zero: 6.0,
+        mean: 5.0,
+    }
+}
+
 fn refused() -> Report {
     let figures = CampaignReport {
         campaign: EVIL.to_owned(),
@@ -79,6 +93,7 @@ fn refused() -> Report {
             TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 },
         )]),
         chosen_recipe: Some(0),
+        saes: vec![SaeReport { layer: 1, summary: worth(), recovered: 0.9 }],
         gate: Some(gate()),
         labels: None,
         skipped: vec![],

@@ -26,7 +26,7 @@ impl Coordinator {
                 target: TOLD,
                 "colony {colony} goes on with campaign {} at {}; it waits for workers",
                 campaign.name,
-                stages::told(stage, campaign.student.is_some())
+                stages::told(stage, campaign)
             ),
             _ => {}
         }

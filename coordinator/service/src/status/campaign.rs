@@ -56,8 +56,7 @@ impl Pace {
     /// In figures; none before a campaign.
     pub(crate) fn status(&self, state: &State) -> Option<CampaignStatus> {
         let campaign = state.campaign()?;
-        let (stage, stages) =
-            state.stage().map_or((0, 0), |stage| stages::number(stage, campaign.student.is_some()));
+        let (stage, stages) = state.stage().map_or((0, 0), |stage| stages::number(stage, campaign));
         let words = state.stage().map(stages::words).unwrap_or_default();
         let millis = |at: SystemTime| {
             at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

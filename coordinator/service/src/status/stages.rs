@@ -1,25 +1,27 @@
 //! A campaign's stages in words and in order, and how far the present one is.
 
 use super::CampaignProgress;
-use uspx_colony::Stage;
+use uspx_colony::{CampaignConfig, Stage};
 
 /// The stages in order, each with what is done in it.
-const STAGES: [(Stage, &str); 8] = [
+const STAGES: [(Stage, &str); 9] = [
     (Stage::Trace, "tracing every prompt"),
     (Stage::Patch, "attribution patching"),
     (Stage::Explore, "exact ablations"),
     (Stage::JudgeMasks, "the mask against random ones"),
+    (Stage::Sae, "sparse autoencoders"),
     (Stage::Label, "the teacher's answers"),
     (Stage::Distil, "training students"),
     (Stage::Export, "writing 4-bit students"),
     (Stage::JudgeStudents, "judging on held-out prompts"),
 ];
 
-/// A stage's number, from 1, and how many there are in a campaign with or without a student.
-pub(crate) fn number(stage: Stage, with_student: bool) -> (u32, u32) {
-    let at = STAGES.iter().position(|(s, _)| *s == stage).unwrap_or(0);
-    let all = STAGES.iter().filter(|(s, _)| with_student || !s.needs_student()).count();
-    (at as u32 + 1, all as u32)
+/// A stage's number, from 1, and how many a campaign has.
+pub(crate) fn number(stage: Stage, campaign: &CampaignConfig) -> (u32, u32) {
+    let all: Vec<Stage> =
+        STAGES.iter().map(|(s, _)| *s).filter(|s| *s == stage || campaign.has(*s)).collect();
+    let at = all.iter().position(|s| *s == stage).unwrap_or(0);
+    (at as u32 + 1, all.len() as u32)
 }
 
 /// What is done in a stage.
@@ -28,8 +30,8 @@ pub(crate) fn words(stage: Stage) -> &'static str {
 }
 
 /// `stage 3 of 8, exact ablations`.
-pub(crate) fn told(stage: Stage, with_student: bool) -> String {
-    let (number, all) = number(stage, with_student);
+pub(crate) fn told(stage: Stage, campaign: &CampaignConfig) -> String {
+    let (number, all) = number(stage, campaign);
     format!("stage {number} of {all}, {}", words(stage))
 }
 
@@ -51,13 +53,21 @@ pub(crate) fn part(now: &CampaignProgress, round: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::WorkerProgress;
+    use uspx_domain::{Digest, Fingerprint, ModelShape};
 
     #[test]
     fn stages_stand_in_the_order_of_a_campaign() {
         assert!(STAGES.is_sorted_by_key(|(stage, _)| *stage));
-        assert_eq!(told(Stage::Explore, true), "stage 3 of 8, exact ablations");
-        assert_eq!(number(Stage::JudgeStudents, true), (8, 8));
-        assert_eq!(number(Stage::JudgeMasks, false), (4, 4), "the last without a student");
+        let model = |name: &[u8]| Fingerprint(Digest::of(name));
+        let teacher = (model(b"teacher"), ModelShape { layers: vec![] });
+        let mut campaign = CampaignConfig::new("c", teacher, model(b"student"), vec![]);
+        assert_eq!(told(Stage::Explore, &campaign), "stage 3 of 8, exact ablations");
+        assert_eq!(number(Stage::JudgeStudents, &campaign), (8, 8));
+        campaign.sae.layers = vec![1];
+        assert_eq!(number(Stage::JudgeStudents, &campaign), (9, 9));
+        assert_eq!(told(Stage::Sae, &campaign), "stage 5 of 9, sparse autoencoders");
+        campaign.student = None;
+        assert_eq!(number(Stage::Sae, &campaign), (5, 5), "the last without a student");
     }
 
     #[test]

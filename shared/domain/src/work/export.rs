@@ -42,7 +42,7 @@ impl<P> Job<P> for Export<P> {
 }
 
 /// No path is empty, repeated, or leads out of its folder.
-fn paths(files: &[StoredFile]) -> Result<(), Refusal> {
+pub(super) fn paths(files: &[StoredFile]) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     let plain = |part: &str| {
         !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0'])

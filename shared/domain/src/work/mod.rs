@@ -11,6 +11,7 @@ mod estimate;
 mod export;
 mod judge;
 mod label;
+mod sae;
 
 pub use ablate::{Ablate, Cut};
 pub use distil::{Distil, DistilRecipe};
@@ -18,6 +19,7 @@ pub use estimate::{Baseline, Estimate};
 pub use export::Export;
 pub use judge::{Judge, Subject};
 pub use label::Label;
+pub use sae::Sae;
 
 use crate::{Asked, BlobRef, Fingerprint, Outcome, Prompt, Refusal, TaskId};
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,8 @@ pub enum Work<P> {
     Export(Export<P>),
     /// The loss of a model on prompts with references.
     Judge(Judge<P>),
+    /// Trains a sparse autoencoder.
+    Sae(Sae<P>),
 }
 
 impl<P> Work<P> {
@@ -88,12 +92,13 @@ impl<P> Work<P> {
             Self::Distil(job) => job,
             Self::Export(job) => job,
             Self::Judge(job) => job,
+            Self::Sae(job) => job,
         }
     }
 
     /// Every kind of job, as [`Work::kind`] names it.
     pub const KINDS: &[&'static str] =
-        &["estimate", "ablate", "label", "distil", "export", "judge"];
+        &["estimate", "ablate", "label", "distil", "export", "judge", "sae"];
 
     /// The name of its kind of job, on the wire and in what a worker says that it speaks.
     pub fn kind(&self) -> &'static str {
@@ -104,6 +109,7 @@ impl<P> Work<P> {
             Self::Distil(_) => "distil",
             Self::Export(_) => "export",
             Self::Judge(_) => "judge",
+            Self::Sae(_) => "sae",
         }
     }
 
@@ -131,6 +137,7 @@ impl<P> Work<P> {
             Self::Distil(job) => Work::Distil(job),
             Self::Export(job) => Work::Export(job.on(prompts)),
             Self::Judge(job) => Work::Judge(job.on(prompts)),
+            Self::Sae(job) => Work::Sae(job.on(prompts)),
         }
     }
 }

@@ -26,6 +26,7 @@ one_of! {
         Labels(Labels) = "labels",
         Adapter(Adapter) = "adapter",
         Exported(Vec<File>) = "exported",
+        Sae(Sae) = "sae",
         Failed(Failure) = "failed",
     }
 }
@@ -46,6 +47,20 @@ pub(crate) struct Adapter {
     before: f32,
     after: f32,
     best_epoch: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sae {
+    files: Vec<File>,
+    steps: u64,
+    tokens: u64,
+    l0: f32,
+    explained_variance: f32,
+    dead: u32,
+    clean: f32,
+    grafted: f32,
+    zero: f32,
+    mean: f32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,6 +129,7 @@ impl From<&domain::Outcome> for Outcome {
                 Self::Adapter(Adapter { blob: *blob, steps, before, after, best_epoch })
             }
             domain::Outcome::Exported { files } => Self::Exported(all(files)),
+            domain::Outcome::Sae { files, summary } => Self::Sae(Sae::new(files, *summary)),
             domain::Outcome::Failed(failure) => Self::Failed(Failure {
                 kind: name(failure.kind),
                 reason: failure.reason.name().to_owned(),
@@ -137,12 +153,50 @@ impl TryFrom<Outcome> for domain::Outcome {
                 Self::Adapter { blob, summary }
             }
             Outcome::Exported(files) => Self::Exported { files: stored(files) },
+            Outcome::Sae(sae) => sae.into(),
             Outcome::Failed(Failure { kind, reason }) => {
                 let reason = domain::FailureReason::of(&reason);
                 Self::Failed(domain::Failure { kind: known(&kind)?, reason })
             }
             Outcome::Unknown => return Err(Unread::Unknown("an outcome")),
         })
+    }
+}
+
+impl Sae {
+    fn new(files: &[domain::StoredFile], summary: domain::SaeSummary) -> Self {
+        let domain::SaeSummary {
+            steps,
+            tokens,
+            l0,
+            explained_variance,
+            dead,
+            clean,
+            grafted,
+            zero,
+            mean,
+        } = summary;
+        let files = all(files);
+        Self { files, steps, tokens, l0, explained_variance, dead, clean, grafted, zero, mean }
+    }
+}
+
+impl From<Sae> for domain::Outcome {
+    fn from(sae: Sae) -> Self {
+        let Sae { files, steps, tokens, l0, explained_variance, dead, clean, grafted, zero, mean } =
+            sae;
+        let summary = domain::SaeSummary {
+            steps,
+            tokens,
+            l0,
+            explained_variance,
+            dead,
+            clean,
+            grafted,
+            zero,
+            mean,
+        };
+        Self::Sae { files: stored(files), summary }
     }
 }
 

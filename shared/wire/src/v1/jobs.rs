@@ -5,7 +5,7 @@ use super::mask::Mask;
 use super::names::{known, name};
 use super::task::Prompt;
 use super::{all, try_all};
-use crate::Unread;
+use crate::{Flaw, Unread};
 use serde::{Deserialize, Serialize};
 use uspx_domain::{self as domain, BlobRef};
 
@@ -191,6 +191,85 @@ impl TryFrom<Export> for domain::Export<domain::Prompt> {
             adapter: job.adapter,
             calibration: texts(job.calibration),
             format: known(&job.format)?,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sae {
+    prompts: Vec<Prompt>,
+    judged: u32,
+    layer: u32,
+    recipe: SaeRecipe,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SaeRecipe {
+    kind: String,
+    features: u64,
+    k: u64,
+    epochs: u32,
+    steps: Option<u64>,
+    batch: u64,
+    buffer: u64,
+    rate: f64,
+    dead_after: u64,
+    auxiliary: f64,
+    skip: u64,
+    seed: u64,
+}
+
+impl From<&domain::Sae<domain::Prompt>> for Sae {
+    fn from(job: &domain::Sae<domain::Prompt>) -> Self {
+        let domain::Sae { prompts, judged, layer, recipe } = job;
+        Self { prompts: all(prompts), judged: *judged, layer: *layer, recipe: recipe.into() }
+    }
+}
+
+impl TryFrom<Sae> for domain::Sae<domain::Prompt> {
+    type Error = Unread;
+    fn try_from(job: Sae) -> Result<Self, Unread> {
+        let Sae { prompts, judged, layer, recipe } = job;
+        Ok(Self { prompts: texts(prompts), judged, layer, recipe: recipe.try_into()? })
+    }
+}
+
+impl From<&domain::SaeRecipe> for SaeRecipe {
+    fn from(recipe: &domain::SaeRecipe) -> Self {
+        Self {
+            kind: name(recipe.kind),
+            features: recipe.features as u64,
+            k: recipe.k as u64,
+            epochs: recipe.epochs,
+            steps: recipe.steps,
+            batch: recipe.batch as u64,
+            buffer: recipe.buffer as u64,
+            rate: recipe.rate,
+            dead_after: recipe.dead_after,
+            auxiliary: recipe.auxiliary,
+            skip: recipe.skip as u64,
+            seed: recipe.seed,
+        }
+    }
+}
+
+impl TryFrom<SaeRecipe> for domain::SaeRecipe {
+    type Error = Unread;
+    fn try_from(recipe: SaeRecipe) -> Result<Self, Unread> {
+        let size = |n: u64| usize::try_from(n).map_err(|_| Unread::from(Flaw::Fields));
+        Ok(Self {
+            kind: known(&recipe.kind)?,
+            features: size(recipe.features)?,
+            k: size(recipe.k)?,
+            epochs: recipe.epochs,
+            steps: recipe.steps,
+            batch: size(recipe.batch)?,
+            buffer: size(recipe.buffer)?,
+            rate: recipe.rate,
+            dead_after: recipe.dead_after,
+            auxiliary: recipe.auxiliary,
+            skip: size(recipe.skip)?,
+            seed: recipe.seed,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Things that travel as names, looked up in the domain's tables.
 
 use crate::Unread;
-use uspx_domain::{Baseline, Estimator, ExportFormat, FailureKind, Statistic, UnitKind};
+use uspx_domain::{Baseline, Estimator, ExportFormat, FailureKind, SaeKind, Statistic, UnitKind};
 
 /// Something with a name in bytes.
 pub(crate) trait Named: Copy + 'static {
@@ -59,6 +59,14 @@ impl Named for Baseline {
     const WHAT: &'static str = "a baseline";
     // Not resampling: the prompts of a task need not find each other.
     const ALL: &'static [Self] = &[Self::Zero, Self::Mean];
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+}
+
+impl Named for SaeKind {
+    const WHAT: &'static str = "a kind of sparse autoencoder";
+    const ALL: &'static [Self] = Self::ALL;
     fn name(self) -> &'static str {
         Self::name(self)
     }

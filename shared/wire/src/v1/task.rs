@@ -1,6 +1,6 @@
 //! A task on its way to a worker.
 
-use super::jobs::{Ablate, Distil, Estimate, Export, Judge, Label};
+use super::jobs::{Ablate, Distil, Estimate, Export, Judge, Label, Sae};
 use crate::Unread;
 use serde::{Deserialize, Serialize};
 use uspx_domain::{self as domain, Fingerprint, TaskId};
@@ -22,6 +22,7 @@ one_of! {
         Distil(Distil) = "distil",
         Export(Export) = "export",
         Judge(Judge) = "judge",
+        Sae(Sae) = "sae",
     }
 }
 
@@ -65,6 +66,7 @@ impl From<&domain::Work<domain::Prompt>> for Work {
             domain::Work::Distil(job) => Self::Distil(job.into()),
             domain::Work::Export(job) => Self::Export(job.into()),
             domain::Work::Judge(job) => Self::Judge(job.into()),
+            domain::Work::Sae(job) => Self::Sae(job.into()),
         }
     }
 }
@@ -79,6 +81,7 @@ impl TryFrom<Work> for domain::Work<domain::Prompt> {
             Work::Distil(job) => Self::Distil(job.into()),
             Work::Export(job) => Self::Export(job.try_into()?),
             Work::Judge(job) => Self::Judge(job.try_into()?),
+            Work::Sae(job) => Self::Sae(job.try_into()?),
             Work::Unknown => return Err(Unread::Unknown("a kind of job")),
         })
     }

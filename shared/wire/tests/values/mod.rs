@@ -85,7 +85,21 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("judge-model", judge(Subject::Model)),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
         ("judge-exported", judge(Subject::Exported { format: ExportFormat::GGUF, files: files() })),
+        ("sae-epochs", sae(SaeRecipe::default())),
+        (
+            "sae-steps",
+            sae(SaeRecipe {
+                kind: SaeKind::BatchTopK,
+                steps: Some(700),
+                skip: 1,
+                ..SaeRecipe::default()
+            }),
+        ),
     ]
+}
+
+fn sae(recipe: SaeRecipe) -> Work<Prompt> {
+    Work::Sae(Sae { prompts: vec![prompt(), prompt()], judged: 1, layer: 2, recipe })
 }
 
 /// A prompt after what was said before.
@@ -160,6 +174,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("labels", labels()),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
+        ("sae", trained_sae()),
         ("failed-machine", failed(FailureKind::Machine)),
         ("failed-task", failed(FailureKind::Task)),
         ("failed-not-spoken", failed(FailureKind::NotSpoken)),
@@ -169,6 +184,22 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
 fn labels() -> Outcome {
     let coverage = Coverage { answer_bytes: 300, labelled_bytes: 299 };
     Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, coverage }
+}
+
+fn trained_sae() -> Outcome {
+    let file = |path: &str| StoredFile { path: path.into(), blob: BlobRef::to(path.as_bytes()) };
+    let summary = SaeSummary {
+        steps: 700,
+        tokens: 90_000,
+        l0: 7.5,
+        explained_variance: 0.875,
+        dead: 3,
+        clean: 1.5,
+        grafted: 1.75,
+        zero: 6.5,
+        mean: 5.25,
+    };
+    Outcome::Sae { files: vec![file("sae_weights.safetensors"), file("cfg.json")], summary }
 }
 
 fn failed(kind: FailureKind) -> Outcome {

@@ -7,13 +7,14 @@ mod estimate;
 mod export;
 mod judge;
 mod label;
+mod sae;
 
 use crate::error::JobError;
 use crate::open_models::{OpenModels, Opened};
 use crate::product::{Inputs, Product, Ran};
 use std::time::{Duration, Instant};
 use uspx_domain::{BlobRef, Fingerprint, Prompt, Speed, Task, Work};
-use uspx_model::budget::{Plan, Workload};
+use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Progress};
 
 /// What a job has at hand.
@@ -33,7 +34,12 @@ pub struct Workbench<'a> {
 impl Workbench<'_> {
     /// The task's model, opened for `work`.
     fn model(&mut self, work: Workload) -> Result<Opened, JobError> {
-        let opened = self.models.get(self.model, work)?;
+        self.model_beside(work, Beside::NOTHING)
+    }
+
+    /// The same with something else in memory while it works.
+    fn model_beside(&mut self, work: Workload, beside: Beside) -> Result<Opened, JobError> {
+        let opened = self.models.get_beside(self.model, work, beside)?;
         self.at_work(&opened.model, &opened.plan);
         Ok(opened)
     }
@@ -70,6 +76,11 @@ trait Run {
     /// What its model does.
     fn workload(&self) -> Workload;
 
+    /// What is in memory beside it.
+    fn beside(&self) -> Beside {
+        Beside::NOTHING
+    }
+
     /// Runs it.
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError>;
 }
@@ -83,12 +94,13 @@ fn runner(work: &Work<Prompt>) -> &dyn Run {
         Work::Distil(job) => job,
         Work::Export(job) => job,
         Work::Judge(job) => job,
+        Work::Sae(job) => job,
     }
 }
 
-/// What the model of some work does: it is opened for that.
-pub fn workload(work: &Work<Prompt>) -> Workload {
-    runner(work).workload()
+/// What the model of some work does, and what is in memory beside it: it is opened for that.
+pub fn workload(work: &Work<Prompt>) -> (Workload, Beside) {
+    (runner(work).workload(), runner(work).beside())
 }
 
 /// Does a task, and says how fast.

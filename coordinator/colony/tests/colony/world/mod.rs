@@ -216,6 +216,20 @@ impl World {
                 let files = vec![StoredFile { path: "model.bin".into(), blob: blob("model") }];
                 Outcome::Exported { files }
             }
+            (Work::Sae(_), Purpose::Sae(layer)) => Outcome::Sae {
+                files: vec![StoredFile { path: "cfg.json".into(), blob: blob("sae") }],
+                summary: SaeSummary {
+                    steps: 9,
+                    tokens: 90,
+                    l0: 8.0,
+                    explained_variance: 0.9,
+                    dead: *layer,
+                    clean: 1.0,
+                    grafted: 1.5,
+                    zero: 6.0,
+                    mean: 5.0,
+                },
+            },
             (Work::Judge(judge), Purpose::Contender(who)) => {
                 Outcome::Losses(vec![self.row(&judge.prompts, |at| self.judged(at, *who))])
             }

@@ -1,5 +1,4 @@
 //! What a job tells of its prompts, on copies of the shipped models with another template.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::Path;
 use tempfile::TempDir;

@@ -1,42 +1,20 @@
 //! Every kind of work on a teacher that is streamed gives what it gives on one that is held, and
 //! tells of its progress between two steps.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::path::{Path, PathBuf};
+use super::{assets, models, prompts, task};
 use uspx_distill::Labels;
 use uspx_domain::{
-    Ablate, Baseline, Cut, Estimate, Estimator, Judge, Label, Mask, Outcome, Prompt, Subject, Task,
-    TaskId, Unit, UnitKind, Work, parse_prompts,
+    Ablate, Baseline, Cut, Estimate, Estimator, Judge, Label, Mask, Outcome, Prompt, Subject, Unit,
+    UnitKind, Work,
 };
 use uspx_model::{NoProgress, fingerprint};
 use uspx_worker::compute::JobProgress;
-use uspx_worker::holdings::Holdings;
 use uspx_worker::jobs::run;
-use uspx_worker::open_models::OpenModels;
 use uspx_worker::planning::Machine;
 use uspx_worker::product::{Blob, Inputs, Product};
 
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets")
-}
-
-fn prompts(count: usize) -> Vec<Prompt> {
-    let text = std::fs::read_to_string(assets().join("prompts/cli-train.jsonl")).unwrap();
-    parse_prompts(&text, false).unwrap().prompts.into_iter().take(count).collect()
-}
-
 fn unanswered(count: usize) -> Vec<Prompt> {
     prompts(count).into_iter().map(|p| Prompt { reference: None, ..p }).collect()
-}
-
-fn task(work: Work<Prompt>) -> Task {
-    let model = fingerprint(&assets().join("nano/teacher")).unwrap();
-    Task { id: TaskId::derived(b"t"), epoch: 1, model, work }
-}
-
-fn models(machine: Machine, scratch: &Path) -> OpenModels {
-    let holdings = Holdings::scan(&[assets().join("nano/teacher")]).unwrap();
-    OpenModels::new(holdings, machine, scratch.to_owned())
 }
 
 /// What a machine makes of the work.

@@ -1,6 +1,5 @@
 //! A task of a newer uspx is answered at once, so that another worker gets it, and does not come
 //! again.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use bytes::Bytes;
 use std::sync::Arc;

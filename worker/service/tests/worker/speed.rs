@@ -1,5 +1,4 @@
 //! A worker says in its heartbeat how fast it was at its last task, and how much it may use.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! Models that are kept open fit into the machine's budget together, and what does not fit is the
 //! machine's matter.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

@@ -1,6 +1,5 @@
 //! Finished work is not done again: it is posted when the broker is there, answers the same task
 //! whenever it is asked again, and survives the worker.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use bytes::Bytes;
 use std::path::Path;

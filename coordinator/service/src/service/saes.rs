@@ -1,0 +1,67 @@
+//! Sparse autoencoders that workers trained, laid out beside the ledger as SAELens reads them:
+//! `saes/layer-N`. They stand in the store; what cannot be fetched now is at the next start.
+
+use super::Coordinator;
+use crate::ServiceError;
+use std::path::{Path, PathBuf};
+use uspx_artifact::{Store, silent};
+use uspx_colony::{Record, State};
+use uspx_domain::{StoredFile, limits};
+use uspx_runtime::Shutdown;
+use uspx_runtime::telemetry::TOLD;
+
+/// A folder to be, and its files.
+type Folder = (PathBuf, Vec<StoredFile>);
+
+impl Coordinator {
+    /// Lays out what an epoch brought, beside the service.
+    pub(super) fn lay_out_new(&mut self, records: &[Record]) {
+        let closed = |record: &Record| matches!(record, Record::EpochClosed { .. });
+        let folders = folders(&self.settings.state, self.colony.state());
+        if !folders.is_empty() && records.iter().any(closed) {
+            let store = self.store.clone();
+            self.layouts.spawn(async move {
+                if let Err(error) = lay_out(&store, &folders).await {
+                    tracing::warn!(%error, "a sparse autoencoder cannot be fetched just now");
+                }
+            });
+        }
+    }
+
+    /// Lays out whatever is not there yet when a campaign is over, unless the end is asked for.
+    pub(super) async fn lay_out_all(&mut self, shutdown: &Shutdown) {
+        let folders = folders(&self.settings.state, self.colony.state());
+        let all = async {
+            while self.layouts.join_next().await.is_some() {}
+            lay_out(&self.store, &folders).await
+        };
+        let laid = tokio::select! { laid = all => laid, () = shutdown.cancelled() => return };
+        match laid {
+            Ok(()) => folders.iter().for_each(|(folder, _)| {
+                tracing::info!(target: TOLD, "sparse autoencoder: {}", folder.display());
+            }),
+            Err(error) => tracing::warn!(
+                %error,
+                "a sparse autoencoder could not be fetched from the store: start the coordinator again"
+            ),
+        }
+    }
+}
+
+/// Where each layer's lies, and its files.
+fn folders(state_folder: &Path, state: &State) -> Vec<Folder> {
+    let saes = state.results().saes.iter();
+    let folder = |layer: &u32| state_folder.join("saes").join(format!("layer-{layer}"));
+    saes.map(|(layer, (files, _))| (folder(layer), files.clone())).collect()
+}
+
+/// Fetches what is not there. The settings come last, as they stand in the list: where they are, a
+/// folder is whole.
+async fn lay_out(store: &Store, folders: &[Folder]) -> Result<(), ServiceError> {
+    for (folder, files) in folders {
+        for StoredFile { path, blob } in files {
+            store.get_file(blob, &folder.join(path), limits::SAE_FILE, &silent).await?;
+        }
+    }
+    Ok(())
+}
