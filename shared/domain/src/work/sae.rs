@@ -52,7 +52,7 @@ impl<P> Job<P> for Sae<P> {
             () if !(0.0..=features as f32).contains(&l0) || dead as usize > features => {
                 Err(Refusal::Value("the SAE's number of features"))
             }
-            () if !(explained_variance <= 1.0 && explained_variance >= -LARGEST) => {
+            () if !(-LARGEST..=1.0).contains(&explained_variance) => {
                 Err(Refusal::Value("the variance that the SAE explains"))
             }
             () => Ok(()),

@@ -1,5 +1,5 @@
 //! The worker on the shipped models: its jobs, the models that it keeps open, what it posts.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod jobs;
 mod not_spoken;
