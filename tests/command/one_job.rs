@@ -200,7 +200,7 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
         refused(&mut world.distill(words), code, said);
     };
     distill(&["--teacher-weight", "2"], USAGE, &["teacher_weight is 2"]);
-    distill(&["--rank", "0"], USAGE, &["rank"]);
+    distill(&["--epochs", "0"], USAGE, &["epochs"]);
     distill(&["--top-k", "0"], USAGE, &["top_k is 0"]);
     distill(&["--dtype", "bf16"], USAGE, &["bf16 is for GPUs"]);
     distill(&["--validation", "/no/such"], NOT_FOUND, &["/no/such"]);

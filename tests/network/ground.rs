@@ -36,6 +36,8 @@ batch = 24
 masks_per_task = 4
 random_masks = 4
 curve = [0.25, 0.5]
+[campaign.dream]
+rounds = 0
 [campaign.distil]
 label_batch = 12
 calibration = 24

@@ -49,6 +49,9 @@ pub struct DistillArgs {
     /// Teacher's probabilities kept per token.
     #[arg(long, default_value_t = plan().top_k)]
     pub top_k: u32,
+    /// How often each prompt to learn gives rise to a new one that the teacher makes up and answers.
+    #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
+    pub dreams: u32,
     /// How to train.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -67,16 +70,16 @@ impl DistillArgs {
 /// How a student is trained; what is not said is as in a colony's campaign.
 #[derive(Args, Debug)]
 pub struct RecipeArgs {
-    /// Rank of the adapter's matrices.
+    /// Rank of the adapter's matrices; 0: what suits the student.
     #[arg(long, default_value_t = usual().rank)]
     pub rank: u32,
-    /// LoRA's alpha; the adapter's product is scaled by alpha / rank.
+    /// LoRA's alpha; the adapter's product is scaled by alpha / rank; 0: the rank.
     #[arg(long, default_value_t = usual().alpha)]
     pub alpha: f32,
     /// Passes over the prompts, at most: two without a better loss end the training.
     #[arg(long, default_value_t = usual().epochs)]
     pub epochs: u32,
-    /// Peak learning rate of AdamW.
+    /// Peak learning rate of AdamW; 0: what suits the student.
     #[arg(long, default_value_t = usual().learning_rate)]
     pub learning_rate: f32,
     /// Tokens of a training step.

@@ -52,6 +52,8 @@ fn inputs(args: &DemoArgs) -> Result<Inputs> {
 /// The demo's campaign: the defaults, with the recipes that were tuned on the shipped student.
 fn plan() -> CampaignPlan {
     let mut plan = CampaignPlan { name: Some("demo".to_owned()), ..CampaignPlan::default() };
+    // Minutes on a laptop, not hours: the shipped prompts alone show the way.
+    plan.dream.rounds = 0;
     plan.distil.recipes = vec![uspx_distill::recipe_references(), uspx_distill::recipe_teacher()];
     plan
 }

@@ -13,7 +13,10 @@ use std::path::Path;
 use std::slice::from_ref;
 use std::time::Instant;
 use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
-use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, Prompt, Skipped, TrainingSummary};
+use uspx_domain::{
+    ADAPTER_CONFIG, ADAPTER_TENSORS, Dreams, Mask, Prompt, Skipped, TrainingSummary,
+};
+use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
 use uspx_runtime::{Shutdown, memory};
 
@@ -52,11 +55,12 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let bar = Bar::new("training", args.run.json, shutdown);
     let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
     let (adapter, summary) = uspx_distill::distil(&mut student, train, validation, &recipe, &bar)?;
+    let recipe = recipe::resolved(&recipe, student.transformer.config().hidden);
     bar.finish();
     let peft = PeftConfig::dense(student.fingerprint, recipe.rank, recipe.alpha);
     write(draft, &adapter, &peft)?;
     let counts = [&labels.train, &labels.validation].map(|labels| labels.prompts.len());
-    tell(args, counts, summary, start.elapsed().as_secs_f64(), &skipped)
+    tell((args, recipe.rank), counts, summary, start.elapsed().as_secs_f64(), &skipped)
 }
 
 /// The prompts of both files, or of one with a tenth of it drawn to stop by.
@@ -95,11 +99,31 @@ fn label(
         Ok::<_, CliError>(made)
     };
     let (validation, mut skipped) = label("labelling, to stop by", &prompts.validation)?;
-    let (train, more) = label("labelling, to learn", &prompts.train)?;
+    let train = dreamt(args, &teacher, &prompts.train, mask.as_ref(), shutdown)?;
+    let (train, more) = label("labelling, to learn", &train)?;
     skipped.extend(more);
     left_out::tell(&skipped, train.prompts.len(), None, args.run.json)?;
     left_out::tell(&skipped, validation.prompts.len(), None, true)?;
     Ok((Split { train, validation }, skipped))
+}
+
+/// The prompts, and beside them those that the teacher makes up.
+fn dreamt(
+    args: &DistillArgs,
+    teacher: &LoadedModel,
+    prompts: &[Prompt],
+    mask: Option<&Mask>,
+    shutdown: &Shutdown,
+) -> Result<Vec<Prompt>> {
+    let how = Dreams { rounds: args.dreams, seed: args.recipe.seed };
+    if how.is_none() {
+        return Ok(prompts.to_vec());
+    }
+    let bar = Bar::new("dreaming", args.run.json, shutdown);
+    let all =
+        uspx_distill::dreams(teacher, prompts, mask, (how, args.max_new_tokens as u32), &bar)?;
+    bar.finish();
+    Ok([prompts, &all].concat())
 }
 
 fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
@@ -113,7 +137,7 @@ fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
 }
 
 fn tell(
-    args: &DistillArgs,
+    (args, rank): (&DistillArgs, u32),
     [prompts, validation_prompts]: [usize; 2],
     summary: TrainingSummary,
     seconds: f64,
@@ -144,8 +168,7 @@ fn tell(
         "loss on {validation_prompts} validation prompts: {before:.4} before, {after:.4} after, nats per token"
     ))?;
     output::paragraph(&format!(
-        "{out}: an adapter of rank {}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps",
-        args.recipe.rank
+        "{out}: an adapter of rank {rank}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps"
     ))?;
     output::line(&format!(
         "in 4 bits: uspx export --format gguf --out DIR \\\n  --model {} \\\n  --adapter {out} \\\n  --prompts {}",

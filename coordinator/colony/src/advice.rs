@@ -210,6 +210,7 @@ mod tests {
                 .into(),
             chosen_recipe: Some(0),
             saes: vec![],
+            dreams: 0,
             gate: Some(GateReport {
                 rival: Contender::Base,
                 prompts: 100,

@@ -36,6 +36,9 @@ pub struct CampaignReport {
     /// How much of the answers the labels cover, where the workers say so.
     #[serde(default)]
     pub labels: Option<Coverage>,
+    /// New prompts, made up and answered by the teacher, that are labelled beside the person's.
+    #[serde(default)]
+    pub dreams: u64,
     /// Prompts that were left out.
     #[serde(default)]
     pub skipped: Vec<LeftOut>,
@@ -186,6 +189,7 @@ pub fn report(state: &State) -> Option<CampaignReport> {
         saes: saes(state),
         gate: state.gate.clone(),
         labels: state.coverage(),
+        dreams: state.results.dreams,
         skipped: reasons::left_out(state),
         seam_prompts: state.seam_prompts(),
         given_up: reasons::given_up(state),

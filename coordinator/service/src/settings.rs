@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use uspx_colony::campaign::{JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan};
+use uspx_colony::campaign::{
+    DreamPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan,
+};
 use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Digest, Fingerprint, ModelShape};
 
@@ -63,6 +65,8 @@ pub struct CampaignPlan {
     pub judge: JudgePlan,
     /// Which sparse autoencoders are trained.
     pub sae: SaePlan,
+    /// What the student learns beside the person's prompts.
+    pub dream: DreamPlan,
     /// How the student is made.
     pub distil: StudentPlan,
     /// How far workers are trusted.
@@ -93,6 +97,7 @@ impl CampaignPlan {
             mask: self.mask.clone(),
             judge: self.judge.clone(),
             sae: self.sae.clone(),
+            dream: self.dream.clone(),
             distil: self.distil.clone(),
             trust: self.trust.clone(),
             ..CampaignConfig::new(name, teacher, student, book.entries())

@@ -253,7 +253,7 @@ mod tests {
         let work = Work::Label(Label::of(vec![0]));
         let blob = BlobRef::to(b"labels");
         let coverage = Coverage { answer_bytes: 100, labelled_bytes: 3 };
-        let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, coverage };
+        let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, dreams: 0, coverage };
         let said = logged_at_the_end(work, outcome, 0);
         assert!(
             said.contains("3.0 % of 100 answer bytes labelled") && said.contains("WARN"),

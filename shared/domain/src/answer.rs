@@ -39,6 +39,9 @@ pub enum Outcome {
         prompts: u32,
         /// Tokens labelled.
         tokens: u64,
+        /// New prompts labelled beside them.
+        #[serde(default, skip_serializing_if = "is_none")]
+        dreams: u32,
         /// How much of the answers the labels cover.
         coverage: Coverage,
     },
@@ -76,6 +79,11 @@ impl Outcome {
             Self::Scores(_) | Self::Losses(_) | Self::Failed(_) => Vec::new(),
         }
     }
+}
+
+/// What ledgers from before there were any have.
+fn is_none(dreams: &u32) -> bool {
+    *dreams == 0
 }
 
 /// How a training went.

@@ -84,7 +84,16 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
         (prompts(), proptest::option::of(mask()), any::<[u32; 3]>()).prop_map(
             |(prompts, mask, numbers)| {
                 let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
-                Work::Label(Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens })
+                let dreams = Dreams { rounds: top_k % 3, seed: top_k.into() };
+                let dreams = if dreams.is_none() { Dreams::default() } else { dreams };
+                Work::Label(Label {
+                    prompts,
+                    mask,
+                    top_k,
+                    max_new_tokens,
+                    max_reasoning_tokens,
+                    dreams,
+                })
             }
         ),
         (prompts(), blob).prop_map(|(prompts, b)| {

@@ -12,7 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::HashSet;
-use uspx_domain::{Mask, Prompt};
+use uspx_domain::{Dreams, Mask, Prompt};
 use uspx_model::batch::{Sequence, pack};
 use uspx_model::chat::Chat;
 use uspx_model::cuts::CutTaps;
@@ -23,6 +23,10 @@ use uspx_model::{LoadedModel, Progress};
 const TEMPERATURE: f64 = 0.9;
 /// The most tokens of a person's prompt that a new one begins with.
 const SEED_TOKENS: usize = 3;
+/// No new prompt is longer, in tokens.
+const LONGEST: u32 = 256;
+/// Seeds of a campaign are so far apart.
+const ROUNDS: u64 = 1 << 16;
 /// Padded tokens per batch.
 const BATCH_TOKENS: usize = 16384;
 /// Ids of new prompts begin with this.
@@ -76,6 +80,36 @@ pub fn dream(
         progress.report(done, prompts.len() as u64)?;
     }
     Ok(dreams)
+}
+
+/// Several rounds of [`dream`], no prompt twice, each at most as long as the longest of `prompts` and
+/// an answer of `answer` tokens need. `progress` counts prompts of a round.
+///
+/// # Errors
+/// As [`dream`].
+pub fn dreams(
+    teacher: &LoadedModel,
+    prompts: &[Prompt],
+    mask: Option<&Mask>,
+    (how, answer): (Dreams, u32),
+    progress: &dyn Progress,
+) -> Result<Vec<Prompt>> {
+    if how.is_none() {
+        return Ok(Vec::new());
+    }
+    // One that the template refuses gives rise to none.
+    let length = |prompt: &Prompt| Some(teacher.chat.sequence(prompt, None).ok()?.ids.len() as u32);
+    let usable = prompts.iter().filter_map(|p| Some((length(p)?, p.clone())));
+    let (lengths, prompts): (Vec<u32>, Vec<Prompt>) = usable.unzip();
+    let most = lengths.into_iter().max().unwrap_or(0).min(LONGEST) + answer;
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut all = Vec::new();
+    for round in 0..u64::from(how.rounds) {
+        let seed = how.seed.wrapping_mul(ROUNDS).wrapping_add(round);
+        let dreamt = dream(teacher, &prompts, mask, most, seed, progress)?;
+        all.extend(dreamt.into_iter().filter(|p| seen.insert(p.prompt.clone())));
+    }
+    Ok(all)
 }
 
 /// A user's turn just begun.

@@ -27,7 +27,7 @@ pub mod train;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
 pub use align::{Example, example};
-pub use dream::dream;
+pub use dream::{dream, dreams};
 pub use error::DistillError;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
 pub use lora::merged_weights;

@@ -164,7 +164,7 @@ fn what_cannot_be_done_is_refused() {
         distil(&mut student, &[], train, &short(), &NoProgress),
         Err(DistillError::Empty("training"))
     ));
-    let none = DistilRecipe { rank: 0, ..short() };
+    let none = DistilRecipe { epochs: 0, ..short() };
     assert!(matches!(
         distil(&mut student, train, train, &none, &NoProgress),
         Err(DistillError::Recipe(_))

@@ -95,6 +95,9 @@ super::rows! {
     "campaign.sae.recipe.steps" Coordinator ["steps"] --"" Open { then: "as many as the passes take", example: "5000" };
     "Steps, instead of so many passes"
 
+    "campaign.dream.rounds" Coordinator ["rounds"] --"" Is("8");
+    "How often each training prompt gives rise to a new one that the teacher makes up and answers, to learn from beside yours"
+
     "campaign.distil.label_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 125 where that is not known", example: "125" };
     "Prompts of a label task"
     "campaign.distil.top_k" Coordinator ["tokens"] --"" Is("32");
@@ -104,9 +107,9 @@ super::rows! {
     "campaign.distil.max_reasoning_tokens" Coordinator ["tokens"] --"" Is("1024");
     "Bound on the reasoning before it; a prompt that is not done then is left out"
     "campaign.distil.recipes" Coordinator [""] --"" Is("[\
-{ rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
-{ rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
-    "One training each; the best on validation goes on"
+{ rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
+{ rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
+    "One training each; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
     "Training prompts that calibrate the quantiser"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };

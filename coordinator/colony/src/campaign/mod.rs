@@ -6,7 +6,9 @@ mod settings;
 
 pub(crate) use change::Stands;
 pub use change::{Change, change};
-pub use settings::{JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual};
+pub use settings::{
+    DreamPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual,
+};
 
 use crate::Share;
 use crate::state::Stage;
@@ -77,6 +79,9 @@ pub struct CampaignConfig {
     /// Which sparse autoencoders are trained.
     #[serde(default, skip_serializing_if = "SaePlan::is_usual")]
     pub sae: SaePlan,
+    /// What the student learns beside the person's prompts.
+    #[serde(default = "DreamPlan::none", skip_serializing_if = "DreamPlan::is_none")]
+    pub dream: DreamPlan,
     /// How the student is made.
     #[serde(default)]
     pub distil: StudentPlan,
@@ -124,6 +129,7 @@ impl CampaignConfig {
             mask: MaskPlan::default(),
             judge: JudgePlan::default(),
             sae: SaePlan::default(),
+            dream: DreamPlan::default(),
             distil: StudentPlan::default(),
             trust: TrustPlan::default(),
         }
@@ -148,9 +154,10 @@ impl CampaignConfig {
     }
 
     /// What labels depend on besides prompts and mask.
-    fn labelling(&self) -> (u32, u32, u32) {
+    fn labelling(&self) -> (u32, u32, u32, u32) {
         let student = &self.distil;
-        (student.top_k, student.max_new_tokens, student.max_reasoning_tokens)
+        let bounds = (student.max_new_tokens, student.max_reasoning_tokens);
+        (student.top_k, bounds.0, bounds.1, self.dream.rounds)
     }
 
     /// What the campaign is: the digest of all of this.

@@ -156,6 +156,32 @@ impl SaePlan {
     }
 }
 
+/// New prompts of the person's kind, which the teacher makes up and answers for the student to learn
+/// beside the person's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DreamPlan {
+    /// How often each train prompt may give rise to one.
+    pub rounds: u32,
+}
+
+impl Default for DreamPlan {
+    fn default() -> Self {
+        Self { rounds: 8 }
+    }
+}
+
+impl DreamPlan {
+    /// None: what campaigns from before there were any have.
+    pub(crate) fn none() -> Self {
+        Self { rounds: 0 }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.rounds == 0
+    }
+}
+
 /// How the student is made and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -188,10 +214,10 @@ pub struct StudentPlan {
 impl Default for StudentPlan {
     fn default() -> Self {
         let recipe = DistilRecipe {
-            rank: 16,
-            alpha: 32.0,
-            epochs: 4,
-            learning_rate: 2e-3,
+            rank: 0,
+            alpha: 0.0,
+            epochs: 6,
+            learning_rate: 0.0,
             batch_tokens: 1024,
             teacher_weight: 0.0,
             seed: 0,

@@ -133,18 +133,23 @@ impl View<'_> {
         prompts.extend(self.campaign.split(Split::Validation));
         let batch = self.label_batch(prompts.len());
         self.share(Stage::Label, (&prompts, batch), |prompts| {
-            self.teacher(Purpose::Labels(Split::Train), label::label(self, prompts, None))
+            self.teacher(
+                Purpose::Labels(Split::Train),
+                label::label(self, (prompts, Split::Train), None),
+            )
         })
     }
 
     fn trainings(&self) -> Vec<Option<Forecast>> {
         let (train, validation) =
             (self.campaign.split(Split::Train), self.campaign.split(Split::Validation));
+        // Most new prompts are usable: the person's own stand for them here.
+        let pieces = 1.0 + f64::from(self.campaign.dream.rounds);
         let one = |recipe: &DistilRecipe| {
             let (train, validation) = (train.clone(), validation.clone());
             let sample = Sample::Training { recipe: *recipe, train, validation };
             let model = self.campaign.student?;
-            Some(Forecast { stage: Stage::Distil, model, sample, pieces: 1.0 })
+            Some(Forecast { stage: Stage::Distil, model, sample, pieces })
         };
         self.campaign.distil.recipes.iter().map(one).collect()
     }
@@ -234,7 +239,7 @@ mod tests {
         // validation prompts too.
         close(Stage::JudgeMasks, 100.0 * 28.0 + 40.0 * 7.0);
         close(Stage::Label, 640.0);
-        close(Stage::Distil, 1200.0);
+        close(Stage::Distil, 1200.0 * 9.0);
         close(Stage::Export, 3.0 * 128.0);
         close(Stage::JudgeStudents, 100.0 * 7.0);
     }

@@ -4,7 +4,7 @@
 use super::{Offer, Piece, Proposer, View, batches};
 use crate::state::Stage;
 use crate::{Purpose, Split, State, TrialRole};
-use uspx_domain::{Mask, Work};
+use uspx_domain::{Dreams, Mask, Work};
 
 pub(super) struct Label;
 
@@ -30,21 +30,28 @@ impl Proposer for Label {
             batches.into_iter().map(move |prompts| (prompts, split))
         };
         let work = |(prompts, split)| {
-            view.teacher(Purpose::Labels(split), label(view, prompts, mask.clone()))
+            view.teacher(Purpose::Labels(split), label(view, (prompts, split), mask.clone()))
         };
         of(Split::Train).chain(of(Split::Validation)).map(work).collect::<Vec<Piece>>().into()
     }
 }
 
-/// A task of labels.
-pub(super) fn label(view: &View<'_>, prompts: Vec<u32>, mask: Option<Mask>) -> Work<u32> {
+/// A task of labels. What is only chosen by has no prompts beside it.
+pub(super) fn label(
+    view: &View<'_>,
+    (prompts, split): (Vec<u32>, Split),
+    mask: Option<Mask>,
+) -> Work<u32> {
     let student = &view.campaign.distil;
+    let rounds = if split == Split::Train { view.campaign.dream.rounds } else { 0 };
+    let dreams = Dreams { rounds, seed: view.campaign.seed };
     Work::Label(uspx_domain::Label {
         prompts,
         mask,
         top_k: student.top_k,
         max_new_tokens: student.max_new_tokens,
         max_reasoning_tokens: student.max_reasoning_tokens,
+        dreams: if rounds > 0 { dreams } else { Dreams::default() },
     })
 }
 

@@ -19,6 +19,9 @@ pub struct Results {
     pub label_mask: Option<Mask>,
     /// How much of the answers is labelled, summed over the labels whose worker says so.
     pub coverage: Coverage,
+    /// New prompts that are labelled beside the person's.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub dreams: u64,
     /// Adapters by recipe.
     pub adapters: BTreeMap<u32, (BlobRef, TrainingSummary)>,
     /// Exported folders.
@@ -28,6 +31,11 @@ pub struct Results {
     pub saes: BTreeMap<u32, (Vec<StoredFile>, SaeSummary)>,
     /// Losses on the gate prompts.
     pub judged: BTreeMap<Contender, BTreeMap<u32, Judged>>,
+}
+
+/// What states from before there were any have.
+fn is_none(dreams: &u64) -> bool {
+    *dreams == 0
 }
 
 /// A mask's losses beside the full model's, prompt by prompt.
@@ -69,8 +77,9 @@ impl Results {
             (Purpose::Trials(roles), Outcome::Losses(rows)) => {
                 self.keep_trials(&places, task.masks().zip(roles), rows);
             }
-            (Purpose::Labels(_), Outcome::Labels { prompts: 0, .. }) => {}
-            (Purpose::Labels(split), Outcome::Labels { blob, coverage, .. }) => {
+            (Purpose::Labels(_), Outcome::Labels { prompts: 0, dreams: 0, .. }) => {}
+            (Purpose::Labels(split), Outcome::Labels { blob, dreams, coverage, .. }) => {
+                self.dreams += u64::from(*dreams);
                 let place = (task.epoch, task.index);
                 self.labels.entry(*split).or_default().insert(place, *blob);
                 self.label_mask = task.label_mask().cloned();
@@ -117,7 +126,7 @@ impl Results {
     /// Forgets all labels.
     pub(crate) fn forget_labels(&mut self) {
         self.labels.clear();
-        self.coverage = Coverage::default();
+        (self.coverage, self.dreams) = (Coverage::default(), 0);
     }
 
     /// Forgets what was judged of masks and made of labels. The labels stay.

@@ -80,6 +80,30 @@ fn labels_have_the_bounds_of_the_campaign() {
 }
 
 #[test]
+fn new_prompts_are_asked_for_beside_train_prompts_alone() {
+    let mut config = campaign("dreams");
+    config.dream = CampaignConfig::new("usual", (config.teacher, shape()), None, vec![]).dream;
+    let (service, _) = honest(config);
+    let of = |task: &PlannedTask| match (&task.purpose, &task.work) {
+        (Purpose::Labels(split), Work::Label(label)) => Some((*split, label.dreams.rounds)),
+        _ => None,
+    };
+    let tasks = service.ledger.iter().filter_map(|record| match record {
+        Record::EpochOpened { tasks, .. } => Some(tasks),
+        _ => None,
+    });
+    let asked: Vec<(Split, u32)> = tasks.flatten().filter_map(of).collect();
+    assert!(asked.iter().all(|(split, n)| *n == if *split == Split::Train { 8 } else { 0 }));
+    assert!(asked.iter().any(|(_, n)| *n == 8) && asked.iter().any(|(_, n)| *n == 0));
+    // A campaign from before there were any has none, and keeps its bytes.
+    let old = campaign("old");
+    let bytes = rmp_serde::to_vec_named(&old).unwrap();
+    assert!(!bytes.windows(6).any(|w| w == b"\xa5dream"));
+    let read: CampaignConfig = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(read, old);
+}
+
+#[test]
 fn every_prompt_is_traced_and_labelled_once() {
     let config = campaign("planned");
     let places = |stage| of(stage).flat_map(|t| t.work.prompts().to_vec()).collect::<Vec<_>>();

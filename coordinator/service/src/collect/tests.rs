@@ -68,7 +68,7 @@ fn naming(n: u8) -> Record {
             let files = vec![StoredFile { path: "cfg.json".into(), blob }];
             accepted(n, Outcome::Sae { files, summary: worth() })
         }
-        0 => accepted(n, Outcome::Labels { blob, prompts: 1, tokens: 1, coverage }),
+        0 => accepted(n, Outcome::Labels { blob, prompts: 1, tokens: 1, dreams: 0, coverage }),
         1 => accepted(n, Outcome::Exported { files: vec![StoredFile { path: "a".into(), blob }] }),
         _ => {
             let format = ExportFormat::GGUF;

@@ -124,6 +124,11 @@ fn facts(report: &Report) -> Vec<Fact> {
         Fact { name: "measured on", value: measured },
         Fact { name: "teacher", value: report.teacher.to_string() },
     ];
+    let dreams = report.figures.dreams;
+    if dreams > 0 {
+        let value = format!("{dreams}, made up and answered by the teacher");
+        facts.push(Fact { name: "learned beside your prompts", value });
+    }
     let release = report.release.map(|n| Fact { name: "release", value: n.to_string() });
     let before = report.previous.map(|n| Fact { name: "release before", value: n.to_string() });
     let base = report.base.map(|base| Fact { name: "base student", value: base.to_string() });

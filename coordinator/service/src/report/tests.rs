@@ -96,6 +96,7 @@ fn refused() -> Report {
         saes: vec![SaeReport { layer: 1, summary: worth(), recovered: 0.9 }],
         gate: Some(gate()),
         labels: None,
+        dreams: 2310,
         skipped: vec![],
         seam_prompts: SeamPrompts { teacher: 2, student: 0 },
         given_up: vec![],

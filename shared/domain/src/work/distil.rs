@@ -18,13 +18,13 @@ pub struct Distil {
 /// How a student is distilled.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DistilRecipe {
-    /// Rank of the low-rank adapters.
+    /// Rank of the low-rank adapters; 0: what suits the student.
     pub rank: u32,
-    /// LoRA's alpha; an adapter's product is scaled by alpha / rank.
+    /// LoRA's alpha; an adapter's product is scaled by alpha / rank. 0: the rank.
     pub alpha: f32,
-    /// Passes over the labels.
+    /// Passes over the labels, at most.
     pub epochs: u32,
-    /// Peak learning rate of AdamW.
+    /// Peak learning rate of AdamW; 0: what suits the student.
     pub learning_rate: f32,
     /// Tokens per step.
     pub batch_tokens: u32,

@@ -17,17 +17,43 @@ pub struct Label<P> {
     pub max_new_tokens: u32,
     /// Bound on the reasoning before it, in tokens.
     pub max_reasoning_tokens: u32,
+    /// New prompts beside these.
+    #[serde(default, skip_serializing_if = "Dreams::is_none")]
+    pub dreams: Dreams,
+}
+
+/// New prompts of the same kind, which the teacher makes up and answers itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dreams {
+    /// How often each prompt may give rise to one.
+    pub rounds: u32,
+    /// Seed of what is drawn.
+    pub seed: u64,
+}
+
+impl Dreams {
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        self.rounds == 0
+    }
 }
 
 impl<P> Label<P> {
     /// Labels of the whole teacher, with the usual bounds.
     pub fn of(prompts: Vec<P>) -> Self {
-        Self { prompts, mask: None, top_k: 32, max_new_tokens: 64, max_reasoning_tokens: 1024 }
+        Self {
+            prompts,
+            mask: None,
+            top_k: 32,
+            max_new_tokens: 64,
+            max_reasoning_tokens: 1024,
+            dreams: Dreams::default(),
+        }
     }
 
     pub(super) fn on<Q>(self, prompts: Vec<Q>) -> Label<Q> {
-        let Self { mask, top_k, max_new_tokens, max_reasoning_tokens, .. } = self;
-        Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens }
+        let Self { mask, top_k, max_new_tokens, max_reasoning_tokens, dreams, .. } = self;
+        Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams }
     }
 }
 
@@ -42,10 +68,13 @@ impl<P> Job<P> for Label<P> {
 
     /// Every prompt is either labelled or skipped.
     fn check(&self, asked: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {
-        let Outcome::Labels { prompts, coverage, .. } = outcome else {
+        let Outcome::Labels { prompts, dreams, coverage, .. } = outcome else {
             return Err(Refusal::Kind("label"));
         };
         asked.count("labelled prompts", *prompts as usize, asked.ids.len())?;
+        if u64::from(*dreams) > u64::from(self.dreams.rounds) * asked.ids.len() as u64 {
+            return Err(Refusal::Value("the number of new prompts"));
+        }
         let fits = coverage.labelled_bytes <= coverage.answer_bytes;
         fits.then_some(()).ok_or(Refusal::Value("the number of labelled bytes"))
     }

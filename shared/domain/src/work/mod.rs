@@ -18,7 +18,7 @@ pub use distil::{Distil, DistilRecipe};
 pub use estimate::{Baseline, Estimate};
 pub use export::Export;
 pub use judge::{Judge, Subject};
-pub use label::Label;
+pub use label::{Dreams, Label};
 pub use sae::Sae;
 
 use crate::{Asked, BlobRef, Fingerprint, Outcome, Prompt, Refusal, TaskId};

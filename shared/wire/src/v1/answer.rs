@@ -38,6 +38,13 @@ pub(crate) struct Labels {
     tokens: u64,
     answer_bytes: u64,
     labelled_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_none")]
+    dreams: u32,
+}
+
+/// What answers from before there were any have.
+fn is_none(dreams: &u32) -> bool {
+    *dreams == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,7 +121,7 @@ impl From<&domain::Outcome> for Outcome {
         match outcome {
             domain::Outcome::Scores(deposit) => Self::Scores(deposit.into()),
             domain::Outcome::Losses(rows) => Self::Losses(all(rows)),
-            domain::Outcome::Labels { blob, prompts, tokens, coverage } => {
+            domain::Outcome::Labels { blob, prompts, tokens, dreams, coverage } => {
                 let domain::Coverage { answer_bytes, labelled_bytes } = *coverage;
                 Self::Labels(Labels {
                     blob: *blob,
@@ -122,6 +129,7 @@ impl From<&domain::Outcome> for Outcome {
                     tokens: *tokens,
                     answer_bytes,
                     labelled_bytes,
+                    dreams: *dreams,
                 })
             }
             domain::Outcome::Adapter { blob, summary } => {
@@ -144,9 +152,16 @@ impl TryFrom<Outcome> for domain::Outcome {
         Ok(match outcome {
             Outcome::Scores(deposit) => Self::Scores(deposit.try_into()?),
             Outcome::Losses(rows) => Self::Losses(try_all(rows)?),
-            Outcome::Labels(Labels { blob, prompts, tokens, answer_bytes, labelled_bytes }) => {
+            Outcome::Labels(Labels {
+                blob,
+                prompts,
+                tokens,
+                answer_bytes,
+                labelled_bytes,
+                dreams,
+            }) => {
                 let coverage = domain::Coverage { answer_bytes, labelled_bytes };
-                Self::Labels { blob, prompts, tokens, coverage }
+                Self::Labels { blob, prompts, tokens, dreams, coverage }
             }
             Outcome::Adapter(Adapter { blob, steps, before, after, best_epoch }) => {
                 let summary = domain::TrainingSummary { steps, before, after, best_epoch };

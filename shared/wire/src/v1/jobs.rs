@@ -95,12 +95,24 @@ pub(crate) struct Label {
     top_k: u32,
     max_new_tokens: u32,
     max_reasoning_tokens: u32,
+    /// A worker that does not know of them answers without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dreams: Option<Dreams>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Dreams {
+    rounds: u32,
+    seed: u64,
 }
 
 impl From<&domain::Label<domain::Prompt>> for Label {
     fn from(job: &domain::Label<domain::Prompt>) -> Self {
-        let domain::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens } = job;
+        let domain::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams } =
+            job;
+        let domain::Dreams { rounds, seed } = *dreams;
         Self {
+            dreams: (!dreams.is_none()).then_some(Dreams { rounds, seed }),
             prompts: all(prompts),
             mask: mask.as_ref().map(Into::into),
             top_k: *top_k,
@@ -113,9 +125,17 @@ impl From<&domain::Label<domain::Prompt>> for Label {
 impl TryFrom<Label> for domain::Label<domain::Prompt> {
     type Error = Unread;
     fn try_from(job: Label) -> Result<Self, Unread> {
-        let Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens } = job;
+        let Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams } = job;
         let mask = mask.map(TryInto::try_into).transpose()?;
-        Ok(Self { prompts: texts(prompts), mask, top_k, max_new_tokens, max_reasoning_tokens })
+        let dreams = dreams.map(|Dreams { rounds, seed }| domain::Dreams { rounds, seed });
+        Ok(Self {
+            prompts: texts(prompts),
+            mask,
+            top_k,
+            max_new_tokens,
+            max_reasoning_tokens,
+            dreams: dreams.unwrap_or_default(),
+        })
     }
 }
 

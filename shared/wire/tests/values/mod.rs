@@ -58,6 +58,7 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
     };
     let judge = |subject| Work::Judge(Judge { prompts: prompts(), subject });
     let adapter = BlobRef::to(b"adapter");
+    let dreams = Dreams { rounds: 8, seed: 3 };
     let cuts = vec![Cut::Unit(unit()), Cut::Mask(mask())];
     vec![
         ("trace", estimate(Estimator::TRACE, &[UnitKind::Expert], Baseline::Zero)),
@@ -65,6 +66,7 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("conversation", conversation()),
         ("exact", estimate(Estimator::EXACT, &[UnitKind::Head], Baseline::Zero)),
         ("ablate", Work::Ablate(Ablate { prompts: prompts(), cuts })),
+        ("label-dreams", Work::Label(Label { dreams, ..Label::of(prompts()) })),
         ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
         (
             "distil",
@@ -171,7 +173,8 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
             "losses",
             Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),
         ),
-        ("labels", labels()),
+        ("labels", labels(0)),
+        ("labels-dreams", labels(4)),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
         ("sae", trained_sae()),
@@ -181,9 +184,9 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
     ]
 }
 
-fn labels() -> Outcome {
+fn labels(dreams: u32) -> Outcome {
     let coverage = Coverage { answer_bytes: 300, labelled_bytes: 299 };
-    Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, coverage }
+    Outcome::Labels { blob: BlobRef::to(b"labels"), prompts: 1, tokens: 7, dreams, coverage }
 }
 
 fn trained_sae() -> Outcome {

@@ -5,8 +5,9 @@ use crate::error::JobError;
 use crate::open_models::Opened;
 use crate::product::{Product, Ran};
 use bytes::Bytes;
-use uspx_distill::{PromptLabels, make_labels};
-use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt};
+use std::collections::HashSet;
+use uspx_distill::{PromptLabels, dreams, make_labels};
+use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt, Skipped};
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
 
@@ -21,15 +22,24 @@ impl Run for Label<Prompt> {
             answer: self.max_new_tokens as usize,
             reasoning: self.max_reasoning_tokens as usize,
         };
-        let (prompts, mask) = (&self.prompts, self.mask.as_ref());
+        let mask = self.mask.as_ref();
+        let tokens = self.max_new_tokens;
+        let dreamt = dreams(&teacher, &self.prompts, mask, (self.dreams, tokens), bench.progress)?;
+        let all = [self.prompts.as_slice(), &dreamt].concat();
         let together = (bounds, plan.room);
-        let made = make_labels(&teacher, prompts, mask, self.top_k, together, bench.progress)?;
-        let (labels, skipped) = made;
+        let (labels, skipped) =
+            make_labels(&teacher, &all, mask, self.top_k, together, bench.progress)?;
         let ran = Ran { prompts: labels.prompts.len() as u64, tokens: labels.tokens() };
+        // Of prompts that were made up, those that cannot be labelled are nobody's loss.
+        let own: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
+        let skipped: Vec<Skipped> =
+            skipped.into_iter().filter(|s| own.contains(s.id.as_str())).collect();
+        let prompts = self.prompts.len() - skipped.len();
         let blob = Bytes::from(labels.to_bytes()?);
         let outcome = Outcome::Labels {
             blob: BlobRef::to(&blob),
-            prompts: labels.prompts.len() as u32,
+            prompts: prompts as u32,
+            dreams: (labels.prompts.len() - prompts) as u32,
             tokens: labels.tokens(),
             coverage: coverage(&labels.prompts),
         };

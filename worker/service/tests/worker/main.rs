@@ -1,6 +1,7 @@
 //! The worker on the shipped models: its jobs, the models that it keeps open, what it posts.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
+mod dreams;
 mod jobs;
 mod not_spoken;
 mod open_models;

@@ -30,7 +30,7 @@ fn worker() -> uspx_domain::WorkerId {
 fn answer() -> Answer {
     let coverage = Coverage { answer_bytes: 9, labelled_bytes: 9 };
     let blob = BlobRef::to(LABELS);
-    let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, coverage };
+    let outcome = Outcome::Labels { blob, prompts: 1, tokens: 1, dreams: 0, coverage };
     Answer { task: id(), worker: worker(), outcome, millis: 1, skipped: vec![], seams: 0 }
 }
 
