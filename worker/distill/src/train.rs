@@ -1,15 +1,14 @@
 //! The training loop: examples in, the best adapter out.
 
-use crate::align::{Example, example, text_example};
 use crate::labels::{Labels, vocabulary};
 use crate::lora::{LoraPair, attach};
-use crate::loss::{Targets, soft_cross_entropy};
+use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
 use crate::{DistillError, Result, recipe, save_adapter, schedule};
 use candle_core::Var;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use uspx_domain::{DistilRecipe, TrainingSummary};
+use uspx_domain::{DistilLoss, DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::{NoTaps, Projection};
 use uspx_model::transformer::Transformer;
@@ -21,6 +20,17 @@ const MAX_NORM: f64 = 1.0;
 const PATIENCE: u32 = 2;
 /// Padded tokens per batch where nothing is trained.
 const JUDGE_TOKENS: usize = 2048;
+
+/// An adapter and how it was trained.
+type Trained = (Vec<u8>, TrainingSummary);
+
+/// Trains by one loss, as [`distil`] says.
+type Train =
+    fn(&mut LoadedModel, &[Labels], &[Labels], &DistilRecipe, &dyn Progress) -> Result<Trained>;
+
+/// Every loss there is.
+const ALL: &[(DistilLoss, Train)] =
+    &[(Hybrid::ROW, by::<Hybrid>), (Alm::ROW, by::<Alm>), (Gold::ROW, by::<Gold>)];
 
 /// Trains an adapter for `student` and leaves the best one attached.
 ///
@@ -37,56 +47,64 @@ pub fn distil(
     validation: &[Labels],
     recipe: &DistilRecipe,
     progress: &dyn Progress,
-) -> Result<(Vec<u8>, TrainingSummary)> {
+) -> Result<Trained> {
     recipe::check(recipe)?;
-    let validation =
-        examples(student, validation, Reading { what: "validation", aligned: false }, progress)?;
-    let validation = validation.into_iter().map(|l| l.sequence).collect();
-    // Alignment is dear; who learns from text alone does without.
-    let aligned = recipe.teacher_weight > 0.0;
-    let examples = examples(student, train, Reading { what: "training", aligned }, progress)?;
-    Training::start(student, examples, validation, recipe)?.run(progress)
+    let found = ALL.iter().find(|(loss, _)| *loss == recipe.loss);
+    let why = || format!("this uspx cannot train by {}: upgrade", recipe.loss);
+    let (_, train_by) = found.ok_or_else(|| DistillError::Recipe(why()))?;
+    train_by(student, train, validation, recipe, progress)
 }
 
-/// How labels are read.
-struct Reading {
-    what: &'static str,
-    /// Whether the teacher's probabilities are wanted.
-    aligned: bool,
+fn by<L: Loss>(
+    student: &mut LoadedModel,
+    train: &[Labels],
+    validation: &[Labels],
+    recipe: &DistilRecipe,
+    progress: &dyn Progress,
+) -> Result<Trained> {
+    let validation = lessons::<L>(student, validation, (None, "validation"), progress)?;
+    let validation = validation.into_iter().map(|l| l.sequence).collect();
+    let loss = L::new(train, &student.chat);
+    // Alignment is dear; who learns from text alone does without.
+    let heard = (recipe.teacher_weight > 0.0).then_some(&loss);
+    let lessons = lessons(student, train, (heard, "training"), progress)?;
+    Training::start(student, (&loss, lessons), validation, recipe)?.run(progress)
 }
 
 /// Prompts aligned between two beats.
 const PER_BEAT: usize = 32;
 
-/// Every prompt of `labels` as the student learns it.
-fn examples(
+/// Every prompt of `labels` as the student learns it: by a loss that hears the teacher, or from its
+/// text. `what` they are for.
+fn lessons<L: Loss>(
     student: &LoadedModel,
     labels: &[Labels],
-    how: Reading,
+    (loss, what): (Option<&L>, &'static str),
     progress: &dyn Progress,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<Lesson<L::Said>>> {
     let own = vocabulary(&student.chat);
-    let mut examples = Vec::new();
+    let mut lessons = Vec::new();
     for labels in labels {
         for prompt in &labels.prompts {
-            examples.push(match how.aligned {
-                true => example(labels, prompt, &student.chat, own)?,
-                false => text_example(prompt, &student.chat)?,
+            lessons.push(match loss {
+                Some(loss) => lesson(loss, labels, prompt, &student.chat, own)?,
+                None => text_lesson(prompt, &student.chat)?,
             });
-            if examples.len() % PER_BEAT == 0 {
+            if lessons.len() % PER_BEAT == 0 {
                 // No step is done yet, nor their number known.
                 progress.report(0, 1)?;
             }
         }
     }
-    examples.retain(|l| l.sequence.response_len() > 0);
-    if examples.is_empty() { Err(DistillError::Empty(how.what)) } else { Ok(examples) }
+    lessons.retain(|l| l.sequence.response_len() > 0);
+    if lessons.is_empty() { Err(DistillError::Empty(what)) } else { Ok(lessons) }
 }
 
-struct Training<'a> {
+struct Training<'a, L: Loss> {
     student: &'a mut LoadedModel,
     recipe: &'a DistilRecipe,
-    examples: Vec<Example>,
+    loss: &'a L,
+    lessons: Vec<Lesson<L::Said>>,
     validation: Vec<Sequence>,
     vars: Vec<Var>,
     optimiser: AdamW,
@@ -98,10 +116,10 @@ struct Training<'a> {
     step: u32,
 }
 
-impl<'a> Training<'a> {
+impl<'a, L: Loss> Training<'a, L> {
     fn start(
         student: &'a mut LoadedModel,
-        examples: Vec<Example>,
+        (loss, lessons): (&'a L, Vec<Lesson<L::Said>>),
         validation: Vec<Sequence>,
         recipe: &'a DistilRecipe,
     ) -> Result<Self> {
@@ -110,13 +128,25 @@ impl<'a> Training<'a> {
         let params = ParamsAdamW { lr: 0.0, weight_decay: 0.0, ..ParamsAdamW::default() };
         let optimiser = AdamW::new(vars.clone(), params)?;
         let mut random = ChaCha8Rng::seed_from_u64(recipe.seed ^ 0x5eed);
-        let draw = |_| schedule::epoch(&examples, recipe.batch_tokens as usize, &mut random);
+        let lengths: Vec<usize> = lessons.iter().map(|l| l.sequence.ids.len()).collect();
+        let draw = |_| schedule::epoch(&lengths, recipe.batch_tokens as usize, &mut random);
         let plan: Vec<Vec<Vec<usize>>> = (0..recipe.epochs).map(draw).collect();
         let steps = plan.iter().map(|e| e.len() as u32).sum();
-        Ok(Self { student, recipe, examples, validation, vars, optimiser, plan, steps, step: 0 })
+        Ok(Self {
+            student,
+            recipe,
+            loss,
+            lessons,
+            validation,
+            vars,
+            optimiser,
+            plan,
+            steps,
+            step: 0,
+        })
     }
 
-    fn run(mut self, progress: &dyn Progress) -> Result<(Vec<u8>, TrainingSummary)> {
+    fn run(mut self, progress: &dyn Progress) -> Result<Trained> {
         let before = self.judge(progress)?;
         let (mut best, mut best_epoch, mut kept) = (before, 0, self.copy()?);
         for (epoch, batches) in (1..).zip(std::mem::take(&mut self.plan)) {
@@ -151,19 +181,17 @@ impl<'a> Training<'a> {
 
     /// One step on one batch.
     fn learn(&mut self, members: &[usize]) -> Result<()> {
-        let examples: Vec<&Example> =
-            members.iter().filter_map(|i| self.examples.get(*i)).collect();
-        let sequences: Vec<&Sequence> = examples.iter().map(|l| &l.sequence).collect();
+        let lessons: Vec<&Lesson<L::Said>> =
+            members.iter().filter_map(|i| self.lessons.get(*i)).collect();
+        let sequences: Vec<&Sequence> = lessons.iter().map(|l| &l.sequence).collect();
         let batch = Batch::new(&sequences)?;
         let transformer = &self.student.transformer;
         let frame = transformer.frame(&batch)?;
         let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
         let logits = transformer.logits(&x, &batch.predicting)?;
-        let soft: Vec<&[(u32, f32)]> =
-            examples.iter().flat_map(|l| l.soft.iter().map(Vec::as_slice)).collect();
-        let targets =
-            Targets::new(&batch.targets, &soft, self.recipe.teacher_weight, transformer.device())?;
-        let loss = (soft_cross_entropy(&logits, &targets)? / batch.targets.len() as f64)?;
+        let weight = self.recipe.teacher_weight;
+        let loss = self.loss.loss(&logits, &batch.targets, &lessons, weight)?;
+        let loss = (loss / batch.targets.len() as f64)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(DistillError::Diverged {

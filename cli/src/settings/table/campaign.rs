@@ -106,7 +106,7 @@ super::rows! {
     "campaign.distil.recipes" Coordinator [""] --"" Is("[\
 { rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
 { rank = 16, alpha = 32.0, epochs = 4, learning_rate = 0.002, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
-    "One training each; the best on validation goes on"
+    "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
     "Training prompts that calibrate the quantiser"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };
