@@ -15,7 +15,8 @@ use crate::reading::Reading;
 
 impl Aligner<'_> {
     /// Of the teacher's probability that the text goes on with the bytes of a chunk's last token,
-    /// the share that only one side counts: the larger of the two sides'.
+    /// the share that only one side counts: the larger of the two sides'. Of candidates that are not
+    /// kept, or that are less likely than one in a thousand, nothing is counted.
     ///
     /// # Errors
     /// Those of the student's tokenizer.
