@@ -1,10 +1,10 @@
 //! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank
-//! units, export formats.
+//! units, export formats, distillation losses.
 
 use crate::error::{CliError, Exit};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use uspx_domain::{
-    Baseline, Estimator, ExportFormat, NotAUnitKind, ScoreMethod, Statistic, UnitKind,
+    Baseline, DistilLoss, Estimator, ExportFormat, NotAUnitKind, ScoreMethod, Statistic, UnitKind,
 };
 use uspx_sae::Site;
 
@@ -32,6 +32,13 @@ pub fn baseline() -> impl TypedValueParser<Value = Baseline> {
     names.try_map(|name| {
         Baseline::ALL.iter().copied().find(|b| b.name() == name).ok_or(NotInTheTable)
     })
+}
+
+/// Parses the name of a distillation loss.
+pub fn distil_loss() -> impl TypedValueParser<Value = DistilLoss> {
+    let value = |loss: &DistilLoss| PossibleValue::new(loss.name()).help(loss.row().help);
+    let names = PossibleValuesParser::new(DistilLoss::ALL.iter().map(value));
+    names.try_map(|name| DistilLoss::named(&name).ok_or(NotInTheTable))
 }
 
 /// Parses the name of a site that a sparse autoencoder can sit at.

@@ -201,6 +201,7 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
     };
     distill(&["--teacher-weight", "2"], USAGE, &["teacher_weight is 2"]);
     distill(&["--epochs", "0"], USAGE, &["epochs"]);
+    distill(&["--loss", "secret"], USAGE, &["--loss", "hybrid, alm, gold"]);
     distill(&["--top-k", "0"], USAGE, &["top_k is 0"]);
     distill(&["--dtype", "bf16"], USAGE, &["bf16 is for GPUs"]);
     distill(&["--validation", "/no/such"], NOT_FOUND, &["/no/such"]);

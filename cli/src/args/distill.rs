@@ -4,10 +4,11 @@ use super::model::RunArgs;
 use super::positive;
 use super::sae::SaeFolderArgs;
 use crate::prompts::PromptSource;
+use crate::rows;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
-use uspx_domain::DistilRecipe;
+use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
 #[derive(Args, Debug)]
@@ -85,9 +86,12 @@ pub struct RecipeArgs {
     /// Tokens of a training step.
     #[arg(long, default_value_t = usual().batch_tokens)]
     pub step_tokens: u32,
-    /// Weight of the teacher's probabilities against the answers' text, 0 to 1.
+    /// Weight of what the teacher says against the answers' text, 0 to 1.
     #[arg(long, default_value_t = usual().teacher_weight)]
     pub teacher_weight: f32,
+    /// What is learned of the teacher.
+    #[arg(long, default_value_t = usual().loss, value_parser = rows::distil_loss())]
+    pub loss: DistilLoss,
     /// Seed of everything that is drawn.
     #[arg(long, default_value_t = usual().seed)]
     pub seed: u64,
@@ -104,6 +108,7 @@ impl RecipeArgs {
             batch_tokens: self.step_tokens,
             teacher_weight: self.teacher_weight,
             seed: self.seed,
+            loss: self.loss,
         }
     }
 }

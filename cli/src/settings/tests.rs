@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use uspx_coordinator::{CampaignPlan, CoordinatorSettings};
+use uspx_domain::DistilLoss;
 use uspx_wire::subjects::DEFAULT_NAMESPACE;
 
 /// A file of some keys with what the table says of them.
@@ -127,6 +128,22 @@ fn every_key_of_a_file_to_begin_with_can_be_put_in_force() {
     assert!(unknown::of(&found).is_empty());
     assert!(coordinator(&whole).campaign.teacher.is_some());
     assert_eq!(worker(&whole).batch_tokens, Some(4096));
+}
+
+#[test]
+fn a_recipe_may_name_its_loss() {
+    let with = |loss: &str| {
+        format!(
+            "{}[campaign.distil]\nrecipes = [{{ rank = 1, alpha = 1.0, epochs = 1, learning_rate = 0.1, \
+             batch_tokens = 1, teacher_weight = 1.0, seed = 0{loss} }}]\n",
+            file(is_needed)
+        )
+    };
+    let named = |loss| coordinator(&with(loss)).campaign.distil.recipes[0].loss;
+    assert_eq!(named(""), DistilLoss::HYBRID);
+    assert_eq!(named(", loss = \"alm\""), DistilLoss::ALM);
+    let refused = read(&with(", loss = \"secret\"")).settings::<CoordinatorFile>().unwrap_err();
+    assert!(refused.to_string().contains("not the name of a distillation loss"), "{refused}");
 }
 
 #[test]

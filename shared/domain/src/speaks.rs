@@ -1,6 +1,6 @@
 //! What a worker understands, by name: it is only asked for that.
 
-use crate::{Estimator, Work};
+use crate::{DistilLoss, Estimator, Work};
 use std::collections::BTreeSet;
 
 /// The names that a worker's uspx knows. One that says nothing knows none.
@@ -10,6 +10,8 @@ pub struct Speaks {
     pub jobs: BTreeSet<String>,
     /// Estimators.
     pub estimators: BTreeSet<String>,
+    /// Losses of a training, beside the usual one, which whoever trains knows.
+    pub losses: BTreeSet<String>,
 }
 
 impl Speaks {
@@ -20,22 +22,28 @@ impl Speaks {
         Self {
             jobs: owned(&mut Work::<()>::KINDS.iter().copied()),
             estimators: owned(&mut Estimator::ALL.iter().map(|e| e.name())),
+            losses: owned(&mut DistilLoss::ALL.iter().filter(|l| !l.is_usual()).map(|l| l.name())),
         }
     }
 
     /// Whether it can be asked for this work.
     pub fn knows<P>(&self, work: &Work<P>) -> bool {
-        let estimator =
-            if let Work::Estimate(job) = work { Some(job.estimator.name()) } else { None };
-        self.jobs.contains(work.kind())
-            && estimator.is_none_or(|name| self.estimators.contains(name))
+        let named = match work {
+            Work::Estimate(job) => self.estimators.contains(job.estimator.name()),
+            Work::Distil(job) => {
+                let loss = job.recipe.loss;
+                loss.is_usual() || self.losses.contains(loss.name())
+            }
+            _ => true,
+        };
+        named && self.jobs.contains(work.kind())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Baseline, Estimate, Label};
+    use crate::{Baseline, Distil, DistilRecipe, Estimate, Label};
 
     #[test]
     fn work_is_known_by_its_job_and_its_estimator() {
@@ -55,5 +63,28 @@ mod tests {
         assert!(older.knows(&label) && !older.knows(&trace));
         let without = Speaks { jobs: ["label".to_owned()].into(), ..Speaks::here() };
         assert!(without.knows(&label) && !without.knows(&trace));
+    }
+
+    #[test]
+    fn a_training_is_known_by_its_loss() {
+        let by = |loss| {
+            let recipe = DistilRecipe {
+                rank: 1,
+                alpha: 1.0,
+                epochs: 1,
+                learning_rate: 1.0,
+                batch_tokens: 1,
+                teacher_weight: 1.0,
+                seed: 0,
+                loss,
+            };
+            Work::<u8>::Distil(Distil { train: vec![], validation: vec![], recipe })
+        };
+        let older = Speaks { losses: [].into(), ..Speaks::here() };
+        for loss in DistilLoss::ALL {
+            assert!(Speaks::here().knows(&by(*loss)), "{loss}");
+            assert_eq!(older.knows(&by(*loss)), *loss == DistilLoss::HYBRID, "{loss}");
+            assert!(!Speaks::default().knows(&by(*loss)), "{loss}");
+        }
     }
 }

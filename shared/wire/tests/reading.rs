@@ -87,6 +87,10 @@ fn what_a_later_release_names_is_told_from_damage() {
         );
         assert!(error.is_not_spoken() && !error.to_string().contains(later), "{error}");
     }
+    let error = decode::<Content<Task>>(&renamed(&named_task("task-distil-alm"), "alm", "elm"));
+    let error = error.unwrap_err();
+    assert!(matches!(error, WireError::Unknown { what: "a distillation loss", .. }), "{error:?}");
+    assert!(error.is_not_spoken() && !error.to_string().contains("elm"), "{error}");
     let (_, answer) =
         values::answers().into_iter().find(|(name, _)| name == "answer-scores").unwrap();
     let error =

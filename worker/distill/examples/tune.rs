@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p uspx-distill --example tune -- [--judge] [--prompts=N] [--dreams=ROUNDS]
 //! [RECIPE…]`, a recipe being `key=value` pairs joined by commas over the default one: `rank alpha
-//! epochs lr batch weight seed`. The last 200 training prompts are the validation split; `--judge`
+//! epochs lr batch weight seed loss`. The last 200 training prompts are the validation split; `--judge`
 //! adds the held-out set: bits per byte, and the paired bootstrap interval of the change from the
 //! base.
 
@@ -14,7 +14,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uspx_distill::{Labels, distil, dream, make_labels, recipe_references, recipe_teacher};
-use uspx_domain::{DistilRecipe, Prompt, parse_prompts};
+use uspx_domain::{DistilLoss, DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, NoProgress, Placement, batches, loss};
@@ -51,6 +51,7 @@ fn recipe(text: &str) -> Any<DistilRecipe> {
             "batch" => recipe.batch_tokens = value.parse()?,
             "weight" => recipe.teacher_weight = value.parse()?,
             "seed" => recipe.seed = value.parse()?,
+            "loss" => recipe.loss = DistilLoss::named(value).ok_or("no such loss")?,
             other => return Err(format!("no key {other}").into()),
         }
     }

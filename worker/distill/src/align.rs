@@ -23,87 +23,35 @@
 
 use crate::Result;
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel};
-use crate::teach::spans;
+use crate::reading::Reading;
 use std::collections::HashMap;
-use uspx_domain::Digest;
-use uspx_model::batch::Sequence;
 use uspx_model::chat::{Answered, Chat};
 
 /// Candidates less likely than this are not followed; they count as tail.
-const FAINT: f64 = 1e-3;
+pub(crate) const FAINT: f64 = 1e-3;
 /// Student tokens of context that a continuation is tokenised with (all of the answer where these
 /// do not suffice).
 const CONTEXT: usize = 6;
 
-/// What the student learns from one prompt.
-#[derive(Debug, Clone)]
-pub struct Example {
-    /// The prompt and the answer in the student's tokens.
-    pub sequence: Sequence,
-    /// For each response token: student tokens and their probability by the teacher, ascending by
-    /// token. They sum to at most 1; the rest is not known. Empty where nothing is.
-    pub soft: Vec<Vec<(u32, f32)>>,
-}
+/// For each response token: student tokens and their probability by the teacher, ascending by
+/// token. They sum to at most 1; the rest is not known. Empty where nothing is.
+pub type Soft = Vec<Vec<(u32, f32)>>;
 
-/// Reads one prompt's labels for a student; `vocabulary` is the digest of the student's own
-/// ([`crate::labels::vocabulary`]).
+/// The teacher's probabilities over the student's tokens.
 ///
 /// # Errors
-/// A chat template that fails.
-pub fn example(
-    labels: &Labels,
-    prompt: &PromptLabels,
-    student: &Chat,
-    vocabulary: Digest,
-) -> Result<Example> {
-    let answered = tokens(prompt, student)?;
-    let sequence = &answered.sequence;
-    let response = sequence.ids.get(sequence.response_start..).unwrap_or_default();
-    // A template may trim what the teacher's does not: then the two are not about the same text.
-    let same = answered.text == prompt.answer && !prompt.tokens.is_empty();
-    let spans = spans(student, response, &answered).filter(|_| same);
-    let soft = match spans {
-        None => vec![Vec::new(); response.len()],
-        Some(_) if vocabulary == labels.vocabulary => identical(labels, prompt, response.len()),
-        Some(spans) => {
-            let end = response
-                .last()
-                .filter(|id| student.ends().contains(id))
-                .or(student.ends().last())
-                .copied();
-            let aligner = Aligner {
-                labels,
-                prompt,
-                student,
-                ids: response,
-                spans: &spans,
-                answered: &answered,
-                end,
-            };
-            (0..response.len()).map(|at| aligner.at(at)).collect::<Result<_>>()?
-        }
-    };
-    Ok(Example { sequence: answered.sequence, soft })
-}
-
-/// The same without the teacher's probabilities.
-///
-/// # Errors
-/// A chat template that fails.
-pub fn text_example(prompt: &PromptLabels, student: &Chat) -> Result<Example> {
-    let sequence = tokens(prompt, student)?.sequence;
-    Ok(Example { soft: vec![Vec::new(); sequence.response_len()], sequence })
-}
-
-/// Prompt and answer in the student's tokens; an answer that met its bound has no end of turn to
-/// learn.
-fn tokens(prompt: &PromptLabels, student: &Chat) -> Result<Answered> {
-    let answered = student.answered(&prompt.prompt, &prompt.answer)?;
-    Ok(if prompt.ended { answered } else { answered.without_end(student.ends()) })
+/// Those of the student's tokenizer.
+pub fn soft(reading: &Reading<'_>) -> Result<Soft> {
+    let tokens = reading.response().len();
+    match reading.aligner() {
+        None => Ok(Soft::default()),
+        Some(_) if reading.is_equal => Ok(identical(reading.labels, reading.prompt, tokens)),
+        Some(aligner) => (0..tokens).map(|at| aligner.at(at)).collect(),
+    }
 }
 
 /// Equal vocabularies: ids mean the same on both sides.
-fn identical(labels: &Labels, prompt: &PromptLabels, tokens: usize) -> Vec<Vec<(u32, f32)>> {
+fn identical(labels: &Labels, prompt: &PromptLabels, tokens: usize) -> Soft {
     let id = |piece: u32| labels.pieces.get(piece as usize).map(|(id, _)| *id);
     let row = |label: &TokenLabel| {
         let own = (label.piece, label.log_prob);
@@ -126,18 +74,19 @@ fn gathered(masses: HashMap<u32, f64>, total: f64) -> Vec<(u32, f32)> {
     row
 }
 
-struct Aligner<'a> {
-    labels: &'a Labels,
-    prompt: &'a PromptLabels,
-    student: &'a Chat,
+/// The teacher's tokens of an answer beside the student's.
+pub struct Aligner<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) prompt: &'a PromptLabels,
+    pub(crate) student: &'a Chat,
     /// The student's response tokens.
-    ids: &'a [u32],
+    pub(crate) ids: &'a [u32],
     /// Their byte spans.
-    spans: &'a [(u32, u32)],
+    pub(crate) spans: &'a [(u32, u32)],
     /// What they are of.
-    answered: &'a Answered,
+    pub(crate) answered: &'a Answered,
     /// Its end of turn.
-    end: Option<u32>,
+    pub(crate) end: Option<u32>,
 }
 
 /// What is known about one student position.
@@ -149,13 +98,13 @@ struct Known {
 }
 
 /// A position of the student, seen from the teacher's tokens.
-struct Place {
+pub(crate) struct Place {
     /// Which response token.
-    at: usize,
+    pub at: usize,
     /// Its first byte.
-    start: usize,
+    pub start: usize,
     /// One past its last byte.
-    end: usize,
+    pub end: usize,
 }
 
 impl Aligner<'_> {
@@ -275,7 +224,7 @@ impl Aligner<'_> {
     }
 
     /// The student's token at the place if the answer went on with `said`.
-    fn first_token(&self, place: &Place, said: &[u8]) -> Result<First> {
+    pub(crate) fn first_token(&self, place: &Place, said: &[u8]) -> Result<First> {
         let near = place.at.saturating_sub(CONTEXT);
         match self.within(near, place, said)? {
             First::Joined if near > 0 => self.within(0, place, said),
@@ -316,7 +265,7 @@ impl Aligner<'_> {
 }
 
 /// What the student's tokenizer makes of a continuation.
-enum First {
+pub(crate) enum First {
     /// This token comes next.
     Token(u32),
     /// The tokens before would have been others.

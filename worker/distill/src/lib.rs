@@ -3,9 +3,10 @@
 //!
 //! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` →
 //! [`teach`] (the teacher labels prompts) → [`labels`] and [`codec`] (what a label is, in memory
-//! and as bytes) → [`align`] (the teacher's probabilities over the student's tokens) → [`loss`] →
+//! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
+//! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → `schedule` →
-//! [`train`] (the loop) with [`recipe`].
+//! [`train`] (the loop) with [`recipe`] and `attempt`.
 //!
 //! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal
 //! hardware.
@@ -13,20 +14,23 @@
 pub mod adapter_file;
 pub mod align;
 mod answers;
+mod attempt;
+mod bias;
+pub mod chunks;
 pub mod codec;
 pub mod dream;
 mod error;
 pub mod labels;
 pub mod lora;
-pub mod loss;
+pub mod losses;
 pub mod peft;
+pub mod reading;
 pub mod recipe;
 mod schedule;
 pub mod teach;
 pub mod train;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
-pub use align::{Example, example};
 pub use dream::{dream, dreams};
 pub use error::DistillError;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};

@@ -4,7 +4,7 @@
 //! only judged them.
 
 use crate::{DistillError, Result};
-use uspx_domain::DistilRecipe;
+use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// Learns from the references' text alone. Fewer passes: by the fourth it only learns them by
 /// heart.
@@ -26,6 +26,7 @@ pub fn recipe_teacher() -> DistilRecipe {
         batch_tokens: 512,
         teacher_weight: 1.0,
         seed: 1,
+        loss: DistilLoss::HYBRID,
     }
 }
 

@@ -2,7 +2,6 @@
 //! order.
 
 use crate::Result;
-use crate::align::Example;
 use candle_core::Var;
 use candle_core::backprop::GradStore;
 use rand::seq::SliceRandom;
@@ -49,12 +48,12 @@ pub fn clip(gradients: &mut GradStore, vars: &[Var], bound: f64) -> Result<f64> 
 /// epoch's batches differ.
 const WINDOW: usize = 16;
 
-/// The batches of one epoch: indices of examples, at most `tokens` padded tokens each, all of them
-/// once.
-pub fn epoch(examples: &[Example], tokens: usize, random: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..examples.len()).collect();
+/// The batches of one epoch: indices of sequences of those lengths, at most `tokens` padded tokens
+/// each, all of them once.
+pub fn epoch(lengths: &[usize], tokens: usize, random: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.shuffle(random);
-    let length = |i: &usize| examples.get(*i).map_or(0, |l| l.sequence.ids.len());
+    let length = |i: &usize| lengths.get(*i).copied().unwrap_or(0);
     let total: usize = order.iter().map(length).sum();
     let windows = total.div_ceil(tokens * WINDOW).max(1);
     let mut batches = Vec::new();
@@ -72,7 +71,6 @@ pub fn epoch(examples: &[Example], tokens: usize, random: &mut ChaCha8Rng) -> Ve
 mod tests {
     use super::*;
     use rand_chacha::rand_core::SeedableRng;
-    use uspx_model::batch::Sequence;
 
     #[test]
     fn the_rate_rises_then_falls() {
@@ -85,24 +83,20 @@ mod tests {
 
     #[test]
     fn an_epoch_holds_every_lesson_once_and_shuffles() {
-        let example = |n: usize| Example {
-            sequence: Sequence { ids: vec![0; n], response_start: 1 },
-            soft: vec![],
-        };
-        let examples: Vec<Example> = (0..300).map(|i| example(5 + i * 7 % 40)).collect();
+        let lengths: Vec<usize> = (0..300).map(|i| 5 + i * 7 % 40).collect();
         let mut random = ChaCha8Rng::seed_from_u64(5);
-        let first = epoch(&examples, 200, &mut random);
-        let second = epoch(&examples, 200, &mut random);
+        let first = epoch(&lengths, 200, &mut random);
+        let second = epoch(&lengths, 200, &mut random);
         for batches in [&first, &second] {
             let mut all: Vec<usize> = batches.iter().flatten().copied().collect();
             all.sort_unstable();
             assert_eq!(all, (0..300).collect::<Vec<_>>());
             for batch in batches.iter() {
-                let longest = batch.iter().map(|i| examples[*i].sequence.ids.len()).max().unwrap();
+                let longest = batch.iter().map(|i| lengths[*i]).max().unwrap();
                 assert!(longest * batch.len() <= 200);
             }
         }
         assert_ne!(first, second);
-        assert_eq!(first, epoch(&examples, 200, &mut ChaCha8Rng::seed_from_u64(5)));
+        assert_eq!(first, epoch(&lengths, 200, &mut ChaCha8Rng::seed_from_u64(5)));
     }
 }

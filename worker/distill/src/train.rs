@@ -1,15 +1,15 @@
 //! The training loop: examples in, the best adapter out.
 
-use crate::align::{Example, example, text_example};
+use crate::attempt::Attempt;
 use crate::labels::{Labels, vocabulary};
 use crate::lora::{LoraPair, attach};
-use crate::loss::{Targets, soft_cross_entropy};
+use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
 use crate::{DistillError, Result, recipe, save_adapter, schedule};
 use candle_core::{Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use uspx_domain::{DistilRecipe, TrainingSummary};
+use uspx_domain::{DistilLoss, DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::{NoTaps, Projection};
 use uspx_model::transformer::Transformer;
@@ -22,13 +22,24 @@ const PATIENCE: u32 = 2;
 /// Padded tokens per batch where nothing is trained.
 const JUDGE_TOKENS: usize = 2048;
 
+/// An adapter and how it was trained.
+type Trained = (Vec<u8>, TrainingSummary);
+
+/// Trains by one loss, as [`distil`] says.
+type Train =
+    fn(&mut LoadedModel, &[Labels], &[Labels], &DistilRecipe, &dyn Progress) -> Result<Trained>;
+
+/// Every loss there is.
+const ALL: &[(DistilLoss, Train)] =
+    &[(Hybrid::ROW, by::<Hybrid>), (Alm::ROW, by::<Alm>), (Gold::ROW, by::<Gold>)];
+
 /// Trains an adapter for `student` and leaves the best one attached.
 ///
 /// Only response tokens count in the loss. After every epoch the student's own cross-entropy on the
 /// validation answers decides whether its adapter is kept; two epochs without a better one end the
 /// training. Where passes beyond the best one were made, it is trained anew: with a third of the rate,
-/// where the recipe leaves that open; then with as many passes as gained anything, in which the rate
-/// falls to its end. The best of the adapters is kept. `progress` counts the steps of each.
+/// where the recipe leaves that open; then with as many passes as gained anything. The best of the
+/// adapters is kept. `progress` counts the steps of each.
 ///
 /// # Errors
 /// A recipe that cannot be followed, labels without an answer, a loss that is no longer a number,
@@ -39,123 +50,81 @@ pub fn distil(
     validation: &[Labels],
     recipe: &DistilRecipe,
     progress: &dyn Progress,
-) -> Result<(Vec<u8>, TrainingSummary)> {
+) -> Result<Trained> {
     recipe::check(recipe)?;
-    let rate_is_open = recipe.learning_rate == 0.0;
-    let recipe = &recipe::resolved(recipe, student.transformer.config().hidden);
-    let validation =
-        examples(student, validation, Reading { what: "validation", aligned: false }, progress)?;
+    let found = ALL.iter().find(|(loss, _)| *loss == recipe.loss);
+    let why = || format!("this uspx cannot train by {}: upgrade", recipe.loss);
+    let (_, train_by) = found.ok_or_else(|| DistillError::Recipe(why()))?;
+    train_by(student, train, validation, recipe, progress)
+}
+
+fn by<L: Loss>(
+    student: &mut LoadedModel,
+    train: &[Labels],
+    validation: &[Labels],
+    recipe: &DistilRecipe,
+    progress: &dyn Progress,
+) -> Result<Trained> {
+    let validation = lessons::<L>(student, validation, (None, "validation"), progress)?;
     let validation = validation.into_iter().map(|l| l.sequence).collect();
+    let loss = L::new(train, &student.chat);
     // Alignment is dear; who learns from text alone does without.
-    let aligned = recipe.teacher_weight > 0.0;
-    let examples = examples(student, train, Reading { what: "training", aligned }, progress)?;
-    let data = Data { examples, validation };
+    let heard = (recipe.teacher_weight > 0.0).then_some(&loss);
+    let lessons = lessons(student, train, (heard, "training"), progress)?;
+    let data = Data { loss, lessons, validation };
+    let rate_is_open = recipe.learning_rate == 0.0;
+    let recipe = recipe::resolved(recipe, student.transformer.config().hidden);
     let mut best = Training::start(student, &data, recipe)?.run(progress)?;
-    let slower = rate_is_open.then(|| slower(recipe)).filter(|_| went_too_far(recipe, &best));
-    if let Some(slower) = &slower {
+    if let Some(slower) = best.slower().filter(|_| rate_is_open) {
         best = best.or(Training::start(student, &data, slower)?.run(progress)?);
     }
-    if let Some(shorter) = shorter(&best) {
-        best = best.or(Training::start(student, &data, &shorter)?.run(progress)?);
+    if let Some(shorter) = best.shorter() {
+        best = best.or(Training::start(student, &data, shorter)?.run(progress)?);
     }
     best.attach()?;
     Ok((save_adapter(student, recipe.rank, recipe.alpha)?, best.summary))
 }
 
-/// What is learned, and what the passes are chosen by.
-struct Data {
-    examples: Vec<Example>,
+/// What is learned and how, and what the passes are chosen by.
+struct Data<L: Loss> {
+    loss: L,
+    lessons: Vec<Lesson<L::Said>>,
     validation: Vec<Sequence>,
-}
-
-/// A training's end.
-struct Trained {
-    /// The adapters that hang on the student.
-    vars: Vec<Var>,
-    /// Their values after the best pass.
-    values: Vec<Tensor>,
-    summary: TrainingSummary,
-    /// How they came about.
-    recipe: DistilRecipe,
-}
-
-impl Trained {
-    /// The better of this and a second one, whose adapters hang on the student now; the steps are those
-    /// of both.
-    fn or(self, second: Self) -> Self {
-        let steps = self.summary.steps + second.summary.steps;
-        let vars = second.vars.clone();
-        let better = if second.summary.after < self.summary.after { second } else { self };
-        Self { vars, summary: TrainingSummary { steps, ..better.summary }, ..better }
-    }
-
-    /// Gives the student's adapters the best values.
-    fn attach(&self) -> Result<()> {
-        for (var, value) in self.vars.iter().zip(&self.values) {
-            var.set(value)?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether a training made passes that only cost.
-fn went_too_far(recipe: &DistilRecipe, done: &Trained) -> bool {
-    done.summary.best_epoch < recipe.epochs
-}
-
-/// The recipe with a third of the rate: what suits a width may be too much for few prompts, or for a
-/// student that knows most of it already.
-fn slower(recipe: &DistilRecipe) -> DistilRecipe {
-    DistilRecipe { learning_rate: recipe.learning_rate / 3.0, ..*recipe }
-}
-
-/// The recipe of a training with the passes that it gained by, where it went on beyond them: the rate then
-/// falls to its end within them. None where it did, or nothing was gained.
-fn shorter(done: &Trained) -> Option<DistilRecipe> {
-    let passes = done.summary.best_epoch;
-    let too_far = passes > 0 && went_too_far(&done.recipe, done);
-    too_far.then_some(DistilRecipe { epochs: passes, ..done.recipe })
-}
-
-/// How labels are read.
-struct Reading {
-    what: &'static str,
-    /// Whether the teacher's probabilities are wanted.
-    aligned: bool,
 }
 
 /// Prompts aligned between two beats.
 const PER_BEAT: usize = 32;
 
-/// Every prompt of `labels` as the student learns it.
-fn examples(
+/// Every prompt of `labels` as the student learns it: by a loss that hears the teacher, or from its
+/// text. `what` they are for.
+fn lessons<L: Loss>(
     student: &LoadedModel,
     labels: &[Labels],
-    how: Reading,
+    (loss, what): (Option<&L>, &'static str),
     progress: &dyn Progress,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<Lesson<L::Said>>> {
     let own = vocabulary(&student.chat);
-    let mut examples = Vec::new();
+    let mut lessons = Vec::new();
     for labels in labels {
         for prompt in &labels.prompts {
-            examples.push(match how.aligned {
-                true => example(labels, prompt, &student.chat, own)?,
-                false => text_example(prompt, &student.chat)?,
+            lessons.push(match loss {
+                Some(loss) => lesson(loss, labels, prompt, &student.chat, own)?,
+                None => text_lesson(prompt, &student.chat)?,
             });
-            if examples.len() % PER_BEAT == 0 {
+            if lessons.len() % PER_BEAT == 0 {
                 // No step is done yet, nor their number known.
                 progress.report(0, 1)?;
             }
         }
     }
-    examples.retain(|l| l.sequence.response_len() > 0);
-    if examples.is_empty() { Err(DistillError::Empty(how.what)) } else { Ok(examples) }
+    lessons.retain(|l| l.sequence.response_len() > 0);
+    if lessons.is_empty() { Err(DistillError::Empty(what)) } else { Ok(lessons) }
 }
 
-struct Training<'a> {
+struct Training<'a, L: Loss> {
     student: &'a mut LoadedModel,
-    recipe: &'a DistilRecipe,
-    data: &'a Data,
+    recipe: DistilRecipe,
+    data: &'a Data<L>,
     vars: Vec<Var>,
     optimiser: AdamW,
     /// Batches of every epoch, drawn in advance so that the number of steps is known.
@@ -166,24 +135,25 @@ struct Training<'a> {
     step: u32,
 }
 
-impl<'a> Training<'a> {
+impl<'a, L: Loss> Training<'a, L> {
     fn start(
         student: &'a mut LoadedModel,
-        data: &'a Data,
-        recipe: &'a DistilRecipe,
+        data: &'a Data<L>,
+        recipe: DistilRecipe,
     ) -> Result<Self> {
         let pairs = attach(student, recipe.rank as usize, f64::from(recipe.alpha), recipe.seed)?;
         let vars: Vec<Var> = pairs.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]).collect();
         let params = ParamsAdamW { lr: 0.0, weight_decay: 0.0, ..ParamsAdamW::default() };
         let optimiser = AdamW::new(vars.clone(), params)?;
         let mut random = ChaCha8Rng::seed_from_u64(recipe.seed ^ 0x5eed);
-        let draw = |_| schedule::epoch(&data.examples, recipe.batch_tokens as usize, &mut random);
+        let lengths: Vec<usize> = data.lessons.iter().map(|l| l.sequence.ids.len()).collect();
+        let draw = |_| schedule::epoch(&lengths, recipe.batch_tokens as usize, &mut random);
         let plan: Vec<Vec<Vec<usize>>> = (0..recipe.epochs).map(draw).collect();
         let steps = plan.iter().map(|e| e.len() as u32).sum();
         Ok(Self { student, recipe, data, vars, optimiser, plan, steps, step: 0 })
     }
 
-    fn run(mut self, progress: &dyn Progress) -> Result<Trained> {
+    fn run(mut self, progress: &dyn Progress) -> Result<Attempt> {
         let before = self.judge(progress)?;
         let (mut best, mut best_epoch, mut kept) = (before, 0, self.copy()?);
         for (epoch, batches) in (1..).zip(std::mem::take(&mut self.plan)) {
@@ -197,7 +167,7 @@ impl<'a> Training<'a> {
             }
         }
         let summary = TrainingSummary { steps: self.step, before, after: best, best_epoch };
-        Ok(Trained { vars: self.vars, values: kept, summary, recipe: *self.recipe })
+        Ok(Attempt { vars: self.vars, values: kept, summary, recipe: self.recipe })
     }
 
     /// The variables' present values.
@@ -215,19 +185,17 @@ impl<'a> Training<'a> {
 
     /// One step on one batch.
     fn learn(&mut self, members: &[usize]) -> Result<()> {
-        let examples: Vec<&Example> =
-            members.iter().filter_map(|i| self.data.examples.get(*i)).collect();
-        let sequences: Vec<&Sequence> = examples.iter().map(|l| &l.sequence).collect();
+        let lessons: Vec<&Lesson<L::Said>> =
+            members.iter().filter_map(|i| self.data.lessons.get(*i)).collect();
+        let sequences: Vec<&Sequence> = lessons.iter().map(|l| &l.sequence).collect();
         let batch = Batch::new(&sequences)?;
         let transformer = &self.student.transformer;
         let frame = transformer.frame(&batch)?;
         let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
         let logits = transformer.logits(&x, &batch.predicting)?;
-        let soft: Vec<&[(u32, f32)]> =
-            examples.iter().flat_map(|l| l.soft.iter().map(Vec::as_slice)).collect();
-        let targets =
-            Targets::new(&batch.targets, &soft, self.recipe.teacher_weight, transformer.device())?;
-        let loss = (soft_cross_entropy(&logits, &targets)? / batch.targets.len() as f64)?;
+        let weight = self.recipe.teacher_weight;
+        let loss = self.data.loss.loss(&logits, &batch.targets, &lessons, weight)?;
+        let loss = (loss / batch.targets.len() as f64)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(DistillError::Diverged {

@@ -8,8 +8,11 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use uspx_distill::align::Soft;
+use uspx_distill::chunks::{Chunk, chunks, joined};
 use uspx_distill::labels::{piece_of, vocabulary};
-use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, example, make_labels};
+use uspx_distill::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson};
+use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, make_labels};
 use uspx_domain::{Digest, Fingerprint, Prompt};
 use uspx_model::chat::{Bounds, Chat};
 use uspx_model::{LoadedModel, NoProgress, Placement};
@@ -23,6 +26,15 @@ fn chats() -> &'static (Chat, Chat) {
     CHATS.get_or_init(|| {
         (Chat::open(&nano("teacher")).unwrap(), Chat::open(&nano("student")).unwrap())
     })
+}
+
+fn read(
+    labels: &Labels,
+    prompt: &PromptLabels,
+    student: &Chat,
+    vocabulary: Digest,
+) -> uspx_distill::Result<Lesson<Soft>> {
+    lesson(&Hybrid, labels, prompt, student, vocabulary)
 }
 
 fn prompt(reference: &str) -> Prompt {
@@ -161,7 +173,7 @@ fn projection_agrees_with_enumeration() {
         .filter_map(|p| p.reference);
     for answer in references.filter(|r| r.is_ascii()).take(120) {
         let labels = made_up(&answer, 0.5, &others);
-        let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+        let example = read(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
         let ids = &example.sequence.ids[example.sequence.response_start..];
         let mut start = 0;
         for (at, id) in ids.iter().enumerate() {
@@ -171,7 +183,7 @@ fn projection_agrees_with_enumeration() {
             };
             let (want, _) = enumerated(&labels, at, (start, start + length), ids, student);
             let got: HashMap<u32, f64> =
-                example.soft[at].iter().map(|(i, m)| (*i, f64::from(*m))).collect();
+                example.said[at].iter().map(|(i, m)| (*i, f64::from(*m))).collect();
             let keys: std::collections::BTreeSet<_> = want.keys().chain(got.keys()).collect();
             for key in keys {
                 let (want, got) =
@@ -204,9 +216,9 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
             .unwrap()
             .0;
     for prompt in &labels.prompts {
-        let example = example(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
-        assert_eq!(example.soft.len(), prompt.tokens.len());
-        for (soft, token) in example.soft.iter().zip(&prompt.tokens) {
+        let example = read(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
+        assert_eq!(example.said.len(), prompt.tokens.len());
+        for (soft, token) in example.said.iter().zip(&prompt.tokens) {
             let mut want: Vec<(u32, f32)> =
                 token.top.iter().map(|(p, l)| (labels.pieces[*p as usize].0, l.exp())).collect();
             let own = (labels.pieces[token.piece as usize].0, token.log_prob.exp());
@@ -224,9 +236,8 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
         }
         // By bytes alone, as if the vocabularies were not known to be equal: what stays is in the
         // same proportions.
-        let by_bytes =
-            uspx_distill::example(&labels, prompt, &teacher.chat, Digest::of(b"another")).unwrap();
-        for (one, other) in example.soft.iter().zip(&by_bytes.soft) {
+        let by_bytes = read(&labels, prompt, &teacher.chat, Digest::of(b"another")).unwrap();
+        for (one, other) in example.said.iter().zip(&by_bytes.said) {
             let ratios: Vec<f32> = other
                 .iter()
                 .map(|(id, m)| m / one.iter().find(|(i, _)| i == id).map_or(f32::NAN, |(_, m)| *m))
@@ -280,10 +291,169 @@ fn an_answer_cut_short_teaches_no_end() {
             .unwrap()
             .0;
     let (_, student) = chats();
-    let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+    let example = read(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
     assert!(!labels.prompts[0].ended);
     assert!(!student.ends().contains(example.sequence.ids.last().unwrap()));
-    assert_eq!(example.soft.len(), example.sequence.response_len());
+    assert_eq!(example.said.len(), example.sequence.response_len());
+}
+
+/// The tokenisation bias of a chunk's end, by plain tokenisation of whole texts.
+fn bias(labels: &Labels, chunk: &Chunk, ids: &[u32], student: &Chat) -> (f64, f64) {
+    let prompt = &labels.prompts[0];
+    let answer = prompt.answer.as_bytes();
+    let last = &prompt.tokens[chunk.teacher.end - 1];
+    let fixed = &ids[..chunk.student.end];
+    let keeps = |before: u32, said: &[u8]| {
+        let text = [&answer[..before as usize], said].concat();
+        student.encode(std::str::from_utf8(&text).unwrap()).unwrap().starts_with(fixed)
+    };
+    let others = |token: &TokenLabel| -> Vec<(Vec<u8>, f64)> {
+        let others = token.top.iter().filter(|(piece, _)| *piece != token.piece);
+        let text = |(piece, log_prob): &(u32, f32)| match labels.piece(*piece).unwrap() {
+            Piece::Text(bytes) => Some((bytes.clone(), f64::from(*log_prob).exp())),
+            _ => None,
+        };
+        others.filter_map(text).collect()
+    };
+    let own = f64::from(last.log_prob).exp();
+    let bytes = &answer[last.start as usize..last.end as usize];
+    let longer: Vec<(Vec<u8>, f64)> =
+        others(last).into_iter().filter(|(said, _)| said.starts_with(bytes)).collect();
+    let whole = own + longer.iter().map(|(_, mass)| mass).sum::<f64>();
+    let ours = longer.iter().filter(|(said, _)| keeps(last.start, said));
+    let next = prompt.tokens.get(chunk.teacher.end).map(others).unwrap_or_default();
+    let theirs = next.iter().filter(|(said, _)| !keeps(last.end, said));
+    let sum = |masses: &mut dyn Iterator<Item = f64>| masses.sum::<f64>() / whole;
+    (sum(&mut ours.map(|(_, mass)| *mass)), sum(&mut theirs.map(|(_, mass)| own * mass)))
+}
+
+fn references() -> Vec<String> {
+    let text = std::fs::read_to_string(nano("../prompts/cli-train.jsonl")).unwrap();
+    let prompts = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
+    prompts.into_iter().filter_map(|p| p.reference).filter(|r| r.is_ascii()).collect()
+}
+
+#[test]
+fn chunks_end_where_both_tokenizers_mean_nearly_the_same() {
+    let (teacher, student) = chats();
+    let vocabulary = vocabulary(student);
+    let (mut ours, mut theirs, mut several) = (0, 0, 0);
+    for answer in references().iter().take(400) {
+        // Tokens that go on beyond one of the answer's.
+        let sequence = teacher.sequence(&prompt(answer), Some(answer)).unwrap();
+        let text = |id: u32| match piece_of(teacher, id) {
+            Piece::Text(bytes) if bytes.is_ascii() => bytes,
+            _ => vec![],
+        };
+        let used: Vec<Vec<u8>> =
+            sequence.ids[sequence.response_start..].iter().map(|id| text(*id)).collect();
+        let goes_on = |id: &u32| {
+            let bytes = text(*id);
+            used.iter().any(|u| !u.is_empty() && bytes.len() > u.len() && bytes.starts_with(u))
+        };
+        let others: Vec<(u32, f32)> =
+            (0..2000).filter(goes_on).step_by(3).take(20).map(|id| (id, 0.02)).collect();
+        let labels = made_up(answer, 0.3, &others);
+        let labelled = &labels.prompts[0];
+        let found = lesson(&Alm, &labels, labelled, student, vocabulary).unwrap();
+        let ids = &found.sequence.ids[found.sequence.response_start..];
+        let spans = |chat: &Chat, ids: &[u32]| -> Vec<(u32, u32)> {
+            let length = |id: &u32| match piece_of(chat, *id) {
+                Piece::Text(bytes) => bytes.len() as u32,
+                _ => 0,
+            };
+            let ends = ids.iter().scan(0, |at, id| {
+                *at += length(id);
+                Some((*at - length(id), *at))
+            });
+            ends.collect()
+        };
+        let all =
+            chunks(&spans(teacher, &sequence.ids[sequence.response_start..]), &spans(student, ids));
+        let want = joined(all, |chunk| {
+            let (one, other) = bias(&labels, chunk, ids, student);
+            (ours, theirs) = (ours + u32::from(one > 0.1), theirs + u32::from(other > 0.1));
+            Ok::<_, std::convert::Infallible>(one.max(other) <= 0.1)
+        });
+        let want = want.unwrap();
+        assert_eq!(found.said.len(), want.len(), "`{answer}`: {:?}, {want:?}", found.said);
+        for (found, want) in found.said.iter().zip(&want) {
+            assert_eq!(found.tokens, want.student, "`{answer}`");
+            let log_prob = want.teacher.len() as f64 * f64::from(0.3f32.ln());
+            assert!((found.log_prob - log_prob).abs() < 1e-9, "`{answer}`");
+            several += u32::from(want.teacher.len() != want.student.len());
+        }
+        let tokens: usize = found.said.iter().map(|chunk| chunk.tokens.len()).sum();
+        assert_eq!(tokens, ids.len(), "every token is in a chunk");
+    }
+    assert!(ours > 20 && theirs > 20 && several > 20, "{ours}, {theirs}, {several}");
+}
+
+#[test]
+fn tokens_are_matched_by_their_bytes_and_the_others_sorted() {
+    let (teacher, student) = chats();
+    let bytes = |chat: &Chat, id: u32| match piece_of(chat, id) {
+        Piece::Text(bytes) => Some(bytes),
+        _ => None,
+    };
+    let of_student: std::collections::BTreeSet<Vec<u8>> =
+        (0..student.tokens().len() as u32).filter_map(|id| bytes(student, id)).collect();
+    let others: Vec<(u32, f32)> =
+        (33..2000).step_by(61).zip(1..).map(|(id, n)| (id, 0.4 / 2f32.powi(n))).collect();
+    let (mut matched, mut sorted, mut merged) = (0, 0, 0);
+    for answer in references().iter().take(120) {
+        let labels = made_up(answer, 0.5, &others);
+        let gold = Gold::new(std::slice::from_ref(&labels), student);
+        let labelled = &labels.prompts[0];
+        let found = lesson(&gold, &labels, labelled, student, vocabulary(student)).unwrap();
+        let tokens: usize = found.said.iter().map(|chunk| chunk.tokens.len()).sum();
+        assert_eq!(tokens, found.sequence.response_len(), "every token is in a chunk");
+        let mut at = 0;
+        for chunk in &found.said {
+            let text: usize = found.sequence.ids[found.sequence.response_start..]
+                [chunk.tokens.clone()]
+            .iter()
+            .map(|id| bytes(student, *id).map_or(0, |b| b.len()))
+            .sum();
+            at += text;
+            let place = labelled
+                .tokens
+                .iter()
+                .rposition(|t| t.end as usize == at && (t.start < t.end) == (text > 0));
+            let label = &labelled.tokens[place.unwrap()];
+            let first = labelled.tokens.iter().position(|t| t.start as usize == at - text);
+            let before = place.unwrap() - first.unwrap().min(place.unwrap());
+            let reached = 0.5f64.powi(if text > 0 { before as i32 } else { 0 });
+            merged += u32::from(text > 0 && before > 0);
+            let (mut want, mut rest) = (HashMap::new(), Vec::new());
+            for (piece, log_prob) in &label.top {
+                let mass = reached * f64::from(*log_prob).exp();
+                let id = labels.pieces[*piece as usize].0;
+                match bytes(teacher, id) {
+                    Some(text) if of_student.contains(&text) => {
+                        want.insert(text, mass);
+                    }
+                    Some(_) => rest.push(mass),
+                    None if teacher.ends().contains(&id) => {
+                        want.insert(b"the end".to_vec(), mass);
+                    }
+                    None => rest.push(mass),
+                }
+            }
+            assert_eq!(chunk.matched.len(), want.len(), "`{answer}`");
+            for (id, mass) in &chunk.matched {
+                let text = bytes(student, *id).unwrap_or(b"the end".to_vec());
+                assert!((want[&text] - mass).abs() < 1e-6, "`{answer}`: {mass}");
+            }
+            assert_eq!(chunk.sorted.len(), rest.len(), "`{answer}`");
+            for (got, want) in chunk.sorted.iter().zip(&rest) {
+                assert!((got - want).abs() < 1e-6, "`{answer}`: {got} against {want}");
+            }
+            assert!(chunk.sorted.windows(2).all(|w| w[0] >= w[1]));
+            (matched, sorted) = (matched + want.len(), sorted + rest.len());
+        }
+    }
+    assert!(matched > 100 && sorted > 100 && merged > 20, "{matched}, {sorted}, {merged}");
 }
 
 proptest! {
@@ -296,9 +466,9 @@ proptest! {
         let others: Vec<(u32, f32)> = (0..2000).step_by(83).map(|id| (id, 0.015)).collect();
         let labels = made_up(&answer, own, &others);
         prop_assume!(labels.prompts[0].tokens.last().is_some_and(|t| t.end as usize == answer.len()));
-        let example = example(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
-        prop_assert_eq!(example.soft.len(), example.sequence.response_len());
-        for row in &example.soft {
+        let example = read(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
+        prop_assert_eq!(example.said.len(), example.sequence.response_len());
+        for row in &example.said {
             let sum: f32 = row.iter().map(|(_, m)| m).sum();
             prop_assert!(sum <= 1.0 + 1e-5, "sum {}", sum);
             prop_assert!(row.iter().all(|(id, m)| *m >= 0.0 && (*id as usize) < student.tokens().len()));
@@ -307,7 +477,7 @@ proptest! {
         // The answer's own token keeps what the teacher gives it, wherever both stand at the same
         // byte.
         let first = example.sequence.ids[example.sequence.response_start];
-        prop_assert!(example.soft[0].iter().any(|(id, m)| *id == first && *m > 0.0));
+        prop_assert!(example.said[0].iter().any(|(id, m)| *id == first && *m > 0.0));
     }
 }
 

@@ -8,7 +8,8 @@ use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use uspx_distill::labels::vocabulary;
-use uspx_distill::{Labels, example, make_labels};
+use uspx_distill::losses::{Hybrid, lesson};
+use uspx_distill::{Labels, make_labels};
 use uspx_domain::Prompt;
 use uspx_model::chat::{Bounds, Chat};
 use uspx_model::{LoadedModel, NoProgress, Placement};
@@ -86,10 +87,10 @@ fn every_prompt_is_labelled_byte_for_byte_and_teaches_a_student_of_another_famil
                 prompt.answer
             );
             for other in [&student, &spm] {
-                let example = example(&labels, prompt, other, vocabulary(other)).unwrap();
+                let example = lesson(&Hybrid, &labels, prompt, other, vocabulary(other)).unwrap();
                 // Of a teacher that knows only what it kept, something is known at the first place
                 // at least.
-                let mass: f32 = example.soft[0].iter().map(|(_, p)| p).sum();
+                let mass: f32 = example.said[0].iter().map(|(_, p)| p).sum();
                 assert!(
                     mass > 0.0 && mass < 1.0 + 1e-4,
                     "{family}: {:?} teaches {mass}",

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use uspx_distill::{
     DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights, recipe_teacher,
 };
-use uspx_domain::{DistilRecipe, Fingerprint, Prompt, parse_prompts};
+use uspx_domain::{DistilLoss, DistilLossRow, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
 use uspx_model::chat::Bounds;
 use uspx_model::checkpoint::Checkpoint;
@@ -100,6 +100,53 @@ fn the_student_learns_and_its_adapter_survives_file_and_merge() {
 
     lora::detach(&mut other).unwrap();
     assert!(close(&logits(&open("student")), &logits(&other)));
+}
+
+/// Trains on what it is judged by.
+fn trained_by(recipe: DistilRecipe, labels: &Labels) -> (Vec<u8>, uspx_domain::TrainingSummary) {
+    let train = std::slice::from_ref(labels);
+    distil(&mut open("student"), train, train, &recipe, &NoProgress).unwrap()
+}
+
+#[test]
+fn every_loss_teaches_and_each_another_student() {
+    let all: Vec<Vec<u8>> = DistilLoss::ALL
+        .iter()
+        .map(|loss| {
+            let recipe = DistilRecipe { loss: *loss, teacher_weight: 0.5, ..short() };
+            let (bytes, summary) = trained_by(recipe, &labels().0);
+            assert!(summary.after < summary.before - 0.1, "{loss}: {summary:?}");
+            bytes
+        })
+        .collect();
+    for (at, bytes) in all.iter().enumerate() {
+        assert!(!all[..at].contains(bytes), "{} is as another", DistilLoss::ALL[at]);
+    }
+}
+
+#[test]
+fn where_the_teacher_says_nothing_every_loss_learns_the_text_alone() {
+    let text = trained_by(DistilRecipe { teacher_weight: 0.0, ..short() }, &labels().0);
+    let mut silent = labels().0.clone();
+    silent.prompts.iter_mut().for_each(|prompt| prompt.tokens.clear());
+    for loss in DistilLoss::ALL {
+        for (weight, labels) in [(0.0, &labels().0), (1.0, &silent)] {
+            let recipe = DistilRecipe { teacher_weight: weight, loss: *loss, ..short() };
+            let (bytes, summary) = trained_by(recipe, labels);
+            // Sums are in another order: steps differ by rounding at most.
+            assert!((summary.after - text.1.after).abs() < 1e-3, "{loss}: {summary:?}");
+            assert_eq!(bytes.len(), text.0.len());
+        }
+    }
+}
+
+#[test]
+fn a_loss_of_a_later_release_is_refused() {
+    static LATER: DistilLossRow = DistilLossRow { name: "later", help: "of a later release" };
+    let train = std::slice::from_ref(&labels().0);
+    let recipe = DistilRecipe { loss: DistilLoss::of(&LATER), ..short() };
+    let error = distil(&mut open("student"), train, train, &recipe, &NoProgress).unwrap_err();
+    assert!(error.to_string().contains("cannot train by later: upgrade"), "{error}");
 }
 
 #[test]

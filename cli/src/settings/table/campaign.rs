@@ -109,7 +109,7 @@ super::rows! {
     "campaign.distil.recipes" Coordinator [""] --"" Is("[\
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
-    "One training each; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
+    "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
     "Training prompts that calibrate the quantiser"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };

@@ -2,7 +2,7 @@
 
 use crate::{Rule, Share};
 use serde::{Deserialize, Serialize};
-use uspx_domain::{Baseline, DistilRecipe, SaeRecipe, UnitKind};
+use uspx_domain::{Baseline, DistilLoss, DistilRecipe, SaeRecipe, UnitKind};
 
 /// Sizes of tasks that no one has set, where workers have not said how fast they are.
 pub mod usual {
@@ -221,6 +221,7 @@ impl Default for StudentPlan {
             batch_tokens: 1024,
             teacher_weight: 0.0,
             seed: 0,
+            loss: DistilLoss::default(),
         };
         Self {
             label_batch: None,

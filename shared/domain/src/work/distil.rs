@@ -1,7 +1,7 @@
 //! Training an adapter for the student, from labels.
 
 use super::Job;
-use crate::{Asked, BlobRef, LARGEST, Outcome, Refusal};
+use crate::{Asked, BlobRef, DistilLoss, LARGEST, Outcome, Refusal};
 use serde::{Deserialize, Serialize};
 
 /// Trains an adapter for the student.
@@ -28,11 +28,14 @@ pub struct DistilRecipe {
     pub learning_rate: f32,
     /// Tokens per step.
     pub batch_tokens: u32,
-    /// Weight of the teacher's distribution against the reference's cross-entropy: 0 learns from
-    /// text alone.
+    /// Weight of what the teacher says against the reference's cross-entropy: 0 learns from text
+    /// alone.
     pub teacher_weight: f32,
     /// Seed of shuffling and initial adapters.
     pub seed: u64,
+    /// What is learned of the teacher. Unsaid in recipes of builds that knew but one.
+    #[serde(default, skip_serializing_if = "DistilLoss::is_usual")]
+    pub loss: DistilLoss,
 }
 
 impl<P> Job<P> for Distil {

@@ -68,6 +68,9 @@ impl TryFrom<Speed> for uspx_domain::Speed {
 struct Speaks {
     jobs: BTreeSet<String>,
     estimators: BTreeSet<String>,
+    /// Absent of workers that train by the usual one alone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    losses: BTreeSet<String>,
     /// The newest version read of each kind of message.
     messages: BTreeMap<String, u16>,
 }
@@ -103,11 +106,11 @@ impl TryFrom<HeldModel> for crate::HeldModel {
 
 impl From<&HeartbeatMessage> for Heartbeat {
     fn from(message: &HeartbeatMessage) -> Self {
-        let uspx_domain::Speaks { jobs, estimators } = message.speaks.clone();
+        let uspx_domain::Speaks { jobs, estimators, losses } = message.speaks.clone();
         Self {
             worker: message.worker.clone(),
             uspx_version: message.uspx_version.clone(),
-            speaks: Speaks { jobs, estimators, messages: message.reads.clone() },
+            speaks: Speaks { jobs, estimators, losses, messages: message.reads.clone() },
             models: super::all(&message.models),
             threads: message.threads,
             memory_bytes: message.memory_bytes,
@@ -123,11 +126,11 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
     type Error = Unread;
     fn try_from(message: Heartbeat) -> Result<Self, Unread> {
         message.check()?;
-        let Speaks { jobs, estimators, messages } = message.speaks;
+        let Speaks { jobs, estimators, losses, messages } = message.speaks;
         Ok(Self {
             worker: message.worker,
             uspx_version: message.uspx_version,
-            speaks: uspx_domain::Speaks { jobs, estimators },
+            speaks: uspx_domain::Speaks { jobs, estimators, losses },
             reads: messages,
             models: super::try_all(message.models)?,
             threads: message.threads,
@@ -143,9 +146,9 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
 impl Heartbeat {
     /// What a worker says of itself is kept and shown: it is bounded before that.
     fn check(&self) -> Result<(), Unread> {
-        let Speaks { jobs, estimators, messages } = &self.speaks;
-        let lists = [self.models.len(), jobs.len(), estimators.len(), messages.len()];
-        let names = jobs.iter().chain(estimators).chain(messages.keys());
+        let Speaks { jobs, estimators, losses, messages } = &self.speaks;
+        let lists = [self.models.len(), jobs.len(), estimators.len(), losses.len(), messages.len()];
+        let names = jobs.iter().chain(estimators).chain(losses).chain(messages.keys());
         let texts = names.chain([&self.uspx_version, &self.device]);
         let mut texts = texts.chain(self.models.iter().map(|m| &m.architecture));
         let bounded = lists.iter().all(|n| *n <= MOST) && texts.all(|t| t.len() <= LONGEST);

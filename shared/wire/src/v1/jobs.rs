@@ -155,39 +155,55 @@ struct Recipe {
     batch_tokens: u32,
     teacher_weight: f32,
     seed: u64,
+    /// Unsaid where it is the usual one. A worker that does not know of others is not asked for
+    /// them ([`domain::Speaks`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss: Option<String>,
 }
 
 impl From<&domain::Distil> for Distil {
     fn from(job: &domain::Distil) -> Self {
-        let domain::DistilRecipe {
-            rank,
-            alpha,
-            epochs,
-            learning_rate,
-            batch_tokens,
-            teacher_weight,
-            seed,
-        } = job.recipe;
-        let recipe =
-            Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed };
+        let recipe = Recipe::from(job.recipe);
         Self { train: job.train.clone(), validation: job.validation.clone(), recipe }
     }
 }
 
-impl From<Distil> for domain::Distil {
-    fn from(job: Distil) -> Self {
-        let Recipe { rank, alpha, epochs, learning_rate, batch_tokens, teacher_weight, seed } =
-            job.recipe;
-        let recipe = domain::DistilRecipe {
-            rank,
-            alpha,
-            epochs,
-            learning_rate,
-            batch_tokens,
-            teacher_weight,
-            seed,
-        };
-        Self { train: job.train, validation: job.validation, recipe }
+impl TryFrom<Distil> for domain::Distil {
+    type Error = Unread;
+    fn try_from(job: Distil) -> Result<Self, Unread> {
+        let recipe = job.recipe.try_into()?;
+        Ok(Self { train: job.train, validation: job.validation, recipe })
+    }
+}
+
+impl From<domain::DistilRecipe> for Recipe {
+    fn from(recipe: domain::DistilRecipe) -> Self {
+        Self {
+            rank: recipe.rank,
+            alpha: recipe.alpha,
+            epochs: recipe.epochs,
+            learning_rate: recipe.learning_rate,
+            batch_tokens: recipe.batch_tokens,
+            teacher_weight: recipe.teacher_weight,
+            seed: recipe.seed,
+            loss: (!recipe.loss.is_usual()).then(|| name(recipe.loss)),
+        }
+    }
+}
+
+impl TryFrom<Recipe> for domain::DistilRecipe {
+    type Error = Unread;
+    fn try_from(recipe: Recipe) -> Result<Self, Unread> {
+        Ok(Self {
+            rank: recipe.rank,
+            alpha: recipe.alpha,
+            epochs: recipe.epochs,
+            learning_rate: recipe.learning_rate,
+            batch_tokens: recipe.batch_tokens,
+            teacher_weight: recipe.teacher_weight,
+            seed: recipe.seed,
+            loss: recipe.loss.as_deref().map_or(Ok(domain::DistilLoss::default()), known)?,
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! Things that travel as names, looked up in the domain's tables.
 
 use crate::Unread;
-use uspx_domain::{Baseline, Estimator, ExportFormat, FailureKind, SaeKind, Statistic, UnitKind};
+use uspx_domain::{
+    Baseline, DistilLoss, Estimator, ExportFormat, FailureKind, SaeKind, Statistic, UnitKind,
+};
 
 /// Something with a name in bytes.
 pub(crate) trait Named: Copy + 'static {
@@ -49,6 +51,14 @@ impl Named for UnitKind {
 
 impl Named for ExportFormat {
     const WHAT: &'static str = "an export format";
+    const ALL: &'static [Self] = Self::ALL;
+    fn name(self) -> &'static str {
+        self.row().name
+    }
+}
+
+impl Named for DistilLoss {
+    const WHAT: &'static str = "a distillation loss";
     const ALL: &'static [Self] = Self::ALL;
     fn name(self) -> &'static str {
         self.row().name

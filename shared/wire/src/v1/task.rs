@@ -78,7 +78,7 @@ impl TryFrom<Work> for domain::Work<domain::Prompt> {
             Work::Estimate(job) => Self::Estimate(job.try_into()?),
             Work::Ablate(job) => Self::Ablate(job.try_into()?),
             Work::Label(job) => Self::Label(job.try_into()?),
-            Work::Distil(job) => Self::Distil(job.into()),
+            Work::Distil(job) => Self::Distil(job.try_into()?),
             Work::Export(job) => Self::Export(job.try_into()?),
             Work::Judge(job) => Self::Judge(job.try_into()?),
             Work::Sae(job) => Self::Sae(job.try_into()?),

@@ -52,6 +52,11 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         batch_tokens: 4096,
         teacher_weight: 0.5,
         seed: 42,
+        loss: DistilLoss::HYBRID,
+    };
+    let distil = |recipe| {
+        let (train, validation) = (vec![BlobRef::to(b"l1")], vec![BlobRef::to(b"l2")]);
+        Work::Distil(Distil { train, validation, recipe })
     };
     let estimate = |estimator, kinds: &[UnitKind], baseline| {
         Work::Estimate(Estimate { prompts: prompts(), estimator, kinds: kinds.to_vec(), baseline })
@@ -68,14 +73,9 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("ablate", Work::Ablate(Ablate { prompts: prompts(), cuts })),
         ("label-dreams", Work::Label(Label { dreams, ..Label::of(prompts()) })),
         ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
-        (
-            "distil",
-            Work::Distil(Distil {
-                train: vec![BlobRef::to(b"l1")],
-                validation: vec![BlobRef::to(b"l2")],
-                recipe,
-            }),
-        ),
+        ("distil", distil(recipe)),
+        ("distil-alm", distil(DistilRecipe { loss: DistilLoss::ALM, ..recipe })),
+        ("distil-gold", distil(DistilRecipe { loss: DistilLoss::GOLD, ..recipe })),
         (
             "export",
             Work::Export(Export {
@@ -260,7 +260,11 @@ pub fn heartbeat() -> HeartbeatMessage {
     HeartbeatMessage {
         worker: "spare-box".parse().unwrap(),
         uspx_version: "0.1.0".into(),
-        speaks: Speaks { jobs: names(&["estimate", "label"]), estimators: names(&["trace"]) },
+        speaks: Speaks {
+            jobs: names(&["estimate", "label"]),
+            estimators: names(&["trace"]),
+            losses: names(&[]),
+        },
         reads: [("task".to_owned(), 1)].into(),
         models: vec![HeldModel {
             fingerprint: model(),
@@ -288,6 +292,13 @@ pub fn heartbeat_with_speed() -> HeartbeatMessage {
         streamed: true,
     };
     HeartbeatMessage { beats: Some(768), speed: Some(speed), ..heartbeat() }
+}
+
+/// A heartbeat of a worker that trains by other losses than the first.
+pub fn heartbeat_with_losses() -> HeartbeatMessage {
+    let mut heartbeat = heartbeat();
+    heartbeat.speaks.losses = ["alm".to_owned(), "gold".to_owned()].into();
+    heartbeat
 }
 
 pub fn status() -> StatusMessage {

@@ -37,6 +37,7 @@ const RECIPE: DistilRecipe = DistilRecipe {
     batch_tokens: 1024,
     teacher_weight: 0.0,
     seed: 0,
+    loss: DistilLoss::HYBRID,
 };
 
 /// A campaign small enough for many runs.

@@ -1,26 +1,63 @@
-//! The loss of a response: cross-entropy against the text, mixed with the teacher's distribution.
+//! Cross-entropy against the text, mixed with the teacher's distribution over the student's tokens
+//! ([`crate::align`]).
 //!
 //! At each response position, with y the answer's token, q the teacher's known masses (Σq ≤ 1) and
 //! weight w: loss = −Σᵥ t(v)·log p(v), where t = w·q + (1 − w·Σq)·[v = y]. It is cross-entropy
 //! against one proper distribution; its gradient is p − t, and up to a constant it is KL(t ‖ p).
 //! Where nothing is known of the teacher it is plain cross-entropy.
 
+use super::{Lesson, Loss};
 use crate::Result;
+use crate::align::{Soft, soft};
+use crate::labels::Labels;
+use crate::reading::Reading;
 use candle_core::{D, DType, Tensor};
+use uspx_domain::DistilLoss;
+use uspx_model::chat::Chat;
 use uspx_model::custom_gradient::with_gradient;
 
+/// The teacher's distribution carried over by bytes.
+pub struct Hybrid;
+
+impl Loss for Hybrid {
+    const ROW: DistilLoss = DistilLoss::HYBRID;
+    type Said = Soft;
+
+    fn new(_: &[Labels], _: &Chat) -> Self {
+        Self
+    }
+
+    fn said(&self, reading: &Reading<'_>) -> Result<Soft> {
+        soft(reading)
+    }
+
+    fn loss(
+        &self,
+        logits: &Tensor,
+        hard: &[u32],
+        lessons: &[&Lesson<Soft>],
+        weight: f32,
+    ) -> Result<Tensor> {
+        let said: Vec<&[(u32, f32)]> = lessons.iter().flat_map(|lesson| rows(lesson)).collect();
+        soft_cross_entropy(logits, &Targets::new(hard, &said, weight, logits.device())?)
+    }
+}
+
+/// What is known of the teacher at each response token; nothing where nothing is said.
+fn rows(lesson: &Lesson<Soft>) -> impl Iterator<Item = &[(u32, f32)]> {
+    let row = |at| lesson.said.get(at).map_or(&[][..], Vec::as_slice);
+    (0..lesson.sequence.response_len()).map(row)
+}
+
 /// A target distribution for each row, sparse and padded: `[rows, width]` each.
-pub struct Targets {
+struct Targets {
     ids: Tensor,
     masses: Tensor,
 }
 
 impl Targets {
     /// Mixes the answer's tokens `hard` with the teacher's masses `soft`, weighted by `weight`.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
-    pub fn new(
+    fn new(
         hard: &[u32],
         soft: &[&[(u32, f32)]],
         weight: f32,
@@ -53,10 +90,7 @@ impl Targets {
 }
 
 /// The summed loss of all rows of `logits`, `[rows, vocab]`; a scalar.
-///
-/// # Errors
-/// Those of the tensor library.
-pub fn soft_cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
+fn soft_cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
     let dtype = if logits.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let logits = logits.to_dtype(dtype)?;
     let masses = targets.masses.to_dtype(dtype)?;
@@ -76,8 +110,6 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> 
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
-
-    type Soft = Vec<Vec<(u32, f32)>>;
 
     fn case() -> (Vec<f64>, Vec<u32>, Soft) {
         let logits: Vec<f64> =

@@ -1,0 +1,94 @@
+//! One attempt at a training, and which is to follow: how fast and how long a student should learn shows
+//! only by its loss on the validation answers.
+
+use crate::Result;
+use candle_core::{Tensor, Var};
+use uspx_domain::{DistilRecipe, TrainingSummary};
+
+/// A training that was made.
+pub(crate) struct Attempt {
+    /// The adapters that hang on the student.
+    pub vars: Vec<Var>,
+    /// Their values after the best pass.
+    pub values: Vec<Tensor>,
+    /// How it went.
+    pub summary: TrainingSummary,
+    /// By what.
+    pub recipe: DistilRecipe,
+}
+
+impl Attempt {
+    /// Whether it made passes that only cost.
+    pub fn went_too_far(&self) -> bool {
+        self.summary.best_epoch < self.recipe.epochs
+    }
+
+    /// The recipe with a third of the rate: what suits a width may be too much for few prompts, or for a
+    /// student that knows most of it already. None where every pass gained.
+    pub fn slower(&self) -> Option<DistilRecipe> {
+        let learning_rate = self.recipe.learning_rate / 3.0;
+        self.went_too_far().then_some(DistilRecipe { learning_rate, ..self.recipe })
+    }
+
+    /// The recipe with as many passes as gained anything: the rate then falls to its end within them.
+    /// None where it did, or nothing was gained.
+    pub fn shorter(&self) -> Option<DistilRecipe> {
+        let epochs = self.summary.best_epoch;
+        (epochs > 0 && self.went_too_far()).then_some(DistilRecipe { epochs, ..self.recipe })
+    }
+
+    /// The better of this and a later one, whose adapters hang on the student now; the steps are those
+    /// of both.
+    pub fn or(self, later: Self) -> Self {
+        let steps = self.summary.steps + later.summary.steps;
+        let vars = later.vars.clone();
+        let better = if later.summary.after < self.summary.after { later } else { self };
+        Self { vars, summary: TrainingSummary { steps, ..better.summary }, ..better }
+    }
+
+    /// Gives the student's adapters the best values.
+    pub fn attach(&self) -> Result<()> {
+        for (var, value) in self.vars.iter().zip(&self.values) {
+            var.set(value)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe_teacher;
+    use candle_core::Device;
+
+    fn attempt(value: f32, after: f32, best_epoch: u32) -> Attempt {
+        let tensor = |x: f32| Tensor::new(&[x], &Device::Cpu).unwrap();
+        Attempt {
+            vars: vec![Var::from_tensor(&tensor(9.0)).unwrap()],
+            values: vec![tensor(value)],
+            summary: TrainingSummary { steps: 10, before: 3.0, after, best_epoch },
+            recipe: DistilRecipe { epochs: 5, learning_rate: 3e-3, ..recipe_teacher() },
+        }
+    }
+
+    #[test]
+    fn what_follows_is_slower_and_then_shorter_until_every_pass_gains() {
+        assert_eq!((attempt(0.0, 2.0, 5).slower(), attempt(0.0, 2.0, 5).shorter()), (None, None));
+        let some = attempt(0.0, 2.0, 2);
+        assert!((some.slower().unwrap().learning_rate - 1e-3).abs() < 1e-9);
+        assert_eq!(some.shorter().unwrap().epochs, 2);
+        let nothing = attempt(0.0, 3.0, 0);
+        assert!(nothing.slower().is_some() && nothing.shorter().is_none());
+    }
+
+    #[test]
+    fn the_better_one_s_values_hang_on_the_student() {
+        for (first, second, kept) in [(2.0, 2.5, 1.0), (2.5, 2.0, 4.0)] {
+            let both = attempt(1.0, first, 2).or(attempt(4.0, second, 3));
+            both.attach().unwrap();
+            let there = both.vars[0].as_tensor().to_vec1::<f32>().unwrap();
+            assert_eq!((there, both.summary.steps), (vec![kept], 20));
+            assert_eq!(both.summary.after, 2.0);
+        }
+    }
+}
