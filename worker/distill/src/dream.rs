@@ -17,7 +17,7 @@ use uspx_model::batch::{Sequence, pack};
 use uspx_model::chat::Chat;
 use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, go_on};
-use uspx_model::{LoadedModel, Progress};
+use uspx_model::{LoadedModel, Progress, Watch};
 
 /// Temperature of the sampling.
 const TEMPERATURE: f64 = 0.9;
@@ -83,7 +83,7 @@ pub fn dream(
 }
 
 /// Several rounds of [`dream`], no prompt twice, each at most as long as the longest of `prompts` and
-/// an answer of `answer` tokens need. `progress` counts prompts of a round.
+/// an answer of `answer` tokens need. `progress` counts the prompts of all rounds together.
 ///
 /// # Errors
 /// As [`dream`].
@@ -106,10 +106,29 @@ pub fn dreams(
     let mut all = Vec::new();
     for round in 0..u64::from(how.rounds) {
         let seed = how.seed.wrapping_mul(ROUNDS).wrapping_add(round);
-        let dreamt = dream(teacher, &prompts, mask, most, seed, progress)?;
+        let of_all = Part { all: progress, before: round, parts: how.rounds.into() };
+        let dreamt = dream(teacher, &prompts, mask, most, seed, &of_all)?;
         all.extend(dreamt.into_iter().filter(|p| seen.insert(p.prompt.clone())));
     }
     Ok(all)
+}
+
+/// The progress of one of several equal parts, told as that of all of them.
+struct Part<'a> {
+    all: &'a dyn Progress,
+    /// Parts done before it.
+    before: u64,
+    parts: u64,
+}
+
+impl Progress for Part<'_> {
+    fn report(&self, done: u64, total: u64) -> uspx_model::Result<()> {
+        self.all.report(self.before * total + done, self.parts * total)
+    }
+
+    fn follow(&self, watch: Watch) {
+        self.all.follow(watch);
+    }
 }
 
 /// A user's turn just begun.

@@ -481,12 +481,36 @@ proptest! {
     }
 }
 
-#[test]
-fn dreams_are_new_whole_and_repeatable() {
-    let teacher =
-        LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
+/// The shipped teacher, and prompts of a person.
+fn dreamer() -> (LoadedModel, Vec<Prompt>) {
+    let floats = Placement::floats(DType::F32, &Device::Cpu);
     let text = std::fs::read_to_string(nano("../prompts/cli-train.jsonl")).unwrap();
     let prompts = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
+    (LoadedModel::open(&nano("teacher"), floats).unwrap(), prompts)
+}
+
+#[test]
+fn rounds_of_dreams_are_told_as_one_work_and_repeat_no_prompt() {
+    let (teacher, prompts) = dreamer();
+    let told = std::sync::Mutex::new(Vec::new());
+    let note = |done: u64, total: u64| {
+        told.lock().unwrap().push((done, total));
+        true
+    };
+    let how = uspx_domain::Dreams { rounds: 3, seed: 5 };
+    let all = uspx_distill::dreams(&teacher, &prompts[..10], None, (how, 40), &note).unwrap();
+    let told = told.into_inner().unwrap();
+    assert!(told.is_sorted() && told.iter().all(|(_, total)| *total == 30), "{told:?}");
+    assert_eq!(told.last(), Some(&(30, 30)));
+    let texts: std::collections::HashSet<&str> = all.iter().map(|p| p.prompt.as_str()).collect();
+    let ids: std::collections::HashSet<&str> = all.iter().map(|p| p.id.as_str()).collect();
+    assert_eq!((texts.len(), ids.len()), (all.len(), all.len()));
+    assert!(all.len() > 8, "{} of 30", all.len());
+}
+
+#[test]
+fn dreams_are_new_whole_and_repeatable() {
+    let (teacher, prompts) = dreamer();
     let dreams = dream(&teacher, &prompts[..24], None, 80, 9, &NoProgress).unwrap();
     assert!(dreams.len() > 8, "{} of 24", dreams.len());
     for dreamt in &dreams {

@@ -13,6 +13,8 @@ pub fn plan(config: &CampaignConfig) -> CampaignPlan {
         probe: config.probe.clone(),
         mask: config.mask.clone(),
         judge: config.judge.clone(),
+        sae: config.sae.clone(),
+        dream: config.dream.clone(),
         distil: config.distil.clone(),
         trust: config.trust.clone(),
         ..CampaignPlan::default()
