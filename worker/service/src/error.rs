@@ -164,11 +164,15 @@ fn of_model(error: &ModelError) -> FailureReason {
     }
 }
 
-/// candle tells a driver's errors by text only.
+/// candle tells a driver's errors by text only, and those of a file inside others of its own.
 fn of_tensors(error: &candle_core::Error) -> FailureReason {
     let text = error.to_string().to_lowercase();
     let device = ["cuda", "metal", "cublas"].iter().any(|name| text.contains(name));
-    if device { FailureReason::Device } else { FailureReason::Unsupported }
+    match device {
+        true => FailureReason::Device,
+        false if text.contains("os error") => FailureReason::Scratch,
+        false => FailureReason::Unsupported,
+    }
 }
 
 fn of_training(error: &DistillError) -> FailureReason {
@@ -294,6 +298,7 @@ mod tests {
             ExportError::File { action: "write", path: "f".into(), source: full() }.into(),
             ModelError::Candle(candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into())).into(),
             ModelError::Candle(candle_core::Error::Msg("cuda: illegal address".into())).into(),
+            ExportError::Tensor(std::io::Error::from_raw_os_error(28).into()).into(),
             ModelError::Budget { what: "trained", needed: 2, given: 1 }.into(),
             JobError::NoModel(uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"))),
         ];
