@@ -27,6 +27,11 @@ impl Checkpoints {
         let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                // Half written when its worker was killed.
+                fs::remove_file(entry.path())?;
+                continue;
+            }
             found.push((entry.metadata()?.modified()?, entry.path()));
         }
         found.sort();
@@ -64,10 +69,12 @@ mod tests {
             let file = fs::File::create(kept.place(task(n))).unwrap();
             file.set_modified(start + Duration::from_secs(u64::from(n))).unwrap();
         }
+        fs::write(dir.path().join("kept/.tmpHalf"), b"half").unwrap();
         kept.done(task(6));
         kept.done(task(99));
         let again = Checkpoints::open(dir.path().join("kept")).unwrap();
         let there = (0..7).filter(|n| again.place(task(*n)).exists()).collect::<Vec<_>>();
         assert_eq!(there, [2, 3, 4, 5]);
+        assert!(!dir.path().join("kept/.tmpHalf").exists());
     }
 }

@@ -54,7 +54,7 @@ impl Seen {
     /// is that between the reports.
     fn whole(&self) -> f64 {
         let (first, (at, done)) = (self.first.unwrap_or(self.last), self.last);
-        let rate = match done - first.1 {
+        let rate = match done.saturating_sub(first.1) {
             0 => at / done.max(1) as f64,
             steps => (at - first.0) / steps as f64,
         };
@@ -75,6 +75,10 @@ impl Progress for Watch {
         }
         let now = self.start.elapsed();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if done < seen.last.1 {
+            // Another part of the work begins: what is still to come is told by its own steps.
+            seen.first = None;
+        }
         seen.first.get_or_insert((now.as_secs_f64(), done));
         (seen.last, seen.total) = ((now.as_secs_f64(), done), total);
         if now > self.limit && done < total { Err(ModelError::Stopped) } else { Ok(()) }
@@ -91,6 +95,21 @@ mod tests {
         assert!((seen.whole() - 14.0).abs() < 1e-12);
         let once = Seen { first: Some((2.0, 20)), last: (2.0, 20), total: 100 };
         assert!((once.whole() - 10.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn work_in_several_parts_is_told_by_the_one_under_way() {
+        let watch = Watch {
+            start: Instant::now(),
+            limit: Duration::from_secs(600),
+            seen: Mutex::default(),
+        };
+        for (done, total) in [(5, 10), (10, 10), (2, 40), (4, 40)] {
+            watch.report(done, total).unwrap();
+        }
+        let seen = *watch.seen.lock().unwrap();
+        assert_eq!((seen.first.unwrap().1, seen.last.1, seen.total), (2, 4, 40));
+        assert!(seen.whole() >= seen.last.0);
     }
 
     #[test]
