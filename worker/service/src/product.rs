@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use uspx_domain::{BlobRef, Outcome, Skipped};
+use uspx_domain::{BlobRef, Outcome, Skipped, StoredFile};
 use uspx_model::Readable;
 
 /// The blobs that a task names, fetched and verified, each in a file.
@@ -111,6 +111,25 @@ impl Product {
         let tokens: usize = sequences.iter().map(|s| s.ids.len()).sum();
         let ran = Ran { prompts: times * sequences.len() as u64, tokens: times * tokens as u64 };
         Self { outcome, blobs: Vec::new(), scratch: None, skipped, seams, ran }
+    }
+
+    /// An outcome that names these files of a folder, which goes with it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn with_folder(
+        scratch: TempDir,
+        paths: impl IntoIterator<Item = String>,
+        outcome: impl FnOnce(Vec<StoredFile>) -> Outcome,
+    ) -> Result<Self, JobError> {
+        let (mut files, mut blobs) = (Vec::new(), Vec::new());
+        for path in paths {
+            let file = scratch.path().join(&path);
+            let blob = BlobRef::to_all_of(std::fs::File::open(&file)?)?;
+            files.push(StoredFile { path, blob });
+            blobs.push(Blob::File(file, blob));
+        }
+        Ok(Self { blobs, scratch: Some(scratch), ..outcome(files).into() })
     }
 
     /// An outcome that names one blob.

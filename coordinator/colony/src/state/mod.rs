@@ -224,6 +224,13 @@ impl State {
         self.order.as_ref()
     }
 
+    /// The release that is on its way: what was made beside a campaign that was over publishes nothing
+    /// again.
+    pub(crate) fn publishing(&self) -> Option<&ReleaseOrder> {
+        let is_under_way = self.ending.is_none() && self.ended_before.is_none();
+        self.order.as_ref().filter(|_| is_under_way)
+    }
+
     /// The student that stands published.
     pub fn published(&self) -> Option<&PublishedStudent> {
         self.published.as_ref()

@@ -83,8 +83,7 @@ impl Turn<'_> {
     /// Whether a batch is open, or a release on its way.
     fn is_busy(&self) -> bool {
         let state = self.state();
-        let publishes = state.ending.is_none() && state.ended_before.is_none();
-        state.open || (publishes && state.order.is_some())
+        state.open || state.publishing().is_some()
     }
 
     fn show_mask(&mut self) {

@@ -123,12 +123,10 @@ impl<'a> Turn<'a> {
         self.step.commands.extend(again);
         let mask = self.state().mask.clone().map(|m| Command::PublishMask(Box::new(m)));
         self.step.commands.extend(mask);
-        let last = match (&self.state().ending, &self.state().order) {
+        let last = match (&self.state().ending, self.state().publishing()) {
             (Some(ending), _) => Some(Command::Finish(ending.clone())),
-            (None, Some(order)) if self.state().ended_before.is_none() => {
-                Some(Command::PublishRelease(Box::new(order.clone())))
-            }
-            (None, _) => None,
+            (None, Some(order)) => Some(Command::PublishRelease(Box::new(order.clone()))),
+            (None, None) => None,
         };
         self.step.commands.extend(last);
     }
@@ -201,8 +199,7 @@ impl<'a> Turn<'a> {
     }
 
     fn is_due(&self, release: ReleaseNumber) -> bool {
-        let open = self.state().ending.is_none() && self.state().ended_before.is_none();
-        open && self.state().order.as_ref().is_some_and(|o| o.release == release)
+        self.state().publishing().is_some_and(|o| o.release == release)
     }
 
     fn published(&mut self, release: ReleaseNumber) {

@@ -6,7 +6,7 @@ use crate::ServiceError;
 use std::path::{Path, PathBuf};
 use uspx_artifact::{Store, silent};
 use uspx_colony::{Record, State};
-use uspx_domain::{StoredFile, limits};
+use uspx_domain::{StoredFile, Work, limits};
 use uspx_runtime::Shutdown;
 use uspx_runtime::telemetry::TOLD;
 
@@ -16,16 +16,24 @@ type Folder = (PathBuf, Vec<StoredFile>);
 impl Coordinator {
     /// Lays out what an epoch brought, beside the service.
     pub(super) fn lay_out_new(&mut self, records: &[Record]) {
-        let closed = |record: &Record| matches!(record, Record::EpochClosed { .. });
-        let folders = folders(&self.settings.state, self.colony.state());
-        if !folders.is_empty() && records.iter().any(closed) {
-            let store = self.store.clone();
-            self.layouts.spawn(async move {
-                if let Err(error) = lay_out(&store, &folders).await {
-                    tracing::warn!(%error, "a sparse autoencoder cannot be fetched just now");
-                }
-            });
+        let state = self.colony.state();
+        let is_sae = |epoch: u32| {
+            let mut tasks = state.tickets().values().map(|t| &t.task);
+            tasks.any(|t| t.epoch == epoch && matches!(t.work, Work::Sae(_)))
+        };
+        let brought_some = |record: &Record| match record {
+            Record::EpochClosed { epoch, .. } => is_sae(*epoch),
+            _ => false,
+        };
+        if !records.iter().any(brought_some) {
+            return;
         }
+        let (store, folders) = (self.store.clone(), folders(&self.settings.state, state));
+        self.layouts.spawn(async move {
+            if let Err(error) = lay_out(&store, &folders).await {
+                tracing::warn!(%error, "a sparse autoencoder cannot be fetched just now");
+            }
+        });
     }
 
     /// Lays out whatever is not there yet when a campaign is over, unless the end is asked for.

@@ -1,14 +1,12 @@
 //! Exported students: written to scratch and taken up as blobs, and laid out again from blobs to be
 //! judged.
 
-use super::{Run, Workbench};
+use super::{Run, Workbench, some_readable};
 use crate::error::JobError;
-use crate::product::{Blob, Inputs, Product, Ran};
+use crate::product::{Inputs, Product};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
-use uspx_domain::{
-    BlobRef, Export, ExportFormat, Outcome, Prompt, SkipGroup, StoredFile, student_name,
-};
+use uspx_domain::{Export, ExportFormat, Outcome, Prompt, StoredFile, student_name};
 use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportRequest, ExportSettings, formats};
 use uspx_model::batch::Batch;
@@ -38,12 +36,7 @@ fn write(
     scratch: TempDir,
     progress: &dyn Progress,
 ) -> Result<Product, JobError> {
-    let readable = student.readable(calibration)?;
-    if let ([], Some(group)) =
-        (readable.sequences.as_slice(), SkipGroup::of(&readable.skipped).first())
-    {
-        return Err(JobError::NoPromptLeft(group.clone()));
-    }
+    let readable = some_readable(student, calibration)?;
     let batches: Vec<Batch> =
         batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
     let request = ExportRequest {
@@ -58,16 +51,9 @@ fn write(
     let report = uspx_export::export(&request, scratch.path(), progress)?;
     let (error, conversations) = (report.mean_output_error(), report.conversations);
     tracing::info!(?format, bytes = report.bytes, error, conversations, "exported");
-    let (mut files, mut blobs) = (Vec::new(), Vec::new());
-    for path in report.files {
-        let file = scratch.path().join(&path);
-        let blob = BlobRef::to_all_of(std::fs::File::open(&file)?)?;
-        files.push(StoredFile { path, blob });
-        blobs.push(Blob::File(file, blob));
-    }
-    let product = Product::measured(Outcome::Exported { files }, readable);
+    let made = Product::with_folder(scratch, report.files, |files| Outcome::Exported { files })?;
     // What calibrates is not what takes the time: it says nothing of the speed.
-    Ok(Product { blobs, scratch: Some(scratch), ran: Ran::default(), ..product })
+    Ok(Product { skipped: readable.skipped, seams: readable.seams, ..made })
 }
 
 /// Opens an exported student from its files, laid out in `scratch`.

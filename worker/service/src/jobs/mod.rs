@@ -13,9 +13,9 @@ use crate::error::JobError;
 use crate::open_models::{OpenModels, Opened};
 use crate::product::{Inputs, Product, Ran};
 use std::time::{Duration, Instant};
-use uspx_domain::{BlobRef, Fingerprint, Prompt, Speed, Task, Work};
+use uspx_domain::{BlobRef, Fingerprint, Prompt, SkipGroup, Speed, Task, Work};
 use uspx_model::budget::{Beside, Plan, Workload};
-use uspx_model::{Holding, LoadedModel, Progress};
+use uspx_model::{Holding, LoadedModel, Progress, Readable};
 
 /// What a job has at hand.
 pub struct Workbench<'a> {
@@ -68,6 +68,15 @@ impl Workbench<'_> {
     fn at_work(&mut self, model: &LoadedModel, plan: &Plan) {
         self.progress.follow(model.transformer.watch());
         self.plan = Some(plan.clone());
+    }
+}
+
+/// The prompts that a model can run, unless it can run none of them.
+fn some_readable(model: &LoadedModel, prompts: &[Prompt]) -> Result<Readable, JobError> {
+    let found = model.readable(prompts)?;
+    match SkipGroup::of(&found.skipped).first() {
+        Some(group) if found.sequences.is_empty() => Err(JobError::NoPromptLeft(group.clone())),
+        _ => Ok(found),
     }
 }
 

@@ -3,16 +3,13 @@
 //! The training's state lies in a file of the task's own, so that one that was interrupted goes on
 //! where the same worker gets the task again.
 
-use super::{Run, Workbench};
+use super::{Run, Workbench, some_readable};
 use crate::error::JobError;
-use crate::product::{Blob, Product};
+use crate::product::Product;
 use std::path::Path;
-use tempfile::TempDir;
-use uspx_domain::{
-    BlobRef, Outcome, Prompt, Sae as SaeJob, SaeRecipe, SaeSummary, SkipGroup, StoredFile,
-};
+use uspx_domain::{Outcome, Prompt, Sae as SaeJob, SaeRecipe, SaeSummary};
+use uspx_model::Progress;
 use uspx_model::budget::{Beside, Workload};
-use uspx_model::{LoadedModel, Progress, Readable};
 use uspx_runtime::telemetry::TOLD;
 use uspx_sae::evaluate::EvaluateRequest;
 use uspx_sae::fit::Keep;
@@ -43,7 +40,7 @@ impl Run for SaeJob<Prompt> {
             return Err(JobError::Task(format!("the model has no layer {}", self.layer)));
         }
         let (train, judged) = self.split();
-        let (train, judged) = (readable(model, train)?, readable(model, judged)?);
+        let (train, judged) = (some_readable(model, train)?, some_readable(model, judged)?);
         let request = FitRequest {
             model,
             prompts: &train,
@@ -70,18 +67,12 @@ impl Run for SaeJob<Prompt> {
         let about = About::trained(&name, bench.model, place, self.recipe.skip);
         let scratch = bench.models.scratch()?;
         write(scratch.path(), (&fitted, &about, &self.recipe), &found)?;
-        let product = taken_up(scratch, summary(&fitted, &found))?;
+        let (paths, summary) = ([WEIGHTS, CONFIG, FEATURES], summary(&fitted, &found));
+        let product = Product::with_folder(scratch, paths.map(str::to_owned), |files| {
+            Outcome::Sae { files, summary }
+        })?;
         let skipped = train.skipped.into_iter().chain(judged.skipped).collect();
         Ok(Product { skipped, seams: train.seams + judged.seams, ..product })
-    }
-}
-
-/// The prompts that the model can run, at least one of them.
-fn readable(model: &LoadedModel, prompts: &[Prompt]) -> Result<Readable, JobError> {
-    let found = model.readable(prompts)?;
-    match SkipGroup::of(&found.skipped).first() {
-        Some(group) if found.sequences.is_empty() => Err(JobError::NoPromptLeft(group.clone())),
-        _ => Ok(found),
     }
 }
 
@@ -128,17 +119,4 @@ fn write(
     let features = rank(&found.activity, &found.losses, recipe.features);
     let text = serde_json::to_vec_pretty(&features).map_err(std::io::Error::from)?;
     Ok(std::fs::write(folder.join(FEATURES), text)?)
-}
-
-/// The folder's files as blobs.
-fn taken_up(scratch: TempDir, summary: SaeSummary) -> Result<Product, JobError> {
-    let (mut files, mut blobs) = (Vec::new(), Vec::new());
-    for path in [WEIGHTS, CONFIG, FEATURES] {
-        let file = scratch.path().join(path);
-        let blob = BlobRef::to_all_of(std::fs::File::open(&file)?)?;
-        files.push(StoredFile { path: path.to_owned(), blob });
-        blobs.push(Blob::File(file, blob));
-    }
-    let product = Product::from(Outcome::Sae { files, summary });
-    Ok(Product { blobs, scratch: Some(scratch), ..product })
 }
