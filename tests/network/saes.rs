@@ -71,8 +71,10 @@ fn a_killed_worker_goes_on_and_the_features_are_those_of_one_machine() {
     let mut coordinator = ground.coordinator("only");
     let mut worker = ground.worker("one");
     let checkpoints = ground.path("worker-one/checkpoints");
+    // A whole one: what is half written, when the worker is killed, is none.
+    let is_whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
     wait_for("a state of the training", CAMPAIGN_WITHIN, || {
-        fs::read_dir(&checkpoints).ok()?.next()?.ok()
+        fs::read_dir(&checkpoints).ok()?.flatten().find(is_whole)
     });
     worker.kill();
     let mut worker = ground.worker("one");
