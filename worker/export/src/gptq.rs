@@ -6,18 +6,23 @@
 //! (see [`crate::matrix`]); an input that never fires in the calibration keeps its rounded weight
 //! instead of becoming zero, because a person's next prompt may use it; scales are rounded to f16,
 //! as stored, before anything is rounded by them.
-#![allow(clippy::indexing_slicing)] // Bounds: `rtn::check` ties the weight to `inputs` and `group`; columns run below `inputs`.
+#![allow(clippy::indexing_slicing)] // Bounds: `rtn::check` ties the weight to `inputs` and `group`; columns run below `inputs`, of which `order` is a permutation.
 
-use crate::grid::{self, ScaleRule};
+mod steps;
+mod symmetric;
+
+pub(crate) use steps::Steps;
+
+use crate::grid::ScaleRule;
 use crate::hessian::Hessian;
 use crate::matrix::{DenseMatrix, inverse_factor};
 use crate::quantised::QuantLinear;
 use crate::{ExportError, Result, rtn};
-use half::f16;
 use std::ops::Range;
+use symmetric::Symmetric;
 
 /// Columns whose mending of the rest is delayed and done as one product. A multiple of every group
-/// size.
+/// size below it.
 const BLOCK: usize = 128;
 /// Damping is raised tenfold as long as the Hessian is not positive definite, this often.
 const DAMPING_TRIES: u32 = 6;
@@ -54,39 +59,58 @@ pub struct Quantised {
     pub dead_inputs: usize,
 }
 
-/// Quantises a weight, f32 `[outputs, inputs]` row-major.
+/// Quantises a weight, f32 `[outputs, inputs]` row-major, to symmetric groups.
 ///
 /// # Errors
 /// [`ExportError::Shape`] where weight, Hessian and group do not fit, [`ExportError::NotFinite`]
 /// for weights without a finite scale, [`ExportError::Indefinite`] where no damping helps.
 pub fn quantise(weight: &[f32], hessian: &Hessian, config: &GptqConfig) -> Result<Quantised> {
-    let inputs = hessian.inputs();
-    rtn::check(weight, inputs, config.group)?;
-    if !BLOCK.is_multiple_of(config.group) && config.group < inputs {
+    let steps = Symmetric::new(config.group, config.rule);
+    let rounded = round(weight, hessian, (config.damping, config.act_order), steps)?;
+    let Rounded { codes, steps, damping, dead_inputs } = rounded;
+    Ok(Quantised { linear: steps.linear(hessian.inputs(), codes)?, damping, dead_inputs })
+}
+
+/// A rounded weight.
+pub(crate) struct Rounded<S> {
+    /// `[outputs, inputs]`, as the file orders them.
+    pub codes: Vec<u8>,
+    /// What they are codes of.
+    pub steps: S,
+    /// See [`Quantised`].
+    pub damping: f64,
+    dead_inputs: usize,
+}
+
+/// Rounds a weight, f32 `[outputs, inputs]` row-major, to the steps that `steps` finds, with that damping and
+/// in the order of falling energy or the file's.
+///
+/// # Errors
+/// Those of [`quantise`].
+pub(crate) fn round<S: Steps>(
+    weight: &[f32],
+    hessian: &Hessian,
+    (damping, act_order): (f64, bool),
+    steps: S,
+) -> Result<Rounded<S>> {
+    let (inputs, group) = (hessian.inputs(), steps.group());
+    rtn::check(weight, inputs, group)?;
+    if !BLOCK.is_multiple_of(group) && !group.is_multiple_of(BLOCK) && group < inputs {
         return Err(ExportError::Unsupported(format!(
-            "groups of {} do not divide blocks of {BLOCK}",
-            config.group
+            "groups of {group} do not divide blocks of {BLOCK}"
         )));
     }
     let energy = hessian.matrix().diagonal();
-    let order =
-        if config.act_order { energy_order(&energy, config.group) } else { (0..inputs).collect() };
-    let (factor, damping) = damped_factor(hessian.matrix(), &order, config.damping)?;
-    let outputs = weight.len() / inputs;
-    let columns =
-        DenseMatrix::from_fn(inputs, outputs, |k, n| f64::from(weight[n * inputs + order[k]]));
-    let energy: Vec<f64> = order.iter().map(|k| energy[*k]).collect();
+    let order = if act_order { energy_order(&energy, group) } else { (0..inputs).collect() };
+    let (factor, damping) = damped_factor(hessian.matrix(), &order, damping)?;
+    let columns = DenseMatrix::from_fn(inputs, weight.len() / inputs, |k, n| {
+        f64::from(weight[n * inputs + order[k]])
+    });
     let dead_inputs = energy.iter().filter(|e| **e <= 0.0).count();
-    let rounded = Rounding {
-        columns,
-        factor,
-        energy,
-        config: *config,
-        codes: vec![0; weight.len()],
-        scales: Vec::new(),
-    }
-    .run()?;
-    Ok(Quantised { linear: rounded.in_file_order(&order)?, damping, dead_inputs })
+    let codes = vec![0; weight.len()];
+    let rounding = Rounding { columns, factor, energy, order, steps, codes }.run()?;
+    let Rounding { codes, steps, .. } = rounding;
+    Ok(Rounded { codes, steps, damping, dead_inputs })
 }
 
 /// Groups by falling mean energy, inputs within a group by falling energy; ties by index.
@@ -125,24 +149,25 @@ fn damped_factor(h: &DenseMatrix, order: &[usize], damping: f64) -> Result<(Dens
     Err(ExportError::Indefinite { width: order.len(), damping: fraction / 10.0 })
 }
 
-/// The work in progress, in rounding order. `columns` is `[inputs, outputs]`: one input's weights
+/// The work in progress. `columns` is `[inputs, outputs]` in rounding order: one input's weights
 /// lie together.
-struct Rounding {
+struct Rounding<S> {
     columns: DenseMatrix,
     factor: DenseMatrix,
+    /// Of each input, in the file's order.
     energy: Vec<f64>,
-    config: GptqConfig,
-    /// `[inputs, outputs]`
+    /// Which input of the file is rounded when.
+    order: Vec<usize>,
+    steps: S,
+    /// `[outputs, inputs]`, in the file's order.
     codes: Vec<u8>,
-    /// `[groups, outputs]`
-    scales: Vec<f16>,
 }
 
-impl Rounding {
+impl<S: Steps> Rounding<S> {
     fn run(mut self) -> Result<Self> {
         let inputs = self.columns.rows();
-        // A group of all inputs (tiny layers) is one block whatever its width.
-        let block = BLOCK.max(self.config.group);
+        // A wider group is one block whatever its width: its steps are found from mended weights.
+        let block = BLOCK.max(self.steps.group());
         for start in (0..inputs).step_by(block) {
             let block = start..(start + block).min(inputs);
             let errors = self.round_block(block.clone())?;
@@ -156,8 +181,8 @@ impl Rounding {
     fn round_block(&mut self, block: Range<usize>) -> Result<DenseMatrix> {
         let mut errors = DenseMatrix::zeros(block.len(), self.columns.cols());
         for k in block.clone() {
-            if k.is_multiple_of(self.config.group) {
-                self.find_scales(k)?;
+            if k.is_multiple_of(self.steps.group()) {
+                self.find_steps(k)?;
             }
             let row = errors.row_mut(k - block.start);
             self.round_column(k, row);
@@ -173,45 +198,27 @@ impl Rounding {
         Ok(errors)
     }
 
-    /// Scales of the group that begins at column `k`, from its weights as mended so far.
-    fn find_scales(&mut self, k: usize) -> Result<()> {
-        let members = k..k + self.config.group;
-        let mut group = vec![0f32; self.config.group];
-        for n in 0..self.columns.cols() {
-            members.clone().zip(&mut group).for_each(|(m, g)| *g = self.columns.row(m)[n] as f32);
-            let scale = grid::scale(&group, &self.energy[members.clone()], self.config.rule);
-            self.scales
-                .push(scale.ok_or_else(|| ExportError::NotFinite("a linear's weight".into()))?);
+    /// The steps of the group that begins at column `k`, from its weights as mended so far.
+    fn find_steps(&mut self, k: usize) -> Result<()> {
+        let (group, outputs) = (self.steps.group(), self.columns.cols());
+        let first = self.order[k] / group * group;
+        let mut weights = vec![0f32; group * outputs];
+        for k in k..k + group {
+            let place = self.order[k] - first;
+            for (n, w) in self.columns.row(k).iter().enumerate() {
+                weights[n * group + place] = *w as f32;
+            }
         }
-        Ok(())
+        self.steps.find(first / group, &weights, &self.energy[first..first + group])
     }
 
     fn round_column(&mut self, k: usize, errors: &mut [f64]) {
-        let outputs = self.columns.cols();
-        let pivot = self.factor.row(k)[k];
-        let scales = &self.scales[k / self.config.group * outputs..];
-        let codes = &mut self.codes[k * outputs..(k + 1) * outputs];
+        let (inputs, pivot, input) = (self.order.len(), self.factor.row(k)[k], self.order[k]);
         for (n, w) in self.columns.row(k).iter().enumerate() {
-            let scale = scales[n].to_f32();
-            codes[n] = grid::code(*w as f32, scale);
-            errors[n] = (w - f64::from(grid::value(codes[n], scale))) / pivot;
+            let (code, value) = self.steps.round(n, input, *w as f32);
+            self.codes[n * inputs + input] = code;
+            errors[n] = (w - f64::from(value)) / pivot;
         }
-    }
-
-    /// Undoes the order and turns columns into rows.
-    fn in_file_order(&self, order: &[usize]) -> Result<QuantLinear> {
-        let (inputs, outputs, group) =
-            (self.columns.rows(), self.columns.cols(), self.config.group);
-        let groups = inputs / group;
-        let mut codes = vec![0; inputs * outputs];
-        let mut scales = vec![f16::ONE; groups * outputs];
-        for (k, place) in order.iter().enumerate() {
-            for n in 0..outputs {
-                codes[n * inputs + place] = self.codes[k * outputs + n];
-                scales[n * groups + place / group] = self.scales[k / group * outputs + n];
-            }
-        }
-        QuantLinear::new(outputs, inputs, group, codes, scales)
     }
 }
 

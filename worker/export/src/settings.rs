@@ -14,9 +14,9 @@ pub struct ExportSettings {
     pub damping: f64,
     /// GPTQ's rounding order by input energy.
     pub act_order: bool,
-    /// Give Q4_0 blocks GPTQ's error feedback; otherwise they are rounded as llama.cpp's own tool
-    /// does.
-    pub fitted_q4_0: bool,
+    /// Give GGUF's 4-bit blocks GPTQ's error feedback; otherwise they are rounded as llama.cpp's own
+    /// tool does.
+    pub fitted_blocks: bool,
 }
 
 impl ExportSettings {

@@ -161,7 +161,7 @@ fn settings_compared() {
 
 fn alternatives(format: ExportFormat) -> Vec<ExportSettings> {
     let shipped = ExportSettings::shipped(format).unwrap();
-    let mut all = vec![ExportSettings { fitted_q4_0: false, ..shipped }];
+    let mut all = vec![ExportSettings { fitted_blocks: false, ..shipped }];
     for rule in
         [ScaleRule::AbsMax, ScaleRule::Search { signed: false }, ScaleRule::Search { signed: true }]
     {

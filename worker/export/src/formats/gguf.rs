@@ -1,8 +1,10 @@
-//! GGUF files for llama.cpp, Ollama and LM Studio: Q4_0 blocks with GPTQ's error feedback, or
-//! K-quants where they fit.
+//! GGUF files for llama.cpp, Ollama and LM Studio: K-quants where they fit, Q4_0 elsewhere, both with
+//! GPTQ's error feedback.
 
 use super::{Format, Linear, Stored, Writer, gptq};
+use crate::gguf::q4_k::Q4K;
 use crate::gguf::{self, encode, rope_order};
+use crate::gptq::round;
 use crate::grid::ScaleRule;
 use crate::{ExportRequest, ExportSettings, Result, open_gguf};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -73,7 +75,8 @@ impl Writer for File<'_> {
 
     fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored> {
         match encode::linear_type(linear.hessian.inputs()) {
-            GgmlDType::Q4_0 if self.request.settings.fitted_q4_0 => self.fitted(linear),
+            GgmlDType::Q4_0 if self.request.settings.fitted_blocks => self.fitted_q4_0(linear),
+            GgmlDType::Q4K if self.request.settings.fitted_blocks => self.fitted_q4_k(linear),
             block => {
                 let energy = linear.hessian.matrix().diagonal();
                 self.plain(&linear.name, &linear.weight, block, &energy)
@@ -99,15 +102,36 @@ impl Writer for File<'_> {
 
 impl File<'_> {
     /// Q4_0 with GPTQ's error feedback.
-    fn fitted(&mut self, linear: &Linear<'_>) -> Result<Stored> {
+    fn fitted_q4_0(&mut self, linear: &Linear<'_>) -> Result<Stored> {
         let (codes, damping) = gptq::fitted(linear, self.group(), &self.request.settings)?;
-        let order = match rope_order::heads_of(&linear.name, self.heads.0, self.heads.1) {
-            Some(heads) => rope_order::interleaved(codes.outputs(), heads)?,
-            None => (0..codes.outputs()).collect(),
-        };
+        let order = self.row_order(&linear.name, codes.outputs())?;
         let block = encode::q4_0(&codes.with_rows(&order)?)?;
         let values = codes.to_tensor()?;
         Ok(Stored { damping, ..self.keep(&linear.name, block, values) })
+    }
+
+    /// Q4_K with GPTQ's error feedback.
+    fn fitted_q4_k(&mut self, linear: &Linear<'_>) -> Result<Stored> {
+        let ExportSettings { damping, act_order, .. } = self.request.settings;
+        let how = (damping, act_order);
+        let rounded = round(&linear.values, linear.hessian, how, Q4K::default())?;
+        let order = self.row_order(&linear.name, linear.weight.dim(0)?)?;
+        let block = rounded.steps.matrix(&rounded.codes, &order)?;
+        let values = self.read(&linear.name, &block)?;
+        Ok(Stored { damping: Some(rounded.damping), ..self.keep(&linear.name, block, values) })
+    }
+
+    /// Which row of a matrix lies where in the file.
+    fn row_order(&self, name: &str, rows: usize) -> Result<Vec<usize>> {
+        match rope_order::heads_of(name, self.heads.0, self.heads.1) {
+            Some(heads) => rope_order::interleaved(rows, heads),
+            None => Ok((0..rows).collect()),
+        }
+    }
+
+    /// What a reader makes of a matrix.
+    fn read(&self, name: &str, block: &QTensor) -> Result<Tensor> {
+        gguf::in_hf_order(name, &block.dequantize(&Device::Cpu)?, self.heads)
     }
 
     /// Blocks as GGML's own tools make them.
@@ -120,8 +144,8 @@ impl File<'_> {
     ) -> Result<Stored> {
         let weight = gguf::in_gguf_order(name, tensor, self.heads)?;
         let block = encode::quantise(&weight, block, energy)?;
-        let read = gguf::in_hf_order(name, &block.dequantize(&Device::Cpu)?, self.heads)?;
-        Ok(self.keep(name, block, read))
+        let values = self.read(name, &block)?;
+        Ok(self.keep(name, block, values))
     }
 
     fn keep(&mut self, name: &str, block: QTensor, values: Tensor) -> Stored {

@@ -44,7 +44,7 @@ impl Format for Gptq {
 pub(super) fn settings() -> ExportSettings {
     let GptqConfig { damping, act_order, .. } = GptqConfig::new(128);
     let rule = ScaleRule::Search { signed: false };
-    ExportSettings { rule, damping, act_order, fitted_q4_0: true }
+    ExportSettings { rule, damping, act_order, fitted_blocks: true }
 }
 
 /// Codes by GPTQ, with the damping that they took.

@@ -31,7 +31,7 @@ impl Format for Example {
 
     fn settings(&self) -> ExportSettings {
         let rule = ScaleRule::AbsMax;
-        ExportSettings { rule, damping: 0.0, act_order: false, fitted_q4_0: false }
+        ExportSettings { rule, damping: 0.0, act_order: false, fitted_blocks: false }
     }
 
     fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {

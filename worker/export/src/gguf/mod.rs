@@ -2,8 +2,8 @@
 //! read for our own forward pass.
 //!
 //! [`names`] (what each tensor is called) and [`rope_order`] (how q and k rows lie) hold for both
-//! directions; [`tokenizer`], [`special`] and [`metadata`] translate the rest; `write` and `file`
-//! are the bytes.
+//! directions; [`tokenizer`], [`special`] and [`metadata`] translate the rest; [`encode`] and `q4_k` make
+//! blocks, `write` and `file` are the bytes.
 
 pub mod encode;
 pub mod file;
@@ -11,6 +11,7 @@ mod llama3;
 pub mod metadata;
 pub mod names;
 mod pairs;
+pub(crate) mod q4_k;
 mod read;
 pub mod rope_order;
 mod sentencepiece;

@@ -1,6 +1,7 @@
 //! GPTQ against rounding, and against the best of all codes where they can be enumerated.
 
 use super::*;
+use crate::grid;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
