@@ -52,9 +52,11 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         Workload::Floats,
         Workload::Training { batch_tokens: 1024 },
         Workload::Export { batch_tokens: 4096 },
+        Workload::TrainingNf4 { batch_tokens: 1024, rank: 64 },
     ];
     let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
     assert!(weights[0] <= weights[1] && weights[1] < weights[2].min(weights[3]), "{weights:?}");
+    assert!(weights[4] < weights[2], "{weights:?}");
     for work in works {
         assert_eq!(plan(8 << 30, work).unwrap().budget, 8 << 30);
         let Err(ModelError::Budget { needed, given, .. }) = plan(BASE, work) else {
