@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use thiserror::Error;
 use uspx_model::ModelError;
+use uspx_model::budget::TRAINED;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +127,9 @@ impl From<ModelError> for CliError {
             ModelError::Candle(_) => Exit::Failed,
             _ => Exit::BadInput,
         };
-        Self::caused(exit, &error)
+        let trained = matches!(error, ModelError::Budget { what: TRAINED, .. });
+        let remedy = || "--nf4 holds the student in 4 bits while it learns".to_owned();
+        Self { help: trained.then(remedy), ..Self::caused(exit, &error) }
     }
 }
 

@@ -84,7 +84,8 @@ pub fn opened_beside(
     check_there(path)?;
     let Placed { placement, batch_tokens, room, plan } =
         machine(&run.machine)?.place(path, work, beside)?;
-    let told = |holding| run.machine.memory.is_some() || holding == Holding::Streamed;
+    let unusual = |holding| matches!(holding, Holding::Streamed | Holding::Nf4);
+    let told = |holding| run.machine.memory.is_some() || unusual(holding);
     if let Some(plan) = plan.filter(|plan| told(plan.holding)) {
         output::note(&plan.to_string());
     }

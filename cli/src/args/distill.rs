@@ -16,9 +16,13 @@ pub struct DistillArgs {
     /// The teacher's folder, or a GGUF file.
     #[arg(long)]
     pub teacher: PathBuf,
-    /// The student's folder: a dense model, held in memory as 32-bit floats.
+    /// The student's folder: a dense model, held in memory as 32-bit floats, or by --nf4 in 4 bits.
     #[arg(long)]
     pub student: PathBuf,
+    /// Hold the student's layers in NF4 while its adapter learns (QLoRA): an eighth of the memory,
+    /// slower. On the CPU.
+    #[arg(long)]
+    pub nf4: bool,
     /// The prompts to learn: JSON lines with `prompt` (and `reference`, `system`) or `messages`. Those
     /// without a reference are answered by the teacher.
     #[arg(long)]

@@ -14,10 +14,11 @@ use std::slice::from_ref;
 use std::time::Instant;
 use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
 use uspx_domain::{
-    ADAPTER_CONFIG, ADAPTER_TENSORS, Dreams, Mask, Prompt, Skipped, TrainingSummary,
+    ADAPTER_CONFIG, ADAPTER_TENSORS, DistilRecipe, Dreams, Mask, Prompt, Skipped, TrainingSummary,
 };
 use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
+use uspx_model::config::ModelConfig;
 use uspx_runtime::{Shutdown, memory};
 
 /// The JSON form.
@@ -47,7 +48,7 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (start, recipe) = (Instant::now(), args.recipe.recipe());
     recipe::check(&recipe)?;
     let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
-    let work = Workload::Training { batch_tokens: recipe.batch_tokens as usize };
+    let work = workload(args, &recipe)?;
     // Looked at before the long work, and closed again: the teacher gets the memory.
     drop(student::open(&args.student, &args.run, work)?);
     let (labels, skipped) = label(args, &prompts, shutdown)?;
@@ -61,6 +62,18 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     write(draft, &adapter, &peft)?;
     let counts = [&labels.train, &labels.validation].map(|labels| labels.prompts.len());
     tell((args, recipe.rank), counts, summary, start.elapsed().as_secs_f64(), &skipped)
+}
+
+/// How the student is held while it learns.
+fn workload(args: &DistillArgs, recipe: &DistilRecipe) -> Result<Workload> {
+    let batch_tokens = recipe.batch_tokens as usize;
+    if !args.nf4 {
+        return Ok(Workload::Training { batch_tokens });
+    }
+    models::check_there(&args.student)?;
+    let hidden = ModelConfig::open(&args.student)?.hidden;
+    let rank = recipe::resolved(recipe, hidden).rank as usize;
+    Ok(Workload::TrainingNf4 { batch_tokens, rank })
 }
 
 /// The prompts of both files, or of one with a tenth of it drawn to stop by.

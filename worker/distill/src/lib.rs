@@ -5,8 +5,8 @@
 //! [`teach`] (the teacher labels prompts) → [`labels`] and [`codec`] (what a label is, in memory
 //! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
 //! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
-//! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → `schedule` →
-//! [`train`] (the loop) with [`recipe`] and `attempt`.
+//! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
+//! `schedule` → [`train`] (the loop) with [`recipe`] and `attempt`.
 //!
 //! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal
 //! hardware.
@@ -20,6 +20,7 @@ pub mod chunks;
 pub mod codec;
 pub mod dream;
 mod error;
+pub mod gradient;
 pub mod labels;
 pub mod lora;
 pub mod losses;

@@ -1,6 +1,7 @@
 //! The training loop: examples in, the best adapter out.
 
 use crate::attempt::Attempt;
+use crate::gradient::{Way, gradient};
 use crate::labels::{Labels, vocabulary};
 use crate::lora::{LoraPair, attach};
 use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
@@ -11,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use uspx_domain::{DistilLoss, DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
-use uspx_model::taps::{NoTaps, Projection};
-use uspx_model::transformer::Transformer;
+use uspx_model::layers::linear::Linear;
+use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, Progress, batches, loss};
 
 /// Joint norm that gradients are clipped to.
@@ -190,13 +191,14 @@ impl<'a, L: Loss> Training<'a, L> {
         let sequences: Vec<&Sequence> = lessons.iter().map(|l| &l.sequence).collect();
         let batch = Batch::new(&sequences)?;
         let transformer = &self.student.transformer;
-        let frame = transformer.frame(&batch)?;
-        let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
-        let logits = transformer.logits(&x, &batch.predicting)?;
         let weight = self.recipe.teacher_weight;
-        let loss = self.data.loss.loss(&logits, &batch.targets, &lessons, weight)?;
-        let loss = (loss / batch.targets.len() as f64)?;
-        let value = loss.to_scalar::<f32>()?;
+        let loss = |logits: &Tensor| -> Result<Tensor> {
+            let loss = self.data.loss.loss(logits, &batch.targets, &lessons, weight)?;
+            Ok((loss / batch.targets.len() as f64)?)
+        };
+        let way = Way::of(transformer);
+        let (value, mut gradients) = gradient(transformer, (&batch, &self.vars, way), loss)?;
+        tracing::debug!(step = self.step + 1, loss = value, ?members, "step");
         if !value.is_finite() {
             return Err(DistillError::Diverged {
                 loss: value,
@@ -204,7 +206,6 @@ impl<'a, L: Loss> Training<'a, L> {
                 rate: self.recipe.learning_rate,
             });
         }
-        let mut gradients = loss.backward()?;
         schedule::clip(&mut gradients, &self.vars, MAX_NORM)?;
         self.optimiser.set_learning_rate(schedule::rate(
             f64::from(self.recipe.learning_rate),
@@ -219,7 +220,8 @@ impl<'a, L: Loss> Training<'a, L> {
     /// The student's cross-entropy on the validation answers, nats per response token.
     fn judge(&self, progress: &dyn Progress) -> Result<f32> {
         let (mut nats, mut tokens) = (0.0, 0);
-        let transformer = frozen(&self.student.transformer)?;
+        // A forward pass of it keeps no intermediate values.
+        let transformer = self.student.transformer.mapped(Linear::frozen)?;
         for (_, batch) in batches(&self.data.validation, JUDGE_TOKENS)? {
             let frame = transformer.frame(&batch)?;
             let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
@@ -230,18 +232,4 @@ impl<'a, L: Loss> Training<'a, L> {
         }
         Ok(nats / tokens.max(1) as f32)
     }
-}
-
-/// The same model with its adapters merged and nothing to differentiate: a forward pass then keeps
-/// no intermediate values.
-fn frozen(model: &Transformer) -> Result<Transformer> {
-    let mut copy = model.clone();
-    for layer in 0..copy.layers() {
-        for projection in Projection::DENSE {
-            let linear = copy.linear_mut(layer, projection)?;
-            linear.set_weight(linear.merged()?.detach());
-            linear.adapter = None;
-        }
-    }
-    Ok(copy)
 }

@@ -38,6 +38,17 @@ pub enum KernelError {
         /// Columns of the matrix.
         columns: usize,
     },
+    /// A value that NF4 cannot scale by.
+    #[error(
+        "a [{rows}, {columns}] matrix to be held in NF4 has a value that is not a finite number: download \
+             the checkpoint again"
+    )]
+    NotFinite {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        columns: usize,
+    },
     /// An activation buffer's length does not fit `n` rows.
     #[error(
         "{what} must hold {n} rows of {width} values, {expected} in all, but holds {found}: \

@@ -10,6 +10,9 @@
 //! `USPX_KERNEL` names an int8 family: without instructions for int8 dot products f32 is quicker,
 //! and with those of AVX2 and NEON it was not measured.
 //!
+//! [`BlockMatrix`] holds the blocks of GGUF files, [`Nf4Matrix`] bitsandbytes' NF4, which student weights
+//! are in while an adapter is trained on them.
+//!
 //! Beside them [`exp`], which softmax and gated units spend their time in.
 //!
 //! Threads are those of rayon's current pool. No result depends on their number.
@@ -22,8 +25,10 @@ mod exp;
 mod ggml;
 mod int8;
 mod isa;
+mod nf4;
 mod panels;
 mod raw;
+mod row_panels;
 mod storage;
 
 use std::sync::Arc;
@@ -33,6 +38,7 @@ pub use error::KernelError;
 pub use exp::{exp, exp_shifted};
 pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
+pub use nf4::Nf4Matrix;
 use storage::{GROUP, Storage};
 
 /// A frozen matrix [rows, columns] (a linear map's weight, out × in) held as its checkpoint stores

@@ -7,8 +7,8 @@
 #![allow(clippy::indexing_slicing)]
 
 use crate::raw::{Shared, for_each};
+use crate::row_panels::product;
 use crate::storage::{GROUP, Storage};
-use gemm::{Parallelism, gemm};
 
 /// Values of a panel: 1 MiB of f32, so that it lies in the second-level cache.
 const PANEL: usize = 1 << 18;
@@ -41,12 +41,11 @@ pub(crate) fn multiply(
         unsafe {
             let y = y.get().add(first);
             product(
-                n,
-                count,
-                columns,
+                (n, count, columns),
                 (y, rows),
                 (x.as_ptr(), columns, 1),
                 (panel.as_ptr(), 1, columns),
+                false,
             );
         }
     });
@@ -75,54 +74,12 @@ pub(crate) fn multiply_transposed(
         unsafe {
             let out = out.get().add(first);
             product(
-                n,
-                count,
-                rows,
+                (n, count, rows),
                 (out, columns),
                 (g.as_ptr(), rows, 1),
                 (panel.as_ptr(), count, 1),
+                false,
             );
         }
     });
-}
-
-/// out [m, n] = a [m, k] · b [k, n] on this thread; operands are (pointer, row stride, column
-/// stride).
-///
-/// # Safety
-/// The operands must be valid for their shapes and strides, and nobody else may write `out`
-/// meanwhile.
-unsafe fn product(
-    m: usize,
-    n: usize,
-    k: usize,
-    out: (*mut f32, usize),
-    a: (*const f32, usize, usize),
-    b: (*const f32, usize, usize),
-) {
-    let s = |stride: usize| stride as isize;
-    // SAFETY: as promised by the caller.
-    unsafe {
-        gemm(
-            m,
-            n,
-            k,
-            out.0,
-            1,
-            s(out.1),
-            false,
-            a.0,
-            s(a.2),
-            s(a.1),
-            b.0,
-            s(b.2),
-            s(b.1),
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
 }

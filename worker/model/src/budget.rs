@@ -2,6 +2,7 @@
 
 mod beside;
 mod mlp;
+mod nf4;
 mod plan;
 
 pub use beside::{Beside, Bytes};
@@ -13,6 +14,7 @@ use crate::placement::Holding;
 use crate::{ModelError, Result, inventory};
 use candle_core::Device;
 use mlp::MlpDemands;
+use nf4::Nf4Demands;
 use std::path::Path;
 
 /// What a process takes besides the model: code, tokenizer, prompts, allocator slack.
@@ -47,6 +49,9 @@ const SCORE_COPIES: u64 = 8;
 /// Tokens of a batch that a training's validation runs.
 const VALIDATED: u64 = 2048;
 
+/// What is refused where a training of floats does not fit: what is held in NF4 may.
+pub const TRAINED: &str = "trained";
+
 /// What a model is to do: it decides how its weights are held, and what is kept of a batch's pass
 /// beyond one layer's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,14 @@ pub enum Workload {
     Training {
         /// Tokens of its batches.
         batch_tokens: usize,
+    },
+    /// The same of a student held in NF4, by checkpointed gradients: one layer's activations, and every
+    /// layer's input.
+    TrainingNf4 {
+        /// Tokens of its batches.
+        batch_tokens: usize,
+        /// The adapters' rank.
+        rank: usize,
     },
     /// Writing a 4-bit student: the weights as they were, as they are to be, and as they are read
     /// back.
@@ -96,6 +109,8 @@ pub struct Demands {
     hessian: u64,
     /// Values of a row of the residual stream.
     hidden: u64,
+    /// What differs where the layers are held in NF4.
+    nf4: Nf4Demands,
     /// What is there beside the model while it runs, in main memory.
     beside: Beside,
 }
@@ -108,7 +123,8 @@ impl Demands {
     pub fn of_folder(folder: &Path) -> Result<Self> {
         let (config, checkpoint) = (ModelConfig::open(folder)?, Checkpoint::open(folder)?);
         checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
-        Ok(Self::new(&config, checkpoint.stored_bytes()))
+        let this = Self::new(&config, checkpoint.stored_bytes());
+        Ok(Self { nf4: this.nf4.with_head(&checkpoint), ..this })
     }
 
     fn new(config: &ModelConfig, stored: u64) -> Self {
@@ -137,6 +153,7 @@ impl Demands {
             logits: 4 * vocab,
             hessian: 16 * most(|m| m.widest).max(query).max(hidden).pow(2),
             hidden,
+            nf4: Nf4Demands::new(config, &mlps),
             beside: Beside::NOTHING,
         }
     }
@@ -167,11 +184,20 @@ impl Demands {
                 let learning = batch * (self.graph + LOGIT_COPIES * self.logits / 2);
                 let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
                 let needed = 2 * self.floats + learning.max(validating);
-                fixed("trained", budget, needed, batch_tokens)
+                fixed(TRAINED, Holding::Floats, (budget, needed), batch_tokens)
+            }
+            Workload::TrainingNf4 { batch_tokens, rank } => {
+                let batch = batch_tokens as u64;
+                let token = self.token + self.gradient + self.nf4.token(rank);
+                let learning = batch * (token + LOGIT_COPIES * self.logits / 2);
+                let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
+                let needed = self.nf4.held(rank) + learning.max(validating).max(self.nf4.loading);
+                fixed("trained in NF4", Holding::Nf4, (budget, needed), batch_tokens)
             }
             Workload::Export { batch_tokens } => {
                 let batch = batch_tokens as u64 * self.token;
-                fixed("exported", budget, 3 * self.floats + self.hessian + batch, batch_tokens)
+                let needed = 3 * self.floats + self.hessian + batch;
+                fixed("exported", Holding::Floats, (budget, needed), batch_tokens)
             }
         }
     }
@@ -229,13 +255,18 @@ fn batches(
 }
 
 /// Work whose batches are not the budget's to choose: it fits or not.
-fn fixed(what: &'static str, budget: u64, taken: u64, batch_tokens: usize) -> Result<Plan> {
+fn fixed(
+    what: &'static str,
+    holding: Holding,
+    (budget, taken): (u64, u64),
+    batch_tokens: usize,
+) -> Result<Plan> {
     let needed = taken + BASE;
     if needed > budget {
         return Err(ModelError::Budget { what, needed, given: budget });
     }
     Ok(Plan {
-        holding: Holding::Floats,
+        holding,
         batch_tokens,
         room: batch_tokens,
         boundaries: ((budget - needed) / 8) as usize,

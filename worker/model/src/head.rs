@@ -40,7 +40,7 @@ impl Head {
         if let Some(embedding) = embedding.filter(|_| source.config.tied) {
             return Ok(Self::Whole(embedding.clone()));
         }
-        if holding == Holding::Stored {
+        if holding != Holding::Floats {
             return Ok(Self::Panels(
                 starts(vocab).map(|s| panel(source, s)).collect::<Result<_>>()?,
             ));

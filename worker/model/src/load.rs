@@ -42,6 +42,11 @@ impl Source {
         mut config: ModelConfig,
         placement: Placement,
     ) -> Result<Self> {
+        let on_cpu = placement.device.is_cpu() && placement.dtype == DType::F32;
+        if placement.holding == Holding::Nf4 && !on_cpu {
+            let reason = "NF4 is held in main memory and multiplied in f32: give --device cpu and no --dtype";
+            return Err(ModelError::Request(reason.into()));
+        }
         checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
         checkpoint.named(inventory::check_quantisation(&config, &checkpoint))?;
         if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
@@ -119,7 +124,18 @@ impl Source {
 
     fn linear(&self, path: &str, out: usize, into: usize, bias: bool) -> Result<Linear> {
         let bias = bias.then(|| self.float(&format!("{path}.bias"), &[out])).transpose()?;
-        Ok(Linear::new(self.weight(&format!("{path}.weight"), out, into)?, bias))
+        let name = format!("{path}.weight");
+        let weight = match self.placement.holding {
+            Holding::Nf4 => self.nf4(&name, (out, into))?,
+            _ => self.weight(&name, out, into)?,
+        };
+        Ok(Linear::new(weight, bias))
+    }
+
+    /// A weight that is quantised as it is read, which takes its time.
+    fn nf4(&self, name: &str, dims: (usize, usize)) -> Result<Weight> {
+        self.meter.beat()?;
+        self.checkpoint.named(self.checkpoint.nf4(name, dims))
     }
 
     /// A norm over `width` values.

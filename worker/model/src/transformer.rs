@@ -38,6 +38,7 @@ pub struct Transformer {
     rotary: Rotary,
     dtype: DType,
     device: Device,
+    holding: Holding,
     boundaries: usize,
     meter: Meter,
 }
@@ -85,6 +86,7 @@ impl Transformer {
             blocks,
             dtype,
             device: device.clone(),
+            holding,
             boundaries,
             meter: source.meter.clone(),
             config,
@@ -99,6 +101,11 @@ impl Transformer {
     /// Where the weights are.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How weights are held.
+    pub fn holding(&self) -> Holding {
+        self.holding
     }
 
     /// Whether weights stay in their file.
@@ -255,16 +262,25 @@ impl Transformer {
         &self,
         (x, frame, boundaries): (&Tensor, &Frame, &Spool),
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+        tapped: impl FnMut(&Tensor) -> Result<T>,
+        found: impl FnMut(&T, &GradStore) -> Result<()>,
+    ) -> Result<()> {
+        let end = Var::from_tensor(&x.detach())?;
+        let gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
+        self.backward_from(gradient, (frame, boundaries), tapped, found)
+    }
+
+    /// The same from `gradient`, that of the loss with respect to the residual stream after the last layer, on.
+    ///
+    /// # Errors
+    /// As [`Self::backward`].
+    pub fn backward_from<T: Taps>(
+        &self,
+        mut gradient: Tensor,
+        (frame, boundaries): (&Frame, &Spool),
         mut tapped: impl FnMut(&Tensor) -> Result<T>,
         mut found: impl FnMut(&T, &GradStore) -> Result<()>,
     ) -> Result<()> {
-        let lost = || {
-            ModelError::Request(
-                "a gradient was lost between two layers: this is a bug in a layer".into(),
-            )
-        };
-        let end = Var::from_tensor(&x.detach())?;
-        let mut gradient = loss(end.as_tensor())?.backward()?.remove(&end).ok_or_else(lost)?;
         for layer in (0..self.layers()).rev() {
             let input = Var::from_tensor(&boundaries.get(layer)?)?;
             let mut taps = tapped(&gradient.detach())?;
@@ -343,6 +359,10 @@ impl Transformer {
         let step = (LOGIT_VALUES / self.config.vocab).max(1);
         (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
     }
+}
+
+fn lost() -> ModelError {
+    ModelError::Request("a gradient was lost between two layers: this is a bug in a layer".into())
 }
 
 fn no_layer(layer: usize) -> ModelError {

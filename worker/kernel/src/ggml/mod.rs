@@ -10,15 +10,13 @@
 //! the `gemm` crate, which then is quicker.
 //!
 //! [`format`](self::format) knows the formats, [`activations`] makes the integers, [`portable`] and
-//! [`avx512`] multiply them with the same roundings, the same to the bit, and [`panels`] is the way
-//! through f32.
+//! [`avx512`] multiply them with the same roundings, the same to the bit.
 #![allow(clippy::indexing_slicing)]
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod format;
-mod panels;
 mod portable;
 
 use std::ops::Range;
@@ -27,6 +25,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::raw::Shared;
+use crate::row_panels::{self, Rows};
 use crate::{Isa, KernelError, check_bytes, check_length};
 use activations::Activations;
 pub use format::BlockFormat;
@@ -175,7 +174,7 @@ impl BlockMatrix {
         match () {
             () if y.is_empty() => {}
             () if self.columns == 0 => y.fill(0.0),
-            () if n > few(isa) => panels::multiply(self, x, n, y),
+            () if n > few(isa) => row_panels::multiply(self, x, n, y),
             () => self.multiply_few(isa, x, n, y),
         }
         Ok(())
@@ -235,7 +234,7 @@ impl BlockMatrix {
         match () {
             () if out.is_empty() => {}
             () if self.rows == 0 => out.fill(0.0),
-            () => panels::multiply_transposed(self, g, n, out),
+            () => row_panels::multiply_transposed(self, g, n, out),
         }
         Ok(())
     }
@@ -244,9 +243,7 @@ impl BlockMatrix {
     #[must_use]
     pub fn expand(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.rows * self.columns];
-        for (row, out) in values.chunks_exact_mut(self.columns.max(1)).enumerate() {
-            self.format.expand(self.row(row), out);
-        }
+        self.expand_rows(0, &mut values);
         values
     }
 
@@ -257,5 +254,17 @@ impl BlockMatrix {
         self.own()
             .chunks_exact(block)
             .any(|block| self.format.factors(block).any(|bits| bits & 0x7c00 == 0x7c00))
+    }
+}
+
+impl Rows for BlockMatrix {
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    fn expand_rows(&self, first: usize, out: &mut [f32]) {
+        for (row, out) in out.chunks_exact_mut(self.columns.max(1)).enumerate() {
+            self.format.expand(self.row(first + row), out);
+        }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct MlpDemands {
     pub all: u64,
     /// The widest input of a linear.
     pub widest: u64,
+    /// Inputs and outputs of the linear maps that an adapter is trained for.
+    pub sides: u64,
 }
 
 impl MlpDemands {
@@ -29,7 +31,8 @@ impl MlpDemands {
                 let (all, values) = (3 * hidden * inner, 4 * inner + hidden);
                 let kept = 3 * hidden + 7 * inner;
                 let at_once = 2 * all;
-                Self { at_once, at_once_backward: at_once, values, kept, all, widest: inner }
+                let (widest, sides) = (inner, 3 * (hidden + inner));
+                Self { at_once, at_once_backward: at_once, values, kept, all, widest, sides }
             }
             Mlp::Experts(m) => {
                 let (experts, inner) = (m.experts as u64, m.inner as u64);
@@ -42,7 +45,7 @@ impl MlpDemands {
                 // Whatever the spread, each token has its own.
                 let kept = m.top_k as u64 * (7 * hidden + 5 * inner) + 2 * experts;
                 let (at_once, at_once_backward) = (2 * bytes, experts * bytes);
-                Self { at_once, at_once_backward, values, kept, all, widest: inner }
+                Self { at_once, at_once_backward, values, kept, all, widest: inner, sides: 0 }
             }
         }
     }

@@ -41,6 +41,7 @@ impl fmt::Display for Plan {
             Holding::Streamed => "streamed from the file",
             Holding::Stored => "in memory",
             Holding::Floats => "in memory as floats",
+            Holding::Nf4 => "in memory in 4 bits (NF4)",
         };
         let (weights, budget) = (gib(self.weights), gib(self.budget));
         write!(

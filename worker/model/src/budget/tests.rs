@@ -52,6 +52,7 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         Workload::Floats,
         Workload::Training { batch_tokens: 1024 },
         Workload::Export { batch_tokens: 4096 },
+        Workload::TrainingNf4 { batch_tokens: 1024, rank: 64 },
     ];
     let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
     assert!(weights[0] <= weights[1] && weights[1] < weights[2].min(weights[3]), "{weights:?}");
@@ -63,6 +64,39 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         assert!(given == BASE && needed > given);
         plan(needed, work).unwrap();
     }
+}
+
+/// Of the shapes of a model of 1.5 billion parameters.
+#[test]
+fn training_in_nf4_takes_a_fraction_of_what_floats_take() {
+    let mut config: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../cli/assets/nano/student/config.json"))
+            .unwrap();
+    for (key, value) in [
+        ("hidden_size", 2048),
+        ("intermediate_size", 8192),
+        ("num_hidden_layers", 24),
+        ("num_attention_heads", 32),
+        ("num_key_value_heads", 8),
+        ("head_dim", 64),
+    ] {
+        config[key] = value.into();
+    }
+    let demands = Demands::new(&ModelConfig::from_json(&config.to_string()).unwrap(), 3 << 30);
+    let batch_tokens = 512;
+    let needed = |work| demands.plan(64 << 30, work, false, &Device::Cpu).unwrap().weights;
+    let floats = needed(Workload::Training { batch_tokens });
+    let nf4 = needed(Workload::TrainingNf4 { batch_tokens, rank: 16 });
+    assert!(5 * nf4 < floats, "{nf4} {floats}");
+    let error = demands.plan(4 << 30, Workload::Training { batch_tokens }, false, &Device::Cpu);
+    assert!(matches!(error, Err(ModelError::Budget { what: TRAINED, .. })));
+    let plan = demands.plan(
+        4 << 30,
+        Workload::TrainingNf4 { batch_tokens, rank: 16 },
+        false,
+        &Device::Cpu,
+    );
+    assert_eq!(plan.unwrap().holding, Holding::Nf4);
 }
 
 /// The floats that are counted are those that are there.

@@ -2,12 +2,13 @@
 
 use super::Checkpoint;
 use super::check::{check_shape, dtype_name, not_finite};
+use crate::layers::slices::with_values;
 use crate::layers::weight::{DeviceBlocks, Weight};
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Dtype;
 use std::ops::Range;
-use uspx_kernel::{BlockMatrix, KernelError, Matrix};
+use uspx_kernel::{BlockMatrix, KernelError, Matrix, Nf4Matrix};
 
 /// A tensor that holds the weights of all experts of a layer.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,16 @@ impl Checkpoint {
         let [_, columns] = *shape;
         let (_, bytes) = self.part(name, shape, range.clone())?;
         Ok(Weight::Packed(finite(name, Matrix::bf16(range.len(), columns, bytes))?))
+    }
+
+    /// A weight, `[out, in]`, in NF4, whatever it is stored as: it alone is in memory as floats meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::float`].
+    pub fn nf4(&self, name: &str, (out, into): (usize, usize)) -> Result<Weight> {
+        let floats = self.float(name, &[out, into], DType::F32, &Device::Cpu)?;
+        let matrix = with_values(&floats, |values| Nf4Matrix::quantise(out, into, values))?;
+        Ok(Weight::Nf4(matrix.map_err(|e| ModelError::tensor(name, e.to_string()))?))
     }
 
     /// One expert's weight of a tensor `[experts, ..]` that holds all of them: see [`Stacked`].

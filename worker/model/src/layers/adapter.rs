@@ -22,6 +22,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
+    /// The same, not learning.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { a: self.a.detach(), b: self.b.detach(), scale: self.scale }
+    }
+
     /// What the adapter adds to the weight, `[out, in]`.
     ///
     /// # Errors
@@ -152,7 +158,7 @@ impl Cost {
 mod tests {
     use super::*;
     use candle_core::{DType, Device, Var};
-    use uspx_kernel::Matrix;
+    use uspx_kernel::{Matrix, Nf4Matrix};
 
     const SIZES: Cost = Cost { rows: 5, into: 64, out: 32, rank: 3 };
     const SCALE: f64 = 0.5;
@@ -288,6 +294,18 @@ mod tests {
             let expanded = weight.float().unwrap().to_dtype(DType::F64).unwrap();
             assert_close(&by(Adapter::forward, &weight, DType::F32), &expanded, unit, what);
         }
+    }
+
+    /// NF4's products are of the values that it stands for, in f32 throughout.
+    #[test]
+    fn nf4_agrees_with_the_expanded_product() {
+        let Cost { into, out, .. } = SIZES;
+        let values = values((out, into), 6).to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        let matrix = Nf4Matrix::quantise(out, into, &values.to_vec1().unwrap()).unwrap();
+        let weight = Weight::Nf4(matrix);
+        let expanded = weight.float().unwrap().to_dtype(DType::F64).unwrap();
+        let unit = STEPS * f64::from(f32::EPSILON);
+        assert_close(&by(Adapter::forward, &weight, DType::F32), &expanded, unit, "NF4");
     }
 
     #[test]

@@ -52,6 +52,26 @@ impl Linear {
         }
     }
 
+    /// The same with nothing to differentiate, for passes that keep no intermediate values: an adapter
+    /// is merged into floats, and stays beside a weight that is stored otherwise.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn frozen(&self) -> Result<Self> {
+        let merged = matches!((&self.weight, &self.adapter), (Weight::Float(_), Some(_)));
+        if merged {
+            return Ok(Self::new(Weight::Float(self.merged()?.detach()), self.bias.clone()));
+        }
+        Ok(self.detached())
+    }
+
+    /// The same, its adapter not learning.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let adapter = self.adapter.as_ref().map(Adapter::detached);
+        Self { weight: self.weight.clone(), bias: self.bias.clone(), adapter }
+    }
+
     /// Puts another frozen weight in place.
     pub fn set_weight(&mut self, weight: Tensor) {
         self.weight = Weight::Float(weight);

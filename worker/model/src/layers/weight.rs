@@ -5,7 +5,7 @@ use crate::custom_gradient::with_gradient;
 use crate::layers::slices::{is_plain, with_values};
 use crate::{ModelError, Result, cuda};
 use candle_core::{DType, Device, Tensor};
-use uspx_kernel::{BlockMatrix, KernelError, Matrix};
+use uspx_kernel::{BlockMatrix, KernelError, Matrix, Nf4Matrix};
 
 /// A linear map's weight, `[out, in]`.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub enum Weight {
     Packed(Matrix),
     /// A GGUF file's blocks in main memory, likewise.
     Quantised(BlockMatrix),
+    /// NF4 in main memory, likewise: what an adapter is trained on where floats would not fit.
+    Nf4(Nf4Matrix),
     /// MXFP4 on a GPU, expanded for one product at a time.
     OnDevice(DeviceBlocks),
 }
@@ -58,6 +60,7 @@ impl Weight {
             Self::Float(weight) => Ok(weight.dims2()?),
             Self::Packed(matrix) => Ok((matrix.rows(), matrix.columns())),
             Self::Quantised(matrix) => Ok((matrix.rows(), matrix.columns())),
+            Self::Nf4(matrix) => Ok((matrix.rows(), matrix.columns())),
             Self::OnDevice(blocks) => Ok(blocks.dims),
         }
     }
@@ -75,6 +78,7 @@ impl Weight {
             Self::Quantised(matrix) => {
                 Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?)
             }
+            Self::Nf4(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
             Self::OnDevice(_) => self.float_as(DType::F32),
         }
     }
@@ -103,6 +107,7 @@ impl Weight {
             Self::Quantised(matrix) if plain => {
                 kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?
             }
+            Self::Nf4(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
             _ => {
                 let weight = self.float_as(x.dtype())?.to_device(x.device())?;
                 add(x.detach().matmul(&weight.t()?)?, bias)?
@@ -126,6 +131,9 @@ impl Weight {
                 kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
             }
             Self::Quantised(matrix) if is_plain(&grad) => {
+                kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
+            }
+            Self::Nf4(matrix) if is_plain(&grad) => {
                 kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
             }
             _ => Ok(grad.matmul(&self.float_as(grad.dtype())?.to_device(grad.device())?)?),

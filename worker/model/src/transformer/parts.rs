@@ -28,6 +28,21 @@ impl Transformer {
         block.and_then(|b| b.linear_mut(projection)).ok_or_else(|| no_linear(layer, projection))
     }
 
+    /// The same model of other linear maps in its dense layers, each made of the one at its place.
+    ///
+    /// # Errors
+    /// A model whose layers are not dense; those of `make`.
+    pub fn mapped(&self, make: impl Fn(&Linear) -> Result<Linear>) -> Result<Self> {
+        let mut copy = self.clone();
+        for layer in 0..copy.layers() {
+            for projection in Projection::DENSE {
+                let linear = copy.linear_mut(layer, projection)?;
+                *linear = make(linear)?;
+            }
+        }
+        Ok(copy)
+    }
+
     /// Embedding `[vocab, hidden]`, as floats.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Products through f32: a panel of weights at a time is expanded and multiplied with the `gemm`
-//! crate.
+//! Products through f32 for matrices that are expanded row by row: a panel of weights at a time is
+//! expanded and multiplied with the `gemm` crate.
 //!
 //! Every output value is summed within one panel, or panel after panel in order, so nothing depends
 //! on the number of threads.
@@ -8,8 +8,16 @@
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
-use super::BlockMatrix;
 use crate::raw::Shared;
+
+/// A matrix [rows, columns] in a form of its own.
+pub(crate) trait Rows: Sync {
+    /// Rows and columns.
+    fn shape(&self) -> (usize, usize);
+
+    /// The values of whole rows from `first` on, as many as fit `out`.
+    fn expand_rows(&self, first: usize, out: &mut [f32]);
+}
 
 /// Values of a panel: 1 MiB of f32, so that it lies in the second-level cache.
 const PANEL: usize = 1 << 18;
@@ -19,22 +27,16 @@ fn height(columns: usize) -> usize {
     (PANEL / columns.max(1)).clamp(32, 1024) / 32 * 32
 }
 
-/// Expands rows `first..first + count`.
-fn expand(w: &BlockMatrix, first: usize, count: usize, panel: &mut Vec<f32>) {
-    panel.resize(count * w.columns, 0.0);
-    for (row, out) in panel.chunks_exact_mut(w.columns).enumerate() {
-        w.format.expand(w.row(first + row), out);
-    }
-}
-
 /// y = x·Wᵀ in f32: x [n, columns], y [n, rows].
-pub(super) fn multiply(w: &BlockMatrix, x: &[f32], n: usize, y: &mut [f32]) {
-    let (height, rows, columns) = (height(w.columns), w.rows, w.columns);
+pub(crate) fn multiply(w: &impl Rows, x: &[f32], n: usize, y: &mut [f32]) {
+    let (rows, columns) = w.shape();
+    let height = height(columns);
     let y = Shared(y.as_mut_ptr());
     (0..rows.div_ceil(height)).into_par_iter().for_each_init(Vec::new, |panel, index| {
         let first = index * height;
         let count = height.min(rows - first);
-        expand(w, first, count, panel);
+        panel.resize(count * columns, 0.0);
+        w.expand_rows(first, panel);
         // SAFETY: y holds n rows of `rows` values (checked at the door); this panel writes its
         // columns alone.
         unsafe {
@@ -55,8 +57,9 @@ const SHARE: usize = 64;
 
 /// g·W in f32: g [n, rows], out [n, columns]. The threads share the tokens; each panel is expanded
 /// for every share.
-pub(super) fn multiply_transposed(w: &BlockMatrix, g: &[f32], n: usize, out: &mut [f32]) {
-    let (height, rows, columns) = (height(w.columns), w.rows, w.columns);
+pub(crate) fn multiply_transposed(w: &impl Rows, g: &[f32], n: usize, out: &mut [f32]) {
+    let (rows, columns) = w.shape();
+    let height = height(columns);
     let share = n.div_ceil(rayon::current_num_threads()).max(SHARE);
     out.par_chunks_mut(share * columns).zip(g.par_chunks(share * rows)).for_each_init(
         Vec::new,
@@ -64,7 +67,8 @@ pub(super) fn multiply_transposed(w: &BlockMatrix, g: &[f32], n: usize, out: &mu
             let n = out.len() / columns;
             for first in (0..rows).step_by(height) {
                 let count = height.min(rows - first);
-                expand(w, first, count, panel);
+                panel.resize(count * columns, 0.0);
+                w.expand_rows(first, panel);
                 // SAFETY: `out` holds n rows of `columns` values, `g` n of `rows`, the panel
                 // `count` of `columns`.
                 unsafe {
@@ -89,7 +93,7 @@ pub(super) fn multiply_transposed(w: &BlockMatrix, g: &[f32], n: usize, out: &mu
 /// # Safety
 /// The operands must be valid for their shapes and strides, and nobody else may write `out`
 /// meanwhile.
-unsafe fn product(
+pub(crate) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     out: (*mut f32, usize),
     a: (*const f32, usize, usize),
