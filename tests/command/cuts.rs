@@ -2,7 +2,7 @@
 //! a refusal leaves nothing behind.
 
 use crate::support::{
-    BAD_INPUT, NOT_FOUND, REFUSED, copied, json, model, on, prompts, refuses, uspx,
+    BAD_INPUT, NOT_FOUND, REFUSED, USAGE, copied, json, model, on, prompts, refuses, uspx,
 };
 use assert_cmd::Command;
 use libtest_mimic::Trial;
@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         a_teacher_without_its_cut_experts_scores_as_under_the_mask,
         a_cut_teacher_is_a_model_like_others,
+        a_student_without_its_cut_heads_and_channels_scores_as_under_the_mask,
         a_mask_that_cannot_be_carried_out_by_removing_experts_is_refused,
         what_is_there_is_never_written_over_and_nothing_half_made_stays,
     ]
@@ -115,6 +116,46 @@ fn a_cut_teacher_is_a_model_like_others() {
     assert_eq!(again_report["source"], report["fingerprint"]);
     let masked = eval(&out, &["--mask", second_out])["loss"].as_f64().unwrap();
     assert!((eval(&again, &[])["loss"].as_f64().unwrap() - masked).abs() < 1e-6);
+}
+
+/// Of each KV head one of two query heads, and two thirds of the channels; a mask of the same size
+/// spread over all layers is refused.
+fn a_student_without_its_cut_heads_and_channels_scores_as_under_the_mask() {
+    let folder = tempdir().unwrap();
+    let build = |keep: &str, spread: &str| {
+        let path = folder.path().join(format!("{spread}.json"));
+        let words =
+            ["mask", "build", "--units=head,channel", "--method=atp", "--search=2", "--out"];
+        let mut command = on(&words, "student", 4);
+        command.arg(&path).args(["--keep", keep, "--spread", spread]);
+        (path, command)
+    };
+    let (mask, mut command) = build("head=0.5,channel=0.6667", "uniform");
+    let built = json(&mut command);
+    for heads in built["keep"]["head"].as_array().unwrap() {
+        let heads: Vec<u64> =
+            heads.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        assert!(
+            heads.len() == 2 && heads[0] < 2 && heads[1] >= 2,
+            "one of each KV head: {heads:?}"
+        );
+    }
+    let out = folder.path().join("cut");
+    let report = json(&mut export(&model("student"), &mask, &out));
+    assert_eq!((&report["heads"], &report["kv_heads"]), (&json!(2), &json!(2)));
+    assert_eq!((&report["channels"], &report["before"]["channels"]), (&json!(256), &json!(384)));
+    let masked = eval(&model("student"), &["--mask", mask.to_str().unwrap()]);
+    let (a, b) = (eval(&out, &[])["loss"].as_f64().unwrap(), masked["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-5 && eval(&model("student"), &[])["loss"] != b, "{a} against {b}");
+
+    let (ragged, mut command) = build("0.7", "global");
+    json(&mut command);
+    let mut twice = export(&model("student"), &ragged, &folder.path().join("ragged"));
+    refuses(&mut twice, REFUSED, &["one number", "--spread uniform"]);
+    let (_, mut command) = build("head=0.5", "global");
+    refuses(&mut command, USAGE, &["no share of channels", "channel=0.75"]);
+    let (_, mut command) = build("0.5,expert=0.5", "global");
+    refuses(&mut command, USAGE, &["--keep has a share of experts"]);
 }
 
 fn a_mask_that_cannot_be_carried_out_by_removing_experts_is_refused() {

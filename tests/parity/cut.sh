@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Independent proof of `uspx mask export`: for the shipped teacher and a checkpoint of every architecture with experts, the
+# Independent proof of `uspx mask export`: for the shipped teacher and student and a checkpoint of every architecture, the
 # written folder's logits in transformers
-#   · against transformers on the whole model, the cut experts' router logits at -inf, at every position
+#   · against transformers on the whole model, the cut experts' router logits at -inf, what cut heads and channels give at 0,
+#     at every position
 #   · against ours on the whole model under the mask, at the last positions
 # Prints one JSON object a line; exits with the first comparison that fails.
 set -euo pipefail

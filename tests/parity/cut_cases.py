@@ -1,10 +1,11 @@
-"""What cut.sh cuts: the shipped teacher with as many experts in every layer and with different counts, and the committed
-checkpoint of every architecture with experts. No dependency.
+"""What cut.sh cuts: the shipped teacher with as many experts in every layer and with different counts, the committed
+checkpoint of every architecture with experts; heads and channels of the shipped student and of every dense architecture. No
+dependency.
 
     python cut_cases.py ROOT OUT
 
 For each case OUT/NAME gets `model` (the shipped teacher's tokenizer beside the checkpoints, which have none: the folder has
-to be whole, its tokens do not matter), keep.json and ids.json. Prints the names.
+to be whole, its tokens do not matter), keep.json (of each kind of unit a list for each layer) and ids.json. Prints the names.
 """
 
 import json
@@ -26,6 +27,21 @@ ARCHITECTURES = {
     "qwen3-moe-sparse": [0, 3, 0, 3],
 }
 TEACHER = {"teacher-uniform": [8, 8, 8, 8], "teacher-ragged": [3, 14, 9, 12]}
+# Heads that stay of each KV head's; "groups": whole KV heads go, another one in each layer.
+DENSE = {
+    "llama2": "groups",
+    "llama-bias": "groups",
+    "llama31": 1,
+    "llama32-tied": "groups",
+    "mistral-full": 3,
+    "mistral-window": 1,
+    "qwen2": 2,
+    "qwen2-window": "groups",
+    "qwen3": 1,
+    "qwen3-window": 1,
+    "yarn-factor-null": 1,
+}
+SHIPPED = {"teacher-uniform": "teacher", "teacher-ragged": "teacher", "student-half": "student"}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
@@ -41,6 +57,28 @@ def experts_of(config: dict) -> list[int]:
     return [0 if (at + 1) % step or at in dense else count for at in layers]
 
 
+def heads_of(config: dict, stay: int | str, draw: random.Random) -> list[list[int]]:
+    """Those of each layer that stay."""
+    heads = config["num_attention_heads"]
+    groups = config.get("num_key_value_heads") or heads
+    size, layers = heads // groups, []
+    for layer in range(config["num_hidden_layers"]):
+        if stay == "groups":
+            first = layer % groups
+            asked = sorted((first + at) % groups for at in range(max(1, groups // 2)))
+            layers.append([group * size + at for group in asked for at in range(size)])
+        else:
+            layers.append([group * size + at for group in range(groups) for at in sorted(draw.sample(range(size), stay))])
+    return layers
+
+
+def channels_of(config: dict, draw: random.Random) -> list[list[int]]:
+    """Two thirds of each layer's, in whole eights where there are as many: rows of 16 bytes run everywhere."""
+    width = config["intermediate_size"]
+    count = max(8, width * 2 // 3 // 8 * 8)
+    return [sorted(draw.sample(range(width), count)) for _ in range(config["num_hidden_layers"])]
+
+
 def save(path: str, value) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -54,10 +92,10 @@ def read(*path: str) -> dict:
 def main() -> None:
     root, out = sys.argv[1:]
     teacher, committed = (os.path.join(root, at) for at in ("cli/assets/nano/teacher", "tests/data/architectures"))
-    for name, cut in (TEACHER | ARCHITECTURES).items():
+    for name, cut in (TEACHER | ARCHITECTURES | DENSE | {"student-half": 1}).items():
         draw, place = random.Random(name), os.path.join(out, name)
-        if name in TEACHER:
-            shutil.copytree(teacher, os.path.join(place, "model"))
+        if name in SHIPPED:
+            shutil.copytree(os.path.join(os.path.dirname(teacher), SHIPPED[name]), os.path.join(place, "model"))
             ids = [[draw.randrange(2039) for _ in range(draw.randrange(5, 90))] for _ in range(PROMPTS)]
         else:
             shutil.copytree(os.path.join(committed, name), os.path.join(place, "model"))
@@ -65,7 +103,11 @@ def main() -> None:
                 shutil.copy(os.path.join(teacher, file), os.path.join(place, "model", file))
             ids = [row["ids"] for row in read(committed, name, "golden.json")["sequences"]]
         config = read(place, "model", "config.json")
-        save(os.path.join(place, "keep.json"), kept(experts_of(config), cut, draw))
+        if isinstance(cut, list):
+            keep = {"expert": kept(experts_of(config), cut, draw)}
+        else:
+            keep = {"head": heads_of(config, cut, draw), "channel": channels_of(config, draw)}
+        save(os.path.join(place, "keep.json"), keep)
         save(os.path.join(place, "ids.json"), ids)
         print(name)
 

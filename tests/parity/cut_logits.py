@@ -1,9 +1,9 @@
-"""A teacher whose cut experts are gone, in transformers: its logits against those of the whole teacher whose routers give
-the cut experts -inf.
+"""A model whose cut units are gone, in transformers: its logits against those of the whole model whose routers give the cut
+experts -inf, and whose cut heads and channels give 0.
 
     python cut_logits.py MODEL KEEP.json CUT IDS.json
 
-MODEL is the whole teacher, KEEP the kept experts of each layer, CUT what `uspx mask export` wrote of it. Every position of
+MODEL is the whole model, KEEP the kept units of each layer by kind, CUT what `uspx mask export` wrote of it. Every position of
 every list of ids is compared, in f32. Prints one JSON object with the largest difference over the largest logit, and leaves
 the logits of the last positions in CUT as logits.json, for compare.py; exits with 6 where the bound is exceeded.
 """
@@ -63,6 +63,17 @@ def ban(model, keep: list[list[int]]) -> None:
         router.forward = forward
 
 
+def silence(model, heads: list[list[int]], channels: list[list[int]]) -> None:
+    """Gives every head and channel that is not kept nothing to say."""
+    for layer, stay, open_ in zip(model.model.layers, heads, channels, strict=True):
+        attention = layer.self_attn
+        for map_, kept, each in ((attention.o_proj, stay, attention.head_dim), (layer.mlp.down_proj, open_, 1)):
+            counts = torch.zeros(map_.in_features // each)
+            counts[kept] = 1
+            counts = counts.repeat_interleave(each)
+            map_.register_forward_pre_hook(lambda _, given, counts=counts: (given[0] * counts,))
+
+
 @torch.no_grad()
 def logits(model, prompts: list[list[int]]) -> list[torch.Tensor]:
     return [model(torch.tensor([ids]), use_cache=False).logits[0] for ids in prompts]
@@ -91,9 +102,12 @@ def main() -> None:
         keep, prompts = json.load(a), json.load(b)
     whole = load(folder)
     before = logits(whole, prompts)
-    ban(whole, keep)
+    if "expert" in keep:
+        ban(whole, keep["expert"])
+    else:
+        silence(whole, keep["head"], keep["channel"])
     banned, written = logits(whole, prompts), logits(load(cut), prompts)
-    counts = [len(kept) for kept in keep if kept]
+    counts = {kind: [len(kept) for kept in lists if kept] for kind, lists in keep.items()}
     result = {
         "cut_in": "transformers",
         "case": os.path.basename(os.path.dirname(os.path.abspath(cut))),

@@ -6,7 +6,7 @@
 #   architectures.py  the same for the committed checkpoints of every architecture; then other random ones, larger, drawn
 #                     from USPX_PARITY_SEED (default: the time), and the engine's tests on those
 #   tokens/tokens.py  conversations' tokens against transformers: tokenizers of many families x templates x awkward texts
-#   cut.sh            teachers without the experts that a mask cuts, against the whole ones with these banned
+#   cut.sh            models without the experts, or heads and channels, that a mask cuts, against the whole ones without these
 #   export.sh         the 4-bit writers against PyTorch, gptqmodel and llama.cpp, tokens included; the adapter against peft
 #   saelens.sh        sparse autoencoders in SAELens' files, read and written, against SAELens
 # Prints one JSON object a line; exits with the first comparison that fails.

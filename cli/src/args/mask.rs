@@ -1,11 +1,13 @@
 //! `uspx mask`: units scored and the best of them kept; a mask looked at; a model written without
 //! what it cuts.
 
+use super::keep::{self, KeepShare};
 use super::probe::ProbeArgs;
 use super::sae::SaeFolderArgs;
 use crate::rows::{self, Ranking};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use uspx_colony::Share;
 use uspx_domain::UnitKind;
 
 /// `uspx mask …`.
@@ -19,10 +21,12 @@ pub enum MaskCommand {
     /// Says what a mask keeps of each layer.
     #[command(after_help = "Example: uspx mask show mask.json")]
     Show(MaskShowArgs),
-    /// Writes the model without the experts that a mask cuts: a smaller folder for whatever reads
-    /// the model.
+    /// Writes the model without what a mask cuts, experts of a mixture or heads and channels of a
+    /// dense model: a smaller folder for whatever reads the model.
     ///
-    /// Experts are copied bit for bit, in MXFP4 too. Where layers keep different counts, those with
+    /// What is kept is copied bit for bit, in MXFP4 too. A dense model wants a mask that keeps as many
+    /// heads of each KV head, and as many channels, in every layer: uspx mask build --units
+    /// head,channel --spread uniform. Of experts: where layers keep different counts, those with
     /// fewer are filled up with dead experts whose router bias is -inf; a model whose router has no
     /// bias (Mixtral, Qwen3-MoE) needs a mask that keeps as many in every layer: uspx mask build
     /// --spread uniform. A mask of another model, or one that cannot be carried out so, is refused
@@ -59,7 +63,7 @@ pub struct MaskExportArgs {
     /// The model's folder, as the mask was made for it.
     #[arg(long)]
     pub model: PathBuf,
-    /// The mask: of experts alone.
+    /// The mask: of experts alone, or of heads and channels of a dense model.
     #[arg(long)]
     pub mask: PathBuf,
     /// The folder to write; it must not be there yet.
@@ -75,7 +79,7 @@ pub struct MaskExportArgs {
 pub enum Spread {
     /// The best of the whole model, with a floor of the router's top-k per layer.
     Global,
-    /// As many in every layer.
+    /// As many in every layer; of heads as many of each KV head too, where the number divides.
     Uniform,
 }
 
@@ -88,12 +92,17 @@ pub struct MaskBuildArgs {
     /// Whose features are units.
     #[command(flatten)]
     pub saes: SaeFolderArgs,
-    /// Which units.
-    #[arg(long, default_value = "expert", value_parser = rows::unit_kind())]
-    pub units: UnitKind,
-    /// The share to keep, above 0 and at most 1.
-    #[arg(long)]
-    pub keep: f64,
+    /// Which units; of several kinds each is cut within what the ones before it leave.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "expert",
+        value_parser = rows::unit_kind()
+    )]
+    pub units: Vec<UnitKind>,
+    /// The share to keep, above 0 and at most 1; one for each kind: head=0.5,channel=0.75.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub keep: Vec<KeepShare>,
     /// How to score them [default: ensemble].
     #[arg(long, value_parser = rows::ranking())]
     pub method: Option<Ranking>,
@@ -110,6 +119,16 @@ pub struct MaskBuildArgs {
 }
 
 impl MaskBuildArgs {
+    /// The kinds to cut, each with the share to keep; `None` where --keep has none for it.
+    pub fn budgets(&self) -> impl Iterator<Item = (UnitKind, Option<Share>)> {
+        self.units.iter().map(|kind| (*kind, keep::of(&self.keep, *kind)))
+    }
+
+    /// A kind that --keep names and --units does not.
+    pub fn superfluous(&self) -> Option<UnitKind> {
+        keep::superfluous(&self.keep, &self.units)
+    }
+
     /// How units are scored.
     pub fn ranking(&self) -> Ranking {
         self.method.unwrap_or(Ranking::Ensemble)

@@ -4,6 +4,7 @@ mod colony;
 mod config;
 mod distill;
 mod export;
+mod keep;
 mod ledger;
 mod mask;
 mod model;

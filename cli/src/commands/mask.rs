@@ -16,30 +16,40 @@ use crate::draft::FileDraft;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
 use crate::mask_file::MaskFile;
-use crate::models;
+use crate::models::{self, Subject};
 use crate::output;
 use crate::saes::{self, Saes};
 use serde::Serialize;
 use uspx_colony::Share;
 use uspx_colony::mask::{Budget, Rule};
+use uspx_domain::{Mask, ModelShape, UnitKind};
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
 pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
-    if !(args.keep > 0.0 && args.keep <= 1.0) {
-        return Err(CliError::new(
-            Exit::Usage,
-            format!("--keep {} is not a share: above 0, at most 1", args.keep),
-        ));
-    }
+    let wanted = wanted(args)?;
     // Scoring can take hours: that the mask can be written is known before.
     let draft = FileDraft::of(&args.out)?;
-    let built = score_and_cut(args, shutdown)?;
+    let built = score_and_cut(args, &wanted, shutdown)?;
     let text =
         serde_json::to_string_pretty(&built.file).map_err(|e| CliError::new(Exit::Failed, e))?;
     draft.keep((text + "\n").as_bytes())?;
     tell(args, &built)
+}
+
+/// The kinds to cut, each with the share to keep.
+fn wanted(args: &MaskBuildArgs) -> Result<Vec<(UnitKind, Share)>> {
+    if let Some(kind) = args.superfluous() {
+        let what = format!("--keep has a share of {kind}s, and --units does not name them");
+        return Err(CliError::new(Exit::Usage, what).help("name the same kinds in both"));
+    }
+    let share = |(kind, share): (UnitKind, Option<Share>)| {
+        let missing = || CliError::new(Exit::Usage, format!("--keep has no share of {kind}s"));
+        let help = "give one for each kind of --units: --keep head=0.5,channel=0.75";
+        share.map(|share| (kind, share)).ok_or_else(|| missing().help(help))
+    };
+    args.budgets().map(share).collect()
 }
 
 pub use export::run as export;
@@ -65,27 +75,46 @@ fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
 }
 
 /// The mask of the best units at the budget.
-fn score_and_cut(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<Built> {
+fn score_and_cut(
+    args: &MaskBuildArgs,
+    wanted: &[(UnitKind, Share)],
+    shutdown: &Shutdown,
+) -> Result<Built> {
     let with = (Workload::Backward, Saes::read(&args.saes)?);
     let subject = models::subject(&args.common, with, shutdown)?;
-    let (kind, shape) = (args.units, subject.model.shape());
-    if shape.count(kind) == 0 {
-        return Err(saes::no_units(kind));
+    let shape = subject.model.shape();
+    if let Some(kind) = args.units.iter().find(|kind| shape.count(**kind) == 0) {
+        return Err(saes::no_units(*kind));
     }
     if !args.common.run.json {
         forecast::tell(args, &subject)?;
     }
     let scores = scores::measured(args, &subject, shutdown)?;
-    let rule = match args.spread {
-        Spread::Global => Rule::Global,
-        Spread::Uniform => Rule::Uniform,
-    };
-    let (model, keep) = (subject.model.fingerprint, Share::nearest(args.keep));
-    let budget = Budget { model, shape: &shape, kind, keep, rule };
-    let mask = search::best(args, &subject, (budget, &scores), shutdown)?;
+    let mut mask = Mask::everything(subject.model.fingerprint);
+    for ((kind, keep), scores) in wanted.iter().zip(&scores) {
+        let budget = budget(args, &subject, &shape, (*kind, *keep));
+        let best = search::best(args, &subject, (budget, scores, &mask), shutdown)?;
+        mask.keep.0.extend(best.keep.0);
+    }
     // For people alone: a program measures it where it wants it.
     let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
     let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
     let file = MaskFile::new(mask, &subject.model);
     Ok(Built { file, skipped: left_out::listed(&subject.prompts.skipped), cost })
+}
+
+/// How much of a kind is kept, and how that is spread.
+fn budget<'a>(
+    args: &MaskBuildArgs,
+    subject: &Subject,
+    shape: &'a ModelShape,
+    (kind, keep): (UnitKind, Share),
+) -> Budget<'a> {
+    let rule = match args.spread {
+        Spread::Global => Rule::Global,
+        Spread::Uniform => Rule::Uniform,
+    };
+    let kv_heads = subject.model.transformer.config().kv_heads as u32;
+    let parts = if kind == UnitKind::Head { kv_heads } else { 1 };
+    Budget { model: subject.model.fingerprint, shape, kind, keep, rule, parts }
 }

@@ -6,8 +6,8 @@
 //! parity conversations BASE PROMPTS COUNT               prints the template, the ends, and conversations with their ids
 //! parity sequences BASE PROMPTS COUNT                   prints the same with the answer: [ids, where the answer begins]
 //! parity logits FOLDER|FILE.gguf IDS.json               prints the logits after each list
-//! parity cut MODEL KEEP.json OUT                        the model with these experts of each layer alone; prints the report
-//! parity masked MODEL KEEP.json IDS.json                prints the whole model's logits, the other experts being banned
+//! parity cut MODEL KEEP.json OUT                        the model with these units of each layer alone; prints the report
+//! parity masked MODEL KEEP.json IDS.json                prints the whole model's logits under this mask
 //! parity expand FILE.gguf BASE OUT.gguf                 the same weights as F32, which llama.cpp multiplies as floats
 //! ```
 
@@ -17,7 +17,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
-use uspx_domain::{ExportFormat, Fingerprint, Mask, Prompt, UnitKind, parse_prompts};
+use uspx_domain::{ExportFormat, Fingerprint, Mask, Prompt, parse_prompts};
 use uspx_export::cut::{CutRequest, write_cut};
 use uspx_export::{ExportRequest, ExportSettings, export, gguf, held_out, open_any};
 use uspx_model::batch::{Batch, Sequence};
@@ -143,11 +143,10 @@ fn last_logits(model: &Transformer, batch: Batch, taps: &mut dyn Taps) -> Anythi
     Ok(model.logits(&x, &batch.last_rows())?)
 }
 
-/// The mask that keeps the experts of a file: a list for each layer.
+/// The mask that keeps what a file says: of each kind a list for each layer.
 fn keeping(model: Fingerprint, keep: &str) -> Anything<Mask> {
-    let mut mask = Mask::everything(model);
-    mask.keep.0.insert(UnitKind::Expert, serde_json::from_str(&std::fs::read_to_string(keep)?)?);
-    Ok(mask)
+    let keep = serde_json::from_str(&std::fs::read_to_string(keep)?)?;
+    Ok(Mask { keep, ..Mask::everything(model) })
 }
 
 fn run_cut(folder: &Path, keep: &str, out: &Path) -> Anything<()> {

@@ -1,4 +1,4 @@
-//! `uspx mask export`: the model without the experts that a mask cuts.
+//! `uspx mask export`: the model without what a mask cuts.
 
 use crate::args::MaskExportArgs;
 use crate::draft::Draft;
@@ -9,7 +9,7 @@ use crate::{models, output};
 use serde::Serialize;
 use std::path::Path;
 use uspx_domain::Fingerprint;
-use uspx_export::cut::{CutReport, CutRequest, write_cut};
+use uspx_export::cut::{CutReport, CutRequest, Kept, Sizes, write_cut};
 use uspx_model::StoredModel;
 use uspx_model::chat::ChatFiles;
 use uspx_runtime::{Shutdown, memory};
@@ -55,15 +55,11 @@ fn tell(args: &MaskExportArgs, source: Fingerprint, report: CutReport) -> Result
         let (out, peak_rss_bytes) = (args.out.as_path(), memory::peak_rss());
         return output::json(&Exported { out, source, report, peak_rss_bytes });
     }
-    let CutReport { experts_before, experts_kept, experts, dead, bytes_before, bytes, .. } =
-        &report;
-    let (kept, all) = (experts_kept.iter().sum::<usize>(), experts_before.iter().sum::<usize>());
-    let (now, before) = (*bytes as f64 / 1e6, *bytes_before as f64 / 1e6);
+    let (now, before) = (report.bytes as f64 / 1e6, report.bytes_before as f64 / 1e6);
     let out = args.out.display();
-    output::paragraph(&format!(
-        "{out}: {kept} of {all} experts, {experts} in each layer, {now:.1} MB instead of {before:.1}"
-    ))?;
-    let dead: usize = dead.iter().sum();
+    let kept = described(&report.kept);
+    output::paragraph(&format!("{out}: {kept}, {now:.1} MB instead of {before:.1}"))?;
+    let dead = dead(&report.kept);
     if dead > 0 {
         output::paragraph(&format!(
             "layers keep different counts: {dead} dead experts, whose router bias is -inf, fill up those that keep fewer. A mask \
@@ -72,8 +68,34 @@ fn tell(args: &MaskExportArgs, source: Fingerprint, report: CutReport) -> Result
     }
     if !report.left_out.is_empty() {
         let names = report.left_out.join(", ");
-        output::paragraph(&format!("not copied, since all experts are in them: {names}"))?;
+        output::paragraph(&format!("not copied, since nothing is cut in them: {names}"))?;
     }
     output::paragraph(&format!("its fingerprint is {}", report.fingerprint))?;
     output::line(&format!("what it is worth: uspx eval --model {out} --prompts FILE"))
+}
+
+/// What each layer has now.
+fn described(kept: &Kept) -> String {
+    match kept {
+        Kept::Experts { experts_before, experts_kept, experts, .. } => {
+            let (kept, all) =
+                (experts_kept.iter().sum::<usize>(), experts_before.iter().sum::<usize>());
+            format!("{kept} of {all} experts, {experts} in each layer")
+        }
+        Kept::Dense { before, now } => {
+            let Sizes { heads, kv_heads, channels } = now;
+            format!(
+                "in each layer {heads} of {} heads, {kv_heads} of {} KV heads, {channels} of {} channels",
+                before.heads, before.kv_heads, before.channels
+            )
+        }
+    }
+}
+
+/// Experts that no router can choose.
+fn dead(kept: &Kept) -> usize {
+    match kept {
+        Kept::Experts { dead, .. } => dead.iter().sum(),
+        Kept::Dense { .. } => 0,
+    }
 }

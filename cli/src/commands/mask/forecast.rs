@@ -4,6 +4,7 @@
 use super::search;
 use crate::args::MaskBuildArgs;
 use crate::error::Result;
+use crate::measured::needed;
 use crate::models::Subject;
 use crate::output;
 use crate::rows::Ranking;
@@ -22,12 +23,13 @@ const FEW: f64 = 200.0;
 pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
     let Subject { model, prompts, .. } = subject;
     let count = prompts.sequences.len();
-    let scoring = all_passes(args.ranking(), &model.shape(), args.units) * count as f64;
-    let trying = search::count(args) * search::prompts(count);
+    let scoring = all_passes(args.ranking(), &model.shape(), &args.units) * count as f64;
+    let masks = search::count(args) * args.units.len();
+    let trying = masks * search::prompts(count);
     let passes = scoring + trying as f64;
-    let method = match search::count(args) {
+    let method = match masks {
         0 => args.ranking().name().to_owned(),
-        masks => format!("{} and {masks} masks", args.ranking().name()),
+        _ => format!("{} and {masks} masks", args.ranking().name()),
     };
     let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
     let time = |passes: f64| {
@@ -47,30 +49,33 @@ pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
 
 /// Forward-equivalents of one prompt. An exact run starts at the layer of its unit, on the clean
 /// run's values; a backward pass is worth two forward ones.
-fn passes(estimator: Estimator, shape: &ModelShape, kind: UnitKind) -> f64 {
+fn passes(estimator: Estimator, shape: &ModelShape, kinds: &[UnitKind]) -> f64 {
     let layers = f64::from(shape.depth().max(1));
     if let Some(passes) = estimator.row().passes {
         return passes(layers);
     }
-    let left = (0..shape.depth()).map(|layer| layers - f64::from(layer));
-    let runs: f64 = shape.widths(kind).into_iter().zip(left).map(|(n, l)| f64::from(n) * l).sum();
-    1.0 + runs / layers
+    let left = |layer| layers - f64::from(layer);
+    let runs = |kind: &UnitKind| -> f64 {
+        (0..shape.depth()).map(|at| f64::from(shape.width(*kind, at)) * left(at)).sum()
+    };
+    1.0 + kinds.iter().map(runs).sum::<f64>() / layers
 }
 
 /// Those of all that a way to rank units needs.
-fn all_passes(ranking: Ranking, shape: &ModelShape, kind: UnitKind) -> f64 {
-    ranking.estimators(kind).into_iter().map(|e| passes(e, shape, kind)).sum()
+fn all_passes(ranking: Ranking, shape: &ModelShape, kinds: &[UnitKind]) -> f64 {
+    needed(&[ranking], kinds).into_iter().map(|(e, kinds)| passes(e, shape, &kinds)).sum()
 }
 
 /// The best score of one forward pass, where the method takes more.
 fn cheaper(args: &MaskBuildArgs, shape: &ModelShape) -> Option<(&'static str, f64)> {
-    let own = all_passes(args.ranking(), shape, args.units);
+    let own = all_passes(args.ranking(), shape, &args.units);
     let all = Statistic::cheap().into_iter().flat_map(|statistic| {
         statistic.row().methods.iter().map(move |method| Ranking::Score(statistic, method))
     });
     let of = |ranking: Ranking| {
-        let each = all_passes(ranking, shape, args.units);
-        (each > 0.0 && each < own).then_some((ranking.name(), each))
+        let each = all_passes(ranking, shape, &args.units);
+        let ranks_all = args.units.iter().all(|kind| !ranking.estimators(*kind).is_empty());
+        (ranks_all && each < own).then_some((ranking.name(), each))
     };
     all.filter_map(of).min_by(|a, b| a.1.total_cmp(&b.1))
 }
@@ -106,7 +111,7 @@ mod tests {
         let shape = ModelShape::uniform(2, LayerShape::new(2, mlp));
         let exact = Estimator::named("exact").unwrap();
         // The clean run, three whole runs, three from the second layer on.
-        assert_eq!(passes(exact, &shape, UnitKind::Expert), 1.0 + 3.0 + 3.0 * 0.5);
-        assert_eq!(passes(Estimator::TRACE, &shape, UnitKind::Expert), 1.0);
+        assert_eq!(passes(exact, &shape, &[UnitKind::Expert]), 1.0 + 3.0 + 3.0 * 0.5);
+        assert_eq!(passes(Estimator::TRACE, &shape, &[UnitKind::Expert]), 1.0);
     }
 }

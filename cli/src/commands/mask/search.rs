@@ -29,11 +29,12 @@ pub(super) fn prompts(all: usize) -> usize {
     all.min(PROMPTS)
 }
 
-/// The mask of the best units; where masks are to be tried, the best of those.
+/// The mask of the best units; where masks are to be tried, the best of those within what is left
+/// by `before`, which cuts units of other kinds.
 pub(super) fn best(
     args: &MaskBuildArgs,
     subject: &Subject,
-    (budget, found): (Budget<'_>, &[BTreeMap<Unit, f64>]),
+    (budget, found, before): (Budget<'_>, &[BTreeMap<Unit, f64>], &Mask),
     shutdown: &Shutdown,
 ) -> Result<Mask> {
     let first = best_units(&budget, &combined(found));
@@ -56,10 +57,17 @@ pub(super) fn best(
         left = left.saturating_sub(masks.len());
         let stage = format!("trying masks, {} of {count}", count - left);
         let bar = Bar::new(&stage, args.common.run.json, shutdown);
-        let cuts: Vec<Cut> = masks.iter().cloned().map(Cut::Mask).collect();
+        let within = |mask: &Mask| {
+            let mut both = before.clone();
+            both.keep.0.extend(mask.keep.0.clone());
+            Cut::Mask(both)
+        };
+        let first = (!before.keep.0.is_empty()).then(|| Cut::Mask(before.clone()));
+        let above = usize::from(first.is_some());
+        let cuts: Vec<Cut> = first.into_iter().chain(masks.iter().map(within)).collect();
         let rows = ablate(model, &some, &cuts, *batch_tokens, &bar)?;
         bar.finish();
-        search.learn(masks.into_iter().zip(rises(&rows)));
+        search.learn(masks.into_iter().zip(rises(rows.get(above..).unwrap_or_default())));
     }
     Ok(search.best().unwrap_or(first))
 }

@@ -31,6 +31,9 @@ pub struct Budget<'a> {
     pub keep: Share,
     /// How it is spread over layers.
     pub rule: Rule,
+    /// Under [`Rule::Uniform`] the equal parts of a layer that keep as many each, where what a layer
+    /// keeps divides by them: heads that share a KV head are one. 1: the layer alone counts.
+    pub parts: u32,
 }
 
 impl<'a> Budget<'a> {
@@ -42,6 +45,7 @@ impl<'a> Budget<'a> {
             kind: campaign.mask.kind,
             keep: campaign.mask.keep,
             rule: campaign.mask.rule,
+            parts: 1,
         }
     }
 
@@ -50,25 +54,40 @@ impl<'a> Budget<'a> {
         Self { keep, ..self }
     }
 
-    /// The least kept of each layer: what the router picks; other kinds may lose a whole layer.
-    fn floors(&self) -> Vec<usize> {
-        let floor = |layer| self.shape.floor(self.kind, layer) as usize;
-        (0..self.shape.depth()).map(floor).collect()
-    }
-
-    /// Units kept in each layer, where each keeps the same share.
-    fn shares(&self) -> Vec<usize> {
-        let widths = self.shape.widths(self.kind);
-        let share = |(width, floor): (u32, usize)| self.keep.of(width as usize).max(floor);
-        widths.into_iter().zip(self.floors()).map(share).collect()
-    }
-
-    /// Of each layer, the units kept whatever the others score.
-    fn firsts(&self) -> Vec<usize> {
+    /// The least kept of a layer: what the router picks, for other kinds may lose a whole layer; or
+    /// the share that every layer keeps.
+    fn first(&self, layer: u32) -> usize {
+        let floor = self.shape.floor(self.kind, layer) as usize;
         match self.rule {
-            Rule::Global => self.floors(),
-            Rule::Uniform => self.shares(),
+            Rule::Global => floor,
+            Rule::Uniform => self.keep.of(self.shape.width(self.kind, layer) as usize).max(floor),
         }
+    }
+
+    /// Units kept whatever the others score, of each part of each layer; where a layer is one part,
+    /// all stand in its first.
+    fn firsts(&self) -> Vec<usize> {
+        let split = |layer| {
+            let (first, parts) = (self.first(layer), self.parts_of(layer));
+            let of_part = move |part| if part < parts { first / parts as usize } else { 0 };
+            (0..self.parts.max(1)).map(of_part)
+        };
+        (0..self.shape.depth()).flat_map(split).collect()
+    }
+
+    /// Parts of a layer that keep as many each.
+    fn parts_of(&self, layer: u32) -> u32 {
+        let (width, parts) = (self.shape.width(self.kind, layer), self.parts.max(1));
+        let divides =
+            width.is_multiple_of(parts) && self.first(layer).is_multiple_of(parts as usize);
+        if self.rule == Rule::Uniform && divides { parts } else { 1 }
+    }
+
+    /// The place of a unit's part among all layers'.
+    fn part(&self, unit: Unit) -> usize {
+        let size = self.shape.width(self.kind, unit.layer) / self.parts_of(unit.layer);
+        let within = unit.index.checked_div(size).unwrap_or(0);
+        unit.layer as usize * self.parts.max(1) as usize + within as usize
     }
 
     /// Units kept in the whole model.
@@ -92,13 +111,14 @@ impl<'a> Budget<'a> {
 
     /// Whether `kept` has this budget's size and respects its rule.
     pub fn allows(&self, kept: &BTreeSet<Unit>) -> bool {
-        let mut layers = vec![0usize; self.shape.layers.len()];
+        let firsts = self.firsts();
+        let mut parts = vec![0usize; firsts.len()];
         for unit in kept {
-            if let Some(count) = layers.get_mut(unit.layer as usize) {
+            if let Some(count) = parts.get_mut(self.part(*unit)) {
                 *count += 1;
             }
         }
-        kept.len() == self.count() && layers.iter().zip(self.firsts()).all(|(n, first)| *n >= first)
+        kept.len() == self.count() && parts.iter().zip(firsts).all(|(n, first)| *n >= first)
     }
 }
 
@@ -112,7 +132,7 @@ pub fn build(budget: &Budget<'_>, scores: &BTreeMap<Unit, Score>) -> BTreeSet<Un
     let mut open = budget.firsts();
     let (mut kept, mut rest) = (BTreeSet::new(), Vec::new());
     for (_, unit) in ranked {
-        match open.get_mut(unit.layer as usize).filter(|n| **n > 0) {
+        match open.get_mut(budget.part(unit)).filter(|n| **n > 0) {
             Some(n) => {
                 *n -= 1;
                 kept.insert(unit);
@@ -199,7 +219,7 @@ mod tests {
 
     fn budget(keep: u32, rule: Rule, shape: &ModelShape) -> Budget<'_> {
         let (model, kind) = (Fingerprint(Digest::of(b"m")), UnitKind::Expert);
-        Budget { model, shape, kind, keep: Share(keep), rule }
+        Budget { model, shape, kind, keep: Share(keep), rule, parts: 1 }
     }
 
     /// Mixed models: dense layers, and layers of different numbers of experts.
@@ -258,6 +278,30 @@ mod tests {
             let kept = settle(&budget, &now, &before, &ideal, (0.0, 1.0));
             prop_assert!(budget.allows(&kept));
             prop_assert!(kept.iter().all(|u| before.contains(u) || ideal.contains(u)));
+        }
+    }
+
+    /// Two layers of 8 heads, 4 of which ask one KV head.
+    #[test]
+    fn parts_of_a_layer_keep_as_many_each_where_what_it_keeps_divides() {
+        let shape = ModelShape::uniform(2, LayerShape::new(8, MlpShape::Dense { channels: 1 }));
+        for (keep, parts, wanted) in
+            [(500_000, 2, true), (750_000, 2, true), (625_000, 2, false), (500_000, 1, false)]
+        {
+            let kind = UnitKind::Head;
+            let budget = Budget { kind, parts, ..budget(keep, Rule::Uniform, &shape) };
+            // The best lie in the first half.
+            let score = |u: Unit| Score { mean: -f64::from(u.index), error: 0.0, effective: 1.0 };
+            let kept = build(&budget, &shape.units(kind).map(|u| (u, score(u))).collect());
+            assert!(budget.allows(&kept));
+            let firsts = |layer| kept.iter().filter(|u| u.layer == layer && u.index < 4).count();
+            for layer in 0..2 {
+                let all = kept.iter().filter(|u| u.layer == layer).count();
+                assert_eq!(all, budget.keep.of(8));
+                assert_eq!(2 * firsts(layer) == all, wanted, "{keep} in {parts}");
+            }
+            let moved = kept.iter().map(|u| Unit { index: 7 - u.index, ..*u }).collect();
+            assert!(budget.allows(&moved), "mirrored it is as good");
         }
     }
 

@@ -202,7 +202,7 @@ mod tests {
 
     fn budget(shape: &ModelShape, rule: Rule) -> Budget<'_> {
         let model = Fingerprint(Digest::of(b"m"));
-        Budget { model, shape, kind: UnitKind::Expert, keep: Share::nearest(0.5), rule }
+        Budget { model, shape, kind: UnitKind::Expert, keep: Share::nearest(0.5), rule, parts: 1 }
     }
 
     /// Single scores are noisy, and of two neighbours one may go, at a price both.

@@ -1,4 +1,4 @@
-//! What lies beside the weights: index, config.json with the new count, the other files as they are,
+//! What lies beside the weights: index, config.json with the new numbers, the other files as they are,
 //! and a note of where all this comes from.
 
 use super::CutRequest;
@@ -11,13 +11,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use uspx_model::checkpoint::{INDEX, SINGLE};
-use uspx_model::config::Family;
 
 /// The note's file.
 pub const NOTE: &str = "uspx-cut.json";
-
-/// The two names of the number of experts.
-const COUNTS: [&str; 2] = ["num_local_experts", "num_experts"];
 
 /// Ends of files that hold weights in one form or another.
 const WEIGHTS: [&str; 12] = [
@@ -51,21 +47,13 @@ pub fn write_index(shards: &[(String, Vec<Written>)], out: &Path) -> Result<()> 
     write_json(&out.join(INDEX), &index)
 }
 
-/// Writes the source's config.json with the new count under each name that it has there.
+/// Writes the source's config.json with the numbers that change.
 pub fn write_config(folder: &Path, plan: &Plan, out: &Path) -> Result<()> {
     let mut config = read_json(&folder.join("config.json"))?;
-    let said: Vec<&str> = COUNTS.into_iter().filter(|key| config.get(key).is_some()).collect();
-    let said = if said.is_empty() { vec![usual(&config)] } else { said };
-    for key in said {
-        set(&mut config, key, plan.experts.into());
+    for (key, number) in plan.numbers(&config) {
+        set(&mut config, key, number.into());
     }
     write_json(&out.join("config.json"), &config)
-}
-
-/// The name by which the family's class knows it.
-fn usual(config: &Value) -> &'static str {
-    let named = config.get("model_type").and_then(Value::as_str).and_then(Family::named);
-    if named == Some(Family::Qwen3Moe) { "num_experts" } else { "num_local_experts" }
 }
 
 /// Copies the files that are no weights. Those that are and were not read are named.
@@ -97,20 +85,28 @@ fn holds_weights(name: &str) -> bool {
 pub fn write_note(request: &CutRequest<'_>, plan: &Plan, out: &Path) -> Result<()> {
     let earlier = request.folder.join(NOTE);
     let earlier = earlier.is_file().then(|| read_json(&earlier)).transpose()?;
-    let note = json!({
+    let (of_source, here) = plan.note();
+    let mut note = json!({
         "made_by": concat!("uspx ", env!("CARGO_PKG_VERSION")),
         "source": {
             "fingerprint": request.fingerprint,
             "architecture": request.source.config.architecture,
-            "experts": plan.before,
             "cut": earlier,
         },
         "mask": request.mask,
-        "experts": plan.experts,
-        // For each expert here which one of the source's it is; null is dead: its router's bias is -inf.
-        "expert_of_source": plan.slots,
     });
+    if let Some(source) = note.get_mut("source") {
+        join(source, of_source);
+    }
+    join(&mut note, here);
     write_json(&out.join(NOTE), &note)
+}
+
+/// Adds the keys of one object to another.
+fn join(to: &mut Value, from: Value) {
+    if let Value::Object(from) = from {
+        from.into_iter().for_each(|(key, value)| set(to, &key, value));
+    }
 }
 
 /// Brings everything to the disk: the folder is whole when it gets its name.

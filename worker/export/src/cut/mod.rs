@@ -1,8 +1,9 @@
-//! A teacher with the experts that a mask cuts physically gone: its folder written anew, tensor by
-//! tensor, each kept expert bit for bit as it is stored (MXFP4's blocks and scales too).
+//! A model with what a mask cuts physically gone, experts of a mixture or heads and channels of a
+//! dense one: its folder written anew, tensor by tensor, what is kept bit for bit as it is stored
+//! (MXFP4's blocks and scales too).
 //!
-//! `plan` says which expert goes where and what cannot be removed, `tensors` what becomes of each
-//! tensor, `shard` writes a file of them, `folder` all that lies beside.
+//! `plan` says what goes where and what cannot be removed, `tensors` what becomes of each tensor,
+//! `shard` writes a file of them, `folder` all that lies beside.
 
 mod folder;
 mod plan;
@@ -18,10 +19,10 @@ use std::time::Instant;
 use tensors::Written;
 use uspx_domain::{Digest, Fingerprint, Mask};
 use uspx_model::chat::ChatFiles;
-use uspx_model::config::Mlp;
 use uspx_model::{Progress, StoredModel};
 
 pub use folder::NOTE;
+pub use plan::{Kept, Sizes};
 
 /// What to cut from what.
 pub struct CutRequest<'a> {
@@ -40,28 +41,22 @@ pub struct CutRequest<'a> {
 pub struct CutReport {
     /// The written model.
     pub fingerprint: Fingerprint,
-    /// Experts of each layer before; 0 where it has none.
-    pub experts_before: Vec<usize>,
-    /// Experts that each layer keeps.
-    pub experts_kept: Vec<usize>,
-    /// Experts that each layer's tensors hold now: those kept and, where layers keep different
-    /// counts, dead ones that the router cannot choose.
-    pub experts: usize,
-    /// Dead ones of each layer.
-    pub dead: Vec<usize>,
+    /// What went and what stayed.
+    #[serde(flatten)]
+    pub kept: Kept,
     /// Bytes of the tensors before.
     pub bytes_before: u64,
     /// Bytes of the tensors now.
     pub bytes: u64,
     /// The files, sorted.
     pub files: Vec<String>,
-    /// Files of the source that hold weights in other forms, with all experts, and were not copied.
+    /// Files of the source that hold weights in other forms, with nothing cut, and were not copied.
     pub left_out: Vec<String>,
     /// Time.
     pub seconds: f64,
 }
 
-/// Writes the model of `request` without the experts that its mask cuts into the folder `out`, made
+/// Writes the model of `request` without what its mask cuts into the folder `out`, made
 /// if need be; every byte is read back. In memory is never more than a piece of a tensor. `progress`
 /// hears of bytes written and read.
 ///
@@ -93,10 +88,7 @@ pub fn write_cut(
     let fingerprint = read_back(request.source, &plan, &digests, out, &half)?;
     Ok(CutReport {
         fingerprint,
-        experts_before: plan.before,
-        experts_kept: plan.slots.iter().map(|slots| slots.iter().flatten().count()).collect(),
-        experts: plan.experts,
-        dead: plan.slots.iter().map(|s| s.iter().filter(|e| e.is_none()).count()).collect(),
+        kept: plan.kept(),
         bytes_before: request.source.checkpoint.stored_bytes(),
         bytes,
         files: crate::export::listing(out)?.0,
@@ -160,14 +152,10 @@ fn read_back(
     }
     let written = StoredModel::open(out)?;
     let mut wanted = source.config.clone();
-    for mlp in &mut wanted.mlps {
-        if let Mlp::Experts(mixture) = mlp {
-            mixture.experts = plan.experts;
-        }
-    }
+    plan.apply(&mut wanted);
     if written.config != wanted {
         let path = out.join("config.json");
-        return Err(ExportError::format(&path, "means more than another count of experts"));
+        return Err(ExportError::format(&path, "means more than other counts of what was cut"));
     }
     Ok(uspx_model::fingerprint_of(&found, &ChatFiles::read(out)?)?)
 }

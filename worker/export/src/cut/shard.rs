@@ -6,6 +6,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use uspx_domain::Digest;
 use uspx_model::Progress;
@@ -62,6 +63,9 @@ impl<'a> Copier<'a> {
                     self.copied(bytes)?;
                 }
             }
+            Run::Columns { rows, width, kept } => {
+                self.columns((from, *rows, *width), kept, out)?;
+            }
             Run::Zeros(bytes) => {
                 for at in (0..*bytes).step_by(PIECE) {
                     let left = PIECE.min(bytes - at);
@@ -71,6 +75,34 @@ impl<'a> Copier<'a> {
                     self.copied(left)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whole rows are read, as many as a piece holds and at least one, and what stays of them is put
+    /// together.
+    fn columns(
+        &mut self,
+        (from, rows, width): (&str, usize, usize),
+        kept: &[Range<usize>],
+        out: &mut Hashed<'_>,
+    ) -> Result<()> {
+        let width = width.max(1);
+        let at_once = (PIECE / width).max(1);
+        let mut gathered = Vec::new();
+        for first in (0..rows).step_by(at_once) {
+            let bytes = at_once.min(rows - first) * width;
+            self.piece.resize(self.piece.len().max(bytes), 0);
+            let piece = self.piece.get_mut(..bytes).unwrap_or_default();
+            self.source.read_at(from, first * width, piece)?;
+            gathered.clear();
+            for row in piece.chunks(width) {
+                for range in kept {
+                    gathered.extend_from_slice(row.get(range.clone()).unwrap_or_default());
+                }
+            }
+            out.put(&gathered)?;
+            self.copied(gathered.len())?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
-//! What becomes of each tensor: copied, cut along its experts, given another name, or left out.
+//! What becomes of each tensor: copied, cut along its rows or columns, given another name, or left
+//! out.
 
-use super::plan::Plan;
+use super::plan::{Along, Fate, Filler, Pick, Plan};
 use crate::{ExportError, Result};
 use safetensors::tensor::Dtype;
 use std::ops::Range;
+use uspx_model::StoredModel;
 use uspx_model::checkpoint::StoredTensor;
-use uspx_model::{ExpertPart, ExpertTensor, StoredModel};
 
 /// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,15 @@ pub struct Written {
 pub enum Run {
     /// These bytes of the source's tensor.
     Copy(Range<usize>),
+    /// Of each of its rows these bytes.
+    Columns {
+        /// Its rows.
+        rows: usize,
+        /// Bytes of a row.
+        width: usize,
+        /// Those that stay.
+        kept: Vec<Range<usize>>,
+    },
     /// So many zeros.
     Zeros(usize),
     /// These.
@@ -37,6 +47,7 @@ impl Run {
     fn len(&self) -> usize {
         match self {
             Self::Copy(range) => range.len(),
+            Self::Columns { rows, kept, .. } => rows * kept.iter().map(Range::len).sum::<usize>(),
             Self::Zeros(bytes) => *bytes,
             Self::These(bytes) => bytes.len(),
         }
@@ -54,14 +65,16 @@ impl Written {
 /// of.
 ///
 /// # Errors
-/// A tensor that does not have an entry for each expert, or a router's bias that is no float.
+/// A tensor that has other entries than the plan takes, or a router's bias that is no float.
 pub fn written(source: &StoredModel, plan: &Plan) -> Result<Vec<(String, Vec<Written>)>> {
-    let of_experts = source.expert_tensors();
+    let fates = plan.fates(source);
     let mut shards = Vec::new();
     for (path, tensors) in source.checkpoint.shards() {
-        let each = |tensor: &StoredTensor<'_>| match of_experts.get(tensor.name) {
-            Some(place) => cut(tensor, place, plan).transpose(),
+        let each = |tensor: &StoredTensor<'_>| match fates.get(tensor.name) {
             None => Some(Ok(whole(tensor, tensor.name.to_owned()))),
+            Some(Fate::Whole(name)) => Some(Ok(whole(tensor, name.clone()))),
+            Some(Fate::Gone) => None,
+            Some(Fate::Picked(pick)) => Some(picked(tensor, pick)),
         };
         let tensors = tensors.iter().filter_map(each).collect::<Result<Vec<_>>>()?;
         if !tensors.is_empty() {
@@ -82,46 +95,75 @@ fn whole(tensor: &StoredTensor<'_>, name: String) -> Written {
     }
 }
 
-/// What a router's or expert's tensor becomes; nothing where its expert goes.
-fn cut(tensor: &StoredTensor<'_>, place: &ExpertTensor, plan: &Plan) -> Result<Option<Written>> {
-    let slots = plan.layer(place.layer);
-    match &place.part {
-        ExpertPart::Own(own) => {
-            let slot = slots.iter().position(|slot| *slot == Some(own.expert as u32));
-            Ok(slot.map(|slot| whole(tensor, own.renumbered(slot))))
+/// The entries that stay.
+fn picked(tensor: &StoredTensor<'_>, pick: &Pick<'_>) -> Result<Written> {
+    let (axis, rows) = match pick.along {
+        Along::Rows => (0, 1),
+        Along::Columns => (1, tensor.shape.first().copied().unwrap_or(0)),
+    };
+    let mut shape = tensor.shape.to_vec();
+    let (wanted, entries) = (pick.of * pick.each, rows * pick.of);
+    let fits = pick.along == Along::Rows || shape.len() == 2;
+    match shape.get_mut(axis) {
+        Some(count) if fits && *count == wanted && entries > 0 => {
+            *count = pick.slots.len() * pick.each;
         }
-        ExpertPart::Entries => entries(tensor, place, plan, Run::Zeros).map(Some),
-        ExpertPart::RouterBias => {
-            let never = never(tensor)?;
-            entries(tensor, place, plan, |_| Run::These(never.clone())).map(Some)
+        _ => return Err(other_entries(tensor, pick.along, wanted)),
+    }
+    if !tensor.bytes.is_multiple_of(entries) {
+        return Err(other_entries(tensor, pick.along, wanted));
+    }
+    let bytes = tensor.bytes / entries;
+    let runs = match pick.along {
+        Along::Rows => these_rows(tensor, pick, bytes)?,
+        Along::Columns => vec![these_columns(rows, pick, bytes)],
+    };
+    Ok(Written { shape, runs, ..whole(tensor, tensor.name.to_owned()) })
+}
+
+fn other_entries(tensor: &StoredTensor<'_>, along: Along, wanted: usize) -> ExportError {
+    let want = match along {
+        Along::Rows => format!("[{wanted}, ..]"),
+        Along::Columns => format!("[.., {wanted}]"),
+    };
+    ExportError::Shape { name: tensor.name.to_owned(), got: tensor.shape.to_vec(), want }
+}
+
+/// Entries of so many bytes that lie one after another; neighbours are one run.
+fn these_rows(tensor: &StoredTensor<'_>, pick: &Pick<'_>, bytes: usize) -> Result<Vec<Run>> {
+    let dead = match pick.dead {
+        Filler::Zeros => Run::Zeros(bytes),
+        Filler::Never => Run::These(never(tensor)?),
+    };
+    let mut runs = Vec::new();
+    for slots in pick.slots.chunk_by(|a, b| a.is_some() && b.is_some()) {
+        let kept: Vec<u32> = slots.iter().flatten().copied().collect();
+        match kept.is_empty() {
+            true => runs.push(dead.clone()),
+            false => runs.extend(stretches(&kept, bytes).into_iter().map(Run::Copy)),
         }
+    }
+    Ok(runs)
+}
+
+/// Entries of so many bytes of each of a matrix's rows.
+fn these_columns(rows: usize, pick: &Pick<'_>, bytes: usize) -> Run {
+    let kept: Vec<u32> = pick.slots.iter().flatten().copied().collect();
+    let (width, kept) = (pick.of * bytes, stretches(&kept, bytes));
+    match kept.as_slice() {
+        [all] if all.len() == width => Run::Copy(0..rows * width),
+        _ => Run::Columns { rows, width, kept },
     }
 }
 
-/// The entries of the experts that stay; `dead` makes one of so many bytes for one that is none.
-fn entries(
-    tensor: &StoredTensor<'_>,
-    place: &ExpertTensor,
-    plan: &Plan,
-    dead: impl Fn(usize) -> Run,
-) -> Result<Written> {
-    let (slots, experts) = (plan.layer(place.layer), plan.before.get(place.layer).copied());
-    let (first, rest) = tensor.shape.split_first().map_or((None, &[][..]), |(f, r)| (Some(*f), r));
-    let Some(count) = experts.filter(|n| *n > 0 && first == Some(*n)) else {
-        let want = format!("[{}, ..]", experts.unwrap_or(0));
-        let (name, got) = (tensor.name.to_owned(), tensor.shape.to_vec());
-        return Err(ExportError::Shape { name, got, want });
+/// Where entries of so many bytes lie; neighbours are one.
+fn stretches(kept: &[u32], bytes: usize) -> Vec<Range<usize>> {
+    let place = |run: &[u32]| match run {
+        [first, .., last] => *first as usize * bytes..(*last as usize + 1) * bytes,
+        [one] => *one as usize * bytes..(*one as usize + 1) * bytes,
+        [] => 0..0,
     };
-    let bytes = tensor.bytes / count;
-    let run = |slot: &Option<u32>| match slot {
-        Some(expert) => Run::Copy(*expert as usize * bytes..(*expert as usize + 1) * bytes),
-        None => dead(bytes),
-    };
-    Ok(Written {
-        shape: std::iter::once(slots.len()).chain(rest.iter().copied()).collect(),
-        runs: slots.iter().map(run).collect(),
-        ..whole(tensor, tensor.name.to_owned())
-    })
+    kept.chunk_by(|a, b| a + 1 == *b).map(place).collect()
 }
 
 /// -∞ in a tensor's type, little-endian.

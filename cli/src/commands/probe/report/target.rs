@@ -64,7 +64,8 @@ impl<'a> Target<'a> {
     }
 
     fn budget(&self, kind: UnitKind, keep: Share) -> Budget<'a> {
-        Budget { model: self.model, shape: self.shape, kind, keep, rule: Rule::Global }
+        let rule = Rule::Global;
+        Budget { model: self.model, shape: self.shape, kind, keep, rule, parts: 1 }
     }
 
     /// Units of each kind that are kept.

@@ -1,36 +1,32 @@
 //! Which expert of the source goes where, and which masks cannot be carried out by removing
 //! experts.
 
-use super::CutRequest;
-use crate::{ExportError, Result};
-use std::collections::BTreeSet;
+use super::{Along, Fate, Filler, Kept, Pick, Slots, refuse};
+use crate::Result;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Mask, Unit, UnitKind};
-use uspx_model::config::{Mixture, Mlp};
-use uspx_model::{ExpertPart, StoredModel};
+use uspx_model::config::{Family, Mixture, Mlp, ModelConfig};
+use uspx_model::{ExpertPart, ExpertTensor, StoredModel};
+
+/// The two names of the number of experts.
+const COUNTS: [&str; 2] = ["num_local_experts", "num_experts"];
 
 /// The experts of the written model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Per layer, for each of its experts which one of the source's it is; `None` is a dead one.
-    /// Empty for a layer without experts.
-    pub slots: Vec<Vec<Option<u32>>>,
+pub struct Experts {
+    /// Those of each layer; empty for a layer without.
+    slots: Vec<Slots>,
     /// Experts of every layer that has some.
-    pub experts: usize,
+    experts: usize,
     /// Experts of the source's layers.
-    pub before: Vec<usize>,
+    before: Vec<usize>,
 }
 
-impl Plan {
+impl Experts {
     /// Kept experts stay in their order. Layers that keep fewer than the most are filled up with
     /// dead ones.
-    pub fn of(request: &CutRequest<'_>) -> Result<Self> {
-        let CutRequest { source, fingerprint, mask, .. } = *request;
-        if mask.model != fingerprint {
-            return refuse(format!("the mask is of model {}, this is {fingerprint}", mask.model));
-        }
-        let shape = source.config.shape();
-        mask.check(&shape).map_err(|e| ExportError::Refused(e.to_string()))?;
-        only_experts(source, mask)?;
+    pub fn of(source: &StoredModel, mask: &Mask) -> Result<Self> {
         let layers = 0..source.config.mlps.len();
         let alive: Vec<Vec<u32>> = layers.map(|at| alive(source, at)).collect::<Result<_>>()?;
         let kept = kept(source, mask, &alive)?;
@@ -39,7 +35,7 @@ impl Plan {
                 "the mask keeps every expert: there is nothing to remove, the model is the one that there is".to_owned(),
             );
         }
-        let widths = shape.widths(UnitKind::Expert);
+        let widths = source.config.shape().widths(UnitKind::Expert);
         let before: Vec<usize> = widths.into_iter().map(|n| n as usize).collect();
         let counts: Vec<usize> = kept.iter().map(Vec::len).filter(|n| *n > 0).collect();
         let (fewest, most) = (counts.iter().min(), counts.iter().max());
@@ -53,39 +49,71 @@ impl Plan {
                 source.config.architecture
             ));
         }
-        let padded = |kept: Vec<u32>| -> Vec<Option<u32>> {
+        let padded = |kept: Vec<u32>| -> Slots {
             let dead = if kept.is_empty() { 0 } else { experts - kept.len() };
             kept.into_iter().map(Some).chain(std::iter::repeat_n(None, dead)).collect()
         };
         Ok(Self { slots: kept.into_iter().map(padded).collect(), experts, before })
     }
 
-    /// The experts of a layer.
-    pub fn layer(&self, layer: usize) -> &[Option<u32>] {
-        self.slots.get(layer).map(Vec::as_slice).unwrap_or_default()
+    /// What becomes of the tensors of routers and experts.
+    pub fn fates(&self, source: &StoredModel) -> BTreeMap<String, Fate<'_>> {
+        let tensors = source.expert_tensors();
+        tensors.into_iter().map(|(name, place)| (name, self.fate(&place))).collect()
+    }
+
+    fn fate(&self, place: &ExpertTensor) -> Fate<'_> {
+        let slots = self.slots.get(place.layer).map(Vec::as_slice).unwrap_or_default();
+        let dead = match &place.part {
+            ExpertPart::Own(own) => {
+                let slot = slots.iter().position(|slot| *slot == Some(own.expert as u32));
+                return slot.map_or(Fate::Gone, |slot| Fate::Whole(own.renumbered(slot)));
+            }
+            ExpertPart::Entries => Filler::Zeros,
+            ExpertPart::RouterBias => Filler::Never,
+        };
+        let of = self.before.get(place.layer).copied().unwrap_or(0);
+        Fate::Picked(Pick { along: Along::Rows, of, each: 1, slots, dead })
+    }
+
+    /// The new count under each name that it has in the source's config.json.
+    pub fn numbers(&self, config: &Value) -> Vec<(&'static str, usize)> {
+        let said: Vec<&str> = COUNTS.into_iter().filter(|key| config.get(key).is_some()).collect();
+        let said = if said.is_empty() { vec![usual(config)] } else { said };
+        said.into_iter().map(|key| (key, self.experts)).collect()
+    }
+
+    /// See [`super::Plan::apply`].
+    pub fn apply(&self, config: &mut ModelConfig) {
+        for mlp in &mut config.mlps {
+            if let Mlp::Experts(mixture) = mlp {
+                mixture.experts = self.experts;
+            }
+        }
+    }
+
+    /// See [`super::Plan::note`].
+    pub fn note(&self) -> (Value, Value) {
+        let source = json!({ "experts": self.before });
+        // For each expert here which one of the source's it is; null is dead: its router's bias is -inf.
+        (source, json!({ "experts": self.experts, "expert_of_source": self.slots }))
+    }
+
+    /// See [`super::Plan::kept`].
+    pub fn kept(&self) -> Kept {
+        Kept::Experts {
+            experts_before: self.before.clone(),
+            experts_kept: self.slots.iter().map(|slots| slots.iter().flatten().count()).collect(),
+            experts: self.experts,
+            dead: self.slots.iter().map(|s| s.iter().filter(|e| e.is_none()).count()).collect(),
+        }
     }
 }
 
-fn refuse<T>(reason: String) -> Result<T> {
-    Err(ExportError::Refused(reason))
-}
-
-/// Refuses a mask that cuts anything else.
-fn only_experts(source: &StoredModel, mask: &Mask) -> Result<()> {
-    let shape = source.config.shape();
-    let others = UnitKind::ALL.iter().filter(|kind| **kind != UnitKind::Expert);
-    let cut = others.map(|kind| (kind, mask.cut(&shape, *kind).len())).filter(|(_, n)| *n > 0);
-    let counted =
-        |(kind, n): (&UnitKind, usize)| format!("{n} {kind}{}", if n == 1 { "" } else { "s" });
-    let cut: Vec<String> = cut.map(counted).collect();
-    if cut.is_empty() {
-        return Ok(());
-    }
-    refuse(format!(
-        "the mask also cuts {}, and only experts can be removed from a model's files: build a mask of experts alone (uspx \
-         mask build --units expert), or apply this one while the model runs (--mask)",
-        cut.join(" and ")
-    ))
+/// The name by which the family's class knows the number of experts.
+fn usual(config: &Value) -> &'static str {
+    let named = config.get("model_type").and_then(Value::as_str).and_then(Family::named);
+    if named == Some(Family::Qwen3Moe) { "num_experts" } else { "num_local_experts" }
 }
 
 /// The experts of a layer that its router can choose, ascending.
