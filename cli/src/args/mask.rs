@@ -17,7 +17,7 @@ pub enum MaskCommand {
     #[command(
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --units expert --keep 0.5 --out mask.json"
     )]
-    Build(MaskBuildArgs),
+    Build(Box<MaskBuildArgs>),
     /// Says what a mask keeps of each layer.
     #[command(after_help = "Example: uspx mask show mask.json")]
     Show(MaskShowArgs),

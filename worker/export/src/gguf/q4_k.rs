@@ -53,7 +53,7 @@ impl Steps for Q4K {
             Tensor::from_slice(weights, (weights.len() / WEIGHTS, WEIGHTS), &Device::Cpu)?;
         let block = encode::quantise(&weights, GgmlDType::Q4K, energy)?;
         let blocks = block.data()?.into_owned();
-        let parts: Vec<Part> = blocks.chunks_exact(BYTES).flat_map(|block| parts(block)).collect();
+        let parts: Vec<Part> = blocks.chunks_exact(BYTES).flat_map(parts).collect();
         if parts.iter().any(|(step, offset)| !step.is_finite() || !offset.is_finite()) {
             return Err(unfit());
         }
