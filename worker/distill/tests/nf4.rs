@@ -101,6 +101,9 @@ fn nf4_is_near_the_student_and_its_own_size() {
     );
 }
 
+/// Prompts that are learned by heart.
+const FEW: usize = 24;
+
 /// What the references say, without a teacher.
 fn labels() -> Labels {
     let label = |prompt: Prompt| PromptLabels {
@@ -114,13 +117,14 @@ fn labels() -> Labels {
         teacher: Fingerprint(Digest::of(b"nobody")),
         vocabulary: Digest::of(b"none"),
         pieces: Vec::new(),
-        prompts: prompts(64).into_iter().map(label).collect(),
+        prompts: prompts(FEW).into_iter().map(label).collect(),
     }
 }
 
 #[test]
 fn a_student_in_nf4_learns_and_its_adapter_is_the_float_student_s() {
-    let recipe = DistilRecipe { rank: 4, alpha: 8.0, epochs: 2, ..recipe_references() };
+    let recipe =
+        DistilRecipe { rank: 4, alpha: 8.0, epochs: 2, batch_tokens: 256, ..recipe_references() };
     let all = [labels()];
     let mut student = open(Holding::Nf4);
     let (bytes, summary) = distil(&mut student, &all, &all, &recipe, &NoProgress).unwrap();
@@ -128,7 +132,7 @@ fn a_student_in_nf4_learns_and_its_adapter_is_the_float_student_s() {
     let mut floats = open(Holding::Floats);
     load_adapter(&mut floats, &bytes).unwrap();
     let nll = |model: &LoadedModel| {
-        let sequences = model.readable(&prompts(64)).unwrap().sequences;
+        let sequences = model.readable(&prompts(FEW)).unwrap().sequences;
         let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
         let frame = model.transformer.frame(&batch).unwrap();
         let x = model.transformer.forward(&batch, &frame, &mut uspx_model::taps::NoTaps).unwrap();
