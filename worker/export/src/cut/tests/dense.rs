@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// The heads that each layer keeps.
+type Lists<'a> = &'a [&'a [u32]];
+
 /// Keeps these heads and channels of each layer.
-fn halved(folder: &Path, heads: &[&[u32]], channels: impl Fn(u32) -> bool) -> Mask {
+fn halved(folder: &Path, heads: Lists<'_>, channels: impl Fn(u32) -> bool) -> Mask {
     let (model, shape) = (fingerprint(folder).unwrap(), ModelConfig::open(folder).unwrap().shape());
     let mut mask = Mask::everything(model);
     let lists = heads.iter().map(|l| l.to_vec()).collect();
@@ -25,7 +28,7 @@ fn sizes(report: &CutReport) -> [usize; 3] {
 /// some that go with all of theirs.
 #[test]
 fn every_dense_architecture_without_its_cut_heads_and_channels_is_the_masked_one() {
-    let cases: [(&str, &[&[u32]], [usize; 2]); 10] = [
+    let cases: [(&str, Lists<'_>, [usize; 2]); 10] = [
         ("llama2", &[&[0, 3], &[1, 2]], [2, 2]),
         ("llama-bias", &[&[1, 2, 5], &[0, 3, 4]], [3, 3]),
         ("llama31", &[&[1, 2], &[0, 3]], [2, 2]),
