@@ -9,6 +9,7 @@ use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
 use crate::raw::Shared;
+use crate::{KernelError, check_length};
 
 /// A matrix [rows, columns] in a form of its own.
 pub(crate) trait Rows: Sync {
@@ -27,8 +28,36 @@ fn height(columns: usize) -> usize {
     (PANEL / columns.max(1)).clamp(32, 1024) / 32 * 32
 }
 
-/// y = x·Wᵀ in f32: x [n, columns], y [n, rows].
-pub(crate) fn multiply(w: &impl Rows, x: &[f32], n: usize, y: &mut [f32]) {
+/// All values, row-major.
+pub(crate) fn expand(w: &impl Rows) -> Vec<f32> {
+    let (rows, columns) = w.shape();
+    let mut values = vec![0.0; rows * columns];
+    w.expand_rows(0, &mut values);
+    values
+}
+
+/// y = x·Wᵀ in f32: x [n, columns], y [n, rows] (overwritten).
+///
+/// # Errors
+/// A buffer's length does not fit.
+pub(crate) fn multiply(
+    w: &impl Rows,
+    x: &[f32],
+    n: usize,
+    y: &mut [f32],
+) -> Result<(), KernelError> {
+    let (rows, columns) = w.shape();
+    check_length("x", n, columns, x.len())?;
+    check_length("y", n, rows, y.len())?;
+    match () {
+        () if y.is_empty() => {}
+        () if columns == 0 => y.fill(0.0),
+        () => by_panels(w, x, n, y),
+    }
+    Ok(())
+}
+
+fn by_panels(w: &impl Rows, x: &[f32], n: usize, y: &mut [f32]) {
     let (rows, columns) = w.shape();
     let height = height(columns);
     let y = Shared(y.as_mut_ptr());
@@ -52,12 +81,32 @@ pub(crate) fn multiply(w: &impl Rows, x: &[f32], n: usize, y: &mut [f32]) {
     });
 }
 
-/// Tokens of a share of [`multiply_transposed`].
+/// Tokens of a thread's share of [`multiply_transposed`].
 const SHARE: usize = 64;
 
-/// g·W in f32: g [n, rows], out [n, columns]. The threads share the tokens; each panel is expanded
-/// for every share.
-pub(crate) fn multiply_transposed(w: &impl Rows, g: &[f32], n: usize, out: &mut [f32]) {
+/// g·W in f32: g [n, rows], out [n, columns] (overwritten).
+///
+/// # Errors
+/// A buffer's length does not fit.
+pub(crate) fn multiply_transposed(
+    w: &impl Rows,
+    g: &[f32],
+    n: usize,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    let (rows, columns) = w.shape();
+    check_length("g", n, rows, g.len())?;
+    check_length("out", n, columns, out.len())?;
+    match () {
+        () if out.is_empty() => {}
+        () if rows == 0 => out.fill(0.0),
+        () => transposed_by_panels(w, g, n, out),
+    }
+    Ok(())
+}
+
+/// The threads share the tokens; each panel is expanded for every share.
+fn transposed_by_panels(w: &impl Rows, g: &[f32], n: usize, out: &mut [f32]) {
     let (rows, columns) = w.shape();
     let height = height(columns);
     let share = n.div_ceil(rayon::current_num_threads()).max(SHARE);

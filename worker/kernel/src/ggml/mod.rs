@@ -174,7 +174,7 @@ impl BlockMatrix {
         match () {
             () if y.is_empty() => {}
             () if self.columns == 0 => y.fill(0.0),
-            () if n > few(isa) => row_panels::multiply(self, x, n, y),
+            () if n > few(isa) => row_panels::multiply(self, x, n, y)?,
             () => self.multiply_few(isa, x, n, y),
         }
         Ok(())
@@ -229,22 +229,13 @@ impl BlockMatrix {
         n: usize,
         out: &mut [f32],
     ) -> Result<(), KernelError> {
-        check_length("g", n, self.rows, g.len())?;
-        check_length("out", n, self.columns, out.len())?;
-        match () {
-            () if out.is_empty() => {}
-            () if self.rows == 0 => out.fill(0.0),
-            () => row_panels::multiply_transposed(self, g, n, out),
-        }
-        Ok(())
+        row_panels::multiply_transposed(self, g, n, out)
     }
 
     /// All values as f32, row-major.
     #[must_use]
     pub fn expand(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.rows * self.columns];
-        self.expand_rows(0, &mut values);
-        values
+        row_panels::expand(self)
     }
 
     /// Whether a scale or minimum is infinite or not a number.

@@ -82,14 +82,7 @@ impl Nf4Matrix {
     /// # Errors
     /// A buffer's length does not fit.
     pub fn multiply(&self, x: &[f32], n: usize, y: &mut [f32]) -> Result<(), KernelError> {
-        check_length("x", n, self.columns, x.len())?;
-        check_length("y", n, self.rows, y.len())?;
-        match () {
-            () if y.is_empty() => {}
-            () if self.columns == 0 => y.fill(0.0),
-            () => row_panels::multiply(self, x, n, y),
-        }
-        Ok(())
+        row_panels::multiply(self, x, n, y)
     }
 
     /// g·W: g [n, rows], out [n, columns] (overwritten): the gradient with respect to x.
@@ -102,22 +95,13 @@ impl Nf4Matrix {
         n: usize,
         out: &mut [f32],
     ) -> Result<(), KernelError> {
-        check_length("g", n, self.rows, g.len())?;
-        check_length("out", n, self.columns, out.len())?;
-        match () {
-            () if out.is_empty() => {}
-            () if self.rows == 0 => out.fill(0.0),
-            () => row_panels::multiply_transposed(self, g, n, out),
-        }
-        Ok(())
+        row_panels::multiply_transposed(self, g, n, out)
     }
 
     /// All values as f32, row-major.
     #[must_use]
     pub fn expand(&self) -> Vec<f32> {
-        let mut values = vec![0.0; self.rows * self.columns];
-        self.expand_rows(0, &mut values);
-        values
+        row_panels::expand(self)
     }
 
     fn code(&self, at: usize) -> usize {
