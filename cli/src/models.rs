@@ -61,6 +61,8 @@ pub struct Opened {
     pub batch_tokens: usize,
     /// Tokens that there is memory for at once.
     pub room: usize,
+    /// Whether there is memory for an export's finish, where one was asked for.
+    pub finishes: bool,
 }
 
 /// A model folder (float, MXFP4 or GPTQ) or a GGUF file, in memory or streamed as the budget asks.
@@ -85,13 +87,14 @@ pub fn opened_beside(
     let Placed { placement, batch_tokens, room, plan } =
         machine(&run.machine)?.place(path, work, beside)?;
     let unusual = |holding| matches!(holding, Holding::Streamed | Holding::Nf4);
+    let finishes = plan.as_ref().is_some_and(|plan| plan.finishes);
     let told = |holding| run.machine.memory.is_some() || unusual(holding);
     if let Some(plan) = plan.filter(|plan| told(plan.holding)) {
         output::note(&plan.to_string());
     }
     let mut model = uspx_worker::open_any(path, placement)?;
     model.chat.set_opened_reasoning(run.reasoning.into());
-    Ok(Opened { model, batch_tokens, room })
+    Ok(Opened { model, batch_tokens, room, finishes })
 }
 
 /// Refuses a path with no model.
@@ -176,7 +179,7 @@ pub fn subject(args: &ProbeArgs, with: (Workload, Saes), shutdown: &Shutdown) ->
     if !args.run.json {
         Scored::of(&all, &open).tell();
     }
-    let Opened { model, batch_tokens, room } = opened_with(&args.model, &args.run, with)?;
+    let Opened { model, batch_tokens, room, .. } = opened_with(&args.model, &args.run, with)?;
     let prompts = answered((&model, room), all, args, shutdown)?;
     let scored = Scored::of(&prompts.prompts, &open);
     Ok(Subject { model, prompts, scored, batch_tokens })

@@ -1,6 +1,7 @@
 //! What the command line offers of the domain's tables: kinds of unit, estimators, ways to rank
 //! units, export formats, distillation losses.
 
+use crate::args::Written;
 use crate::error::{CliError, Exit};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use uspx_domain::{
@@ -68,23 +69,27 @@ pub fn patch_method() -> impl TypedValueParser<Value = Method> {
     })
 }
 
-/// Parses the name of a format that students are written in.
-pub fn format() -> impl TypedValueParser<Value = ExportFormat> {
-    one_of(ExportFormat::ALL.to_vec())
+/// Parses the name of what a student is written as.
+pub fn written() -> impl TypedValueParser<Value = Written> {
+    let floats = PossibleValue::new(Written::FLOATS)
+        .help("floats: a Hugging Face folder as the base is, the adapter merged");
+    let formats = ExportFormat::ALL.iter().copied().map(possible).chain([floats]);
+    PossibleValuesParser::new(formats).try_map(|name| match ExportFormat::named(&name) {
+        Some(format) => Ok(Written::FourBit(format)),
+        None if name == Written::FLOATS => Ok(Written::Floats),
+        None => Err(NotInTheTable),
+    })
 }
 
 /// Parses the name of a format that releases have.
 pub fn released_format() -> impl TypedValueParser<Value = ExportFormat> {
-    one_of(ExportFormat::released().collect())
+    let names = PossibleValuesParser::new(ExportFormat::released().map(possible));
+    names.try_map(|name| ExportFormat::named(&name).ok_or(NotInTheTable))
 }
 
-fn one_of(formats: Vec<ExportFormat>) -> impl TypedValueParser<Value = ExportFormat> {
-    let value = |format: ExportFormat| {
-        let row = format.row();
-        PossibleValue::new(row.name).help(format!("{}: {}", row.title, row.help))
-    };
-    let names = PossibleValuesParser::new(formats.into_iter().map(value));
-    names.try_map(|name| ExportFormat::named(&name).ok_or(NotInTheTable))
+fn possible(format: ExportFormat) -> PossibleValue {
+    let row = format.row();
+    PossibleValue::new(row.name).help(format!("{}: {}", row.title, row.help))
 }
 
 /// A way to rank units.

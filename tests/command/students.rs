@@ -12,8 +12,7 @@ use tempfile::{TempDir, tempdir};
 use uspx_artifact::{Draft, Store, silent};
 use uspx_domain::{Digest, ExportFormat, Fingerprint, Manifest};
 use uspx_export::{ExportRequest, ExportSettings, export};
-use uspx_model::batch::Batch;
-use uspx_model::{LoadedModel, NoProgress, Placement, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement};
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
@@ -42,14 +41,16 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
     let text = fs::read_to_string(prompts("cli-train.jsonl")).unwrap();
     let mut some = uspx_domain::parse_prompts(&text, false).unwrap().prompts;
     some.truncate(CALIBRATION);
-    let sequences = student.readable(&some).unwrap().sequences;
-    let calibration: Vec<Batch> =
-        batches(&sequences, 2048).unwrap().into_iter().map(|(_, batch)| batch).collect();
-    let (base, settings) = (model("student"), ExportSettings::shipped(format).unwrap());
-    let (calibration, conversations) = (&calibration[..], &some[..]);
-    let (base, name) = (base.as_path(), "student");
-    let request =
-        ExportRequest { student, base, name, calibration, conversations, format, settings };
+    let request = ExportRequest {
+        student,
+        base: &model("student"),
+        name: "student",
+        calibration: &student.readable(&some).unwrap().sequences,
+        batch_tokens: 2048,
+        conversations: &some,
+        format,
+        settings: ExportSettings::shipped(format).unwrap(),
+    };
     export(&request, out, &NoProgress).unwrap();
 }
 

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
 pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
 pub use distill::DistillArgs;
-pub use export::ExportArgs;
+pub use export::{ExportArgs, Written};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };

@@ -1,55 +1,25 @@
-//! `uspx export`: one 4-bit student, written here without a colony.
+//! `uspx export`: one student, written here without a colony, in 4 bits or as floats.
 
-use crate::args::ExportArgs;
+mod floats;
+mod four_bit;
+
+use crate::args::{ExportArgs, Written};
 use crate::draft::Draft;
 use crate::error::{CliError, Exit, Result};
-use crate::left_out::{self, LeftOut};
-use crate::progress::Bar;
-use crate::{models, output, student};
-use serde::Serialize;
+use crate::{models, student};
 use std::path::Path;
-use uspx_domain::{Fingerprint, Skipped};
-use uspx_export::calibrate::CALIBRATION_TOKENS;
-use uspx_export::{ExportReport, ExportRequest, ExportSettings};
-use uspx_model::batch::Batch;
 use uspx_model::budget::Workload;
-use uspx_model::{LoadedModel, Readable, batches};
-use uspx_runtime::{Shutdown, memory};
-
-/// The JSON form.
-#[derive(Serialize)]
-struct Exported<'a> {
-    out: &'a Path,
-    student: Fingerprint,
-    prompts: usize,
-    /// Mean over the linear maps of the squared relative error of their outputs.
-    mean_output_error: f64,
-    #[serde(flatten)]
-    report: ExportReport,
-    peak_rss_bytes: Option<u64>,
-    skipped: Vec<LeftOut>,
-}
+use uspx_model::{LoadedModel, Readable};
+use uspx_runtime::Shutdown;
 
 /// `uspx export`.
 pub fn run(args: &ExportArgs, shutdown: &Shutdown) -> Result<()> {
     check(args)?;
     let draft = Draft::of(&args.out)?;
-    let mut prompts = args.common.source().read()?.prompts;
-    prompts.truncate(args.common.limit.unwrap_or(usize::MAX));
-    let work = Workload::Export { batch_tokens: calibration_tokens(args) };
-    let opened = student::open(&args.common.model, &args.common.run, work)?;
-    let (mut student, room) = (opened.model, opened.room);
-    if let Some(adapter) = &args.adapter {
-        merge(&mut student, &student::adapter_file(adapter))?;
+    match args.format {
+        Written::FourBit(format) => four_bit::run(args, format, draft, shutdown),
+        Written::Floats => floats::run(args, draft, shutdown),
     }
-    let prompts = models::answered((&student, room), prompts, &args.common, shutdown)?;
-    let report = write(&student, &prompts, args, draft.path(), shutdown)?;
-    draft.keep()?;
-    tell(args, &student, report, prompts.prompts.len(), &prompts.skipped)
-}
-
-fn calibration_tokens(args: &ExportArgs) -> usize {
-    args.common.run.machine.batch_tokens.unwrap_or(CALIBRATION_TOKENS)
 }
 
 fn check(args: &ExportArgs) -> Result<()> {
@@ -57,67 +27,36 @@ fn check(args: &ExportArgs) -> Result<()> {
         return Err(CliError::new(Exit::Usage, "a student is not streamed while it is exported")
             .help("leave out --stream: it is held in memory as 32-bit floats"));
     }
+    if args.format == Written::Floats && args.finish.is_some() {
+        return Err(CliError::new(Exit::Usage, "floats have no finish: nothing is rounded")
+            .help("leave out --finish, or choose a format of 4 bits"));
+    }
     Ok(())
+}
+
+/// A student to be written, and the prompts for it.
+struct Opened {
+    student: LoadedModel,
+    prompts: Readable,
+    /// Whether there is memory for a finish.
+    finishes: bool,
+}
+
+/// Opens the student for `work`, its adapter attached.
+fn opened(args: &ExportArgs, work: Workload, shutdown: &Shutdown) -> Result<Opened> {
+    let mut prompts = args.common.source().read()?.prompts;
+    prompts.truncate(args.common.limit.unwrap_or(usize::MAX));
+    let opened = student::open(&args.common.model, &args.common.run, work)?;
+    let (mut student, room, finishes) = (opened.model, opened.room, opened.finishes);
+    if let Some(adapter) = &args.adapter {
+        merge(&mut student, &student::adapter_file(adapter))?;
+    }
+    let prompts = models::answered((&student, room), prompts, &args.common, shutdown)?;
+    Ok(Opened { student, prompts, finishes })
 }
 
 fn merge(student: &mut LoadedModel, file: &Path) -> Result<()> {
     let bytes = std::fs::read(file).map_err(|e| CliError::file(file, &e))?;
     uspx_distill::load_adapter(student, &bytes)?;
     Ok(())
-}
-
-fn write(
-    student: &LoadedModel,
-    prompts: &Readable,
-    args: &ExportArgs,
-    out: &Path,
-    shutdown: &Shutdown,
-) -> Result<ExportReport> {
-    let tokens = calibration_tokens(args);
-    let calibration: Vec<Batch> =
-        batches(&prompts.sequences, tokens)?.into_iter().map(|(_, batch)| batch).collect();
-    let name = args.out.file_name().unwrap_or_default().to_string_lossy();
-    let request = ExportRequest {
-        student,
-        base: &args.common.model,
-        name: &name,
-        calibration: &calibration,
-        conversations: &prompts.prompts,
-        format: args.format,
-        settings: ExportSettings::shipped(args.format)?,
-    };
-    let bar = Bar::new("quantising", args.common.run.json, shutdown);
-    let report = uspx_export::export(&request, out, &bar)?;
-    bar.finish();
-    Ok(report)
-}
-
-fn tell(
-    args: &ExportArgs,
-    student: &LoadedModel,
-    report: ExportReport,
-    prompts: usize,
-    skipped: &[Skipped],
-) -> Result<()> {
-    if args.common.run.json {
-        return output::json(&Exported {
-            out: &args.out,
-            student: student.fingerprint,
-            prompts,
-            mean_output_error: report.mean_output_error(),
-            report,
-            peak_rss_bytes: memory::peak_rss(),
-            skipped: left_out::listed(skipped),
-        });
-    }
-    let (out, error) = (args.out.display(), 100.0 * report.mean_output_error().sqrt());
-    output::paragraph(&format!(
-        "{out}: {}, {:.1} MB, calibrated on {prompts} prompts. Its linear maps' outputs are {error:.1} % off. It \
-         makes the trained student's tokens of {} conversations.",
-        args.format.row().title,
-        report.bytes as f64 / 1e6,
-        report.conversations
-    ))?;
-    let path = uspx_export::formats::of(args.format)?.path(&args.out);
-    output::line(&format!("chat with it: uspx run --model {}", path.display()))
 }

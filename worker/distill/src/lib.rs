@@ -27,7 +27,7 @@ pub mod losses;
 pub mod peft;
 pub mod reading;
 pub mod recipe;
-mod schedule;
+pub mod schedule;
 pub mod teach;
 pub mod train;
 

@@ -25,7 +25,7 @@ use uspx_model::chat::{Chat, TokenBytes};
 use uspx_model::cuts::CutTaps;
 use uspx_model::taps::{NoTaps, Taps};
 use uspx_model::transformer::Transformer;
-use uspx_model::{LoadedModel, NoProgress, Placement, StoredModel, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement, StoredModel};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
 
@@ -66,15 +66,15 @@ fn floats() -> Placement {
 
 fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anything<()> {
     let model = open(base)?;
-    let packed = batches(&model.readable(prompts)?.sequences, 2048)?;
-    let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
     let format: ExportFormat = serde_json::from_value(format.into())?;
-    let settings = ExportSettings::shipped(format)?;
+    // The peers that this is held against make no finish.
+    let settings = ExportSettings { finish: 0, ..ExportSettings::shipped(format)? };
     let request = ExportRequest {
         student: &model,
         base: Path::new(base),
         name: "parity",
-        calibration: &calibration,
+        calibration: &model.readable(prompts)?.sequences,
+        batch_tokens: 2048,
         conversations: prompts,
         format,
         settings,

@@ -2,6 +2,7 @@
 
 use crate::calibrate::{CalibrationStep, walk};
 use crate::compare::{compare, max_error};
+use crate::finish::{self, FinishReport, Finished};
 use crate::formats::{self, Format, Linear, Stored, Writer};
 use crate::report::{ExportReport, TensorReport};
 use crate::{ExportError, ExportSettings, Result, same_chat, weights};
@@ -10,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 use uspx_domain::{ExportFormat, Prompt};
-use uspx_model::batch::Batch;
+use uspx_model::batch::{Batch, Sequence};
 use uspx_model::taps::Projection;
-use uspx_model::{LoadedModel, Progress};
+use uspx_model::{LoadedModel, Progress, batches};
 
 /// What to export.
 pub struct ExportRequest<'a> {
@@ -22,8 +23,10 @@ pub struct ExportRequest<'a> {
     pub base: &'a Path,
     /// What readers of the files show as its name.
     pub name: &'a str,
-    /// Tokens whose activations calibrate the quantiser.
-    pub calibration: &'a [Batch],
+    /// Sequences whose activations calibrate the quantiser, and that the finish learns from.
+    pub calibration: &'a [Sequence],
+    /// Tokens of a batch that calibrates.
+    pub batch_tokens: usize,
     /// Conversations that the written student must make the same tokens of, besides the built-in
     /// ones.
     pub conversations: &'a [Prompt],
@@ -55,8 +58,9 @@ pub(crate) fn export_by(
 ) -> Result<ExportReport> {
     let start = Instant::now();
     std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
-    let mut work = Work::new(format.begin(request)?);
+    let mut work = Work::new(format.begin(request)?, request);
     work.quantise(request, progress)?;
+    let finish = work.finish(request, progress)?;
     work.write(request, out)?;
     let path = format.path(out);
     let verification = compare(&format.tensors(&path)?, &work.meant, 0.0)?;
@@ -67,7 +71,8 @@ pub(crate) fn export_by(
     Ok(ExportReport {
         format: request.format,
         group: work.writer.group(),
-        calibration_tokens: request.calibration.iter().map(Batch::tokens).sum(),
+        calibration_tokens: request.calibration.iter().map(|s| s.ids.len()).sum(),
+        finish,
         tensors: work.reports,
         verification,
         conversations,
@@ -95,19 +100,28 @@ struct Work<'a> {
     /// What reading back must give.
     meant: BTreeMap<String, Tensor>,
     reports: Vec<TensorReport>,
+    /// Linear maps and steps of the finish, for the progress.
+    of: u64,
 }
 
 impl<'a> Work<'a> {
-    fn new(writer: Box<dyn Writer + 'a>) -> Self {
-        Self { writer, meant: BTreeMap::new(), reports: Vec::new() }
+    fn new(writer: Box<dyn Writer + 'a>, request: &ExportRequest<'_>) -> Self {
+        let student = &request.student.transformer;
+        let linears = student.layers() * Projection::DENSE.len();
+        let passes = request.settings.finish;
+        let steps = finish::steps(request.calibration, passes, student.config().vocab);
+        let of = (linears + steps) as u64;
+        Self { writer, meant: BTreeMap::new(), reports: Vec::new(), of }
     }
 
     fn quantise(&mut self, request: &ExportRequest<'_>, progress: &dyn Progress) -> Result<()> {
         let mut student = request.student.transformer.clone();
-        let total = student.layers() * Projection::DENSE.len();
-        walk(&mut student, request.calibration, |step| {
+        let total = self.of;
+        let packed = batches(request.calibration, request.batch_tokens)?;
+        let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
+        walk(&mut student, &calibration, |step| {
             let weight = self.linear(step)?;
-            progress.report(self.reports.len() as u64, total as u64)?;
+            progress.report(self.reports.len() as u64, total)?;
             Ok(weight)
         })
     }
@@ -125,6 +139,37 @@ impl<'a> Work<'a> {
         let error = hessian.relative_output_error(&linear.values, &rows)?;
         self.note(&linear.name, &linear.weight, stored, Some(error))?;
         Ok(written.to_device(step.weight.device())?.to_dtype(step.weight.dtype())?)
+    }
+
+    fn finish(
+        &mut self,
+        request: &ExportRequest<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Option<FinishReport>> {
+        let (before, of) = (self.reports.len() as u64, self.of);
+        let step = |done: u64, _: u64| progress.report(before + done, of).is_ok();
+        let how = (request.calibration, request.settings.finish);
+        let Some((report, linears)) = finish::finish(request.student, &*self.writer, how, &step)?
+        else {
+            return Ok(None);
+        };
+        for linear in linears {
+            self.recode(request, &linear)?;
+        }
+        Ok(Some(report))
+    }
+
+    /// Takes up what the finish made of a linear map.
+    fn recode(&mut self, request: &ExportRequest<'_>, linear: &Finished) -> Result<()> {
+        let name = format!("{}.weight", linear.module);
+        let values = self.writer.recode(&linear.module, &linear.moved)?;
+        let original = request.student.transformer.linear(linear.layer, linear.projection)?;
+        let error = max_error(&name, &values, &weights::plain(&original.merged()?)?)?;
+        if let Some(report) = self.reports.iter_mut().find(|report| report.name == name) {
+            report.max_error = error;
+        }
+        self.meant.insert(name, values);
+        Ok(())
     }
 
     fn write(&mut self, request: &ExportRequest<'_>, out: &Path) -> Result<()> {

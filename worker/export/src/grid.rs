@@ -58,7 +58,7 @@ pub fn scale(weights: &[f32], energy: &[f64], rule: ScaleRule) -> Option<f16> {
 }
 
 /// f16 has no room below 6e-8; a scale must not become zero, it divides.
-fn storable(scale: f32) -> f16 {
+pub(crate) fn storable(scale: f32) -> f16 {
     let half = f16::from_f32(scale);
     if half.to_f32() == 0.0 { f16::from_bits(1) } else { half }
 }

@@ -1,5 +1,6 @@
 //! A linear in 4 bits, unpacked: one code per weight, one scale per output row and group of inputs.
 
+use crate::coded::{Affine, Coded, Moved};
 use crate::grid;
 use crate::{ExportError, Result};
 use candle_core::{Device, Tensor};
@@ -71,6 +72,20 @@ impl QuantLinear {
         &self.scales
     }
 
+    /// The same with other codes, its scales multiplied by factors, `[outputs, inputs / group]`, and rounded as
+    /// they are stored.
+    ///
+    /// # Errors
+    /// [`ExportError::Shape`] for lengths that do not fit, [`ExportError::NotFinite`] for scales beyond f16.
+    pub fn moved(&self, moved: &Moved) -> Result<Self> {
+        let scale = |(scale, factor): (&f16, &f32)| grid::storable(scale.to_f32() * factor);
+        let scales: Vec<f16> = self.scales.iter().zip(&moved.steps).map(scale).collect();
+        if !scales.iter().all(|s| s.is_finite()) {
+            return Err(ExportError::NotFinite("a linear's scale".into()));
+        }
+        Self::new(self.outputs, self.inputs, self.group, moved.codes.clone(), scales)
+    }
+
     /// The weights that the codes stand for, f32 `[outputs, inputs]`.
     pub fn dequantise(&self) -> Vec<f32> {
         let groups = self.codes.chunks_exact(self.group).zip(&self.scales);
@@ -96,6 +111,25 @@ impl QuantLinear {
         let codes = pick_rows(&self.codes, self.inputs, order);
         let scales = pick_rows(&self.scales, self.inputs / self.group, order);
         Self::new(self.outputs, self.inputs, self.group, codes, scales)
+    }
+}
+
+impl Coded for QuantLinear {
+    fn codes(&self) -> &[u8] {
+        self.codes()
+    }
+
+    fn affine(&self) -> Affine {
+        let steps = self.scales.iter().map(|s| s.to_f32()).collect();
+        Affine { zero: grid::ZERO, part: self.group, steps, offsets: None, block: self.group }
+    }
+
+    fn values(&self) -> Result<Tensor> {
+        self.to_tensor()
+    }
+
+    fn moved(&self, moved: &Moved) -> Result<Box<dyn Coded>> {
+        Ok(Box::new(self.moved(moved)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an export says about itself.
 
 use crate::compare::Verification;
+use crate::finish::FinishReport;
 use serde::{Deserialize, Serialize};
 use uspx_domain::ExportFormat;
 
@@ -15,7 +16,7 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Largest absolute difference between stored and original weight.
     pub max_error: f64,
-    /// Linears: ‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ on the calibration's inputs.
+    /// Linears: ‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ on the calibration's inputs, before the finish.
     pub output_error: Option<f64>,
     /// GPTQ: the damping that its Hessian took.
     pub damping: Option<f64>,
@@ -31,6 +32,8 @@ pub struct ExportReport {
     pub group: usize,
     /// Calibration tokens.
     pub calibration_tokens: usize,
+    /// The finish, where there was one.
+    pub finish: Option<FinishReport>,
     /// Every tensor, in checkpoint order.
     pub tensors: Vec<TensorReport>,
     /// The reading back.

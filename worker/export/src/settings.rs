@@ -17,6 +17,8 @@ pub struct ExportSettings {
     /// Give GGUF's 4-bit blocks GPTQ's error feedback; otherwise they are rounded as llama.cpp's own
     /// tool does.
     pub fitted_blocks: bool,
+    /// Passes of the quantisation-aware finish over the calibration; 0 leaves it out.
+    pub finish: u32,
 }
 
 impl ExportSettings {

@@ -11,7 +11,7 @@ use uspx_export::{
     ExportError, ExportRequest, ExportSettings, GGUF_FILE, Part, export, gguf_chat, open_gptq,
 };
 use uspx_model::chat::Chat;
-use uspx_model::{LoadedModel, NoProgress, Placement, batches};
+use uspx_model::{LoadedModel, NoProgress, Placement};
 
 /// A template that would be a wrong one.
 const OTHER: &str = "{% for m in messages %}OLD {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}\
@@ -41,13 +41,13 @@ impl Student {
 
     fn export(&self, format: ExportFormat) -> Result<(TempDir, usize), ExportError> {
         let (out, some) = (tempfile::tempdir().unwrap(), prompts(4));
-        let calibration = batches(&self.model.readable(&some).unwrap().sequences, 2048).unwrap();
-        let calibration: Vec<_> = calibration.into_iter().map(|(_, batch)| batch).collect();
+        let calibration = self.model.readable(&some).unwrap().sequences;
         let request = ExportRequest {
             student: &self.model,
             base: self.folder.path(),
             name: "a student",
             calibration: &calibration,
+            batch_tokens: 2048,
             conversations: &some,
             format,
             settings: ExportSettings::shipped(format)?,

@@ -49,6 +49,15 @@ const SCORE_COPIES: u64 = 8;
 /// Tokens of a batch that a training's validation runs.
 const VALIDATED: u64 = 2048;
 
+/// Tokens of a step of an export's finish, at most.
+pub const FINISH_TOKENS: usize = 512;
+
+/// Values of its logits, at most, so that a large vocabulary does not fill the memory.
+pub const FINISH_LOGITS: usize = 1 << 24;
+
+/// How often the weights are there in a finish, counted as floats.
+const FINISH_COPIES: u64 = 7;
+
 /// What is refused where a training of floats does not fit: what is held in NF4 may.
 pub const TRAINED: &str = "trained";
 
@@ -82,6 +91,10 @@ pub enum Workload {
     Export {
         /// Tokens of a batch that calibrates.
         batch_tokens: usize,
+        /// Whether its codes are to be trained, as far as there is memory: beside the weights as they were
+        /// there are places on the grid with the optimiser's two moments, gradients, and the weights that
+        /// they come to.
+        finish: bool,
     },
 }
 
@@ -194,12 +207,24 @@ impl Demands {
                 let needed = self.nf4.held(rank) + learning.max(validating).max(self.nf4.loading);
                 fixed("trained in NF4", Holding::Nf4, (budget, needed), batch_tokens)
             }
-            Workload::Export { batch_tokens } => {
+            Workload::Export { batch_tokens, finish } => {
                 let batch = batch_tokens as u64 * self.token;
                 let needed = 3 * self.floats + self.hessian + batch;
-                fixed("exported", Holding::Floats, (budget, needed), batch_tokens)
+                let plan =
+                    |taken| fixed("exported", Holding::Floats, (budget, taken), batch_tokens);
+                let finishing = needed.max(self.finishing());
+                match plan(finishing) {
+                    Ok(plan) if finish => Ok(plan),
+                    _ => Ok(Plan { finishes: false, ..plan(needed)? }),
+                }
             }
         }
+    }
+
+    /// What a finish takes.
+    fn finishing(&self) -> u64 {
+        let logits = LOGIT_COPIES * 4 * FINISH_LOGITS as u64;
+        FINISH_COPIES * self.floats + FINISH_TOKENS as u64 * self.graph + logits
     }
 
     /// Passes over weights as they are stored, or `streamed` of them at a time.
@@ -251,7 +276,8 @@ fn batches(
     // A quarter for boundaries and for what an allocator does not give back at once.
     let room = ((left - left / 4) / token.max(1)).max(LEAST as u64) as usize;
     let boundaries = (left / 8) as usize;
-    Ok(Plan { holding, batch_tokens: room.min(enough), room, boundaries, weights, budget })
+    let batch_tokens = room.min(enough);
+    Ok(Plan { holding, batch_tokens, room, boundaries, weights, budget, finishes: false })
 }
 
 /// Work whose batches are not the budget's to choose: it fits or not.
@@ -272,6 +298,7 @@ fn fixed(
         boundaries: ((budget - needed) / 8) as usize,
         weights: taken,
         budget,
+        finishes: true,
     })
 }
 

@@ -145,7 +145,7 @@ impl<'a> Bench<'a> {
         let unanswered = fit.iter().chain(&judged).filter(|p| p.reference.is_none());
         let open: HashSet<String> = unanswered.map(|p| p.id.clone()).collect();
         let opened = models::opened(&args.common.model, &args.common.run, workload(args))?;
-        let Opened { model, batch_tokens, room } = opened;
+        let Opened { model, batch_tokens, room, .. } = opened;
         let shape = model.shape();
         let kinds = kinds_here(args, &shape)?;
         let answered = |all| models::answered((&model, room), all, &args.common, shutdown);

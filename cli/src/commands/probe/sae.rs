@@ -105,7 +105,7 @@ fn train_in(
     prompts: Vec<Prompt>,
     shutdown: &Shutdown,
 ) -> Result<Subject> {
-    let Opened { model, batch_tokens, room } = opened;
+    let Opened { model, batch_tokens, room, .. } = opened;
     let prompts = models::answered((model, *room), prompts, &args.common, shutdown)?;
     let checkpoint = out.join(CHECKPOINT);
     let keep = Keep { file: &checkpoint, every: args.save_every as u64, resume: args.resume };

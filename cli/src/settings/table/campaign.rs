@@ -110,8 +110,10 @@ super::rows! {
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
     "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
-    "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("128");
-    "Training prompts that calibrate the quantiser"
+    "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("512");
+    "Training prompts that calibrate the quantiser, and that the finish learns from"
+    "campaign.distil.finish" Coordinator ["passes"] --"" Is("4");
+    "Passes of the quantisation-aware finish over them, which recovers what 4 bits cost; 0 leaves it out"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };
     "Prompts of a task that judges a student"
     "campaign.distil.resamples" Coordinator ["draws"] --"" Is("2000");

@@ -198,8 +198,10 @@ pub struct StudentPlan {
     pub max_reasoning_tokens: u32,
     /// One training each; the best on validation goes on.
     pub recipes: Vec<DistilRecipe>,
-    /// Train prompts that calibrate the quantiser.
+    /// Train prompts that calibrate the quantiser, and that the finish learns from.
     pub calibration: u32,
+    /// Passes of the quantisation-aware finish over them; 0 leaves it out.
+    pub finish: u32,
     /// Prompts per judging task; none: as workers' speed asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_batch: Option<u32>,
@@ -229,7 +231,8 @@ impl Default for StudentPlan {
             max_new_tokens: 64,
             max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
-            calibration: 128,
+            calibration: 512,
+            finish: 4,
             judge_batch: None,
             resamples: 2_000,
             tag_prompts: 30,

@@ -22,7 +22,8 @@ impl Proposer for Export {
         let calibration = calibration(view);
         let work = |format: &ExportFormat| {
             let (format, calibration) = (*format, calibration.clone());
-            let export = uspx_domain::Export { adapter: Some(adapter), calibration, format };
+            let (adapter, finish) = (Some(adapter), view.campaign.distil.finish);
+            let export = uspx_domain::Export { adapter, calibration, finish, format };
             view.student(Purpose::Contender(format.into()), Work::Export(export))
         };
         ExportFormat::ALL.iter().filter_map(work).collect::<Vec<Piece>>().into()

@@ -159,7 +159,8 @@ impl View<'_> {
         calibration.truncate(self.campaign.distil.calibration as usize);
         let one = |format: &ExportFormat| {
             let (calibration, format) = (calibration.clone(), *format);
-            let export = Export { adapter: None, calibration, format };
+            let finish = self.campaign.distil.finish;
+            let export = Export { adapter: None, calibration, finish, format };
             let sample = Sample::Work(Work::Export(export));
             let model = self.campaign.student?;
             Some(Forecast { stage: Stage::Export, model, sample, pieces: 1.0 })

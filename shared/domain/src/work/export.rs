@@ -10,15 +10,18 @@ use std::collections::BTreeSet;
 pub struct Export<P> {
     /// The adapter to merge; none exports the base.
     pub adapter: Option<BlobRef>,
-    /// Prompts whose activations calibrate the quantiser.
+    /// Prompts whose activations calibrate the quantiser, and that the finish learns from.
     pub calibration: Vec<P>,
+    /// Passes of the quantisation-aware finish over them; 0 leaves it out.
+    pub finish: u32,
     /// Into what.
     pub format: ExportFormat,
 }
 
 impl<P> Export<P> {
     pub(super) fn on<Q>(self, calibration: Vec<Q>) -> Export<Q> {
-        Export { adapter: self.adapter, calibration, format: self.format }
+        let Self { adapter, finish, format, .. } = self;
+        Export { adapter, calibration, finish, format }
     }
 }
 

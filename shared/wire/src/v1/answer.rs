@@ -3,7 +3,7 @@
 use super::deposit::{Deposit, LossRow};
 use super::jobs::{File, stored};
 use super::names::{known, name};
-use super::{all, try_all};
+use super::{all, is_zero, try_all};
 use crate::{Flaw, Unread};
 use serde::{Deserialize, Serialize};
 use uspx_domain::{self as domain, BlobRef, SkipReason, TaskId, WorkerId};
@@ -38,13 +38,8 @@ pub(crate) struct Labels {
     tokens: u64,
     answer_bytes: u64,
     labelled_bytes: u64,
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     dreams: u32,
-}
-
-/// What answers from before there were any have.
-fn is_none(dreams: &u32) -> bool {
-    *dreams == 0
 }
 
 #[derive(Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use super::deposit::Unit;
 use super::mask::Mask;
 use super::names::{known, name};
 use super::task::Prompt;
-use super::{all, try_all};
+use super::{all, is_zero, try_all};
 use crate::{Flaw, Unread};
 use serde::{Deserialize, Serialize};
 use uspx_domain::{self as domain, BlobRef};
@@ -211,12 +211,16 @@ impl TryFrom<Recipe> for domain::DistilRecipe {
 pub(crate) struct Export {
     adapter: Option<BlobRef>,
     calibration: Vec<Prompt>,
+    /// Unsaid where there is none. A worker that does not know of it leaves it out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    finish: u32,
     format: String,
 }
 
 impl From<&domain::Export<domain::Prompt>> for Export {
     fn from(job: &domain::Export<domain::Prompt>) -> Self {
-        Self { adapter: job.adapter, calibration: all(&job.calibration), format: name(job.format) }
+        let (calibration, format) = (all(&job.calibration), name(job.format));
+        Self { adapter: job.adapter, calibration, finish: job.finish, format }
     }
 }
 
@@ -226,6 +230,7 @@ impl TryFrom<Export> for domain::Export<domain::Prompt> {
         Ok(Self {
             adapter: job.adapter,
             calibration: texts(job.calibration),
+            finish: job.finish,
             format: known(&job.format)?,
         })
     }

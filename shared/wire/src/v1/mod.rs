@@ -32,6 +32,11 @@ pub(crate) use task::Task;
 
 use crate::Unread;
 
+/// Whether a count goes without saying: messages from before there was any have none.
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// The bytes' form of each.
 fn all<'a, A, B: From<&'a A>>(items: &'a [A]) -> Vec<B> {
     items.iter().map(B::from).collect()

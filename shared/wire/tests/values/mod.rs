@@ -76,14 +76,8 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("distil", distil(recipe)),
         ("distil-alm", distil(DistilRecipe { loss: DistilLoss::ALM, ..recipe })),
         ("distil-gold", distil(DistilRecipe { loss: DistilLoss::GOLD, ..recipe })),
-        (
-            "export",
-            Work::Export(Export {
-                adapter: Some(adapter),
-                calibration: prompts(),
-                format: ExportFormat::GPTQ,
-            }),
-        ),
+        ("export", Work::Export(export(adapter, 0))),
+        ("export-finish", Work::Export(export(adapter, 4))),
         ("judge-model", judge(Subject::Model)),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
         ("judge-exported", judge(Subject::Exported { format: ExportFormat::GGUF, files: files() })),
@@ -98,6 +92,11 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
             }),
         ),
     ]
+}
+
+fn export(adapter: BlobRef, finish: u32) -> Export<Prompt> {
+    let format = ExportFormat::GPTQ;
+    Export { adapter: Some(adapter), calibration: vec![prompt()], finish, format }
 }
 
 fn sae(recipe: SaeRecipe) -> Work<Prompt> {

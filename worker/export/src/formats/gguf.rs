@@ -2,11 +2,13 @@
 //! GPTQ's error feedback.
 
 use super::{Format, Linear, Stored, Writer, gptq};
-use crate::gguf::q4_k::Q4K;
+use crate::coded::{Coded, Moved};
+use crate::gguf::q4_k::{Q4K, Q4KMatrix};
 use crate::gguf::{self, encode, rope_order};
 use crate::gptq::round;
 use crate::grid::ScaleRule;
-use crate::{ExportRequest, ExportSettings, Result, open_gguf};
+use crate::quantised::QuantLinear;
+use crate::{ExportError, ExportRequest, ExportSettings, Result, open_gguf};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -33,7 +35,7 @@ impl Format for Gguf {
     fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
         let config = request.student.transformer.config();
         let heads = (config.heads, config.kv_heads);
-        Ok(Box::new(File { request, heads, blocks: BTreeMap::new() }))
+        Ok(Box::new(File { request, heads, fitted: BTreeMap::new(), blocks: BTreeMap::new() }))
     }
 
     /// Whatever file has the ending; [`GGUF_FILE`] where none has it.
@@ -65,6 +67,8 @@ impl Format for Gguf {
 struct File<'a> {
     request: &'a ExportRequest<'a>,
     heads: (usize, usize),
+    /// Linear maps with codes of ours, by module, rows as the base has them.
+    fitted: BTreeMap<String, Fitted>,
     blocks: BTreeMap<String, QTensor>,
 }
 
@@ -84,11 +88,27 @@ impl Writer for File<'_> {
         }
     }
 
+    fn coded(&self, module: &str) -> Option<&dyn Coded> {
+        self.fitted.get(module).map(Fitted::coded)
+    }
+
+    fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor> {
+        let fitted = self.fitted.get_mut(module);
+        let fitted = fitted.ok_or_else(|| ExportError::MissingTensor(module.to_owned()))?;
+        *fitted = fitted.moved(moved)?;
+        fitted.coded().values()
+    }
+
     fn write(
         &mut self,
         rest: &BTreeMap<String, Tensor>,
         out: &Path,
     ) -> Result<BTreeMap<String, Stored>> {
+        for (module, fitted) in std::mem::take(&mut self.fitted) {
+            let name = format!("{module}.weight");
+            let block = fitted.block(&self.row_order(&name, fitted.rows())?)?;
+            self.blocks.insert(name, block);
+        }
         let mut stored = BTreeMap::new();
         for (name, tensor) in rest {
             let block = rest_type(name, tensor)?;
@@ -104,10 +124,7 @@ impl File<'_> {
     /// Q4_0 with GPTQ's error feedback.
     fn fitted_q4_0(&mut self, linear: &Linear<'_>) -> Result<Stored> {
         let (codes, damping) = gptq::fitted(linear, self.group(), &self.request.settings)?;
-        let order = self.row_order(&linear.name, codes.outputs())?;
-        let block = encode::q4_0(&codes.with_rows(&order)?)?;
-        let values = codes.to_tensor()?;
-        Ok(Stored { damping, ..self.keep(&linear.name, block, values) })
+        self.fit(linear, Fitted::Q4_0(codes), damping)
     }
 
     /// Q4_K with GPTQ's error feedback.
@@ -115,10 +132,15 @@ impl File<'_> {
         let ExportSettings { damping, act_order, .. } = self.request.settings;
         let how = (damping, act_order);
         let rounded = round(&linear.values, linear.hessian, how, Q4K::default())?;
-        let order = self.row_order(&linear.name, linear.weight.dim(0)?)?;
-        let block = rounded.steps.matrix(&rounded.codes, &order)?;
-        let values = self.read(&linear.name, &block)?;
-        Ok(Stored { damping: Some(rounded.damping), ..self.keep(&linear.name, block, values) })
+        let matrix = Q4KMatrix { steps: rounded.steps, codes: rounded.codes };
+        self.fit(linear, Fitted::Q4K(matrix), Some(rounded.damping))
+    }
+
+    fn fit(&mut self, linear: &Linear<'_>, fitted: Fitted, damping: Option<f64>) -> Result<Stored> {
+        let (dtype, values) = (fitted.dtype(), fitted.coded().values()?);
+        let bytes = values.elem_count() / dtype.block_size() * dtype.type_size();
+        self.fitted.insert(linear.module.clone(), fitted);
+        Ok(Stored { kind: format!("{dtype:?}"), bytes: bytes as u64, values, damping })
     }
 
     /// Which row of a matrix lies where in the file.
@@ -152,6 +174,50 @@ impl File<'_> {
         let (kind, bytes) = (format!("{:?}", block.dtype()), block.storage_size_in_bytes() as u64);
         self.blocks.insert(name.to_owned(), block);
         Stored { kind, bytes, values, damping: None }
+    }
+}
+
+/// A linear map with codes of ours.
+enum Fitted {
+    Q4_0(QuantLinear),
+    Q4K(Q4KMatrix),
+}
+
+impl Fitted {
+    fn dtype(&self) -> GgmlDType {
+        match self {
+            Self::Q4_0(_) => GgmlDType::Q4_0,
+            Self::Q4K(_) => GgmlDType::Q4K,
+        }
+    }
+
+    fn coded(&self) -> &dyn Coded {
+        match self {
+            Self::Q4_0(linear) => linear,
+            Self::Q4K(matrix) => matrix,
+        }
+    }
+
+    fn rows(&self) -> usize {
+        match self {
+            Self::Q4_0(linear) => linear.outputs(),
+            Self::Q4K(matrix) => matrix.outputs(),
+        }
+    }
+
+    fn moved(&self, moved: &Moved) -> Result<Self> {
+        match self {
+            Self::Q4_0(linear) => Ok(Self::Q4_0(linear.moved(moved)?)),
+            Self::Q4K(matrix) => Ok(Self::Q4K(matrix.moved(moved)?)),
+        }
+    }
+
+    /// As GGML has it, its rows in that order.
+    fn block(&self, order: &[usize]) -> Result<QTensor> {
+        match self {
+            Self::Q4_0(linear) => encode::q4_0(&linear.with_rows(order)?),
+            Self::Q4K(matrix) => matrix.blocks(order),
+        }
     }
 }
 

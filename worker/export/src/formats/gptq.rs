@@ -40,11 +40,14 @@ impl Format for Gptq {
     }
 }
 
+/// Passes of the finish.
+const FINISH: u32 = 4;
+
 /// What ships: positive scales, which every reader of this layout has always met.
 pub(super) fn settings() -> ExportSettings {
     let GptqConfig { damping, act_order, .. } = GptqConfig::new(128);
     let rule = ScaleRule::Search { signed: false };
-    ExportSettings { rule, damping, act_order, fitted_blocks: true }
+    ExportSettings { rule, damping, act_order, fitted_blocks: true, finish: FINISH }
 }
 
 /// Codes by GPTQ, with the damping that they took.

@@ -8,6 +8,7 @@ mod rtn;
 
 pub use gguf::GGUF_FILE;
 
+use crate::coded::{Coded, Moved};
 use crate::hessian::Hessian;
 use crate::{ExportError, ExportRequest, ExportSettings, Result};
 use candle_core::Tensor;
@@ -70,6 +71,15 @@ pub trait Writer {
     /// # Errors
     /// Weights that the format cannot hold.
     fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored>;
+
+    /// The linear map kept for that module, where its codes may still be moved.
+    fn coded(&self, module: &str) -> Option<&dyn Coded>;
+
+    /// Moves it, and gives the weight that the file will hold, f32 `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// A module that has none; what cannot be stored.
+    fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor>;
 
     /// Writes what was kept and `rest`, the tensors that are no linear maps (f32), into the folder
     /// `out`. Returns how the rest is stored.

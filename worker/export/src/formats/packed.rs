@@ -1,9 +1,10 @@
 //! What GPTQ and rounding to nearest share: codes packed into a Hugging Face folder.
 
 use super::{Linear, Stored, Writer};
+use crate::coded::{Coded, Moved};
 use crate::hf::{self, Weights};
 use crate::quantised::QuantLinear;
-use crate::{ExportRequest, ExportSettings, Result, grid, weights};
+use crate::{ExportError, ExportRequest, ExportSettings, Result, grid, weights};
 use candle_core::DType;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -43,6 +44,17 @@ impl Writer for Packed<'_> {
         let (kind, values) = (format!("int4 g{}", self.group), codes.to_tensor()?);
         self.linears.insert(linear.module.clone(), codes);
         Ok(Stored { kind, bytes: bytes as u64, values, damping })
+    }
+
+    fn coded(&self, module: &str) -> Option<&dyn Coded> {
+        self.linears.get(module).map(|linear| linear as &dyn Coded)
+    }
+
+    fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor> {
+        let linear = self.linears.get_mut(module);
+        let linear = linear.ok_or_else(|| ExportError::MissingTensor(module.to_owned()))?;
+        *linear = linear.moved(moved)?;
+        linear.to_tensor()
     }
 
     fn write(

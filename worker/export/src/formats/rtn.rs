@@ -18,7 +18,7 @@ impl Format for RoundToNearest {
     }
 
     fn settings(&self) -> ExportSettings {
-        gptq::settings()
+        ExportSettings { finish: 0, ..gptq::settings() }
     }
 
     fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {

@@ -5,7 +5,7 @@ use crate::grid::ScaleRule;
 use crate::{export::export_by, hf};
 use candle_core::{DType, Device, safetensors};
 use uspx_domain::{ExportFormatRow, Prompt};
-use uspx_model::{NoProgress, batches};
+use uspx_model::NoProgress;
 
 #[test]
 fn every_row_has_its_format() {
@@ -31,7 +31,7 @@ impl Format for Example {
 
     fn settings(&self) -> ExportSettings {
         let rule = ScaleRule::AbsMax;
-        ExportSettings { rule, damping: 0.0, act_order: false, fitted_blocks: false }
+        ExportSettings { rule, damping: 0.0, act_order: false, fitted_blocks: false, finish: 0 }
     }
 
     fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
@@ -75,6 +75,14 @@ impl Writer for Halves<'_> {
         self.keep(&linear.name, &linear.weight)
     }
 
+    fn coded(&self, _: &str) -> Option<&dyn Coded> {
+        None
+    }
+
+    fn recode(&mut self, module: &str, _: &Moved) -> Result<Tensor> {
+        Err(ExportError::MissingTensor(module.to_owned()))
+    }
+
     fn write(
         &mut self,
         rest: &BTreeMap<String, Tensor>,
@@ -104,13 +112,13 @@ fn a_format_is_one_file_and_one_row() {
     let placement = Placement::floats(DType::F32, &Device::Cpu);
     let student = LoadedModel::open(&base, placement.clone()).unwrap();
     let (out, prompts) = (tempfile::tempdir().unwrap(), [prompt()]);
-    let calibration = batches(&student.readable(&prompts).unwrap().sequences, 64).unwrap();
-    let calibration: Vec<_> = calibration.into_iter().map(|(_, batch)| batch).collect();
+    let calibration = student.readable(&prompts).unwrap().sequences;
     let request = ExportRequest {
         student: &student,
         base: &base,
         name: "example",
         calibration: &calibration,
+        batch_tokens: 64,
         conversations: &prompts,
         format: ExportFormat::of(&ROW),
         settings: Example.settings(),

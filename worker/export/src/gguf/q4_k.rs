@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing)] // Bounds: blocks are whole, `find` laid out those that are asked for, and parts and codes run below 8 and 256.
 
 use super::encode;
+use crate::coded::{Affine, Coded, Moved};
 use crate::gptq::Steps;
 use crate::{ExportError, Result};
 use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
@@ -30,7 +31,7 @@ const MAX_CODE: f32 = 15.0;
 type Part = (f32, f32);
 
 /// The blocks of a matrix, found one column of blocks after another.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Q4K {
     /// Of each block column, `[outputs, BYTES]`.
     blocks: Vec<Vec<u8>>,
@@ -75,31 +76,111 @@ impl Steps for Q4K {
     }
 }
 
-impl Q4K {
-    /// The matrix with codes `[outputs, inputs]`, its rows in the order `rows`.
+/// A matrix: blocks and the codes in them, `[outputs, inputs]`.
+pub struct Q4KMatrix {
+    /// What the codes stand for.
+    pub steps: Q4K,
+    /// The codes.
+    pub codes: Vec<u8>,
+}
+
+impl Q4KMatrix {
+    fn inputs(&self) -> usize {
+        self.steps.blocks.len() * WEIGHTS
+    }
+
+    /// Its rows.
+    pub fn outputs(&self) -> usize {
+        self.codes.len() / self.inputs().max(1)
+    }
+
+    /// As GGML has it, its rows in the order `rows`.
     ///
     /// # Errors
     /// Those of the tensor library.
-    pub fn matrix(&self, codes: &[u8], rows: &[usize]) -> Result<QTensor> {
-        let inputs = self.blocks.len() * WEIGHTS;
-        let mut bytes = Vec::with_capacity(rows.len() * self.blocks.len() * BYTES);
+    pub fn blocks(&self, rows: &[usize]) -> Result<QTensor> {
+        let (inputs, columns) = (self.inputs(), &self.steps.blocks);
+        let mut bytes = Vec::with_capacity(rows.len() * columns.len() * BYTES);
         for row in rows {
-            for (column, blocks) in self.blocks.iter().enumerate() {
+            for (column, blocks) in columns.iter().enumerate() {
                 let block = &blocks[row * BYTES..(row + 1) * BYTES];
                 let from = row * inputs + column * WEIGHTS;
                 bytes.extend(&block[..CODES]);
-                bytes.extend(packed(&codes[from..from + WEIGHTS]));
+                bytes.extend(packed(&self.codes[from..from + WEIGHTS]));
             }
         }
         let shape = vec![rows.len(), inputs];
         Ok(ggml_file::qtensor_from_ggml(GgmlDType::Q4K, &bytes, shape, &Device::Cpu)?)
     }
+
+    /// Steps and offsets of all parts, row by row.
+    fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let column = move |row: usize| {
+            move |parts: &'_ Vec<Part>| parts[row * PARTS..(row + 1) * PARTS].to_vec()
+        };
+        (0..self.outputs()).flat_map(move |row| self.steps.parts.iter().flat_map(column(row)))
+    }
+
+    /// The same with other codes, and factors on the steps and offsets of each block, rounded as they are
+    /// stored.
+    ///
+    /// # Errors
+    /// Factors that leave what a block can hold.
+    pub fn moved(&self, moved: &Moved) -> Result<Self> {
+        let (mut steps, columns) = (self.steps.clone(), self.steps.blocks.len());
+        for (column, (blocks, parts)) in steps.blocks.iter_mut().zip(&mut steps.parts).enumerate() {
+            for (row, block) in blocks.chunks_exact_mut(BYTES).enumerate() {
+                let at = row * columns + column;
+                scale(block, 0, moved.steps[at])?;
+                scale(block, 2, moved.offsets[at])?;
+            }
+            *parts = blocks.chunks_exact(BYTES).flat_map(self::parts).collect();
+        }
+        Ok(Self { steps, codes: moved.codes.clone() })
+    }
+}
+
+/// Multiplies the half float at `at`.
+fn scale(block: &mut [u8], at: usize, factor: f32) -> Result<()> {
+    let scaled = f16::from_f32(half(block, at) * factor);
+    if !scaled.is_finite() {
+        return Err(ExportError::NotFinite("a block's step".into()));
+    }
+    block[at..at + 2].copy_from_slice(&scaled.to_le_bytes());
+    Ok(())
+}
+
+/// The half float at `at`.
+fn half(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+impl Coded for Q4KMatrix {
+    fn codes(&self) -> &[u8] {
+        &self.codes
+    }
+
+    fn affine(&self) -> Affine {
+        let (steps, offsets) = self.parts().unzip();
+        Affine { zero: 0, part: PART, steps, offsets: Some(offsets), block: WEIGHTS }
+    }
+
+    fn values(&self) -> Result<Tensor> {
+        let of = |((step, offset), codes): (Part, &[u8])| -> Vec<f32> {
+            codes.iter().map(|code| step * f32::from(*code) - offset).collect()
+        };
+        let values = self.parts().zip(self.codes.chunks_exact(PART)).flat_map(of).collect();
+        Ok(Tensor::from_vec(values, (self.outputs(), self.inputs()), &Device::Cpu)?)
+    }
+
+    fn moved(&self, moved: &Moved) -> Result<Box<dyn Coded>> {
+        Ok(Box::new(self.moved(moved)?))
+    }
 }
 
 /// Steps and offsets of a block.
 fn parts(block: &[u8]) -> [Part; PARTS] {
-    let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
-    let (d, dmin, six) = (half(0), half(2), &block[SCALES..CODES]);
+    let (d, dmin, six) = (half(block, 0), half(block, 2), &block[SCALES..CODES]);
     std::array::from_fn(|part| {
         let (step, offset) = match part {
             0..4 => (six[part] & 63, six[part + 4] & 63),
@@ -154,9 +235,12 @@ mod tests {
             let (output, input) = (i / (2 * WEIGHTS), i % (2 * WEIGHTS));
             assert_eq!(ours.round(output, input, *value), (*code, *value), "weight {i}");
         }
-        let again = ours.matrix(&codes, &[0, 1, 2]).unwrap();
+        let ours = Q4KMatrix { steps: ours, codes };
+        let again = ours.blocks(&[0, 1, 2]).unwrap();
         assert_eq!(again.data().unwrap(), data);
-        let turned = ours.matrix(&codes, &[2, 0, 1]).unwrap();
+        let read = |of: &Tensor| of.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(read(&ours.values().unwrap()), values);
+        let turned = ours.blocks(&[2, 0, 1]).unwrap();
         assert_eq!(turned.data().unwrap()[..2 * BYTES], data[4 * BYTES..]);
     }
 

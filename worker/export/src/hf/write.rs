@@ -7,6 +7,7 @@ use crate::{ExportError, Result};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -45,20 +46,50 @@ pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> 
     }
     write_safetensors(&to.join("model.safetensors"), &tensors)?;
     let quantisation = config::quantisation(group, damping);
-    let base = config::read_json(&from.join("config.json"))?;
-    let name = if dtype == DType::F16 { "float16" } else { "bfloat16" };
-    let mut config = config::student_config(&base, name, Some(&quantisation))?;
-    // A head of its own may stand beside a key that ties it: older readers would pass over the
-    // head.
-    config::set(
-        &mut config,
-        "tie_word_embeddings",
-        (!weights.rest.contains_key("lm_head.weight")).into(),
-    );
-    config::write_json(&to.join("config.json"), &config)?;
+    let tied = !weights.rest.contains_key("lm_head.weight");
+    write_config(to, from, (dtype, tied), Some(&quantisation))?;
     config::write_json(&to.join("quantize_config.json"), &quantisation)?;
     config::write_chat(from, to)?;
     Ok(dtype)
+}
+
+/// Writes the folder `to` of a student of floats, as [`write_folder`] does: `tensors` are all it has, stored
+/// as `dtype`.
+///
+/// # Errors
+/// A file that cannot be read or written.
+pub fn write_floats(
+    to: &Path,
+    from: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    dtype: DType,
+) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(ExportError::writing(to))?;
+    let each = tensors.iter().map(|(name, tensor)| Ok((name.clone(), floats(tensor, dtype)?)));
+    let raw = each.collect::<Result<BTreeMap<_, _>>>()?;
+    write_safetensors(&to.join("model.safetensors"), &raw)?;
+    write_config(to, from, (dtype, !tensors.contains_key("lm_head.weight")), None)?;
+    config::write_chat(from, to)
+}
+
+/// Writes config.json, made from the base's.
+fn write_config(
+    to: &Path,
+    from: &Path,
+    (dtype, tied): (DType, bool),
+    quantisation: Option<&Value>,
+) -> Result<()> {
+    let base = config::read_json(&from.join("config.json"))?;
+    let name = match dtype {
+        DType::F16 => "float16",
+        DType::F32 => "float32",
+        _ => "bfloat16",
+    };
+    let mut config = config::student_config(&base, name, quantisation)?;
+    // A head of its own may stand beside a key that ties it: older readers would pass over the
+    // head.
+    config::set(&mut config, "tie_word_embeddings", tied.into());
+    config::write_json(&to.join("config.json"), &config)
 }
 
 /// Readers take one group size for the whole model.
@@ -108,6 +139,9 @@ fn floats(tensor: &Tensor, dtype: DType) -> Result<Raw> {
     let (dtype, bytes) = match dtype {
         DType::F16 => {
             (Dtype::F16, flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        DType::F32 => {
+            (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
         }
         _ => (
             Dtype::BF16,

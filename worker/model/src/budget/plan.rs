@@ -19,6 +19,8 @@ pub struct Plan {
     pub weights: u64,
     /// The budget, in bytes.
     pub budget: u64,
+    /// Whether there is memory for an export's quantisation-aware finish, where one was asked for.
+    pub finishes: bool,
 }
 
 impl Plan {

@@ -51,7 +51,7 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         Workload::Forward,
         Workload::Floats,
         Workload::Training { batch_tokens: 1024 },
-        Workload::Export { batch_tokens: 4096 },
+        Workload::Export { batch_tokens: 4096, finish: false },
         Workload::TrainingNf4 { batch_tokens: 1024, rank: 64 },
     ];
     let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
@@ -64,6 +64,21 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         assert!(given == BASE && needed > given);
         plan(needed, work).unwrap();
     }
+}
+
+#[test]
+fn an_export_is_finished_where_there_is_memory_for_it_and_made_without_where_not() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/assets/nano/student");
+    let demands = Demands::of_folder(&folder).unwrap();
+    let plan = |budget, finish| {
+        let work = Workload::Export { batch_tokens: 4096, finish };
+        demands.plan(budget, work, false, &Device::Cpu)
+    };
+    let (without, with) = (plan(8 << 30, false).unwrap(), plan(8 << 30, true).unwrap());
+    assert!(with.finishes && !without.finishes && with.weights > without.weights);
+    let enough = BASE + without.weights;
+    assert_eq!(plan(enough, true).unwrap(), plan(enough, false).unwrap());
+    assert!(plan(enough - 1, true).is_err());
 }
 
 /// Of the shapes of a model of 1.5 billion parameters.

@@ -72,7 +72,7 @@ impl Linear {
         Self { weight: self.weight.clone(), bias: self.bias.clone(), adapter }
     }
 
-    /// Puts another frozen weight in place.
+    /// Puts another weight in place: frozen, unless it was computed from variables.
     pub fn set_weight(&mut self, weight: Tensor) {
         self.weight = Weight::Float(weight);
     }

@@ -1,5 +1,5 @@
-//! A frozen weight, held as floats or as its checkpoint stores it, and the one product that uses
-//! it.
+//! A weight, held as floats or as its checkpoint stores it, and the one product that uses it. It is frozen,
+//! but for floats that were computed from what is learned.
 
 use crate::custom_gradient::with_gradient;
 use crate::layers::slices::{is_plain, with_values};
@@ -94,11 +94,17 @@ impl Weight {
     }
 
     /// x·Wᵀ + bias, `[n, in]` to `[n, out]`. The gradient reaches x but costs nothing for W and the
-    /// bias.
+    /// bias, unless W is floats with a history of its own: then it learns.
     ///
     /// # Errors
     /// Those of the tensor library and of the kernels.
     pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        if let Self::Float(weight) = self
+            && weight.track_op()
+        {
+            let y = x.matmul(&weight.t()?)?;
+            return Ok(bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?);
+        }
         let (plain, (out, _)) = (x.dtype() == DType::F32 && x.device().is_cpu(), self.dims()?);
         let y = match self {
             Self::Packed(matrix) if plain => {

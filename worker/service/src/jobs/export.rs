@@ -9,21 +9,28 @@ use tempfile::TempDir;
 use uspx_domain::{Export, ExportFormat, Outcome, Prompt, StoredFile, student_name};
 use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportRequest, ExportSettings, formats};
-use uspx_model::batch::Batch;
 use uspx_model::budget::Workload;
-use uspx_model::{LoadedModel, Placement, Progress, batches};
+use uspx_model::{LoadedModel, Placement, Progress};
 
 impl Run for Export<Prompt> {
     fn workload(&self) -> Workload {
-        Workload::Export { batch_tokens: CALIBRATION_TOKENS }
+        Workload::Export { batch_tokens: CALIBRATION_TOKENS, finish: self.finish > 0 }
     }
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let (student, _) = bench.adapted(self.adapter.as_ref(), self.workload())?;
+        let (student, plan) = bench.adapted(self.adapter.as_ref(), self.workload())?;
         let base = bench.models.folder(bench.model)?;
         let scratch = bench.models.scratch()?;
         let name = student_name(&uspx_model::model_name(base), self.adapter.as_ref());
-        write(&student, (base, &name), &self.calibration, self.format, scratch, bench.progress)
+        if self.finish > 0 && !plan.finishes {
+            tracing::warn!("no memory for the finish: the student is written without it");
+        }
+        let shipped = ExportSettings::shipped(self.format)?;
+        // What is only a yardstick has none.
+        let finish = if plan.finishes && shipped.finish > 0 { self.finish } else { 0 };
+        let settings = ExportSettings { finish, ..shipped };
+        let how = (self.format, settings);
+        write(&student, (base, &name), &self.calibration, how, scratch, bench.progress)
     }
 }
 
@@ -32,21 +39,20 @@ fn write(
     student: &LoadedModel,
     (base, name): (&Path, &str),
     calibration: &[Prompt],
-    format: ExportFormat,
+    (format, settings): (ExportFormat, ExportSettings),
     scratch: TempDir,
     progress: &dyn Progress,
 ) -> Result<Product, JobError> {
     let readable = some_readable(student, calibration)?;
-    let batches: Vec<Batch> =
-        batches(&readable.sequences, CALIBRATION_TOKENS)?.into_iter().map(|(_, b)| b).collect();
     let request = ExportRequest {
         student,
         base,
         name,
-        calibration: &batches,
+        calibration: &readable.sequences,
+        batch_tokens: CALIBRATION_TOKENS,
         conversations: calibration,
         format,
-        settings: ExportSettings::shipped(format)?,
+        settings,
     };
     let report = uspx_export::export(&request, scratch.path(), progress)?;
     let (error, conversations) = (report.mean_output_error(), report.conversations);
