@@ -123,12 +123,13 @@ fn show(listed: &Listed<'_>) -> Result<()> {
         output::paragraph(&format!("nothing is published in {} yet", listed.store))?;
     } else {
         output::line(&releases(&listed.releases).to_string())?;
-        output::paragraph(
-            "base, gptq, gguf: bits per byte on held-out prompts; kept: of the teacher",
-        )?;
+        output::paragraph("bits per byte on held-out prompts; kept: of the teacher")?;
     }
+    // Below the table: a column of them would leave the others no room.
     for row in &listed.releases {
-        row.problem.iter().try_for_each(|why| output::paragraph(why))?;
+        if let Some(words) = row.problem.as_ref().or(row.name.as_ref()) {
+            output::paragraph(&format!("release {}: {words}", row.release))?;
+        }
     }
     output::paragraph(&in_use(listed))?;
     if listed.refused.is_empty() { Ok(()) } else { show_refused(&listed.refused) }
@@ -137,14 +138,14 @@ fn show(listed: &Listed<'_>) -> Result<()> {
 fn releases(rows: &[Row]) -> output::Table {
     let mut headings = vec!["release", "stored", "size"];
     headings.extend(Worth::headings());
-    headings.extend(["name", ""]);
+    headings.push("");
     let mut table = output::table(&headings);
     for row in rows {
         let size = row.bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string());
         let day = row.stored_at.split('T').next().unwrap_or_default();
         let mut cells = vec![row.release.to_string(), day.to_owned(), size];
         cells.extend(row.worth.cells());
-        cells.extend([row.name.clone().unwrap_or_else(|| "-".to_owned()), row.marks()]);
+        cells.push(row.marks());
         table.add_row(cells);
     }
     table
