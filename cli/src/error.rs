@@ -79,6 +79,11 @@ impl CliError {
         self
     }
 
+    /// Whether that is how it ends.
+    pub fn ends_with(&self, exit: Exit) -> bool {
+        self.exit == exit
+    }
+
     /// A file that could not be read or written.
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::NotFound {

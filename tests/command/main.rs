@@ -21,6 +21,7 @@ mod one_job;
 mod others_gguf;
 mod prompts;
 mod ranks;
+mod releases;
 mod report;
 mod sae;
 mod scripts;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         others_gguf::trials(),
         prompts::trials(),
         ranks::trials(),
+        releases::trials(),
         report::trials(),
         sae::trials(),
         scripts::trials(),

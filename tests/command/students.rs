@@ -55,27 +55,27 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
 }
 
 /// A store in a folder, and a folder beside it to pull into.
-struct World {
+pub struct World {
     folder: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempdir().unwrap();
         fs::create_dir(folder.path().join("store")).unwrap();
         Self { folder }
     }
 
-    fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    fn dest(&self) -> PathBuf {
+    pub fn dest(&self) -> PathBuf {
         self.folder.path().join("into")
     }
 
     /// Publishes a folder as the next release.
-    fn publish(&self, release: &Path, previous: Option<u64>) -> Manifest {
+    pub fn publish(&self, release: &Path, previous: Option<u64>) -> Manifest {
         let print = |name: &str| Fingerprint(Digest::of(name.as_bytes()));
         let draft = Draft {
             colony: "test".into(),
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Publishes a release of two small files, of which one differs from number to number.
-    fn publish_small(&self, number: u64) -> Manifest {
+    pub fn publish_small(&self, number: u64) -> Manifest {
         let release = tempdir().unwrap();
         fs::write(release.path().join("README.md"), "the same in all").unwrap();
         fs::write(release.path().join("report.json"), format!("{{\"release\": {number}}}"))
@@ -97,7 +97,7 @@ impl World {
         self.publish(release.path(), number.checked_sub(1).filter(|n| *n > 0))
     }
 
-    fn pull(&self) -> Command {
+    pub fn pull(&self) -> Command {
         let mut command = uspx();
         command.arg("pull").arg(self.store()).arg("--into").arg(self.dest());
         command
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// The files of the release in use, by path.
-    fn in_use(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn in_use(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.dest().join("current").canonicalize().unwrap()];
         while let Some(folder) = folders.pop() {
@@ -144,7 +144,7 @@ impl World {
 }
 
 /// Changes one byte in the middle of a file.
-fn flip(path: &Path) {
+pub fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

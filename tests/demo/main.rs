@@ -1,6 +1,6 @@
 //! The demo, whole: `uspx demo` on the shipped models, and the figures that it must show.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
 use uspx_tests::uspx;
@@ -59,6 +59,21 @@ fn the_demo_shows_what_it_promises() {
         "gguf/student.gguf",
     ] {
         assert!(release.join(file).is_file(), "{file}");
+    }
+    // The store's list tells the same of it.
+    let store = dir.path().join("store");
+    let list = Command::new(uspx())
+        .args(["student", "list", "--json", "--state"])
+        .arg(dir.path().join("colony"))
+        .arg(&store)
+        .arg("--into")
+        .arg(dir.path().join("student"))
+        .output()
+        .unwrap();
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!((&list["releases"][0]["current"], &list["refused"]), (&true.into(), &json!([])));
+    for (format, bits) in list["releases"][0]["bits_per_byte"].as_object().unwrap() {
+        assert_eq!(bits.as_f64().unwrap(), of(format));
     }
     let again =
         Command::new(uspx()).args(["demo", "--json", "--out"]).arg(dir.path()).output().unwrap();

@@ -9,6 +9,7 @@ mod ledger;
 mod mask;
 mod model;
 mod probe;
+mod releases;
 mod report;
 mod sae;
 mod store;
@@ -28,6 +29,7 @@ pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
 };
+pub use releases::{StudentCommand, StudentDiffArgs, StudentListArgs, StudentRollbackArgs};
 pub use report::ReportArgs;
 pub use sae::{SaeArgs, SaeFolderArgs};
 pub use store::{StoreCollectArgs, StoreCommand};
@@ -82,6 +84,9 @@ pub enum Command {
     /// Fetches and verifies the newest student.
     #[command(after_help = "Example: uspx pull s3://bucket/uspx")]
     Pull(PullArgs),
+    /// Releases: which there are, what changed between two, going back to an earlier one.
+    #[command(subcommand, after_help = "Example: uspx student list s3://bucket/uspx")]
+    Student(StudentCommand),
     /// Chats with the student that was pulled.
     #[command(after_help = "Example: uspx run \"List files by size\"")]
     Run(ChatArgs),
@@ -162,6 +167,7 @@ impl Command {
             Self::Run(a) => a.run.machine.threads,
             Self::Coordinator(_)
             | Self::Pull(_)
+            | Self::Student(_)
             | Self::Status(_)
             | Self::Ledger(_)
             | Self::Store(_)

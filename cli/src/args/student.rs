@@ -11,9 +11,13 @@ use uspx_domain::ExportFormat;
 pub struct PullArgs {
     /// The store [default: the one pulled from last].
     pub store: Option<String>,
-    /// Which release [default: the newest].
+    /// Which release [default: the newest; after a rollback the one in use, until one is published
+    /// that is newer than the one rolled back from].
     #[arg(long)]
     pub release: Option<u64>,
+    /// The newest, even where it is the one that was rolled back from.
+    #[arg(long, conflicts_with = "release")]
+    pub newest: bool,
     /// Where students are kept.
     #[arg(long, env = "USPX_STUDENTS")]
     pub into: Option<PathBuf>,
@@ -22,7 +26,7 @@ pub struct PullArgs {
     #[arg(long)]
     pub repair: bool,
     /// Only read the release in use through and tell what is damaged; fetch and change nothing.
-    #[arg(long, conflicts_with_all = ["store", "release", "repair"])]
+    #[arg(long, conflicts_with_all = ["store", "release", "newest", "repair"])]
     pub verify: bool,
     /// Print one JSON document on stdout.
     #[arg(long)]

@@ -53,6 +53,7 @@ fn wanted(args: &MaskBuildArgs) -> Result<Vec<(UnitKind, Share)>> {
 }
 
 pub use export::run as export;
+pub(super) use show::ranges;
 pub use show::run as show;
 
 /// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.

@@ -13,6 +13,7 @@ mod pull;
 mod run;
 mod status;
 mod store;
+mod student;
 mod up;
 pub mod worker;
 
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Coordinator(args) => runtime.block_on(coordinator::run(&args, &shutdown)),
         Command::Worker(args) => runtime.block_on(worker::run(&args, &shutdown)),
         Command::Pull(args) => runtime.block_on(pull::run(&args, &shutdown)),
+        Command::Student(command) => runtime.block_on(student::run(&command, &shutdown)),
         Command::Run(args) => run::run(&args, &shutdown),
         Command::Status(args) => runtime.block_on(status::run(&args, &shutdown)),
         Command::Completions { shell } => {

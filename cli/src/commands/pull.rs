@@ -7,7 +7,8 @@ use crate::{output, progress};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use uspx_artifact::{
-    Checked, PullOptions, PullReport, Pulled, Store, TransferProgress, pull, verify,
+    ArtifactError, Checked, OnProgress, PullOptions, PullReport, Pulled, Store, TransferProgress,
+    pull, verify,
 };
 use uspx_runtime::Shutdown;
 
@@ -32,26 +33,31 @@ pub async fn run(args: &PullArgs, shutdown: &Shutdown) -> Result<()> {
     if args.verify {
         return tell_damage(&dest, args.json);
     }
-    let url = source(args, &dest)?;
+    let url = source(args.store.as_deref(), &dest)?;
     let store = Store::open(&url)?;
-    let options =
-        PullOptions { release: args.release, repair: args.repair, ..PullOptions::default() };
+    let options = PullOptions {
+        release: args.release,
+        newest: args.newest,
+        repair: args.repair,
+        ..PullOptions::default()
+    };
     let report = fetch(&store, &dest, &options, shutdown).await?;
     let remembered = dest.join(SOURCE);
     std::fs::write(&remembered, &url).map_err(|e| CliError::file(&remembered, &e))?;
     show(&report, args.json)
 }
 
-fn source(args: &PullArgs, dest: &Path) -> Result<String> {
-    match &args.store {
+/// The store named, or the one that the folder was pulled from.
+pub fn source(store: Option<&str>, dest: &Path) -> Result<String> {
+    match store {
         // A folder is remembered by its full path: the next pull may be made from elsewhere.
         Some(url) if !url.contains("://") => {
             // One that is not there is named by the store itself.
             Ok(Path::new(url)
                 .canonicalize()
-                .map_or_else(|_| url.clone(), |full| full.display().to_string()))
+                .map_or_else(|_| url.to_owned(), |full| full.display().to_string()))
         }
-        Some(url) => Ok(url.clone()),
+        Some(url) => Ok(url.to_owned()),
         None => remembered(&dest.join(SOURCE)),
     }
 }
@@ -74,6 +80,14 @@ pub async fn fetch(
     options: &PullOptions,
     shutdown: &Shutdown,
 ) -> Result<PullReport> {
+    watched(async |tell| pull(store, dest, options, tell).await, shutdown).await
+}
+
+/// Anything that brings a release, with a progress bar, until Ctrl-C.
+pub async fn watched(
+    bring: impl AsyncFnOnce(OnProgress<'_>) -> std::result::Result<PullReport, ArtifactError>,
+    shutdown: &Shutdown,
+) -> Result<PullReport> {
     let bar = progress::bytes("pulling");
     let tell = |p: TransferProgress| {
         bar.set_length(p.total);
@@ -86,7 +100,7 @@ pub async fn fetch(
         }
     };
     let report = tokio::select! {
-        report = pull(store, dest, options, &tell) => report?,
+        report = bring(&tell) => report?,
         () = shutdown.cancelled() => {
             return Err(CliError::new(Exit::Interrupted, "stopped; pulled again, it goes on from here"));
         }
@@ -138,6 +152,7 @@ struct Report<'a> {
     checked: &'a str,
     release: u64,
     previous: Option<u64>,
+    rolled_back_from: Option<u64>,
     folder: &'a Path,
     files: usize,
     bytes: u64,
@@ -146,7 +161,8 @@ struct Report<'a> {
     seconds: f64,
 }
 
-fn show(report: &PullReport, json: bool) -> Result<()> {
+/// What a pull did.
+pub fn show(report: &PullReport, json: bool) -> Result<()> {
     let outcome = match report.outcome {
         Pulled::Fetched => "fetched",
         Pulled::Switched => "switched",
@@ -162,6 +178,7 @@ fn show(report: &PullReport, json: bool) -> Result<()> {
             checked,
             release: report.release,
             previous: report.previous,
+            rolled_back_from: report.rolled_back_from,
             folder: &report.folder,
             files: report.files,
             bytes: report.bytes,
@@ -176,5 +193,11 @@ fn show(report: &PullReport, json: bool) -> Result<()> {
         report.release,
         report.folder.display()
     ))?;
+    if let Some(from) = report.rolled_back_from {
+        output::paragraph(&format!(
+            "rolled back from release {from}: a pull stays here until a newer one than that is \
+             published; uspx pull --newest takes the newest"
+        ))?;
+    }
     output::line("chat with it: uspx run")
 }

@@ -5,9 +5,8 @@ use crate::error::ArtifactError;
 use crate::keys;
 use crate::manifest::decode_manifest;
 use crate::store::Store;
-use futures::TryStreamExt;
 use object_store::path::Path as Key;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 use uspx_domain::{BlobRef, Digest, Manifest, ReleaseNumber};
@@ -94,12 +93,6 @@ impl Store {
             Ok(other) => Err(unusable(&key, format!("it speaks of release {}", other.release))),
             Err(reason) => Err(unusable(&key, reason)),
         }
-    }
-
-    async fn listed(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ArtifactError> {
-        let prefix = Key::from(prefix);
-        let metas = self.inner.list(Some(&prefix)).try_collect().await;
-        metas.map_err(|error| self.failed(&prefix, error))
     }
 }
 

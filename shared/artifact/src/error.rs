@@ -217,6 +217,30 @@ pub enum ArtifactError {
         /// The colony whose release lies there.
         colony: String,
     },
+    /// A release of the folder cannot be used as it is.
+    #[error("release {release} does not lie whole in {}: {reason}", .folder.display())]
+    NotWhole {
+        /// The folder.
+        folder: PathBuf,
+        /// Which release.
+        release: ReleaseNumber,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no release before the one in use.
+    #[error("release {0} is in use, and it is the first: there is none to roll back to")]
+    NothingBefore(ReleaseNumber),
+    /// What is to be rolled back to is not earlier.
+    #[error(
+        "release {release} is not earlier than release {from}, from which to roll back: \
+         `uspx pull --release {release}` goes there"
+    )]
+    NotEarlier {
+        /// The release asked for.
+        release: ReleaseNumber,
+        /// The newest that is gone back from.
+        from: ReleaseNumber,
+    },
     /// No release was pulled into the folder yet.
     #[error("{} holds no release: run `uspx pull` into it first", .0.display())]
     NothingPulled(PathBuf),
@@ -268,11 +292,12 @@ impl ArtifactError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Url { .. } => ErrorKind::Usage,
-            Self::Unfit { .. } => ErrorKind::BadInput,
+            Self::Unfit { .. } | Self::NotEarlier { .. } => ErrorKind::BadInput,
             Self::NoFolder(_)
             | Self::NoBucket { .. }
             | Self::NotFound { .. }
             | Self::NoRelease { .. }
+            | Self::NothingBefore(_)
             | Self::NothingPulled(_) => ErrorKind::NotFound,
             Self::Unreachable { .. } | Self::Truncated { .. } => ErrorKind::Unreachable,
             Self::Backend { .. } | Self::Io { .. } | Self::Room { .. } => ErrorKind::Failed,

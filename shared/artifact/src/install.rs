@@ -4,7 +4,7 @@
 use crate::error::ArtifactError;
 use crate::local::{self, LocalRelease};
 use crate::manifest::{FILE_NAME, encode_manifest};
-use crate::pull::Checked;
+use crate::pull_report::Checked;
 use crate::{plain, pointer, stamp};
 use std::fs::{self, File};
 use std::io::Write;
@@ -43,7 +43,7 @@ pub(crate) fn look(dest: &Path, wanted: &Manifest, thorough: bool) -> Result<Her
 }
 
 /// Without a stamp the next pull reads the files again, and nothing else is lost.
-fn note(folder: &Path, manifest: &Manifest) {
+pub(crate) fn note(folder: &Path, manifest: &Manifest) {
     if let Err(error) = stamp::write(folder, manifest) {
         tracing::debug!(%error, "no stamp");
     }

@@ -32,18 +32,27 @@ mod private;
 mod progress;
 mod publish;
 mod pull;
+mod pull_report;
 mod release;
+mod release_file;
+mod rollback;
+mod rolled_back;
 mod s3;
 mod stamp;
 mod store;
 
 pub use collect::StoredBlob;
 pub use error::{ArtifactError, ErrorKind};
-pub use local::{DamagedFiles, LocalRelease, VerifyReport, current, local_releases, prune, verify};
+pub use local::{
+    DamagedFiles, LocalRelease, VerifyReport, current, local_releases, prune, read_release, verify,
+};
 pub use manifest::{check_manifest, decode_manifest, encode_manifest};
 pub use progress::{OnProgress, TransferProgress, silent};
 pub use publish::Draft;
-pub use pull::{Checked, PullOptions, PullReport, Pulled, pull};
+pub use pull::pull;
+pub use pull_report::{Checked, PullOptions, PullReport, Pulled};
+pub use rollback::{rollback, rollback_here};
+pub use rolled_back::rolled_back_from;
 pub use store::Store;
 
 /// Length of every chunk of a file but its last, in bytes. Content-defined chunks would share

@@ -6,6 +6,7 @@
 //! releases/<n>/  whole, verified releases, each with its manifest.json
 //! .partial/<n>/  a pull under way or interrupted
 //! .lock          held while a pull runs
+//! rolled-back-from  the newest release that was gone back from (see rolled_back.rs)
 //! ```
 
 use crate::blob_file::hash_file;
@@ -85,11 +86,11 @@ pub fn local_releases(dest: &Path) -> Result<Vec<ReleaseNumber>, ArtifactError> 
     Ok(releases)
 }
 
-/// A local release with its manifest.
-pub(crate) fn read_release(
-    dest: &Path,
-    release: ReleaseNumber,
-) -> Result<LocalRelease, ArtifactError> {
+/// A local release with its manifest; its files are not looked at.
+///
+/// # Errors
+/// A manifest that is missing or damaged.
+pub fn read_release(dest: &Path, release: ReleaseNumber) -> Result<LocalRelease, ArtifactError> {
     let folder = release_folder(dest, release);
     let path = folder.join(FILE_NAME);
     let bytes = fs::read(&path).map_err(ArtifactError::io("read", &path))?;

@@ -50,7 +50,8 @@ fn link(_: &Path, _: &str, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn text(dest: &Path, target: &str, path: &Path) -> io::Result<()> {
+/// Puts a text file in its place in one step, synced.
+pub(crate) fn text(dest: &Path, target: &str, path: &Path) -> io::Result<()> {
     let mut beside = NamedTempFile::new_in(dest)?;
     writeln!(beside, "{target}")?;
     beside.as_file().sync_all()?;

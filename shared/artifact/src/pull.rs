@@ -7,6 +7,8 @@ use crate::local;
 use crate::lock::FolderLock;
 use crate::pointer;
 use crate::progress::{Meter, OnProgress};
+use crate::pull_report::{Checked, PullOptions, PullReport, Pulled};
+use crate::rolled_back::{self, rolled_back_from};
 use crate::store::Store;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,74 +16,19 @@ use std::time::Instant;
 use tokio::task::spawn_blocking;
 use uspx_domain::{Manifest, ReleaseNumber};
 
-/// How to pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PullOptions {
-    /// Which release; `None`: the newest.
-    pub release: Option<ReleaseNumber>,
-    /// Whether to read a release that is here already through, whatever its files look like, and
-    /// mend it.
-    pub repair: bool,
-    /// Chunks under way at once; with the chunks' 4 MiB, the memory that a pull takes.
-    pub at_once: usize,
-}
-
-impl Default for PullOptions {
-    fn default() -> Self {
-        Self { release: None, repair: false, at_once: 8 }
-    }
-}
-
-/// What a pull came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulled {
-    /// The release was fetched and is in use now.
-    Fetched,
-    /// It was here already, and is in use now.
-    Switched,
-    /// It was in use already: nothing was done.
-    UpToDate,
-}
-
-/// How it is known that the release's files are right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checked {
-    /// All of them were read and hashed now.
-    Hashed,
-    /// They have the sizes, times and inodes that they had when they were last hashed; their
-    /// content was not read.
-    Unchanged,
-}
-
-/// What a pull did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PullReport {
-    /// What it came to.
-    pub outcome: Pulled,
-    /// What was made sure of.
-    pub checked: Checked,
-    /// The release in use now.
-    pub release: ReleaseNumber,
-    /// The one in use before.
-    pub previous: Option<ReleaseNumber>,
-    /// The release's folder.
-    pub folder: PathBuf,
-    /// Its files.
-    pub files: usize,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Bytes transferred now.
-    pub fetched: u64,
-    /// Bytes that were here: of an interrupted pull, or the same in another release.
-    pub resumed: u64,
-    /// How long it took, in seconds.
-    pub seconds: f64,
+/// Where a pull is going.
+pub(crate) struct Aim {
+    pub(crate) manifest: Arc<Manifest>,
+    /// What the folder is to remember of being rolled back.
+    pub(crate) rolled_back_from: Option<ReleaseNumber>,
 }
 
 /// Pulls a release into `dest` and makes it the one in use.
 ///
-/// The release before it stays in its folder (see [`crate::prune`]). Dropping the future stops the
-/// pull; the next one goes on from the chunks that are in place.
+/// The release before it stays in its folder (see [`crate::prune`]). A folder that was rolled back
+/// ([`crate::rollback`]) stays at the release in use until one is published that is newer than all
+/// it was rolled back from. Dropping the future stops the pull; the next one goes on from the chunks
+/// that are in place.
 ///
 /// # Errors
 /// Any leaves the release in use as it was. [`ArtifactError::Locked`] where another pull runs; the
@@ -95,17 +42,29 @@ pub async fn pull(
     let start = Instant::now();
     std::fs::create_dir_all(dest).map_err(ArtifactError::io("create the folder", dest))?;
     let _lock = FolderLock::take(dest)?;
-    let previous = pointer::read(dest);
-    let manifest = Arc::new(choose(store, options.release, previous).await?);
+    let aim = choose(store, dest, options).await?;
+    reach(store, dest, options, &aim, (start, tell)).await
+}
+
+/// Brings the release and switches to it; the caller holds the folder's lock.
+pub(crate) async fn reach(
+    store: &Store,
+    dest: &Path,
+    options: &PullOptions,
+    aim: &Aim,
+    (start, tell): (Instant, OnProgress<'_>),
+) -> Result<PullReport, ArtifactError> {
+    let (manifest, previous) = (&aim.manifest, pointer::read(dest));
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     let meter = Meter::new(bytes, tell);
-    let (outcome, checked) = bring(store, dest, options, &manifest, &meter).await?;
+    let (outcome, checked) = bring(store, dest, options, aim, &meter).await?;
     let progress = meter.now();
     let report = PullReport {
         outcome,
         checked,
         release: manifest.release,
         previous,
+        rolled_back_from: aim.rolled_back_from,
         folder: local::release_folder(dest, manifest.release),
         files: manifest.files.len(),
         bytes,
@@ -123,20 +82,31 @@ pub async fn pull(
     Ok(report)
 }
 
-/// The manifest of the release to pull. Without being told, a pull never goes back.
-async fn choose(
+/// The release to pull. Without being told, a pull never goes back, nor forward to what the folder
+/// was rolled back from.
+async fn choose(store: &Store, dest: &Path, options: &PullOptions) -> Result<Aim, ArtifactError> {
+    let (in_use, left) = (pointer::read(dest), rolled_back_from(dest));
+    let release = match options.release {
+        Some(release) => release,
+        None => newest(store, in_use, left.filter(|_| !options.newest)).await?,
+    };
+    // Whoever moves elsewhere by name is no longer rolled back.
+    let rolled_back_from = left.filter(|_| in_use == Some(release));
+    Ok(Aim { manifest: store.manifest(release).await?.into(), rolled_back_from })
+}
+
+/// The store's newest release, or the one in use where all newer ones were `left`.
+async fn newest(
     store: &Store,
-    wanted: Option<ReleaseNumber>,
     in_use: Option<ReleaseNumber>,
-) -> Result<Manifest, ArtifactError> {
-    if let Some(release) = wanted {
-        return store.manifest(release).await;
-    }
+    left: Option<ReleaseNumber>,
+) -> Result<ReleaseNumber, ArtifactError> {
     let none = || ArtifactError::NoRelease { store: store.url().to_owned(), release: None };
     let latest = store.latest().await?.ok_or_else(none)?;
-    match in_use {
-        Some(current) if current > latest => Err(ArtifactError::Backwards { latest, current }),
-        _ => store.manifest(latest).await,
+    match (in_use, left) {
+        (Some(current), _) if current > latest => Err(ArtifactError::Backwards { latest, current }),
+        (Some(current), Some(left)) if latest <= left => Ok(current),
+        _ => Ok(latest),
     }
 }
 
@@ -144,10 +114,10 @@ async fn bring(
     store: &Store,
     dest: &Path,
     options: &PullOptions,
-    manifest: &Arc<Manifest>,
+    aim: &Aim,
     meter: &Meter<'_>,
 ) -> Result<(Pulled, Checked), ArtifactError> {
-    let repair = options.repair;
+    let (manifest, left, repair) = (&aim.manifest, aim.rolled_back_from, options.repair);
     let here = on_disk(dest, manifest, move |dest, manifest| install::look(dest, manifest, repair))
         .await?;
     let outcome = match here {
@@ -167,18 +137,32 @@ async fn bring(
             (Pulled::Switched, checked)
         }
     };
-    on_disk(dest, manifest, switch).await?;
+    on_disk(dest, manifest, move |dest, manifest| switch(dest, manifest.release, left)).await?;
     Ok(outcome)
 }
 
 /// Makes the release the one in use, and clears away what interrupted pulls left.
-fn switch(dest: &Path, manifest: &Manifest) -> Result<(), ArtifactError> {
-    pointer::write(dest, manifest.release)?;
+fn switch(
+    dest: &Path,
+    release: ReleaseNumber,
+    left: Option<ReleaseNumber>,
+) -> Result<(), ArtifactError> {
+    point(dest, release, left)?;
     if let Err(error) = local::remove(&local::partial_root(dest)) {
         // The release is in use: what is left behind costs room only.
         tracing::warn!(%error, "could not clear away");
     }
     Ok(())
+}
+
+/// Makes the release the one in use; what is to be remembered goes first (see rolled_back.rs).
+pub(crate) fn point(
+    dest: &Path,
+    release: ReleaseNumber,
+    left: Option<ReleaseNumber>,
+) -> Result<(), ArtifactError> {
+    rolled_back::note(dest, left)?;
+    pointer::write(dest, release)
 }
 
 /// Gets every file of the release into a folder of its own, verified; returns that folder.

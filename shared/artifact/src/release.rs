@@ -10,8 +10,11 @@ use crate::keys;
 use crate::manifest::{decode_manifest, encode_manifest};
 use crate::store::Store;
 use bytes::Bytes;
+use object_store::ObjectMeta;
 use object_store::path::Path as Key;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 use uspx_domain::{Digest, Manifest, ReleaseNumber};
 
 /// A manifest of 128 MiB would list some 150 TB.
@@ -38,10 +41,20 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn list(&self) -> Result<Vec<ReleaseNumber>, ArtifactError> {
-        let keys = self.keys_under(keys::LATEST).await?;
-        let mut releases: Vec<_> = keys.iter().filter_map(keys::release_of_marker).collect();
-        releases.sort_unstable();
-        Ok(releases)
+        Ok(self.published().await?.into_keys().collect())
+    }
+
+    /// All published releases, and since when this store has them: a store that was carried from
+    /// another one says when that was.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn published(&self) -> Result<BTreeMap<ReleaseNumber, SystemTime>, ArtifactError> {
+        let markers = self.listed(keys::LATEST).await?;
+        let one = |meta: &ObjectMeta| {
+            Some((keys::release_of_marker(&meta.location)?, meta.last_modified.into()))
+        };
+        Ok(markers.iter().filter_map(one).collect())
     }
 
     /// What a published release says of itself, checked.

@@ -8,7 +8,9 @@ use futures::TryStreamExt;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,12 +173,11 @@ impl Store {
         taken
     }
 
-    /// The keys under a prefix.
-    pub(crate) async fn keys_under(&self, prefix: &str) -> Result<Vec<Key>, ArtifactError> {
+    /// What lies under a prefix.
+    pub(crate) async fn listed(&self, prefix: &str) -> Result<Vec<ObjectMeta>, ArtifactError> {
         let prefix = Key::from(prefix);
-        let listing = self.inner.list(Some(&prefix)).map_ok(|meta| meta.location);
-        match listing.try_collect().await {
-            Ok(keys) => Ok(keys),
+        match self.inner.list(Some(&prefix)).try_collect().await {
+            Ok(metas) => Ok(metas),
             Err(error) => Err(self.listing_failed(&prefix, error).await),
         }
     }

@@ -52,7 +52,7 @@ fn layers(kind: UnitKind, lists: &LayerLists) -> output::Table {
 }
 
 /// `0-3, 7, 9-11`, as much of it as one line holds.
-fn ranges(list: &[u32]) -> String {
+pub(in crate::commands) fn ranges(list: &[u32]) -> String {
     let room = usize::from(output::columns()).saturating_sub(24);
     let mut text = String::new();
     for run in list.chunk_by(|a, b| a + 1 == *b) {

@@ -241,7 +241,7 @@ mod tests {
         close(Stage::JudgeMasks, 100.0 * 28.0 + 40.0 * 7.0);
         close(Stage::Label, 640.0);
         close(Stage::Distil, 1200.0 * 9.0);
-        close(Stage::Export, 3.0 * 128.0);
+        close(Stage::Export, 3.0 * 512.0);
         close(Stage::JudgeStudents, 100.0 * 7.0);
     }
 

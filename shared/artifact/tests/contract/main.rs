@@ -18,6 +18,7 @@ mod private;
 mod pulls;
 mod pulls_local;
 mod releases;
+mod rollbacks;
 mod s3_errors;
 mod samples;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         pulls::trials(),
         pulls_local::trials(),
         releases::trials(),
+        rollbacks::trials(),
         s3_errors::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

@@ -30,7 +30,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-const PLAIN: PullOptions = PullOptions { release: None, repair: false, at_once: 4 };
+const PLAIN: PullOptions = PullOptions { release: None, newest: false, repair: false, at_once: 4 };
 const REPAIR: PullOptions = PullOptions { repair: true, ..PLAIN };
 
 #[tokio::main(flavor = "current_thread")]

@@ -12,10 +12,15 @@ pub struct Export<P> {
     pub adapter: Option<BlobRef>,
     /// Prompts whose activations calibrate the quantiser, and that the finish learns from.
     pub calibration: Vec<P>,
-    /// Passes of the quantisation-aware finish over them; 0 leaves it out.
+    /// Passes of the quantisation-aware finish over them; 0 leaves it out, as records from before it do.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub finish: u32,
     /// Into what.
     pub format: ExportFormat,
+}
+
+fn is_none(passes: &u32) -> bool {
+    *passes == 0
 }
 
 impl<P> Export<P> {

@@ -6,6 +6,7 @@ use crate::quantised::QuantLinear;
 use crate::{ExportError, Result};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -156,7 +157,11 @@ fn floats(tensor: &Tensor, dtype: DType) -> Result<Raw> {
 }
 
 fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Raw>) -> Result<()> {
-    let wrong = |e: safetensors::SafeTensorError| ExportError::format(path, e);
+    let wrong = |e: SafeTensorError| match e {
+        // A full disk, say: another machine may have room.
+        SafeTensorError::IoError(source) => ExportError::writing(path)(source),
+        other => ExportError::format(path, other),
+    };
     let views = tensors.iter().map(|(name, raw)| {
         let view = TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).map_err(wrong)?;
         Ok((name.as_str(), view))
