@@ -41,6 +41,7 @@ rounds = 0
 [campaign.distil]
 label_batch = 12
 calibration = 24
+finish = 1
 judge_batch = 24
 resamples = 200
 recipes = [{ rank = 8, alpha = 16.0, epochs = 16, learning_rate = 0.005, batch_tokens = 512, teacher_weight = 0.5, seed = 1 }]

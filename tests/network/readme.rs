@@ -20,7 +20,7 @@ pub fn trials(needs: &Needs) -> Vec<Trial> {
 }
 
 /// The campaign's budgets, as the environment says them: a mask of few pairs, one recipe.
-const SMALL: [(&str, &str); 11] = [
+const SMALL: [(&str, &str); 12] = [
     ("PROBE__PATCH_PROMPTS", "8"),
     ("PROBE__EXACT_PAIRS", "320"),
     ("PROBE__EXACT_LEAST", "320"),
@@ -30,6 +30,7 @@ const SMALL: [(&str, &str); 11] = [
     ("JUDGE__CURVE", "[0.5]"),
     ("DREAM__ROUNDS", "0"),
     ("DISTIL__CALIBRATION", "24"),
+    ("DISTIL__FINISH", "1"),
     ("DISTIL__RESAMPLES", "200"),
     (
         "DISTIL__RECIPES",

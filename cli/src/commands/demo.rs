@@ -55,5 +55,7 @@ fn plan() -> CampaignPlan {
     // Minutes on a laptop, not hours: the shipped prompts alone show the way.
     plan.dream.rounds = 0;
     plan.distil.recipes = vec![uspx_distill::recipe_references(), uspx_distill::recipe_teacher()];
+    // Enough for a student of this size.
+    (plan.distil.calibration, plan.distil.finish) = (128, 2);
     plan
 }
