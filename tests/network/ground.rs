@@ -38,10 +38,11 @@ random_masks = 4
 curve = [0.25, 0.5]
 [campaign.dream]
 rounds = 0
+[campaign.finish]
+passes = 1
 [campaign.distil]
 label_batch = 12
 calibration = 24
-finish = 1
 judge_batch = 24
 resamples = 200
 recipes = [{ rank = 8, alpha = 16.0, epochs = 16, learning_rate = 0.005, batch_tokens = 512, teacher_weight = 0.5, seed = 1 }]

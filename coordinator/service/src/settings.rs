@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 use uspx_colony::campaign::{
-    DreamPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan,
 };
 use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Digest, Fingerprint, ModelShape};
@@ -69,6 +69,8 @@ pub struct CampaignPlan {
     pub dream: DreamPlan,
     /// How the student is made.
     pub distil: StudentPlan,
+    /// How its 4 bits are finished.
+    pub finish: FinishPlan,
     /// How far workers are trusted.
     pub trust: TrustPlan,
 }
@@ -99,6 +101,7 @@ impl CampaignPlan {
             sae: self.sae.clone(),
             dream: self.dream.clone(),
             distil: self.distil.clone(),
+            finish: self.finish.clone(),
             trust: self.trust.clone(),
             ..CampaignConfig::new(name, teacher, student, book.entries())
         }

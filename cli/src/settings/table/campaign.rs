@@ -112,8 +112,6 @@ super::rows! {
     "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("512");
     "Training prompts that calibrate the quantiser, and that the finish learns from"
-    "campaign.distil.finish" Coordinator ["passes"] --"" Is("4");
-    "Passes of the quantisation-aware finish over them, which recovers what 4 bits cost; 0 leaves it out"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };
     "Prompts of a task that judges a student"
     "campaign.distil.resamples" Coordinator ["draws"] --"" Is("2000");
@@ -122,6 +120,9 @@ super::rows! {
     "Prompts that a tag needs before the gate looks at it"
     "campaign.distil.tag_worse" Coordinator ["share, 0 to 1"] --"" Is("0.02");
     "How much worse a tag may become"
+
+    "campaign.finish.passes" Coordinator ["passes"] --"" Is("4");
+    "Passes of the quantisation-aware finish over the calibration's prompts, which recovers what 4 bits cost; 0 leaves it out"
 
     "campaign.trust.ahead" Coordinator ["tasks"] --"" Is("2");
     "Tasks ahead of a worker"

@@ -81,7 +81,7 @@ impl Stands {
         let learnt = train && validation && measured && old.judge == new.judge && labels;
         let students = (old.student, &old.distil.recipes) == (new.student, &new.distil.recipes);
         let adapters = learnt && students;
-        let rounding = |of: &CampaignConfig| (of.distil.calibration, of.distil.finish);
+        let rounding = |of: &CampaignConfig| (of.distil.calibration, of.finish.passes);
         let exports = adapters && rounding(old) == rounding(new);
         let judged_students = exports && same(Split::Gate);
         let judged_masks = measured && old.judge == new.judge && validation && same(Split::Gate);
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(of(|c| c.distil.recipes.truncate(1)), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.student = None), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.distil.calibration += 1), [y, y, y, y, n, n, n]);
-        assert_eq!(of(|c| c.distil.finish += 1), [y, y, y, y, n, n, n]);
+        assert_eq!(of(|c| c.finish.passes += 1), [y, y, y, y, n, n, n]);
         assert_eq!(of(|c| c.distil.resamples += 1), [y, y, y, y, y, y, n]);
         assert_eq!(of(|c| c.trust.ahead += 1), [y; 7]);
         assert_eq!(of(|c| c.sae.layers.push(1)), [y, y, y, y, y, y, n], "nothing rests on them");

@@ -7,7 +7,7 @@ mod settings;
 pub(crate) use change::Stands;
 pub use change::{Change, change};
 pub use settings::{
-    DreamPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual,
 };
 
 use crate::Share;
@@ -85,6 +85,9 @@ pub struct CampaignConfig {
     /// How the student is made.
     #[serde(default)]
     pub distil: StudentPlan,
+    /// How its 4 bits are finished.
+    #[serde(default = "FinishPlan::none", skip_serializing_if = "FinishPlan::is_none")]
+    pub finish: FinishPlan,
     /// How far workers are trusted.
     #[serde(default)]
     pub trust: TrustPlan,
@@ -131,6 +134,7 @@ impl CampaignConfig {
             sae: SaePlan::default(),
             dream: DreamPlan::default(),
             distil: StudentPlan::default(),
+            finish: FinishPlan::default(),
             trust: TrustPlan::default(),
         }
     }

@@ -182,6 +182,31 @@ impl DreamPlan {
     }
 }
 
+/// The quantisation-aware finish of 4-bit students, which learn from the prompts that calibrate them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FinishPlan {
+    /// Passes over those prompts; 0 leaves it out.
+    pub passes: u32,
+}
+
+impl Default for FinishPlan {
+    fn default() -> Self {
+        Self { passes: 4 }
+    }
+}
+
+impl FinishPlan {
+    /// None: what campaigns from before there was any have.
+    pub(crate) fn none() -> Self {
+        Self { passes: 0 }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.passes == 0
+    }
+}
+
 /// How the student is made and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -200,8 +225,6 @@ pub struct StudentPlan {
     pub recipes: Vec<DistilRecipe>,
     /// Train prompts that calibrate the quantiser, and that the finish learns from.
     pub calibration: u32,
-    /// Passes of the quantisation-aware finish over them; 0 leaves it out.
-    pub finish: u32,
     /// Prompts per judging task; none: as workers' speed asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judge_batch: Option<u32>,
@@ -232,7 +255,6 @@ impl Default for StudentPlan {
             max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             calibration: 512,
-            finish: 4,
             judge_batch: None,
             resamples: 2_000,
             tag_prompts: 30,

@@ -22,7 +22,7 @@ impl Proposer for Export {
         let calibration = calibration(view);
         let work = |format: &ExportFormat| {
             let (format, calibration) = (*format, calibration.clone());
-            let (adapter, finish) = (Some(adapter), view.campaign.distil.finish);
+            let (adapter, finish) = (Some(adapter), view.campaign.finish.passes);
             let export = uspx_domain::Export { adapter, calibration, finish, format };
             view.student(Purpose::Contender(format.into()), Work::Export(export))
         };

@@ -159,7 +159,7 @@ impl View<'_> {
         calibration.truncate(self.campaign.distil.calibration as usize);
         let one = |format: &ExportFormat| {
             let (calibration, format) = (calibration.clone(), *format);
-            let finish = self.campaign.distil.finish;
+            let finish = self.campaign.finish.passes;
             let export = Export { adapter: None, calibration, finish, format };
             let sample = Sample::Work(Work::Export(export));
             let model = self.campaign.student?;
