@@ -158,7 +158,26 @@ fn a_student_is_distilled_exported_and_makes_the_losses_that_were_told() {
         is_the_trained_student(&world, *format, after);
     }
     let again = ["--adapter", adapter.to_str().unwrap()];
+    // As floats it is the trained student but for the rounding of its type, and an ordinary base.
+    let told = json(&mut world.export("hf", &again));
+    assert_eq!((&told["format"], &told["dtype"]), (&"hf".into(), &stored_type().into()));
+    let loss = world.loss(&LoadedModel::open(&world.path("as-hf"), placement()).unwrap());
+    assert!((loss / after - 1.0).abs() < 1e-3, "{loss}, {after}");
+    let finished = [&again[..], &["--finish", "2"]].concat();
+    refuses(&mut world.export_to("no", "hf", &finished), USAGE, &["--finish"]);
     refuses(&mut world.export("gguf", &again), BAD_INPUT, &["as-gguf is there already"]);
+}
+
+/// The type that the base's weights are stored in, in the words of `uspx export`.
+fn stored_type() -> &'static str {
+    let config: Value =
+        serde_json::from_slice(&fs::read(model("student").join("config.json")).unwrap()).unwrap();
+    let said = config.get("dtype").or_else(|| config.get("torch_dtype"));
+    match said.and_then(Value::as_str) {
+        Some("float16") => "f16",
+        Some("bfloat16") => "bf16",
+        _ => "f32",
+    }
 }
 
 /// What was written opens from its files alone, and four bits cost it little.

@@ -1,5 +1,6 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
+use crate::shape::is_zero;
 use crate::{BlobRef, Coverage, Deposit, Failure, LossRow, SaeSummary, Skipped, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,7 @@ pub enum Outcome {
         /// Tokens labelled.
         tokens: u64,
         /// New prompts labelled beside them.
-        #[serde(default, skip_serializing_if = "is_none")]
+        #[serde(default, skip_serializing_if = "is_zero")]
         dreams: u32,
         /// How much of the answers the labels cover.
         coverage: Coverage,
@@ -79,11 +80,6 @@ impl Outcome {
             Self::Scores(_) | Self::Losses(_) | Self::Failed(_) => Vec::new(),
         }
     }
-}
-
-/// What ledgers from before there were any have.
-fn is_none(dreams: &u32) -> bool {
-    *dreams == 0
 }
 
 /// How a training went.

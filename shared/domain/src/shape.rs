@@ -43,7 +43,8 @@ pub enum MlpShape {
     },
 }
 
-fn is_zero(n: &u32) -> bool {
+/// Whether a count goes without saying: what is read from before there was any has none.
+pub(crate) fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 

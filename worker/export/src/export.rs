@@ -161,8 +161,9 @@ impl<'a> Work<'a> {
 
     /// Takes up what the finish made of a linear map.
     fn recode(&mut self, request: &ExportRequest<'_>, linear: &Finished) -> Result<()> {
-        let name = format!("{}.weight", linear.module);
-        let values = self.writer.recode(&linear.module, &linear.moved)?;
+        let module = linear.projection.path(linear.layer);
+        let name = format!("{module}.weight");
+        let values = self.writer.recode(&module, &linear.moved)?;
         let original = request.student.transformer.linear(linear.layer, linear.projection)?;
         let error = max_error(&name, &values, &weights::plain(&original.merged()?)?)?;
         if let Some(report) = self.reports.iter_mut().find(|report| report.name == name) {

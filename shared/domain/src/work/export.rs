@@ -1,6 +1,7 @@
 //! Writing a 4-bit student.
 
 use super::Job;
+use crate::shape::is_zero;
 use crate::{Asked, BlobRef, ExportFormat, Outcome, Refusal, StoredFile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -13,14 +14,10 @@ pub struct Export<P> {
     /// Prompts whose activations calibrate the quantiser, and that the finish learns from.
     pub calibration: Vec<P>,
     /// Passes of the quantisation-aware finish over them; 0 leaves it out, as records from before it do.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub finish: u32,
     /// Into what.
     pub format: ExportFormat,
-}
-
-fn is_none(passes: &u32) -> bool {
-    *passes == 0
 }
 
 impl<P> Export<P> {

@@ -176,7 +176,7 @@ impl<'a> Course<'a> {
     fn finished(&self, kept: Vec<Moved>) -> Vec<Finished> {
         let each = self.latents.iter().zip(kept).map(|(latent, moved)| {
             let Latent { layer, projection, .. } = *latent;
-            Finished { layer, projection, module: projection.path(layer), moved }
+            Finished { layer, projection, moved }
         });
         each.collect()
     }

@@ -45,8 +45,6 @@ pub struct Finished {
     pub layer: usize,
     /// Which map.
     pub projection: Projection,
-    /// Its module: `model.layers.0.mlp.up_proj`.
-    pub module: String,
     /// What it became.
     pub moved: Moved,
 }
