@@ -5,19 +5,23 @@ use uspx_colony::{CampaignConfig, Split};
 use uspx_coordinator::{CampaignPlan, PromptBook};
 use uspx_domain::Prompt;
 
-/// Its settings.
+/// Its settings. Every field is named: one forgotten would make another campaign of it, which takes none
+/// of the world's ledgers on.
 pub fn plan(config: &CampaignConfig) -> CampaignPlan {
     CampaignPlan {
         name: Some(config.name.clone()),
         seed: config.seed,
+        teacher: None,
+        student: None,
+        stop_at_mask: false,
         probe: config.probe.clone(),
         mask: config.mask.clone(),
         judge: config.judge.clone(),
         sae: config.sae.clone(),
         dream: config.dream.clone(),
         distil: config.distil.clone(),
+        finish: config.finish.clone(),
         trust: config.trust.clone(),
-        ..CampaignPlan::default()
     }
 }
 
