@@ -39,6 +39,10 @@ pub struct DistillArgs {
     /// The folder to write the adapter to, as PEFT reads it; it must not be there yet.
     #[arg(long)]
     pub out: PathBuf,
+    /// Keep the training's state in this file every two minutes and when it is stopped, and go on from
+    /// what lies there; it is deleted in the end. Labels are made again.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
     /// The prompts are plain text, one a line.
     #[arg(long)]
     pub text: bool,

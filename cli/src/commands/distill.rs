@@ -11,8 +11,10 @@ use crate::{models, output, student};
 use serde::Serialize;
 use std::path::Path;
 use std::slice::from_ref;
-use std::time::Instant;
-use uspx_distill::{Labels, PeftConfig, make_labels, recipe};
+use std::time::{Duration, Instant};
+use uspx_distill::{
+    DistilRequest, Distilled, Keep, Labels, PeftConfig, distil, make_labels, recipe,
+};
 use uspx_domain::{
     ADAPTER_CONFIG, ADAPTER_TENSORS, DistilRecipe, Dreams, Mask, Prompt, Skipped, TrainingSummary,
 };
@@ -20,6 +22,9 @@ use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
 use uspx_model::config::ModelConfig;
 use uspx_runtime::{Shutdown, memory};
+
+/// How often the training's state is kept, where that is asked for.
+const KEEP_EVERY: Duration = Duration::from_secs(120);
 
 /// The JSON form.
 #[derive(Serialize)]
@@ -31,6 +36,8 @@ struct Trained<'a> {
     loss_before: f32,
     loss_after: f32,
     steps: u32,
+    /// Of these, what a checkpoint brought along.
+    resumed_steps: u32,
     best_epoch: u32,
     seconds: f64,
     peak_rss_bytes: Option<u64>,
@@ -55,13 +62,19 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let mut student = student::open(&args.student, &args.run, work)?.model;
     let bar = Bar::new("training", args.run.json, shutdown);
     let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
-    let (adapter, summary) = uspx_distill::distil(&mut student, train, validation, &recipe, &bar)?;
+    let keep = args.checkpoint.as_deref().map(|file| Keep { file, every: KEEP_EVERY });
+    let request = DistilRequest { keep, ..DistilRequest::new(train, validation, &recipe) };
+    let made = distil(&mut student, &request, &bar)?;
     let recipe = recipe::resolved(&recipe, student.transformer.config().hidden);
     bar.finish();
     let peft = PeftConfig::dense(student.fingerprint, recipe.rank, recipe.alpha);
-    write(draft, &adapter, &peft)?;
+    write(draft, &made.adapter, &peft)?;
+    if let Some(file) = &args.checkpoint {
+        // Short trainings have left none.
+        let _ = std::fs::remove_file(file);
+    }
     let counts = [&labels.train, &labels.validation].map(|labels| labels.prompts.len());
-    tell((args, recipe.rank), counts, summary, start.elapsed().as_secs_f64(), &skipped)
+    tell((args, recipe.rank), counts, &made, start.elapsed().as_secs_f64(), &skipped)
 }
 
 /// How the student is held while it learns.
@@ -152,11 +165,11 @@ fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
 fn tell(
     (args, rank): (&DistillArgs, u32),
     [prompts, validation_prompts]: [usize; 2],
-    summary: TrainingSummary,
+    made: &Distilled,
     seconds: f64,
     skipped: &[Skipped],
 ) -> Result<()> {
-    let TrainingSummary { steps, before, after, best_epoch } = summary;
+    let TrainingSummary { steps, before, after, best_epoch } = made.summary;
     if args.run.json {
         return output::json(&Trained {
             out: &args.out,
@@ -165,6 +178,7 @@ fn tell(
             loss_before: before,
             loss_after: after,
             steps,
+            resumed_steps: made.resumed,
             best_epoch,
             seconds,
             peak_rss_bytes: memory::peak_rss(),

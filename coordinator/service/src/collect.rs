@@ -1,7 +1,8 @@
 //! Blobs that nothing names any more are deleted from the store.
 //!
 //! Kept is what any record of the ledgers names, what any release's manifest names, and what is
-//! younger than a bound: an upload under way, a large task or answer on the bus. The ledgers are
+//! younger than a bound: an upload under way, a large task or answer on the bus, the state of a
+//! training. The ledgers are
 //! held meanwhile, so no answer is accepted whose blob is being deleted; an answer that comes later
 //! without its blob is not taken (`intake`), and its task is done again.
 
@@ -84,6 +85,9 @@ pub async fn collect(store: &Store, how: &Collect) -> Result<Collected, ServiceE
         return Err(ServiceError::Stranger { store, blobs });
     }
     delete(store, &old, how.dry_run, &mut found).await?;
+    if !how.dry_run {
+        store.drop_states_before(bound).await?;
+    }
     Ok(found)
 }
 

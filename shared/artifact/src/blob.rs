@@ -138,11 +138,7 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn delete_blob(&self, blob: &BlobRef) -> Result<(), ArtifactError> {
-        let key = keys::blob(blob);
-        match self.inner.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed(&key, error)),
-        }
+        self.delete(&keys::blob(blob)).await
     }
 
     /// Whether the blob is there and reads back right. A damaged one counts as missing, so that it

@@ -8,6 +8,7 @@
 //! ```text
 //! blobs/ab/abcdef…            content-addressed (BLAKE3), written once
 //! releases/<n>/manifest.json  created, never overwritten: the point at which a release exists
+//! states/<task>               which blob is the state of a job under way, and whose; replaced, and gone with its task
 //! latest/<n>                  created after it, holds the manifest's digest: the highest one is the newest release
 //! ```
 //!
@@ -39,6 +40,7 @@ mod rollback;
 mod rolled_back;
 mod s3;
 mod stamp;
+mod state;
 mod store;
 
 pub use collect::StoredBlob;
@@ -53,6 +55,7 @@ pub use pull::pull;
 pub use pull_report::{Checked, PullOptions, PullReport, Pulled};
 pub use rollback::{rollback, rollback_here};
 pub use rolled_back::rolled_back_from;
+pub use state::TaskState;
 pub use store::Store;
 
 /// Length of every chunk of a file but its last, in bytes. Content-defined chunks would share

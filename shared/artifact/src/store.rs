@@ -163,6 +163,14 @@ impl Store {
         }
     }
 
+    /// Removes an object; one that is not there is no error.
+    pub(crate) async fn delete(&self, key: &Key) -> Result<(), ArtifactError> {
+        match self.inner.delete(key).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(key, error)),
+        }
+    }
+
     /// Whether an object can be written beside `key` in the ordinary way.
     async fn takes_others(&self, key: &Key) -> bool {
         let beside = Key::from(format!("{key}.probe"));

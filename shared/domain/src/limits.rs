@@ -12,6 +12,8 @@ pub const STUDENT_FILE: u64 = 32 << 30;
 
 /// One file of a sparse autoencoder.
 pub const SAE_FILE: u64 = 8 << 30;
+/// The state of a training under way: an adapter or an autoencoder, its two moments, and the best so far.
+pub const STATE: u64 = 5 * SAE_FILE;
 
 /// The most that a blob which a task names may have.
 pub fn of_work<P>(work: &Work<P>) -> u64 {

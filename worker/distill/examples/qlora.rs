@@ -13,7 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use uspx_distill::losses::text_lesson;
-use uspx_distill::{Labels, PromptLabels, distil, lora, recipe_references};
+use uspx_distill::{DistilRequest, Labels, PromptLabels, distil, lora, recipe_references};
 use uspx_domain::{Digest, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::{Holding, LoadedModel, NoProgress, Placement};
 
@@ -52,7 +52,7 @@ struct Steps(Arc<Mutex<Vec<Step>>>);
 
 impl Subscriber for Steps {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uspx_distill::train"
+        metadata.target() == "uspx_distill::training"
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -124,7 +124,8 @@ fn main() -> Any<()> {
     let labels = [labels(all)];
     let steps = Arc::new(Mutex::new(Vec::new()));
     tracing::subscriber::set_global_default(Steps(steps.clone()))?;
-    let (_, summary) = distil(&mut model, &labels, &labels, &recipe, &NoProgress)?;
+    let request = DistilRequest::new(&labels, &labels, &recipe);
+    let summary = distil(&mut model, &request, &NoProgress)?.summary;
     let [labels] = labels;
     let mut lessons = Vec::new();
     for prompt in &labels.prompts {

@@ -13,7 +13,9 @@ use rand_chacha::rand_core::SeedableRng;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use uspx_distill::{Labels, distil, dream, make_labels, recipe_references, recipe_teacher};
+use uspx_distill::{
+    DistilRequest, Labels, distil, dream, make_labels, recipe_references, recipe_teacher,
+};
 use uspx_domain::{DistilLoss, DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
 use uspx_model::taps::NoTaps;
@@ -171,7 +173,8 @@ fn main() -> Any<()> {
         let mut student = open("student")?;
         let start = Instant::now();
         let (train, check) = (train_labels.as_slice(), std::slice::from_ref(&validation_labels));
-        let (_, summary) = distil(&mut student, train, check, &recipe, &NoProgress)?;
+        let request = DistilRequest::new(train, check, &recipe);
+        let summary = distil(&mut student, &request, &NoProgress)?.summary;
         let seconds = start.elapsed().as_secs_f64();
         let value = bits_per_byte(&losses(&student, validation)?);
         println!(

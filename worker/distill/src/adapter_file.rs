@@ -119,7 +119,8 @@ fn read_info(bytes: &[u8]) -> Result<AdapterInfo> {
     serde_json::from_str(header).map_err(bad)
 }
 
-fn matrix(
+/// A matrix of a file, every number finite.
+pub(crate) fn matrix(
     file: &SafeTensors<'_>,
     name: &str,
     shape: (usize, usize),

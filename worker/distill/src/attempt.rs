@@ -2,6 +2,7 @@
 //! only by its loss on the validation answers.
 
 use crate::Result;
+use crate::state::Turn;
 use candle_core::{Tensor, Var};
 use uspx_domain::{DistilRecipe, TrainingSummary};
 
@@ -55,6 +56,16 @@ impl Attempt {
     }
 }
 
+impl Turn {
+    /// What follows this attempt, `best` being the best so far: nothing, or which and by what recipe.
+    pub fn next(self, best: &Attempt, rate_is_open: bool) -> Option<(Self, DistilRecipe)> {
+        let slower = best.slower().filter(|_| self == Self::First && rate_is_open);
+        let shorter = best.shorter().filter(|_| self != Self::Shorter);
+        let slower = slower.map(|recipe| (Self::Slower, recipe));
+        slower.or(shorter.map(|recipe| (Self::Shorter, recipe)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,12 +84,24 @@ mod tests {
 
     #[test]
     fn what_follows_is_slower_and_then_shorter_until_every_pass_gains() {
-        assert_eq!((attempt(0.0, 2.0, 5).slower(), attempt(0.0, 2.0, 5).shorter()), (None, None));
-        let some = attempt(0.0, 2.0, 2);
-        assert!((some.slower().unwrap().learning_rate - 1e-3).abs() < 1e-9);
-        assert_eq!(some.shorter().unwrap().epochs, 2);
-        let nothing = attempt(0.0, 3.0, 0);
-        assert!(nothing.slower().is_some() && nothing.shorter().is_none());
+        let next = |turn: Turn, best_epoch, is_open| {
+            let next = turn.next(&attempt(0.0, 2.0, best_epoch), is_open);
+            next.map(|(turn, recipe)| (turn, recipe.epochs, (recipe.learning_rate * 1e4) as u32))
+        };
+        let (slower, shorter) = ((Turn::Slower, 5, 10), (Turn::Shorter, 2, 30));
+        for turn in [Turn::First, Turn::Slower, Turn::Shorter] {
+            assert_eq!(next(turn, 5, true), None);
+        }
+        assert_eq!([next(Turn::First, 2, true), next(Turn::First, 0, true)], [Some(slower); 2]);
+        assert_eq!(
+            [next(Turn::First, 2, false), next(Turn::First, 0, false)],
+            [Some(shorter), None]
+        );
+        assert_eq!(
+            [next(Turn::Slower, 2, true), next(Turn::Slower, 0, true)],
+            [Some(shorter), None]
+        );
+        assert_eq!(next(Turn::Shorter, 2, true), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong between a label and an adapter.
 
+use std::path::PathBuf;
 use uspx_domain::Fingerprint;
 use uspx_model::ModelError;
 
@@ -31,6 +32,14 @@ pub enum DistillError {
     /// A recipe that cannot be followed.
     #[error("the recipe cannot be followed: {0}")]
     Recipe(String),
+    /// The kept state of a training cannot be used, or not be written.
+    #[error("{}: {reason}: name another file, or delete this one to train anew", .file.display())]
+    State {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Nothing to learn from, or nothing to judge by.
     #[error("no {0} labels with an answer: at least one is needed")]
     Empty(&'static str),

@@ -11,6 +11,7 @@
 //! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal
 //! hardware.
 
+mod adam_w;
 pub mod adapter_file;
 pub mod align;
 mod answers;
@@ -28,8 +29,10 @@ pub mod peft;
 pub mod reading;
 pub mod recipe;
 pub mod schedule;
+mod state;
 pub mod teach;
 pub mod train;
+mod training;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
 pub use dream::{dream, dreams};
@@ -38,8 +41,9 @@ pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
 pub use lora::merged_weights;
 pub use peft::PeftConfig;
 pub use recipe::{recipe_references, recipe_teacher};
+pub use state::Keep;
 pub use teach::make_labels;
-pub use train::distil;
+pub use train::{DistilRequest, Distilled, distil};
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, DistillError>;

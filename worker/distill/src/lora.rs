@@ -61,6 +61,21 @@ pub fn attach(
     Ok(pairs)
 }
 
+/// The shapes of what [`attach`] makes, in its order: A and B of every linear map.
+///
+/// # Errors
+/// A model whose layers are not dense.
+pub(crate) fn shapes(model: &LoadedModel, rank: usize) -> Result<Vec<(usize, usize)>> {
+    let mut shapes = Vec::new();
+    for layer in 0..model.transformer.layers() {
+        for projection in Projection::DENSE {
+            let (out, into) = model.transformer.linear(layer, projection)?.dims()?;
+            shapes.extend([(rank, into), (out, rank)]);
+        }
+    }
+    Ok(shapes)
+}
+
 /// Takes all adapters off: the model is its base again.
 ///
 /// # Errors

@@ -24,24 +24,17 @@ pub fn rate(peak: f64, step: u32, steps: u32) -> f64 {
     peak * (FLOOR + (1.0 - FLOOR) * 0.5 * (1.0 + (std::f64::consts::PI * through).cos()))
 }
 
-/// Scales all gradients so that their joint norm is at most `bound`; gives the norm before.
+/// By what all gradients are to be multiplied so that their joint norm is at most `bound`.
 ///
 /// # Errors
 /// Those of the tensor library.
-pub fn clip(gradients: &mut GradStore, vars: &[Var], bound: f64) -> Result<f64> {
+pub fn shrink(gradients: &GradStore, vars: &[Var], bound: f64) -> Result<f64> {
     let mut squares = 0.0;
     for gradient in vars.iter().filter_map(|v| gradients.get(v)) {
         squares += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
     }
     let norm = squares.sqrt();
-    if norm > bound {
-        for var in vars {
-            if let Some(gradient) = gradients.remove(var) {
-                gradients.insert(var, (gradient * (bound / norm))?);
-            }
-        }
-    }
-    Ok(norm)
+    Ok(if norm > bound { bound / norm } else { 1.0 })
 }
 
 /// Batches sorted by length within a window of this many, so that little is padded and every

@@ -1,34 +1,46 @@
-//! The training loop: examples in, the best adapter out.
+//! From labels to the best adapter: what the student is to learn, and attempts at it.
 
-use crate::attempt::Attempt;
-use crate::gradient::{Way, gradient};
 use crate::labels::{Labels, vocabulary};
-use crate::lora::{LoraPair, attach};
 use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
-use crate::{DistillError, Result, recipe, save_adapter, schedule};
-use candle_core::{Tensor, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use crate::state::{Keep, Keeper, Past, Turn};
+use crate::training::{Data, Training};
+use crate::{DistillError, Result, recipe, save_adapter};
 use uspx_domain::{DistilLoss, DistilRecipe, TrainingSummary};
-use uspx_model::batch::{Batch, Sequence};
-use uspx_model::layers::linear::Linear;
-use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, Progress, batches, loss};
+use uspx_model::{LoadedModel, Progress};
 
-/// Joint norm that gradients are clipped to.
-const MAX_NORM: f64 = 1.0;
-/// Epochs without a better validation loss after which the training ends.
-const PATIENCE: u32 = 2;
-/// Padded tokens per batch where nothing is trained.
-const JUDGE_TOKENS: usize = 2048;
+/// What is to be learned, and how.
+#[derive(Clone, Copy)]
+pub struct DistilRequest<'a> {
+    /// What to learn.
+    pub train: &'a [Labels],
+    /// What the passes are chosen by.
+    pub validation: &'a [Labels],
+    /// How.
+    pub recipe: &'a DistilRecipe,
+    /// Where the training's state is kept; none keeps nothing.
+    pub keep: Option<Keep<'a>>,
+}
 
-/// An adapter and how it was trained.
-type Trained = (Vec<u8>, TrainingSummary);
+impl<'a> DistilRequest<'a> {
+    /// One that keeps no state.
+    pub fn new(train: &'a [Labels], validation: &'a [Labels], recipe: &'a DistilRecipe) -> Self {
+        Self { train, validation, recipe, keep: None }
+    }
+}
+
+/// A trained adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distilled {
+    /// Its file, as [`save_adapter`] makes it.
+    pub adapter: Vec<u8>,
+    /// How it was trained.
+    pub summary: TrainingSummary,
+    /// Steps that a kept state brought along.
+    pub resumed: u32,
+}
 
 /// Trains by one loss, as [`distil`] says.
-type Train =
-    fn(&mut LoadedModel, &[Labels], &[Labels], &DistilRecipe, &dyn Progress) -> Result<Trained>;
+type Train = fn(&mut LoadedModel, &DistilRequest<'_>, &dyn Progress) -> Result<Distilled>;
 
 /// Every loss there is.
 const ALL: &[(DistilLoss, Train)] =
@@ -43,54 +55,73 @@ const ALL: &[(DistilLoss, Train)] =
 /// adapters is kept. `progress` counts the steps of each.
 ///
 /// # Errors
-/// A recipe that cannot be followed, labels without an answer, a loss that is no longer a number,
-/// or what the model and the progress say.
+/// A recipe that cannot be followed, labels without an answer, a loss that is no longer a number, a kept
+/// state of another training, or what the model and the progress say.
 pub fn distil(
     student: &mut LoadedModel,
-    train: &[Labels],
-    validation: &[Labels],
-    recipe: &DistilRecipe,
+    request: &DistilRequest<'_>,
     progress: &dyn Progress,
-) -> Result<Trained> {
+) -> Result<Distilled> {
+    let recipe = request.recipe;
     recipe::check(recipe)?;
     let found = ALL.iter().find(|(loss, _)| *loss == recipe.loss);
     let why = || format!("this uspx cannot train by {}: upgrade", recipe.loss);
     let (_, train_by) = found.ok_or_else(|| DistillError::Recipe(why()))?;
-    train_by(student, train, validation, recipe, progress)
+    train_by(student, request, progress)
 }
 
 fn by<L: Loss>(
     student: &mut LoadedModel,
-    train: &[Labels],
-    validation: &[Labels],
-    recipe: &DistilRecipe,
+    request: &DistilRequest<'_>,
     progress: &dyn Progress,
-) -> Result<Trained> {
-    let validation = lessons::<L>(student, validation, (None, "validation"), progress)?;
-    let validation = validation.into_iter().map(|l| l.sequence).collect();
-    let loss = L::new(train, &student.chat);
-    // Alignment is dear; who learns from text alone does without.
-    let heard = (recipe.teacher_weight > 0.0).then_some(&loss);
-    let lessons = lessons(student, train, (heard, "training"), progress)?;
-    let data = Data { loss, lessons, validation };
-    let rate_is_open = recipe.learning_rate == 0.0;
-    let recipe = recipe::resolved(recipe, student.transformer.config().hidden);
-    let mut best = Training::start(student, &data, recipe)?.run(progress)?;
-    if let Some(slower) = best.slower().filter(|_| rate_is_open) {
-        best = best.or(Training::start(student, &data, slower)?.run(progress)?);
+) -> Result<Distilled> {
+    let recipe = recipe::resolved(request.recipe, student.transformer.config().hidden);
+    let mut keeper = Keeper::new(request, student.fingerprint)?;
+    let mut found = keeper.interrupted(student, &recipe)?;
+    let data = data::<L>(student, request, progress)?;
+    let mut best = found.as_mut().and_then(|found| found.best.take());
+    let before = best.as_ref().map_or(0, |best| best.summary.steps);
+    let resumed = found.as_ref().map_or(0, |found| before + found.at.step);
+    let mut next = Some((Turn::First, recipe));
+    if let Some(found) = &found {
+        next = Some((found.turn, found.recipe));
     }
-    if let Some(shorter) = best.shorter() {
-        best = best.or(Training::start(student, &data, shorter)?.run(progress)?);
+    while let Some((turn, attempted)) = next {
+        let training = match found.take() {
+            Some(found) => Training::resume(student, &data, found)?,
+            None => {
+                let before = best.as_ref().map(|best| best.summary.before);
+                Training::start(student, &data, (attempted, before), progress)?
+            }
+        };
+        let past = Past { turn, best: best.as_ref() };
+        let attempt = training.run(past, &mut keeper, progress)?;
+        let all = match best.take() {
+            Some(best) => best.or(attempt),
+            None => attempt,
+        };
+        next = turn.next(&all, request.recipe.learning_rate == 0.0);
+        best = Some(all);
     }
+    let Some(best) = best else { return Err(DistillError::Empty("training")) };
     best.attach()?;
-    Ok((save_adapter(student, recipe.rank, recipe.alpha)?, best.summary))
+    let adapter = save_adapter(student, recipe.rank, recipe.alpha)?;
+    Ok(Distilled { adapter, summary: best.summary, resumed })
 }
 
-/// What is learned and how, and what the passes are chosen by.
-struct Data<L: Loss> {
-    loss: L,
-    lessons: Vec<Lesson<L::Said>>,
-    validation: Vec<Sequence>,
+/// What both kinds of labels are to the student.
+fn data<L: Loss>(
+    student: &LoadedModel,
+    request: &DistilRequest<'_>,
+    progress: &dyn Progress,
+) -> Result<Data<L>> {
+    let validation = lessons::<L>(student, request.validation, (None, "validation"), progress)?;
+    let validation = validation.into_iter().map(|l| l.sequence).collect();
+    let loss = L::new(request.train, &student.chat);
+    // Alignment is dear; who learns from text alone does without.
+    let heard = (request.recipe.teacher_weight > 0.0).then_some(&loss);
+    let lessons = lessons(student, request.train, (heard, "training"), progress)?;
+    Ok(Data { loss, lessons, validation })
 }
 
 /// Prompts aligned between two beats.
@@ -120,116 +151,4 @@ fn lessons<L: Loss>(
     }
     lessons.retain(|l| l.sequence.response_len() > 0);
     if lessons.is_empty() { Err(DistillError::Empty(what)) } else { Ok(lessons) }
-}
-
-struct Training<'a, L: Loss> {
-    student: &'a mut LoadedModel,
-    recipe: DistilRecipe,
-    data: &'a Data<L>,
-    vars: Vec<Var>,
-    optimiser: AdamW,
-    /// Batches of every epoch, drawn in advance so that the number of steps is known.
-    plan: Vec<Vec<Vec<usize>>>,
-    /// Steps of the whole plan.
-    steps: u32,
-    /// Steps taken.
-    step: u32,
-}
-
-impl<'a, L: Loss> Training<'a, L> {
-    fn start(
-        student: &'a mut LoadedModel,
-        data: &'a Data<L>,
-        recipe: DistilRecipe,
-    ) -> Result<Self> {
-        let pairs = attach(student, recipe.rank as usize, f64::from(recipe.alpha), recipe.seed)?;
-        let vars: Vec<Var> = pairs.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]).collect();
-        let params = ParamsAdamW { lr: 0.0, weight_decay: 0.0, ..ParamsAdamW::default() };
-        let optimiser = AdamW::new(vars.clone(), params)?;
-        let mut random = ChaCha8Rng::seed_from_u64(recipe.seed ^ 0x5eed);
-        let lengths: Vec<usize> = data.lessons.iter().map(|l| l.sequence.ids.len()).collect();
-        let draw = |_| schedule::epoch(&lengths, recipe.batch_tokens as usize, &mut random);
-        let plan: Vec<Vec<Vec<usize>>> = (0..recipe.epochs).map(draw).collect();
-        let steps = plan.iter().map(|e| e.len() as u32).sum();
-        Ok(Self { student, recipe, data, vars, optimiser, plan, steps, step: 0 })
-    }
-
-    fn run(mut self, progress: &dyn Progress) -> Result<Attempt> {
-        let before = self.judge(progress)?;
-        let (mut best, mut best_epoch, mut kept) = (before, 0, self.copy()?);
-        for (epoch, batches) in (1..).zip(std::mem::take(&mut self.plan)) {
-            self.epoch(&batches, progress)?;
-            let now = self.judge(progress)?;
-            tracing::debug!(epoch, validation = now, "epoch done");
-            if now < best {
-                (best, best_epoch, kept) = (now, epoch, self.copy()?);
-            } else if epoch >= best_epoch + PATIENCE {
-                break;
-            }
-        }
-        let summary = TrainingSummary { steps: self.step, before, after: best, best_epoch };
-        Ok(Attempt { vars: self.vars, values: kept, summary, recipe: self.recipe })
-    }
-
-    /// The variables' present values.
-    fn copy(&self) -> Result<Vec<Tensor>> {
-        Ok(self.vars.iter().map(|v| v.as_tensor().copy()).collect::<candle_core::Result<_>>()?)
-    }
-
-    fn epoch(&mut self, batches: &[Vec<usize>], progress: &dyn Progress) -> Result<()> {
-        for members in batches {
-            self.learn(members)?;
-            progress.report(u64::from(self.step), u64::from(self.steps))?;
-        }
-        Ok(())
-    }
-
-    /// One step on one batch.
-    fn learn(&mut self, members: &[usize]) -> Result<()> {
-        let lessons: Vec<&Lesson<L::Said>> =
-            members.iter().filter_map(|i| self.data.lessons.get(*i)).collect();
-        let sequences: Vec<&Sequence> = lessons.iter().map(|l| &l.sequence).collect();
-        let batch = Batch::new(&sequences)?;
-        let transformer = &self.student.transformer;
-        let weight = self.recipe.teacher_weight;
-        let loss = |logits: &Tensor| -> Result<Tensor> {
-            let loss = self.data.loss.loss(logits, &batch.targets, &lessons, weight)?;
-            Ok((loss / batch.targets.len() as f64)?)
-        };
-        let way = Way::of(transformer);
-        let (value, mut gradients) = gradient(transformer, (&batch, &self.vars, way), loss)?;
-        tracing::debug!(step = self.step + 1, loss = value, ?members, "step");
-        if !value.is_finite() {
-            return Err(DistillError::Diverged {
-                loss: value,
-                step: self.step + 1,
-                rate: self.recipe.learning_rate,
-            });
-        }
-        schedule::clip(&mut gradients, &self.vars, MAX_NORM)?;
-        self.optimiser.set_learning_rate(schedule::rate(
-            f64::from(self.recipe.learning_rate),
-            self.step,
-            self.steps,
-        ));
-        self.optimiser.step(&gradients)?;
-        self.step += 1;
-        Ok(())
-    }
-
-    /// The student's cross-entropy on the validation answers, nats per response token.
-    fn judge(&self, progress: &dyn Progress) -> Result<f32> {
-        let (mut nats, mut tokens) = (0.0, 0);
-        // A forward pass of it keeps no intermediate values.
-        let transformer = self.student.transformer.mapped(Linear::frozen)?;
-        for (_, batch) in batches(&self.data.validation, JUDGE_TOKENS)? {
-            let frame = transformer.frame(&batch)?;
-            let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
-            let nll = loss::token_nll(&transformer.logits(&x, &batch.predicting)?, &batch.targets)?;
-            nats += nll.sum_all()?.to_scalar::<f32>()?;
-            tokens += batch.targets.len();
-            progress.report(u64::from(self.step), u64::from(self.steps))?;
-        }
-        Ok(nats / tokens.max(1) as f32)
-    }
 }

@@ -6,7 +6,9 @@
 use candle_core::{DType, Device, Tensor, Var};
 use std::path::{Path, PathBuf};
 use uspx_distill::gradient::{Way, gradient};
-use uspx_distill::{Labels, PromptLabels, distil, load_adapter, lora, recipe_references};
+use uspx_distill::{
+    DistilRequest, Distilled, Labels, PromptLabels, distil, load_adapter, lora, recipe_references,
+};
 use uspx_domain::{Digest, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
 use uspx_model::taps::Projection;
@@ -127,10 +129,11 @@ fn a_student_in_nf4_learns_and_its_adapter_is_the_float_student_s() {
         DistilRecipe { rank: 4, alpha: 8.0, epochs: 2, batch_tokens: 256, ..recipe_references() };
     let all = [labels()];
     let mut student = open(Holding::Nf4);
-    let (bytes, summary) = distil(&mut student, &all, &all, &recipe, &NoProgress).unwrap();
+    let request = DistilRequest::new(&all, &all, &recipe);
+    let Distilled { adapter, summary, .. } = distil(&mut student, &request, &NoProgress).unwrap();
     assert!(summary.after < summary.before - 0.05 && summary.best_epoch > 0, "{summary:?}");
     let mut floats = open(Holding::Floats);
-    load_adapter(&mut floats, &bytes).unwrap();
+    load_adapter(&mut floats, &adapter).unwrap();
     let nll = |model: &LoadedModel| {
         let sequences = model.readable(&prompts(FEW)).unwrap().sequences;
         let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();

@@ -46,6 +46,7 @@ mod spool;
 mod stored;
 pub mod taps;
 pub mod transformer;
+pub mod whole_file;
 
 pub use dictionary::{Dictionaries, Dictionary};
 pub use error::ModelError;

@@ -6,13 +6,13 @@ use crate::fit::FitRequest;
 use crate::parameters::Parameters;
 use crate::place::Place;
 use crate::trainer::Trainer;
-use crate::write::{self, Named, floats};
 use crate::{Recipe, Result, SaeError};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use uspx_domain::Fingerprint;
+use uspx_model::whole_file::{self, Named, floats};
 
 /// The header's key.
 const KEY: &str = "uspx_sae_training";
@@ -89,7 +89,7 @@ pub fn write(path: &Path, identity: &Identity, at: At, trainer: &Trainer<f32>) -
     all.push(("threshold".into(), Dtype::F64, vec![threshold.len() / 8], threshold));
     all.push(floats("scale", &[1], &[*scale]));
     let header = serde_json::to_string(&header).map_err(failed)?;
-    write::tensors(path, &all, Some((KEY, header)))
+    whole_file::tensors(path, &all, Some((KEY, header))).map_err(SaeError::file(path))
 }
 
 /// Reads the checkpoint of this very training.

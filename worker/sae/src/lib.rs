@@ -34,7 +34,6 @@ mod schedule;
 pub mod select;
 pub mod stream;
 pub mod trainer;
-mod write;
 
 pub use attach::attach;
 pub use error::SaeError;

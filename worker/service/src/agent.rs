@@ -265,13 +265,19 @@ impl Agent {
             Ok(inputs) => inputs,
             Err(error) => return Ok(Err(error)),
         };
+        let (id, keeps_state) = (task.id, inputs.kept().is_some());
         let result = self.compute.give(task, inputs, progress.clone()).await?;
-        result.await.map_err(|_| WorkerError::ComputeGone)
+        match keeps_state {
+            true => self.sharing(id, result, progress).await,
+            false => result.await.map_err(|_| WorkerError::ComputeGone),
+        }
     }
 
     async fn fetch(&self, task: &Task, progress: &JobProgress) -> Result<Inputs, JobError> {
-        let kept = self.checkpoints.place(task.id);
-        let mut inputs = Inputs::new_in(&self.scratch)?.keeping(kept);
+        let mut inputs = Inputs::new_in(&self.scratch)?;
+        if let Some(kept) = self.state(task, progress).await? {
+            inputs = inputs.keeping(kept);
+        }
         let most = limits::of_work(&task.work);
         for blob in task.work.blobs() {
             if let Some(path) = inputs.place(blob) {

@@ -19,7 +19,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 /// How often what waits in the spool is tried.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long a worker that was told to end takes to say so.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// Keeps finished work, and posts it.
@@ -45,14 +45,17 @@ impl Agent {
         let small = blobs.is_empty();
         let kept = self.spool.keep(task, &id, &message, blobs);
         drop(scratch);
-        if kept.is_ok() {
-            self.checkpoints.done(task);
-        }
+        let had_state = kept.is_ok() && self.checkpoints.done(task);
         match kept {
-            Ok(()) => match self.spool.get(task) {
-                Some(finished) => self.answer_from_spool(task, finished, delivery, progress).await,
-                None => Ok(()),
-            },
+            Ok(()) => {
+                if let Some(finished) = self.spool.get(task) {
+                    self.answer_from_spool(task, finished, delivery, progress).await?;
+                }
+                if had_state && self.spool.get(task).is_none_or(|finished| finished.posted) {
+                    self.unshare(task).await;
+                }
+                Ok(())
+            }
             Err(error) => {
                 tracing::warn!(%task, %error, "finished work cannot be kept on this disk");
                 match small {

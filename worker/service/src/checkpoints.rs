@@ -1,6 +1,6 @@
 //! States of jobs under way, on this machine's disk, one file a task: a job that was interrupted goes
 //! on where its worker gets the task again. A task's name binds its content, so a state is never
-//! another task's.
+//! another task's. Another machine finds them in the store (`sharing.rs`).
 
 use std::fs;
 use std::io;
@@ -47,10 +47,9 @@ impl Checkpoints {
         self.folder.join(task.to_string())
     }
 
-    /// The task is done.
-    pub fn done(&self, task: TaskId) {
-        // As a rule there is none.
-        let _ = fs::remove_file(self.place(task));
+    /// The task is done. Whether it had a state.
+    pub fn done(&self, task: TaskId) -> bool {
+        fs::remove_file(self.place(task)).is_ok()
     }
 }
 
@@ -70,8 +69,7 @@ mod tests {
             file.set_modified(start + Duration::from_secs(u64::from(n))).unwrap();
         }
         fs::write(dir.path().join("kept/.tmpHalf"), b"half").unwrap();
-        kept.done(task(6));
-        kept.done(task(99));
+        assert!(kept.done(task(6)) && !kept.done(task(99)));
         let again = Checkpoints::open(dir.path().join("kept")).unwrap();
         let there = (0..7).filter(|n| again.place(task(*n)).exists()).collect::<Vec<_>>();
         assert_eq!(there, [2, 3, 4, 5]);

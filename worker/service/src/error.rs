@@ -183,6 +183,7 @@ fn of_training(error: &DistillError) -> FailureReason {
         DistillError::Empty(_) => FailureReason::NoPromptLeft,
         DistillError::Diverged { .. } => FailureReason::NotFinite,
         DistillError::Recipe(_) => FailureReason::Senseless,
+        DistillError::State { .. } => FailureReason::Scratch,
     }
 }
 

@@ -22,6 +22,7 @@ pub mod planning;
 pub mod product;
 mod rehearsal;
 mod settings;
+mod sharing;
 pub mod spool;
 
 pub use agent::Agent;

@@ -5,6 +5,7 @@ use crate::error::JobError;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 use uspx_domain::{BlobRef, Outcome, Skipped, StoredFile};
 use uspx_model::Readable;
@@ -14,8 +15,16 @@ use uspx_model::Readable;
 pub struct Inputs {
     folder: TempDir,
     files: HashMap<BlobRef, PathBuf>,
-    /// Where the job's state is kept, for when it is interrupted.
-    kept: Option<PathBuf>,
+    kept: Option<Kept>,
+}
+
+/// Where a job's state is kept, for when it is interrupted, and may lie from another time.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The file.
+    pub file: PathBuf,
+    /// How often it is written.
+    pub every: Duration,
 }
 
 impl Inputs {
@@ -28,15 +37,15 @@ impl Inputs {
         Ok(Self { folder: tempfile::tempdir_in(scratch)?, files: HashMap::new(), kept: None })
     }
 
-    /// The same for a job whose state is kept in `file`.
+    /// The same for a job whose state is kept.
     #[must_use]
-    pub fn keeping(self, file: PathBuf) -> Self {
-        Self { kept: Some(file), ..self }
+    pub fn keeping(self, kept: Kept) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 
-    /// Where the job's state is kept and may lie from another time; none where nothing is kept.
-    pub fn kept(&self) -> Option<&Path> {
-        self.kept.as_deref()
+    /// Where the job's state is kept; none where nothing is.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// Where a blob's content is to be put; none where it is there already.

@@ -23,6 +23,8 @@ pub struct WorkerSettings {
     pub threads: u32,
     /// How often it says that it lives.
     pub heartbeat_every: Duration,
+    /// How often the state of a long job is kept, and put where another machine finds it.
+    pub keep_every: Duration,
 }
 
 impl WorkerSettings {
@@ -36,6 +38,7 @@ impl WorkerSettings {
             device_name: "cpu".to_owned(),
             threads: candle_core::utils::get_num_threads() as u32,
             heartbeat_every: Duration::from_secs(2),
+            keep_every: Duration::from_secs(120),
         }
     }
 }

@@ -21,6 +21,7 @@ mod releases;
 mod rollbacks;
 mod s3_errors;
 mod samples;
+mod states;
 
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         releases::trials(),
         rollbacks::trials(),
         s3_errors::trials(),
+        states::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

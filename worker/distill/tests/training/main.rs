@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod interrupted;
+
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use uspx_distill::{
-    DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights, recipe_teacher,
+    DistilRequest, DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights,
+    recipe_teacher,
 };
 use uspx_domain::{DistilLoss, DistilLossRow, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
@@ -51,8 +54,10 @@ fn short() -> DistilRecipe {
 fn trained() -> (LoadedModel, Vec<u8>, uspx_domain::TrainingSummary) {
     let train = std::slice::from_ref(&labels().0);
     let mut student = open("student");
-    let (bytes, summary) = distil(&mut student, train, train, &short(), &NoProgress).unwrap();
-    (student, bytes, summary)
+    let recipe = short();
+    let request = DistilRequest::new(train, train, &recipe);
+    let made = distil(&mut student, &request, &NoProgress).unwrap();
+    (student, made.adapter, made.summary)
 }
 
 fn logits(model: &LoadedModel) -> Vec<f32> {
@@ -105,7 +110,9 @@ fn the_student_learns_and_its_adapter_survives_file_and_merge() {
 /// Trains on what it is judged by.
 fn trained_by(recipe: DistilRecipe, labels: &Labels) -> (Vec<u8>, uspx_domain::TrainingSummary) {
     let train = std::slice::from_ref(labels);
-    distil(&mut open("student"), train, train, &recipe, &NoProgress).unwrap()
+    let request = DistilRequest::new(train, train, &recipe);
+    let made = distil(&mut open("student"), &request, &NoProgress).unwrap();
+    (made.adapter, made.summary)
 }
 
 #[test]
@@ -145,7 +152,8 @@ fn a_loss_of_a_later_release_is_refused() {
     static LATER: DistilLossRow = DistilLossRow { name: "later", help: "of a later release" };
     let train = std::slice::from_ref(&labels().0);
     let recipe = DistilRecipe { loss: DistilLoss::of(&LATER), ..short() };
-    let error = distil(&mut open("student"), train, train, &recipe, &NoProgress).unwrap_err();
+    let request = DistilRequest::new(train, train, &recipe);
+    let error = distil(&mut open("student"), &request, &NoProgress).unwrap_err();
     assert!(error.to_string().contains("cannot train by later: upgrade"), "{error}");
 }
 
@@ -181,16 +189,10 @@ fn an_adapter_of_another_base_or_a_damaged_one_is_refused() {
 #[test]
 fn a_keeper_that_says_stop_is_obeyed_within_a_step() {
     let (train, validation) = labels();
-    let mut student = open("student");
-    let stop = |done: u64, _: u64| done < 3;
-    let result = distil(
-        &mut student,
-        std::slice::from_ref(train),
-        std::slice::from_ref(validation),
-        &short(),
-        &stop,
-    );
-    let error = result.err().unwrap();
+    let (train, validation) = (std::slice::from_ref(train), std::slice::from_ref(validation));
+    let (recipe, stop) = (short(), |done: u64, _: u64| done < 3);
+    let request = DistilRequest::new(train, validation, &recipe);
+    let error = distil(&mut open("student"), &request, &stop).unwrap_err();
     assert!(
         matches!(error, DistillError::Model(ModelError::Stopped))
             && error.is_stopped()
@@ -200,23 +202,20 @@ fn a_keeper_that_says_stop_is_obeyed_within_a_step() {
 
 #[test]
 fn what_cannot_be_done_is_refused() {
-    let (train, _) = labels();
-    let mut student = open("student");
-    let train = std::slice::from_ref(train);
-    assert!(matches!(
-        distil(&mut student, train, &[], &short(), &NoProgress),
-        Err(DistillError::Empty("validation"))
-    ));
-    assert!(matches!(
-        distil(&mut student, &[], train, &short(), &NoProgress),
-        Err(DistillError::Empty("training"))
-    ));
+    let train = std::slice::from_ref(&labels().0);
+    let refused = |train: &[Labels], validation: &[Labels], recipe: &DistilRecipe| {
+        let request = DistilRequest::new(train, validation, recipe);
+        distil(&mut open("student"), &request, &NoProgress).unwrap_err()
+    };
+    let empty = |error: DistillError| match error {
+        DistillError::Empty(what) => what,
+        other => panic!("{other}"),
+    };
+    assert_eq!(empty(refused(train, &[], &short())), "validation");
+    assert_eq!(empty(refused(&[], train, &short())), "training");
     let none = DistilRecipe { epochs: 0, ..short() };
-    assert!(matches!(
-        distil(&mut student, train, train, &none, &NoProgress),
-        Err(DistillError::Recipe(_))
-    ));
+    assert!(matches!(refused(train, train, &none), DistillError::Recipe(_)));
     let wild = DistilRecipe { learning_rate: 1e30, epochs: 4, ..short() };
-    let error = distil(&mut student, train, train, &wild, &NoProgress);
-    assert!(matches!(error, Err(DistillError::Diverged { .. })), "{:?}", error.map(|(_, s)| s));
+    let error = refused(train, train, &wild);
+    assert!(matches!(error, DistillError::Diverged { .. }), "{error}");
 }

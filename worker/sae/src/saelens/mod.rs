@@ -11,10 +11,11 @@ mod weights;
 
 use crate::place::Place;
 use crate::sae::Sae;
-use crate::{Result, SaeError, write as files};
+use crate::{Result, SaeError};
 use serde_json::{Value, json};
 use std::path::Path;
 use uspx_domain::Fingerprint;
+use uspx_model::whole_file;
 
 /// The file of settings.
 pub const CONFIG: &str = "cfg.json";
@@ -88,7 +89,7 @@ pub fn write(folder: &Path, sae: &Sae<f32>, about: &About, training: &Value) -> 
     }
     let path = folder.join(CONFIG);
     let text = serde_json::to_string_pretty(&config).map_err(|e| SaeError::format(&path, e))?;
-    files::file(&path, text.as_bytes())
+    whole_file::bytes(&path, text.as_bytes()).map_err(SaeError::file(&path))
 }
 
 /// Reads an SAE, whoever wrote it.

@@ -6,10 +6,10 @@ use crate::Site;
 use crate::parameters::Parameters;
 use crate::sae::Normalisation;
 use crate::select::Select;
-use crate::write::{floats, tensors};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use uspx_model::whole_file::{self, Named, floats};
 
 const WIDTH: usize = 6;
 const FEATURES: usize = 17;
@@ -57,7 +57,7 @@ fn what_is_written_comes_back() {
 }
 
 /// A folder as somebody else might have written it.
-fn folder(config: &Value, change: impl FnOnce(&mut Vec<crate::write::Named>)) -> tempfile::TempDir {
+fn folder(config: &Value, change: impl FnOnce(&mut Vec<Named>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
     let mut all = vec![
@@ -67,7 +67,7 @@ fn folder(config: &Value, change: impl FnOnce(&mut Vec<crate::write::Named>)) ->
         floats("b_dec", &[WIDTH], &list(WIDTH, &mut random(8))),
     ];
     change(&mut all);
-    tensors(&folder.path().join(WEIGHTS), &all, None).unwrap();
+    whole_file::tensors(&folder.path().join(WEIGHTS), &all, None).unwrap();
     folder
 }
 
@@ -144,7 +144,7 @@ fn a_batchtopk_sae_of_a_training_has_one_threshold() {
 
 #[test]
 fn what_is_wrong_is_named() {
-    let says = |config: &Value, change: fn(&mut Vec<crate::write::Named>), words: &str| {
+    let says = |config: &Value, change: fn(&mut Vec<Named>), words: &str| {
         let error = read(folder(config, change).path()).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
@@ -158,10 +158,9 @@ fn what_is_wrong_is_named() {
     says(&with(json!({"reshape_activations": "hook_z"})), |_| {}, "hook_z");
     let average = json!({"normalize_activations": "expected_average_only_in"});
     says(&with(average), |_| {}, "fold_activation_norm_scaling_factor");
-    let nan =
-        |all: &mut Vec<crate::write::Named>| all[3] = floats("b_dec", &[WIDTH], &[f32::NAN; 6]);
+    let nan = |all: &mut Vec<Named>| all[3] = floats("b_dec", &[WIDTH], &[f32::NAN; 6]);
     says(&with(json!({})), nan, "`b_dec` holds numbers that are not finite");
-    let scaled = |all: &mut Vec<crate::write::Named>| {
+    let scaled = |all: &mut Vec<Named>| {
         all.push(floats("scaling_factor", &[FEATURES], &[2.0; FEATURES]));
     };
     says(&with(json!({})), scaled, "scaling_factor");

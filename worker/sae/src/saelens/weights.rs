@@ -6,11 +6,11 @@ use crate::number::dot;
 use crate::parameters::Parameters;
 use crate::sae::Sae;
 use crate::select::Select;
-use crate::write::{floats, tensors};
 use crate::{Result, SaeError};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
+use uspx_model::whole_file::{self, floats};
 
 /// The smallest norm that SAELens divides by.
 const LEAST_NORM: f32 = 1e-8;
@@ -27,7 +27,7 @@ pub(super) fn write(path: &Path, sae: &Sae<f32>) -> Result<()> {
     if let Select::Above(thresholds) = &sae.select {
         all.push(floats("threshold", &[features], thresholds));
     }
-    tensors(path, &all, None)
+    whole_file::tensors(path, &all, None).map_err(SaeError::file(path))
 }
 
 pub(super) fn read(path: &Path, config: &Config) -> Result<Sae<f32>> {

@@ -1,16 +1,22 @@
-//! Trains an adapter for the student from labels.
+//! Trains an adapter for the student from labels. Its state is kept for when it is interrupted.
 
 use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::product::Product;
 use bytes::Bytes;
-use uspx_distill::Labels;
+use uspx_distill::{DistilRequest, DistillError, Distilled, Keep, Labels, distil};
 use uspx_domain::{BlobRef, Distil, Outcome};
 use uspx_model::budget::Workload;
+use uspx_model::{LoadedModel, Progress};
+use uspx_runtime::telemetry::TOLD;
 
 impl Run for Distil {
     fn workload(&self) -> Workload {
         Workload::Training { batch_tokens: self.recipe.batch_tokens as usize }
+    }
+
+    fn keeps_state(&self) -> bool {
+        true
     }
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
@@ -19,11 +25,35 @@ impl Run for Distil {
             blobs.iter().map(|b| Ok(Labels::from_bytes(&bench.inputs.get(b)?)?)).collect()
         };
         let (train, validation) = (read(&self.train)?, read(&self.validation)?);
-        let trained =
-            uspx_distill::distil(&mut student, &train, &validation, &self.recipe, bench.progress);
-        let (adapter, summary) = trained?;
+        let keep = bench.inputs.kept().map(|kept| Keep { file: &kept.file, every: kept.every });
+        let request =
+            DistilRequest { keep, ..DistilRequest::new(&train, &validation, &self.recipe) };
+        let Distilled { adapter, summary, resumed } =
+            trained(&mut student, &request, bench.progress)?;
+        if resumed > 0 {
+            tracing::info!(target: TOLD, "a training goes on after step {resumed}");
+        }
         let adapter = Bytes::from(adapter);
         let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
         Ok(Product::with_blob(outcome, adapter))
+    }
+}
+
+/// Trains, from the state that is kept where there is one of this very training.
+fn trained(
+    student: &mut LoadedModel,
+    request: &DistilRequest<'_>,
+    progress: &dyn Progress,
+) -> Result<Distilled, DistillError> {
+    match distil(student, request, progress) {
+        Err(error @ DistillError::State { .. }) => {
+            tracing::warn!(%error, "a training begins anew");
+            if let Some(keep) = request.keep {
+                // What cannot be deleted is refused once more.
+                let _ = std::fs::remove_file(keep.file);
+            }
+            distil(student, request, progress)
+        }
+        outcome => outcome,
     }
 }

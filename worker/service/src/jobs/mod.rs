@@ -90,6 +90,11 @@ trait Run {
         Beside::NOTHING
     }
 
+    /// Whether it keeps a state for when it is interrupted.
+    fn keeps_state(&self) -> bool {
+        false
+    }
+
     /// Runs it.
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError>;
 }
@@ -110,6 +115,11 @@ fn runner(work: &Work<Prompt>) -> &dyn Run {
 /// What the model of some work does, and what is in memory beside it: it is opened for that.
 pub fn workload(work: &Work<Prompt>) -> (Workload, Beside) {
     (runner(work).workload(), runner(work).beside())
+}
+
+/// Whether some work keeps a state for when it is interrupted.
+pub fn keeps_state(work: &Work<Prompt>) -> bool {
+    runner(work).keeps_state()
 }
 
 /// Does a task, and says how fast.

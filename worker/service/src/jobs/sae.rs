@@ -32,6 +32,10 @@ impl Run for SaeJob<Prompt> {
         memory::of_training(&self.recipe).most(memory::of_judging(self.recipe.features))
     }
 
+    fn keeps_state(&self) -> bool {
+        true
+    }
+
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let opened = bench.model_beside(self.workload(), self.beside())?;
         let (model, tokens) = (&*opened.model, opened.plan.batch_tokens);
@@ -49,7 +53,7 @@ impl Run for SaeJob<Prompt> {
             batch_tokens: tokens,
             keep: None,
         };
-        let fitted = trained(request, bench.inputs.kept(), bench.progress)?;
+        let fitted = trained(request, bench.inputs.kept().map(|kept| &*kept.file), bench.progress)?;
         if fitted.resumed > 0 {
             let (step, all) = (fitted.resumed, fitted.steps);
             tracing::info!(target: TOLD, "a training goes on at step {step} of {all}");

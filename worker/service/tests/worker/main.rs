@@ -9,6 +9,7 @@ mod sae;
 mod speed;
 mod spooled;
 mod streamed;
+mod trained_elsewhere;
 
 use std::path::{Path, PathBuf};
 use uspx_domain::{Prompt, Task, TaskId, Work, parse_prompts};

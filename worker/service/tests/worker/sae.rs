@@ -5,6 +5,7 @@ use super::{models, prompts, task};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use uspx_domain::{FailureReason, Outcome, Prompt, Sae, SaeRecipe, SaeSummary, StoredFile, Work};
 use uspx_model::{ModelError, NoProgress, Progress};
@@ -12,7 +13,7 @@ use uspx_sae::evaluate::EvaluateRequest;
 use uspx_sae::{Place, Site, evaluate, saelens};
 use uspx_worker::jobs::run;
 use uspx_worker::planning::Machine;
-use uspx_worker::product::{Blob, Inputs, Product};
+use uspx_worker::product::{Blob, Inputs, Kept, Product};
 
 const JUDGED: u32 = 8;
 
@@ -44,7 +45,8 @@ impl Bench {
         job: Sae<Prompt>,
         progress: &dyn Progress,
     ) -> Result<Product, FailureReason> {
-        let inputs = Inputs::new_in(self.0.path()).unwrap().keeping(self.kept());
+        let inputs = Inputs::new_in(self.0.path()).unwrap();
+        let inputs = inputs.keeping(Kept { file: self.kept(), every: Duration::ZERO });
         let mut models = models(machine, self.0.path());
         let done = run(&task(Work::Sae(job)), &mut models, &inputs, progress);
         done.map(|(product, _)| product).map_err(|error| error.reason())
