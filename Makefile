@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc containers advisories parity bench-engine bench-own bench-probes bench-faults cuda-check demo clean-tools
+.PHONY: test tools fmt lint unit doc containers advisories parity bench-engine bench-own bench-probes bench-student bench-faults cuda-check demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server or engine is missing fails instead of being skipped.
@@ -58,6 +58,11 @@ bench-probes: ## which masks cost least on prompts that they were not made from 
 	tests/tools/venv.sh
 	tests/parity/venv.sh
 	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-probes $(BENCH)
+
+bench-student: ## what every way to teach a student is worth as a 4-bit file, and training beside PyTorch (BENCH="--teacher DIR --student DIR"); the last line is JSON
+	$(CARGO) build --locked --release --workspace --bins
+	tests/parity/venv.sh
+	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-student $(BENCH)
 
 bench-faults: ## every kind of fault, and 200 random schedules of them; the last line is JSON
 	$(CARGO) build --locked --workspace --bins

@@ -28,6 +28,8 @@ pub fn trials() -> Vec<Trial> {
         an_adapter_of_another_base_is_refused,
         #[cfg(unix)]
         ctrl_c_ends_a_training_and_leaves_nothing,
+        #[cfg(unix)]
+        with_a_checkpoint_a_training_goes_on_where_ctrl_c_ended_it,
     ]
 }
 
@@ -266,12 +268,11 @@ fn an_adapter_of_another_base_is_refused() {
     assert!(!world.path("x").exists());
 }
 
+/// Begins a training, and ends it by Ctrl-C at one of its first steps.
 #[cfg(unix)]
-fn ctrl_c_ends_a_training_and_leaves_nothing() {
-    let world = World::new();
-    let words = ["--epochs", "1000", "--learning-rate", "1e-5", "--json"];
+fn interrupt(world: &World, words: &[&str]) -> std::process::Output {
     let mut command = std::process::Command::new(uspx_tests::uspx());
-    command.args(world.distilling(&words)).env("RAYON_NUM_THREADS", "1");
+    command.args(world.distilling(words)).env("RAYON_NUM_THREADS", "1");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let training = |line: &String| line.contains("\"training\"");
@@ -279,7 +280,33 @@ fn ctrl_c_ends_a_training_and_leaves_nothing() {
     let mut kill = std::process::Command::new("kill");
     assert!(kill.args(["-INT", &child.id().to_string()]).status().unwrap().success());
     said.for_each(drop);
-    let output = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[cfg(unix)]
+fn ctrl_c_ends_a_training_and_leaves_nothing() {
+    let world = World::new();
+    let output = interrupt(&world, &["--epochs", "1000", "--learning-rate", "1e-5", "--json"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
     assert_eq!(world.made(), [""; 0]);
+}
+
+#[cfg(unix)]
+fn with_a_checkpoint_a_training_goes_on_where_ctrl_c_ended_it() {
+    let world = World::new();
+    let checkpoint = world.path("checkpoint");
+    let file = checkpoint.to_str().unwrap();
+    let words = |epochs| {
+        let recipe = ["--epochs", epochs, "--learning-rate", "1e-5", "--step-tokens", "64"];
+        [&recipe[..], &["--json", "--checkpoint", file]].concat()
+    };
+    let output = interrupt(&world, &words("12"));
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(world.made(), ["checkpoint"]);
+    refuses(&mut world.distill(&words("11")), BAD_INPUT, &["its recipe differ", "delete this one"]);
+    let mut made = world.distill(&words("12"));
+    let told: Value = serde_json::from_slice(&made.output().unwrap().stdout).unwrap();
+    let [resumed, steps] = ["resumed_steps", "steps"].map(|key| told[key].as_u64().unwrap());
+    assert!(resumed > 0 && resumed < steps, "{told}");
+    assert_eq!(world.made(), ["adapter"]);
 }

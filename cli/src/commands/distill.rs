@@ -39,6 +39,8 @@ struct Trained<'a> {
     /// Of these, what a checkpoint brought along.
     resumed_steps: u32,
     best_epoch: u32,
+    /// Of prompts and answers, a second of a step.
+    trained_tokens_per_second: f64,
     seconds: f64,
     peak_rss_bytes: Option<u64>,
     skipped: Vec<LeftOut>,
@@ -180,6 +182,7 @@ fn tell(
             steps,
             resumed_steps: made.resumed,
             best_epoch,
+            trained_tokens_per_second: made.pace.tokens as f64 / made.pace.seconds,
             seconds,
             peak_rss_bytes: memory::peak_rss(),
             skipped: left_out::listed(skipped),

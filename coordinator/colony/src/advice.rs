@@ -211,6 +211,8 @@ mod tests {
             chosen_recipe: Some(0),
             saes: vec![],
             dreams: 0,
+            recipes: vec![],
+            regressions: None,
             gate: Some(GateReport {
                 rival: Contender::Base,
                 prompts: 100,

@@ -85,14 +85,17 @@ pub fn rival(state: &State) -> Contender {
 
 /// Both losses on one prompt.
 #[derive(Debug, Clone, Copy)]
-struct Both {
-    new: Fixed,
-    old: Fixed,
-    bytes: u32,
+pub(crate) struct Both {
+    pub new: Fixed,
+    pub old: Fixed,
+    pub bytes: u32,
 }
 
 /// Prompts that both were judged on, by place.
-fn paired(new: &BTreeMap<u32, Judged>, old: &BTreeMap<u32, Judged>) -> BTreeMap<u32, Both> {
+pub(crate) fn paired(
+    new: &BTreeMap<u32, Judged>,
+    old: &BTreeMap<u32, Judged>,
+) -> BTreeMap<u32, Both> {
     let both = |(at, n): (&u32, &Judged)| {
         old.get(at).map(|o| (*at, Both { new: n.nats, old: o.nats, bytes: n.bytes }))
     };

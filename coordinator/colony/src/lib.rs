@@ -26,6 +26,7 @@ mod order;
 pub mod plan;
 pub mod reasons;
 mod record;
+pub mod regressions;
 pub mod report;
 pub mod resample;
 mod share;

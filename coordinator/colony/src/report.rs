@@ -5,12 +5,15 @@ use crate::combine::Score;
 use crate::gate::{PairedDifference, difference};
 use crate::interval::interval;
 use crate::reasons::{self, LeftOut, Reason};
+use crate::regressions::{Regressions, regressions};
 use crate::state::{Judged, Pair};
 use crate::{CampaignConfig, Contender, Dice, Ending, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
-use uspx_domain::{Coverage, Mask, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{
+    Coverage, DistilRecipe, Mask, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind,
+};
 
 /// The figures of a campaign, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct CampaignReport {
     pub compared_prompts: u32,
     /// How each recipe's training went.
     pub trainings: BTreeMap<u32, TrainingSummary>,
+    /// What each recipe asks for.
+    #[serde(default)]
+    pub recipes: Vec<DistilRecipe>,
     /// The recipe that was chosen on the validation prompts.
     pub chosen_recipe: Option<u32>,
     /// The sparse autoencoders of the teacher's layers.
@@ -33,6 +39,9 @@ pub struct CampaignReport {
     pub saes: Vec<SaeReport>,
     /// The gate's decision.
     pub gate: Option<GateReport>,
+    /// Gate prompts that the student answers worse than its rival.
+    #[serde(default)]
+    pub regressions: Option<Regressions>,
     /// How much of the answers the labels cover, where the workers say so.
     #[serde(default)]
     pub labels: Option<Coverage>,
@@ -101,6 +110,14 @@ pub struct MaskReport {
     pub label_mask: Option<Mask>,
     /// Exact runs spent, in pairs of prompt and unit or candidate.
     pub exact_pairs: u64,
+}
+
+/// What a student learns by a recipe, in words.
+pub fn recipe_words(recipe: &DistilRecipe) -> String {
+    match recipe.teacher_weight {
+        weight if weight <= 0.0 => "the answers' text alone".to_owned(),
+        weight => format!("the teacher's word, {} (weight {weight})", recipe.loss),
+    }
 }
 
 impl MaskReport {
@@ -185,9 +202,11 @@ pub fn report(state: &State) -> Option<CampaignReport> {
         students: state.results.judged.keys().filter_map(|who| student(state, *who)).collect(),
         compared_prompts: state.results.shared_prompts().len() as u32,
         trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
+        recipes: campaign.distil.recipes.clone(),
         chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
         saes: saes(state),
         gate: state.gate.clone(),
+        regressions: regressions(state),
         labels: state.coverage(),
         dreams: state.results.dreams,
         skipped: reasons::left_out(state),

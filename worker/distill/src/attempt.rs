@@ -6,6 +6,22 @@ use crate::state::Turn;
 use candle_core::{Tensor, Var};
 use uspx_domain::{DistilRecipe, TrainingSummary};
 
+/// How much was learned from in how long: steps alone, without what they are judged by.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    /// Tokens of prompts and answers.
+    pub tokens: u64,
+    /// Seconds of the steps on them.
+    pub seconds: f64,
+}
+
+impl Pace {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { tokens: self.tokens + other.tokens, seconds: self.seconds + other.seconds }
+    }
+}
+
 /// A training that was made.
 pub(crate) struct Attempt {
     /// The adapters that hang on the student.
@@ -14,6 +30,8 @@ pub(crate) struct Attempt {
     pub values: Vec<Tensor>,
     /// How it went.
     pub summary: TrainingSummary,
+    /// How fast.
+    pub pace: Pace,
     /// By what.
     pub recipe: DistilRecipe,
 }
@@ -42,9 +60,9 @@ impl Attempt {
     /// of both.
     pub fn or(self, later: Self) -> Self {
         let steps = self.summary.steps + later.summary.steps;
-        let vars = later.vars.clone();
+        let (vars, pace) = (later.vars.clone(), self.pace.and(later.pace));
         let better = if later.summary.after < self.summary.after { later } else { self };
-        Self { vars, summary: TrainingSummary { steps, ..better.summary }, ..better }
+        Self { vars, pace, summary: TrainingSummary { steps, ..better.summary }, ..better }
     }
 
     /// Gives the student's adapters the best values.
@@ -78,6 +96,7 @@ mod tests {
             vars: vec![Var::from_tensor(&tensor(9.0)).unwrap()],
             values: vec![tensor(value)],
             summary: TrainingSummary { steps: 10, before: 3.0, after, best_epoch },
+            pace: Pace { tokens: 7, seconds: 0.5 },
             recipe: DistilRecipe { epochs: 5, learning_rate: 3e-3, ..recipe_teacher() },
         }
     }
@@ -111,7 +130,7 @@ mod tests {
             both.attach().unwrap();
             let there = both.vars[0].as_tensor().to_vec1::<f32>().unwrap();
             assert_eq!((there, both.summary.steps), (vec![kept], 20));
-            assert_eq!(both.summary.after, 2.0);
+            assert_eq!((both.summary.after, both.pace), (2.0, Pace { tokens: 14, seconds: 1.0 }));
         }
     }
 }

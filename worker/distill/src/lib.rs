@@ -35,6 +35,7 @@ pub mod train;
 mod training;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
+pub use attempt::Pace;
 pub use dream::{dream, dreams};
 pub use error::DistillError;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};

@@ -3,7 +3,7 @@
 //! interrupted.
 
 use crate::adapter_file::matrix;
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Pace};
 use crate::labels::Labels;
 use crate::{DistilRequest, DistillError, Result, lora};
 use candle_core::{Device, Tensor, Var};
@@ -235,7 +235,8 @@ impl Keeping<'_> {
         };
         let best = match header.best {
             Some((recipe, summary)) => {
-                Some(Attempt { vars: Vec::new(), values: list(BEST)?, summary, recipe })
+                let (vars, pace) = (Vec::new(), Pace::default());
+                Some(Attempt { vars, values: list(BEST)?, summary, pace, recipe })
             }
             None => None,
         };

@@ -1,5 +1,6 @@
 //! From labels to the best adapter: what the student is to learn, and attempts at it.
 
+use crate::attempt::Pace;
 use crate::labels::{Labels, vocabulary};
 use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
 use crate::state::{Keep, Keeper, Past, Turn};
@@ -37,6 +38,8 @@ pub struct Distilled {
     pub summary: TrainingSummary,
     /// Steps that a kept state brought along.
     pub resumed: u32,
+    /// How fast the others were.
+    pub pace: Pace,
 }
 
 /// Trains by one loss, as [`distil`] says.
@@ -106,7 +109,7 @@ fn by<L: Loss>(
     let Some(best) = best else { return Err(DistillError::Empty("training")) };
     best.attach()?;
     let adapter = save_adapter(student, recipe.rank, recipe.alpha)?;
-    Ok(Distilled { adapter, summary: best.summary, resumed })
+    Ok(Distilled { adapter, summary: best.summary, resumed, pace: best.pace })
 }
 
 /// What both kinds of labels are to the student.

@@ -1,7 +1,7 @@
 //! One training: steps over batches in seeded order, judged after every epoch, the best values kept.
 
 use crate::adam_w::AdamW;
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Pace};
 use crate::gradient::{Way, gradient};
 use crate::lora::{LoraPair, attach};
 use crate::losses::{Lesson, Loss};
@@ -10,6 +10,7 @@ use crate::{DistillError, Result, schedule};
 use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use std::time::Instant;
 use uspx_domain::{DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::layers::linear::Linear;
@@ -40,6 +41,7 @@ pub(crate) struct Training<'a, L: Loss> {
     /// Steps of the whole plan.
     steps: u32,
     at: At,
+    pace: Pace,
     /// The best values so far.
     kept: Vec<Tensor>,
 }
@@ -81,7 +83,8 @@ impl<'a, L: Loss> Training<'a, L> {
         let plan: Vec<Vec<Vec<usize>>> = (0..recipe.epochs).map(draw).collect();
         let steps = plan.iter().map(|e| e.len() as u32).sum();
         let (optimiser, at, kept) = (AdamW::new(vars)?, At::default(), Vec::new());
-        Ok(Self { student, recipe, data, optimiser, plan, steps, at, kept })
+        let pace = Pace::default();
+        Ok(Self { student, recipe, data, optimiser, plan, steps, at, pace, kept })
     }
 
     /// Trains to the end. The state is kept every so often, and where the end is asked for before.
@@ -101,7 +104,8 @@ impl<'a, L: Loss> Training<'a, L> {
                 let At { step: steps, before, best: after, best_epoch, .. } = self.at;
                 let summary = TrainingSummary { steps, before, after, best_epoch };
                 let vars = self.optimiser.vars().to_vec();
-                Ok(Attempt { vars, values: self.kept, summary, recipe: self.recipe })
+                let (pace, recipe) = (self.pace, self.recipe);
+                Ok(Attempt { vars, values: self.kept, summary, pace, recipe })
             }
         }
     }
@@ -147,6 +151,7 @@ impl<'a, L: Loss> Training<'a, L> {
 
     /// One step on one batch.
     fn learn(&mut self, members: &[usize]) -> Result<()> {
+        let start = Instant::now();
         let lessons: Vec<&Lesson<L::Said>> =
             members.iter().filter_map(|i| self.data.lessons.get(*i)).collect();
         let sequences: Vec<&Sequence> = lessons.iter().map(|l| &l.sequence).collect();
@@ -168,6 +173,8 @@ impl<'a, L: Loss> Training<'a, L> {
         let rate = schedule::rate(f64::from(peak), self.at.step, self.steps);
         self.optimiser.step(&gradients, (step, rate, shrink))?;
         (self.at.step, self.at.batches) = (step, self.at.batches + 1);
+        let tokens = sequences.iter().map(|s| s.ids.len() as u64).sum();
+        self.pace = self.pace.and(Pace { tokens, seconds: start.elapsed().as_secs_f64() });
         Ok(())
     }
 

@@ -46,7 +46,21 @@ fn a_worse_student_is_refused_and_nothing_is_published() {
     service.see("a");
     service.run(&world);
     assert!(matches!(service.ending, Some(Ending::Refused(_))), "{:?}", service.ending);
-    assert!(service.colony.state().published().is_none());
+    let state = service.colony.state();
+    assert!(state.published().is_none());
+    // The prompts that lost most are named, the most first.
+    let [new, old] =
+        [ExportFormat::gated().into(), Contender::Base].map(|who| state.judged(who).unwrap());
+    let lost = new.iter().map(|(at, n)| (n.nats - old[at].nats).to_f64() / std::f64::consts::LN_2);
+    let mut lost: Vec<f64> = lost.filter(|bits| *bits > 0.0).collect();
+    lost.sort_by(|a, b| b.total_cmp(a));
+    let found = report(state).unwrap().regressions.unwrap();
+    assert_eq!((found.worse as usize, found.prompts as usize), (lost.len(), new.len()));
+    assert_eq!(found.named.len(), lost.len().min(10));
+    for (named, lost) in found.named.iter().zip(lost) {
+        let entry = world.config.prompts.iter().find(|p| p.id == named.prompt).unwrap();
+        assert!(entry.split == Split::Gate && (named.new - named.old - lost).abs() < 1e-9);
+    }
 }
 
 #[test]

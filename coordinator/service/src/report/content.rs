@@ -1,7 +1,7 @@
 //! What a report says, in words and rows, apart from how it is set.
 
 use super::Report;
-use uspx_colony::report::{MaskReport, title};
+use uspx_colony::report::{MaskReport, recipe_words, title};
 
 /// All of it.
 pub(super) struct Content {
@@ -23,6 +23,10 @@ pub(super) struct Content {
     pub gate: Vec<String>,
     /// The student against its rival, by tag.
     pub tags: Vec<TagRow>,
+    /// On how many prompts the student is worse than its rival; none before the gate.
+    pub worse: Option<String>,
+    /// Those where it lost most.
+    pub regressions: Vec<RegressionRow>,
     /// How each recipe's training went.
     pub trainings: Vec<TrainingRow>,
     /// The sparse autoencoders.
@@ -50,6 +54,14 @@ pub(super) struct StudentRow {
 pub(super) struct TagRow {
     pub tag: String,
     pub prompts: u32,
+    pub new: String,
+    pub old: String,
+    pub change: String,
+}
+
+/// One prompt that the student answers worse.
+pub(super) struct RegressionRow {
+    pub prompt: String,
     pub new: String,
     pub old: String,
     pub change: String,
@@ -106,6 +118,8 @@ impl Content {
             gate: gate(report),
             tags: tags(report),
             trainings: trainings(report),
+            worse: worse(report),
+            regressions: regressions(report),
             saes: saes(report),
             caveats: figures.caveats(),
         }
@@ -261,10 +275,31 @@ fn tags(report: &Report) -> Vec<TagRow> {
     tags.map(row).collect()
 }
 
+fn worse(report: &Report) -> Option<String> {
+    let found = report.figures.regressions.as_ref().filter(|found| found.worse > 0)?;
+    let (worse, prompts, named) = (found.worse, found.prompts, found.named.len());
+    Some(format!(
+        "Worse on {worse} of {prompts} prompts; bits of the {named} answers that lost most"
+    ))
+}
+
+fn regressions(report: &Report) -> Vec<RegressionRow> {
+    let named = report.figures.regressions.iter().flat_map(|found| &found.named);
+    let row = |r: &uspx_colony::regressions::Regression| RegressionRow {
+        prompt: r.prompt.clone(),
+        new: format!("{:.1}", r.new),
+        old: format!("{:.1}", r.old),
+        change: format!("{:+.1}", r.new - r.old),
+    };
+    named.map(row).collect()
+}
+
 fn trainings(report: &Report) -> Vec<TrainingRow> {
     let mark = |n| if report.figures.chosen_recipe == Some(n) { " (chosen)" } else { "" };
+    let recipe = |n: u32| report.figures.recipes.get(n as usize);
+    let words = |n| recipe(n).map_or_else(String::new, |r| format!(": {}", recipe_words(r)));
     let row = |(n, t): (&u32, &uspx_domain::TrainingSummary)| TrainingRow {
-        recipe: format!("{}{}", n + 1, mark(*n)),
+        recipe: format!("{}{}{}", n + 1, mark(*n), words(*n)),
         before: format!("{:.3}", t.before),
         after: format!("{:.3}", t.after),
         steps: t.steps,

@@ -59,6 +59,7 @@ fn figures(content: &Content) -> String {
         students(content),
         section("The release gate", &content.gate),
         tags(content),
+        regressions(content),
         section("The teacher's mask", &content.mask),
         section("How steady the mask is", &content.stability),
         trainings(content),
@@ -124,6 +125,15 @@ fn tags(content: &Content) -> String {
     };
     let headings = ["tag", "prompts", "student", "rival", "change"];
     table("By tag, bits per byte", &headings, content.tags.iter().map(row).collect())
+}
+
+fn regressions(content: &Content) -> String {
+    let row = |r: &super::content::RegressionRow| {
+        vec![r.prompt.clone(), r.new.clone(), r.old.clone(), r.change.clone()]
+    };
+    let title = content.worse.as_deref().unwrap_or_default();
+    let headings = ["prompt", "student", "rival", "change"];
+    table(title, &headings, content.regressions.iter().map(row).collect())
 }
 
 fn trainings(content: &Content) -> String {

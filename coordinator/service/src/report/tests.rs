@@ -4,9 +4,12 @@ use super::*;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use uspx_colony::gate::{PairedDifference, TagReport};
+use uspx_colony::regressions::{Regression, Regressions};
 use uspx_colony::report::{MaskReport, SaeReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
-use uspx_domain::{Digest, ExportFormat, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind};
+use uspx_domain::{
+    Digest, DistilRecipe, ExportFormat, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind,
+};
 
 /// A name as somebody might choose it who means ill.
 const EVIL: &str = "<script>alert('x')</script> & \"y\" | `z` [a](b)";
@@ -82,6 +85,15 @@ fn worth() -> SaeSummary {
     }
 }
 
+fn text_alone() -> DistilRecipe {
+    let mut recipes = uspx_colony::campaign::StudentPlan::default().recipes;
+    DistilRecipe { teacher_weight: 0.0, ..recipes.remove(0) }
+}
+
+fn regression() -> Regression {
+    Regression { prompt: EVIL.to_owned(), new: 31.25, old: 20.0 }
+}
+
 fn refused() -> Report {
     let figures = CampaignReport {
         campaign: EVIL.to_owned(),
@@ -92,9 +104,11 @@ fn refused() -> Report {
             0,
             TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 },
         )]),
+        recipes: vec![text_alone()],
         chosen_recipe: Some(0),
         saes: vec![SaeReport { layer: 1, summary: worth(), recovered: 0.9 }],
         gate: Some(gate()),
+        regressions: Some(Regressions { worse: 31, prompts: 80, named: vec![regression()] }),
         labels: None,
         dreams: 2310,
         skipped: vec![],
@@ -201,6 +215,10 @@ fn all_that_was_found_is_in_every_form() {
         "GPTQ, 4 bits",
         "[1.900, 2.000]",
         "2 prompts have other tokens",
+        "Worse on 31 of 80 prompts; bits of the 1 answers",
+        "+11.2",
+        "1 (chosen): the answers",
+        "text alone",
         &report.teacher.to_string(),
         &report.base.unwrap().to_string(),
     ] {

@@ -2,10 +2,10 @@
 //! two.
 
 use crate::Prompts;
-use crate::cells::Cells;
 use crate::masks::name;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 

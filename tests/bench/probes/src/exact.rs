@@ -1,8 +1,8 @@
 //! `exact` against transformers with plain hooks: speed and agreement, as the engine's benchmark
 //! measures them.
 
-use crate::cells::Cells;
 use serde_json::Value;
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 

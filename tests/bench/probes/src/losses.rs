@@ -1,14 +1,12 @@
 //! Losses of single prompts, read from what `uspx eval` and `uspx probe ablate` print.
 
-use crate::cells::Cells;
 use serde_json::Value;
 use std::path::Path;
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::paired::Losses;
 
-/// Nats and response tokens of each prompt.
-pub type Losses = Vec<(f64, f64)>;
-
-/// The losses of a model on prompts, whole or under a mask.
+/// The losses of a model on prompts, nats and response tokens each, whole or under a mask.
 ///
 /// # Errors
 /// Those of the run.

@@ -5,19 +5,17 @@
 //! Every run of the binary is a cell, kept with what it printed; a run that was stopped goes on with
 //! the cells that are missing.
 
-mod cells;
 mod cost;
 mod exact;
 mod losses;
 mod masks;
-mod paired;
 mod person;
 mod sae;
 
-use cells::Cells;
 use clap::{Parser, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
 use uspx_bench_engine::figure::Report;
 

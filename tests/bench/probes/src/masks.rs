@@ -1,14 +1,15 @@
 //! What masks cost on held-out prompts, by each way to rank units, beside the default's.
 
 use crate::Prompts;
-use crate::cells::Cells;
-use crate::losses::{Losses, losses, mask};
-use crate::paired::{Difference, difference};
+use crate::losses::{losses, mask};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::paired::Losses;
+use uspx_bench_engine::paired::{Difference, difference};
 
 /// The default, which no method names.
 const DEFAULT: &str = "default";

@@ -2,14 +2,14 @@
 //! persons' held-out prompts.
 
 use crate::Prompts;
-use crate::cells::Cells;
 use crate::losses::{losses, mask};
 use crate::masks::name;
-use crate::paired::difference;
 use serde_json::json;
 use std::path::PathBuf;
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::paired::difference;
 
 /// Half of the experts are cut.
 const FLAGS: [&str; 2] = ["--keep", "0.5"];

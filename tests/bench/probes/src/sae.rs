@@ -1,9 +1,9 @@
 //! How much of the loss a sparse autoencoder recovers when it stands in for the residual stream.
 
 use crate::Prompts;
-use crate::cells::Cells;
 use serde_json::Value;
 use std::path::Path;
+use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 

@@ -28,7 +28,7 @@ impl Run for Distil {
         let keep = bench.inputs.kept().map(|kept| Keep { file: &kept.file, every: kept.every });
         let request =
             DistilRequest { keep, ..DistilRequest::new(&train, &validation, &self.recipe) };
-        let Distilled { adapter, summary, resumed } =
+        let Distilled { adapter, summary, resumed, .. } =
             trained(&mut student, &request, bench.progress)?;
         if resumed > 0 {
             tracing::info!(target: TOLD, "a training goes on after step {resumed}");

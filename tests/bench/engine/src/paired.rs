@@ -1,19 +1,24 @@
 //! Differences of losses on the same prompts, with bootstrap intervals: prompts are drawn anew, and
 //! each draw counts for both sides (Efron 1979; pooled over tokens, as losses are).
 
-use crate::losses::Losses;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 
+/// Losses of single prompts: what was lost, and in how many units (tokens, bytes).
+pub type Losses = Vec<(f64, f64)>;
+
 /// How often prompts are drawn.
 const DRAWS: usize = 2000;
 
-/// A difference in nats per token, and its 95 % interval.
+/// A difference per unit, and its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
+    /// The difference.
     pub mean: f64,
+    /// The interval's lower end.
     pub low: f64,
+    /// Its upper end.
     pub high: f64,
 }
 

@@ -1,10 +1,10 @@
 //! Runs of the binary under test, each kept with what it printed.
 
+use crate::error::{BenchError, Result};
+use crate::program::Program;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use uspx_bench_engine::error::{BenchError, Result};
-use uspx_bench_engine::program::Program;
 
 /// Where cells are, and what they are runs of.
 pub struct Cells {
@@ -13,6 +13,17 @@ pub struct Cells {
     binary: blake3::Hash,
     folder: PathBuf,
     threads: usize,
+}
+
+/// What becomes of a run that was killed, when it is asked for again.
+#[derive(Debug, Clone, Copy)]
+pub enum Killed<'a> {
+    /// It begins anew.
+    Anew,
+    /// It goes on from the state that it keeps in the file of this flag.
+    State(&'a str),
+    /// It goes on from what is in its folder.
+    GoesOn,
 }
 
 impl Cells {
@@ -33,11 +44,22 @@ impl Cells {
     /// # Errors
     /// It fails, or prints no JSON.
     pub fn run(&self, name: &str, args: &[&str]) -> Result<Value> {
-        self.cell(name, args, || {
-            let logs = self.folder.join("logs");
-            let program = Program::new(name, &self.uspx, &logs).args(args).arg("--json");
-            Ok(program.arg("--threads").arg(self.threads.to_string()).json()?.json)
-        })
+        self.cell(name, args, || self.once(name, args))
+    }
+
+    /// The binary with these arguments. Several may run at once, each with logs of its own.
+    fn program(&self, name: &str, args: &[&str]) -> Program {
+        let (name, logs) = (format!("{name}-{}", self.key(args)), self.folder.join("logs"));
+        let program = Program::new(&name, &self.uspx, &logs).args(args).arg("--json");
+        program.env("USPX_THREADS", self.threads.to_string())
+    }
+
+    /// The same, run now and not kept: for times that are compared.
+    ///
+    /// # Errors
+    /// It fails, or prints no JSON.
+    pub fn once(&self, name: &str, args: &[&str]) -> Result<Value> {
+        Ok(self.program(name, args).json()?.json)
     }
 
     /// What is kept of a run, or else what it prints.
@@ -58,6 +80,27 @@ impl Cells {
         fs::write(&part, found.to_string()).map_err(BenchError::file(&part))?;
         fs::rename(&part, &path).map_err(BenchError::file(&path))?;
         Ok(found)
+    }
+
+    /// The folder that a run makes under `--out`, and what the run printed; both are kept.
+    ///
+    /// # Errors
+    /// Those of the run.
+    pub fn made(&self, name: &str, args: &[&str], after: Killed<'_>) -> Result<(PathBuf, Value)> {
+        let out = self.folder.join(format!("{name}-{}", self.key(args)));
+        let found = self.cell(name, args, || {
+            // Made by a run that was killed before what it printed was kept.
+            if !matches!(after, Killed::GoesOn) {
+                remove(&out)?;
+            }
+            let program = self.program(name, args).arg("--out").arg(&out);
+            let program = match after {
+                Killed::State(flag) => program.arg(flag).arg(out.with_extension("state")),
+                Killed::Anew | Killed::GoesOn => program,
+            };
+            Ok(program.json()?.json)
+        })?;
+        Ok((out, found))
     }
 
     /// A file with this content, named by it.
@@ -107,9 +150,7 @@ impl Cells {
     /// What is there cannot be removed.
     pub fn fresh(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join(format!("{name}-being-made"));
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(BenchError::file(&path))?;
-        }
+        remove(&path)?;
         Ok(path)
     }
 
@@ -126,6 +167,16 @@ impl Cells {
         }
         hasher.finalize().to_hex().chars().take(20).collect()
     }
+}
+
+/// Removes a file or a folder that may be there.
+fn remove(path: &Path) -> Result<()> {
+    let gone = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false if path.exists() => fs::remove_file(path),
+        false => Ok(()),
+    };
+    gone.map_err(BenchError::file(path))
 }
 
 #[cfg(test)]

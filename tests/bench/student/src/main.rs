@@ -1,0 +1,159 @@
+//! Measures the student as a user has it: what every way to teach it is worth as a 4-bit file on prompts
+//! that it did not learn, whether the finish brings back what 4 bits cost, and how fast it trains beside
+//! PyTorch. `make bench-student` builds what is needed and runs all of it; the last line is one JSON object.
+//!
+//! Every run of the binary is a cell, kept with what it printed and made; a run that was stopped goes on
+//! with the cells that are missing, in the middle of a training too.
+
+mod arms;
+mod campaign;
+mod healed;
+mod judged;
+mod pace;
+mod taught;
+
+use arms::Pair;
+use clap::{Parser, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use uspx_bench_engine::cells::Cells;
+use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::figure::Report;
+
+/// Measures the student.
+#[derive(Parser, Debug)]
+struct Args {
+    /// The teacher of another trained pair to measure beside the shipped one.
+    #[arg(long, requires = "student")]
+    teacher: Option<PathBuf>,
+    /// Its base student.
+    #[arg(long, requires = "teacher")]
+    student: Option<PathBuf>,
+    /// Prompts to learn [default: the shipped command lines].
+    #[arg(long)]
+    train: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, default_value_t = 300)]
+    train_count: usize,
+    /// Prompts that students are judged on [default: others of the shipped command lines].
+    #[arg(long)]
+    heldout: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, default_value_t = 300)]
+    heldout_count: usize,
+    /// Trainings of every way on the shipped pair, seeds 1, 2, …; 0 leaves it out.
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// The same on the other pair.
+    #[arg(long, default_value_t = 3)]
+    other_seeds: u64,
+    /// Only these figures [default: all].
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
+    /// Where cells are kept [default: target/bench-student].
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// The binary under test [default: target/release/uspx].
+    #[arg(long, env = "USPX_BIN")]
+    uspx: Option<PathBuf>,
+    /// Threads of the binary.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Students that are taught at once; the others' times are then not comparable.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+}
+
+/// Figures that are measured together.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Every way to teach, with and without the finish.
+    Arms,
+    /// A student with half of its heads and a third of its channels gone.
+    Healed,
+    /// Training beside PyTorch and peft.
+    Pace,
+    /// A person's first campaigns by the defaults. Hours: only where it is named by --only.
+    Campaign,
+}
+
+/// Prompts to learn, and others to be judged on.
+struct Prompts {
+    train: (PathBuf, usize),
+    heldout: (PathBuf, usize),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(pass) => ExitCode::from(u8::from(!pass)),
+        Err(error) => {
+            eprintln!("bench-student: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every figure holds.
+fn run(args: &Args) -> Result<bool> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let root = above.canonicalize().map_err(BenchError::file(&above))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
+    let work = args.work.clone().unwrap_or_else(|| target.join("bench-student"));
+    let cells = Cells::new(&uspx, &work, args.threads)?;
+    let nano = root.join("cli/assets/nano");
+    let shipped =
+        Pair { teacher: nano.join("teacher"), student: nano.join("student"), seeds: args.seeds };
+    let other = args.teacher.clone().zip(args.student.clone());
+    let other = other.map(|(teacher, student)| Pair { teacher, student, seeds: args.other_seeds });
+    let file = |given: &Option<PathBuf>, name: &str| {
+        given.clone().unwrap_or_else(|| root.join("cli/assets/prompts").join(name))
+    };
+    let prompts = Prompts {
+        train: (file(&args.train, "cli-train.jsonl"), args.train_count),
+        heldout: (file(&args.heldout, "cli-heldout.jsonl"), args.heldout_count),
+    };
+    let mut report = Report::default();
+    for group in Group::value_variants() {
+        let (named, all) = (args.only.contains(group), args.only.is_empty());
+        if all && *group == Group::Campaign {
+            report.skip("campaign", "it takes hours: --only campaign".into());
+            continue;
+        }
+        if !named && !all {
+            continue;
+        }
+        let done = match group {
+            Group::Arms => [Some(&shipped), other.as_ref()]
+                .into_iter()
+                .flatten()
+                .filter(|pair| pair.seeds > 0)
+                .try_for_each(|pair| {
+                    arms::measure(&cells, (pair, args.jobs), &prompts, &mut report)
+                }),
+            Group::Healed => {
+                let pair = other.as_ref().unwrap_or(&shipped);
+                healed::measure(&cells, pair, &prompts, &mut report)
+            }
+            Group::Campaign => {
+                let pair = other.as_ref().unwrap_or(&shipped);
+                campaign::measure(&cells, pair, &prompts, &mut report)
+            }
+            Group::Pace => {
+                let student = &other.as_ref().unwrap_or(&shipped).student;
+                let counts = (&prompts, args.threads);
+                pace::measure(&cells, (&root, student), counts, &mut report)
+            }
+        };
+        let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
+        match done {
+            Ok(()) => {}
+            Err(error @ BenchError::Absent(_)) => report.skip(&name, error.to_string()),
+            Err(error) => report.fail(&name, error.to_string()),
+        }
+    }
+    report.skip("on-policy", "the student does not answer while it learns yet".into());
+    report.print();
+    Ok(report.pass())
+}

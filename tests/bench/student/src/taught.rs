@@ -1,0 +1,45 @@
+//! Teaching a student and writing it, as cells.
+
+use crate::Prompts;
+use std::path::{Path, PathBuf};
+use uspx_bench_engine::cells::{Cells, Killed};
+use uspx_bench_engine::error::Result;
+
+/// The adapter of a training by these flags; killed, it goes on where it was.
+///
+/// # Errors
+/// Those of the run.
+pub fn adapter(
+    cells: &Cells,
+    (teacher, student): (&Path, &Path),
+    flags: &[&str],
+    prompts: &Prompts,
+) -> Result<PathBuf> {
+    let [teacher, student, train] =
+        [teacher, student, &prompts.train.0].map(|p| p.to_string_lossy());
+    let count = prompts.train.1.to_string();
+    let whom = ["distill", "--teacher", &teacher, "--student", &student];
+    let what = ["--prompts", &train, "--limit", &count];
+    let args = [&whom[..], &what, flags].concat();
+    Ok(cells.made("distill", &args, Killed::State("--checkpoint"))?.0)
+}
+
+/// A student with its adapter, written by these flags: its folder, or its GGUF file.
+///
+/// # Errors
+/// Those of the run.
+pub fn exported(
+    cells: &Cells,
+    (student, adapter): (&Path, &Path),
+    flags: &[&str],
+    prompts: &Prompts,
+) -> Result<PathBuf> {
+    let [student, adapter, train] =
+        [student, adapter, &prompts.train.0].map(|p| p.to_string_lossy());
+    let count = prompts.train.1.to_string();
+    let whom = ["export", "--model", &student, "--adapter", &adapter];
+    let what = ["--prompts", &train, "--limit", &count];
+    let out = cells.made("export", &[&whom[..], &what, flags].concat(), Killed::Anew)?.0;
+    let gguf = out.join("student.gguf");
+    Ok(if gguf.exists() { gguf } else { out })
+}
