@@ -8,8 +8,8 @@
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
 //! `schedule` → [`train`] (the loop) with [`recipe`] and `attempt`.
 //!
-//! Nothing here sees a network or a clock; equal inputs and seed give equal adapters on equal
-//! hardware.
+//! Nothing here sees a network, and a clock only tells how fast it went and when a state is kept: equal
+//! inputs and seed give equal adapters on equal hardware.
 
 mod adam_w;
 pub mod adapter_file;

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{self, Shape};
 use crate::error::{BenchError, Result};
-use crate::program::Program;
+use crate::program::{self, Program};
 use std::path::{Path, PathBuf};
 
 /// The places and settings that all figures share.
@@ -63,9 +63,7 @@ impl Bench {
     /// # Errors
     /// There is no such Python.
     pub fn parity(&self, name: &str, script: &str) -> Result<Program> {
-        let named = std::env::var_os("USPX_PARITY_VENV").map(PathBuf::from);
-        let venv = named.unwrap_or_else(|| self.root.join(".tools/venv-parity"));
-        self.script(name, &venv, script, "tests/parity/venv.sh")
+        program::parity(name, (&self.root, &self.logs()), script, self.threads)
     }
 
     /// llama.cpp's script, in the Python of the tests.
@@ -74,21 +72,9 @@ impl Bench {
     /// There is no such Python.
     pub fn llama_cpp(&self, name: &str, script: &str) -> Result<Program> {
         let venv = self.root.join(".tools/venv-test");
-        self.script(name, &venv, &format!("bench/peers/{script}"), "tests/tools/venv.sh")
-    }
-
-    fn script(&self, name: &str, venv: &Path, script: &str, remedy: &str) -> Result<Program> {
-        let python = venv.join("bin/python");
-        if !python.exists() {
-            return Err(BenchError::Absent(format!(
-                "there is no Python at {}: run {remedy}",
-                python.display()
-            )));
-        }
-        let threads = self.threads.to_string();
-        Ok(Program::new(name, &python, &self.logs())
-            .arg(self.root.join("tests").join(script))
-            .env("OMP_NUM_THREADS", threads))
+        let script = format!("bench/peers/{script}");
+        let how = (&*venv, &*script, "tests/tools/venv.sh");
+        program::python(name, (&self.root, &self.logs()), how, self.threads)
     }
 
     /// A model of checkpoints.py, made if it is not there.

@@ -1,6 +1,8 @@
 //! What was measured: figures with their bounds, as a table for people and one JSON object for
 //! programs.
 
+use crate::error::{BenchError, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -114,6 +116,18 @@ impl Report {
     pub fn skip(&mut self, name: &str, why: String) {
         println!("{name:<34} SKIPPED: {why}");
         self.skipped.push((name.to_owned(), why));
+    }
+
+    /// How a group of figures ended: one that this machine has not the means for is skipped.
+    pub fn ended(&mut self, group: &impl ValueEnum, done: Result<()>) {
+        let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        match done {
+            Ok(()) => {}
+            Err(error @ (BenchError::Absent(_) | BenchError::Disk { .. })) => {
+                self.skip(&name, error.to_string());
+            }
+            Err(error) => self.fail(&name, error.to_string()),
+        }
     }
 
     /// Whether all that was measured holds.

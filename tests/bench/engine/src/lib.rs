@@ -7,4 +7,5 @@ pub mod device;
 pub mod error;
 pub mod figure;
 pub mod paired;
+pub mod place;
 pub mod program;

@@ -8,10 +8,10 @@ mod figures;
 
 use bench::Bench;
 use clap::{Args, Parser, Subcommand};
-use error::BenchError;
 use figures::Group;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use uspx_bench_engine::place::Place;
 use uspx_bench_engine::{checkpoint, error, figure, program};
 
 /// Measures the engine.
@@ -101,15 +101,8 @@ fn measure(args: &PlaceArgs, groups: &[Group]) -> error::Result<bool> {
 }
 
 fn places(args: &PlaceArgs) -> error::Result<Bench> {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    let root = above.canonicalize().map_err(BenchError::file(&above))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let work = args.work.clone().unwrap_or_else(|| target.join("bench-engine"));
-    std::fs::create_dir_all(&work).map_err(BenchError::file(&work))?;
-    let work = work.canonicalize().map_err(BenchError::file(&work))?;
-    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
-    let uspx = uspx.canonicalize().map_err(BenchError::file(&uspx))?;
+    let Place { root, work, uspx } =
+        Place::of("bench-engine", args.work.as_deref(), args.uspx.as_deref())?;
     let rounds = if args.quick { 1 } else { args.rounds.max(1) };
     Ok(Bench { root, work, uspx, threads: args.threads.max(1), rounds, quick: args.quick })
 }

@@ -139,14 +139,56 @@ impl Done {
     /// # Errors
     /// There is none of that name.
     pub fn number(&self, key: &str) -> Result<f64> {
-        let missing = || BenchError::Missing { program: self.program.clone(), key: key.to_owned() };
-        self.json.get(key).and_then(Value::as_f64).ok_or_else(missing)
+        number(&self.program, &self.json, key)
     }
 
     /// All bytes that it read from files, as last seen.
     pub fn read(&self) -> Option<u64> {
         self.samples.last().map(|s| s.read)
     }
+}
+
+/// A number of what a program printed.
+///
+/// # Errors
+/// There is none of that name.
+pub fn number(program: &str, found: &Value, key: &str) -> Result<f64> {
+    let missing = || BenchError::Missing { program: program.to_owned(), key: key.to_owned() };
+    found.get(key).and_then(Value::as_f64).ok_or_else(missing)
+}
+
+/// A script of the tests folder, in the Python of the parity checks.
+///
+/// # Errors
+/// There is no such Python.
+pub fn parity(
+    name: &str,
+    (root, logs): (&Path, &Path),
+    script: &str,
+    threads: usize,
+) -> Result<Program> {
+    let named = std::env::var_os("USPX_PARITY_VENV").map(PathBuf::from);
+    let venv = named.unwrap_or_else(|| root.join(".tools/venv-parity"));
+    python(name, (root, logs), (&venv, script, "tests/parity/venv.sh"), threads)
+}
+
+/// The same in the Python of a venv, which the remedy makes.
+///
+/// # Errors
+/// There is no such Python.
+pub fn python(
+    name: &str,
+    (root, logs): (&Path, &Path),
+    (venv, script, remedy): (&Path, &str, &str),
+    threads: usize,
+) -> Result<Program> {
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        let reason = format!("there is no Python at {}: run {remedy}", python.display());
+        return Err(BenchError::Absent(reason));
+    }
+    let program = Program::new(name, &python, logs).arg(root.join("tests").join(script));
+    Ok(program.env("OMP_NUM_THREADS", threads.to_string()))
 }
 
 fn sample(id: u32, seconds: f64) -> Option<Sample> {

@@ -2,12 +2,12 @@
 //! use.
 
 use crate::error::{BenchError, Result};
-use crate::place::Place;
 use crate::process::Process;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use uspx_bench_engine::place::Place;
 use uspx_bus::server::NatsServer;
 
 /// How often the processes are looked at.

@@ -3,7 +3,6 @@
 
 use crate::Args;
 use crate::error::Result;
-use crate::place::Place;
 use crate::process::Process;
 use crate::streamed::{gib, is_gpu, large};
 use serde_json::json;
@@ -11,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::place::Place;
 
 /// It takes 4 minutes on two cores.
 const LIMIT: Duration = Duration::from_secs(1800);

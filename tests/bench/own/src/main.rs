@@ -8,17 +8,16 @@ mod gradients;
 mod ledger;
 mod loops;
 mod mixed;
-mod place;
 mod process;
+mod split;
 mod streamed;
 
 use bytesize::ByteSize;
 use clap::Parser;
-use error::BenchError;
-use place::Place;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use uspx_bench_engine::figure::Report;
+use uspx_bench_engine::place::Place;
 
 /// Measures a person's own loop.
 #[derive(Parser, Debug)]
@@ -75,7 +74,7 @@ fn main() -> ExitCode {
 
 /// Whether every figure holds.
 fn run(args: &Args) -> error::Result<bool> {
-    let place = place(args)?;
+    let place = Place::of("bench-own", args.work.as_deref(), args.uspx.as_deref())?;
     let mut report = Report::default();
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
     if wanted("loop") {
@@ -98,15 +97,4 @@ fn run(args: &Args) -> error::Result<bool> {
     }
     report.print();
     Ok(report.pass())
-}
-
-fn place(args: &Args) -> error::Result<Place> {
-    let found = |path: &Path| path.canonicalize().map_err(BenchError::file(path));
-    let root = found(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.."))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let work = args.work.clone().unwrap_or_else(|| target.join("bench-own"));
-    std::fs::create_dir_all(&work).map_err(BenchError::file(&work))?;
-    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
-    Ok(Place { uspx: found(&uspx)?, work: found(&work)?, root })
 }

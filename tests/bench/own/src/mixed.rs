@@ -4,10 +4,11 @@
 use crate::Args;
 use crate::colony::{Colony, Member};
 use crate::error::{BenchError, Result};
-use crate::place::Place;
+use crate::split::split;
 use serde_json::{Value, json};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::place::Place;
 
 /// Prompts to learn from, to choose by, and to judge by.
 const SPLIT: [usize; 3] = [240, 24, 60];
@@ -30,7 +31,7 @@ pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
     let models = ["teacher", "student"].map(|name| models.join(name));
     let run = |name: &str, devices: [&str; 2]| -> Result<(f64, Value)> {
         let folder = place.run(name)?;
-        let campaign = format!("{}[campaign]\nname = 'mixed'\n", place.split(&folder, SPLIT)?);
+        let campaign = format!("{}[campaign]\nname = 'mixed'\n", split(place, &folder, SPLIT)?);
         let member = |(device, name): (&str, &'static str)| Member {
             name,
             device: device.to_owned(),

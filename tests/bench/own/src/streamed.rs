@@ -6,13 +6,14 @@ use crate::Args;
 use crate::colony::{Colony, Member, Times};
 use crate::error::Result;
 use crate::ledger::{Measured, measured};
-use crate::place::Place;
 use crate::process::{Process, peak};
+use crate::split::split;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::checkpoint::{self, Shape};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::place::Place;
 
 /// Prompts of the splits that nothing is measured on here.
 const OTHERS: usize = 4;
@@ -74,7 +75,7 @@ fn members(args: &Args) -> Vec<Member> {
 /// The campaign's configuration: as many tasks of traces as workers, so that each has one; how large
 /// the others are follows from how fast the workers were at those.
 fn campaign(args: &Args, place: &Place, folder: &Path, workers: usize) -> Result<String> {
-    let files = place.split(folder, [args.traced, OTHERS, OTHERS])?;
+    let files = split(place, folder, [args.traced, OTHERS, OTHERS])?;
     Ok(format!(
         "{files}[campaign]\nname = 'streamed'\n\
          [campaign.probe]\ntrace_batch = {}\npatch_prompts = {}\nexact_pairs = 0\nexact_least = 0\n",

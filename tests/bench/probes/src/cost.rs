@@ -3,11 +3,12 @@
 
 use crate::Prompts;
 use crate::masks::name;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::cells::Cells;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::program::number;
 
 /// Measures, and adds the figures: the share of `exact` that the cheap effects take.
 ///
@@ -61,9 +62,6 @@ fn passes(
             units,
         ],
     )?;
-    let number = |key: &str| {
-        let missing = || BenchError::Missing { program: "uspx".to_owned(), key: key.to_owned() };
-        found.get(key).and_then(Value::as_f64).ok_or_else(missing)
-    };
+    let number = |key| number("uspx", &found, key);
     Ok(number("forwards")? + 2.0 * number("backwards")?)
 }

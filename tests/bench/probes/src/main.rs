@@ -13,11 +13,12 @@ mod person;
 mod sae;
 
 use clap::{Parser, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use uspx_bench_engine::cells::Cells;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::Report;
+use uspx_bench_engine::place::Place;
 
 /// Measures the probes.
 #[derive(Parser, Debug)]
@@ -93,12 +94,8 @@ fn main() -> ExitCode {
 
 /// Whether every figure holds.
 fn run(args: &Args) -> Result<bool> {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    let root = above.canonicalize().map_err(BenchError::file(&above))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
-    let work = args.work.clone().unwrap_or_else(|| target.join("bench-probes"));
+    let Place { root, work, uspx } =
+        Place::of("bench-probes", args.work.as_deref(), args.uspx.as_deref())?;
     let cells = Cells::new(&uspx, &work, args.threads)?;
     let teacher = root.join("cli/assets/nano/teacher");
     let mut models = vec![teacher.clone()];
@@ -131,12 +128,7 @@ fn run(args: &Args) -> Result<bool> {
             Group::Sae => sae::measure(&cells, &teacher, &own, &mut report),
             Group::Exact => exact::measure(&cells, &mut report),
         };
-        let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
-        match done {
-            Ok(()) => {}
-            Err(error @ BenchError::Absent(_)) => report.skip(&name, error.to_string()),
-            Err(error) => report.fail(&name, error.to_string()),
-        }
+        report.ended(group, done);
     }
     report.print();
     Ok(report.pass())

@@ -1,11 +1,11 @@
 //! How much of the loss a sparse autoencoder recovers when it stands in for the residual stream.
 
 use crate::Prompts;
-use serde_json::Value;
 use std::path::Path;
 use uspx_bench_engine::cells::Cells;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
+use uspx_bench_engine::program::number;
 
 /// A TopK SAE of 1,024 features with 8 active ones, on the middle layer.
 const FLAGS: [&str; 4] = ["--features", "1024", "--k", "8"];
@@ -24,13 +24,8 @@ pub fn measure(cells: &Cells, model: &Path, prompts: &Prompts, report: &mut Repo
     let judged = judged.to_string_lossy();
     let common = ["probe", "sae", "--model", &model, "--prompts", &fit, "--heldout", &judged];
     let found = cells.run("sae", &[&common[..], &FLAGS, &["--out", &out]].concat())?;
-    let number = |key: &str| {
-        let missing = || BenchError::Missing { program: "uspx".to_owned(), key: key.to_owned() };
-        let evaluation = found.get("evaluation").and_then(|e| e.get(key));
-        evaluation.and_then(Value::as_f64).ok_or_else(missing)
-    };
-    let recovered = number("loss_recovered")?;
     let detail = found.get("evaluation").cloned().unwrap_or_default();
+    let recovered = number("uspx", &detail, "loss_recovered")?;
     report.put(Figure::new(
         "loss recovered by an SAE",
         recovered,

@@ -3,13 +3,14 @@
 
 use crate::Prompts;
 use crate::arms::Pair;
-use crate::judged::{judged, number};
+use crate::judged::judged;
 use crate::taught;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::cells::{Cells, Killed};
 use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report, median};
+use uspx_bench_engine::program::number;
 
 /// What is cut in each step, and what stays of it.
 const STEPS: [(&str, &str); 2] = [("head", "0.5"), ("channel", "0.6667")];
@@ -50,7 +51,8 @@ pub fn measure(cells: &Cells, pair: &Pair, prompts: &Prompts, report: &mut Repor
     };
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
-        ratios.push(1.0 / speed(&whole)? * speed(&left)?);
+        let (own, cut) = (speed(&whole)?, speed(&left)?);
+        ratios.push(cut / own);
     }
     let detail = json!({ "ratios": ratios });
     let times = median(&ratios);

@@ -7,6 +7,7 @@ use std::path::Path;
 use uspx_bench_engine::cells::Cells;
 use uspx_bench_engine::error::{BenchError, Result};
 use uspx_bench_engine::paired::Losses;
+use uspx_bench_engine::program;
 
 /// What a model is worth on held-out prompts.
 pub struct Judged {
@@ -32,7 +33,6 @@ pub fn judged(cells: &Cells, model: &Path, prompts: &Prompts) -> Result<Judged> 
     let (file, count) = &prompts.heldout;
     let [model, file] = [model, file].map(|p| p.to_string_lossy().into_owned());
     let args = ["eval", "--model", &model, "--prompts", &file, "--limit", &count.to_string()];
-    // An answer longer than its reference is not equal to it.
     let found = cells.run("eval", &[&args[..], &["--exact-match"]].concat())?;
     let rows = found.get("per_prompt").and_then(Value::as_array);
     let row = |row: &Value| {
@@ -40,18 +40,8 @@ pub fn judged(cells: &Cells, model: &Path, prompts: &Prompts) -> Result<Judged> 
         Some((number("loss")? * number("tokens")? / LN_2, number("bytes")?))
     };
     let bits = rows.and_then(|rows| rows.iter().map(row).collect::<Option<Losses>>());
-    let bits = bits.ok_or_else(|| missing("uspx", "per_prompt"))?;
-    Ok(Judged { bits, exact: number("uspx", &found, "exact_match")? })
-}
-
-/// A number that a program printed.
-///
-/// # Errors
-/// There is none of that name.
-pub fn number(program: &str, found: &Value, key: &str) -> Result<f64> {
-    found.get(key).and_then(Value::as_f64).ok_or_else(|| missing(program, key))
-}
-
-fn missing(program: &str, key: &str) -> BenchError {
-    BenchError::Missing { program: program.to_owned(), key: key.to_owned() }
+    let missing =
+        || BenchError::Missing { program: "uspx".to_owned(), key: "per_prompt".to_owned() };
+    let bits = bits.ok_or_else(missing)?;
+    Ok(Judged { bits, exact: program::number("uspx", &found, "exact_match")? })
 }

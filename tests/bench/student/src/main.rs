@@ -14,11 +14,12 @@ mod taught;
 
 use arms::Pair;
 use clap::{Parser, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use uspx_bench_engine::cells::Cells;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::Report;
+use uspx_bench_engine::place::Place;
 
 /// Measures the student.
 #[derive(Parser, Debug)]
@@ -95,18 +96,15 @@ fn main() -> ExitCode {
 
 /// Whether every figure holds.
 fn run(args: &Args) -> Result<bool> {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    let root = above.canonicalize().map_err(BenchError::file(&above))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let uspx = args.uspx.clone().unwrap_or_else(|| target.join("release/uspx"));
-    let work = args.work.clone().unwrap_or_else(|| target.join("bench-student"));
+    let Place { root, work, uspx } =
+        Place::of("bench-student", args.work.as_deref(), args.uspx.as_deref())?;
     let cells = Cells::new(&uspx, &work, args.threads)?;
     let nano = root.join("cli/assets/nano");
     let shipped =
         Pair { teacher: nano.join("teacher"), student: nano.join("student"), seeds: args.seeds };
     let other = args.teacher.clone().zip(args.student.clone());
     let other = other.map(|(teacher, student)| Pair { teacher, student, seeds: args.other_seeds });
+    let widest = other.as_ref().unwrap_or(&shipped);
     let file = |given: &Option<PathBuf>, name: &str| {
         given.clone().unwrap_or_else(|| root.join("cli/assets/prompts").join(name))
     };
@@ -132,26 +130,14 @@ fn run(args: &Args) -> Result<bool> {
                 .try_for_each(|pair| {
                     arms::measure(&cells, (pair, args.jobs), &prompts, &mut report)
                 }),
-            Group::Healed => {
-                let pair = other.as_ref().unwrap_or(&shipped);
-                healed::measure(&cells, pair, &prompts, &mut report)
-            }
-            Group::Campaign => {
-                let pair = other.as_ref().unwrap_or(&shipped);
-                campaign::measure(&cells, pair, &prompts, &mut report)
-            }
+            Group::Healed => healed::measure(&cells, widest, &prompts, &mut report),
+            Group::Campaign => campaign::measure(&cells, widest, &prompts, &mut report),
             Group::Pace => {
-                let student = &other.as_ref().unwrap_or(&shipped).student;
                 let counts = (&prompts, args.threads);
-                pace::measure(&cells, (&root, student), counts, &mut report)
+                pace::measure(&cells, (&root, &widest.student), counts, &mut report)
             }
         };
-        let name = group.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
-        match done {
-            Ok(()) => {}
-            Err(error @ BenchError::Absent(_)) => report.skip(&name, error.to_string()),
-            Err(error) => report.fail(&name, error.to_string()),
-        }
+        report.ended(group, done);
     }
     report.skip("on-policy", "the student does not answer while it learns yet".into());
     report.print();

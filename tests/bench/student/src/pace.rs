@@ -2,13 +2,12 @@
 //! the two take turns.
 
 use crate::Prompts;
-use crate::judged::number;
 use serde_json::json;
 use std::path::Path;
 use uspx_bench_engine::cells::Cells;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_bench_engine::figure::{Bound, Figure, Report, median};
-use uspx_bench_engine::program::Program;
+use uspx_bench_engine::program::{number, parity};
 
 /// Turns of each.
 const ROUNDS: usize = 3;
@@ -21,21 +20,14 @@ const STEP: &str = "512";
 /// Measures, and adds the figure.
 ///
 /// # Errors
-/// A run that fails; [`BenchError::Absent`] where there is no peft.
+/// A run that fails, or no Python with peft.
 pub fn measure(
     cells: &Cells,
     (root, student): (&Path, &Path),
     (prompts, threads): (&Prompts, usize),
     report: &mut Report,
 ) -> Result<()> {
-    let python = root.join(".tools/venv-parity/bin/python");
-    if !python.exists() {
-        let reason =
-            format!("there is no Python at {}: run tests/parity/venv.sh", python.display());
-        return Err(BenchError::Absent(reason));
-    }
-    let (script, logs) = (root.join("tests/bench/peers/train.py"), cells.folder().join("logs"));
-    let threads = threads.to_string();
+    let logs = cells.folder().join("logs");
     let [model, file] = [student, &prompts.train.0].map(|p| p.to_string_lossy());
     let same = ["--limit", COUNT, "--rank", RANK, "--step-tokens", STEP];
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -47,9 +39,10 @@ pub fn measure(
         let how = ["--teacher-weight", "0", "--epochs", "2", "--learning-rate", "1e-4"];
         let own = cells.once("pace", &[&whom[..], &how, &same, &["--out", &out]].concat())?;
         ours.push(number("uspx", &own, "trained_tokens_per_second")?);
-        let peer = Program::new("peft", &python, &logs).arg(&script).arg(student);
-        let peer = peer.arg(&prompts.train.0).args(same).args(["--threads", &threads]);
-        theirs.push(peer.env("OMP_NUM_THREADS", &threads).json()?.number("tokens_per_second")?);
+        let peer = parity("peft", (root, &logs), "bench/peers/train.py", threads)?;
+        let peer = peer.arg(student).arg(&prompts.train.0).args(same);
+        let peer = peer.arg("--threads").arg(threads.to_string()).json()?;
+        theirs.push(peer.number("tokens_per_second")?);
     }
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(own, peer)| own / peer).collect();
     let detail = json!({ "tokens_per_second": ours, "peft": theirs });

@@ -9,7 +9,7 @@ mod memory;
 mod speed;
 
 use crate::bench::Bench;
-use crate::error::{BenchError, Result};
+use crate::error::Result;
 use crate::figure::Report;
 use clap::ValueEnum;
 
@@ -48,23 +48,14 @@ impl Group {
             Self::Exact => exact::measure(bench, report),
         }
     }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
-    }
 }
 
 /// Measures these groups, one after another; one that fails does not keep the next from running.
 pub fn measure(bench: &Bench, groups: &[Group]) -> Report {
     let mut report = Report::default();
     for group in groups {
-        match group.measure(bench, &mut report) {
-            Ok(()) => {}
-            Err(error @ (BenchError::Absent(_) | BenchError::Disk { .. })) => {
-                report.skip(&group.name(), error.to_string())
-            }
-            Err(error) => report.fail(&group.name(), error.to_string()),
-        }
+        let done = group.measure(bench, &mut report);
+        report.ended(group, done);
     }
     report
 }
