@@ -20,6 +20,7 @@ mod readme;
 mod replay;
 mod saes;
 mod seams;
+mod together;
 mod up;
 
 use libtest_mimic::Arguments;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         replay::trials(),
         saes::trials(&needs),
         seams::trials(),
+        together::trials(&needs),
         up::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

@@ -8,6 +8,7 @@ use crate::rows;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
+use uspx_distill::Sharing;
 use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
@@ -61,6 +62,13 @@ pub struct DistillArgs {
     /// How often each prompt to learn gives rise to a new one that the teacher makes up and answers.
     #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
     pub dreams: u32,
+    /// Train as so many machines that share the work would, here one after another: to see what sharing
+    /// costs.
+    #[arg(long, value_parser = positive, value_name = "N", conflicts_with = "checkpoint")]
+    pub machines: Option<usize>,
+    /// Steps of each machine between two exchanges.
+    #[arg(long, value_parser = positive, default_value_t = 30, value_name = "STEPS", requires = "machines")]
+    pub exchange_every: usize,
     /// How to train.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -70,6 +78,12 @@ pub struct DistillArgs {
 }
 
 impl DistillArgs {
+    /// How the training is shared, where it is.
+    pub fn sharing(&self) -> Option<Sharing> {
+        let steps = self.exchange_every;
+        self.machines.map(|machines| Sharing { steps, ..Sharing::among(machines) })
+    }
+
     /// A prompt file of this command, and how it is to be read.
     pub fn source<'a>(&self, path: &'a Path) -> PromptSource<'a> {
         PromptSource::new(path, self.text, self.skip_bad)

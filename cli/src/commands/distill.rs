@@ -13,7 +13,7 @@ use std::path::Path;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 use uspx_distill::{
-    DistilRequest, Distilled, Keep, Labels, PeftConfig, distil, make_labels, recipe,
+    DistilRequest, Distilled, Exchanged, Keep, Labels, PeftConfig, distil, make_labels, recipe,
 };
 use uspx_domain::{
     ADAPTER_CONFIG, ADAPTER_TENSORS, DistilRecipe, Dreams, Mask, Prompt, Skipped, TrainingSummary,
@@ -39,11 +39,27 @@ struct Trained<'a> {
     /// Of these, what a checkpoint brought along.
     resumed_steps: u32,
     best_epoch: u32,
-    /// Of prompts and answers, a second of a step.
+    /// Tokens of prompts and answers that its other steps learned from.
+    trained_tokens: u64,
+    /// The same, a second of a step.
     trained_tokens_per_second: f64,
     seconds: f64,
     peak_rss_bytes: Option<u64>,
+    /// Where the training was shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exchange: Option<Exchange>,
     skipped: Vec<LeftOut>,
+}
+
+/// What the machines of a shared training told each other.
+#[derive(Serialize)]
+struct Exchange {
+    machines: usize,
+    rounds: u32,
+    /// Bytes that all of them sent.
+    bytes: u64,
+    /// Bytes of their gradients, had they sent them after every step.
+    per_step_bytes: u64,
 }
 
 /// Prompts to learn, and prompts to stop by.
@@ -65,7 +81,8 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let bar = Bar::new("training", args.run.json, shutdown);
     let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
     let keep = args.checkpoint.as_deref().map(|file| Keep { file, every: KEEP_EVERY });
-    let request = DistilRequest { keep, ..DistilRequest::new(train, validation, &recipe) };
+    let sharing = args.sharing();
+    let request = DistilRequest { keep, sharing, ..DistilRequest::new(train, validation, &recipe) };
     let made = distil(&mut student, &request, &bar)?;
     let recipe = recipe::resolved(&recipe, student.transformer.config().hidden);
     bar.finish();
@@ -164,6 +181,11 @@ fn write(draft: Draft, adapter: &[u8], peft: &PeftConfig) -> Result<()> {
     draft.keep()
 }
 
+fn exchange(args: &DistillArgs, made: &Distilled) -> Option<Exchange> {
+    let Exchanged { rounds, bytes, per_step: per_step_bytes } = made.exchanged;
+    args.machines.map(|machines| Exchange { machines, rounds, bytes, per_step_bytes })
+}
+
 fn tell(
     (args, rank): (&DistillArgs, u32),
     [prompts, validation_prompts]: [usize; 2],
@@ -182,9 +204,11 @@ fn tell(
             steps,
             resumed_steps: made.resumed,
             best_epoch,
+            trained_tokens: made.pace.tokens,
             trained_tokens_per_second: made.pace.tokens as f64 / made.pace.seconds,
             seconds,
             peak_rss_bytes: memory::peak_rss(),
+            exchange: exchange(args, made),
             skipped: left_out::listed(skipped),
         });
     }
@@ -200,6 +224,11 @@ fn tell(
     output::paragraph(&format!(
         "{out}: an adapter of rank {rank}, from epoch {best_epoch} of {epochs}, {prompts} prompts, {steps} steps"
     ))?;
+    if let Some(Exchange { machines, rounds, bytes, .. }) = exchange(args, made) {
+        output::paragraph(&format!(
+            "shared by {machines} machines: {bytes} bytes sent in {rounds} rounds"
+        ))?;
+    }
     output::line(&format!(
         "in 4 bits: uspx export --format gguf --out DIR \\\n  --model {} \\\n  --adapter {out} \\\n  --prompts {}",
         args.student.display(),

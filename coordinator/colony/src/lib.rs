@@ -33,6 +33,7 @@ mod share;
 pub mod state;
 mod step;
 mod task;
+pub mod together;
 pub mod trail;
 
 pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};

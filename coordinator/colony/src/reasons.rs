@@ -98,10 +98,11 @@ impl LeftOut {
     }
 }
 
-/// `what`, and why: the reasons of the tasks of this kind of work that were given up, and the
+/// `what`, and why: the reasons of the tasks of these kinds of work that were given up, and the
 /// prompts left out.
-pub(crate) fn because(state: &State, what: &str, work: &str) -> String {
-    let tasks = given_up(state).into_iter().filter(|r| r.work == work).map(|r| r.to_string());
+pub(crate) fn because(state: &State, what: &str, work: &[&str]) -> String {
+    let tasks = given_up(state).into_iter().filter(|r| work.contains(&r.work.as_str()));
+    let tasks = tasks.map(|r| r.to_string());
     let why: Vec<String> = tasks.chain(left_out(state).into_iter().map(|l| l.text)).collect();
     if why.is_empty() { what.to_owned() } else { format!("{what}: {}", why.join("; ")) }
 }

@@ -36,6 +36,15 @@ pub enum Purpose {
     Labels(Split),
     /// The adapter of a recipe, by its place in the campaign's list.
     Adapter(u32),
+    /// A machine's part of a round of a recipe's training, which several machines share.
+    Part {
+        /// The recipe, by its place in the campaign's list.
+        recipe: u32,
+        /// The round, from 0.
+        round: u32,
+        /// The machine, from 0.
+        at: u32,
+    },
     /// The sparse autoencoder of a layer.
     Sae(u32),
     /// A model in the final comparison: its files, or its losses.

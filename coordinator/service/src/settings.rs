@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 use uspx_colony::campaign::{
-    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TogetherPlan,
+    TrustPlan,
 };
 use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Digest, Fingerprint, ModelShape};
@@ -69,6 +70,8 @@ pub struct CampaignPlan {
     pub dream: DreamPlan,
     /// How the student is made.
     pub distil: StudentPlan,
+    /// How its trainings are shared.
+    pub together: TogetherPlan,
     /// How its 4 bits are finished.
     pub finish: FinishPlan,
     /// How far workers are trusted.
@@ -101,6 +104,7 @@ impl CampaignPlan {
             sae: self.sae.clone(),
             dream: self.dream.clone(),
             distil: self.distil.clone(),
+            together: self.together.clone(),
             finish: self.finish.clone(),
             trust: self.trust.clone(),
             ..CampaignConfig::new(name, teacher, student, book.entries())

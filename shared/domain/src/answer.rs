@@ -1,7 +1,9 @@
 //! What a worker posts back. Never raw activations: sums, losses, and references to blobs.
 
 use crate::shape::is_zero;
-use crate::{BlobRef, Coverage, Deposit, Failure, LossRow, SaeSummary, Skipped, TaskId, WorkerId};
+use crate::{
+    BlobRef, Coverage, Deposit, Failure, LossRow, SaeSummary, Skipped, TaskId, Told, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one task.
@@ -46,7 +48,7 @@ pub enum Outcome {
         /// How much of the answers the labels cover.
         coverage: Coverage,
     },
-    /// Distil: the adapter's blob.
+    /// Distil, and the end of a training that machines share: the adapter's blob.
     Adapter {
         /// The blob (safetensors).
         blob: BlobRef,
@@ -65,6 +67,18 @@ pub enum Outcome {
         /// On the prompts that it was judged by.
         summary: SaeSummary,
     },
+    /// Part: how far the machine came in the round.
+    Told {
+        /// The blob, and what it weighs.
+        told: Told,
+        /// Validation loss of the round's start, nats per response token, where the round begins a
+        /// pass over the prompts and this machine is the first.
+        loss: Option<f32>,
+        /// The pass that the round belongs to, from 1.
+        epoch: u32,
+        /// Batches of the whole plan that are left after the round.
+        left: u32,
+    },
     /// It could not be done.
     Failed(Failure),
 }
@@ -74,6 +88,7 @@ impl Outcome {
     pub fn blobs(&self) -> Vec<BlobRef> {
         match self {
             Self::Labels { blob, .. } | Self::Adapter { blob, .. } => vec![*blob],
+            Self::Told { told, .. } => vec![told.blob],
             Self::Exported { files } | Self::Sae { files, .. } => {
                 files.iter().map(|f| f.blob).collect()
             }

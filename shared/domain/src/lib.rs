@@ -55,6 +55,6 @@ pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job, Judge, Label, Sae,
-    Subject, Task, Work,
+    Ablate, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job, Judge, Label, Part,
+    Place, Round, Sae, Subject, Task, Told, Work,
 };

@@ -5,7 +5,7 @@ use crate::{Judge, Subject, Work};
 
 /// The labels of one task.
 pub const LABELS: u64 = 1 << 30;
-/// An adapter, before it is merged.
+/// An adapter, before it is merged, and what a machine tells of its part of a training.
 pub const ADAPTER: u64 = 4 << 30;
 /// One file of an exported student.
 pub const STUDENT_FILE: u64 = 32 << 30;
@@ -19,7 +19,7 @@ pub const STATE: u64 = 5 * SAE_FILE;
 pub fn of_work<P>(work: &Work<P>) -> u64 {
     match work {
         Work::Distil(_) => LABELS,
-        Work::Export(_) => ADAPTER,
+        Work::Export(_) | Work::Part(_) => ADAPTER,
         Work::Judge(Judge { subject: Subject::Exported { .. }, .. }) => STUDENT_FILE,
         Work::Judge(_) => ADAPTER,
         Work::Estimate(_) | Work::Ablate(_) | Work::Label(_) | Work::Sae(_) => 0,

@@ -1,6 +1,6 @@
 //! What a worker understands, by name: it is only asked for that.
 
-use crate::{DistilLoss, Estimator, Work};
+use crate::{Distil, DistilLoss, Estimator, Part, Work};
 use std::collections::BTreeSet;
 
 /// The names that a worker's uspx knows. One that says nothing knows none.
@@ -30,8 +30,8 @@ impl Speaks {
     pub fn knows<P>(&self, work: &Work<P>) -> bool {
         let named = match work {
             Work::Estimate(job) => self.estimators.contains(job.estimator.name()),
-            Work::Distil(job) => {
-                let loss = job.recipe.loss;
+            Work::Distil(Distil { recipe, .. }) | Work::Part(Part { recipe, .. }) => {
+                let loss = recipe.loss;
                 loss.is_usual() || self.losses.contains(loss.name())
             }
             _ => true,
@@ -43,7 +43,7 @@ impl Speaks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Baseline, Distil, DistilRecipe, Estimate, Label};
+    use crate::{Baseline, DistilRecipe, Estimate, Label, Place};
 
     #[test]
     fn work_is_known_by_its_job_and_its_estimator() {
@@ -78,13 +78,18 @@ mod tests {
                 seed: 0,
                 loss,
             };
-            Work::<u8>::Distil(Distil { train: vec![], validation: vec![], recipe })
+            let (train, validation, rounds) = (vec![], vec![], vec![]);
+            let part = Part { train, validation, recipe, rounds, steps: 1, place: Place::End };
+            let alone = Distil { train: vec![], validation: vec![], recipe };
+            [Work::<u8>::Distil(alone), Work::Part(part)]
         };
         let older = Speaks { losses: [].into(), ..Speaks::here() };
         for loss in DistilLoss::ALL {
-            assert!(Speaks::here().knows(&by(*loss)), "{loss}");
-            assert_eq!(older.knows(&by(*loss)), *loss == DistilLoss::HYBRID, "{loss}");
-            assert!(!Speaks::default().knows(&by(*loss)), "{loss}");
+            for work in by(*loss) {
+                assert!(Speaks::here().knows(&work), "{loss}");
+                assert_eq!(older.knows(&work), *loss == DistilLoss::HYBRID, "{loss}");
+                assert!(!Speaks::default().knows(&work), "{loss}");
+            }
         }
     }
 }

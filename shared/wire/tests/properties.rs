@@ -69,6 +69,33 @@ fn shape() -> impl Strategy<Value = ModelShape> {
     proptest::collection::vec(layer, 0..6).prop_map(|layers| ModelShape { layers })
 }
 
+fn told() -> impl Strategy<Value = Told> {
+    let told = (any::<Vec<u8>>(), any::<u64>());
+    told.prop_map(|(name, tokens)| Told { blob: BlobRef::to(&name), tokens })
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let round = (any::<u32>(), proptest::collection::vec(told(), 0..4));
+    let round = round.prop_map(|(machines, told)| Round { machines, told });
+    let machine = any::<(u32, u32)>().prop_map(|(at, of)| Place::Machine { at, of });
+    let place = prop_oneof![machine, Just(Place::End)];
+    let loss = proptest::sample::select(DistilLoss::ALL);
+    let rest = (place, loss, any::<u32>());
+    (proptest::collection::vec(round, 0..4), rest).prop_map(|(rounds, (place, loss, steps))| {
+        let recipe = DistilRecipe {
+            rank: steps,
+            alpha: 0.5,
+            epochs: steps,
+            learning_rate: 0.0,
+            batch_tokens: steps,
+            teacher_weight: 1.0,
+            seed: 7,
+            loss,
+        };
+        Part { train: vec![BlobRef::to(b"l")], validation: vec![], recipe, rounds, steps, place }
+    })
+}
+
 fn work() -> impl Strategy<Value = Work<Prompt>> {
     let blob = any::<Vec<u8>>().prop_map(|b| BlobRef::to(&b));
     prop_oneof![
@@ -96,6 +123,7 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
                 })
             }
         ),
+        part().prop_map(Work::Part),
         (prompts(), blob).prop_map(|(prompts, b)| {
             Work::Judge(Judge { prompts, subject: Subject::Adapted(b) })
         }),
@@ -143,6 +171,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             nats,
             bytes
         }])),
+        (told(), proptest::option::of(0.0f32..9.0), any::<(u32, u32)>())
+            .prop_map(|(told, loss, (epoch, left))| Outcome::Told { told, loss, epoch, left }),
         proptest::sample::select(FailureReason::ALL)
             .prop_map(|reason| Outcome::Failed(reason.into())),
     ]

@@ -52,7 +52,7 @@ struct Steps(Arc<Mutex<Vec<Step>>>);
 
 impl Subscriber for Steps {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uspx_distill::training"
+        metadata.target() == "uspx_distill::learner"
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p uspx-distill --example tune -- [--judge] [--prompts=N] [--dreams=ROUNDS]
 //! [RECIPE…]`, a recipe being `key=value` pairs joined by commas over the default one: `rank alpha
-//! epochs lr batch weight seed loss`. The last 200 training prompts are the validation split; `--judge`
+//! epochs lr batch weight seed loss`, and for a training that is shared `machines every told outer momentum`. The last 200 training prompts are the validation split; `--judge`
 //! adds the held-out set: bits per byte, and the paired bootstrap interval of the change from the
 //! base.
 
@@ -14,7 +14,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uspx_distill::{
-    DistilRequest, Labels, distil, dream, make_labels, recipe_references, recipe_teacher,
+    DistilRequest, Distilled, Labels, Sharing, distil, dream, make_labels, recipe_references,
+    recipe_teacher,
 };
 use uspx_domain::{DistilLoss, DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
@@ -41,8 +42,8 @@ fn prompts(file: &str) -> Any<Vec<Prompt>> {
         .prompts)
 }
 
-fn recipe(text: &str) -> Any<DistilRecipe> {
-    let mut recipe = recipe_teacher();
+fn recipe(text: &str) -> Any<(DistilRecipe, Option<Sharing>)> {
+    let (mut recipe, mut sharing) = (recipe_teacher(), Sharing::among(1));
     for pair in text.split(',').filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or("a recipe is key=value,key=value")?;
         match key {
@@ -53,11 +54,16 @@ fn recipe(text: &str) -> Any<DistilRecipe> {
             "batch" => recipe.batch_tokens = value.parse()?,
             "weight" => recipe.teacher_weight = value.parse()?,
             "seed" => recipe.seed = value.parse()?,
+            "machines" => sharing.machines = value.parse()?,
+            "every" => sharing.steps = value.parse()?,
+            "told" => sharing.told = value.parse()?,
+            "outer" => sharing.rate = value.parse()?,
+            "momentum" => sharing.momentum = value.parse()?,
             "loss" => recipe.loss = DistilLoss::named(value).ok_or("no such loss")?,
             other => return Err(format!("no key {other}").into()),
         }
     }
-    Ok(recipe)
+    Ok((recipe, (sharing.machines > 1).then_some(sharing)))
 }
 
 /// Nats and reference bytes of every prompt.
@@ -162,19 +168,19 @@ fn main() -> Any<()> {
     if judge {
         println!("{:<60} held-out {:.4}", "base", bits_per_byte(&base_heldout));
     }
-    let recipes: Vec<(String, DistilRecipe)> = match recipes.is_empty() {
+    let recipes: Vec<(String, (DistilRecipe, Option<Sharing>))> = match recipes.is_empty() {
         true => vec![
-            ("references".into(), recipe_references()),
-            ("references + teacher".into(), recipe_teacher()),
+            ("references".into(), (recipe_references(), None)),
+            ("references + teacher".into(), (recipe_teacher(), None)),
         ],
         false => recipes.into_iter().map(|t| Ok((t.clone(), recipe(&t)?))).collect::<Any<_>>()?,
     };
-    for (name, recipe) in recipes {
+    for (name, (recipe, sharing)) in recipes {
         let mut student = open("student")?;
         let start = Instant::now();
         let (train, check) = (train_labels.as_slice(), std::slice::from_ref(&validation_labels));
-        let request = DistilRequest::new(train, check, &recipe);
-        let summary = distil(&mut student, &request, &NoProgress)?.summary;
+        let request = DistilRequest { sharing, ..DistilRequest::new(train, check, &recipe) };
+        let Distilled { summary, exchanged, .. } = distil(&mut student, &request, &NoProgress)?;
         let seconds = start.elapsed().as_secs_f64();
         let value = bits_per_byte(&losses(&student, validation)?);
         println!(
@@ -182,6 +188,9 @@ fn main() -> Any<()> {
             summary.best_epoch,
             peak_mib()
         );
+        if exchanged.rounds > 0 {
+            println!("{name:<60} {exchanged:?}");
+        }
         if judge {
             let rows = losses(&student, &heldout)?;
             let (low, high) = interval(&rows, &base_heldout);

@@ -1,5 +1,7 @@
 //! What can go wrong between a label and an adapter.
 
+use crate::together::outer::OuterError;
+use crate::together::sparse::SparseError;
 use std::path::PathBuf;
 use uspx_domain::Fingerprint;
 use uspx_model::ModelError;
@@ -43,6 +45,12 @@ pub enum DistillError {
     /// Nothing to learn from, or nothing to judge by.
     #[error("no {0} labels with an answer: at least one is needed")]
     Empty(&'static str),
+    /// A machine's word in a shared training cannot be made, or is not one.
+    #[error("a machine's part of the training is not usable: {0}")]
+    Told(#[from] SparseError),
+    /// The common start does not move.
+    #[error("the common start cannot go on: {0}. Lower the learning rate")]
+    Outer(#[from] OuterError),
     /// The loss is no longer a number.
     #[error("the loss became {loss} at step {step}: lower the learning rate (it is {rate})")]
     Diverged {

@@ -6,7 +6,8 @@
 //! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
 //! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
-//! `schedule` → [`train`] (the loop) with [`recipe`] and `attempt`.
+//! `schedule` → `learner` (one step) → [`train`] (the loop) with [`recipe`] and `attempt`, or [`together`] (the
+//! loop of several machines).
 //!
 //! Nothing here sees a network, and a clock only tells how fast it went and when a state is kept: equal
 //! inputs and seed give equal adapters on equal hardware.
@@ -23,6 +24,7 @@ pub mod dream;
 mod error;
 pub mod gradient;
 pub mod labels;
+mod learner;
 pub mod lora;
 pub mod losses;
 pub mod peft;
@@ -31,6 +33,7 @@ pub mod recipe;
 pub mod schedule;
 mod state;
 pub mod teach;
+pub mod together;
 pub mod train;
 mod training;
 
@@ -44,6 +47,7 @@ pub use peft::PeftConfig;
 pub use recipe::{recipe_references, recipe_teacher};
 pub use state::Keep;
 pub use teach::make_labels;
+pub use together::{Exchanged, Sharing};
 pub use train::{DistilRequest, Distilled, distil};
 
 /// Results of this crate.

@@ -4,8 +4,10 @@
 use crate::Result;
 use candle_core::Var;
 use candle_core::backprop::GradStore;
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use uspx_domain::DistilRecipe;
 use uspx_model::batch::pack;
 
 /// Share of the steps in which the learning rate rises.
@@ -37,6 +39,13 @@ pub fn shrink(gradients: &GradStore, vars: &[Var], bound: f64) -> Result<f64> {
     Ok(if norm > bound { bound / norm } else { 1.0 })
 }
 
+/// The batches of every epoch of a training on sequences of those lengths.
+pub fn epochs(lengths: &[usize], recipe: &DistilRecipe) -> Vec<Vec<Vec<usize>>> {
+    let mut random = ChaCha8Rng::seed_from_u64(recipe.seed ^ 0x5eed);
+    let draw = |_| epoch(lengths, recipe.batch_tokens as usize, &mut random);
+    (0..recipe.epochs).map(draw).collect()
+}
+
 /// Batches sorted by length within a window of this many, so that little is padded and every
 /// epoch's batches differ.
 const WINDOW: usize = 16;
@@ -63,7 +72,6 @@ pub fn epoch(lengths: &[usize], tokens: usize, random: &mut ChaCha8Rng) -> Vec<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand_chacha::rand_core::SeedableRng;
 
     #[test]
     fn the_rate_rises_then_falls() {

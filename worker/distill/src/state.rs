@@ -23,6 +23,8 @@ const VERSION: u32 = 1;
 const LISTS: [&str; 4] = ["var", "first", "second", "kept"];
 /// What is held of the best attempt before it.
 const BEST: &str = "best";
+/// Epochs without a better validation loss after which a training ends.
+const PATIENCE: u32 = 2;
 /// The most that a header has.
 const HEADER: u64 = 1 << 20;
 
@@ -59,6 +61,44 @@ pub(crate) struct At {
     pub best: f32,
     /// The epoch that it is of; 0 is the start.
     pub best_epoch: u32,
+}
+
+/// What a pass was worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Its values are the best so far.
+    Best,
+    /// They are not.
+    Worse,
+    /// Nor were those of the passes before: no more of it.
+    Enough,
+}
+
+impl At {
+    /// Before the first pass, where that is the loss.
+    pub fn start(before: f32) -> Self {
+        Self { before, best: before, ..Self::default() }
+    }
+
+    /// Takes up the loss after a pass.
+    pub fn judged(&mut self, epoch: u32, now: f32) -> Passed {
+        tracing::debug!(epoch, validation = now, "epoch done");
+        (self.epochs, self.batches) = (epoch, 0);
+        if now < self.best {
+            (self.best, self.best_epoch) = (now, epoch);
+            Passed::Best
+        } else if epoch >= self.best_epoch + PATIENCE {
+            Passed::Enough
+        } else {
+            Passed::Worse
+        }
+    }
+
+    /// What came of it.
+    pub fn summary(&self) -> TrainingSummary {
+        let Self { step: steps, before, best: after, best_epoch, .. } = *self;
+        TrainingSummary { steps, before, after, best_epoch }
+    }
 }
 
 /// What was before an attempt.
@@ -273,7 +313,7 @@ fn header(bytes: &[u8]) -> std::result::Result<Header, String> {
 }
 
 /// A list of matrices on its way to the file.
-fn named(name: &str, list: &[Tensor]) -> Result<Vec<Named>> {
+pub(crate) fn named(name: &str, list: &[Tensor]) -> Result<Vec<Named>> {
     let one = |(at, tensor): (usize, &Tensor)| {
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
         Ok(floats(format!("{name}.{at}"), tensor.dims(), &values))

@@ -2,10 +2,15 @@
 
 use crate::attempt::Pace;
 use crate::labels::{Labels, vocabulary};
+use crate::learner::Data;
 use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
 use crate::state::{Keep, Keeper, Past, Turn};
-use crate::training::{Data, Training};
+use crate::together::part::{self, PartRequest, Said};
+use crate::together::rehearsal::Rehearsal;
+use crate::together::{Exchanged, Sharing};
+use crate::training::Training;
 use crate::{DistillError, Result, recipe, save_adapter};
+use std::path::Path;
 use uspx_domain::{DistilLoss, DistilRecipe, TrainingSummary};
 use uspx_model::{LoadedModel, Progress};
 
@@ -20,12 +25,14 @@ pub struct DistilRequest<'a> {
     pub recipe: &'a DistilRecipe,
     /// Where the training's state is kept; none keeps nothing.
     pub keep: Option<Keep<'a>>,
+    /// How it is shared; none is one machine's. A shared one keeps no state.
+    pub sharing: Option<Sharing>,
 }
 
 impl<'a> DistilRequest<'a> {
     /// One that keeps no state.
     pub fn new(train: &'a [Labels], validation: &'a [Labels], recipe: &'a DistilRecipe) -> Self {
-        Self { train, validation, recipe, keep: None }
+        Self { train, validation, recipe, keep: None, sharing: None }
     }
 }
 
@@ -40,14 +47,41 @@ pub struct Distilled {
     pub resumed: u32,
     /// How fast the others were.
     pub pace: Pace,
+    /// What the machines of a shared training told each other.
+    pub exchanged: Exchanged,
 }
 
-/// Trains by one loss, as [`distil`] says.
-type Train = fn(&mut LoadedModel, &DistilRequest<'_>, &dyn Progress) -> Result<Distilled>;
+/// What is done by one loss.
+pub(crate) struct Row {
+    loss: DistilLoss,
+    distil: fn(&mut LoadedModel, &DistilRequest<'_>, &dyn Progress) -> Result<Distilled>,
+    /// See [`part::take_part`].
+    pub take_part: TakePart,
+    /// See [`part::end`].
+    pub end: fn(&mut LoadedModel, &PartRequest<'_>, &dyn Progress) -> Result<Distilled>,
+}
+
+type TakePart = fn(
+    &mut LoadedModel,
+    &PartRequest<'_>,
+    ((usize, usize), Option<&Path>),
+    &dyn Progress,
+) -> Result<Said>;
+
+const fn row<L: Loss>(loss: DistilLoss) -> Row {
+    let (take_part, end) = (part::take_part_by::<L>, part::end_by::<L>);
+    Row { loss, distil: by::<L>, take_part, end }
+}
 
 /// Every loss there is.
-const ALL: &[(DistilLoss, Train)] =
-    &[(Hybrid::ROW, by::<Hybrid>), (Alm::ROW, by::<Alm>), (Gold::ROW, by::<Gold>)];
+const ALL: &[Row] = &[row::<Hybrid>(Hybrid::ROW), row::<Alm>(Alm::ROW), row::<Gold>(Gold::ROW)];
+
+/// What the recipe's loss does, where the recipe can be followed.
+pub(crate) fn by_loss(recipe: &DistilRecipe) -> Result<&'static Row> {
+    recipe::check(recipe)?;
+    let why = || format!("this uspx cannot train by {}: upgrade", recipe.loss);
+    ALL.iter().find(|row| row.loss == recipe.loss).ok_or_else(|| DistillError::Recipe(why()))
+}
 
 /// Trains an adapter for `student` and leaves the best one attached.
 ///
@@ -65,12 +99,11 @@ pub fn distil(
     request: &DistilRequest<'_>,
     progress: &dyn Progress,
 ) -> Result<Distilled> {
-    let recipe = request.recipe;
-    recipe::check(recipe)?;
-    let found = ALL.iter().find(|(loss, _)| *loss == recipe.loss);
-    let why = || format!("this uspx cannot train by {}: upgrade", recipe.loss);
-    let (_, train_by) = found.ok_or_else(|| DistillError::Recipe(why()))?;
-    train_by(student, request, progress)
+    if request.sharing.is_some() && request.keep.is_some() {
+        let why = "a training that is shared keeps no state: leave out one of the two";
+        return Err(DistillError::Recipe(why.into()));
+    }
+    (by_loss(request.recipe)?.distil)(student, request, progress)
 }
 
 fn by<L: Loss>(
@@ -85,20 +118,29 @@ fn by<L: Loss>(
     let mut best = found.as_mut().and_then(|found| found.best.take());
     let before = best.as_ref().map_or(0, |best| best.summary.steps);
     let resumed = found.as_ref().map_or(0, |found| before + found.at.step);
+    let mut exchanged = Exchanged::default();
     let mut next = Some((Turn::First, recipe));
     if let Some(found) = &found {
         next = Some((found.turn, found.recipe));
     }
     while let Some((turn, attempted)) = next {
-        let training = match found.take() {
-            Some(found) => Training::resume(student, &data, found)?,
-            None => {
-                let before = best.as_ref().map(|best| best.summary.before);
-                Training::start(student, &data, (attempted, before), progress)?
+        let before = best.as_ref().map(|best| best.summary.before);
+        let attempt = match (request.sharing, found.take()) {
+            (Some(sharing), _) => {
+                let rehearsal = Rehearsal::new(student, &data, (attempted, sharing))?;
+                let (attempt, told) = rehearsal.run(before, progress)?;
+                exchanged = exchanged.and(told);
+                attempt
+            }
+            (None, found) => {
+                let training = match found {
+                    Some(found) => Training::resume(student, &data, found)?,
+                    None => Training::start(student, &data, (attempted, before), progress)?,
+                };
+                let past = Past { turn, best: best.as_ref() };
+                training.run(past, &mut keeper, progress)?
             }
         };
-        let past = Past { turn, best: best.as_ref() };
-        let attempt = training.run(past, &mut keeper, progress)?;
         let all = match best.take() {
             Some(best) => best.or(attempt),
             None => attempt,
@@ -109,11 +151,11 @@ fn by<L: Loss>(
     let Some(best) = best else { return Err(DistillError::Empty("training")) };
     best.attach()?;
     let adapter = save_adapter(student, recipe.rank, recipe.alpha)?;
-    Ok(Distilled { adapter, summary: best.summary, resumed, pace: best.pace })
+    Ok(Distilled { adapter, summary: best.summary, resumed, pace: best.pace, exchanged })
 }
 
 /// What both kinds of labels are to the student.
-fn data<L: Loss>(
+pub(crate) fn data<L: Loss>(
     student: &LoadedModel,
     request: &DistilRequest<'_>,
     progress: &dyn Progress,

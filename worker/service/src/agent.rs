@@ -8,6 +8,7 @@ use crate::compute::{Compute, Done, JobProgress};
 use crate::error::JobError;
 use crate::heartbeat;
 use crate::holdings::Holdings;
+use crate::jobs::remembers;
 use crate::lease::keep_lease;
 use crate::open_models::OpenModels;
 use crate::product::Inputs;
@@ -274,7 +275,8 @@ impl Agent {
     }
 
     async fn fetch(&self, task: &Task, progress: &JobProgress) -> Result<Inputs, JobError> {
-        let mut inputs = Inputs::new_in(&self.scratch)?;
+        let memory = remembers(task).map(|name| self.checkpoints.place(name));
+        let mut inputs = Inputs::new_in(&self.scratch)?.remembering(memory);
         if let Some(kept) = self.state(task, progress).await? {
             inputs = inputs.keeping(kept);
         }

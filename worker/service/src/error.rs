@@ -181,7 +181,8 @@ fn of_training(error: &DistillError) -> FailureReason {
         DistillError::Labels(_) | DistillError::LabelsVersion(_) => FailureReason::BadLabels,
         DistillError::Adapter(_) | DistillError::OtherBase { .. } => FailureReason::BadAdapter,
         DistillError::Empty(_) => FailureReason::NoPromptLeft,
-        DistillError::Diverged { .. } => FailureReason::NotFinite,
+        DistillError::Diverged { .. } | DistillError::Outer(_) => FailureReason::NotFinite,
+        DistillError::Told(_) => FailureReason::BadAdapter,
         DistillError::Recipe(_) => FailureReason::Senseless,
         DistillError::State { .. } => FailureReason::Scratch,
     }

@@ -16,6 +16,7 @@ pub struct Inputs {
     folder: TempDir,
     files: HashMap<BlobRef, PathBuf>,
     kept: Option<Kept>,
+    memory: Option<PathBuf>,
 }
 
 /// Where a job's state is kept, for when it is interrupted, and may lie from another time.
@@ -34,7 +35,8 @@ impl Inputs {
     /// The disk's.
     pub fn new_in(scratch: &Path) -> Result<Self, JobError> {
         std::fs::create_dir_all(scratch)?;
-        Ok(Self { folder: tempfile::tempdir_in(scratch)?, files: HashMap::new(), kept: None })
+        let (folder, files) = (tempfile::tempdir_in(scratch)?, HashMap::new());
+        Ok(Self { folder, files, kept: None, memory: None })
     }
 
     /// The same for a job whose state is kept.
@@ -46,6 +48,17 @@ impl Inputs {
     /// Where the job's state is kept; none where nothing is.
     pub fn kept(&self) -> Option<&Kept> {
         self.kept.as_ref()
+    }
+
+    /// The same for a job that keeps something in this file for others like it.
+    #[must_use]
+    pub fn remembering(self, file: Option<PathBuf>) -> Self {
+        Self { memory: file, ..self }
+    }
+
+    /// Where the job keeps something for others like it.
+    pub fn memory(&self) -> Option<&Path> {
+        self.memory.as_deref()
     }
 
     /// Where a blob's content is to be put; none where it is there already.

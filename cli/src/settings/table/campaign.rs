@@ -121,6 +121,11 @@ super::rows! {
     "campaign.distil.tag_worse" Coordinator ["share, 0 to 1"] --"" Is("0.02");
     "How much worse a tag may become"
 
+    "campaign.together.machines" Coordinator ["machines"] --"" Is("1");
+    "Machines that train one adapter together, as far as so many hold the student; 1: each recipe is one machine's"
+    "campaign.together.steps" Coordinator ["steps"] --"" Is("30");
+    "Steps of a machine between two exchanges, about"
+
     "campaign.finish.passes" Coordinator ["passes"] --"" Is("4");
     "Passes of the quantisation-aware finish over the calibration's prompts, which recovers what 4 bits cost; 0 leaves it out"
 

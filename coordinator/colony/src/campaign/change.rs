@@ -80,7 +80,7 @@ impl Stands {
         let saes = train && validation && old.sae.recipe == new.sae.recipe;
         let learnt = train && validation && measured && old.judge == new.judge && labels;
         let students = (old.student, &old.distil.recipes) == (new.student, &new.distil.recipes);
-        let adapters = learnt && students;
+        let adapters = learnt && students && old.together == new.together;
         let rounding = |of: &CampaignConfig| (of.distil.calibration, of.finish.passes);
         let exports = adapters && rounding(old) == rounding(new);
         let judged_students = exports && same(Split::Gate);
@@ -191,6 +191,8 @@ mod tests {
         assert_eq!(of(|c| c.distil.top_k += 1), [y, y, n, n, n, n, n]);
         assert_eq!(of(|c| c.distil.recipes.truncate(1)), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.student = None), [y, y, y, n, n, n, n]);
+        assert_eq!(of(|c| c.together.machines = 3), [y, y, y, n, n, n, n]);
+        assert_eq!(of(|c| c.together.steps += 1), [y; 7], "no training has rounds");
         assert_eq!(of(|c| c.distil.calibration += 1), [y, y, y, y, n, n, n]);
         assert_eq!(of(|c| c.finish.passes += 1), [y, y, y, y, n, n, n]);
         assert_eq!(of(|c| c.distil.resamples += 1), [y, y, y, y, y, y, n]);

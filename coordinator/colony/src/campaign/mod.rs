@@ -7,7 +7,8 @@ mod settings;
 pub(crate) use change::Stands;
 pub use change::{Change, change};
 pub use settings::{
-    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TrustPlan, usual,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TogetherPlan,
+    TrustPlan, usual,
 };
 
 use crate::Share;
@@ -85,6 +86,9 @@ pub struct CampaignConfig {
     /// How the student is made.
     #[serde(default)]
     pub distil: StudentPlan,
+    /// How many machines share a training.
+    #[serde(default = "TogetherPlan::none", skip_serializing_if = "TogetherPlan::is_none")]
+    pub together: TogetherPlan,
     /// How its 4 bits are finished.
     #[serde(default = "FinishPlan::none", skip_serializing_if = "FinishPlan::is_none")]
     pub finish: FinishPlan,
@@ -134,6 +138,7 @@ impl CampaignConfig {
             sae: SaePlan::default(),
             dream: DreamPlan::default(),
             distil: StudentPlan::default(),
+            together: TogetherPlan::none(),
             finish: FinishPlan::default(),
             trust: TrustPlan::default(),
         }
@@ -169,12 +174,16 @@ impl CampaignConfig {
         Digest::of(&rmp_serde::to_vec_named(self).unwrap_or_default())
     }
 
-    /// The same without the sizes of tasks, which decide nothing of what is measured.
+    /// The same without the sizes of tasks, which decide nothing of what is measured, nor do the
+    /// steps of rounds where no training has any.
     pub(crate) fn without_sizes(&self) -> Self {
         let mut same = self.clone();
         let (probe, distil) = (&mut same.probe, &mut same.distil);
         (probe.trace_batch, probe.patch_batch, probe.units_per_task) = (None, None, None);
         (same.judge.batch, distil.label_batch, distil.judge_batch) = (None, None, None);
+        if !same.together.is_shared() {
+            same.together = TogetherPlan::none();
+        }
         same
     }
 
@@ -231,7 +240,7 @@ impl CampaignConfig {
         ];
         let layers: BTreeSet<u32> = self.sae.layers.iter().copied().collect();
         let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
-        let rules: [(bool, &'static str, &'static str); 8] = [
+        let rules: [(bool, &'static str, &'static str); 10] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),
             (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1"),
@@ -248,6 +257,12 @@ impl CampaignConfig {
                 "distil",
                 "name a recipe and some resamples",
             ),
+            (
+                self.together.machines <= TogetherPlan::MOST_MACHINES,
+                "together.machines",
+                "at most 64",
+            ),
+            (self.together.steps > 0, "together.steps", "at least 1"),
         ];
         if let Some((_, name, why)) = rules.iter().find(|(fits, _, _)| !fits) {
             return Err(ConfigError::Range(name, why));

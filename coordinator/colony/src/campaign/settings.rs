@@ -263,6 +263,42 @@ impl Default for StudentPlan {
     }
 }
 
+/// How many machines share a training. Each trains alone for some steps; then what they learned is
+/// put together, and the next round goes on from there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TogetherPlan {
+    /// Machines that share it, at most; with one each training is a task of its own.
+    pub machines: u32,
+    /// Steps of each machine in a round.
+    pub steps: u32,
+}
+
+impl Default for TogetherPlan {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl TogetherPlan {
+    /// No more machines share a training.
+    pub(crate) const MOST_MACHINES: u32 = 64;
+
+    /// Nothing is shared: what campaigns from before anything was have.
+    pub(crate) fn none() -> Self {
+        Self { machines: 1, steps: 30 }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::none()
+    }
+
+    /// Whether trainings are shared.
+    pub fn is_shared(&self) -> bool {
+        self.machines > 1
+    }
+}
+
 /// How far workers are trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

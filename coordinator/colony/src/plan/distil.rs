@@ -1,6 +1,7 @@
-//! Proposes a training for each of the campaign's recipes.
+//! Proposes a training for each of the campaign's recipes: a task of its own, or, where machines
+//! share it, round by round what it needs next.
 
-use super::{Offer, Piece, Proposer, View};
+use super::{Offer, Piece, Proposer, View, shared};
 use crate::state::Stage;
 use crate::{Purpose, Split};
 use uspx_domain::{BlobRef, DistilRecipe, Work};
@@ -13,7 +14,8 @@ impl Proposer for Distil {
     }
 
     fn offer(&self, view: &View<'_>) -> Offer {
-        if view.was_opened(Stage::Distil) {
+        let is_shared = view.campaign.together.is_shared();
+        if view.was_opened(Stage::Distil) && !is_shared {
             return Offer::Nothing;
         }
         let (train, validation) = (labels(view, Split::Train), labels(view, Split::Validation));
@@ -22,8 +24,11 @@ impl Proposer for Distil {
             (&validation, "no validation prompt was labelled"),
         ] {
             if labels.is_empty() {
-                return Offer::Blocked(view.because(what, "label"));
+                return Offer::Blocked(view.because(what, &["label"]));
             }
+        }
+        if is_shared {
+            return shared::pieces(view, &train, &validation).into();
         }
         let work = |(number, recipe): (u32, &DistilRecipe)| {
             let (train, validation) = (train.clone(), validation.clone());

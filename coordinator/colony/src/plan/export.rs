@@ -17,7 +17,7 @@ impl Proposer for Export {
             return Offer::Nothing;
         }
         let Some((_, adapter, _)) = view.state.results.best_adapter() else {
-            return Offer::Blocked(view.because("no training succeeded", "distil"));
+            return Offer::Blocked(view.because("no training succeeded", &["distil", "part"]));
         };
         let calibration = calibration(view);
         let work = |format: &ExportFormat| {

@@ -255,6 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_training_learns_from_as_much_as_an_unshared_one() {
+        let mut config = campaign();
+        config.together.machines = 3;
+        assert_eq!(forecast(&config), forecast(&campaign()));
+    }
+
+    #[test]
     fn without_a_student_it_ends_with_the_masks() {
         let config = CampaignConfig { student: None, ..campaign() };
         assert!(forecast(&config).iter().all(|f| f.stage <= Stage::JudgeMasks));

@@ -24,7 +24,7 @@ impl Proposer for JudgeMasks {
         }
         if view.state.mask.is_none() {
             let what = "there is no evidence to draw a mask from";
-            return Offer::Blocked(view.because(what, "ablate"));
+            return Offer::Blocked(view.because(what, &["ablate"]));
         }
         let (chosen, random, curve) = (view.chosen(), view.random(), view.curve());
         let all: Vec<MaskTrial> = chosen.iter().chain(&random).chain(&curve).cloned().collect();

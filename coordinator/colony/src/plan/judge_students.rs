@@ -19,7 +19,7 @@ impl Proposer for JudgeStudents {
         let gated = ExportFormat::gated();
         if !view.state.results.exports.contains_key(&gated.into()) {
             let what = format!("the {gated} export was given up, and the gate judges no other");
-            return Offer::Blocked(view.because(&what, "export"));
+            return Offer::Blocked(view.because(&what, &["export"]));
         }
         let prompts = view.campaign.split(Split::Gate);
         let works = |(contender, subject): (Contender, Subject)| {
@@ -65,5 +65,5 @@ pub(super) fn lacks_judgement(view: &View<'_>) -> Option<String> {
         }
         () => return None,
     };
-    Some(view.because(&what, "judge"))
+    Some(view.because(&what, &["judge"]))
 }

@@ -1,5 +1,6 @@
-//! What comes next: a pure function of the state and of what workers say of their speed, which
-//! decides how large tasks are and nothing else. It is asked only when no epoch is open.
+//! What comes next: a pure function of the state, of which workers are there and of what they say of
+//! their speed. These decide how work is cut up: how large tasks are, and how many machines share a
+//! round of a training. It is asked only when no epoch is open.
 //!
 //! Proposers, one a file, offer what they would have measured or made next; the allocator chooses
 //! among their offers. Today it takes the first that has any work, in the order of a campaign; what
@@ -14,12 +15,14 @@ mod judge_students;
 mod label;
 mod patch;
 mod sae;
+mod shared;
 mod sizes;
 mod trace;
 mod view;
 
 pub use forecast::{Forecast, Sample, forecast};
 pub use label::label_mask;
+pub(crate) use sizes::Able;
 pub use sizes::{Measured, Speeds};
 
 use crate::state::Stage;

@@ -14,7 +14,7 @@ impl Proposer for Patch {
 
     fn offer(&self, view: &View<'_>) -> Offer {
         if view.state.trails.is_empty() {
-            return Offer::Blocked(view.because(untraced(view), "trace"));
+            return Offer::Blocked(view.because(untraced(view), &["trace"]));
         }
         let probe = &view.campaign.probe;
         let mut prompts = view.measurable(Split::Train);

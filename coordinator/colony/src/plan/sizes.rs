@@ -7,7 +7,7 @@
 
 use crate::campaign::usual;
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Estimator, Fingerprint, Speed};
+use uspx_domain::{Estimator, Fingerprint, Speaks, Speed, Work};
 
 /// Seconds that a task should take: short enough to lose little, long enough to cost no overhead.
 const SECONDS: f64 = 40.0;
@@ -22,9 +22,22 @@ const LEAST_PART: u32 = 16;
 /// What a worker has said of its speed, by model and kind of work.
 pub type Measured = BTreeMap<(Fingerprint, String), Speed>;
 
-/// The workers that may be asked, with the models that they hold and what they measured.
+/// The workers that may be asked.
 #[derive(Debug, Clone, Default)]
-pub struct Speeds<'a>(pub(crate) Vec<(&'a BTreeSet<Fingerprint>, Option<&'a Measured>)>);
+pub struct Speeds<'a>(pub(crate) Vec<Able<'a>>);
+
+/// A worker that may be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Able<'a> {
+    /// What it may be asked for.
+    pub speaks: &'a Speaks,
+    /// The models that it holds.
+    pub holds: &'a BTreeSet<Fingerprint>,
+    /// Whether it gets no task just now, since its machine failed.
+    pub rests: bool,
+    /// What it measured.
+    pub measured: Option<&'a Measured>,
+}
 
 /// Work to be cut into tasks.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +80,19 @@ struct Pace {
 }
 
 impl Speeds<'_> {
+    /// How many workers could begin this work on this model now.
+    pub(super) fn able(&self, model: Fingerprint, work: &Work<u32>) -> usize {
+        let able = |w: &&Able<'_>| !w.rests && w.holds.contains(&model) && w.speaks.knows(work);
+        self.0.iter().filter(able).count()
+    }
+
     /// Items of a task.
     pub(super) fn size(&self, load: &Load<'_>) -> u32 {
-        let able = self.0.iter().filter(|(holds, _)| holds.contains(&load.model));
+        let able = self.0.iter().filter(|worker| worker.holds.contains(&load.model));
         let workers = able.clone().count().max(1);
         let share = |parts: usize| u32::try_from(load.items.div_ceil(parts)).unwrap_or(u32::MAX);
-        let Some(pace) = median(able.filter_map(|(_, m)| pace((*m)?, load)).collect()) else {
+        let Some(pace) = median(able.filter_map(|worker| pace(worker.measured?, load)).collect())
+        else {
             return load.usual.min(share(workers)).max(1);
         };
         let in_time = (SECONDS / (pace.seconds * load.item.runs())) as u32;

@@ -28,8 +28,8 @@ impl View<'_> {
         prompts.into_iter().filter(|at| asked.is_none_or(|asked| !asked.contains(at))).collect()
     }
 
-    /// `what` is missing, and why: as the answers to this kind of work tell.
-    pub(super) fn because(&self, what: &str, work: &str) -> String {
+    /// `what` is missing, and why: as the answers to these kinds of work tell.
+    pub(super) fn because(&self, what: &str, work: &[&str]) -> String {
         because(self.state, what, work)
     }
 

@@ -69,7 +69,7 @@ impl State {
             self.asked.remove(&Stage::Label);
         }
         if !stands.adapters {
-            results.adapters.clear();
+            results.forget_adapters();
         }
         if !stands.exports {
             results.exports.clear();

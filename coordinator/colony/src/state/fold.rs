@@ -85,6 +85,7 @@ impl State {
         self.asked.entry(stage).or_default().extend(prompts);
         self.tickets.extend(tasks.iter().map(|t| (t.id, Ticket::new(t.clone()))));
         self.planned += tasks.len() as u64;
+        self.results.open_parts(tasks);
         if stage == Stage::Explore {
             self.explored.rounds += 1;
             self.explored.prompts +=
@@ -205,7 +206,11 @@ impl State {
             for (id, answer) in &pending {
                 if let Some(ticket) = self.tickets.get(id) {
                     gathered.gather(&ticket.task, &answer.outcome);
-                    self.results.keep(campaign, &ticket.task, answer);
+                    // A round is over with its epoch: later ones went on without what comes now.
+                    let is_part = matches!(ticket.task.purpose, Purpose::Part { .. });
+                    if !is_part || ticket.task.epoch == epoch {
+                        self.results.keep(campaign, &ticket.task, answer);
+                    }
                 }
             }
             self.trails.close(campaign.probe.evaporation, gathered);

@@ -1,11 +1,13 @@
 //! What the later stages brought: masks' losses, labels, adapters, exports, judgements. All keyed,
 //! so order cannot matter.
 
+use crate::together::{Said, Shared};
 use crate::{CampaignConfig, Contender, Fixed, PlannedTask, Purpose, Split, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
     Answer, BlobRef, Coverage, LossRow, Mask, Outcome, SaeSummary, StoredFile, TrainingSummary,
+    Work,
 };
 
 /// Results by what they are about.
@@ -24,6 +26,9 @@ pub struct Results {
     pub dreams: u64,
     /// Adapters by recipe.
     pub adapters: BTreeMap<u32, (BlobRef, TrainingSummary)>,
+    /// Trainings that several machines share, by recipe.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shared: BTreeMap<u32, Shared>,
     /// Exported folders.
     pub exports: BTreeMap<Contender, Vec<StoredFile>>,
     /// Sparse autoencoders by layer: the files of their folders, and what they are worth.
@@ -88,6 +93,10 @@ impl Results {
             (Purpose::Adapter(recipe), Outcome::Adapter { blob, summary }) => {
                 self.adapters.insert(*recipe, (*blob, *summary));
             }
+            (Purpose::Part { recipe, round, at }, Outcome::Told { told, loss, epoch, left }) => {
+                let said = Said { told: *told, loss: *loss, epoch: *epoch, left: *left };
+                self.shared.entry(*recipe).or_default().keep((*round, *at), said);
+            }
             (Purpose::Contender(who), Outcome::Exported { files }) => {
                 self.exports.insert(*who, files.clone());
             }
@@ -117,6 +126,26 @@ impl Results {
         }
     }
 
+    /// Takes in what was planned of trainings that machines share.
+    pub(crate) fn open_parts(&mut self, tasks: &[PlannedTask]) {
+        for task in tasks {
+            let (recipe, round) = match &task.purpose {
+                Purpose::Part { recipe, round, .. } => (*recipe, *round),
+                Purpose::Adapter(recipe) => (*recipe, 0),
+                _ => continue,
+            };
+            if let Work::Part(part) = &task.work {
+                self.shared.entry(recipe).or_default().open(round, part);
+            }
+        }
+    }
+
+    /// Forgets the trained adapters, and how far shared trainings have come.
+    pub(crate) fn forget_adapters(&mut self) {
+        self.adapters.clear();
+        self.shared.clear();
+    }
+
     /// Forgets the masks that were only tried beside the current one.
     pub(crate) fn forget_candidates(&mut self) {
         self.trials
@@ -132,7 +161,7 @@ impl Results {
     /// Forgets what was judged of masks and made of labels. The labels stay.
     pub(crate) fn forget_student(&mut self) {
         self.trials.clear();
-        self.adapters.clear();
+        self.forget_adapters();
         self.exports.clear();
         self.judged.clear();
     }

@@ -2,7 +2,7 @@
 //! ledger.
 
 use super::{Colony, Command, Turn};
-use crate::plan::Speeds;
+use crate::plan::{Able, Measured, Speeds};
 use crate::{Ending, PlannedTask, Record, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Fingerprint, Speaks, Speed, TaskId, WorkerId};
@@ -43,6 +43,12 @@ impl Member {
     pub fn is_able(&self, task: &PlannedTask) -> bool {
         self.speaks.knows(&task.work) && self.holds.contains(&task.model)
     }
+
+    /// As plans see it.
+    fn view<'a>(&'a self, measured: Option<&'a Measured>) -> Able<'a> {
+        let (speaks, holds) = (&self.speaks, &self.holds);
+        Able { speaks, holds, rests: self.strikes.is_resting(), measured }
+    }
 }
 
 impl Colony {
@@ -72,9 +78,9 @@ impl Colony {
         }
     }
 
-    /// What the workers that may be asked have said of their speed.
+    /// The workers that may be asked, and what they have said of their speed.
     pub(super) fn speeds(&self) -> Speeds<'_> {
-        Speeds(self.trusted().map(|(id, m)| (&m.holds, self.measured.get(id))).collect())
+        Speeds(self.trusted().map(|(id, member)| member.view(self.measured.get(id))).collect())
     }
 
     /// A worker's rest is over; one more failure makes the next one longer.

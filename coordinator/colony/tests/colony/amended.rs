@@ -232,13 +232,14 @@ fn changes_at_any_moment_lose_nothing() {
 }
 
 fn alter(wanted: &mut CampaignConfig, dice: &mut Dice, change: u32) {
-    match dice.below(7) {
+    match dice.below(8) {
         0 => wanted.mask.keep = Share::percent(30 + 10 * dice.below(5)),
         1 => wanted.probe.exact_pairs += 256,
         2 => wanted.distil.recipes[0].epochs += 1,
         3 => drop(wanted.prompts.remove(dice.below(30) as usize)),
         4 => wanted.distil.tag_prompts += 1,
         5 => wanted.sae.layers = vec![dice.below(4)],
+        6 => wanted.together.machines = 1 + dice.below(3),
         _ => {
             let new = prompt(&format!("new{change}"));
             wanted.prompts.push(PromptEntry::of(&new, Split::Train));

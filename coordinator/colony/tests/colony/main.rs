@@ -13,5 +13,6 @@ mod seams;
 mod sizes;
 mod skipped;
 mod spoken;
+mod together;
 mod two_runs;
 mod world;

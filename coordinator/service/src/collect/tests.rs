@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::path::Path;
 use tempfile::TempDir;
 use uspx_artifact::encode_manifest;
+use uspx_colony::campaign::StudentPlan;
 use uspx_colony::{PlannedTask, Purpose, Stage};
 use uspx_domain::{
     Answer, ChunkEntry, Coverage, Export, ExportFormat, FileEntry, Fingerprint, Manifest, Outcome,
-    Sae, SaeRecipe, SaeSummary, TaskId, Work,
+    Part, Place, Round, Sae, SaeRecipe, SaeSummary, TaskId, Told, Work,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -63,7 +64,11 @@ fn worth() -> SaeSummary {
 /// A record that names blob `n`, one of several kinds.
 fn naming(n: u8) -> Record {
     let (coverage, blob) = (Coverage::default(), blob(n));
-    match n % 4 {
+    match n % 5 {
+        4 => {
+            let told = Told { blob, tokens: 1 };
+            accepted(n, Outcome::Told { told, loss: None, epoch: 1, left: 0 })
+        }
         3 => {
             let files = vec![StoredFile { path: "cfg.json".into(), blob }];
             accepted(n, Outcome::Sae { files, summary: worth() })
@@ -83,7 +88,18 @@ fn naming(n: u8) -> Record {
 /// one here, with a blob in every place that can hold one.
 fn newer_kinds() -> Vec<Work<u32>> {
     let recipe = SaeRecipe::default();
-    vec![Work::Sae(Sae { prompts: vec![0, 1], judged: 1, layer: 0, recipe })]
+    let sae = Sae { prompts: vec![0, 1], judged: 1, layer: 0, recipe };
+    let recipe = StudentPlan::default().recipes[0];
+    let told = vec![Told { blob: blob(203), tokens: 1 }];
+    let part = Part {
+        train: vec![blob(201)],
+        validation: vec![blob(202)],
+        recipe,
+        rounds: vec![Round { machines: 1, told }],
+        steps: 1,
+        place: Place::End,
+    };
+    vec![Work::Sae(sae), Work::Part(part)]
 }
 
 #[test]
@@ -91,7 +107,7 @@ fn every_reference_in_a_record_is_named_whatever_its_kind() {
     let mut records = frozen::records();
     let tasks = newer_kinds().into_iter().map(|work| task(0, work)).collect();
     records.push(Record::EpochOpened { epoch: 1, stage: Stage::Trace, tasks });
-    records.extend((0..4).map(naming));
+    records.extend((0..5).map(naming));
     let (mut kinds, mut total) = (BTreeSet::new(), 0);
     for record in &records {
         let named: BTreeSet<Digest> = blobs(record).iter().map(|blob| blob.digest).collect();

@@ -20,6 +20,7 @@ pub fn plan(config: &CampaignConfig) -> CampaignPlan {
         sae: config.sae.clone(),
         dream: config.dream.clone(),
         distil: config.distil.clone(),
+        together: config.together.clone(),
         finish: config.finish.clone(),
         trust: config.trust.clone(),
     }

@@ -136,6 +136,7 @@ impl Machine {
                 *blob = BlobRef::to(&adapter());
                 vec![adapter()]
             }
+            Outcome::Told { .. } => vec![format!("told {}", planned.id).into_bytes()],
             Outcome::Exported { .. } => vec![format!("model {}", planned.id).into_bytes()],
             _ => vec![],
         };

@@ -1,7 +1,7 @@
 //! Training an adapter for the student, from labels.
 
 use super::Job;
-use crate::{Asked, BlobRef, DistilLoss, LARGEST, Outcome, Refusal};
+use crate::{Asked, BlobRef, DistilLoss, LARGEST, Outcome, Refusal, TrainingSummary};
 use serde::{Deserialize, Serialize};
 
 /// Trains an adapter for the student.
@@ -38,6 +38,14 @@ pub struct DistilRecipe {
     pub loss: DistilLoss,
 }
 
+impl Distil {
+    /// How a training went is told in losses that there can be.
+    pub(super) fn check_summary(summary: &TrainingSummary) -> Result<(), Refusal> {
+        let fits = [summary.before, summary.after].iter().all(|x| (0.0..=LARGEST).contains(x));
+        fits.then_some(()).ok_or(Refusal::Value("a validation loss"))
+    }
+}
+
 impl<P> Job<P> for Distil {
     fn name(&self) -> &'static str {
         "distil"
@@ -53,7 +61,6 @@ impl<P> Job<P> for Distil {
 
     fn check(&self, _: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {
         let Outcome::Adapter { summary, .. } = outcome else { return Err(Refusal::Kind("distil")) };
-        let fits = [summary.before, summary.after].iter().all(|x| (0.0..=LARGEST).contains(x));
-        fits.then_some(()).ok_or(Refusal::Value("a validation loss"))
+        Self::check_summary(summary)
     }
 }

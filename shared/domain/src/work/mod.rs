@@ -11,6 +11,7 @@ mod estimate;
 mod export;
 mod judge;
 mod label;
+mod part;
 mod sae;
 
 pub use ablate::{Ablate, Cut};
@@ -19,6 +20,7 @@ pub use estimate::{Baseline, Estimate};
 pub use export::Export;
 pub use judge::{Judge, Subject};
 pub use label::{Dreams, Label};
+pub use part::{Part, Place, Round, Told};
 pub use sae::Sae;
 
 use crate::{Asked, BlobRef, Fingerprint, Outcome, Prompt, Refusal, TaskId};
@@ -80,6 +82,8 @@ pub enum Work<P> {
     Judge(Judge<P>),
     /// Trains a sparse autoencoder.
     Sae(Sae<P>),
+    /// A part of a training that several machines share.
+    Part(Part),
 }
 
 impl<P> Work<P> {
@@ -93,12 +97,13 @@ impl<P> Work<P> {
             Self::Export(job) => job,
             Self::Judge(job) => job,
             Self::Sae(job) => job,
+            Self::Part(job) => job,
         }
     }
 
     /// Every kind of job, as [`Work::kind`] names it.
     pub const KINDS: &[&'static str] =
-        &["estimate", "ablate", "label", "distil", "export", "judge", "sae"];
+        &["estimate", "ablate", "label", "distil", "export", "judge", "sae", "part"];
 
     /// The name of its kind of job, on the wire and in what a worker says that it speaks.
     pub fn kind(&self) -> &'static str {
@@ -110,6 +115,7 @@ impl<P> Work<P> {
             Self::Export(_) => "export",
             Self::Judge(_) => "judge",
             Self::Sae(_) => "sae",
+            Self::Part(_) => "part",
         }
     }
 
@@ -138,6 +144,7 @@ impl<P> Work<P> {
             Self::Export(job) => Work::Export(job.on(prompts)),
             Self::Judge(job) => Work::Judge(job.on(prompts)),
             Self::Sae(job) => Work::Sae(job.on(prompts)),
+            Self::Part(job) => Work::Part(job),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::deposit::{Deposit, LossRow};
 use super::jobs::{File, stored};
 use super::names::{known, name};
+use super::part::Told;
 use super::{all, is_zero, try_all};
 use crate::{Flaw, Unread};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,7 @@ one_of! {
         Adapter(Adapter) = "adapter",
         Exported(Vec<File>) = "exported",
         Sae(Sae) = "sae",
+        Told(Told) = "told",
         Failed(Failure) = "failed",
     }
 }
@@ -133,6 +135,9 @@ impl From<&domain::Outcome> for Outcome {
             }
             domain::Outcome::Exported { files } => Self::Exported(all(files)),
             domain::Outcome::Sae { files, summary } => Self::Sae(Sae::new(files, *summary)),
+            domain::Outcome::Told { told, loss, epoch, left } => {
+                Self::Told(Told::new(*told, *loss, (*epoch, *left)))
+            }
             domain::Outcome::Failed(failure) => Self::Failed(Failure {
                 kind: name(failure.kind),
                 reason: failure.reason.name().to_owned(),
@@ -164,6 +169,7 @@ impl TryFrom<Outcome> for domain::Outcome {
             }
             Outcome::Exported(files) => Self::Exported { files: stored(files) },
             Outcome::Sae(sae) => sae.into(),
+            Outcome::Told(told) => told.into(),
             Outcome::Failed(Failure { kind, reason }) => {
                 let reason = domain::FailureReason::of(&reason);
                 Self::Failed(domain::Failure { kind: known(&kind)?, reason })

@@ -146,8 +146,9 @@ pub(crate) struct Distil {
     recipe: Recipe,
 }
 
+/// How a student is distilled, alone or by several machines.
 #[derive(Serialize, Deserialize)]
-struct Recipe {
+pub(crate) struct Recipe {
     rank: u32,
     alpha: f32,
     epochs: u32,

@@ -17,6 +17,7 @@ mod heartbeat;
 mod jobs;
 mod mask;
 mod names;
+mod part;
 mod shape;
 mod status;
 mod task;

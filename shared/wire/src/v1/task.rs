@@ -1,6 +1,7 @@
 //! A task on its way to a worker.
 
 use super::jobs::{Ablate, Distil, Estimate, Export, Judge, Label, Sae};
+use super::part::Part;
 use crate::Unread;
 use serde::{Deserialize, Serialize};
 use uspx_domain::{self as domain, Fingerprint, TaskId};
@@ -23,6 +24,7 @@ one_of! {
         Export(Export) = "export",
         Judge(Judge) = "judge",
         Sae(Sae) = "sae",
+        Part(Part) = "part",
     }
 }
 
@@ -67,6 +69,7 @@ impl From<&domain::Work<domain::Prompt>> for Work {
             domain::Work::Export(job) => Self::Export(job.into()),
             domain::Work::Judge(job) => Self::Judge(job.into()),
             domain::Work::Sae(job) => Self::Sae(job.into()),
+            domain::Work::Part(job) => Self::Part(job.into()),
         }
     }
 }
@@ -82,6 +85,7 @@ impl TryFrom<Work> for domain::Work<domain::Prompt> {
             Work::Export(job) => Self::Export(job.try_into()?),
             Work::Judge(job) => Self::Judge(job.try_into()?),
             Work::Sae(job) => Self::Sae(job.try_into()?),
+            Work::Part(job) => Self::Part(job.try_into()?),
             Work::Unknown => return Err(Unread::Unknown("a kind of job")),
         })
     }

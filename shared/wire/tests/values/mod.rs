@@ -91,7 +91,20 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
                 ..SaeRecipe::default()
             }),
         ),
+        ("part-machine", part(recipe, Place::Machine { at: 1, of: 2 })),
+        ("part-end", part(DistilRecipe { loss: DistilLoss::ALM, ..recipe }, Place::End)),
     ]
+}
+
+/// After a round of three machines, one of which told nothing.
+fn part(recipe: DistilRecipe, place: Place) -> Work<Prompt> {
+    let (train, validation) = (vec![BlobRef::to(b"l1")], vec![BlobRef::to(b"l2")]);
+    let rounds = vec![Round { machines: 3, told: vec![told(b"one"), told(b"three")] }];
+    Work::Part(Part { train, validation, recipe, rounds, steps: 30, place })
+}
+
+fn told(name: &[u8]) -> Told {
+    Told { blob: BlobRef::to(name), tokens: 70_000 }
 }
 
 fn export(adapter: BlobRef, finish: u32) -> Export<Prompt> {
@@ -177,6 +190,8 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
         ("exported", Outcome::Exported { files: files() }),
         ("sae", trained_sae()),
+        ("told", Outcome::Told { told: told(b"two"), loss: None, epoch: 2, left: 0 }),
+        ("told-loss", Outcome::Told { told: told(b"two"), loss: Some(2.25), epoch: 1, left: 90 }),
         ("failed-machine", failed(FailureKind::Machine)),
         ("failed-task", failed(FailureKind::Task)),
         ("failed-not-spoken", failed(FailureKind::NotSpoken)),

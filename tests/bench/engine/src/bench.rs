@@ -1,7 +1,7 @@
 //! Where everything is: the binary under test, the Python peers, and the work folder with the
 //! models that are measured.
 
-use crate::checkpoint::{self, Shape};
+use crate::checkpoint::{self, GptOss};
 use crate::error::{BenchError, Result};
 use crate::program::{self, Program};
 use std::path::{Path, PathBuf};
@@ -95,8 +95,8 @@ impl Bench {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn large(&self) -> Result<(PathBuf, Shape)> {
-        let (folder, shape) = (self.work.join("20b"), Shape::default());
+    pub fn large(&self) -> Result<(PathBuf, GptOss)> {
+        let (folder, shape) = (self.work.join("20b"), GptOss::default());
         eprintln!("a checkpoint of gpt-oss-20b's shapes: {}", folder.display());
         checkpoint::write(&folder, &shape, 0)?;
         Ok((folder, shape))

@@ -29,7 +29,7 @@ enum Command {
         /// Where to; made if it is not there.
         folder: PathBuf,
         #[command(flatten)]
-        shape: checkpoint::Shape,
+        shape: checkpoint::GptOss,
         /// Seed of the weights.
         #[arg(long, default_value_t = 0)]
         seed: u64,

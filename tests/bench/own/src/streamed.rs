@@ -10,7 +10,7 @@ use crate::process::{Process, peak};
 use crate::split::split;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use uspx_bench_engine::checkpoint::{self, Shape};
+use uspx_bench_engine::checkpoint::{self, GptOss};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_bench_engine::place::Place;
@@ -47,7 +47,7 @@ pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
 pub fn large(place: &Place) -> Result<(PathBuf, u64)> {
     let teacher = place.work.join("20b");
     eprintln!("a checkpoint of gpt-oss-20b's shapes: {}", teacher.display());
-    let bytes = checkpoint::write(&teacher, &Shape::default(), 0)?;
+    let bytes = checkpoint::write(&teacher, &GptOss::default(), 0)?;
     Ok((teacher, bytes))
 }
 

@@ -25,7 +25,7 @@ pub struct Pair {
 
 impl Pair {
     /// Its folder's name.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         let folder = self.student.parent().and_then(Path::file_name);
         folder.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }

@@ -7,8 +7,10 @@
 
 mod arms;
 mod campaign;
+mod full;
 mod healed;
 mod judged;
+mod machines;
 mod pace;
 mod taught;
 
@@ -74,6 +76,10 @@ enum Group {
     Healed,
     /// Training beside PyTorch and peft.
     Pace,
+    /// Several machines that train one adapter.
+    Machines,
+    /// A student of 8 billion parameters (16 GB of disk).
+    Full,
     /// A person's first campaigns by the defaults. Hours: only where it is named by --only.
     Campaign,
 }
@@ -104,6 +110,8 @@ fn run(args: &Args) -> Result<bool> {
         Pair { teacher: nano.join("teacher"), student: nano.join("student"), seeds: args.seeds };
     let other = args.teacher.clone().zip(args.student.clone());
     let other = other.map(|(teacher, student)| Pair { teacher, student, seeds: args.other_seeds });
+    let pairs: Vec<&Pair> =
+        [Some(&shipped), other.as_ref()].into_iter().flatten().filter(|p| p.seeds > 0).collect();
     let widest = other.as_ref().unwrap_or(&shipped);
     let file = |given: &Option<PathBuf>, name: &str| {
         given.clone().unwrap_or_else(|| root.join("cli/assets/prompts").join(name))
@@ -123,15 +131,18 @@ fn run(args: &Args) -> Result<bool> {
             continue;
         }
         let done = match group {
-            Group::Arms => [Some(&shipped), other.as_ref()]
-                .into_iter()
-                .flatten()
-                .filter(|pair| pair.seeds > 0)
-                .try_for_each(|pair| {
-                    arms::measure(&cells, (pair, args.jobs), &prompts, &mut report)
-                }),
+            Group::Arms => pairs.iter().try_for_each(|pair| {
+                arms::measure(&cells, (pair, args.jobs), &prompts, &mut report)
+            }),
             Group::Healed => healed::measure(&cells, widest, &prompts, &mut report),
             Group::Campaign => campaign::measure(&cells, widest, &prompts, &mut report),
+            Group::Machines => pairs
+                .iter()
+                .try_for_each(|pair| machines::measure(&cells, pair, &prompts, &mut report)),
+            Group::Full => {
+                let counts = (&prompts, args.threads);
+                full::measure(&cells, (&root, &shipped.teacher), counts, &mut report)
+            }
             Group::Pace => {
                 let counts = (&prompts, args.threads);
                 pace::measure(&cells, (&root, &widest.student), counts, &mut report)

@@ -11,11 +11,23 @@ use uspx_bench_engine::program::{number, parity};
 
 /// Turns of each.
 const ROUNDS: usize = 3;
-/// Prompts of a turn.
-const COUNT: &str = "200";
-/// The adapters' rank, and the tokens of a step.
-const RANK: &str = "64";
-const STEP: &str = "512";
+/// Passes of a turn.
+const EPOCHS: &str = "2";
+
+/// How both train.
+#[derive(Clone, Copy)]
+pub struct Same<'a> {
+    /// The student's folder.
+    pub student: &'a Path,
+    /// Prompts of a turn.
+    pub count: &'a str,
+    /// The adapters' rank.
+    pub rank: &'a str,
+    /// Tokens of a step.
+    pub step: &'a str,
+    /// What our side is told besides.
+    pub own: &'a [&'a str],
+}
 
 /// Measures, and adds the figure.
 ///
@@ -27,26 +39,41 @@ pub fn measure(
     (prompts, threads): (&Prompts, usize),
     report: &mut Report,
 ) -> Result<()> {
+    let same = Same { student, count: "200", rank: "64", step: "512", own: &[] };
+    let figure = ("training beside peft", Bound::AtLeast(1.0));
+    beside(cells, (root, same), (prompts, threads), (figure, report))
+}
+
+/// The same of any training.
+///
+/// # Errors
+/// A run that fails, or no Python with peft.
+pub fn beside(
+    cells: &Cells,
+    (root, same): (&Path, Same<'_>),
+    (prompts, threads): (&Prompts, usize),
+    ((name, bound), report): ((&str, Bound), &mut Report),
+) -> Result<()> {
     let logs = cells.folder().join("logs");
-    let [model, file] = [student, &prompts.train.0].map(|p| p.to_string_lossy());
-    let same = ["--limit", COUNT, "--rank", RANK, "--step-tokens", STEP];
+    let [model, file] = [same.student, &prompts.train.0].map(|p| p.to_string_lossy());
+    let both = ["--limit", same.count, "--rank", same.rank, "--step-tokens", same.step];
+    let both = [&both[..], &["--epochs", EPOCHS]].concat();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let out = cells.fresh("pace")?;
         let out = out.to_string_lossy();
-        // The text alone needs no teacher's word: the student stands in for one.
+        // The text alone needs no teacher's word: a dense model stands in for one.
         let whom = ["distill", "--teacher", &model, "--student", &model, "--prompts", &file];
-        let how = ["--teacher-weight", "0", "--epochs", "2", "--learning-rate", "1e-4"];
-        let own = cells.once("pace", &[&whom[..], &how, &same, &["--out", &out]].concat())?;
+        let how = ["--teacher-weight", "0", "--learning-rate", "1e-4", "--out", &out];
+        let own = cells.once("pace", &[&whom[..], &how, &both, same.own].concat())?;
         ours.push(number("uspx", &own, "trained_tokens_per_second")?);
         let peer = parity("peft", (root, &logs), "bench/peers/train.py", threads)?;
-        let peer = peer.arg(student).arg(&prompts.train.0).args(same);
+        let peer = peer.arg(same.student).arg(&prompts.train.0).args(&both);
         let peer = peer.arg("--threads").arg(threads.to_string()).json()?;
         theirs.push(peer.number("tokens_per_second")?);
     }
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(own, peer)| own / peer).collect();
     let detail = json!({ "tokens_per_second": ours, "peft": theirs });
-    let ratio = median(&ratios);
-    report.put(Figure::new("training beside peft", ratio, "times", Bound::AtLeast(1.0), detail));
+    report.put(Figure::new(name, median(&ratios), "times", bound, detail));
     Ok(())
 }

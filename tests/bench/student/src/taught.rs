@@ -1,6 +1,7 @@
 //! Teaching a student and writing it, as cells.
 
 use crate::Prompts;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::cells::{Cells, Killed};
 use uspx_bench_engine::error::Result;
@@ -11,17 +12,29 @@ use uspx_bench_engine::error::Result;
 /// Those of the run.
 pub fn adapter(
     cells: &Cells,
-    (teacher, student): (&Path, &Path),
+    who: (&Path, &Path),
     flags: &[&str],
     prompts: &Prompts,
 ) -> Result<PathBuf> {
+    Ok(trained(cells, who, (flags, Killed::State("--checkpoint")), prompts)?.0)
+}
+
+/// The same, with what the training printed.
+///
+/// # Errors
+/// Those of the run.
+pub fn trained(
+    cells: &Cells,
+    (teacher, student): (&Path, &Path),
+    (flags, after): (&[&str], Killed<'_>),
+    prompts: &Prompts,
+) -> Result<(PathBuf, Value)> {
     let [teacher, student, train] =
         [teacher, student, &prompts.train.0].map(|p| p.to_string_lossy());
     let count = prompts.train.1.to_string();
     let whom = ["distill", "--teacher", &teacher, "--student", &student];
     let what = ["--prompts", &train, "--limit", &count];
-    let args = [&whom[..], &what, flags].concat();
-    Ok(cells.made("distill", &args, Killed::State("--checkpoint"))?.0)
+    cells.made("distill", &[&whom[..], &what, flags].concat(), after)
 }
 
 /// A student with its adapter, written by these flags: its folder, or its GGUF file.

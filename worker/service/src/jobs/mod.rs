@@ -7,13 +7,14 @@ mod estimate;
 mod export;
 mod judge;
 mod label;
+mod part;
 mod sae;
 
 use crate::error::JobError;
 use crate::open_models::{OpenModels, Opened};
 use crate::product::{Inputs, Product, Ran};
 use std::time::{Duration, Instant};
-use uspx_domain::{BlobRef, Fingerprint, Prompt, SkipGroup, Speed, Task, Work};
+use uspx_domain::{BlobRef, Fingerprint, Prompt, SkipGroup, Speed, Task, TaskId, Work};
 use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Progress, Readable};
 
@@ -95,6 +96,11 @@ trait Run {
         false
     }
 
+    /// The name of what it keeps for others like it, where it does: on this machine alone.
+    fn remembers(&self, _model: Fingerprint) -> Option<TaskId> {
+        None
+    }
+
     /// Runs it.
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError>;
 }
@@ -109,6 +115,7 @@ fn runner(work: &Work<Prompt>) -> &dyn Run {
         Work::Export(job) => job,
         Work::Judge(job) => job,
         Work::Sae(job) => job,
+        Work::Part(job) => job,
     }
 }
 
@@ -120,6 +127,11 @@ pub fn workload(work: &Work<Prompt>) -> (Workload, Beside) {
 /// Whether some work keeps a state for when it is interrupted.
 pub fn keeps_state(work: &Work<Prompt>) -> bool {
     runner(work).keeps_state()
+}
+
+/// The name of what a task keeps for others like it: see [`Run::remembers`].
+pub fn remembers(task: &Task) -> Option<TaskId> {
+    runner(&task.work).remembers(task.model)
 }
 
 /// Does a task, and says how fast.

@@ -34,7 +34,9 @@ fn load(work: &str, items: usize, usual: u32) -> Load<'_> {
 fn size(workers: &[&[Speed]], load: &Load<'_>) -> u32 {
     let holds = holds();
     let measured: Vec<Measured> = workers.iter().map(|w| measured(w)).collect();
-    let speeds = Speeds(measured.iter().map(|m| (&holds, Some(m))).collect());
+    let speaks = Speaks::here();
+    let able = |m| Able { speaks: &speaks, holds: &holds, rests: false, measured: Some(m) };
+    let speeds = Speeds(measured.iter().map(able).collect());
     speeds.size(load)
 }
 

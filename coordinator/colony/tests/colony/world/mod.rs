@@ -110,6 +110,29 @@ pub struct World {
     pub seams: BTreeSet<(Fingerprint, u32)>,
     /// Of a hundred answer bytes, how many get labels.
     pub labelled: u64,
+    /// Batches of a pass over what is labelled.
+    pub batches: u32,
+    /// Validation loss where each pass of a shared training begins; it stays at the last.
+    pub losses: Vec<f32>,
+}
+
+/// Where a round of a shared training is in its plan: the pass, from 1, whether it begins it, and
+/// batches left after the round. No round goes on from one pass to the next.
+fn pace(part: &Part, of: u32, batches: u32) -> (u32, bool, u32) {
+    let (mut pass, mut done) = (1, 0);
+    let mut take = |machines: u32| {
+        let began = (pass, done == 0);
+        done = (done + machines * part.steps).min(batches);
+        let left = (part.recipe.epochs + 1 - pass) * batches - done;
+        if done == batches {
+            (pass, done) = (pass + 1, 0);
+        }
+        (began.0, began.1, left)
+    };
+    for round in &part.rounds {
+        take(round.machines);
+    }
+    take(of)
 }
 
 impl World {
@@ -122,6 +145,8 @@ impl World {
             unrunnable: BTreeMap::new(),
             seams: BTreeSet::new(),
             labelled: 99,
+            batches: 100,
+            losses: vec![4.0, 3.5, 3.2, 3.1],
         }
     }
 
@@ -202,6 +227,13 @@ impl World {
         f64::from(self.tokens(at)) * (4.0 - below + 0.1 * self.noise(at, &format!("{contender:?}")))
     }
 
+    fn told(&self, part: &Part, (at, of): (u32, u32), blob: BlobRef) -> Outcome {
+        let (epoch, begins, left) = pace(part, of, self.batches);
+        let worth = self.losses.get(epoch as usize - 1).or(self.losses.last());
+        let loss = worth.copied().filter(|_| begins && at == 0);
+        Outcome::Told { told: Told { blob, tokens: 100 + u64::from(at) }, loss, epoch, left }
+    }
+
     /// The honest outcome of a task.
     pub fn outcome(&self, task: &PlannedTask) -> Outcome {
         let blob = |what: &str| BlobRef::to(format!("{what} {}", task.id).as_bytes());
@@ -223,7 +255,11 @@ impl World {
                 };
                 Outcome::Labels { blob: blob("labels"), prompts, tokens: 9, dreams: 0, coverage }
             }
-            (Work::Distil(_), Purpose::Adapter(recipe)) => {
+            (Work::Part(part), Purpose::Part { .. }) => match part.place {
+                Place::Machine { at, of } => self.told(part, (at, of), blob("told")),
+                Place::End => panic!("an end for {:?}", task.purpose),
+            },
+            (Work::Distil(_) | Work::Part(_), Purpose::Adapter(recipe)) => {
                 let after = 3.0 - 0.1 * *recipe as f32;
                 Outcome::Adapter {
                     blob: blob("adapter"),

@@ -1,41 +1,44 @@
-//! The dimensions of a gpt-oss model, and its config.json.
+//! gpt-oss: dimensions, config.json, and the tensors as the hub has them.
 
-use crate::error::{BenchError, Result};
+use super::tensors::{Tensor, Values, named, one};
+use super::{Layout, TOKENIZER, keep_to};
+use crate::error::Result;
+use half::bf16;
 use serde_json::{Value, json};
 
 /// Dimensions; the defaults are gpt-oss-20b's.
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub struct GptOss {
     /// Layers.
-    #[arg(long, default_value_t = Shape::default().layers)]
+    #[arg(long, default_value_t = GptOss::default().layers)]
     pub layers: usize,
     /// Width of the residual stream.
-    #[arg(long, default_value_t = Shape::default().hidden)]
+    #[arg(long, default_value_t = GptOss::default().hidden)]
     pub hidden: usize,
     /// Width inside an expert.
-    #[arg(long, default_value_t = Shape::default().inner)]
+    #[arg(long, default_value_t = GptOss::default().inner)]
     pub inner: usize,
     /// Experts of a layer.
-    #[arg(long, default_value_t = Shape::default().experts)]
+    #[arg(long, default_value_t = GptOss::default().experts)]
     pub experts: usize,
     /// Experts that a token goes to.
-    #[arg(long, default_value_t = Shape::default().top_k)]
+    #[arg(long, default_value_t = GptOss::default().top_k)]
     pub top_k: usize,
     /// Query heads.
-    #[arg(long, default_value_t = Shape::default().heads)]
+    #[arg(long, default_value_t = GptOss::default().heads)]
     pub heads: usize,
     /// Heads of keys and values.
-    #[arg(long, default_value_t = Shape::default().kv_heads)]
+    #[arg(long, default_value_t = GptOss::default().kv_heads)]
     pub kv_heads: usize,
     /// Width of a head.
-    #[arg(long, default_value_t = Shape::default().head_dim)]
+    #[arg(long, default_value_t = GptOss::default().head_dim)]
     pub head_dim: usize,
     /// Tokens of the vocabulary.
-    #[arg(long, default_value_t = Shape::default().vocab)]
+    #[arg(long, default_value_t = GptOss::default().vocab)]
     pub vocab: usize,
 }
 
-impl Default for Shape {
+impl Default for GptOss {
     fn default() -> Self {
         Self {
             layers: 24,
@@ -51,15 +54,20 @@ impl Default for Shape {
     }
 }
 
-/// The vocabulary of the tokenizer that is copied.
-const TOKENIZER: usize = 2048;
+impl GptOss {
+    /// Multiplications and additions of one token in all linear maps, the output head left out (a
+    /// trace needs none).
+    pub fn flops_per_token(&self) -> f64 {
+        let (hidden, query, kv) =
+            (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let attention = 2 * hidden * query + 2 * hidden * kv;
+        let experts = hidden * self.experts + self.top_k * 3 * hidden * self.inner;
+        2.0 * (self.layers * (attention + experts)) as f64
+    }
+}
 
-impl Shape {
-    /// Refuses what is not a model.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub fn check(&self) -> Result<()> {
+impl Layout for GptOss {
+    fn check(&self) -> Result<()> {
         let rules = [
             (
                 self.hidden.is_multiple_of(32) && self.inner.is_multiple_of(32),
@@ -77,24 +85,10 @@ impl Shape {
                 "a dimension is 0",
             ),
         ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(BenchError::Shape((*rule).to_owned())),
-            None => Ok(()),
-        }
+        keep_to(&rules)
     }
 
-    /// Multiplications and additions of one token in all linear maps, the output head left out (a
-    /// trace needs none).
-    pub fn flops_per_token(&self) -> f64 {
-        let (hidden, query, kv) =
-            (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let attention = 2 * hidden * query + 2 * hidden * kv;
-        let experts = hidden * self.experts + self.top_k * 3 * hidden * self.inner;
-        2.0 * (self.layers * (attention + experts)) as f64
-    }
-
-    /// The config.json, with the keys of the published model.
-    pub fn config(&self) -> Value {
+    fn config(&self) -> Value {
         let kinds = ["sliding_attention", "full_attention"];
         let layer_types: Vec<&str> = kinds.into_iter().cycle().take(self.layers).collect();
         json!({
@@ -145,13 +139,67 @@ impl Shape {
             "vocab_size": self.vocab,
         })
     }
+
+    fn tensors(&self) -> Vec<Tensor> {
+        all(self).collect()
+    }
+
+    fn donor(&self) -> &'static str {
+        "teacher"
+    }
+}
+
+fn all(shape: &GptOss) -> impl Iterator<Item = Tensor> {
+    let vocabulary =
+        |name: &str| named(name.to_owned(), &[shape.vocab, shape.hidden], Values::Normal);
+    let ends = [
+        named("model.norm.weight".to_owned(), &[shape.hidden], one()),
+        vocabulary("lm_head.weight"),
+    ];
+    let layers = (0..shape.layers).flat_map(|layer| of_layer(shape, layer));
+    std::iter::once(vocabulary("model.embed_tokens.weight")).chain(layers).chain(ends)
+}
+
+fn of_layer(shape: &GptOss, layer: usize) -> Vec<Tensor> {
+    let GptOss { hidden, inner, experts, heads, .. } = *shape;
+    let (query, kv, zero) =
+        (heads * shape.head_dim, shape.kv_heads * shape.head_dim, Values::Same(bf16::ZERO));
+    let mut found = Vec::new();
+    let mut put = |name: &str, shape: &[usize], values| {
+        found.push(named(format!("model.layers.{layer}.{name}"), shape, values));
+    };
+    put("input_layernorm.weight", &[hidden], one());
+    for (name, out, width) in
+        [("q", query, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, query)]
+    {
+        put(&format!("self_attn.{name}_proj.weight"), &[out, width], Values::Normal);
+        put(&format!("self_attn.{name}_proj.bias"), &[out], zero);
+    }
+    put("self_attn.sinks", &[heads], zero);
+    put("post_attention_layernorm.weight", &[hidden], one());
+    put("mlp.router.weight", &[experts, hidden], Values::Normal);
+    put("mlp.router.bias", &[experts], zero);
+    for (name, out, width) in [("gate_up", 2 * inner, hidden), ("down", hidden, inner)] {
+        put(
+            &format!("mlp.experts.{name}_proj_blocks"),
+            &[experts, out, width / 32, 16],
+            Values::Codes,
+        );
+        put(
+            &format!("mlp.experts.{name}_proj_scales"),
+            &[experts, out, width / 32],
+            Values::Scales,
+        );
+        put(&format!("mlp.experts.{name}_proj_bias"), &[experts, out], zero);
+    }
+    found
 }
 
 /// A model that is written in no time.
 #[cfg(test)]
-pub fn small() -> Shape {
+pub fn small() -> GptOss {
     let (layers, hidden, inner, experts, top_k) = (2, 64, 64, 4, 2);
-    Shape {
+    GptOss {
         layers,
         hidden,
         inner,
@@ -170,16 +218,16 @@ mod tests {
 
     #[test]
     fn what_is_no_model_is_refused() {
-        assert!(Shape::default().check().is_ok());
-        assert!(Shape { hidden: 100, ..small() }.check().is_err());
-        assert!(Shape { kv_heads: 0, ..small() }.check().is_err());
-        assert!(Shape { top_k: 5, ..small() }.check().is_err());
-        assert!(Shape { vocab: 100, ..small() }.check().is_err());
+        assert!(GptOss::default().check().is_ok());
+        assert!(GptOss { hidden: 100, ..small() }.check().is_err());
+        assert!(GptOss { kv_heads: 0, ..small() }.check().is_err());
+        assert!(GptOss { top_k: 5, ..small() }.check().is_err());
+        assert!(GptOss { vocab: 100, ..small() }.check().is_err());
     }
 
     #[test]
     fn a_token_of_the_20b_costs_six_gflop() {
         // 24 × (2·2880·4096 + 2·2880·512 + 2880·32 + 4·3·2880²) multiplications.
-        assert!((Shape::default().flops_per_token() / 1e9 - 6.056).abs() < 0.01);
+        assert!((GptOss::default().flops_per_token() / 1e9 - 6.056).abs() < 0.01);
     }
 }

@@ -1,21 +1,48 @@
-//! A gpt-oss checkpoint of random weights, of gpt-oss-20b's shapes unless told otherwise, written
-//! as the hub has it.
+//! Checkpoints of random weights, of a published model's shapes unless told otherwise, written as the hub
+//! has them.
 
-mod shape;
+mod gpt_oss;
+mod llama;
 mod tensors;
 mod writer;
 
-pub use shape::Shape;
+pub use gpt_oss::GptOss;
+pub use llama::Llama;
 
 use crate::error::{BenchError, Result};
+use serde_json::Value;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use tensors::Noise;
+use tensors::{Noise, Tensor};
 use writer::Shard;
 
-/// The tokenizer comes from the teacher that ships with uspx: its ids are a subset of the large
-/// vocabulary.
-const DONOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../cli/assets/nano/teacher");
+/// The tokenizer comes from a model that ships with uspx: its ids are a subset of the large vocabulary.
+const DONORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../cli/assets/nano");
+/// Tokens of theirs.
+const TOKENIZER: usize = 2048;
+
+/// A kind of model, with its dimensions.
+pub trait Layout {
+    /// Refuses what is not a model.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    fn check(&self) -> Result<()>;
+    /// The config.json, with the keys of the published model.
+    fn config(&self) -> Value;
+    /// All tensors, in the order in which they are written.
+    fn tensors(&self) -> Vec<Tensor>;
+    /// Which of the shipped models its tokenizer is.
+    fn donor(&self) -> &'static str;
+}
+
+/// Refuses what breaks one of the rules: whether it holds, and how it reads.
+fn keep_to(rules: &[(bool, &str)]) -> Result<()> {
+    match rules.iter().find(|(holds, _)| !holds) {
+        Some((_, rule)) => Err(BenchError::Shape((*rule).to_owned())),
+        None => Ok(()),
+    }
+}
 
 /// What must be left on the disk beside the checkpoint.
 const SPARE: u64 = 1 << 30;
@@ -28,18 +55,18 @@ const SHARD: u64 = 4_900_000_000;
 ///
 /// # Errors
 /// Shapes that make no model, a disk that is too small, a file that cannot be written.
-pub fn write(folder: &Path, shape: &Shape, seed: u64) -> Result<u64> {
-    shape.check()?;
-    let shards = tensors::sharded(shape, SHARD);
-    let total: u64 = shards.iter().flatten().map(tensors::Tensor::bytes).sum();
-    let config = pretty(&shape.config());
+pub fn write(folder: &Path, layout: &dyn Layout, seed: u64) -> Result<u64> {
+    layout.check()?;
+    let shards = tensors::sharded(layout.tensors(), SHARD);
+    let total: u64 = shards.iter().flatten().map(Tensor::bytes).sum();
+    let config = pretty(&layout.config());
     if is_whole(folder, &config) {
         return Ok(total);
     }
     std::fs::create_dir_all(folder).map_err(BenchError::file(folder))?;
     check_space(folder, total)?;
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
-        let from = Path::new(DONOR).join(name);
+        let from = Path::new(DONORS).join(layout.donor()).join(name);
         std::fs::copy(&from, folder.join(name)).map_err(BenchError::file(&from))?;
     }
     let (noise, mut map) = (Noise::new(seed), serde_json::Map::new());
@@ -84,7 +111,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn pretty(value: &serde_json::Value) -> String {
+fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
@@ -95,7 +122,7 @@ fn text(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::shape::small;
+    use crate::checkpoint::gpt_oss::small;
 
     /// Reads a tensor's bytes back as any reader of safetensors would: by the header's offsets.
     fn tensor(folder: &Path, name: &str) -> (Vec<u64>, Vec<u8>) {
@@ -141,24 +168,36 @@ mod tests {
         let before = std::fs::read(path).unwrap();
         write(folder.path(), &small(), 1).unwrap();
         assert_eq!(std::fs::read(path).unwrap(), before);
-        write(folder.path(), &Shape { layers: 1, ..small() }, 1).unwrap();
+        write(folder.path(), &GptOss { layers: 1, ..small() }, 1).unwrap();
         assert_ne!(std::fs::read(path).unwrap(), before);
     }
 
     #[test]
     fn the_defaults_have_the_size_of_gpt_oss_20b() {
-        let shards = tensors::sharded(&Shape::default(), SHARD);
-        let sizes: Vec<u64> =
-            shards.iter().map(|s| s.iter().map(tensors::Tensor::bytes).sum()).collect();
+        let shards = tensors::sharded(GptOss::default().tensors(), SHARD);
+        let sizes: Vec<u64> = shards.iter().map(|s| s.iter().map(Tensor::bytes).sum()).collect();
         assert!(sizes.iter().all(|s| *s < 5_000_000_000), "{sizes:?}");
         // metadata.total_size of the published model's index.
         assert_eq!(sizes.iter().sum::<u64>(), 13_761_264_768);
     }
 
     #[test]
+    fn a_llama_has_the_size_of_the_published_8b() {
+        let bytes: u64 = Llama::default().tensors().iter().map(Tensor::bytes).sum();
+        // metadata.total_size of the published model's index.
+        assert_eq!(bytes, 16_060_522_496);
+        let folder = tempfile::tempdir().unwrap();
+        let small = Llama { layers: 1, hidden: 64, inner: 96, heads: 4, kv_heads: 2, vocab: 2048 };
+        write(folder.path(), &small, 0).unwrap();
+        let (shape, _) = tensor(folder.path(), "model.layers.0.self_attn.k_proj.weight");
+        assert_eq!(shape, [32, 64]);
+        assert!(Llama { heads: 3, ..small }.check().is_err());
+    }
+
+    #[test]
     fn a_full_disk_is_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let huge = Shape { layers: 1_000_000, ..Shape::default() };
+        let huge = GptOss { layers: 1_000_000, ..GptOss::default() };
         let error = write(folder.path(), &huge, 0).unwrap_err().to_string();
         assert!(
             error.contains("GB free") && std::fs::read_dir(folder.path()).unwrap().next().is_none(),

@@ -1,6 +1,5 @@
-//! The tensors of a gpt-oss checkpoint: names, types, shapes, and the random values that fill them.
+//! Tensors of a checkpoint: names, types, shapes, and the random values that fill them.
 
-use super::Shape;
 use half::bf16;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -53,10 +52,10 @@ pub const SCALES: RangeInclusive<u8> = 119..=121;
 /// The deviation of bf16 weights.
 const DEVIATION: f32 = 0.02;
 
-/// Tensors of all layers, grouped into shards of at most `limit` bytes.
-pub fn sharded(shape: &Shape, limit: u64) -> Vec<Vec<Tensor>> {
+/// Tensors grouped into shards of at most `limit` bytes.
+pub fn sharded(tensors: Vec<Tensor>, limit: u64) -> Vec<Vec<Tensor>> {
     let (mut shards, mut filled) = (Vec::new(), limit);
-    for tensor in all(shape) {
+    for tensor in tensors {
         if filled + tensor.bytes() > limit {
             shards.push(Vec::new());
             filled = 0;
@@ -69,57 +68,13 @@ pub fn sharded(shape: &Shape, limit: u64) -> Vec<Vec<Tensor>> {
     shards
 }
 
-fn all(shape: &Shape) -> impl Iterator<Item = Tensor> {
-    let vocabulary =
-        |name: &str| named(name.to_owned(), &[shape.vocab, shape.hidden], Values::Normal);
-    let ends = [
-        named("model.norm.weight".to_owned(), &[shape.hidden], one()),
-        vocabulary("lm_head.weight"),
-    ];
-    let layers = (0..shape.layers).flat_map(|layer| of_layer(shape, layer));
-    std::iter::once(vocabulary("model.embed_tokens.weight")).chain(layers).chain(ends)
-}
-
-fn of_layer(shape: &Shape, layer: usize) -> Vec<Tensor> {
-    let Shape { hidden, inner, experts, heads, .. } = *shape;
-    let (query, kv, zero) =
-        (heads * shape.head_dim, shape.kv_heads * shape.head_dim, Values::Same(bf16::ZERO));
-    let mut found = Vec::new();
-    let mut put = |name: &str, shape: &[usize], values| {
-        found.push(named(format!("model.layers.{layer}.{name}"), shape, values));
-    };
-    put("input_layernorm.weight", &[hidden], one());
-    for (name, out, width) in
-        [("q", query, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, query)]
-    {
-        put(&format!("self_attn.{name}_proj.weight"), &[out, width], Values::Normal);
-        put(&format!("self_attn.{name}_proj.bias"), &[out], zero);
-    }
-    put("self_attn.sinks", &[heads], zero);
-    put("post_attention_layernorm.weight", &[hidden], one());
-    put("mlp.router.weight", &[experts, hidden], Values::Normal);
-    put("mlp.router.bias", &[experts], zero);
-    for (name, out, width) in [("gate_up", 2 * inner, hidden), ("down", hidden, inner)] {
-        put(
-            &format!("mlp.experts.{name}_proj_blocks"),
-            &[experts, out, width / 32, 16],
-            Values::Codes,
-        );
-        put(
-            &format!("mlp.experts.{name}_proj_scales"),
-            &[experts, out, width / 32],
-            Values::Scales,
-        );
-        put(&format!("mlp.experts.{name}_proj_bias"), &[experts, out], zero);
-    }
-    found
-}
-
-fn named(name: String, shape: &[usize], values: Values) -> Tensor {
+/// A tensor of that name.
+pub fn named(name: String, shape: &[usize], values: Values) -> Tensor {
     Tensor { name, shape: shape.to_vec(), values }
 }
 
-fn one() -> Values {
+/// What a norm's gain begins with.
+pub fn one() -> Values {
     Values::Same(bf16::ONE)
 }
 

@@ -3,7 +3,7 @@
 //! PyTorch's f32 rate on this machine.
 
 use crate::bench::{Bench, Cut};
-use crate::checkpoint::{self, Shape};
+use crate::checkpoint::{self, GptOss};
 use crate::disk::{self, Reading};
 use crate::error::{BenchError, Result};
 use crate::figure::{Bound, Figure, Report};
@@ -90,7 +90,7 @@ fn time(
     case: &Case,
     done: &Done,
     disk: &Reading,
-    (model, shape): (&Path, &Shape),
+    (model, shape): (&Path, &GptOss),
 ) -> Result<Figure> {
     let gflops = gemm(bench)?;
     let distinct = distinct(&bench.tokens(model, case.prompts, Cut::Real)?)?;
