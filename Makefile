@@ -59,7 +59,7 @@ bench-probes: ## which masks cost least on prompts that they were not made from 
 	tests/parity/venv.sh
 	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-probes $(BENCH)
 
-bench-student: ## what every way to teach a student is worth as a 4-bit file, and training beside PyTorch (BENCH="--teacher DIR --student DIR"); the last line is JSON
+bench-student: ## what every way to teach a student is worth as a 4-bit file, shared and 8B trainings, training beside PyTorch (BENCH="--teacher DIR --student DIR"); the last line is JSON
 	$(CARGO) build --locked --release --workspace --bins
 	tests/parity/venv.sh
 	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-student $(BENCH)

@@ -26,12 +26,12 @@ pub fn measure(
     (prompts, threads): (&Prompts, usize),
     report: &mut Report,
 ) -> Result<()> {
+    step(cells, teacher, prompts, report)?;
     let two = cells.folder().join("llama-8b-2");
     checkpoint::write(&two, &Llama { layers: 2, ..Llama::default() }, 0)?;
     let same = Same { student: &two, count: "24", rank: "16", step: "512", own: &["--nf4"] };
     let figure = ("8B: two layers in NF4 beside floats", Bound::None);
-    beside(cells, (root, same), (prompts, threads), (figure, report))?;
-    step(cells, teacher, prompts, report)
+    beside(cells, (root, same), (prompts, threads), (figure, report))
 }
 
 /// One step of the whole.

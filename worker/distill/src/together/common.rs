@@ -79,22 +79,33 @@ impl Common {
     }
 
     /// Makes the next start of what the machines tell: the outer optimiser's step along their mean, weighed by
-    /// tokens. It is the mean of their products B·A too, for all have the same A.
+    /// tokens. It is the mean of their products B·A too, for all have the same A. What cannot be read is passed
+    /// over, by everybody alike: it costs the share of who told it.
     ///
     /// # Errors
-    /// Bytes that are no such words, or lead nowhere; the start is then as it was.
+    /// A mean that leads nowhere; the start is then as it was.
     pub fn take(&mut self, told: &[Told]) -> Result<()> {
-        let all: u64 = told.iter().map(|t| t.tokens).sum();
+        let readable: Vec<_> = told.iter().filter_map(|told| self.read(told)).collect();
+        let all: f32 = readable.iter().map(|(_, tokens)| tokens).sum();
         let mut mean = vec![0.0; self.values.len()];
-        for Told { bytes, tokens } in told.iter().filter(|t| t.tokens > 0) {
-            let weight = *tokens as f32 / all as f32;
-            for (place, by) in sparse::read(bytes, mean.len())? {
+        for (entries, tokens) in readable {
+            for (place, by) in entries {
                 if let Some(sum) = mean.get_mut(place as usize) {
-                    *sum += weight * by;
+                    *sum += tokens / all * by;
                 }
             }
         }
         self.outer.step(&mut self.values, &mean).map_err(DistillError::from)
+    }
+
+    /// A machine's words, and what they weigh.
+    fn read(&self, Told { bytes, tokens }: &Told) -> Option<(Vec<(u32, f32)>, f32)> {
+        if *tokens == 0 {
+            return None;
+        }
+        let entries = sparse::read(bytes, self.values.len());
+        let warn = |error: &_| tracing::warn!(%error, "a machine's part of a round is passed over");
+        Some((entries.inspect_err(warn).ok()?, *tokens as f32))
     }
 }
 

@@ -129,7 +129,7 @@ pub fn keeps_state(work: &Work<Prompt>) -> bool {
     runner(work).keeps_state()
 }
 
-/// The name of what a task keeps for others like it: see [`Run::remembers`].
+/// The name of what a task keeps for others like it, on this machine alone; none where it keeps nothing.
 pub fn remembers(task: &Task) -> Option<TaskId> {
     runner(&task.work).remembers(task.model)
 }
