@@ -126,19 +126,10 @@ fn gains_no_more(losses: impl Iterator<Item = f32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uspx_domain::{DistilLoss, DistilRecipe};
+    use crate::campaign::StudentPlan;
 
     fn part(place: Place, labels: &[u8]) -> Part {
-        let recipe = DistilRecipe {
-            rank: 4,
-            alpha: 4.0,
-            epochs: 3,
-            learning_rate: 1e-3,
-            batch_tokens: 512,
-            teacher_weight: 0.5,
-            seed: 1,
-            loss: DistilLoss::HYBRID,
-        };
+        let recipe = StudentPlan::default().recipes[0];
         let train = vec![BlobRef::to(labels)];
         Part { train, validation: vec![], recipe, rounds: vec![], steps: 30, place }
     }

@@ -47,8 +47,7 @@ impl AdamW {
     /// # Errors
     /// Those of the tensor library.
     pub fn new(vars: Vec<Var>) -> Result<Self> {
-        let zeros = || vars.iter().map(|v| v.zeros_like()).collect::<TensorResult<Vec<_>>>();
-        Ok(Self { first: zeros()?, second: zeros()?, vars })
+        Ok(Self { first: zeros(&vars)?, second: zeros(&vars)?, vars })
     }
 
     /// What it moves.
@@ -71,9 +70,7 @@ impl AdamW {
         first: Vec<Tensor>,
         second: Vec<Tensor>,
     ) -> Result<()> {
-        for (var, value) in self.vars.iter().zip(values) {
-            var.set(value)?;
-        }
+        set(&self.vars, values)?;
         (self.first, self.second) = (first, second);
         Ok(())
     }
@@ -99,6 +96,25 @@ impl AdamW {
         }
         Ok(())
     }
+}
+
+/// Moments of variables that have not moved yet.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn zeros(vars: &[Var]) -> Result<Vec<Tensor>> {
+    Ok(vars.iter().map(|v| v.zeros_like()).collect::<TensorResult<_>>()?)
+}
+
+/// Gives variables these values.
+///
+/// # Errors
+/// Shapes other than the variables'.
+pub fn set(vars: &[Var], values: &[Tensor]) -> Result<()> {
+    for (var, value) in vars.iter().zip(values) {
+        var.set(value)?;
+    }
+    Ok(())
 }
 
 /// One variable's step on the CPU.

@@ -2,6 +2,7 @@
 //! only by its loss on the validation answers.
 
 use crate::Result;
+use crate::adam_w::set;
 use crate::state::Turn;
 use candle_core::{Tensor, Var};
 use uspx_domain::{DistilRecipe, TrainingSummary};
@@ -67,10 +68,7 @@ impl Attempt {
 
     /// Gives the student's adapters the best values.
     pub fn attach(&self) -> Result<()> {
-        for (var, value) in self.vars.iter().zip(&self.values) {
-            var.set(value)?;
-        }
-        Ok(())
+        set(&self.vars, &self.values)
     }
 }
 

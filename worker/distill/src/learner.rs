@@ -1,7 +1,7 @@
 //! A student with new adapters and their optimiser: one step on one batch, and what the student is worth on
 //! the validation answers.
 
-use crate::adam_w::AdamW;
+use crate::adam_w::{AdamW, set};
 use crate::attempt::{Attempt, Pace};
 use crate::gradient::{Way, gradient};
 use crate::lora::{LoraPair, attach};
@@ -54,9 +54,8 @@ impl<'a, L: Loss> Learner<'a, L> {
         data: &'a Data<L>,
         recipe: DistilRecipe,
     ) -> Result<Self> {
-        let pairs = attach(student, recipe.rank as usize, f64::from(recipe.alpha), recipe.seed)?;
-        let vars = pairs.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]).collect();
-        Self::of(vars, (student, data, recipe))
+        let vars = hung(student, &recipe)?.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]);
+        Self::of(vars.collect(), (student, data, recipe))
     }
 
     /// The same with A of every adapter left as it is drawn.
@@ -65,7 +64,7 @@ impl<'a, L: Loss> Learner<'a, L> {
         data: &'a Data<L>,
         recipe: DistilRecipe,
     ) -> Result<Self> {
-        let pairs = attach(student, recipe.rank as usize, f64::from(recipe.alpha), recipe.seed)?;
+        let pairs = hung(student, &recipe)?;
         for LoraPair { layer, projection, a, .. } in &pairs {
             let linear = student.transformer.linear_mut(*layer, *projection)?;
             if let Some(adapter) = &mut linear.adapter {
@@ -118,10 +117,7 @@ impl<'a, L: Loss> Learner<'a, L> {
 
     /// Gives the adapters these values.
     pub fn set(&self, values: &[Tensor]) -> Result<()> {
-        for (var, value) in self.optimiser.vars().iter().zip(values) {
-            var.set(value)?;
-        }
-        Ok(())
+        set(self.optimiser.vars(), values)
     }
 
     /// The adapters' present values.
@@ -146,4 +142,9 @@ impl<'a, L: Loss> Learner<'a, L> {
         }
         Ok(nats / tokens.max(1) as f32)
     }
+}
+
+/// The recipe's adapters, hung on the student.
+fn hung(student: &mut LoadedModel, recipe: &DistilRecipe) -> Result<Vec<LoraPair>> {
+    attach(student, recipe.rank as usize, f64::from(recipe.alpha), recipe.seed)
 }

@@ -18,7 +18,7 @@ pub struct Told {
 }
 
 /// What a round starts from: B `[out, rank]` of every linear map's adapter, in order.
-pub struct Common {
+pub(crate) struct Common {
     /// All of them, one after another.
     values: Vec<f32>,
     outer: Outer,
@@ -40,11 +40,6 @@ impl Common {
         self.values.len()
     }
 
-    /// Whether it is none.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
     /// As the learner's variables.
     pub(crate) fn tensors<L: Loss>(&self, learner: &Learner<'_, L>) -> Result<Vec<Tensor>> {
         let (mut at, mut tensors) = (0, Vec::new());
@@ -54,16 +49,6 @@ impl Common {
             at += values.len();
         }
         Ok(tensors)
-    }
-
-    /// What the student is worth with it ([`Learner::judge`]).
-    pub(crate) fn judge<L: Loss>(
-        &self,
-        learner: &Learner<'_, L>,
-        beat: impl Fn() -> Result<()>,
-    ) -> Result<f32> {
-        learner.set(&self.tensors(learner)?)?;
-        learner.judge(beat)
     }
 
     /// The start less what is learned now, number by number.

@@ -63,6 +63,11 @@ impl Course {
 }
 
 impl Stretch {
+    /// Batches of the whole training.
+    pub fn all(&self) -> u32 {
+        self.first + self.batches.len() as u32 + self.left
+    }
+
     /// The batches of machine `at` of `of`, each with its place in the whole: they are dealt in turn, so that
     /// their lengths, which go up and down, are alike.
     pub fn part(&self, (at, of): (usize, usize)) -> impl Iterator<Item = (u32, &[usize])> {

@@ -4,10 +4,12 @@ use super::Sharing;
 use super::common::{Common, Told};
 use super::course::Stretch;
 use super::sparse::Feedback;
+use crate::adam_w::zeros;
 use crate::learner::Learner;
 use crate::losses::Loss;
 use crate::{Result, schedule};
 use candle_core::Tensor;
+use uspx_model::Progress;
 
 /// How much of what was left unsaid is still worth saying a round later (SparseLoCo's error feedback).
 pub(super) const DECAY: f32 = 0.95;
@@ -26,42 +28,34 @@ pub(crate) struct Machine {
     pub steps: u32,
 }
 
-/// A machine's steps of a round.
-pub(crate) struct Steps<'a> {
-    pub stretch: &'a Stretch,
-    /// Which machine it is, of how many.
-    pub place: (usize, usize),
-    /// Batches of the whole training.
-    pub all: u32,
-}
-
 impl Machine {
     /// One that has not taken part yet.
     pub fn new<L: Loss>(learner: &Learner<'_, L>) -> Result<Self> {
         let vars = learner.optimiser.vars();
-        let zeros = || vars.iter().map(|v| v.zeros_like()).collect::<candle_core::Result<Vec<_>>>();
         let count = vars.iter().map(|v| v.elem_count()).sum();
         let feedback = Feedback::new(count, DECAY)?;
-        Ok(Self { first: zeros()?, second: zeros()?, feedback, steps: 0 })
+        Ok(Self { first: zeros(vars)?, second: zeros(vars)?, feedback, steps: 0 })
     }
 
-    /// Takes its steps from the common start, and says where they led: as much of it as is
-    /// usual. Where the round
-    /// has no batch for it there is nothing to say. `beat` is told of every step.
+    /// Takes its steps from the common start, as machine `place.0` of `place.1`, and says where they led: as much
+    /// of it as is usual. Where the round has no batch for it there is nothing to say. `progress` is told of
+    /// every step.
     pub fn round<L: Loss>(
         &mut self,
         learner: &mut Learner<'_, L>,
         (common, sharing): (&Common, &Sharing),
-        (steps, beat): (&Steps<'_>, &dyn Fn() -> Result<()>),
+        (stretch, place): (&Stretch, (usize, usize)),
+        progress: &dyn Progress,
     ) -> Result<Told> {
         let peak = f64::from(learner.recipe.learning_rate) * B_ALONE;
         let [first, second] = [&mut self.first, &mut self.second].map(std::mem::take);
         learner.optimiser.restore(&common.tensors(learner)?, first, second)?;
         let (before, taken) = (learner.pace.tokens, self.steps);
-        for (place, batch) in steps.stretch.part(steps.place) {
+        let (first_batch, all) = (u64::from(stretch.first), stretch.all());
+        for (at, batch) in stretch.part(place) {
             self.steps += 1;
-            learner.step(batch, (self.steps, schedule::rate(peak, place, steps.all)))?;
-            beat()?;
+            learner.step(batch, (self.steps, schedule::rate(peak, at, all)))?;
+            progress.report(first_batch, u64::from(all))?;
         }
         let (first, second) = learner.optimiser.moments();
         (self.first, self.second) = (first.to_vec(), second.to_vec());

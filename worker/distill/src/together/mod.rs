@@ -1,6 +1,6 @@
 //! One adapter trained by several machines (DiLoCo, arXiv 2311.08105): in a round each takes some steps from
 //! a common start, on batches of its own (`course`, `machine`), and tells in few bytes where they led
-//! ([`sparse`]); of what all tell, every machine makes the same next start ([`common`], by the steps of [`outer`]).
+//! ([`sparse`]); of what all tell, every machine makes the same next start (`common`, by the steps of [`outer`]).
 //!
 //! Only B of an adapter's product B·A is learned, A stays as it was drawn (FFA-LoRA, arXiv 2403.12313): the mean of
 //! the machines' B is then that of their products, and half as much is to be told. Means of A and B apart are not,
@@ -10,7 +10,7 @@
 //! that comes anew begins without, one that is lost costs its share of a round. [`part`] is a machine's part and
 //! the end where each round is a task; `rehearsal` is all of it on one machine, to see what sharing costs.
 
-pub mod common;
+mod common;
 mod course;
 mod machine;
 mod memory;
@@ -18,6 +18,9 @@ pub mod outer;
 pub mod part;
 pub(crate) mod rehearsal;
 pub mod sparse;
+mod underway;
+
+pub use common::Told;
 
 use crate::{DistillError, Result};
 

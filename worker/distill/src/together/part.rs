@@ -1,12 +1,11 @@
 //! A machine's part of a shared training where every round is a task: the rounds before it are made again of what
 //! was told in them, so that whoever gets the task can do it.
 
-use super::common::{Common, Told};
-use super::course::{Course, Stretch};
-use super::machine::Steps;
-use super::{Exchanged, Sharing, memory};
+use super::course::Stretch;
+use super::underway::Underway;
+use super::{Sharing, Told, memory};
 use crate::labels::Labels;
-use crate::learner::{Data, Learner};
+use crate::learner::Data;
 use crate::losses::Loss;
 use crate::state::{At, Passed};
 use crate::train::{Distilled, by_loss, data};
@@ -72,38 +71,24 @@ pub fn end(
     (row.end)(student, request, progress)
 }
 
-/// A training under way.
-struct Underway<'a, L: Loss> {
-    learner: Learner<'a, L>,
-    common: Common,
-    course: Course,
+/// The training as it begins.
+fn begun<'a, L: Loss>(
+    student: &'a mut LoadedModel,
+    data: &'a Data<L>,
+    request: &PartRequest<'_>,
+) -> Result<Underway<'a, L>> {
+    let recipe = recipe::resolved(request.recipe, student.transformer.config().hidden);
+    Underway::new(student, data, (recipe, &request.sharing), data.plan(&recipe))
 }
 
-impl<'a, L: Loss> Underway<'a, L> {
-    fn new(
-        student: &'a mut LoadedModel,
-        data: &'a Data<L>,
-        request: &PartRequest<'_>,
-    ) -> Result<Self> {
-        request.sharing.check()?;
-        let recipe = recipe::resolved(request.recipe, student.transformer.config().hidden);
-        let learner = Learner::of_b(student, data, recipe)?;
-        let common = Common::new(&learner.copy()?, &request.sharing)?;
-        let course = Course::new(data.plan(&recipe), request.sharing.steps);
-        Ok(Self { learner, common, course })
-    }
-
-    /// Makes a round before once more.
-    fn follow(&mut self, (machines, told): &(usize, Vec<Told>)) -> Result<Stretch> {
-        let stretch = self.course.next(*machines).ok_or_else(over)?;
-        self.common.take(told)?;
-        Ok(stretch)
-    }
-
-    fn judge(&self, progress: &dyn Progress) -> Result<f32> {
-        let (done, all) = (u64::from(self.course.done()), u64::from(self.course.all));
-        self.common.judge(&self.learner, || Ok(progress.report(done, all)?))
-    }
+/// Makes a round before once more.
+fn follow<L: Loss>(
+    underway: &mut Underway<'_, L>,
+    (machines, told): &(usize, Vec<Told>),
+) -> Result<Stretch> {
+    let stretch = underway.course.next(*machines).ok_or_else(over)?;
+    underway.take(&stretch, told)?;
+    Ok(stretch)
 }
 
 fn over() -> DistillError {
@@ -117,17 +102,16 @@ pub(crate) fn take_part_by<L: Loss>(
     progress: &dyn Progress,
 ) -> Result<Said> {
     let data = data::<L>(student, &of(request), progress)?;
-    let mut underway = Underway::new(student, &data, request)?;
+    let mut underway = begun(student, &data, request)?;
     for round in request.rounds {
-        underway.follow(round)?;
+        follow(&mut underway, round)?;
     }
     let stretch = underway.course.next(place.1).ok_or_else(over)?;
     let loss = (stretch.begins && place.0 == 0).then(|| underway.judge(progress)).transpose()?;
-    let Underway { mut learner, common, course } = underway;
+    let Underway { mut learner, common, .. } = underway;
     let mut machine = memory::read(file, &learner)?;
-    let steps = Steps { stretch: &stretch, place, all: course.all };
-    let beat = || Ok(progress.report(u64::from(stretch.first), u64::from(course.all))?);
-    let told = machine.round(&mut learner, (&common, &request.sharing), (&steps, &beat))?;
+    let how = (&common, &request.sharing);
+    let told = machine.round(&mut learner, how, (&stretch, place), progress)?;
     if let Some(file) = file {
         memory::write(file, &machine);
     }
@@ -140,24 +124,19 @@ pub(crate) fn end_by<L: Loss>(
     progress: &dyn Progress,
 ) -> Result<Distilled> {
     let data = data::<L>(student, &of(request), progress)?;
-    let mut underway = Underway::new(student, &data, request)?;
+    let mut underway = begun(student, &data, request)?;
     let mut at = At::start(underway.judge(progress)?);
-    let (mut kept, mut exchanged) = (underway.learner.copy()?, Exchanged::default());
+    let mut kept = underway.learner.copy()?;
     for (count, round) in (1..).zip(request.rounds) {
-        let stretch = underway.follow(round)?;
-        exchanged.rounds = count;
-        exchanged.bytes += round.1.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
-        let numbers = stretch.batches.len() * underway.common.len();
-        exchanged.per_step += 4 * numbers as u64;
-        let is_last = count as usize == request.rounds.len();
-        if (stretch.ends || is_last)
-            && at.judged(stretch.epoch, underway.judge(progress)?) == Passed::Best
-        {
+        let stretch = follow(&mut underway, round)?;
+        let is_judged = stretch.ends || count == request.rounds.len();
+        if is_judged && at.judged(stretch.epoch, underway.judge(progress)?) == Passed::Best {
             kept = underway.learner.copy()?;
         }
     }
     at.step = underway.course.done();
-    let best = underway.learner.attempt(at.summary(), kept);
+    let Underway { learner, exchanged, .. } = underway;
+    let best = learner.attempt(at.summary(), kept);
     best.attach()?;
     let adapter = save_adapter(student, best.recipe.rank, best.recipe.alpha)?;
     Ok(Distilled { adapter, summary: best.summary, resumed: 0, pace: best.pace, exchanged })

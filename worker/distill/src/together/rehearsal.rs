@@ -1,26 +1,22 @@
 //! A shared training whose machines all work here, one after another: what the student is worth then, and how
 //! much they would have told each other.
 
-use super::common::Common;
-use super::course::{Course, Stretch};
-use super::machine::{Machine, Steps};
+use super::course::Stretch;
+use super::machine::Machine;
+use super::underway::Underway;
 use super::{Exchanged, Sharing};
 use crate::Result;
 use crate::attempt::Attempt;
-use crate::learner::{Data, Learner};
+use crate::learner::Data;
 use crate::losses::Loss;
 use crate::state::{At, Passed};
 use uspx_domain::DistilRecipe;
 use uspx_model::{LoadedModel, Progress};
 
 pub(crate) struct Rehearsal<'a, L: Loss> {
-    learner: Learner<'a, L>,
+    underway: Underway<'a, L>,
     sharing: Sharing,
     machines: Vec<Machine>,
-    common: Common,
-    course: Course,
-    at: At,
-    exchanged: Exchanged,
 }
 
 impl<'a, L: Loss> Rehearsal<'a, L> {
@@ -33,17 +29,13 @@ impl<'a, L: Loss> Rehearsal<'a, L> {
         data: &'a Data<L>,
         (recipe, sharing): (DistilRecipe, Sharing),
     ) -> Result<Self> {
-        sharing.check()?;
-        let learner = Learner::of_b(student, data, recipe)?;
-        let common = Common::new(&learner.copy()?, &sharing)?;
-        let new = |_| Machine::new(&learner);
-        let machines = (0..sharing.machines).map(new).collect::<Result<_>>()?;
         // A machine's steps take its share of a batch: together they take as many as one alone would.
-        let batch_tokens = (recipe.batch_tokens / sharing.machines as u32).max(1);
+        let batch_tokens = (recipe.batch_tokens / sharing.machines.max(1) as u32).max(1);
         let plan = data.plan(&DistilRecipe { batch_tokens, ..recipe });
-        let course = Course::new(plan, sharing.steps);
-        let (at, exchanged) = (At::default(), Exchanged::default());
-        Ok(Self { learner, sharing, machines, common, course, at, exchanged })
+        let underway = Underway::new(student, data, (recipe, &sharing), plan)?;
+        let new = |_| Machine::new(&underway.learner);
+        let machines = (0..sharing.machines).map(new).collect::<Result<_>>()?;
+        Ok(Self { underway, sharing, machines })
     }
 
     /// Trains to the end.
@@ -55,44 +47,33 @@ impl<'a, L: Loss> Rehearsal<'a, L> {
         before: Option<f32>,
         progress: &dyn Progress,
     ) -> Result<(Attempt, Exchanged)> {
-        let before = before.map_or_else(|| self.judge(progress), Ok)?;
-        self.at = At::start(before);
-        let mut kept = self.learner.copy()?;
-        while let Some(stretch) = self.course.next(self.machines.len()) {
+        let before = before.map_or_else(|| self.underway.judge(progress), Ok)?;
+        let mut at = At::start(before);
+        let mut kept = self.underway.learner.copy()?;
+        while let Some(stretch) = self.underway.course.next(self.machines.len()) {
             self.round(&stretch, progress)?;
             if !stretch.ends {
                 continue;
             }
-            let now = self.judge(progress)?;
-            match self.at.judged(stretch.epoch, now) {
-                Passed::Best => kept = self.common.tensors(&self.learner)?,
+            let now = self.underway.judge(progress)?;
+            match at.judged(stretch.epoch, now) {
+                Passed::Best => kept = self.underway.learner.copy()?,
                 Passed::Worse => {}
                 Passed::Enough => break,
             }
         }
-        Ok((self.learner.attempt(self.at.summary(), kept), self.exchanged))
+        at.step = self.underway.course.done();
+        let Underway { learner, exchanged, .. } = self.underway;
+        Ok((learner.attempt(at.summary(), kept), exchanged))
     }
 
     fn round(&mut self, stretch: &Stretch, progress: &dyn Progress) -> Result<()> {
-        let (mut told, of, all) = (Vec::new(), self.machines.len(), self.course.all);
-        let beat = || Ok(progress.report(u64::from(stretch.first), u64::from(all))?);
+        let (mut told, of) = (Vec::new(), self.machines.len());
+        let Underway { learner, common, .. } = &mut self.underway;
         for (at, machine) in self.machines.iter_mut().enumerate() {
-            let steps = Steps { stretch, place: (at, of), all };
-            let how = (&self.common, &self.sharing);
-            told.push(machine.round(&mut self.learner, how, (&steps, &beat))?);
+            let how = (&*common, &self.sharing);
+            told.push(machine.round(learner, how, (stretch, (at, of)), progress)?);
         }
-        self.exchanged.bytes += told.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
-        let numbers = (stretch.batches.len() * self.common.len()) as u64;
-        self.exchanged.per_step += 4 * numbers;
-        self.common.take(&told)?;
-        self.exchanged.rounds += 1;
-        self.at.step = self.course.done();
-        Ok(())
-    }
-
-    /// What the common start is worth.
-    fn judge(&self, progress: &dyn Progress) -> Result<f32> {
-        let (step, all) = (u64::from(self.at.step), u64::from(self.course.all));
-        self.common.judge(&self.learner, || Ok(progress.report(step, all)?))
+        self.underway.take(stretch, &told)
     }
 }

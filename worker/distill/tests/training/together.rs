@@ -3,7 +3,7 @@
 use super::{labels, open};
 use std::path::Path;
 use std::slice::from_ref;
-use uspx_distill::together::common::Told;
+use uspx_distill::together::Told;
 use uspx_distill::together::part::{PartRequest, Said, end, take_part};
 use uspx_distill::{
     DistilRequest, DistillError, Distilled, Exchanged, Labels, Sharing, distil, load_adapter,

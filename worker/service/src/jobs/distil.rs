@@ -4,7 +4,7 @@ use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::product::Product;
 use bytes::Bytes;
-use uspx_distill::{DistilRequest, DistillError, Distilled, Keep, Labels, distil};
+use uspx_distill::{DistilRequest, DistillError, Distilled, Keep, distil};
 use uspx_domain::{BlobRef, Distil, Outcome};
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Progress};
@@ -21,22 +21,23 @@ impl Run for Distil {
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let (mut student, _) = bench.fresh(self.workload())?;
-        let read = |blobs: &[BlobRef]| -> Result<Vec<Labels>, JobError> {
-            blobs.iter().map(|b| Ok(Labels::from_bytes(&bench.inputs.get(b)?)?)).collect()
-        };
-        let (train, validation) = (read(&self.train)?, read(&self.validation)?);
+        let (train, validation) = (bench.labels(&self.train)?, bench.labels(&self.validation)?);
         let keep = bench.inputs.kept().map(|kept| Keep { file: &kept.file, every: kept.every });
         let request =
             DistilRequest { keep, ..DistilRequest::new(&train, &validation, &self.recipe) };
-        let Distilled { adapter, summary, resumed, .. } =
-            trained(&mut student, &request, bench.progress)?;
-        if resumed > 0 {
-            tracing::info!(target: TOLD, "a training goes on after step {resumed}");
+        let made = trained(&mut student, &request, bench.progress)?;
+        if made.resumed > 0 {
+            tracing::info!(target: TOLD, "a training goes on after step {}", made.resumed);
         }
-        let adapter = Bytes::from(adapter);
-        let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
-        Ok(Product::with_blob(outcome, adapter))
+        Ok(adapter(made))
     }
+}
+
+/// What a training brought.
+pub(super) fn adapter(Distilled { adapter, summary, .. }: Distilled) -> Product {
+    let adapter = Bytes::from(adapter);
+    let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
+    Product::with_blob(outcome, adapter)
 }
 
 /// Trains, from the state that is kept where there is one of this very training.

@@ -14,6 +14,7 @@ use crate::error::JobError;
 use crate::open_models::{OpenModels, Opened};
 use crate::product::{Inputs, Product, Ran};
 use std::time::{Duration, Instant};
+use uspx_distill::Labels;
 use uspx_domain::{BlobRef, Fingerprint, Prompt, SkipGroup, Speed, Task, TaskId, Work};
 use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Progress, Readable};
@@ -63,6 +64,11 @@ impl Workbench<'_> {
             uspx_distill::load_adapter(&mut student, &self.inputs.get(blob)?)?;
         }
         Ok((student, plan))
+    }
+
+    /// The labels in these blobs.
+    fn labels(&self, blobs: &[BlobRef]) -> Result<Vec<Labels>, JobError> {
+        blobs.iter().map(|blob| Ok(Labels::from_bytes(&self.inputs.get(blob)?)?)).collect()
     }
 
     /// A model goes to work by a plan.

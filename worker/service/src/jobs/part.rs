@@ -5,9 +5,9 @@ use super::{Run, Workbench};
 use crate::error::JobError;
 use crate::product::Product;
 use bytes::Bytes;
-use uspx_distill::together::common::Told;
+use uspx_distill::Sharing;
+use uspx_distill::together::Told;
 use uspx_distill::together::part::{self, PartRequest, Said};
-use uspx_distill::{Distilled, Labels, Sharing};
 use uspx_domain::{self as domain, BlobRef, Fingerprint, Outcome, Part, Place, TaskId};
 use uspx_model::budget::Workload;
 
@@ -25,10 +25,7 @@ impl Run for Part {
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
         let (mut student, _) = bench.fresh(self.workload())?;
-        let read = |blobs: &[BlobRef]| -> Result<Vec<Labels>, JobError> {
-            blobs.iter().map(|b| Ok(Labels::from_bytes(&bench.inputs.get(b)?)?)).collect()
-        };
-        let (train, validation) = (read(&self.train)?, read(&self.validation)?);
+        let (train, validation) = (bench.labels(&self.train)?, bench.labels(&self.validation)?);
         let rounds = self.rounds.iter().map(|round| told_in(round, bench));
         let rounds = rounds.collect::<Result<Vec<_>, JobError>>()?;
         let (train, validation) = (train.as_slice(), validation.as_slice());
@@ -42,11 +39,8 @@ impl Run for Part {
                 Ok(told(said))
             }
             Place::End => {
-                let Distilled { adapter, summary, .. } =
-                    part::end(&mut student, &request, bench.progress)?;
-                let adapter = Bytes::from(adapter);
-                let outcome = Outcome::Adapter { blob: BlobRef::to(&adapter), summary };
-                Ok(Product::with_blob(outcome, adapter))
+                let made = part::end(&mut student, &request, bench.progress)?;
+                Ok(super::distil::adapter(made))
             }
         }
     }
