@@ -3,7 +3,9 @@
 
 use crate::error::Result;
 use crate::output;
-use uspx_colony::report::{MaskReport, title};
+use uspx_colony::answers::AnswersReport;
+use uspx_colony::gate::PairedDifference;
+use uspx_colony::report::{MaskReport, StudentReport, title};
 use uspx_colony::{CampaignReport, GateReport};
 
 /// Prints all of it, as far as it is known.
@@ -46,16 +48,36 @@ fn mask(mask: &MaskReport) -> String {
 /// Every model on the gate prompts.
 fn students(figures: &CampaignReport) -> output::Table {
     let heading = format!("on {} held-out prompts", figures.compared_prompts);
-    let mut table = output::table(&[&heading, "bits per byte", "against the base, 95 %"]);
+    let answered = figures.students.iter().any(|s| s.exact_match.is_some());
+    let mut headings = vec![heading.as_str(), "bits per byte", "against the base, 95 %"];
+    if answered {
+        headings.extend(["right answers", "tokens a second"]);
+    }
+    let mut table = output::table(&headings);
     for s in &figures.students {
-        let against = s.against_base.map_or_else(
-            || "-".to_owned(),
-            |d| format!("{:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high),
-        );
+        let against = s
+            .against_base
+            .map_or_else(none, |d| format!("{:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
         let bits = format!("{:.3}", s.bits_per_byte);
-        table.add_row([title(s.contender, figures.chosen_recipe), bits, against]);
+        let mut row = vec![title(s.contender, figures.chosen_recipe), bits, against];
+        if answered {
+            row.extend([right(s), s.tokens_per_second.map_or_else(none, |t| format!("{t:.0}"))]);
+        }
+        table.add_row(row);
     }
     table
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+/// The share of its own answers that are the reference, and how far that is from the base's.
+fn right(s: &StudentReport) -> String {
+    let share = |share: f64| format!("{:.1} %", 100.0 * share);
+    let against = |d: PairedDifference| format!(" [{:+.1}, {:+.1}]", 100.0 * d.low, 100.0 * d.high);
+    let difference = s.exact_against_base.map(against).unwrap_or_default();
+    s.exact_match.map_or_else(none, |right| share(right) + &difference)
 }
 
 /// What the gate decided on.
@@ -68,5 +90,15 @@ fn gate(gate: &GateReport) -> Result<()> {
         d.mean,
         d.low,
         d.high
+    ))?;
+    let Some(AnswersReport { prompts, new, old, difference: d }) = gate.answers else {
+        return Ok(());
+    };
+    output::paragraph(&format!(
+        "right answers to {prompts} of them: {:.1} % against {:.1} %, 95 % [{:+.1}, {:+.1}]",
+        100.0 * new,
+        100.0 * old,
+        100.0 * d.low,
+        100.0 * d.high
     ))
 }

@@ -1,4 +1,4 @@
-//! Prompts that a model cannot run: said on stderr for people, listed in JSON, an error where none
+//! Prompts that were left out: said on stderr for people, listed in JSON, an error where none
 //! is left.
 
 use crate::error::{CliError, Exit, Result};
@@ -9,7 +9,7 @@ use uspx_domain::{SkipGroup, SkipReason, Skipped};
 use uspx_model::ModelError;
 
 /// A prompt that was left out, in JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct LeftOut {
     id: String,
     reason: &'static str,
@@ -17,6 +17,13 @@ pub struct LeftOut {
     tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<u32>,
+    /// Of these samples, so many agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreeing: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nats_per_byte: Option<f64>,
 }
 
 impl fmt::Display for LeftOut {
@@ -28,12 +35,20 @@ impl fmt::Display for LeftOut {
 /// The JSON form of what was left out.
 pub fn listed(skipped: &[Skipped]) -> Vec<LeftOut> {
     let each = |Skipped { id, reason }: &Skipped| {
-        let (tokens, context) = match *reason {
-            SkipReason::TooLong { tokens, context } => (Some(tokens), Some(context)),
-            SkipReason::Unfinished { tokens } => (Some(tokens), None),
-            _ => (None, None),
-        };
-        LeftOut { id: id.clone(), reason: reason.name(), tokens, context }
+        let bare = LeftOut { id: id.clone(), reason: reason.name(), ..LeftOut::default() };
+        match *reason {
+            SkipReason::TooLong { tokens, context } => {
+                LeftOut { tokens: Some(tokens), context: Some(context), ..bare }
+            }
+            SkipReason::Unfinished { tokens } => LeftOut { tokens: Some(tokens), ..bare },
+            SkipReason::Inconsistent { agreeing, samples } => {
+                LeftOut { agreeing: Some(agreeing), samples: Some(samples), ..bare }
+            }
+            SkipReason::Unlikely { millinats } => {
+                LeftOut { nats_per_byte: Some(f64::from(millinats) / 1e3), ..bare }
+            }
+            _ => bare,
+        }
     };
     skipped.iter().map(each).collect()
 }
@@ -82,12 +97,21 @@ mod tests {
     #[test]
     fn json_has_the_numbers_beside_the_name_of_the_reason() {
         let long = SkipReason::TooLong { tokens: 40, context: 12 };
-        let skipped = [("a", long), ("b", SkipReason::Template)]
-            .map(|(id, reason)| Skipped { id: id.into(), reason });
+        let doubted = [
+            ("c", SkipReason::Inconsistent { agreeing: 1, samples: 4 }),
+            ("d", SkipReason::Unlikely { millinats: 2125 }),
+        ];
+        let skipped = [[("a", long), ("b", SkipReason::Template)], doubted]
+            .concat()
+            .into_iter()
+            .map(|(id, reason)| Skipped { id: id.into(), reason })
+            .collect::<Vec<_>>();
         let found = serde_json::to_value(listed(&skipped)).unwrap();
         let wanted = serde_json::json!([
             {"id": "a", "reason": "too_long", "tokens": 40, "context": 12},
-            {"id": "b", "reason": "template"}
+            {"id": "b", "reason": "template"},
+            {"id": "c", "reason": "inconsistent", "agreeing": 1, "samples": 4},
+            {"id": "d", "reason": "unlikely", "nats_per_byte": 2.125}
         ]);
         assert_eq!(found, wanted);
     }

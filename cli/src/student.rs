@@ -6,14 +6,35 @@ use crate::models::{self, Opened};
 use std::path::{Path, PathBuf};
 use uspx_domain::{ADAPTER_TENSORS, UnitKind};
 use uspx_export::formats;
-use uspx_model::budget::Workload;
+use uspx_model::budget::{Beside, Workload};
 use uspx_model::config::ModelConfig;
+
+/// Looks at the student before long work that comes first, and closes it again: the teacher gets the memory.
+/// Of one that is quantised as it is read, which takes minutes, only the headers are looked at.
+///
+/// # Errors
+/// As [`open`].
+pub fn look(folder: &Path, run: &RunArgs, work: Workload) -> Result<()> {
+    if !matches!(work, Workload::TrainingNf4 { .. }) {
+        return open(folder, run, work).map(drop);
+    }
+    refuse(folder)?;
+    models::check_there(folder)?;
+    models::machine(&run.machine)?.place(folder, work, Beside::NOTHING)?;
+    Ok(())
+}
 
 /// The student in a folder, for `work`.
 ///
 /// # Errors
 /// One that is not there, is in 4 bits already, is not dense, or does not fit in memory.
 pub fn open(folder: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
+    refuse(folder)?;
+    models::opened(folder, run, work)
+}
+
+/// Refuses what is no student to be trained or written.
+fn refuse(folder: &Path) -> Result<()> {
     let refuse = |what: String| CliError::new(Exit::BadInput, what);
     if formats::at(folder).is_some() {
         let message = format!("{} is in 4 bits already", folder.display());
@@ -24,7 +45,7 @@ pub fn open(folder: &Path, run: &RunArgs, work: Workload) -> Result<Opened> {
         let message = format!("{} has experts, and a student is a dense model", folder.display());
         return Err(refuse(message).help("take a smaller dense model as the student"));
     }
-    models::opened(folder, run, work)
+    Ok(())
 }
 
 /// The tensors of an adapter: `path` itself, or the file in it under PEFT's name.

@@ -80,6 +80,7 @@ fn eval_adds_up() {
         let report = json(&mut on(&["eval"], which, PROMPTS));
         adds_up(&report);
         assert!(report["kl"].is_null() && report["exact_match"].is_null());
+        assert!(report["answer_tokens_per_second"].is_null());
         let ids: Vec<&str> = report["per_prompt"]
             .as_array()
             .unwrap()
@@ -100,6 +101,7 @@ fn eval_counts_exact_answers_and_compares_models() {
     let exact =
         json(&mut on(&["eval", "--exact-match", "--max-new-tokens", "16"], "teacher", PROMPTS));
     assert!((0.0..=1.0).contains(&number(&exact, "/exact_match")));
+    assert!(number(&exact, "/answer_tokens_per_second") > 0.0);
     let itself = json(on(&["eval", "--against"], "teacher", PROMPTS).arg(model("teacher")));
     adds_up(&itself);
     assert_eq!(number(&itself, "/kl"), 0.0);

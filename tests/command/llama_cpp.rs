@@ -43,12 +43,13 @@ fn venv() -> PathBuf {
     root().join(".tools/venv-test")
 }
 
-fn python() -> PathBuf {
+/// The Python that has llama.cpp.
+pub fn python() -> PathBuf {
     std::env::var_os(PYTHON).map_or_else(|| venv().join("bin/python"), PathBuf::from)
 }
 
 /// The same weights as F32.
-fn expand(from: &Path, to: &Path) {
+pub fn expand(from: &Path, to: &Path) {
     let parts = gguf::read_gguf(from).unwrap();
     let heads = gguf::metadata::head_counts(&parts.config_json).unwrap();
     let mut tensors = BTreeMap::new();

@@ -25,6 +25,7 @@ mod releases;
 mod report;
 mod sae;
 mod scripts;
+mod served;
 mod students;
 mod support;
 mod width;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         report::trials(),
         sae::trials(),
         scripts::trials(),
+        served::trials(),
         students::trials(),
         width::trials(),
         worker::trials(),

@@ -240,7 +240,6 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
     let export = |words: &[&str], code, said: &[&str]| {
         refused(&mut world.export("gptq", words), code, said);
     };
-    export(&["--stream"], USAGE, &["--stream"]);
     export(&["--memory", "1MiB"], BAD_INPUT, &["exported", "--memory"]);
     export(&["--adapter", "/no/such"], NOT_FOUND, &["/no/such"]);
     let tokenizer = model("student").join("tokenizer.json");

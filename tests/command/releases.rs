@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// A report as the coordinator writes it, as far as it is shown.
 fn report(kept: u32, [base, gptq, gguf]: [f64; 3], refusal: Option<&str>) -> Value {
-    let bits = |who: &str, bits: f64| value!({"contender": who, "bits_per_byte": bits});
+    let bits = |who: &str, bits: f64| value!({"contender": who, "bits_per_byte": bits, "exact_match": bits / 4.0});
     let interval = value!({"mean": gptq - base, "low": -0.3, "high": -0.1, "upper": -0.1});
     let tag = |new: f64| value!({"prompts": 40, "new": new, "old": base});
     value!({
@@ -245,6 +245,12 @@ fn a_difference_names_units_scores_and_sizes() {
     };
     assert_eq!(change("scores", "GPTQ, 4 bits"), (1.75, 1.5, -0.25));
     assert_eq!(change("scores", "base student"), (2.0, 2.0, 0.0));
+    assert_eq!(change("exact_match", "GPTQ, 4 bits"), (0.4375, 0.375, -0.0625));
+    assert_eq!(
+        diff["tags_exact_match"],
+        value!([]),
+        "these reports are from before there were any"
+    );
     let (git_first, git_second, git) = change("tags", "git");
     assert!(git_first == 1.85 && git_second == 1.6 && (git + 0.25).abs() < 1e-9);
     assert_eq!(

@@ -1,5 +1,6 @@
 //! `uspx distill`: one training, made here.
 
+use super::answers::{AnswerArgs, ServedArgs};
 use super::model::RunArgs;
 use super::positive;
 use super::sae::SaeFolderArgs;
@@ -8,20 +9,24 @@ use crate::rows;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
-use uspx_distill::Sharing;
+use uspx_distill::on_policy::OnPolicy;
+use uspx_distill::{Asking, Sharing, Target};
 use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
 #[derive(Args, Debug)]
 pub struct DistillArgs {
     /// The teacher's folder, or a GGUF file.
-    #[arg(long)]
-    pub teacher: PathBuf,
+    #[arg(long, required_unless_present = "teacher_url")]
+    pub teacher: Option<PathBuf>,
+    /// A teacher elsewhere.
+    #[command(flatten)]
+    pub served: ServedArgs,
     /// The student's folder: a dense model, held in memory as 32-bit floats, or by --nf4 in 4 bits.
     #[arg(long)]
     pub student: PathBuf,
     /// Hold the student's layers in NF4 while its adapter learns (QLoRA): an eighth of the memory,
-    /// slower. On the CPU.
+    /// slower. On the CPU or CUDA.
     #[arg(long)]
     pub nf4: bool,
     /// The prompts to learn: JSON lines with `prompt` (and `reference`, `system`) or `messages`. Those
@@ -53,6 +58,9 @@ pub struct DistillArgs {
     /// Go on without lines that are not prompts.
     #[arg(long)]
     pub skip_bad: bool,
+    /// What is learned of them.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
     /// Bound on an answer that the teacher gives itself, in tokens.
     #[arg(long, default_value_t = plan().max_new_tokens as usize)]
     pub max_new_tokens: usize,
@@ -62,6 +70,10 @@ pub struct DistillArgs {
     /// How often each prompt to learn gives rise to a new one that the teacher makes up and answers.
     #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
     pub dreams: u32,
+    /// Rounds after the training in which the student answers the prompts itself and learns what the
+    /// teacher says of these answers. The best adapter on the prompts to stop by is kept.
+    #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
+    pub on_policy: u32,
     /// Train as so many machines that share the work would, here one after another: to see what sharing
     /// costs.
     #[arg(long, value_parser = positive, value_name = "N", conflicts_with = "checkpoint")]
@@ -78,10 +90,26 @@ pub struct DistillArgs {
 }
 
 impl DistillArgs {
+    /// How the student learns from its own answers.
+    pub fn on_policy(&self) -> OnPolicy {
+        OnPolicy { rounds: self.on_policy, ..OnPolicy::default() }
+    }
+
     /// How the training is shared, where it is.
     pub fn sharing(&self) -> Option<Sharing> {
         let steps = self.exchange_every;
         self.machines.map(|machines| Sharing { steps, ..Sharing::among(machines) })
+    }
+
+    /// How a teacher is asked, which has `room` for so many tokens at once; `target` where the flags
+    /// name none.
+    pub fn asking(&self, target: Target, room: usize) -> Asking {
+        Asking {
+            target: self.answers.target.map_or(target, Into::into),
+            sampling: self.answers.sampling(self.recipe.seed),
+            bounds: self.run.bounds(self.max_new_tokens),
+            room,
+        }
     }
 
     /// A prompt file of this command, and how it is to be read.

@@ -23,8 +23,8 @@ impl Written {
 /// `uspx export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
-    /// The student, and the prompts whose activations calibrate the quantiser. It is held in memory
-    /// as 32-bit floats.
+    /// The student, and the prompts whose activations calibrate the quantiser. A finish holds it in memory as
+    /// 32-bit floats; without one it is read layer by layer.
     #[command(flatten)]
     pub common: ProbeArgs,
     /// An adapter to merge: the folder that `uspx distill` wrote, or its tensors' file.

@@ -1,5 +1,6 @@
 //! The command line: every command and example; the flags of each stand in the modules below.
 
+mod answers;
 mod colony;
 mod config;
 mod distill;
@@ -17,6 +18,7 @@ mod student;
 
 use clap::{Parser, Subcommand};
 
+pub use answers::TEACHER_KEY;
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
 pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
 pub use distill::DistillArgs;

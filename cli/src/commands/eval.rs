@@ -12,12 +12,11 @@ use serde::Serialize;
 use std::f64::consts::LN_2;
 use std::path::Path;
 use std::time::Instant;
-use uspx_domain::Prompt;
 use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
-use uspx_model::generate::{Choice, generate};
 use uspx_model::taps::{NoTaps, Taps};
+use uspx_probe::answered::{Answered, answered};
 use uspx_probe::evaluate::{Against, Evaluation, evaluate};
 use uspx_runtime::{Shutdown, memory};
 
@@ -31,6 +30,8 @@ struct Report {
     bits_per_byte: f64,
     kl: Option<f64>,
     exact_match: Option<f64>,
+    /// Of answers that are written one at a time; none of a model that is read from its file.
+    answer_tokens_per_second: Option<f64>,
     tokens_per_second: f64,
     streamed: bool,
     batch_tokens: usize,
@@ -106,16 +107,13 @@ fn measure(
     let found = evaluate(model, prompts, *batch_tokens, taps.as_mut(), against, &bar)?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish();
-    let exact = exact
-        .map(|bound| {
-            exact_match(model, &prompts.prompts, bound, taps.as_mut(), (args.run.json, shutdown))
-        })
-        .transpose()?;
-    let report = report(&found, subject, exact, seconds);
+    let told = (args.run.json, shutdown);
+    let own = exact.map(|bounds| answers(subject, bounds, taps.as_mut(), told)).transpose()?;
+    let report = report(&found, subject, own.as_ref(), seconds);
     if args.run.json { output::json(&report) } else { print(&report) }
 }
 
-fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, seconds: f64) -> Report {
+fn report(found: &Evaluation, subject: &Subject, own: Option<&Answered>, seconds: f64) -> Report {
     let row = &found.losses;
     let kl_of = |at: usize| found.kl.as_ref().and_then(|kl| kl.get(at)).copied();
     let per_prompt: Vec<PromptReport> = row
@@ -144,7 +142,8 @@ fn report(found: &Evaluation, subject: &Subject, exact_match: Option<f64>, secon
         ),
         bits_per_byte: nats / LN_2 / bytes,
         kl: found.kl.as_ref().map(|kl| kl.iter().sum::<f64>() / tokens),
-        exact_match,
+        exact_match: own.and_then(Answered::share),
+        answer_tokens_per_second: own.and_then(|own| own.pace?.tokens_per_second()),
         tokens_per_second: found.tokens as f64 / seconds,
         streamed: subject.model.transformer.is_streamed(),
         batch_tokens: subject.batch_tokens,
@@ -165,46 +164,32 @@ pub(super) fn pooled_stderr(nats: &[f32], tokens: &[u32]) -> f64 {
     if n < 2.0 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / all }
 }
 
-/// The share of prompts whose greedy answer is the reference.
-fn exact_match(
-    model: &LoadedModel,
-    prompts: &[Prompt],
+/// The model's own answers to the prompts.
+fn answers(
+    subject: &Subject,
     bounds: Bounds,
     taps: &mut dyn Taps,
     (json, shutdown): (bool, &Shutdown),
-) -> Result<f64> {
-    use uspx_model::Progress;
+) -> Result<Answered> {
     let bar = Bar::new("answering", json, shutdown);
-    let mut right = 0usize;
-    for (at, group) in prompts.chunks(32).enumerate() {
-        let asked = group
-            .iter()
-            .map(|p| model.chat.sequence(p, None))
-            .collect::<uspx_model::Result<Vec<_>>>()?;
-        let asked: Vec<_> = asked.iter().collect();
-        let answers =
-            generate(model, &asked, bounds, &mut Choice::Greedy, taps, &mut |_, _, _| {})?;
-        for (prompt, answer) in group.iter().zip(&answers) {
-            let text = model.chat.answer_text(&answer.ids);
-            let same = prompt.reference.as_deref().map(str::trim) == Some(text.trim());
-            right += usize::from(same && !answer.unfinished);
-        }
-        bar.report((at * 32 + group.len()) as u64, prompts.len() as u64)?;
-    }
+    let (prompts, bounds) = (&subject.prompts.prompts, (bounds, subject.batch_tokens));
+    let found = answered(&subject.model, prompts, bounds, taps, &bar)?;
     bar.finish();
-    Ok(right as f64 / prompts.len() as f64)
+    Ok(found)
 }
 
 fn print(report: &Report) -> Result<()> {
     let loss = format!("{:.4} ± {:.4}", report.loss, report.loss_stderr);
     let kl = report.kl.map(|kl| format!("{kl:.4}"));
     let exact = report.exact_match.map(|exact| format!("{:.1} %", exact * 100.0));
+    let answering = report.answer_tokens_per_second.map(|speed| format!("{speed:.1}"));
     let rows = [
         ("prompts", Some(report.prompts.to_string()), ""),
         ("loss", Some(loss), "nats per response token"),
         ("bits per byte", Some(format!("{:.4}", report.bits_per_byte)), ""),
         ("KL", kl, "nats per response token"),
         ("exact match", exact, ""),
+        ("answers", answering, "tokens per second, one answer at a time"),
         ("speed", Some(format!("{:.0}", report.tokens_per_second)), "tokens per second"),
     ];
     let mut table = output::table(&["", "value", ""]);

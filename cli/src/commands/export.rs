@@ -23,9 +23,10 @@ pub fn run(args: &ExportArgs, shutdown: &Shutdown) -> Result<()> {
 }
 
 fn check(args: &ExportArgs) -> Result<()> {
-    if args.common.run.machine.stream {
-        return Err(CliError::new(Exit::Usage, "a student is not streamed while it is exported")
-            .help("leave out --stream: it is held in memory as 32-bit floats"));
+    if args.common.run.machine.stream && args.finish.is_some_and(|passes| passes > 0) {
+        return Err(CliError::new(Exit::Usage, "a student that is streamed has no finish").help(
+            "leave out --stream or --finish: a finish holds the student in memory as 32-bit floats",
+        ));
     }
     if args.format == Written::Floats && args.finish.is_some() {
         return Err(CliError::new(Exit::Usage, "floats have no finish: nothing is rounded")
@@ -38,6 +39,8 @@ fn check(args: &ExportArgs) -> Result<()> {
 struct Opened {
     student: LoadedModel,
     prompts: Readable,
+    /// Tokens of a batch that calibrates.
+    batch_tokens: usize,
     /// Whether there is memory for a finish.
     finishes: bool,
 }
@@ -47,12 +50,12 @@ fn opened(args: &ExportArgs, work: Workload, shutdown: &Shutdown) -> Result<Open
     let mut prompts = args.common.source().read()?.prompts;
     prompts.truncate(args.common.limit.unwrap_or(usize::MAX));
     let opened = student::open(&args.common.model, &args.common.run, work)?;
-    let (mut student, room, finishes) = (opened.model, opened.room, opened.finishes);
+    let models::Opened { model: mut student, batch_tokens, room, finishes } = opened;
     if let Some(adapter) = &args.adapter {
         merge(&mut student, &student::adapter_file(adapter))?;
     }
     let prompts = models::answered((&student, room), prompts, &args.common, shutdown)?;
-    Ok(Opened { student, prompts, finishes })
+    Ok(Opened { student, prompts, batch_tokens, finishes })
 }
 
 fn merge(student: &mut LoadedModel, file: &Path) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What would help a student that the gate refused: rules of thumb over a campaign's figures, for
 //! people. Nothing is decided by them.
 
+use crate::answers::AnswersReport;
 use crate::gate::{PairedDifference, TagReport};
 use crate::report::{CampaignReport, StudentReport};
 use crate::{Contender, GateReport};
@@ -59,6 +60,11 @@ pub enum Advice {
         /// How much worse, as a share.
         worse: f64,
     },
+    /// The student surely answers fewer prompts with their reference than its rival.
+    Answers {
+        /// How much its share of right answers is below the rival's.
+        fewer: f64,
+    },
 }
 
 /// What would help; empty where there is nothing to say, as for a student that passed.
@@ -67,7 +73,12 @@ pub fn advise(report: &CampaignReport, tag_worse: f64) -> Vec<Advice> {
     let coverage = gate.misses_prompts().then_some(Advice::JudgeMore { judged: gate.prompts });
     let labels = report.labels.filter(|l| l.is_low()).map(Advice::Labels);
     let first = coverage.into_iter().chain(weak_teacher(report)).chain(labels);
-    first.chain(of_the_difference(report, gate)).chain(of_the_tags(gate, tag_worse)).collect()
+    let difference = of_the_difference(report, gate).into_iter();
+    first
+        .chain(difference)
+        .chain(of_the_tags(gate, tag_worse))
+        .chain(of_the_answers(gate))
+        .collect()
 }
 
 fn bits(report: &CampaignReport, who: Contender) -> Option<f64> {
@@ -135,6 +146,11 @@ fn of_the_tags(gate: &GateReport, bound: f64) -> Vec<Advice> {
     bad.into_iter().map(advice).collect()
 }
 
+fn of_the_answers(gate: &GateReport) -> Option<Advice> {
+    let worse = gate.answers.filter(AnswersReport::is_surely_worse)?;
+    Some(Advice::Answers { fewer: -worse.difference.mean })
+}
+
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,6 +190,12 @@ impl fmt::Display for Advice {
                  {prompts} gate prompts",
                 worse * 100.0
             ),
+            Self::Answers { fewer } => write!(
+                f,
+                "references that are written alike: {:.1} % fewer prompts are answered with theirs, \
+                 so look at those that the report names, and add training prompts like them",
+                fewer * 100.0
+            ),
         }
     }
 }
@@ -190,7 +212,17 @@ mod tests {
     }
 
     fn student(contender: Contender, bits: f64, d: Option<PairedDifference>) -> StudentReport {
-        StudentReport { contender, bits_per_byte: bits, interval: None, against_base: d }
+        StudentReport {
+            contender,
+            bits_per_byte: bits,
+            interval: None,
+            against_base: d,
+            exact_match: None,
+            exact_match_interval: None,
+            exact_against_base: None,
+            tokens_per_second: None,
+            bytes: None,
+        }
     }
 
     /// A refused campaign: the 4-bit student's difference to the base, and the unquantised one's.
@@ -206,6 +238,7 @@ mod tests {
                 student(ExportFormat::GPTQ.into(), 2.0 + gptq.mean, Some(gptq)),
             ],
             compared_prompts: 100,
+            answered_prompts: 0,
             trainings: [(0, TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 })]
                 .into(),
             chosen_recipe: Some(0),
@@ -220,6 +253,7 @@ mod tests {
                 new: 2.0 + gptq.mean,
                 old: 2.0,
                 difference: gptq,
+                answers: None,
                 tags: BTreeMap::new(),
                 refusal,
             }),
@@ -263,7 +297,7 @@ mod tests {
         let mut report = refused(difference(-0.2, 0.1), difference(-0.2, 0.1));
         let gate = report.gate.as_mut().unwrap();
         gate.refusal = Some("worse on tag `git`".into());
-        let tag = |new| TagReport { prompts: 40, new, old: 1.0 };
+        let tag = |new| TagReport { prompts: 40, new, old: 1.0, answers: None };
         gate.tags =
             [("git".into(), tag(1.05)), ("tar".into(), tag(1.1)), ("ls".into(), tag(1.01))].into();
         let named: Vec<String> = advise(&report, 0.02).iter().map(ToString::to_string).collect();
@@ -271,6 +305,25 @@ mod tests {
         assert!(named[0].contains("`tar`: the student is 10.0 % worse"), "{named:?}");
         report.students[0].bits_per_byte = 2.5;
         assert!(matches!(advise(&report, 0.02)[0], Advice::WeakTeacher { .. }));
+    }
+
+    #[test]
+    fn a_student_that_answers_fewer_prompts_right_hears_so() {
+        let mut report = refused(difference(-0.2, 0.1), difference(-0.2, 0.1));
+        let gate = report.gate.as_mut().unwrap();
+        gate.refusal = Some("it surely answers fewer".into());
+        let answers = |half| AnswersReport {
+            prompts: 100,
+            new: 0.5,
+            old: 0.75,
+            difference: difference(-0.25, half),
+        };
+        gate.answers = Some(answers(0.1));
+        let found = advise(&report, 0.02);
+        assert_eq!(found, [Advice::Answers { fewer: 0.25 }]);
+        assert!(found[0].to_string().contains("25.0 % fewer prompts"), "{found:?}");
+        report.gate.as_mut().unwrap().answers = Some(answers(0.3));
+        assert_eq!(advise(&report, 0.02), [], "it is not sure");
     }
 
     #[test]

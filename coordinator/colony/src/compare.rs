@@ -82,7 +82,12 @@ mod tests {
     fn answer(nats: &[f32]) -> Answer {
         let prompts =
             (0..nats.len()).map(|i| PromptTokens { id: format!("p{i}"), tokens: 3 }).collect();
-        let row = LossRow { prompts, nats: nats.to_vec(), bytes: vec![9; nats.len()] };
+        let row = LossRow {
+            prompts,
+            nats: nats.to_vec(),
+            bytes: vec![9; nats.len()],
+            ..LossRow::default()
+        };
         Answer {
             task: TaskId::derived(b"t"),
             worker: "w".parse().unwrap(),

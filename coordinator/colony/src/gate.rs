@@ -1,9 +1,10 @@
-//! The release gate: a student is published only if it is surely better on held-out prompts, and
-//! worse for no tag.
+//! The release gate: a student is published only if it is surely better on held-out prompts, worse
+//! for no tag, and does not surely answer fewer of them with their reference.
 //!
 //! Paired bootstrap over gate prompts (Efron & Tibshirani 1993, ch. 13) of the difference in bits
-//! per byte.
+//! per byte; of right answers see [`crate::answers`].
 
+use crate::answers::{self, AnswersReport};
 use crate::state::{Judged, PublishedStudent};
 use crate::{Contender, Dice, Fixed, State};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use uspx_domain::ExportFormat;
 /// Share of the gate prompts that the student can run, on which both must be judged.
 const COVERAGE: f64 = 0.9;
 
-/// The gate's decision and its grounds; all in bits per byte.
+/// The gate's decision and its grounds; in bits per byte but for the answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GateReport {
     /// Whom the student was to beat.
@@ -30,13 +31,16 @@ pub struct GateReport {
     pub old: f64,
     /// The difference (negative: the student is better), with its intervals.
     pub difference: PairedDifference,
+    /// How often both answer with the reference; none where they were not both asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswersReport>,
     /// Tags with enough prompts.
     pub tags: BTreeMap<String, TagReport>,
     /// Why it is refused; none lets it pass.
     pub refusal: Option<String>,
 }
 
-/// A paired difference in bits per byte.
+/// A paired difference, in bits per byte or in shares of right answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
     /// On the prompts as they are.
@@ -58,6 +62,9 @@ pub struct TagReport {
     pub new: f64,
     /// The rival's.
     pub old: f64,
+    /// How often both answer them with the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswersReport>,
 }
 
 /// What an older ledger does not say is not written back into it.
@@ -147,7 +154,7 @@ pub fn gate(state: &State) -> Option<GateReport> {
     let (new, old) = (state.judged(ExportFormat::gated().into())?, state.judged(rival)?);
     let mut dice = Dice::new(campaign.seed, "gate", u64::from(state.epoch));
     let difference = difference(new, old, &mut dice, campaign.distil.resamples)?;
-    let pairs = paired(new, old);
+    let (pairs, answered) = (paired(new, old), answers::both(new, old));
     let (new, old) = sides(pairs.values());
     // A prompt that no student can run is nobody's gap.
     let runs = |at: &u32| campaign.student.is_none_or(|base| !state.is_skipped(base, *at));
@@ -159,7 +166,8 @@ pub fn gate(state: &State) -> Option<GateReport> {
         new,
         old,
         difference,
-        tags: tags(state, &pairs, campaign.distil.tag_prompts),
+        answers: answers::compare(answered.values()),
+        tags: tags(state, (&pairs, &answered), campaign.distil.tag_prompts),
         refusal: None,
     };
     report.refusal = refusal(&report, campaign.distil.tag_worse);
@@ -177,26 +185,44 @@ fn refusal(report: &GateReport, worse: f64) -> Option<String> {
             "not surely better: the 95 % upper bound of the difference is {upper:+.4} bits per byte"
         ));
     }
-    let bad = report.tags.iter().find(|(_, t)| t.new > t.old * (1.0 + worse))?;
-    Some(format!(
-        "worse on tag `{}`: {:.4} against {:.4} bits per byte",
-        bad.0, bad.1.new, bad.1.old
-    ))
-}
-
-fn tags(state: &State, pairs: &BTreeMap<u32, Both>, least: u32) -> BTreeMap<String, TagReport> {
-    let mut members: BTreeMap<&str, Vec<&Both>> = BTreeMap::new();
-    for (at, both) in pairs {
-        let own: BTreeSet<&str> = state.tags(*at).iter().map(String::as_str).collect();
-        own.into_iter().for_each(|tag| members.entry(tag).or_default().push(both));
+    let bad = report.tags.iter().find(|(_, t)| t.new > t.old * (1.0 + worse));
+    if let Some((tag, TagReport { new, old, .. })) = bad {
+        return Some(format!("worse on tag `{tag}`: {new:.4} against {old:.4} bits per byte"));
     }
-    members.retain(|_, list| list.len() >= least as usize);
-    members.into_iter().map(|(tag, list)| (tag.to_owned(), tag_report(&list))).collect()
+    report.answers.filter(AnswersReport::is_surely_worse).map(|answers| fewer_right(&answers))
 }
 
-fn tag_report(list: &[&Both]) -> TagReport {
-    let (new, old) = sides(list.iter().copied());
-    TagReport { prompts: list.len() as u32, new, old }
+fn fewer_right(answers: &AnswersReport) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let AnswersReport { prompts, new, old, difference } = answers;
+    format!(
+        "it surely answers fewer prompts with their reference: {} of {prompts} against {}, and the \
+         95 % interval of the difference ends at {:+.1} %",
+        percent(*new),
+        percent(*old),
+        100.0 * difference.high
+    )
+}
+
+fn tags(
+    state: &State,
+    (pairs, answered): (&BTreeMap<u32, Both>, &answers::Pairs),
+    least: u32,
+) -> BTreeMap<String, TagReport> {
+    let mut members: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for at in pairs.keys() {
+        let own = state.tags(*at).iter().map(String::as_str);
+        for tag in own {
+            members.entry(tag).or_default().insert(*at);
+        }
+    }
+    members.retain(|_, places| places.len() >= least as usize);
+    let report = |places: &BTreeSet<u32>| {
+        let (new, old) = sides(places.iter().filter_map(|at| pairs.get(at)));
+        let answers = answers::compare(places.iter().filter_map(|at| answered.get(at)));
+        TagReport { prompts: places.len() as u32, new, old, answers }
+    };
+    members.into_iter().map(|(tag, places)| (tag.to_owned(), report(&places))).collect()
 }
 
 /// Pooled bits per byte of both sides.
@@ -216,7 +242,7 @@ mod tests {
     use super::*;
 
     fn rows(nats: &[f64]) -> BTreeMap<u32, Judged> {
-        let row = |n: &f64| Judged { nats: Fixed::of(*n), tokens: 5, bytes: 10 };
+        let row = |n: &f64| Judged { nats: Fixed::of(*n), tokens: 5, bytes: 10, right: None };
         (0..).zip(nats.iter().map(row)).collect()
     }
 
@@ -253,6 +279,10 @@ mod tests {
         assert_eq!(quantile(&[], 1), None);
     }
 
+    fn tagged((new, old): (f64, f64)) -> TagReport {
+        TagReport { prompts: 40, new, old, answers: None }
+    }
+
     fn report(difference: (f64, f64), tag: (f64, f64)) -> GateReport {
         let (mean, upper) = difference;
         GateReport {
@@ -262,9 +292,27 @@ mod tests {
             new: 1.0,
             old: 1.0 - mean,
             difference: PairedDifference { mean, low: mean, high: upper, upper },
-            tags: [("t".to_owned(), TagReport { prompts: 40, new: tag.0, old: tag.1 })].into(),
+            answers: None,
+            tags: [("t".to_owned(), tagged(tag))].into(),
             refusal: None,
         }
+    }
+
+    /// Better in bits, and of a hundred answers so many are won and lost.
+    fn answering(won: usize, lost: usize) -> Option<String> {
+        let pairs = [vec![(true, false); won], vec![(false, true); lost]].concat();
+        let alike = vec![(true, true); 100 - won - lost];
+        let answers = answers::compare(pairs.iter().chain(&alike));
+        refusal(&GateReport { answers, ..report((-0.2, -0.1), (1.0, 1.0)) }, 0.02)
+    }
+
+    #[test]
+    fn surely_worse_answers_refuse_and_noisy_ones_do_not() {
+        for (won, lost) in [(0, 0), (20, 5), (0, 4), (10, 15)] {
+            assert_eq!(answering(won, lost), None, "{won} {lost}");
+        }
+        let why = answering(5, 25).unwrap();
+        assert!(why.contains("75.0 % of 100 against 95.0 %"), "{why}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod advice;
 pub mod agreement;
+pub mod answers;
 pub mod assign;
 pub mod bootstrap;
 pub mod campaign;

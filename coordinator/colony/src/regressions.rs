@@ -1,8 +1,8 @@
 //! Prompts that the student answers worse than whom it was to beat, by name: what a mean over all of them
 //! does not show.
 
-use crate::State;
 use crate::gate::{Both, paired};
+use crate::{CampaignConfig, State, answers};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use uspx_domain::ExportFormat;
@@ -19,6 +19,21 @@ pub struct Regressions {
     pub prompts: u32,
     /// Those that lost most, the most first.
     pub named: Vec<Regression>,
+    /// Those that the rival answers with the reference and the student does not; none where they were
+    /// not both asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostAnswers>,
+}
+
+/// Right answers that the student does not give any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostAnswers {
+    /// How many there are.
+    pub prompts: u32,
+    /// Prompts that the student alone answers right.
+    pub won: u32,
+    /// The first ones' ids, in the order of the campaign.
+    pub named: Vec<String>,
 }
 
 /// One of them; bits of its whole answer.
@@ -47,5 +62,15 @@ pub fn regressions(state: &State) -> Option<Regressions> {
         Some(Regression { prompt: entry.id.clone(), new, old })
     };
     let named = worse.iter().take(NAMED).filter_map(one).collect();
-    Some(Regressions { worse: worse.len() as u32, prompts: pairs.len() as u32, named })
+    let lost = lost(campaign, &answers::both(new, old));
+    Some(Regressions { worse: worse.len() as u32, prompts: pairs.len() as u32, named, lost })
+}
+
+fn lost(campaign: &CampaignConfig, answered: &answers::Pairs) -> Option<LostAnswers> {
+    let places =
+        |wanted| answered.iter().filter(move |(_, both)| **both == wanted).map(|(at, _)| *at);
+    let lost = || places((false, true));
+    let named = lost().take(NAMED).filter_map(|at| campaign.id(at).map(str::to_owned)).collect();
+    let (prompts, won) = (lost().count() as u32, places((true, false)).count() as u32);
+    (!answered.is_empty()).then_some(LostAnswers { prompts, won, named })
 }

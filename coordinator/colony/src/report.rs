@@ -1,6 +1,7 @@
 //! What a campaign found, as figures: for the last table, the release's report and the dashboard.
 //! Nothing rests on it.
 
+use crate::answers;
 use crate::combine::Score;
 use crate::gate::{PairedDifference, difference};
 use crate::interval::interval;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::LN_2;
 use uspx_domain::{
-    Coverage, DistilRecipe, Mask, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind,
+    Coverage, DistilRecipe, Mask, Pace, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind,
 };
 
 /// The figures of a campaign, as far as they are known.
@@ -27,6 +28,9 @@ pub struct CampaignReport {
     /// Gate prompts that `students` are compared on: those that every one of them was judged on.
     #[serde(default)]
     pub compared_prompts: u32,
+    /// Gate prompts that the right answers of `students` are counted over.
+    #[serde(default)]
+    pub answered_prompts: u32,
     /// How each recipe's training went.
     pub trainings: BTreeMap<u32, TrainingSummary>,
     /// What each recipe asks for.
@@ -163,6 +167,22 @@ pub struct StudentReport {
     pub interval: Option<(f64, f64)>,
     /// Less the base student's, with its intervals, over the prompts that both were judged on.
     pub against_base: Option<PairedDifference>,
+    /// The share of prompts that it answers with the reference, over those that all who answered
+    /// have ([`CampaignReport::answered_prompts`]).
+    #[serde(default)]
+    pub exact_match: Option<f64>,
+    /// Its 95 % interval.
+    #[serde(default)]
+    pub exact_match_interval: Option<(f64, f64)>,
+    /// Less the base student's, with its intervals, over the prompts that both answered.
+    #[serde(default)]
+    pub exact_against_base: Option<PairedDifference>,
+    /// Tokens that it writes a second, one answer at a time, on the machines that judged it.
+    #[serde(default)]
+    pub tokens_per_second: Option<f64>,
+    /// Length of its files, where it is in some.
+    #[serde(default)]
+    pub bytes: Option<u64>,
 }
 
 /// One unit of the mask's kind, as `mask why` and the dashboard show it.
@@ -201,6 +221,7 @@ pub fn report(state: &State) -> Option<CampaignReport> {
         mask: mask_report(state),
         students: state.results.judged.keys().filter_map(|who| student(state, *who)).collect(),
         compared_prompts: state.results.shared_prompts().len() as u32,
+        answered_prompts: answers::shared(state.results.judged.values()).len() as u32,
         trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
         recipes: campaign.distil.recipes.clone(),
         chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
@@ -291,9 +312,40 @@ fn student(state: &State, contender: Contender) -> Option<StudentReport> {
         }
         _ => None,
     };
-    let bits_per_byte = state.bits_per_byte(contender)?;
-    let interval = bits_interval(state, campaign, contender);
-    Some(StudentReport { contender, bits_per_byte, interval, against_base })
+    let (exact, exact_against_base) = exact(state, contender);
+    Some(StudentReport {
+        contender,
+        bits_per_byte: state.bits_per_byte(contender)?,
+        interval: bits_interval(state, campaign, contender),
+        against_base,
+        exact_match: exact.map(|(share, _)| share),
+        exact_match_interval: exact.map(|(_, interval)| interval),
+        exact_against_base,
+        tokens_per_second: state.results.paces.get(&contender).and_then(Pace::tokens_per_second),
+        bytes: bytes(state, contender),
+    })
+}
+
+/// The share of right answers with its interval, and what it is against the base's.
+fn exact(
+    state: &State,
+    contender: Contender,
+) -> (Option<answers::Share>, Option<PairedDifference>) {
+    let Some(rows) = state.judged(contender) else { return (None, None) };
+    let share = answers::share(rows, &answers::shared(state.results.judged.values()));
+    let base = state.judged(Contender::Base).filter(|_| contender != Contender::Base);
+    let against = base.and_then(|base| answers::compare(answers::both(rows, base).values()));
+    (share, against.map(|against| against.difference))
+}
+
+/// Length of the files of an exported student, or of the one published before.
+fn bytes(state: &State, contender: Contender) -> Option<u64> {
+    let published = || Some(state.published.as_ref()?.judged()?.1);
+    let files = match contender {
+        Contender::Published => published(),
+        _ => state.results.exports.get(&contender).cloned(),
+    };
+    files.map(|files| files.iter().map(|file| file.blob.bytes).sum())
 }
 
 fn bits_interval(

@@ -171,6 +171,8 @@ fn losses(row: &LossRow, counts: &[u8]) -> LossRow {
         prompts: repeated(&row.prompts, counts),
         nats: repeated(&row.nats, counts),
         bytes: repeated(&row.bytes, counts),
+        right: repeated(&row.right, counts),
+        pace: row.pace,
     }
 }
 
@@ -217,7 +219,12 @@ mod tests {
         let prompts = ["a", "b", "c"]
             .map(|id| uspx_domain::PromptTokens { id: id.into(), tokens: 2 })
             .to_vec();
-        let row = LossRow { prompts, nats: vec![1.0, 2.0, 3.0], bytes: vec![4, 5, 6] };
+        let row = LossRow {
+            prompts,
+            nats: vec![1.0, 2.0, 3.0],
+            bytes: vec![4, 5, 6],
+            ..LossRow::default()
+        };
         let Outcome::Losses(rows) = drawn(&Outcome::Losses(vec![row]), &[2, 0, 1]) else {
             panic!("another kind")
         };

@@ -1,7 +1,7 @@
 //! What a finished probe brings: values per prompt and unit, or moments of units that are too many
 //! for that; and losses.
 
-use crate::{Statistic, Unit, UnitKind};
+use crate::{Pace, Statistic, Unit, UnitKind};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the number of its response tokens.
@@ -85,8 +85,8 @@ impl Moments {
     }
 }
 
-/// Summed losses of a run, prompt by prompt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Summed losses of a run, prompt by prompt, and whether the model's own answers are right.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossRow {
     /// The prompts, in the order of `nats`.
     pub prompts: Vec<PromptTokens>,
@@ -94,6 +94,13 @@ pub struct LossRow {
     pub nats: Vec<f32>,
     /// UTF-8 bytes of each prompt's reference.
     pub bytes: Vec<u32>,
+    /// Whether the model's own greedy answer to each prompt is the reference. Empty where no answer
+    /// was asked for, or the worker could give none (it reads the weights from their file).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub right: Vec<bool>,
+    /// How fast it wrote answers one at a time, where that was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod format;
 mod ids;
 pub mod limits;
 mod mask;
+mod pace;
 mod prompt;
 mod refusal;
 mod release;
@@ -39,6 +40,7 @@ pub use failure::{Failure, FailureKind, FailureReason};
 pub use format::{ExportFormat, ExportFormatRow};
 pub use ids::{BlobRef, Digest, Fingerprint, IdError, TaskId, WorkerId};
 pub use mask::{KeepLists, LayerLists, Mask, MaskError};
+pub use pace::Pace;
 pub use prompt::{
     Exchange, Prompt, PromptError, PromptFormat, PromptSet, Repetition, parse_prompts,
 };
@@ -55,6 +57,6 @@ pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job, Judge, Label, Part,
-    Place, Round, Sae, Subject, Task, Told, Work,
+    Ablate, Answers, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job, Judge,
+    Label, Part, Place, Round, Sae, Subject, Task, Told, Work,
 };

@@ -168,6 +168,21 @@ impl Asked<'_> {
         }
         Ok(())
     }
+
+    /// Which answers are right, of a row of losses: of every prompt or, since a worker may be unable
+    /// to answer or know nothing of it, of none. Of none where no answers were `wanted`.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn answers(&self, row: &LossRow, wanted: bool) -> Result<(), Refusal> {
+        let answered = !row.right.is_empty();
+        if answered {
+            let want = if wanted { row.prompts.len() } else { 0 };
+            self.count("answers", row.right.len(), want)?;
+        }
+        let fits = row.pace.is_none_or(|pace| pace.is_possible(row.right.len()));
+        fits.then_some(()).ok_or(Refusal::Value("the pace of answers"))
+    }
 }
 
 /// Whether a statistic of that kind of unit, told in that form, is one of the work.

@@ -1,5 +1,5 @@
-//! Prompts that a model cannot run: left out of their batch alone, named by id, never by their text
-//! (invariant 7).
+//! Prompts that a model cannot run, or that are not worth learning: left out of their batch alone, named
+//! by id, never by their text (invariant 7).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub struct Skipped {
     pub reason: SkipReason,
 }
 
-/// Why a model cannot run a prompt. Numbers only: no text of the prompt.
+/// Why a prompt is left out. Numbers only: no text of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
@@ -41,6 +41,20 @@ pub enum SkipReason {
         /// The bound, in tokens.
         tokens: u32,
     },
+    /// Too few of the answers that were sampled to it agree with the one to learn.
+    Inconsistent {
+        /// Samples that do.
+        agreeing: u32,
+        /// Samples that were asked for.
+        samples: u32,
+    },
+    /// The teacher finds its reference unlikely.
+    Unlikely {
+        /// Thousandths of a nat per byte of the reference.
+        millinats: u32,
+    },
+    /// The server that was asked for an answer refuses it.
+    Refused,
 }
 
 impl SkipReason {
@@ -53,6 +67,9 @@ impl SkipReason {
             Self::Template => "template",
             Self::Tokenizer => "tokenizer",
             Self::Unfinished { .. } => "unfinished",
+            Self::Inconsistent { .. } => "inconsistent",
+            Self::Unlikely { .. } => "unlikely",
+            Self::Refused => "refused",
         }
     }
 }
@@ -73,6 +90,14 @@ impl fmt::Display for SkipReason {
             Self::Unfinished { tokens } => {
                 write!(f, "the model's reasoning met its bound of {tokens} tokens before an answer")
             }
+            Self::Inconsistent { agreeing, samples } => {
+                write!(f, "{agreeing} of {samples} sampled answers agree with the one to learn")
+            }
+            Self::Unlikely { millinats } => {
+                let nats = f64::from(*millinats) / 1e3;
+                write!(f, "the teacher finds its reference unlikely, at {nats:.3} nats per byte")
+            }
+            Self::Refused => f.write_str("the server refuses to answer it"),
         }
     }
 }
@@ -138,6 +163,9 @@ mod tests {
             SkipReason::Template,
             SkipReason::Tokenizer,
             SkipReason::Unfinished { tokens: 3 },
+            SkipReason::Inconsistent { agreeing: 1, samples: 4 },
+            SkipReason::Unlikely { millinats: 2001 },
+            SkipReason::Refused,
         ];
         for reason in all {
             let written = serde_json::to_value(reason).unwrap();

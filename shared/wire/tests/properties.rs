@@ -124,8 +124,10 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
             }
         ),
         part().prop_map(Work::Part),
-        (prompts(), blob).prop_map(|(prompts, b)| {
-            Work::Judge(Judge { prompts, subject: Subject::Adapted(b) })
+        (prompts(), blob, 0u32..3, any::<u32>()).prop_map(|(prompts, b, tokens, reasoning)| {
+            let answers = Answers { tokens, reasoning };
+            let answers = if answers.is_none() { Answers::default() } else { answers };
+            Work::Judge(Judge { prompts, subject: Subject::Adapted(b), answers })
         }),
     ]
 }
@@ -135,6 +137,10 @@ fn skipped() -> impl Strategy<Value = Vec<Skipped>> {
         any::<(u32, u32)>().prop_map(|(tokens, context)| SkipReason::TooLong { tokens, context }),
         Just(SkipReason::Template),
         any::<u32>().prop_map(|tokens| SkipReason::Unfinished { tokens }),
+        any::<(u32, u32)>()
+            .prop_map(|(agreeing, samples)| SkipReason::Inconsistent { agreeing, samples }),
+        any::<u32>().prop_map(|millinats| SkipReason::Unlikely { millinats }),
+        Just(SkipReason::Refused),
     ];
     let one = (".{1,12}", reason).prop_map(|(id, reason)| Skipped { id, reason });
     proptest::collection::vec(one, 0..4)
@@ -166,11 +172,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
                 columns,
                 moments
             })),
-        (values(), any::<Vec<u32>>()).prop_map(|(nats, bytes)| Outcome::Losses(vec![LossRow {
-            prompts: vec![],
-            nats,
-            bytes
-        }])),
+        (values(), any::<Vec<u32>>(), any::<Vec<bool>>(), any::<Option<(u64, u64)>>()).prop_map(
+            |(nats, bytes, right, pace)| {
+                let pace = pace.map(|(tokens, micros)| Pace { tokens, micros });
+                Outcome::Losses(vec![LossRow { prompts: vec![], nats, bytes, right, pace }])
+            }
+        ),
         (told(), proptest::option::of(0.0f32..9.0), any::<(u32, u32)>())
             .prop_map(|(told, loss, (epoch, left))| Outcome::Told { told, loss, epoch, left }),
         proptest::sample::select(FailureReason::ALL)

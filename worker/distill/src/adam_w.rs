@@ -71,7 +71,12 @@ impl AdamW {
         second: Vec<Tensor>,
     ) -> Result<()> {
         set(&self.vars, values)?;
-        (self.first, self.second) = (first, second);
+        let beside = |all: Vec<Tensor>| -> Result<Vec<Tensor>> {
+            let each =
+                all.iter().zip(&self.vars).map(|(moment, var)| moment.to_device(var.device()));
+            Ok(each.collect::<TensorResult<_>>()?)
+        };
+        (self.first, self.second) = (beside(first)?, beside(second)?);
         Ok(())
     }
 
@@ -112,7 +117,7 @@ pub fn zeros(vars: &[Var]) -> Result<Vec<Tensor>> {
 /// Shapes other than the variables'.
 pub fn set(vars: &[Var], values: &[Tensor]) -> Result<()> {
     for (var, value) in vars.iter().zip(values) {
-        var.set(value)?;
+        var.set(&value.to_device(var.device())?)?;
     }
     Ok(())
 }

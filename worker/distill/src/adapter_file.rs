@@ -91,7 +91,7 @@ pub fn load_adapter(model: &mut LoadedModel, bytes: &[u8]) -> Result<AdapterInfo
     let file = SafeTensors::deserialize(bytes).map_err(bad)?;
     let mut read = Vec::new();
     for (layer, projection) in places(model) {
-        let (out, into) = model.transformer.linear(layer, projection)?.dims()?;
+        let (out, into) = model.transformer.linear_dims(layer, projection)?;
         let device = model.transformer.device();
         let rank = info.peft.r as usize;
         let a = matrix(&file, &name(layer, projection, "A"), (rank, into), device)?;
@@ -100,7 +100,7 @@ pub fn load_adapter(model: &mut LoadedModel, bytes: &[u8]) -> Result<AdapterInfo
         read.push((layer, projection, Adapter { a, b, scale }));
     }
     for (layer, projection, adapter) in read {
-        model.transformer.linear_mut(layer, projection)?.adapter = Some(adapter);
+        model.transformer.attach(layer, projection, adapter)?;
     }
     Ok(info)
 }

@@ -7,6 +7,8 @@
 
 use crate::Result;
 use crate::labels::{Piece, piece_of};
+use crate::masked::taps_of;
+use crate::stages::Stage;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -15,9 +17,8 @@ use std::collections::HashSet;
 use uspx_domain::{Dreams, Mask, Prompt};
 use uspx_model::batch::{Sequence, pack};
 use uspx_model::chat::Chat;
-use uspx_model::cuts::CutTaps;
 use uspx_model::generate::{Choice, go_on};
-use uspx_model::{LoadedModel, Progress, Watch};
+use uspx_model::{LoadedModel, Progress};
 
 /// Temperature of the sampling.
 const TEMPERATURE: f64 = 0.9;
@@ -50,10 +51,7 @@ pub fn dream(
     seed: u64,
     progress: &dyn Progress,
 ) -> Result<Vec<Prompt>> {
-    let mut taps = match mask {
-        Some(mask) => teacher.cut_of_mask(mask)?,
-        None => CutTaps::default(),
-    };
+    let mut taps = taps_of(teacher, mask)?;
     let openings = openings(&teacher.chat, prompts, seed)?;
     let lengths: Vec<usize> =
         openings.iter().map(|o| o.turn.ids.len() + max_tokens as usize).collect();
@@ -106,29 +104,11 @@ pub fn dreams(
     let mut all = Vec::new();
     for round in 0..u64::from(how.rounds) {
         let seed = how.seed.wrapping_mul(ROUNDS).wrapping_add(round);
-        let of_all = Part { all: progress, before: round, parts: how.rounds.into() };
+        let of_all = Stage { all: progress, before: round, parts: how.rounds.into() };
         let dreamt = dream(teacher, &prompts, mask, most, seed, &of_all)?;
         all.extend(dreamt.into_iter().filter(|p| seen.insert(p.prompt.clone())));
     }
     Ok(all)
-}
-
-/// The progress of one of several equal parts, told as that of all of them.
-struct Part<'a> {
-    all: &'a dyn Progress,
-    /// Parts done before it.
-    before: u64,
-    parts: u64,
-}
-
-impl Progress for Part<'_> {
-    fn report(&self, done: u64, total: u64) -> uspx_model::Result<()> {
-        self.all.report(self.before * total + done, self.parts * total)
-    }
-
-    fn follow(&self, watch: Watch) {
-        self.all.follow(watch);
-    }
 }
 
 /// A user's turn just begun.

@@ -65,6 +65,13 @@ pub struct Labels {
     pub prompts: Vec<PromptLabels>,
 }
 
+impl PromptLabels {
+    /// A whole answer as text alone.
+    pub fn text(prompt: Prompt, answer: String) -> Self {
+        Self { prompt, answer, ended: true, reasoning: None, tokens: Vec::new() }
+    }
+}
+
 impl Labels {
     /// Teacher tokens labelled.
     pub fn tokens(&self) -> u64 {

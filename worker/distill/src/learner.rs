@@ -4,16 +4,16 @@
 use crate::adam_w::{AdamW, set};
 use crate::attempt::{Attempt, Pace};
 use crate::gradient::{Way, gradient};
-use crate::lora::{LoraPair, attach};
+use crate::lora::{LoraPair, attach, going_on};
 use crate::losses::{Lesson, Loss};
 use crate::{DistillError, Result, schedule};
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use std::time::Instant;
 use uspx_domain::{DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::layers::linear::Linear;
 use uspx_model::taps::NoTaps;
-use uspx_model::{LoadedModel, batches, loss};
+use uspx_model::{LoadedModel, batches};
 
 /// Joint norm that gradients are clipped to.
 const MAX_NORM: f64 = 1.0;
@@ -56,6 +56,16 @@ impl<'a, L: Loss> Learner<'a, L> {
     ) -> Result<Self> {
         let vars = hung(student, &recipe)?.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]);
         Self::of(vars.collect(), (student, data, recipe))
+    }
+
+    /// Goes on from the adapters that hang on the student.
+    pub fn going_on(
+        student: &'a mut LoadedModel,
+        data: &'a Data<L>,
+        recipe: DistilRecipe,
+    ) -> Result<Self> {
+        let pairs = going_on(student)?.into_iter().flat_map(|LoraPair { a, b, .. }| [a, b]);
+        Self::of(pairs.collect(), (student, data, recipe))
     }
 
     /// The same with A of every adapter left as it is drawn.
@@ -120,9 +130,13 @@ impl<'a, L: Loss> Learner<'a, L> {
         set(self.optimiser.vars(), values)
     }
 
-    /// The adapters' present values.
+    /// The adapters' present values, in main memory: a GPU has none to spare for them.
     pub fn copy(&self) -> Result<Vec<Tensor>> {
-        let copies = self.optimiser.vars().iter().map(|v| v.as_tensor().copy());
+        let copy = |v: &Var| match v.device() {
+            Device::Cpu => v.as_tensor().copy(),
+            _ => v.as_detached_tensor().to_device(&Device::Cpu),
+        };
+        let copies = self.optimiser.vars().iter().map(copy);
         Ok(copies.collect::<candle_core::Result<_>>()?)
     }
 
@@ -135,7 +149,8 @@ impl<'a, L: Loss> Learner<'a, L> {
         for (_, batch) in batches(&self.data.validation, JUDGE_TOKENS)? {
             let frame = transformer.frame(&batch)?;
             let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
-            let nll = loss::token_nll(&transformer.logits(&x, &batch.predicting)?, &batch.targets)?;
+            let nll =
+                transformer.nll(&x, &batch.predicting, &batch.targets)?.to_dtype(DType::F32)?;
             nats += nll.sum_all()?.to_scalar::<f32>()?;
             tokens += batch.targets.len();
             beat()?;

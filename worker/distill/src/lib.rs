@@ -1,8 +1,9 @@
 //! The student's examples: what the teacher says about the person's prompts, and how a student
 //! learns it.
 //!
-//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → `answers` →
-//! [`teach`] (the teacher labels prompts) → [`labels`] and [`codec`] (what a label is, in memory
+//! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → [`answers`] (what
+//! is to be learned: references, the teacher's answers, samples of them) → [`quality`]
+//! (which of them are worth it) → [`teach`] (the teacher labels them) → [`labels`] and [`codec`] (what a label is, in memory
 //! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
 //! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
@@ -15,7 +16,7 @@
 mod adam_w;
 pub mod adapter_file;
 pub mod align;
-mod answers;
+pub mod answers;
 mod attempt;
 mod bias;
 pub mod chunks;
@@ -27,10 +28,14 @@ pub mod labels;
 mod learner;
 pub mod lora;
 pub mod losses;
+mod masked;
+pub mod on_policy;
 pub mod peft;
+pub mod quality;
 pub mod reading;
 pub mod recipe;
 pub mod schedule;
+mod stages;
 mod state;
 pub mod teach;
 pub mod together;
@@ -38,6 +43,7 @@ pub mod train;
 mod training;
 
 pub use adapter_file::{AdapterInfo, load_adapter, save_adapter};
+pub use answers::{Answers, Asking, Sampling, Target};
 pub use attempt::Pace;
 pub use dream::{dream, dreams};
 pub use error::DistillError;
@@ -46,7 +52,7 @@ pub use lora::merged_weights;
 pub use peft::PeftConfig;
 pub use recipe::{recipe_references, recipe_teacher};
 pub use state::Keep;
-pub use teach::make_labels;
+pub use teach::{label, make_labels};
 pub use together::{Exchanged, Sharing};
 pub use train::{DistilRequest, Distilled, distil};
 

@@ -1,6 +1,6 @@
 //! LoRA (Hu et al. 2021) on every dense linear map: attaching, detaching, merging.
 
-use crate::Result;
+use crate::{DistillError, Result};
 use candle_core::{DType, Tensor, Var};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -59,6 +59,45 @@ pub fn attach(
         }
     }
     Ok(pairs)
+}
+
+/// Makes variables of the adapters that hang on the model: they go on from where they are.
+///
+/// # Errors
+/// A linear map without an adapter, or a model whose layers are not dense.
+pub(crate) fn going_on(model: &mut LoadedModel) -> Result<Vec<LoraPair>> {
+    let mut pairs = Vec::new();
+    for layer in 0..model.transformer.layers() {
+        for projection in Projection::DENSE {
+            let linear = model.transformer.linear_mut(layer, projection)?;
+            let adapter = linear.adapter.as_mut().ok_or_else(|| {
+                DistillError::Adapter(format!("{} has none", projection.path(layer)))
+            })?;
+            let (a, b) = (variable(&adapter.a)?, variable(&adapter.b)?);
+            (adapter.a, adapter.b) = (a.as_tensor().clone(), b.as_tensor().clone());
+            pairs.push(LoraPair { layer, projection, a, b });
+        }
+    }
+    Ok(pairs)
+}
+
+/// A variable of its own storage, that starts at a value.
+fn variable(start: &Tensor) -> Result<Var> {
+    Ok(Var::from_tensor(&start.detach().copy()?)?)
+}
+
+/// The adapters that hang on the model learn no more: what is run through them leaves no graph.
+///
+/// # Errors
+/// A model whose layers are not dense.
+pub(crate) fn settle(model: &mut LoadedModel) -> Result<()> {
+    for layer in 0..model.transformer.layers() {
+        for projection in Projection::DENSE {
+            let linear = model.transformer.linear_mut(layer, projection)?;
+            linear.adapter = linear.adapter.as_ref().map(Adapter::detached);
+        }
+    }
+    Ok(())
 }
 
 /// The shapes of what [`attach`] makes, in its order: A and B of every linear map.

@@ -1,17 +1,19 @@
-//! The teacher labels prompts: its probabilities along each answer.
+//! The teacher labels answers: its probabilities along each of them.
 
-use crate::answers::{Given, answers};
+use crate::answers::{Asking, Sampling, Target, answers};
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel, piece_of, vocabulary};
+use crate::masked::taps_of;
+use crate::on_policy::Own;
+use crate::stages::Stage;
 use crate::{DistillError, Result, codec};
 use candle_core::Tensor;
 use half::f16;
 use std::collections::HashMap;
-use uspx_domain::{Mask, Prompt, Skipped};
+use uspx_domain::{Mask, Prompt, SkipReason, Skipped};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Answered, Bounds, Chat};
-use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Taps;
-use uspx_model::{LoadedModel, Progress, batches, loss};
+use uspx_model::{LoadedModel, ModelError, Progress, batches, loss};
 
 /// Padded tokens per batch of whole sequences.
 const BATCH_TOKENS: usize = 2048;
@@ -25,8 +27,7 @@ const BATCH_TOKENS: usize = 2048;
 /// tokens run together. `progress` counts prompts.
 ///
 /// # Errors
-/// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and
-/// the progress say.
+/// As [`label`].
 pub fn make_labels(
     teacher: &LoadedModel,
     prompts: &[Prompt],
@@ -35,17 +36,43 @@ pub fn make_labels(
     (bounds, room): (Bounds, usize),
     progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
-    if top_k == 0 || top_k > codec::MAX_TOP_K {
-        return Err(DistillError::Recipe(format!(
-            "top_k is {top_k}, 1 to {} are possible",
-            codec::MAX_TOP_K
-        )));
+    check_top_k(top_k)?;
+    let how = Asking { target: Target::Reference, sampling: Sampling::NONE, bounds, room };
+    let parts = 1 + u64::from(prompts.iter().any(|p| how.target.asks(p)));
+    let stage = |before| Stage { all: progress, before, parts };
+    let (all, mut skipped) = answers(teacher, prompts, mask, &how, &stage(0))?;
+    let lessons = all.into_iter().flat_map(|answers| answers.targets).collect();
+    let (labels, more) = label(teacher, lessons, mask, (top_k, room), &stage(parts - 1))?;
+    skipped.extend(more);
+    let places: HashMap<&str, usize> = prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
+    skipped.sort_by_key(|s| places.get(s.id.as_str()));
+    Ok((labels, skipped))
+}
+
+/// Labels `answers`, whatever labels they have, by the teacher, masked where `mask` is given, keeping
+/// the `top_k` likeliest tokens at each place. What it cannot run is left out: the second part of the
+/// result. At most `room` tokens run together. `progress` counts answers.
+///
+/// # Errors
+/// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and
+/// the progress say.
+pub fn label(
+    teacher: &LoadedModel,
+    answers: Vec<PromptLabels>,
+    mask: Option<&Mask>,
+    (top_k, room): (u32, usize),
+    progress: &dyn Progress,
+) -> Result<(Labels, Vec<Skipped>)> {
+    check_top_k(top_k)?;
+    let (mut given, mut skipped) = (Vec::new(), Vec::new());
+    for text in answers {
+        let id = text.prompt.id.clone();
+        match read(teacher, text)? {
+            Ok(answer) => given.push(answer),
+            Err(reason) => skipped.push(Skipped { id, reason }),
+        }
     }
-    let mut taps = match mask {
-        Some(mask) => teacher.cut_of_mask(mask)?,
-        None => CutTaps::default(),
-    };
-    let (given, skipped) = answers(teacher, prompts, (bounds, room), &mut taps, progress)?;
+    let mut taps = taps_of(teacher, mask)?;
     let mut labeller = Labeller {
         chat: &teacher.chat,
         top_k: top_k as usize,
@@ -53,14 +80,71 @@ pub fn make_labels(
         pieces: Vec::new(),
         place: HashMap::new(),
     };
-    let labelled = labeller.label(teacher, given, &mut taps, progress)?;
-    let labels = Labels {
-        teacher: teacher.fingerprint,
-        vocabulary: vocabulary(&teacher.chat),
-        pieces: labeller.pieces,
-        prompts: labelled,
-    };
-    Ok((labels, skipped))
+    let prompts = labeller.label(teacher, given, &mut taps, progress)?;
+    let (teacher, vocabulary) = (teacher.fingerprint, vocabulary(&teacher.chat));
+    Ok((Labels { teacher, vocabulary, pieces: labeller.pieces, prompts }, skipped))
+}
+
+/// Labels answers that a student gave by the teacher, masked where `mask` is given: what it would
+/// have said in the student's place, token by token. An answer that met its bound has no end to be
+/// judged. Answers without text, and those that the teacher cannot run, are left out: they are the
+/// second part of the result. `progress` counts answers.
+///
+/// # Errors
+/// As [`label`].
+pub fn label_own(
+    teacher: &LoadedModel,
+    own: &[Own],
+    mask: Option<&Mask>,
+    how: (u32, usize),
+    progress: &dyn Progress,
+) -> Result<(Labels, Vec<Skipped>)> {
+    let answers = own.iter().cloned().map(|Own { prompt, answer, ended }| PromptLabels {
+        ended,
+        ..PromptLabels::text(prompt, answer)
+    });
+    label(teacher, answers.collect(), mask, how, progress)
+}
+
+/// Refuses a number of kept probabilities that labels cannot hold.
+///
+/// # Errors
+/// It is zero, or beyond the format's bound.
+pub fn check_top_k(top_k: u32) -> Result<()> {
+    if (1..=codec::MAX_TOP_K).contains(&top_k) {
+        return Ok(());
+    }
+    Err(DistillError::Recipe(format!("top_k is {top_k}, 1 to {} are possible", codec::MAX_TOP_K)))
+}
+
+/// An answer to label, as text and in the teacher's tokens.
+struct Given {
+    text: PromptLabels,
+    answer: Answered,
+}
+
+/// Prompt and answer in the teacher's tokens, or why it cannot run them.
+fn read(
+    teacher: &LoadedModel,
+    text: PromptLabels,
+) -> Result<std::result::Result<Given, SkipReason>> {
+    if text.answer.trim().is_empty() {
+        return Ok(Err(SkipReason::Empty));
+    }
+    let answered = of_this_prompt(teacher.chat.answered(&text.prompt, &text.answer))?;
+    Ok(answered.and_then(|answer| {
+        teacher.check_context(&answer.sequence)?;
+        let answer = if text.ended { answer } else { answer.without_end(teacher.chat.ends()) };
+        Ok(Given { text, answer })
+    }))
+}
+
+/// Tells a prompt's own trouble from other errors.
+fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<std::result::Result<T, SkipReason>> {
+    result.map(Ok).or_else(|error: ModelError| match error.skip_reason() {
+        Some(reason) => Ok(Err(reason)),
+        None => Err(error.into()),
+    })
 }
 
 struct Labeller<'a> {
@@ -175,9 +259,8 @@ fn behind(piece: Piece, lead: &[u8]) -> Piece {
     }
 }
 
-fn labels_of(given: Given, tokens: Vec<TokenLabel>) -> PromptLabels {
-    let Given { prompt, answer, ended, reasoning } = given;
-    PromptLabels { prompt, answer: answer.text, ended, reasoning, tokens }
+fn labels_of(Given { text, answer }: Given, tokens: Vec<TokenLabel>) -> PromptLabels {
+    PromptLabels { answer: answer.text, tokens, ..text }
 }
 
 /// Byte spans of `tokens` in the answer's text, the end of the turn having an empty one; `None`

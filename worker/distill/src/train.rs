@@ -74,7 +74,11 @@ const fn row<L: Loss>(loss: DistilLoss) -> Row {
 }
 
 /// Every loss there is.
-const ALL: &[Row] = &[row::<Hybrid>(Hybrid::ROW), row::<Alm>(Alm::ROW), row::<Gold>(Gold::ROW)];
+const ALL: &[Row] = &[
+    row::<Hybrid>(DistilLoss::HYBRID),
+    row::<Alm>(DistilLoss::ALM),
+    row::<Gold>(DistilLoss::GOLD),
+];
 
 /// What the recipe's loss does, where the recipe can be followed.
 pub(crate) fn by_loss(recipe: &DistilRecipe) -> Result<&'static Row> {
@@ -174,7 +178,7 @@ const PER_BEAT: usize = 32;
 
 /// Every prompt of `labels` as the student learns it: by a loss that hears the teacher, or from its
 /// text. `what` they are for.
-fn lessons<L: Loss>(
+pub(crate) fn lessons<L: Loss>(
     student: &LoadedModel,
     labels: &[Labels],
     (loss, what): (Option<&L>, &'static str),

@@ -1,127 +1,157 @@
 //! The walk through the student: layer by layer, each linear is quantised on the inputs that it
-//! will really get, those that the linears before it, already quantised, let through.
+//! will really get, those that the linears before it, already quantised, let through. One layer and one
+//! Hessian are there at a time; what enters the layer is kept as far as the student keeps boundaries.
 
-use crate::hessian::Hessian;
-use crate::{ExportError, Result};
+use crate::formats::Inputs;
+use crate::hessian::{Hessian, HessianSum};
+use crate::{ExportError, Result, weights};
 use candle_core::Tensor;
+use std::time::{Duration, Instant};
+use uspx_model::Spool;
 use uspx_model::batch::Batch;
 use uspx_model::layers::frame::Frame;
-use uspx_model::taps::{Projection, Site};
-use uspx_model::transformer::Transformer;
+use uspx_model::layers::weight::Weight;
+use uspx_model::taps::{NoTaps, Projection};
+use uspx_model::transformer::{Layer, Transformer};
 
-/// Tokens of a calibration batch where nothing is said.
+/// Tokens of a batch where nothing is said.
 pub const CALIBRATION_TOKENS: usize = 4096;
 
-/// Linears that share an input, in forward order; the first of each is where the model shows it.
-const SHARED_INPUTS: [&[Projection]; 4] = [
-    &[Projection::Q, Projection::K, Projection::V],
-    &[Projection::O],
-    &[Projection::Gate, Projection::Up],
-    &[Projection::Down],
-];
+/// Linears of each half of a layer that share an input, in forward order; the first of each says which.
+const ATTENTION: [&[Projection]; 2] =
+    [&[Projection::Q, Projection::K, Projection::V], &[Projection::O]];
+const MLP: [&[Projection]; 2] = [&[Projection::Gate, Projection::Up], &[Projection::Down]];
 
-/// One linear of the student: its layer, its place, its f32 weight `[outputs, inputs]`, and its
-/// input's Hessian.
+/// One linear of the student.
 pub struct CalibrationStep<'a> {
     /// Layer, from 0.
     pub layer: usize,
     /// Which map.
     pub projection: Projection,
-    /// The weight, adapter merged.
+    /// The weight `[outputs, inputs]`, adapter merged.
     pub weight: &'a Tensor,
-    /// 2·XᵀX of its inputs.
-    pub hessian: &'a Hessian,
+    /// tr(W·H·Wᵀ): twice the sum of its outputs' squares.
+    pub output_energy: f64,
 }
 
-/// Walks `student` over the calibration batches. `quantise` turns each linear's weight into the one
-/// that the file will hold, which takes its place at once, without an adapter.
+/// What quantises.
+pub trait Quantiser {
+    /// Makes of a Hessian what the linears that come next are quantised by.
+    ///
+    /// # Errors
+    /// One that is of no use.
+    fn prepare(&mut self, hessian: Hessian) -> Result<Inputs>;
+
+    /// Quantises a linear; gives the weight that the file will hold, to run on with.
+    ///
+    /// # Errors
+    /// Weights that the file cannot hold.
+    fn quantise(&mut self, step: CalibrationStep<'_>, inputs: &Inputs) -> Result<Weight>;
+}
+
+/// Walks `student` over the calibration batches; it stays as it is. Tells how long the Hessians' sums took.
 ///
 /// # Errors
-/// [`ExportError::Unsupported`] for an empty calibration; whatever the model or `quantise` reports.
+/// [`ExportError::Unsupported`] for an empty calibration; whatever the model or the quantiser reports.
 pub fn walk(
-    student: &mut Transformer,
+    student: &Transformer,
     calibration: &[Batch],
-    mut quantise: impl FnMut(CalibrationStep<'_>) -> Result<Tensor>,
-) -> Result<()> {
+    quantiser: &mut dyn Quantiser,
+) -> Result<Duration> {
     if calibration.iter().all(|b| b.tokens() == 0) {
         return Err(ExportError::Unsupported(
             "there is no prompt to calibrate on: give at least one".into(),
         ));
     }
-    let mut streams = calibration
-        .iter()
-        .map(|batch| Stream::start(student, batch))
-        .collect::<Result<Vec<_>>>()?;
+    let mut streams = Streams::start(student, calibration)?;
     for layer in 0..student.layers() {
-        for shared in SHARED_INPUTS {
-            let Some(first) = shared.first() else { continue };
-            let width = student.linear(layer, *first)?.dims()?.1;
-            let hessian = hessian_at(student, &streams, layer, *first, width)?;
-            for &projection in shared {
-                let weight = student.linear(layer, projection)?.merged()?;
-                let quantised = quantise(CalibrationStep {
-                    layer,
-                    projection,
-                    weight: &weight,
-                    hessian: &hessian,
-                })?;
-                let linear = student.linear_mut(layer, projection)?;
-                linear.set_weight(quantised);
-                linear.adapter = None;
-            }
+        let mut own = student.layer(layer)?;
+        for shared in ATTENTION {
+            streams.quantise((layer, &mut own), shared, quantiser)?;
         }
-        for stream in &mut streams {
-            stream.pass(student, layer)?;
+        streams.pass(student, |x, frame| own.run_to_middle(x, frame))?;
+        for shared in MLP {
+            streams.quantise((layer, &mut own), shared, quantiser)?;
         }
+        streams
+            .pass(student, |x, frame| own.run_from_middle(x, frame.spans().len(), &mut NoTaps))?;
     }
-    Ok(())
+    Ok(streams.summing)
 }
 
-/// A batch on its way through the layers.
-struct Stream {
-    frame: Frame,
-    residual: Tensor,
+/// The batches on their way through the layers.
+struct Streams {
+    frames: Vec<Frame>,
+    /// Of each, the residual stream.
+    residuals: Spool,
+    /// How long the sums of Hessians took.
+    summing: Duration,
 }
 
-impl Stream {
-    fn start(student: &Transformer, batch: &Batch) -> Result<Self> {
-        Ok(Self { frame: student.frame(batch)?, residual: student.embed(&batch.ids)? })
+impl Streams {
+    fn start(student: &Transformer, calibration: &[Batch]) -> Result<Self> {
+        let (mut frames, mut residuals) = (Vec::new(), student.spool());
+        for batch in calibration {
+            frames.push(student.frame(batch)?);
+            residuals.push(&student.embed(&batch.ids)?)?;
+        }
+        Ok(Self { frames, residuals, summing: Duration::ZERO })
     }
 
-    fn pass(&mut self, student: &Transformer, layer: usize) -> Result<()> {
-        let x = student.run(
-            layer..layer + 1,
-            self.residual.clone(),
-            &self.frame,
-            None,
-            &mut uspx_model::taps::NoTaps,
-        )?;
-        self.residual = x.detach();
+    /// Takes all of them on through `half` a layer.
+    fn pass(
+        &mut self,
+        student: &Transformer,
+        half: impl Fn(Tensor, &Frame) -> uspx_model::Result<Tensor>,
+    ) -> Result<()> {
+        let mut next = student.spool();
+        for (at, frame) in self.frames.iter().enumerate() {
+            next.push(&half(self.residuals.take(at)?, frame)?)?;
+        }
+        self.residuals = next;
         Ok(())
     }
+
+    /// Quantises linears that share an input.
+    fn quantise(
+        &mut self,
+        (layer, own): (usize, &mut Layer<'_>),
+        shared: &[Projection],
+        quantiser: &mut dyn Quantiser,
+    ) -> Result<()> {
+        let (hessian, energies) = self.measure(own, shared)?;
+        let inputs = quantiser.prepare(hessian)?;
+        for (&projection, output_energy) in shared.iter().zip(energies) {
+            let weight = own.linear(projection)?.merged()?;
+            let step = CalibrationStep { layer, projection, weight: &weight, output_energy };
+            let quantised = quantiser.quantise(step, &inputs)?;
+            own.linear_mut(projection)?.replace(quantised);
+        }
+        Ok(())
+    }
+
+    /// The Hessian of their input over all batches, and the energy of each one's outputs.
+    fn measure(&mut self, own: &Layer<'_>, shared: &[Projection]) -> Result<(Hessian, Vec<f64>)> {
+        let Some(&first) = shared.first() else {
+            return Err(ExportError::Unsupported("there is no linear to quantise".into()));
+        };
+        let mut hessian = HessianSum::new(own.linear(first)?.dims()?.1);
+        let mut energies = vec![0.0; shared.len()];
+        for (at, frame) in self.frames.iter().enumerate() {
+            let input = own.linear_input(first, &self.residuals.get(at)?, frame)?;
+            let start = Instant::now();
+            hessian.add(&input)?;
+            self.summing += start.elapsed();
+            for (energy, projection) in energies.iter_mut().zip(shared) {
+                *energy += 2.0 * squares(&own.linear(*projection)?.product(&input)?)?;
+            }
+        }
+        Ok((hessian.whole(), energies))
+    }
 }
 
-/// The Hessian of one linear's inputs over all batches.
-fn hessian_at(
-    student: &Transformer,
-    streams: &[Stream],
-    layer: usize,
-    at: Projection,
-    width: usize,
-) -> Result<Hessian> {
-    let mut hessian = Hessian::new(width);
-    for stream in streams {
-        let mut seen = None;
-        let mut look = |site: Site<'_>, value: &Tensor| -> uspx_model::Result<Option<Tensor>> {
-            if matches!(site, Site::LinearInput { projection, .. } if projection == at) {
-                seen = Some(value.clone());
-            }
-            Ok(None)
-        };
-        student.run(layer..layer + 1, stream.residual.clone(), &stream.frame, None, &mut look)?;
-        let input = seen
-            .ok_or_else(|| ExportError::Unsupported(format!("{} is never run", at.path(layer))))?;
-        hessian.add(&input)?;
-    }
-    Ok(hessian)
+/// The sum of a tensor's squares.
+fn squares(tensor: &Tensor) -> Result<f64> {
+    let values: Vec<f32> = weights::plain(tensor)?.flatten_all()?.to_vec1()?;
+    Ok(values.iter().map(|v| f64::from(*v).powi(2)).sum())
 }

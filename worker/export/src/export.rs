@@ -1,23 +1,23 @@
 //! One export: calibrate, quantise, write, read back, report.
 
-use crate::calibrate::{CalibrationStep, walk};
-use crate::compare::{compare, max_error};
+use crate::calibrate::{CalibrationStep, Quantiser, walk};
+use crate::compare::{Contents, compare, max_error};
 use crate::finish::{self, FinishReport, Finished};
-use crate::formats::{self, Format, Linear, Stored, Writer};
-use crate::report::{ExportReport, TensorReport};
+use crate::formats::{self, Format, Inputs, Linear, Stored, StoredLinear, Writer};
+use crate::hessian::{Hessian, relative_output_error};
+use crate::report::{ExportReport, TensorReport, Timing};
 use crate::{ExportError, ExportSettings, Result, same_chat, weights};
-use candle_core::Tensor;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 use uspx_domain::{ExportFormat, Prompt};
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::layers::weight::Weight;
 use uspx_model::taps::Projection;
 use uspx_model::{LoadedModel, Progress, batches};
 
 /// What to export.
 pub struct ExportRequest<'a> {
-    /// The student as trained, f32; adapters on its linears are merged.
+    /// The student as trained, in memory or in its file; adapters on its linears are merged.
     pub student: &'a LoadedModel,
     /// The base student's folder: configuration, tokenizer, template.
     pub base: &'a Path,
@@ -57,13 +57,21 @@ pub(crate) fn export_by(
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
     let start = Instant::now();
+    if request.settings.finish > 0 && request.student.transformer.is_streamed() {
+        return Err(ExportError::Refused(
+            "a student that is read from its file layer by layer has no finish: leave it out"
+                .into(),
+        ));
+    }
     std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
-    let mut work = Work::new(format.begin(request)?, request);
-    work.quantise(request, progress)?;
-    let finish = work.finish(request, progress)?;
-    work.write(request, out)?;
+    let mut work = Work::new(format.begin(request, out)?, request, progress);
+    work.quantise(request)?;
+    let finish = work.finish(request)?;
+    work.write(request)?;
     let path = format.path(out);
-    let verification = compare(&format.tensors(&path)?, &work.meant, 0.0)?;
+    let reading = Instant::now();
+    let verification = compare(&format.contents(&path)?, &work.meant)?;
+    work.timing.reading = reading.elapsed().as_secs_f64();
     let trained = (&request.student.chat, request.base);
     let written = (&format.chat(&path)?, path.as_path());
     let conversations = same_chat::check(trained, written, request.conversations)?;
@@ -79,6 +87,7 @@ pub(crate) fn export_by(
         files,
         bytes,
         seconds: start.elapsed().as_secs_f64(),
+        timing: work.timing,
     })
 }
 
@@ -98,55 +107,46 @@ pub(crate) fn listing(folder: &Path) -> Result<(Vec<String>, u64)> {
 struct Work<'a> {
     writer: Box<dyn Writer + 'a>,
     /// What reading back must give.
-    meant: BTreeMap<String, Tensor>,
+    meant: Contents,
     reports: Vec<TensorReport>,
+    timing: Timing,
+    progress: &'a dyn Progress,
     /// Linear maps and steps of the finish, for the progress.
     of: u64,
 }
 
 impl<'a> Work<'a> {
-    fn new(writer: Box<dyn Writer + 'a>, request: &ExportRequest<'_>) -> Self {
+    fn new(
+        writer: Box<dyn Writer + 'a>,
+        request: &ExportRequest<'_>,
+        progress: &'a dyn Progress,
+    ) -> Self {
         let student = &request.student.transformer;
         let linears = student.layers() * Projection::DENSE.len();
         let passes = request.settings.finish;
         let steps = finish::steps(request.calibration, passes, student.config().vocab);
-        let of = (linears + steps) as u64;
-        Self { writer, meant: BTreeMap::new(), reports: Vec::new(), of }
+        let (of, meant) = ((linears + steps) as u64, Contents::default());
+        let timing = Timing::default();
+        Self { writer, meant, reports: Vec::new(), timing, progress, of }
     }
 
-    fn quantise(&mut self, request: &ExportRequest<'_>, progress: &dyn Progress) -> Result<()> {
-        let mut student = request.student.transformer.clone();
-        let total = self.of;
+    fn quantise(&mut self, request: &ExportRequest<'_>) -> Result<()> {
         let packed = batches(request.calibration, request.batch_tokens)?;
         let calibration: Vec<Batch> = packed.into_iter().map(|(_, batch)| batch).collect();
-        walk(&mut student, &calibration, |step| {
-            let weight = self.linear(step)?;
-            progress.report(self.reports.len() as u64, total)?;
-            Ok(weight)
-        })
+        let start = Instant::now();
+        let summing = walk(&request.student.transformer, &calibration, self)?;
+        let Timing { factoring, rounding, .. } = self.timing;
+        self.timing.hessians = summing.as_secs_f64();
+        self.timing.passes =
+            start.elapsed().as_secs_f64() - self.timing.hessians - factoring - rounding;
+        Ok(())
     }
 
-    /// Quantises one linear and returns the weight that the file will hold.
-    fn linear(&mut self, step: CalibrationStep<'_>) -> Result<Tensor> {
-        let module = step.projection.path(step.layer);
-        let name = format!("{module}.weight");
-        let values = weights::values(&name, step.weight)?;
-        let (weight, hessian) = (weights::plain(step.weight)?, step.hessian);
-        let linear = Linear { module, name, weight, values, hessian };
-        let stored = self.writer.linear(&linear)?;
-        let written = stored.values.clone();
-        let rows: Vec<f32> = written.flatten_all()?.to_vec1()?;
-        let error = hessian.relative_output_error(&linear.values, &rows)?;
-        self.note(&linear.name, &linear.weight, stored, Some(error))?;
-        Ok(written.to_device(step.weight.device())?.to_dtype(step.weight.dtype())?)
-    }
-
-    fn finish(
-        &mut self,
-        request: &ExportRequest<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Option<FinishReport>> {
-        let (before, of) = (self.reports.len() as u64, self.of);
+    fn finish(&mut self, request: &ExportRequest<'_>) -> Result<Option<FinishReport>> {
+        if request.settings.finish == 0 {
+            return Ok(None);
+        }
+        let (before, of, progress) = (self.reports.len() as u64, self.of, self.progress);
         let step = |done: u64, _: u64| progress.report(before + done, of).is_ok();
         let how = (request.calibration, request.settings.finish);
         let Some((report, linears)) = finish::finish(request.student, &*self.writer, how, &step)?
@@ -163,40 +163,73 @@ impl<'a> Work<'a> {
     fn recode(&mut self, request: &ExportRequest<'_>, linear: &Finished) -> Result<()> {
         let module = linear.projection.path(linear.layer);
         let name = format!("{module}.weight");
-        let values = self.writer.recode(&module, &linear.moved)?;
+        let moved = self.writer.recode(&module, &linear.moved)?;
+        let values = weights::values(&name, &moved)?;
         let original = request.student.transformer.linear(linear.layer, linear.projection)?;
-        let error = max_error(&name, &values, &weights::plain(&original.merged()?)?)?;
+        let error = max_error(&name, &values, &weights::values(&name, &original.merged()?)?)?;
         if let Some(report) = self.reports.iter_mut().find(|report| report.name == name) {
             report.max_error = error;
         }
-        self.meant.insert(name, values);
+        self.meant.forget(&name);
+        self.meant.add(&name, moved.dims(), &values);
         Ok(())
     }
 
-    fn write(&mut self, request: &ExportRequest<'_>, out: &Path) -> Result<()> {
-        let rest = weights::floats(&request.student.transformer)?;
-        for (name, stored) in self.writer.write(&rest, out)? {
-            let original =
-                rest.get(&name).ok_or_else(|| ExportError::MissingTensor(name.clone()))?;
-            self.note(&name, original, stored, None)?;
-        }
+    /// What is no linear map, and what was kept.
+    fn write(&mut self, request: &ExportRequest<'_>) -> Result<()> {
+        let start = Instant::now();
+        weights::each_piece(&request.student.transformer, &mut |piece| {
+            let stored = self.writer.piece(&piece)?;
+            let original = weights::values(piece.name, &piece.rows)?;
+            self.note((piece.name, piece.shape), &original, stored)?;
+            Ok(())
+        })?;
+        self.writer.finish()?;
+        self.timing.writing = start.elapsed().as_secs_f64();
         Ok(())
     }
 
-    /// Notes how a tensor fared.
+    /// Notes how a tensor, or some rows of it, fared.
     fn note(
         &mut self,
-        name: &str,
-        original: &Tensor,
+        (name, shape): (&str, &[usize]),
+        original: &[f32],
         stored: Stored,
-        output_error: Option<f64>,
-    ) -> Result<()> {
-        let max_error = max_error(name, &stored.values, original)?;
-        let Stored { kind, bytes, values, damping } = stored;
-        self.meant.insert(name.to_owned(), values);
-        let name = name.to_owned();
-        let report = TensorReport { name, stored: kind, bytes, max_error, output_error, damping };
-        self.reports.push(report);
-        Ok(())
+    ) -> Result<&mut TensorReport> {
+        let values = stored.values.flatten_all()?.to_vec1::<f32>()?;
+        let error = max_error(name, &values, original)?;
+        self.meant.add(name, shape, &values);
+        if self.reports.last().is_none_or(|last| last.name != name) {
+            self.reports.push(TensorReport::new(name, stored.kind));
+        }
+        let lost = || ExportError::MissingTensor(name.to_owned());
+        let report = self.reports.last_mut().ok_or_else(lost)?;
+        report.bytes += stored.bytes;
+        report.max_error = report.max_error.max(error);
+        Ok(report)
+    }
+}
+
+impl Quantiser for Work<'_> {
+    fn prepare(&mut self, hessian: Hessian) -> Result<Inputs> {
+        let start = Instant::now();
+        let inputs = self.writer.prepare(hessian)?;
+        self.timing.factoring += start.elapsed().as_secs_f64();
+        Ok(inputs)
+    }
+
+    fn quantise(&mut self, step: CalibrationStep<'_>, inputs: &Inputs) -> Result<Weight> {
+        let (start, module) = (Instant::now(), step.projection.path(step.layer));
+        let name = format!("{module}.weight");
+        let (dims, values) = (step.weight.dims2()?, weights::values(&name, step.weight)?);
+        let linear = Linear { module, name, dims, values, inputs };
+        let StoredLinear { stored, weight, output_energy, damping } =
+            self.writer.linear(&linear)?;
+        let report = self.note((&linear.name, &[dims.0, dims.1]), &linear.values, stored)?;
+        report.output_error = Some(relative_output_error(output_energy, step.output_energy));
+        report.damping = damping;
+        self.timing.rounding += start.elapsed().as_secs_f64();
+        self.progress.report(self.reports.len() as u64, self.of)?;
+        Ok(weight)
     }
 }

@@ -1,11 +1,12 @@
 //! A trained student as a plain folder of floats, its adapter merged: what is cut, trained again or read by
 //! others as a base is.
 
-use crate::compare::{Verification, compare};
+use crate::compare::{Contents, Verification, compare};
 use crate::export::listing;
-use crate::hf::{self, read_json};
+use crate::hf::{self, FolderWriter, Layout, read_json};
+use crate::weights::Piece;
 use crate::{Result, same_chat, weights};
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,17 +45,23 @@ pub fn write_floats(
     conversations: &[Prompt],
     out: &Path,
 ) -> Result<FloatsReport> {
-    let start = Instant::now();
-    let tensors = merged(&student.transformer)?;
-    let dtype = dtype(&read_json(&base.join("config.json"))?, &tensors)?;
-    hf::write_floats(out, base, &tensors, dtype)?;
-    let as_written = |(name, tensor): (String, Tensor)| {
-        Ok((name, tensor.to_dtype(dtype)?.to_dtype(DType::F32)?))
-    };
-    let meant = tensors.into_iter().map(as_written).collect::<Result<BTreeMap<_, _>>>()?;
-    let read = safetensors::load(out.join("model.safetensors"), &Device::Cpu)?;
-    let read = read.into_iter().map(|(name, t)| Ok((name, t.to_dtype(DType::F32)?)));
-    let verification = compare(&read.collect::<Result<_>>()?, &meant, 0.0)?;
+    let (start, transformer) = (Instant::now(), &student.transformer);
+    let mut floats = weights::rest(transformer)?;
+    for (module, (outputs, inputs)) in weights::linears(transformer)? {
+        floats.insert(format!("{module}.weight"), vec![outputs, inputs]);
+    }
+    let dtype = dtype(&read_json(&base.join("config.json"))?, transformer)?;
+    let (linears, group, damping) = (BTreeMap::new(), 1, 0.0);
+    let layout = Layout { linears, group, damping, floats, dtype };
+    let mut folder = FolderWriter::create(out, base, layout)?;
+    let mut meant = Contents::default();
+    each(transformer, &mut |piece| {
+        let (values, _) = folder.floats(&piece)?;
+        meant.add(piece.name, piece.shape, &weights::values(piece.name, &values)?);
+        Ok(())
+    })?;
+    folder.finish()?;
+    let verification = compare(&hf::float_contents(out)?, &meant)?;
     let written = ChatFiles::read(out)?;
     let conversations = same_chat::check((&student.chat, base), (&written, out), conversations)?;
     let (files, bytes) = listing(out)?;
@@ -62,26 +69,36 @@ pub fn write_floats(
     Ok(FloatsReport { dtype, verification, conversations, files, bytes, seconds })
 }
 
-/// Every tensor under its checkpoint name, f32 on the CPU, adapters merged.
-fn merged(student: &Transformer) -> Result<BTreeMap<String, Tensor>> {
-    let mut all = weights::floats(student)?;
-    for layer in 0..student.layers() {
+/// Every tensor under its checkpoint name, adapters merged, layer by layer and a vocabulary in pieces.
+fn each(student: &Transformer, see: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+    weights::each_piece(student, see)?;
+    for at in 0..student.layers() {
+        let layer = student.layer(at)?;
         for projection in Projection::DENSE {
-            let weight = weights::plain(&student.linear(layer, projection)?.merged()?)?;
-            all.insert(format!("{}.weight", projection.path(layer)), weight);
+            let rows = weights::plain(&layer.linear(projection)?.merged()?)?;
+            let (name, shape) = (format!("{}.weight", projection.path(at)), rows.dims().to_vec());
+            see(Piece { name: &name, shape: &shape, first: 0, rows })?;
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The type that weights are written in.
-fn dtype(config: &serde_json::Value, tensors: &BTreeMap<String, Tensor>) -> Result<DType> {
+fn dtype(config: &serde_json::Value, student: &Transformer) -> Result<DType> {
     let said = ["dtype", "torch_dtype"].iter().find_map(|key| config.get(key)?.as_str());
-    // This also refuses what is not finite.
-    let half = hf::float_type(tensors)?;
-    Ok(match said {
-        Some("float16") => half,
-        Some("bfloat16") => DType::BF16,
-        _ => DType::F32,
-    })
+    match said {
+        Some("float16") => half(student),
+        Some("bfloat16") => Ok(DType::BF16),
+        _ => Ok(DType::F32),
+    }
+}
+
+/// f16, or bf16 where a value exceeds it.
+fn half(student: &Transformer) -> Result<DType> {
+    let mut fits = true;
+    each(student, &mut |piece| {
+        fits &= hf::fits_f16(&weights::values(piece.name, &piece.rows)?);
+        Ok(())
+    })?;
+    Ok(if fits { DType::F16 } else { DType::BF16 })
 }

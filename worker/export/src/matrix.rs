@@ -1,296 +1,258 @@
-//! Dense f64 matrices for the quantiser: blocks, products (candle's GEMM) and the triangular factor
-//! GPTQ needs.
+//! A square f64 matrix for the quantiser, and the triangular factor that GPTQ needs, made in place: a
+//! feed-forward input of 14,336 values has second moments of 1.6 GB, of which no second one may be there.
 //!
 //! Everything is f64: a Hessian of language-model activations has a condition number near 1e7 even
 //! when damped, which eats all of f32's 7 digits in the factorisation (`f32_would_not_do` shows
 //! it).
-#![allow(clippy::indexing_slicing)] // Every index is below `rows` or `cols`, which `new` ties to the length of `data`.
+#![allow(clippy::indexing_slicing)] // Every index is below `side`, which `new` ties to the length of `data`.
 
-use crate::Result;
-use candle_core::{Device, Tensor};
+use crate::product::{Strided, multiply};
+use crate::{ExportError, Result};
+use rayon::prelude::*;
 use std::ops::Range;
 
-/// Columns that are factored together, so that most of the work is matrix products.
-const PANEL: usize = 128;
+/// Rows and columns that are factored together, so that most of the work is matrix products.
+pub(crate) const BLOCK: usize = 128;
 
-/// A row-major matrix.
+/// A symmetric matrix, row-major.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DenseMatrix {
-    rows: usize,
-    cols: usize,
+pub struct SquareMatrix {
+    side: usize,
     data: Vec<f64>,
 }
 
-impl DenseMatrix {
+impl SquareMatrix {
     /// All zeros.
-    pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: vec![0.0; rows * cols] }
+    pub fn zeros(side: usize) -> Self {
+        Self { side, data: vec![0.0; side * side] }
     }
 
-    /// From a function of row and column.
-    pub fn from_fn(rows: usize, cols: usize, mut f: impl FnMut(usize, usize) -> f64) -> Self {
-        let mut m = Self::zeros(rows, cols);
-        for r in 0..rows {
-            for (c, v) in m.row_mut(r).iter_mut().enumerate() {
-                *v = f(r, c);
-            }
+    /// From its values, row by row.
+    ///
+    /// # Errors
+    /// [`ExportError::Shape`] where they are not as many as rows and columns make.
+    pub fn new(side: usize, data: Vec<f64>) -> Result<Self> {
+        if side.checked_mul(side) != Some(data.len()) {
+            let (name, got) = ("square matrix".into(), vec![data.len()]);
+            return Err(ExportError::Shape { name, got, want: format!("[{side}, {side}]") });
         }
-        m
+        Ok(Self { side, data })
     }
 
-    /// From f32 rows of `cols` values; what does not fill a row is left out.
-    pub fn from_rows(values: &[f32], cols: usize) -> Self {
-        let rows = values.len().checked_div(cols).unwrap_or(0);
-        Self { rows, cols, data: values.iter().take(rows * cols).map(|v| f64::from(*v)).collect() }
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns.
-    pub fn cols(&self) -> usize {
-        self.cols
+    /// Rows, and columns.
+    pub fn side(&self) -> usize {
+        self.side
     }
 
     /// One row. Panics outside of it, as slices do.
     pub fn row(&self, r: usize) -> &[f64] {
-        &self.data[r * self.cols..(r + 1) * self.cols]
-    }
-
-    /// One row, to change.
-    pub fn row_mut(&mut self, r: usize) -> &mut [f64] {
-        &mut self.data[r * self.cols..(r + 1) * self.cols]
-    }
-
-    /// Row `r` to change beside row `other` to read; they must differ.
-    pub fn row_pair(&mut self, r: usize, other: usize) -> (&mut [f64], &[f64]) {
-        let w = self.cols;
-        if r > other {
-            let (head, tail) = self.data.split_at_mut(r * w);
-            (&mut tail[..w], &head[other * w..(other + 1) * w])
-        } else {
-            let (head, tail) = self.data.split_at_mut(other * w);
-            (&mut head[r * w..(r + 1) * w], &tail[..w])
-        }
-    }
-
-    /// All values, row by row.
-    pub fn values_mut(&mut self) -> &mut [f64] {
-        &mut self.data
+        &self.data[r * self.side..(r + 1) * self.side]
     }
 
     /// The diagonal.
     pub fn diagonal(&self) -> Vec<f64> {
-        (0..self.rows.min(self.cols)).map(|i| self.row(i)[i]).collect()
+        (0..self.side).map(|i| self.data[i * self.side + i]).collect()
     }
 
-    fn block(&self, rows: Range<usize>, cols: Range<usize>) -> DenseMatrix {
-        let data = rows.clone().flat_map(|r| self.row(r)[cols.clone()].iter().copied()).collect();
-        DenseMatrix { rows: rows.len(), cols: cols.len(), data }
+    /// All values, row by row.
+    pub fn values(&self) -> &[f64] {
+        &self.data
     }
 
-    fn tensor(&self) -> Result<Tensor> {
-        Ok(Tensor::from_slice(&self.data, (self.rows, self.cols), &Device::Cpu)?)
+    pub(crate) fn values_mut(&mut self) -> &mut [f64] {
+        &mut self.data
     }
 
-    /// self · other
-    ///
-    /// # Errors
-    /// Where the shapes do not fit.
-    pub fn times(&self, other: &DenseMatrix) -> Result<DenseMatrix> {
-        product(&self.tensor()?, &other.tensor()?)
-    }
-
-    /// Subtracts `product` from the block whose first corner is `at`.
-    fn subtract(&mut self, at: (usize, usize), product: &DenseMatrix) {
-        for r in 0..product.rows {
-            let target = &mut self.row_mut(at.0 + r)[at.1..at.1 + product.cols];
-            target.iter_mut().zip(product.row(r)).for_each(|(t, p)| *t -= p);
-        }
-    }
-
-    /// Rows from `from` on: self −= u[block, from..]ᵀ · e, GPTQ's delayed update.
-    ///
-    /// # Errors
-    /// Where the shapes do not fit.
-    pub(crate) fn propagate(
-        &mut self,
-        u: &DenseMatrix,
-        block: Range<usize>,
-        errors: &DenseMatrix,
-    ) -> Result<()> {
-        let from = block.end;
-        if from < self.rows {
-            let factor = u.block(block, from..u.cols).tensor()?.t()?;
-            let update = product(&factor, &errors.tensor()?)?;
-            self.subtract((from, 0), &update);
-        }
-        Ok(())
-    }
-}
-
-fn product(a: &Tensor, b: &Tensor) -> Result<DenseMatrix> {
-    let c = a.matmul(b)?;
-    let (rows, cols) = c.dims2()?;
-    Ok(DenseMatrix { rows, cols, data: c.flatten_all()?.to_vec1()? })
-}
-
-/// The upper triangular U with H⁻¹ = UᵀU, which GPTQ reads row by row (Frantar et al. 2022), or
-/// `None` where H is not positive definite.
-///
-/// H⁻¹ itself is never formed: with J the reversal of order and J·H·J = L·Lᵀ, H is R·Rᵀ for the
-/// upper R = J·L·J, hence U = R⁻¹ = J·L⁻¹·J. That is one factorisation and one triangular inverse,
-/// and loses fewer digits than inverting first.
-///
-/// # Errors
-/// Where a product fails.
-pub fn inverse_factor(h: &DenseMatrix) -> Result<Option<DenseMatrix>> {
-    let n = h.rows;
-    let reversed = DenseMatrix::from_fn(n, n, |r, c| h.row(n - 1 - r)[n - 1 - c]);
-    let Some(lower) = cholesky(reversed)? else { return Ok(None) };
-    let inverse = invert_lower(&lower)?;
-    Ok(Some(DenseMatrix::from_fn(n, n, |r, c| inverse.row(n - 1 - r)[n - 1 - c])))
-}
-
-/// L of A = L·Lᵀ, panel by panel, left-looking; `None` where A is not positive definite.
-fn cholesky(mut a: DenseMatrix) -> Result<Option<DenseMatrix>> {
-    let n = a.rows;
-    for start in (0..n).step_by(PANEL) {
-        let end = (start + PANEL).min(n);
-        if start > 0 {
-            let left = a.block(start..n, 0..start).tensor()?;
-            let top = a.block(start..end, 0..start).tensor()?.t()?;
-            let update = product(&left, &top)?;
-            a.subtract((start, start), &update);
-        }
-        if !factor_panel(&mut a, start, end) {
-            return Ok(None);
-        }
-    }
-    for r in 0..n {
-        a.row_mut(r)[r + 1..].fill(0.0);
-    }
-    Ok(Some(a))
-}
-
-/// Factors columns `start..end` from row `start` down; what is left of them has been subtracted
-/// already.
-fn factor_panel(a: &mut DenseMatrix, start: usize, end: usize) -> bool {
-    for r in start..a.rows {
-        for c in start..end.min(r) {
-            let (row, other) = a.row_pair(r, c);
-            row[c] = (row[c] - dot(&row[start..c], &other[start..c])) / other[c];
-        }
-        if r < end {
-            let row = a.row_mut(r);
-            let square = row[r] - dot(&row[start..r], &row[start..r]);
-            // Not `<= 0`: a NaN must be refused too.
-            if !(square > 0.0 && square.is_finite()) {
-                return false;
+    /// The upper triangle's values into the lower one.
+    pub(crate) fn mirror(&mut self) {
+        let side = self.side;
+        // Block by block, so that what is read by columns stays in the cache.
+        for rows in blocks(side) {
+            for columns in blocks(rows.end) {
+                for r in rows.clone() {
+                    for c in columns.start..columns.end.min(r) {
+                        self.data[r * side + c] = self.data[c * side + r];
+                    }
+                }
             }
-            row[r] = square.sqrt();
+        }
+    }
+
+    /// Rows and columns in another order: those at `i` are those that were at `order[i]`, which is a
+    /// permutation.
+    pub(crate) fn reorder(&mut self, order: &[usize]) {
+        let side = self.side;
+        let mut moved = vec![false; side];
+        let mut kept = vec![0.0; side];
+        // Along each cycle a row moves to where its follower was.
+        for start in 0..side {
+            if moved[start] || order[start] == start {
+                continue;
+            }
+            kept.copy_from_slice(self.row(start));
+            let mut at = start;
+            while order[at] != start {
+                let from = order[at] * side;
+                self.data.copy_within(from..from + side, at * side);
+                moved[at] = true;
+                at = order[at];
+            }
+            self.data[at * side..(at + 1) * side].copy_from_slice(&kept);
+            moved[at] = true;
+        }
+        self.data.par_chunks_exact_mut(side.max(1)).for_each_init(Vec::new, |old, row| {
+            old.clear();
+            old.extend_from_slice(row);
+            row.iter_mut().zip(order).for_each(|(value, from)| *value = old[*from]);
+        });
+    }
+
+    /// R, upper triangular with a positive diagonal, of H + D = R·Rᵀ where D is diagonal: in H's upper
+    /// triangle and on its diagonal. What lies below stays as it was.
+    ///
+    /// False where H + D is not positive definite: H is then as before.
+    ///
+    /// # Errors
+    /// Where a product fails.
+    pub(crate) fn factor(&mut self, added: &[f64]) -> Result<bool> {
+        let kept = self.diagonal();
+        for (i, added) in added.iter().enumerate() {
+            self.data[i * self.side + i] += added;
+        }
+        for block in blocks(self.side).rev() {
+            if !self.factor_block(block)? {
+                self.restore(&kept);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The upper triangle from the lower one, and the diagonal.
+    fn restore(&mut self, diagonal: &[f64]) {
+        let side = self.side;
+        for rows in blocks(side) {
+            for columns in blocks(side).filter(|columns| columns.end > rows.start) {
+                for r in rows.clone() {
+                    for c in columns.start.max(r + 1)..columns.end {
+                        self.data[r * side + c] = self.data[c * side + r];
+                    }
+                }
+            }
+        }
+        for (i, value) in diagonal.iter().enumerate() {
+            self.data[i * side + i] = *value;
+        }
+    }
+
+    /// The columns of a block, all columns after it being done: its triangle is factored, the rows above
+    /// divided by it, and what they then explain is taken from the columns before.
+    fn factor_block(&mut self, block: Range<usize>) -> Result<bool> {
+        let (side, width) = (self.side, block.len());
+        let mut own = self.triangle(block.clone());
+        if !factor_triangle(&mut own, width) {
+            return Ok(false);
+        }
+        for (r, row) in own.chunks_exact(width).enumerate() {
+            let at = (block.start + r) * side + block.start;
+            self.data[at + r..at + width].copy_from_slice(&row[r..]);
+        }
+        let inverse = invert_triangle(&own, width);
+        let mut solved = vec![0.0; block.start * width];
+        let above = self.data[..block.start * side].par_chunks_mut(BLOCK * side);
+        above.zip(solved.par_chunks_mut(BLOCK * width)).try_for_each(|(rows, solved)| {
+            let size = (rows.len() / side, width, width);
+            let given = Strided::rows(&rows[block.start..], side);
+            let by = Strided::rows(&inverse, width).transposed();
+            multiply((solved, width), size, (given, by), (0.0, 1.0))?;
+            for (row, solved) in rows.chunks_exact_mut(side).zip(solved.chunks_exact(width)) {
+                row[block.clone()].copy_from_slice(solved);
+            }
+            Ok::<_, ExportError>(())
+        })?;
+        self.take_explained(&solved, block)?;
+        Ok(true)
+    }
+
+    /// Takes S·Sᵀ from the upper triangle before a block, S being `solved`, `[block.start, block]`.
+    fn take_explained(&mut self, solved: &[f64], block: Range<usize>) -> Result<()> {
+        let (side, end, width) = (self.side, block.start, block.len());
+        let rows = self.data[..end * side].par_chunks_mut(BLOCK * side).enumerate();
+        rows.try_for_each(|(at, rows)| {
+            let (first, count) = (at * BLOCK, rows.len() / side);
+            let own = Strided::rows(&solved[first * width..], width);
+            let mut square = vec![0.0; count * count];
+            let size = (count, count, width);
+            multiply((&mut square, count), size, (own, own.transposed()), (0.0, 1.0))?;
+            for (r, (row, square)) in
+                rows.chunks_exact_mut(side).zip(square.chunks_exact(count)).enumerate()
+            {
+                let upper = row[first + r..first + count].iter_mut().zip(&square[r..]);
+                upper.for_each(|(value, taken)| *value -= taken);
+            }
+            let next = first + count;
+            if next == end {
+                return Ok(());
+            }
+            let others = Strided::rows(&solved[next * width..], width).transposed();
+            let size = (count, end - next, width);
+            multiply((&mut rows[next..], side), size, (own, others), (1.0, -1.0))
+        })
+    }
+
+    /// The upper triangle of a block on the diagonal, `[block, block]`, zeros below.
+    pub(crate) fn triangle(&self, block: Range<usize>) -> Vec<f64> {
+        let mut own = vec![0.0; block.len() * block.len()];
+        for (r, row) in own.chunks_exact_mut(block.len()).enumerate() {
+            row[r..].copy_from_slice(&self.row(block.start + r)[block.start + r..block.end]);
+        }
+        own
+    }
+}
+
+/// The rows of each block.
+fn blocks(side: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    (0..side.div_ceil(BLOCK)).map(move |at| at * BLOCK..((at + 1) * BLOCK).min(side))
+}
+
+/// R of A = R·Rᵀ in place of the upper triangle A; false where A is not positive definite.
+fn factor_triangle(a: &mut [f64], width: usize) -> bool {
+    for j in (0..width).rev() {
+        let square = a[j * width + j];
+        // Not `<= 0`: a NaN must be refused too.
+        if !(square > 0.0 && square.is_finite()) {
+            return false;
+        }
+        let pivot = square.sqrt();
+        a[j * width + j] = pivot;
+        for i in 0..j {
+            a[i * width + j] /= pivot;
+        }
+        for i in 0..j {
+            let factor = a[i * width + j];
+            for l in i..j {
+                a[i * width + l] -= factor * a[l * width + j];
+            }
         }
     }
     true
 }
 
-/// L⁻¹ of a lower triangular L with a positive diagonal, panel by panel.
-fn invert_lower(l: &DenseMatrix) -> Result<DenseMatrix> {
-    let n = l.rows;
-    let mut inverse = DenseMatrix::zeros(n, n);
-    for start in (0..n).step_by(PANEL) {
-        let end = (start + PANEL).min(n);
-        if start > 0 {
-            let done = inverse.block(0..start, 0..start);
-            let carried = l.block(start..end, 0..start).times(&done)?;
-            inverse.subtract((start, 0), &carried);
+/// The inverse of an upper triangle with a positive diagonal.
+pub(crate) fn invert_triangle(r: &[f64], width: usize) -> Vec<f64> {
+    let mut inverse = vec![0.0; width * width];
+    for i in (0..width).rev() {
+        inverse[i * width + i] = 1.0;
+        for l in i + 1..width {
+            let (factor, (head, tail)) = (r[i * width + l], inverse.split_at_mut(l * width));
+            let row = head[i * width + l..(i + 1) * width].iter_mut();
+            row.zip(&tail[l..width]).for_each(|(value, below)| *value -= factor * below);
         }
-        for r in start..end {
-            inverse.row_mut(r)[r] = 1.0;
-            for c in start..r {
-                let factor = l.row(r)[c];
-                let (row, above) = inverse.row_pair(r, c);
-                row[..=c].iter_mut().zip(above).for_each(|(x, y)| *x -= factor * y);
-            }
-            let pivot = l.row(r)[r];
-            inverse.row_mut(r)[..=r].iter_mut().for_each(|x| *x /= pivot);
-        }
+        let pivot = r[i * width + i];
+        inverse[i * width + i..(i + 1) * width].iter_mut().for_each(|value| *value /= pivot);
     }
-    Ok(inverse)
-}
-
-/// Eight sums side by side, so that the compiler can use vectors.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (x, y) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = x.remainder().iter().zip(y.remainder()).map(|(p, q)| p * q).sum();
-    let mut sums = [0f64; 8];
-    for (p, q) in x.zip(y) {
-        for i in 0..8 {
-            sums[i] += p[i] * q[i];
-        }
-    }
-    rest + sums.iter().sum::<f64>()
+    inverse
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{Rng, SeedableRng};
-
-    fn random(rows: usize, cols: usize) -> DenseMatrix {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
-        DenseMatrix::from_fn(rows, cols, |_, _| rng.random_range(-1.0..1.0))
-    }
-
-    fn gram(x: &DenseMatrix, ridge: f64) -> DenseMatrix {
-        let t = DenseMatrix::from_fn(x.cols, x.rows, |r, c| x.row(c)[r]);
-        let mut h = t.times(x).unwrap();
-        (0..h.rows).for_each(|i| h.row_mut(i)[i] += ridge);
-        h
-    }
-
-    fn worst(a: &DenseMatrix, b: impl Fn(usize, usize) -> f64) -> f64 {
-        let at = |i: usize| (i / a.cols, i % a.cols);
-        a.data.iter().enumerate().map(|(i, v)| (v - b(at(i).0, at(i).1)).abs()).fold(0.0, f64::max)
-    }
-
-    #[test]
-    fn factor_inverts_across_panels() {
-        // 300 rows: three panels, the last one short.
-        let h = gram(&random(400, 300), 1.0);
-        let u = inverse_factor(&h).unwrap().unwrap();
-        assert_eq!(
-            worst(&u, |r, c| if c < r { 0.0 } else { u.row(r)[c] }),
-            0.0,
-            "not upper triangular"
-        );
-        let ut = DenseMatrix::from_fn(300, 300, |r, c| u.row(c)[r]);
-        let unit = ut.times(&u).unwrap().times(&h).unwrap();
-        assert!(worst(&unit, |r, c| f64::from(r == c)) < 1e-9);
-    }
-
-    #[test]
-    fn refuses_the_indefinite() {
-        let rank_one = DenseMatrix::from_fn(3, 3, |_, _| 1.0);
-        assert_eq!(inverse_factor(&rank_one).unwrap(), None);
-        let nan = DenseMatrix::from_fn(2, 2, |_, _| f64::NAN);
-        assert_eq!(inverse_factor(&nan).unwrap(), None);
-    }
-
-    /// Rounding H to f32 alone, before any arithmetic, makes a nearly singular one indefinite; f64
-    /// factors it.
-    #[test]
-    fn f32_would_not_do() {
-        let mut x = random(400, 64);
-        for r in 0..400 {
-            let first = x.row(r)[0];
-            x.row_mut(r)[1] = first * (1.0 + 1e-5 * x.row(r)[2]);
-        }
-        let h = gram(&x, 0.0);
-        let rounded = DenseMatrix::from_fn(64, 64, |r, c| f64::from(h.row(r)[c] as f32));
-        assert!(inverse_factor(&h).unwrap().is_some());
-        assert_eq!(inverse_factor(&rounded).unwrap(), None);
-    }
-}
+mod tests;

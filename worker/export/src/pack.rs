@@ -38,12 +38,7 @@ pub struct PackedWeights {
 /// [`ExportError::Unsupported`] where inputs or outputs are not multiples of 8.
 pub fn pack(linear: &QuantLinear) -> Result<PackedWeights> {
     let (outputs, inputs) = (linear.outputs(), linear.inputs());
-    if !outputs.is_multiple_of(PER_WORD) || !inputs.is_multiple_of(PER_WORD) {
-        let reason = format!(
-            "GPTQ packs eight weights in a word: [{outputs}, {inputs}] has a side that is not a multiple of 8"
-        );
-        return Err(ExportError::Unsupported(reason));
-    }
+    check_sides(outputs, inputs)?;
     let groups = inputs / linear.group();
     let mut qweight = vec![0i32; inputs / PER_WORD * outputs];
     for (n, row) in linear.codes().chunks_exact(inputs).enumerate() {
@@ -57,6 +52,17 @@ pub fn pack(linear: &QuantLinear) -> Result<PackedWeights> {
         .collect();
     let g_idx = (0..inputs).map(|k| (k / linear.group()) as i32).collect();
     Ok(PackedWeights { outputs, inputs, qweight, qzeros: zeros, scales, g_idx })
+}
+
+/// Refuses a weight that does not make whole words.
+pub(crate) fn check_sides(outputs: usize, inputs: usize) -> Result<()> {
+    if outputs.is_multiple_of(PER_WORD) && inputs.is_multiple_of(PER_WORD) {
+        return Ok(());
+    }
+    let reason = format!(
+        "GPTQ packs eight weights in a word: [{outputs}, {inputs}] has a side that is not a multiple of 8"
+    );
+    Err(ExportError::Unsupported(reason))
 }
 
 fn pack_word(codes: &[u8]) -> i32 {

@@ -101,17 +101,6 @@ impl QuantLinear {
     pub fn to_tensor(&self) -> Result<Tensor> {
         Ok(Tensor::from_vec(self.dequantise(), (self.outputs, self.inputs), &Device::Cpu)?)
     }
-
-    /// The same linear with its rows in another order: row `i` of the result is row `order[i]` of
-    /// this one.
-    ///
-    /// # Errors
-    /// [`ExportError::Shape`] where `order` names a row that is not there or has another length.
-    pub fn with_rows(&self, order: &[usize]) -> Result<Self> {
-        let codes = pick_rows(&self.codes, self.inputs, order);
-        let scales = pick_rows(&self.scales, self.inputs / self.group, order);
-        Self::new(self.outputs, self.inputs, self.group, codes, scales)
-    }
 }
 
 impl Coded for QuantLinear {
@@ -133,12 +122,6 @@ impl Coded for QuantLinear {
     }
 }
 
-fn pick_rows<T: Clone>(values: &[T], width: usize, order: &[usize]) -> Vec<T> {
-    let row =
-        |r: &usize| values.get(r * width..(r + 1) * width).unwrap_or_default().iter().cloned();
-    order.iter().flat_map(row).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,9 +131,6 @@ mod tests {
         let scales = [1.0, 0.5, 2.0, 0.25].map(f16::from_f32).to_vec();
         let linear = QuantLinear::new(2, 4, 2, vec![0, 8, 15, 9, 8, 7, 10, 0], scales).unwrap();
         assert_eq!(linear.dequantise(), [-8.0, 0.0, 3.5, 0.5, 0.0, -2.0, 0.5, -2.0]);
-        let swapped = linear.with_rows(&[1, 0]).unwrap();
-        assert_eq!(swapped.dequantise()[..4], linear.dequantise()[4..]);
-        assert!(linear.with_rows(&[0, 2]).is_err());
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub struct TensorReport {
     pub damping: Option<f64>,
 }
 
+impl TensorReport {
+    /// Nothing of it is stored yet.
+    pub(crate) fn new(name: &str, stored: String) -> Self {
+        let (name, max_error) = (name.to_owned(), 0.0);
+        Self { name, stored, bytes: 0, max_error, output_error: None, damping: None }
+    }
+}
+
 /// How an export went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExportReport {
@@ -46,6 +54,25 @@ pub struct ExportReport {
     pub bytes: u64,
     /// Wall-clock time.
     pub seconds: f64,
+    /// Where it went.
+    pub timing: Timing,
+}
+
+/// Seconds of an export's parts; what is left of the whole is the finish and the conversations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Passes through the layers, reading them included.
+    pub passes: f64,
+    /// Sums of Hessians.
+    pub hessians: f64,
+    /// Factoring them.
+    pub factoring: f64,
+    /// Rounding linear maps, and writing them where nothing is to move them.
+    pub rounding: f64,
+    /// Writing everything else.
+    pub writing: f64,
+    /// Reading it back.
+    pub reading: f64,
 }
 
 impl ExportReport {

@@ -1,49 +1,97 @@
-//! The student's tensors under their checkpoint names.
+//! The student's tensors under their checkpoint names, whether it is in memory or read from its file: linear
+//! maps by their sizes, everything else in pieces that are never a whole vocabulary.
 
 use crate::{ExportError, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use uspx_model::taps::Projection;
 use uspx_model::transformer::Transformer;
 
-/// Everything that stays a float: embedding, head where it is one of its own, norms, biases. f32 on
-/// the CPU.
-///
-/// # Errors
-/// Those of the tensor library, or a model that is not dense.
-pub fn floats(student: &Transformer) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = BTreeMap::new();
-    let mut put = |name: String, tensor: &Tensor| -> Result<()> {
-        tensors.insert(name, plain(tensor)?);
-        Ok(())
-    };
-    put("model.embed_tokens.weight".into(), student.embedding()?.as_ref())?;
-    put("model.norm.weight".into(), student.norm().gain())?;
-    if !student.config().tied {
-        put("lm_head.weight".into(), &student.head()?)?;
-    }
-    for (layer, block) in student.blocks()?.iter().enumerate() {
-        put(format!("model.layers.{layer}.input_layernorm.weight"), block.attention_norm.gain())?;
-        put(
-            format!("model.layers.{layer}.post_attention_layernorm.weight"),
-            block.mlp_norm.gain(),
-        )?;
-        for projection in Projection::DENSE {
-            if let Some(bias) = student.linear(layer, projection)?.bias() {
-                put(format!("{}.bias", projection.path(layer)), bias)?;
-            }
-        }
-    }
-    Ok(tensors)
+/// The embedding's tensor.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The output head's, where it is one of its own.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// Rows of a vocabulary that are there together.
+const ROWS: usize = 2048;
+
+/// Whole rows of a tensor that stays a float.
+pub struct Piece<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its whole shape.
+    pub shape: &'a [usize],
+    /// The first of the rows.
+    pub first: usize,
+    /// `[rows, ..]`, f32 on the CPU.
+    pub rows: Tensor,
 }
 
-/// Input widths of all linears.
+/// Shapes of everything that is no linear map: embedding, head where it is one of its own, norms, biases.
+///
+/// # Errors
+/// A model that is not dense, or cannot be read.
+pub fn rest(student: &Transformer) -> Result<BTreeMap<String, Vec<usize>>> {
+    let c = student.config();
+    let table = vec![c.vocab, c.hidden];
+    let mut shapes = BTreeMap::from([
+        (EMBEDDING.to_owned(), table.clone()),
+        ("model.norm.weight".to_owned(), vec![c.hidden]),
+    ]);
+    if !c.tied {
+        shapes.insert(HEAD.into(), table);
+    }
+    for layer in 0..student.layers() {
+        let vectors = student.vectors(layer)?.into_iter();
+        shapes.extend(vectors.map(|(name, vector)| (name, vector.dims().to_vec())));
+    }
+    Ok(shapes)
+}
+
+/// Calls `see` with all of it, piece by piece.
+///
+/// # Errors
+/// Those of the model and of `see`.
+pub fn each_piece(
+    student: &Transformer,
+    see: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+) -> Result<()> {
+    let c = student.config();
+    let shape = [c.vocab, c.hidden];
+    let mut table = |name: &str, of: &dyn Fn(Range<usize>) -> Result<Tensor>| {
+        for rows in panels(c.vocab) {
+            let first = rows.start;
+            see(Piece { name, shape: &shape, first, rows: plain(&of(rows)?)? })?;
+        }
+        Ok::<_, ExportError>(())
+    };
+    table(EMBEDDING, &|rows| Ok(student.embedding_rows(rows)?))?;
+    if !c.tied {
+        table(HEAD, &|rows| Ok(student.head_rows(rows)?))?;
+    }
+    let mut vector = |name: &str, vector: &Tensor| {
+        see(Piece { name, shape: vector.dims(), first: 0, rows: plain(vector)? })
+    };
+    vector("model.norm.weight", student.norm().gain())?;
+    for layer in 0..student.layers() {
+        student.vectors(layer)?.iter().try_for_each(|(name, tensor)| vector(name, tensor))?;
+    }
+    Ok(())
+}
+
+/// Rows of a table that are read, written and compared together.
+pub(crate) fn panels(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(ROWS).map(move |start| start..(start + ROWS).min(rows))
+}
+
+/// The size of every linear map, (outputs, inputs), by its module.
 ///
 /// # Errors
 /// A model that is not dense.
-pub fn input_widths(student: &Transformer) -> Result<Vec<usize>> {
+pub fn linears(student: &Transformer) -> Result<BTreeMap<String, (usize, usize)>> {
     let places = (0..student.layers()).flat_map(|layer| Projection::DENSE.map(|p| (layer, p)));
-    places.map(|(layer, p)| Ok(student.linear(layer, p)?.dims()?.1)).collect()
+    places.map(|(layer, p)| Ok((p.path(layer), student.linear_dims(layer, p)?))).collect()
 }
 
 /// f32, on the CPU, contiguous, without history.
@@ -54,12 +102,12 @@ pub fn plain(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
 }
 
-/// The values of a linear's weight; `name` is for the error.
+/// The values of a tensor, all of them finite; `name` is for the error.
 ///
 /// # Errors
 /// [`ExportError::NotFinite`] where one is not finite.
-pub fn values(name: &str, weight: &Tensor) -> Result<Vec<f32>> {
-    let values: Vec<f32> = plain(weight)?.flatten_all()?.to_vec1()?;
+pub fn values(name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
+    let values: Vec<f32> = plain(tensor)?.flatten_all()?.to_vec1()?;
     if values.iter().all(|v| v.is_finite()) {
         Ok(values)
     } else {

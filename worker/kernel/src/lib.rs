@@ -38,7 +38,7 @@ pub use error::KernelError;
 pub use exp::{exp, exp_shifted};
 pub use ggml::{BlockFormat, BlockMatrix};
 pub use isa::Isa;
-pub use nf4::Nf4Matrix;
+pub use nf4::{Nf4Matrix, Nf4Parts};
 use storage::{GROUP, Storage};
 
 /// A frozen matrix [rows, columns] (a linear map's weight, out × in) held as its checkpoint stores

@@ -1,6 +1,7 @@
 //! A memory budget decides whether a model is streamed and how many tokens run together.
 
 mod beside;
+mod export;
 mod mlp;
 mod nf4;
 mod plan;
@@ -13,6 +14,7 @@ use crate::config::ModelConfig;
 use crate::placement::Holding;
 use crate::{ModelError, Result, inventory};
 use candle_core::Device;
+use export::ExportDemands;
 use mlp::MlpDemands;
 use nf4::Nf4Demands;
 use std::path::Path;
@@ -36,12 +38,19 @@ const LEAST: usize = 64;
 /// and what lies between.
 const LOGIT_COPIES: u64 = 5;
 
+/// The same where they are worked on some rows at a time: the logits in their parts and as one, and their
+/// gradient.
+const DEVICE_LOGITS: u64 = 3;
+
 /// Keys that a query is taken to see where attention lays out all scores at once.
 const SEEN: u64 = 256;
 
 /// How often what a backward pass keeps is there on a GPU: attention is padded and repeats its
 /// keys, and freed memory stays in pieces (4,056 tokens of gpt-oss-20b's shapes took 2.1 MB each).
 const ON_DEVICE: u64 = 2;
+
+/// What attention's gradient takes on a GPU, which lays out some heads' scores at a time.
+const DEVICE_SCORES: u64 = 128 << 20;
 
 /// How often the scores are there in a backward pass.
 const SCORE_COPIES: u64 = 8;
@@ -85,14 +94,15 @@ pub enum Workload {
         batch_tokens: usize,
         /// The adapters' rank.
         rank: usize,
+        /// Bytes of a value of what is computed with.
+        width: usize,
     },
-    /// Writing a 4-bit student: the weights as they were, as they are to be, and as they are read
-    /// back.
+    /// Writing a student, its layers read from their file one after another and written as they are made.
     Export {
-        /// Tokens of a batch that calibrates.
+        /// Tokens of a batch that calibrates, at most; 0 where nothing is calibrated.
         batch_tokens: usize,
-        /// Whether its codes are to be trained, as far as there is memory: beside the weights as they were
-        /// there are places on the grid with the optimiser's two moments, gradients, and the weights that
+        /// Whether its codes are to be trained, as far as there is memory: then all weights are there as
+        /// they were, places on the grid with the optimiser's two moments, gradients, and the weights that
         /// they come to.
         finish: bool,
     },
@@ -118,8 +128,8 @@ pub struct Demands {
     graph: u64,
     /// A row of logits.
     logits: u64,
-    /// The second moments of a linear's inputs, at the widest.
-    hessian: u64,
+    /// What writing it in 4 bits takes.
+    export: ExportDemands,
     /// Values of a row of the residual stream.
     hidden: u64,
     /// What differs where the layers are held in NF4.
@@ -164,7 +174,7 @@ impl Demands {
             scores: 4 * SCORE_COPIES * SEEN * config.heads as u64,
             graph: 4 * depth * values,
             logits: 4 * vocab,
-            hessian: 16 * most(|m| m.widest).max(query).max(hidden).pow(2),
+            export: ExportDemands::new(config, &mlps),
             hidden,
             nf4: Nf4Demands::new(config, &mlps),
             beside: Beside::NOTHING,
@@ -199,32 +209,68 @@ impl Demands {
                 let needed = 2 * self.floats + learning.max(validating);
                 fixed(TRAINED, Holding::Floats, (budget, needed), batch_tokens)
             }
-            Workload::TrainingNf4 { batch_tokens, rank } => {
-                let batch = batch_tokens as u64;
-                let token = self.token + self.gradient + self.nf4.token(rank);
-                let learning = batch * (token + LOGIT_COPIES * self.logits / 2);
-                let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
-                let needed = self.nf4.held(rank) + learning.max(validating).max(self.nf4.loading);
-                fixed("trained in NF4", Holding::Nf4, (budget, needed), batch_tokens)
+            Workload::TrainingNf4 { batch_tokens, rank, width } => {
+                let needed = match device {
+                    Device::Cpu => self.nf4_on_cpu(batch_tokens, rank),
+                    _ => self.nf4_on_device(batch_tokens, rank, width as u64),
+                };
+                let plan = fixed("trained in NF4", Holding::Nf4, (budget, needed), batch_tokens)?;
+                // The layers' inputs are counted: they need no file.
+                let kept = batch_tokens * self.nf4.inputs(width as u64) as usize;
+                Ok(Plan { boundaries: plan.boundaries + kept, ..plan })
             }
             Workload::Export { batch_tokens, finish } => {
-                let batch = batch_tokens as u64 * self.token;
-                let needed = 3 * self.floats + self.hessian + batch;
-                let plan =
-                    |taken| fixed("exported", Holding::Floats, (budget, taken), batch_tokens);
-                let finishing = needed.max(self.finishing());
-                match plan(finishing) {
-                    Ok(plan) if finish => Ok(plan),
-                    _ => Ok(Plan { finishes: false, ..plan(needed)? }),
-                }
+                self.export(budget, (batch_tokens, finish && !stream), device)
             }
         }
     }
 
-    /// What a finish takes.
-    fn finishing(&self) -> u64 {
+    /// What a training in NF4 takes in main memory.
+    fn nf4_on_cpu(&self, batch_tokens: usize, rank: usize) -> u64 {
+        let token = self.token + self.gradient + self.nf4.token(rank, 4);
+        let learning = batch_tokens as u64 * (token + LOGIT_COPIES * self.logits / 2);
+        let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
+        self.nf4.held(rank) + learning.max(validating).max(self.nf4.loading)
+    }
+
+    /// The same on a GPU, of values of `width` bytes: the head's pass and a layer's are not there together.
+    fn nf4_on_device(&self, batch_tokens: usize, rank: usize, width: u64) -> u64 {
+        let batch = batch_tokens as u64;
+        let of_layer = self.gradient * width / 4;
+        let of_head = DEVICE_LOGITS * self.logits * width / 4 / 2;
+        let learning = batch * (self.nf4.token(rank, width) + of_layer.max(of_head));
+        let validating = VALIDATED * self.token * width / 4;
+        DEVICE_BASE + DEVICE_SCORES + self.nf4.held_on_device(rank) + learning.max(validating)
+    }
+
+    /// An export with its finish where that is asked for and fits, else layer by layer, in batches as large
+    /// as there is memory for.
+    fn export(
+        &self,
+        budget: u64,
+        (batch_tokens, finish): (usize, bool),
+        device: &Device,
+    ) -> Result<Plan> {
+        let most = self.finishing(batch_tokens);
+        let finishing = fixed("exported", Holding::Floats, (budget, most), batch_tokens);
+        if let (true, Ok(plan)) = (finish, finishing) {
+            return Ok(plan);
+        }
+        let taken = self.streamed.max(if batch_tokens > 0 { self.export.taken() } else { 0 });
+        let streamed = (Holding::Streamed, taken, self.held(device));
+        let plan = batches("exported", streamed, (budget, self.token), device)?;
+        let batch_tokens = if batch_tokens > 0 { batch_tokens } else { plan.batch_tokens };
+        Ok(Plan { batch_tokens: plan.batch_tokens.min(batch_tokens), ..plan })
+    }
+
+    /// What an export takes that is finished: the finish, or the rounding before it beside all floats and
+    /// their codes.
+    fn finishing(&self, batch_tokens: usize) -> u64 {
+        let rounding = self.floats + self.floats / 2 + self.export.taken();
+        let rounding = rounding + batch_tokens as u64 * self.token;
         let logits = LOGIT_COPIES * 4 * FINISH_LOGITS as u64;
-        FINISH_COPIES * self.floats + FINISH_TOKENS as u64 * self.graph + logits
+        let learning = FINISH_COPIES * self.floats + FINISH_TOKENS as u64 * self.graph + logits;
+        learning.max(rounding)
     }
 
     /// Passes over weights as they are stored, or `streamed` of them at a time.

@@ -9,6 +9,7 @@ use crate::{ModelError, Result};
 use candle_core::{D, DType, Device, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use uspx_kernel::exp_shifted;
 
@@ -59,6 +60,15 @@ impl Head {
             Ok(())
         })?;
         Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// Some of its rows, as floats.
+    pub fn part(&self, rows: Range<usize>) -> Result<Tensor> {
+        match self {
+            Self::Whole(head) => Ok(head.narrow(0, rows.start, rows.len())?),
+            Self::Panels(_) => Ok(self.float()?.narrow(0, rows.start, rows.len())?),
+            Self::InFile(source) => source.head_rows(rows)?.float(),
+        }
     }
 
     fn each_panel(&self, f: &mut dyn FnMut(usize, &Weight) -> Result<()>) -> Result<()> {
@@ -268,6 +278,14 @@ impl Embedding {
                 let places: Vec<u32> = ids.iter().map(place).collect::<Result<_>>()?;
                 Ok(table.index_select(&Tensor::from_vec(places, ids.len(), device)?, 0)?)
             }
+        }
+    }
+
+    /// Some of its rows, as floats.
+    pub fn part(&self, rows: Range<usize>) -> Result<Tensor> {
+        match self {
+            Self::Whole(table) => Ok(table.narrow(0, rows.start, rows.len())?),
+            Self::InFile(source) => source.embedding_rows(rows),
         }
     }
 

@@ -42,9 +42,12 @@ impl Source {
         mut config: ModelConfig,
         placement: Placement,
     ) -> Result<Self> {
-        let on_cpu = placement.device.is_cpu() && placement.dtype == DType::F32;
-        if placement.holding == Holding::Nf4 && !on_cpu {
-            let reason = "NF4 is held in main memory and multiplied in f32: give --device cpu and no --dtype";
+        let multiplied = match &placement.device {
+            Device::Cpu => placement.dtype == DType::F32,
+            device => device.is_cuda(),
+        };
+        if placement.holding == Holding::Nf4 && !multiplied {
+            let reason = "NF4 is multiplied on the CPU in f32 and on CUDA: give --device cpu without --dtype, or --device cuda:0";
             return Err(ModelError::Request(reason.into()));
         }
         checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
@@ -100,16 +103,15 @@ impl Source {
         if self.config.tied { self.embedding_name() } else { HEAD }
     }
 
-    /// Rows of the output head.
+    /// Rows of the output head. Beside layers in NF4 on a GPU it stays as small as it is stored.
     pub fn head_rows(&self, range: Range<usize>) -> Result<Weight> {
         let shape = [self.config.vocab, self.config.hidden];
-        self.checkpoint.named(self.checkpoint.weight(
-            self.head_name(),
-            &shape,
-            range,
-            self.packed(),
-            self.on(),
-        ))
+        let ((dtype, device), name) = (self.on(), self.head_name());
+        let small = self.placement.holding == Holding::Nf4
+            && device.is_cuda()
+            && self.checkpoint.type_name(name).as_deref() == Some("bf16");
+        let on = (if small { DType::BF16 } else { dtype }, device);
+        self.checkpoint.named(self.checkpoint.weight(name, &shape, range, self.packed(), on))
     }
 
     fn weight(&self, name: &str, out: usize, into: usize) -> Result<Weight> {
@@ -135,7 +137,7 @@ impl Source {
     /// A weight that is quantised as it is read, which takes its time.
     fn nf4(&self, name: &str, dims: (usize, usize)) -> Result<Weight> {
         self.meter.beat()?;
-        self.checkpoint.named(self.checkpoint.nf4(name, dims))
+        self.checkpoint.named(self.checkpoint.nf4(name, dims, &self.placement.device))
     }
 
     /// A norm over `width` values.

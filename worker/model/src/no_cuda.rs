@@ -43,6 +43,10 @@ pub(crate) fn expand(_: &Tensor, _: &Tensor, _: (usize, usize), _: DType) -> Res
     absent()
 }
 
+pub(crate) fn expand_nf4(_: [&Tensor; 3], _: usize, _: (usize, usize), _: DType) -> Result<Tensor> {
+    absent()
+}
+
 pub(crate) fn unit(_: &Tensor, _: f64, _: f64) -> Result<Tensor> {
     absent()
 }

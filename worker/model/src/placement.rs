@@ -11,8 +11,8 @@ pub enum Holding {
     /// In memory as they are stored (bf16, MXFP4), where this device has a kernel for that.
     Stored,
     /// In memory, the linear maps of all layers in NF4 whatever they are stored as, each quantised as it is
-    /// read; embedding and head as for [`Self::Stored`]. For training an adapter where floats do not fit
-    /// (QLoRA), on the CPU in f32.
+    /// read; the head as it is stored, the embedding in its file. For training an adapter where floats do not
+    /// fit (QLoRA): on the CPU in f32, on CUDA in bf16 or f32.
     Nf4,
     /// In their file; a layer, and of its experts one at a time, is read when it is needed and then
     /// dropped.

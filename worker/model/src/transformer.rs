@@ -3,6 +3,7 @@
 
 mod layer;
 mod parts;
+mod vectors;
 
 pub use layer::Layer;
 
@@ -10,6 +11,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::head::{Embedding, Head};
+use crate::layers::adapter::Adapter;
 use crate::layers::block::Block;
 use crate::layers::cache::KvCache;
 use crate::layers::frame::Frame;
@@ -19,11 +21,12 @@ use crate::load::Source;
 use crate::loss::token_nll;
 use crate::passes::{Meter, Passes, Watch};
 use crate::placement::{Holding, Placement};
-use crate::taps::{Backward, Taps};
+use crate::taps::{Backward, Projection, Taps};
 use crate::{ModelError, Result, Spool, cuda};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,8 +51,8 @@ pub struct Transformer {
 enum Blocks {
     /// Memory.
     Held(Vec<Block>),
-    /// Their file, one at a time.
-    InFile(Arc<Source>),
+    /// Their file, one at a time, and what joins their linear maps when they are read.
+    InFile(Arc<Source>, BTreeMap<(usize, Projection), Adapter>),
 }
 
 /// Logits are made for at most this many values at a time, so that a large vocabulary does not fill
@@ -71,7 +74,7 @@ impl Transformer {
         let embedding = Embedding::load(&source)?;
         let floats = if let Embedding::Whole(table) = &embedding { Some(table) } else { None };
         let blocks = match holding {
-            Holding::Streamed => Blocks::InFile(source.clone()),
+            Holding::Streamed => Blocks::InFile(source.clone(), BTreeMap::new()),
             _ => Blocks::Held(
                 (0..config.windows.len())
                     .map(|layer| source.block(layer))
@@ -110,7 +113,7 @@ impl Transformer {
 
     /// Whether weights stay in their file.
     pub fn is_streamed(&self) -> bool {
-        matches!(self.blocks, Blocks::InFile(_))
+        matches!(self.blocks, Blocks::InFile(..))
     }
 
     /// Layers.
@@ -137,10 +140,18 @@ impl Transformer {
             Blocks::Held(blocks) => {
                 blocks.get(layer).map(Cow::Borrowed).ok_or_else(|| no_layer(layer))
             }
-            Blocks::InFile(source) => {
+            Blocks::InFile(source, adapters) => {
                 let next = (layer + 1) % self.layers();
                 source.checkpoint.will_need(&format!("model.layers.{next}."));
-                source.block(layer).map(Cow::Owned)
+                let mut block = source.block(layer)?;
+                for ((_, projection), adapter) in
+                    adapters.range((layer, Projection::Q)..=(layer, Projection::Down))
+                {
+                    if let Some(linear) = block.linear_mut(*projection) {
+                        linear.adapter = Some(adapter.clone());
+                    }
+                }
+                Ok(Cow::Owned(block))
             }
         }
     }
@@ -152,7 +163,7 @@ impl Transformer {
     pub fn blocks(&self) -> Result<&[Block]> {
         match &self.blocks {
             Blocks::Held(blocks) => Ok(blocks),
-            Blocks::InFile(_) => Err(streamed()),
+            Blocks::InFile(..) => Err(streamed()),
         }
     }
 

@@ -130,5 +130,6 @@ pub(crate) fn loss_row(prompts: &Readable, nats: &[f64]) -> LossRow {
             .iter()
             .map(|p| p.reference.as_ref().map_or(0, |r| r.len() as u32))
             .collect(),
+        ..LossRow::default()
     }
 }

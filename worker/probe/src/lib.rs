@@ -9,8 +9,10 @@
 //! * [`circuits`]: losses of what masks keep, means in the place of the rest.
 //! * [`resample`]: which prompt another one's outputs are taken from.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
+//! * [`mod@answered`]: whether the model's own answers are the references.
 
 pub mod ablate;
+pub mod answered;
 pub mod batching;
 pub mod circuits;
 mod differentiate;

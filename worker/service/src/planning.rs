@@ -16,7 +16,7 @@ const BATCH_TOKENS: usize = 4096;
 pub struct Machine {
     /// Where to compute.
     pub device: Device,
-    /// What to compute with; none: bf16 on CUDA where no gradient is asked for, else f32.
+    /// What to compute with; none: bf16 on CUDA where no unit's gradient is asked for, else f32.
     pub dtype: Option<DType>,
     /// Bytes of memory (the device's own, where it has some) to stay within; none: what is free.
     /// Whoever runs several workers in one process shares it out.
@@ -85,15 +85,21 @@ impl Machine {
     }
 
     /// The type to compute with. Gradients of single units are small differences: bf16 only where
-    /// it is asked for. What is trained or written is f32.
+    /// it is asked for. What is trained or written is f32; the frozen layers that an adapter learns on in NF4 are
+    /// multiplied in bf16 on a GPU.
     ///
     /// # Errors
     /// [`PlanningError::Bf16OnCpu`].
     pub fn dtype(&self, work: Workload) -> Result<DType, PlanningError> {
         match (self.dtype, work) {
             (Some(DType::BF16), _) if self.device.is_cpu() => Err(PlanningError::Bf16OnCpu),
-            (Some(dtype), Workload::Forward | Workload::Backward) => Ok(dtype),
-            (None, Workload::Forward) if self.device.is_cuda() => Ok(DType::BF16),
+            (
+                Some(dtype),
+                Workload::Forward | Workload::Backward | Workload::TrainingNf4 { .. },
+            ) => Ok(dtype),
+            (None, Workload::Forward | Workload::TrainingNf4 { .. }) if self.device.is_cuda() => {
+                Ok(DType::BF16)
+            }
             _ => Ok(DType::F32),
         }
     }

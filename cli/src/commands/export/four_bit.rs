@@ -39,10 +39,11 @@ pub(super) fn run(
 ) -> Result<()> {
     let shipped = ExportSettings::shipped(format)?;
     let wanted = args.finish.unwrap_or(shipped.finish);
-    let batch_tokens = args.common.run.machine.batch_tokens.unwrap_or(CALIBRATION_TOKENS);
+    let machine = &args.common.run.machine;
+    let batch_tokens = machine.batch_tokens.unwrap_or(CALIBRATION_TOKENS);
     let work = Workload::Export { batch_tokens, finish: wanted > 0 };
     let opened = opened(args, work, shutdown)?;
-    if wanted > 0 && !opened.finishes {
+    if wanted > 0 && !opened.finishes && !machine.stream {
         output::note(
             "there is no memory for the finish, so it is left out: --memory may allow more",
         );
@@ -54,7 +55,7 @@ pub(super) fn run(
         base: &args.common.model,
         name: &name,
         calibration: &opened.prompts.sequences,
-        batch_tokens,
+        batch_tokens: opened.batch_tokens,
         conversations: &opened.prompts.prompts,
         format,
         settings: ExportSettings { finish, ..shipped },

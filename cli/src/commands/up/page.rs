@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::{figures, output};
 use serde::Serialize;
 use std::path::Path;
+use uspx_colony::gate::PairedDifference;
 use uspx_colony::report::StudentReport;
 use uspx_colony::{CampaignReport, Contender, Ending};
 use uspx_domain::ExportFormat;
@@ -46,6 +47,14 @@ struct StudentPage {
     gptq_against_base: Option<[f64; 3]>,
     rtn_bits_per_byte: Option<f64>,
     gguf_bits_per_byte: Option<f64>,
+    /// Shares of prompts that a model answers with the reference.
+    teacher_exact_match: Option<f64>,
+    base_exact_match: Option<f64>,
+    gptq_exact_match: Option<f64>,
+    gptq_exact_against_base: Option<[f64; 3]>,
+    gguf_exact_match: Option<f64>,
+    /// One answer at a time, where it was judged.
+    gptq_tokens_per_second: Option<f64>,
 }
 
 fn student(figures: &CampaignReport, who: Contender) -> Option<&StudentReport> {
@@ -76,7 +85,9 @@ fn json(found: &Found) -> Result<()> {
     let pulled = found.student.as_ref().map(|student| &student.pulled);
     let figures = &found.figures;
     let of = |who| bits(figures, who);
-    let against = student(figures, ExportFormat::GPTQ.into()).and_then(|s| s.against_base);
+    let exact = |who| student(figures, who).and_then(|s| s.exact_match);
+    let gptq = student(figures, ExportFormat::GPTQ.into());
+    let ends = |d: PairedDifference| [d.mean, d.low, d.high];
     output::json(&Page {
         mask: figures.mask.as_ref().map(|m| MaskPage {
             kept_fraction: f64::from(m.kept) / f64::from(m.units.max(1)),
@@ -95,9 +106,15 @@ fn json(found: &Found) -> Result<()> {
                 .chosen_recipe
                 .and_then(|n| of(Contender::Distilled(n))),
             gptq_bits_per_byte: of(ExportFormat::GPTQ.into()),
-            gptq_against_base: against.map(|d| [d.mean, d.low, d.high]),
+            gptq_against_base: gptq.and_then(|s| s.against_base).map(ends),
             rtn_bits_per_byte: of(ExportFormat::RTN.into()),
             gguf_bits_per_byte: of(ExportFormat::GGUF.into()),
+            teacher_exact_match: exact(Contender::Teacher),
+            base_exact_match: exact(Contender::Base),
+            gptq_exact_match: exact(ExportFormat::GPTQ.into()),
+            gptq_exact_against_base: gptq.and_then(|s| s.exact_against_base).map(ends),
+            gguf_exact_match: exact(ExportFormat::GGUF.into()),
+            gptq_tokens_per_second: gptq.and_then(|s| s.tokens_per_second),
         },
         ending,
         reason,

@@ -18,6 +18,8 @@ pub mod usual {
     pub const LABEL_BATCH: u32 = 125;
     /// Prompts of a task that judges a student.
     pub const JUDGE_BATCH: u32 = 250;
+    /// Prompts of one that has a model answer, too.
+    pub const ANSWER_BATCH: u32 = 125;
 }
 
 /// What is measured, and how much.

@@ -4,7 +4,7 @@
 use super::{Piece, Speeds, View, judge_masks, label, sae};
 use crate::mask::{Budget, random_mask};
 use crate::state::Stage;
-use crate::{CampaignConfig, Dice, Purpose, Split, State, TrialRole};
+use crate::{CampaignConfig, Contender, Dice, Purpose, Split, State, TrialRole};
 use uspx_domain::{
     Ablate, Cut, DistilRecipe, Estimator, Export, ExportFormat, Fingerprint, Judge, Subject, Unit,
     Work,
@@ -168,20 +168,27 @@ impl View<'_> {
         ExportFormat::ALL.iter().map(one).collect()
     }
 
-    /// The teacher, and as many students as there will be: the base, the distilled, the 4-bit ones.
+    /// The teacher and as many students as there will be: the base and the 4-bit ones, which answer, too,
+    /// and the distilled ones.
     fn judgements(&self) -> Vec<Option<Forecast>> {
         let gate = self.shuffled(Split::Gate);
-        let students = 1 + self.campaign.distil.recipes.len() + ExportFormat::ALL.len();
-        let one = |(model, times): (Fingerprint, usize)| {
-            let batch = self.judge_batch(model, gate.len());
+        let one = |(model, like, times): (Fingerprint, Contender, usize)| {
+            let answers = self.answers(like);
+            let batch = self.judge_batch((model, answers), gate.len());
             let one = self.share(Stage::JudgeStudents, (&gate, batch), |prompts| {
-                let work = Work::Judge(Judge { prompts, subject: Subject::Model });
+                let work = Work::Judge(Judge { prompts, subject: Subject::Model, answers });
                 (model, Purpose::Evidence, work)
             })?;
             Some(Forecast { pieces: one.pieces * times as f64, ..one })
         };
-        let student = self.campaign.student.map(|student| (student, students));
-        [(self.campaign.teacher, 1)].into_iter().chain(student).map(one).collect()
+        let recipes = self.campaign.distil.recipes.len();
+        let students = |student: Fingerprint| {
+            let (base, distilled) = (Contender::Base, Contender::Distilled(0));
+            [(student, base, 1 + ExportFormat::ALL.len()), (student, distilled, recipes)]
+        };
+        let students = self.campaign.student.into_iter().flat_map(students);
+        let all = [(self.campaign.teacher, Contender::Teacher, 1)].into_iter().chain(students);
+        all.filter(|(_, _, times)| *times > 0).map(one).collect()
     }
 
     /// A split's prompts in a fixed random order: a file may have the short ones first.
@@ -243,6 +250,18 @@ mod tests {
         close(Stage::Distil, 1200.0 * 9.0);
         close(Stage::Export, 3.0 * 512.0);
         close(Stage::JudgeStudents, 100.0 * 7.0);
+    }
+
+    /// The teacher, the base and each format answer; the two recipes' students do not.
+    #[test]
+    fn answers_are_forecast_apart_from_losses() {
+        let (all, mut answering) = (forecast(&campaign()), 0.0);
+        for f in all.iter().filter(|f| f.stage == Stage::JudgeStudents) {
+            let Sample::Work(Work::Judge(judge)) = &f.sample else { panic!("{f:?}") };
+            let volume = f.pieces * judge.prompts.len() as f64;
+            answering += if judge.answers.is_none() { 0.0 } else { volume };
+        }
+        assert!((answering - 500.0).abs() < 1e-6, "{answering}");
     }
 
     #[test]

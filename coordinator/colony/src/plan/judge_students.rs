@@ -1,9 +1,10 @@
-//! Proposes that every model of the final comparison be judged on the gate prompts.
+//! Proposes that every model of the final comparison be judged on the gate prompts, and that those
+//! which people would use answer them.
 
 use super::{Offer, Piece, Proposer, View, batches};
 use crate::state::{PublishedStudent, Stage};
 use crate::{Contender, Purpose, Split};
-use uspx_domain::{ExportFormat, Judge, Subject, Work};
+use uspx_domain::{Answers, ExportFormat, Judge, Subject, Work};
 
 pub(super) struct JudgeStudents;
 
@@ -27,14 +28,27 @@ impl Proposer for JudgeStudents {
                 Contender::Teacher => view.campaign.teacher,
                 _ => view.campaign.student?,
             };
+            let answers = view.answers(contender);
             let judge = |prompts: Vec<u32>| {
-                let judge = Judge { prompts, subject: subject.clone() };
+                let judge = Judge { prompts, subject: subject.clone(), answers };
                 (model, Purpose::Contender(contender), Work::Judge(judge))
             };
-            let batches = batches(&prompts, view.judge_batch(model, prompts.len()));
+            let batches = batches(&prompts, view.judge_batch((model, answers), prompts.len()));
             Some(batches.into_iter().map(judge).collect::<Vec<Piece>>())
         };
         contenders(view).into_iter().filter_map(works).flatten().collect::<Vec<Piece>>().into()
+    }
+}
+
+impl View<'_> {
+    /// The answers that a contender is to give: none where nobody will ever run it, as it is before
+    /// its export.
+    pub(super) fn answers(&self, contender: Contender) -> Answers {
+        let distil = &self.campaign.distil;
+        match contender {
+            Contender::Distilled(_) => Answers::default(),
+            _ => Answers { tokens: distil.max_new_tokens, reasoning: distil.max_reasoning_tokens },
+        }
     }
 }
 
@@ -65,5 +79,5 @@ pub(super) fn lacks_judgement(view: &View<'_>) -> Option<String> {
         }
         () => return None,
     };
-    Some(view.because(&what, &["judge"]))
+    Some(view.because(&what, &["judge", "answer"]))
 }

@@ -7,7 +7,7 @@
 
 use crate::campaign::usual;
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Estimator, Fingerprint, Speaks, Speed, Work};
+use uspx_domain::{Answers, Estimator, Fingerprint, Speaks, Speed, Work};
 
 /// Seconds that a task should take: short enough to lose little, long enough to cost no overhead.
 const SECONDS: f64 = 40.0;
@@ -126,16 +126,20 @@ fn pace(measured: &Measured, load: &Load<'_>) -> Option<Pace> {
     if let Some(speed) = measured.get(&(load.model, load.work.to_owned())) {
         return Some(of(speed, 1.0));
     }
-    let cost = cost(load.work)?;
     let mut like = measured.iter().filter(|((model, _), _)| *model == load.model);
-    like.find_map(|((_, work), speed)| Some(of(speed, cost / self::cost(work)?)))
+    like.find_map(|((_, work), speed)| {
+        let cost = |work| cost(work, speed.streamed);
+        Some(of(speed, cost(load.work)? / cost(work)?))
+    })
 }
 
 /// What a prompt costs each time it runs, in forward passes; none where that says nothing (answers
-/// are made token by token), or goes with the model's depth.
-fn cost(work: &str) -> Option<f64> {
+/// are made token by token), or goes with the model's depth. A model that is read from its file gives
+/// no answers: its losses are all that is judged.
+fn cost(work: &str, streamed: bool) -> Option<f64> {
     match work {
         "ablate" | "judge" => Some(1.0),
+        "answer" => streamed.then_some(1.0),
         _ => {
             let passes = Estimator::named(work)?.row().passes?;
             let (shallow, deep) = (passes(1.0), passes(2.0));
@@ -179,10 +183,17 @@ impl super::view::View<'_> {
         self.sized(self.campaign.distil.label_batch, &load)
     }
 
-    /// Prompts of a task that judges `model`, or a student of it.
-    pub(super) fn judge_batch(&self, model: Fingerprint, items: usize) -> u32 {
-        let load =
-            Load { model, work: "judge", item: Item::Prompt(1), items, usual: usual::JUDGE_BATCH };
+    /// Prompts of a task that judges `model`, or a student of it, with these answers.
+    pub(super) fn judge_batch(
+        &self,
+        (model, answers): (Fingerprint, Answers),
+        items: usize,
+    ) -> u32 {
+        let (work, usual) = match answers.is_none() {
+            true => ("judge", usual::JUDGE_BATCH),
+            false => ("answer", usual::ANSWER_BATCH),
+        };
+        let load = Load { model, work, item: Item::Prompt(1), items, usual };
         self.sized(self.campaign.distil.judge_batch, &load)
     }
 

@@ -6,8 +6,8 @@ use crate::{CampaignConfig, Contender, Fixed, PlannedTask, Purpose, Split, Trial
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, BlobRef, Coverage, LossRow, Mask, Outcome, SaeSummary, StoredFile, TrainingSummary,
-    Work,
+    Answer, BlobRef, Coverage, LossRow, Mask, Outcome, Pace, SaeSummary, StoredFile,
+    TrainingSummary, Work,
 };
 
 /// Results by what they are about.
@@ -34,8 +34,11 @@ pub struct Results {
     /// Sparse autoencoders by layer: the files of their folders, and what they are worth.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub saes: BTreeMap<u32, (Vec<StoredFile>, SaeSummary)>,
-    /// Losses on the gate prompts.
+    /// Losses on the gate prompts, and which answers are right.
     pub judged: BTreeMap<Contender, BTreeMap<u32, Judged>>,
+    /// How fast the machines that judged them wrote answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paces: BTreeMap<Contender, Pace>,
 }
 
 /// What states from before there were any have.
@@ -63,7 +66,7 @@ pub struct Pair {
     pub tokens: u32,
 }
 
-/// One prompt's loss.
+/// One prompt's loss, and whether the model answers it right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
     /// Nats, summed.
@@ -72,6 +75,10 @@ pub struct Judged {
     pub tokens: u32,
     /// The reference's UTF-8 bytes.
     pub bytes: u32,
+    /// Whether the model's own answer is the reference; none where it was not to give one, or could
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<bool>,
 }
 
 impl Results {
@@ -105,7 +112,7 @@ impl Results {
             }
             (Purpose::Contender(who), Outcome::Losses(rows)) => {
                 if let Some(row) = rows.first() {
-                    self.judged.entry(*who).or_default().extend(judged(&places, row));
+                    self.keep_judged(*who, &places, row);
                 }
             }
             _ => {}
@@ -123,6 +130,14 @@ impl Results {
             let trial = || Trial { mask: mask.clone(), pairs: BTreeMap::new() };
             let trial = self.trials.entry(*role).or_insert_with(trial);
             trial.pairs.extend(pairs(prompts, clean, row));
+        }
+    }
+
+    fn keep_judged(&mut self, who: Contender, prompts: &[u32], row: &LossRow) {
+        self.judged.entry(who).or_default().extend(judged(prompts, row));
+        if let Some(pace) = row.pace {
+            let sum = self.paces.entry(who).or_default();
+            *sum = sum.and(pace);
         }
     }
 
@@ -164,6 +179,7 @@ impl Results {
         self.forget_adapters();
         self.exports.clear();
         self.judged.clear();
+        self.paces.clear();
     }
 
     /// The gate prompts that every judged contender has: pooled figures over other prompts could
@@ -232,12 +248,12 @@ fn pairs<'a>(
 }
 
 fn judged<'a>(prompts: &'a [u32], row: &'a LossRow) -> impl Iterator<Item = (u32, Judged)> + 'a {
-    prompts.iter().zip(&row.prompts).zip(row.nats.iter().zip(&row.bytes)).map(
-        |((at, prompt), (nats, bytes))| {
-            (
-                *at,
-                Judged { nats: Fixed::of(f64::from(*nats)), tokens: prompt.tokens, bytes: *bytes },
-            )
+    let right = row.right.iter().copied().map(Some).chain(std::iter::repeat(None));
+    let texts = prompts.iter().zip(&row.prompts);
+    texts.zip(row.nats.iter().zip(&row.bytes)).zip(right).map(
+        |(((at, prompt), (nats, bytes)), right)| {
+            let nats = Fixed::of(f64::from(*nats));
+            (*at, Judged { nats, tokens: prompt.tokens, bytes: *bytes, right })
         },
     )
 }

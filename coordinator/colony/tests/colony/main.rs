@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod amended;
+mod answers;
 mod campaign;
 mod faults;
 mod invariant_1;

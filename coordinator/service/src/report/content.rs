@@ -1,6 +1,7 @@
 //! What a report says, in words and rows, apart from how it is set.
 
-use super::Report;
+use super::table::{Table, none};
+use super::{Report, answers};
 use uspx_colony::report::{MaskReport, recipe_words, title};
 
 /// All of it.
@@ -21,8 +22,12 @@ pub(super) struct Content {
     pub compared: u32,
     /// The gate's decision and its grounds.
     pub gate: Vec<String>,
+    /// The models' own answers.
+    pub answers: Table,
+    /// Gate prompts that these are counted over.
+    pub answered: u32,
     /// The student against its rival, by tag.
-    pub tags: Vec<TagRow>,
+    pub tags: Table,
     /// On how many prompts the student is worse than its rival; none before the gate.
     pub worse: Option<String>,
     /// Those where it lost most.
@@ -48,15 +53,6 @@ pub(super) struct StudentRow {
     pub interval: String,
     pub against: String,
     pub against_interval: String,
-}
-
-/// One tag.
-pub(super) struct TagRow {
-    pub tag: String,
-    pub prompts: u32,
-    pub new: String,
-    pub old: String,
-    pub change: String,
 }
 
 /// One prompt that the student answers worse.
@@ -96,8 +92,9 @@ pub(super) fn signed_ends((low, high): (f64, f64)) -> String {
     format!("[{low:+.3}, {high:+.3}]")
 }
 
-fn none() -> String {
-    "-".to_owned()
+/// Ends of an interval of a share.
+pub(super) fn percent_ends((low, high): (f64, f64)) -> String {
+    format!("[{:.1}, {:.1}] %", 100.0 * low, 100.0 * high)
 }
 
 fn percent(share: f64) -> String {
@@ -116,7 +113,9 @@ impl Content {
             students: students(report),
             compared: figures.compared_prompts,
             gate: gate(report),
-            tags: tags(report),
+            answers: answers::models(report),
+            answered: figures.answered_prompts,
+            tags: answers::tags(report),
             trainings: trainings(report),
             worse: worse(report),
             regressions: regressions(report),
@@ -256,23 +255,7 @@ fn gate(report: &Report) -> Vec<String> {
         d.high,
         d.upper
     );
-    vec![decision, grounds]
-}
-
-fn tags(report: &Report) -> Vec<TagRow> {
-    let tags = report.figures.gate.iter().flat_map(|gate| &gate.tags);
-    let row = |(tag, t): (&String, &uspx_colony::gate::TagReport)| TagRow {
-        tag: tag.clone(),
-        prompts: t.prompts,
-        new: format!("{:.3}", t.new),
-        old: format!("{:.3}", t.old),
-        change: if t.old > 0.0 {
-            format!("{:+.1} %", 100.0 * (t.new / t.old - 1.0))
-        } else {
-            none()
-        },
-    };
-    tags.map(row).collect()
+    [decision, grounds].into_iter().chain(answers::gate(report)).collect()
 }
 
 fn worse(report: &Report) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::content::Content;
+use super::table::Table;
 use crate::names::pull_command;
 use uspx_colony::ReleaseOrder;
 use uspx_domain::{ExportFormat, Fingerprint};
@@ -57,6 +58,7 @@ fn folders(order: &ReleaseOrder) -> String {
 fn figures(content: &Content) -> String {
     let parts = [
         students(content),
+        answers(content),
         section("The release gate", &content.gate),
         tags(content),
         regressions(content),
@@ -120,11 +122,15 @@ fn students(content: &Content) -> String {
 }
 
 fn tags(content: &Content) -> String {
-    let row = |t: &super::content::TagRow| {
-        vec![t.tag.clone(), t.prompts.to_string(), t.new.clone(), t.old.clone(), t.change.clone()]
-    };
-    let headings = ["tag", "prompts", "student", "rival", "change"];
-    table("By tag, bits per byte", &headings, content.tags.iter().map(row).collect())
+    set("By tag, bits per byte", &content.tags)
+}
+
+fn answers(content: &Content) -> String {
+    set(&format!("Their own answers to {} held-out prompts", content.answered), &content.answers)
+}
+
+fn set(title: &str, rows: &Table) -> String {
+    table(title, &rows.headings, rows.rows.clone())
 }
 
 fn regressions(content: &Content) -> String {

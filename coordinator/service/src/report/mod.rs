@@ -1,15 +1,17 @@
 //! The report of a campaign, whatever its end: what was found, in figures and ids, never a prompt's
 //! text (invariant 7).
 //!
-//! [`Report`] gathers it from the state; `content` puts it into words and rows; `markdown` and
+//! [`Report`] gathers it from the state; `content` (with `answers` and `table`) puts it into words and rows; `markdown` and
 //! `html` (with `heat_map` and `plot`) set these. A release holds the same figures, and its model
 //! card is set from the same rows.
 
+mod answers;
 mod content;
 mod heat_map;
 mod html;
 mod markdown;
 mod plot;
+mod table;
 #[cfg(test)]
 mod tests;
 

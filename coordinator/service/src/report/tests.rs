@@ -3,8 +3,9 @@
 use super::*;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
+use uspx_colony::answers::AnswersReport;
 use uspx_colony::gate::{PairedDifference, TagReport};
-use uspx_colony::regressions::{Regression, Regressions};
+use uspx_colony::regressions::{LostAnswers, Regression, Regressions};
 use uspx_colony::report::{MaskReport, SaeReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
 use uspx_domain::{
@@ -29,6 +30,11 @@ fn students() -> Vec<StudentReport> {
             high: mean + 0.2,
             upper: mean + 0.15,
         }),
+        exact_match: Some(bits - 0.9).filter(|_| !matches!(contender, Contender::Distilled(_))),
+        exact_match_interval: None,
+        exact_against_base: None,
+        tokens_per_second: Some(12.5),
+        bytes: (contender == ExportFormat::GPTQ.into()).then_some(1_250_000),
     };
     vec![
         of(Contender::Teacher, 1.0, Some(-1.0)),
@@ -38,8 +44,13 @@ fn students() -> Vec<StudentReport> {
     ]
 }
 
+fn answers() -> AnswersReport {
+    let difference = PairedDifference { mean: -0.125, low: -0.25, high: 0.0625, upper: 0.03 };
+    AnswersReport { prompts: 40, new: 0.5, old: 0.625, difference }
+}
+
 fn gate() -> GateReport {
-    let tag = TagReport { prompts: 40, new: 1.1, old: 1.0 };
+    let tag = TagReport { prompts: 40, new: 1.1, old: 1.0, answers: Some(answers()) };
     GateReport {
         rival: Contender::Base,
         prompts: 80,
@@ -47,6 +58,7 @@ fn gate() -> GateReport {
         new: 1.95,
         old: 2.0,
         difference: PairedDifference { mean: -0.05, low: -0.25, high: 0.15, upper: 0.1 },
+        answers: Some(answers()),
         tags: [(EVIL.to_owned(), tag)].into(),
         refusal: Some("not surely better".to_owned()),
     }
@@ -95,11 +107,13 @@ fn regression() -> Regression {
 }
 
 fn refused() -> Report {
+    let lost = Some(LostAnswers { prompts: 14, won: 4, named: vec![EVIL.to_owned()] });
     let figures = CampaignReport {
         campaign: EVIL.to_owned(),
         mask: Some(mask()),
         students: students(),
         compared_prompts: 80,
+        answered_prompts: 76,
         trainings: BTreeMap::from([(
             0,
             TrainingSummary { steps: 9, before: 3.0, after: 2.0, best_epoch: 1 },
@@ -108,7 +122,7 @@ fn refused() -> Report {
         chosen_recipe: Some(0),
         saes: vec![SaeReport { layer: 1, summary: worth(), recovered: 0.9 }],
         gate: Some(gate()),
-        regressions: Some(Regressions { worse: 31, prompts: 80, named: vec![regression()] }),
+        regressions: Some(Regressions { worse: 31, prompts: 80, named: vec![regression()], lost }),
         labels: None,
         dreams: 2310,
         skipped: vec![],
@@ -188,7 +202,7 @@ fn nothing_from_outside_is_taken_for_markup() {
     assert!(!text.contains("[a](b)") && text.contains("\\| \\`z\\`"), "{text}");
     // A tag's row has the table's cells and no more.
     let row = text.lines().find(|l| l.starts_with("| \\<script")).unwrap();
-    assert_eq!(row.replace("\\|", "").matches('|').count(), 6, "{row}");
+    assert_eq!(row.replace("\\|", "").matches('|').count(), 9, "{row}");
 }
 
 #[test]
@@ -217,6 +231,13 @@ fn all_that_was_found_is_in_every_form() {
         "2 prompts have other tokens",
         "Worse on 31 of 80 prompts; bits of the 1 answers",
         "+11.2",
+        "Their own answers to 76 held-out prompts",
+        "105.0 %",
+        "12.5",
+        "1.2 MB",
+        "50.0 % are the reference, against 62.5 %: a difference of -12.5 % [-25.0, +6.2] %",
+        "not any more: 14 (",
+        "…); newly right: 4.",
         "1 (chosen): the answers",
         "text alone",
         &report.teacher.to_string(),

@@ -44,6 +44,7 @@ impl<P> Job<P> for Ablate<P> {
 
     fn check(&self, asked: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {
         let Outcome::Losses(rows) = outcome else { return Err(Refusal::Kind("ablate")) };
-        asked.losses(rows, self.cuts.len() + 1)
+        asked.losses(rows, self.cuts.len() + 1)?;
+        rows.iter().try_for_each(|row| asked.answers(row, false))
     }
 }

@@ -18,7 +18,7 @@ pub use ablate::{Ablate, Cut};
 pub use distil::{Distil, DistilRecipe};
 pub use estimate::{Baseline, Estimate};
 pub use export::Export;
-pub use judge::{Judge, Subject};
+pub use judge::{Answers, Judge, Subject};
 pub use label::{Dreams, Label};
 pub use part::{Part, Place, Round, Told};
 pub use sae::Sae;
@@ -78,7 +78,7 @@ pub enum Work<P> {
     Distil(Distil),
     /// Writes a 4-bit student.
     Export(Export<P>),
-    /// The loss of a model on prompts with references.
+    /// The loss of a model on prompts with references, and its own answers to them.
     Judge(Judge<P>),
     /// Trains a sparse autoencoder.
     Sae(Sae<P>),

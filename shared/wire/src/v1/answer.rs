@@ -83,6 +83,12 @@ struct Skipped {
     tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreeing: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    millinats: Option<u32>,
 }
 
 impl From<&domain::Answer> for Answer {
@@ -218,31 +224,53 @@ impl From<Sae> for domain::Outcome {
 
 impl From<&domain::Skipped> for Skipped {
     fn from(skipped: &domain::Skipped) -> Self {
-        let (tokens, context) = match skipped.reason {
-            SkipReason::TooLong { tokens, context } => (Some(tokens), Some(context)),
-            SkipReason::Unfinished { tokens } => (Some(tokens), None),
+        let (id, reason) = (skipped.id.clone(), skipped.reason.name().to_owned());
+        let bare = Self {
+            id,
+            reason,
+            tokens: None,
+            context: None,
+            agreeing: None,
+            samples: None,
+            millinats: None,
+        };
+        match skipped.reason {
+            SkipReason::TooLong { tokens, context } => {
+                Self { tokens: Some(tokens), context: Some(context), ..bare }
+            }
+            SkipReason::Unfinished { tokens } => Self { tokens: Some(tokens), ..bare },
+            SkipReason::Inconsistent { agreeing, samples } => {
+                Self { agreeing: Some(agreeing), samples: Some(samples), ..bare }
+            }
+            SkipReason::Unlikely { millinats } => Self { millinats: Some(millinats), ..bare },
             SkipReason::Empty
             | SkipReason::NoReference
             | SkipReason::Template
-            | SkipReason::Tokenizer => (None, None),
-        };
-        Self { id: skipped.id.clone(), reason: skipped.reason.name().to_owned(), tokens, context }
+            | SkipReason::Tokenizer
+            | SkipReason::Refused => bare,
+        }
     }
 }
 
 impl TryFrom<Skipped> for domain::Skipped {
     type Error = Unread;
     fn try_from(skipped: Skipped) -> Result<Self, Unread> {
-        let reason = match (skipped.reason.as_str(), skipped.tokens, skipped.context) {
-            ("too_long", Some(tokens), Some(context)) => SkipReason::TooLong { tokens, context },
-            ("unfinished", Some(tokens), _) => SkipReason::Unfinished { tokens },
-            ("too_long" | "unfinished", ..) => return Err(Flaw::Fields.into()),
-            ("empty", ..) => SkipReason::Empty,
-            ("no_reference", ..) => SkipReason::NoReference,
-            ("template", ..) => SkipReason::Template,
-            ("tokenizer", ..) => SkipReason::Tokenizer,
+        let Skipped { id, reason, tokens, context, agreeing, samples, millinats } = skipped;
+        let told = |number: Option<u32>| number.ok_or(Unread::from(Flaw::Fields));
+        let reason = match reason.as_str() {
+            "too_long" => SkipReason::TooLong { tokens: told(tokens)?, context: told(context)? },
+            "unfinished" => SkipReason::Unfinished { tokens: told(tokens)? },
+            "inconsistent" => {
+                SkipReason::Inconsistent { agreeing: told(agreeing)?, samples: told(samples)? }
+            }
+            "unlikely" => SkipReason::Unlikely { millinats: told(millinats)? },
+            "empty" => SkipReason::Empty,
+            "no_reference" => SkipReason::NoReference,
+            "template" => SkipReason::Template,
+            "tokenizer" => SkipReason::Tokenizer,
+            "refused" => SkipReason::Refused,
             _ => return Err(Unread::Unknown("a reason to leave a prompt out")),
         };
-        Ok(Self { id: skipped.id, reason })
+        Ok(Self { id, reason })
     }
 }

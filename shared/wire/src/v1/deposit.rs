@@ -142,6 +142,18 @@ pub(crate) struct LossRow {
     prompts: Vec<PromptTokens>,
     nats: Floats,
     bytes: Vec<u32>,
+    /// Unsaid where the model gave no answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    right: Vec<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pace: Option<Pace>,
+}
+
+/// Tokens of answers, and how long they took.
+#[derive(Serialize, Deserialize)]
+struct Pace {
+    tokens: u64,
+    micros: u64,
 }
 
 impl From<&domain::LossRow> for LossRow {
@@ -150,6 +162,8 @@ impl From<&domain::LossRow> for LossRow {
             prompts: all(&row.prompts),
             nats: row.nats.as_slice().into(),
             bytes: row.bytes.clone(),
+            right: row.right.clone(),
+            pace: row.pace.map(|domain::Pace { tokens, micros }| Pace { tokens, micros }),
         }
     }
 }
@@ -157,6 +171,8 @@ impl From<&domain::LossRow> for LossRow {
 impl TryFrom<LossRow> for domain::LossRow {
     type Error = Unread;
     fn try_from(row: LossRow) -> Result<Self, Unread> {
-        Ok(Self { prompts: tokens(row.prompts), nats: row.nats.try_into()?, bytes: row.bytes })
+        let LossRow { prompts, nats, bytes, right, pace } = row;
+        let pace = pace.map(|Pace { tokens, micros }| domain::Pace { tokens, micros });
+        Ok(Self { prompts: tokens(prompts), nats: nats.try_into()?, bytes, right, pace })
     }
 }

@@ -320,6 +320,16 @@ impl TryFrom<SaeRecipe> for domain::SaeRecipe {
 pub(crate) struct Judge {
     prompts: Vec<Prompt>,
     subject: Subject,
+    /// A worker that does not know of them tells the losses alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answers: Option<Answers>,
+}
+
+/// Bounds on the answers that a judged model gives, in tokens.
+#[derive(Serialize, Deserialize)]
+struct Answers {
+    tokens: u32,
+    reasoning: u32,
 }
 
 one_of! {
@@ -353,7 +363,9 @@ impl From<&domain::Judge<domain::Prompt>> for Judge {
                 Subject::Exported(Exported { format: name(*format), files: all(files) })
             }
         };
-        Self { prompts: all(&job.prompts), subject }
+        let domain::Answers { tokens, reasoning } = job.answers;
+        let answers = (!job.answers.is_none()).then_some(Answers { tokens, reasoning });
+        Self { prompts: all(&job.prompts), subject, answers }
     }
 }
 
@@ -368,7 +380,10 @@ impl TryFrom<Judge> for domain::Judge<domain::Prompt> {
             }
             Subject::Unknown => return Err(Unread::Unknown("a thing to judge")),
         };
-        Ok(Self { prompts: texts(job.prompts), subject })
+        let answers =
+            job.answers.map(|Answers { tokens, reasoning }| domain::Answers { tokens, reasoning });
+        let answers = answers.unwrap_or_default();
+        Ok(Self { prompts: texts(job.prompts), subject, answers })
     }
 }
 

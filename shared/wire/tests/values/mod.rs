@@ -61,7 +61,8 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
     let estimate = |estimator, kinds: &[UnitKind], baseline| {
         Work::Estimate(Estimate { prompts: prompts(), estimator, kinds: kinds.to_vec(), baseline })
     };
-    let judge = |subject| Work::Judge(Judge { prompts: prompts(), subject });
+    let judged = |subject, answers| Work::Judge(Judge { prompts: prompts(), subject, answers });
+    let judge = |subject| judged(subject, Answers::default());
     let adapter = BlobRef::to(b"adapter");
     let dreams = Dreams { rounds: 8, seed: 3 };
     let cuts = vec![Cut::Unit(unit()), Cut::Mask(mask())];
@@ -79,6 +80,7 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("export", Work::Export(export(adapter, 0))),
         ("export-finish", Work::Export(export(adapter, 4))),
         ("judge-model", judge(Subject::Model)),
+        ("judge-answers", judged(Subject::Model, Answers { tokens: 64, reasoning: 1024 })),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
         ("judge-exported", judge(Subject::Exported { format: ExportFormat::GGUF, files: files() })),
         ("sae-epochs", sae(SaeRecipe::default())),
@@ -183,8 +185,14 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("scores-by-relevance", Outcome::Scores(relevance)),
         (
             "losses",
-            Outcome::Losses(vec![LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8] }]),
+            Outcome::Losses(vec![LossRow {
+                prompts: tokens(),
+                nats: vec![9.75],
+                bytes: vec![8],
+                ..LossRow::default()
+            }]),
         ),
+        ("losses-answers", answered()),
         ("labels", labels(0)),
         ("labels-dreams", labels(4)),
         ("adapter", Outcome::Adapter { blob: BlobRef::to(b"adapter"), summary }),
@@ -196,6 +204,13 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
         ("failed-task", failed(FailureKind::Task)),
         ("failed-not-spoken", failed(FailureKind::NotSpoken)),
     ]
+}
+
+fn answered() -> Outcome {
+    let pace = Some(Pace { tokens: 63, micros: 1_250_000 });
+    let row =
+        LossRow { prompts: tokens(), nats: vec![9.75], bytes: vec![8], right: vec![true], pace };
+    Outcome::Losses(vec![row])
 }
 
 fn labels(dreams: u32) -> Outcome {
@@ -235,6 +250,16 @@ fn skipped() -> Vec<Skipped> {
     (2..).zip(reasons).map(|(n, reason)| Skipped { id: format!("p{n}"), reason }).collect()
 }
 
+/// Prompts that are not worth learning.
+fn doubted() -> Vec<Skipped> {
+    let reasons = [
+        SkipReason::Inconsistent { agreeing: 1, samples: 8 },
+        SkipReason::Unlikely { millinats: 2_125 },
+        SkipReason::Refused,
+    ];
+    (2..).zip(reasons).map(|(n, reason)| Skipped { id: format!("p{n}"), reason }).collect()
+}
+
 pub fn task(work: Work<Prompt>) -> Task {
     Task { id: TaskId::derived(b"task"), epoch: 2, model: model(), work }
 }
@@ -256,9 +281,11 @@ pub fn answers() -> Vec<(String, Content<Answer>)> {
     let (_, losses) = outcomes().into_iter().find(|(name, _)| *name == "losses").unwrap();
     let skipping = Answer { skipped: skipped(), ..answer(losses.clone()) };
     let skipping = ("answer-skipped".to_owned(), Content::Inline(skipping));
+    let doubting = Answer { skipped: doubted(), ..answer(losses.clone()) };
+    let doubting = ("answer-doubted".to_owned(), Content::Inline(doubting));
     let seams = Answer { seams: 1, ..answer(losses) };
     let seams = ("answer-seams".to_owned(), Content::Inline(seams));
-    outcomes().into_iter().map(inline).chain([stored, skipping, seams]).collect()
+    outcomes().into_iter().map(inline).chain([stored, skipping, doubting, seams]).collect()
 }
 
 fn current() -> Option<CurrentTask> {

@@ -38,11 +38,12 @@ struct Arm {
 }
 
 /// The first is the default.
-const ARMS: [Arm; 4] = [
+const ARMS: [Arm; 5] = [
     Arm { name: "hybrid", flags: &[] },
     Arm { name: "text", flags: &["--teacher-weight", "0"] },
     Arm { name: "alm", flags: &["--loss", "alm"] },
     Arm { name: "gold", flags: &["--loss", "gold"] },
+    Arm { name: "on-policy", flags: &["--on-policy", "4"] },
 ];
 
 /// Passes of the finish, as in a campaign.
@@ -145,7 +146,7 @@ fn row(arm: &Arm, taught: &[Taught]) {
     let bits = |of: fn(&Taught) -> &Judged| mean(taught, |t| of(t).bits_per_byte());
     let exact = mean(taught, |t| t.gptq.finished.exact);
     println!(
-        "  {:<8} floats {:.4}   GPTQ {:.4}, finished {:.4}   GGUF {:.4}, finished {:.4}   exact match {exact:.3}",
+        "  {:<9} floats {:.4}   GPTQ {:.4}, finished {:.4}   GGUF {:.4}, finished {:.4}   exact match {exact:.3}",
         arm.name,
         bits(|t| &t.floats),
         bits(|t| &t.gptq.plain),

@@ -19,6 +19,8 @@ const EPOCHS: &str = "2";
 pub struct Same<'a> {
     /// The student's folder.
     pub student: &'a Path,
+    /// A model whose words nobody listens to: the text alone needs no teacher.
+    pub teacher: &'a Path,
     /// Prompts of a turn.
     pub count: &'a str,
     /// The adapters' rank.
@@ -27,6 +29,8 @@ pub struct Same<'a> {
     pub step: &'a str,
     /// What our side is told besides.
     pub own: &'a [&'a str],
+    /// What the peer is.
+    pub peer: &'a [&'a str],
 }
 
 /// Measures, and adds the figure.
@@ -39,7 +43,15 @@ pub fn measure(
     (prompts, threads): (&Prompts, usize),
     report: &mut Report,
 ) -> Result<()> {
-    let same = Same { student, count: "200", rank: "64", step: "512", own: &[] };
+    let same = Same {
+        student,
+        teacher: student,
+        count: "200",
+        rank: "64",
+        step: "512",
+        own: &[],
+        peer: &[],
+    };
     let figure = ("training beside peft", Bound::AtLeast(1.0));
     beside(cells, (root, same), (prompts, threads), (figure, report))
 }
@@ -55,20 +67,20 @@ pub fn beside(
     ((name, bound), report): ((&str, Bound), &mut Report),
 ) -> Result<()> {
     let logs = cells.folder().join("logs");
-    let [model, file] = [same.student, &prompts.train.0].map(|p| p.to_string_lossy());
+    let files = [same.student, same.teacher, &prompts.train.0].map(|p| p.to_string_lossy());
+    let [model, teacher, file] = &files;
     let both = ["--limit", same.count, "--rank", same.rank, "--step-tokens", same.step];
     let both = [&both[..], &["--epochs", EPOCHS]].concat();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let out = cells.fresh("pace")?;
         let out = out.to_string_lossy();
-        // The text alone needs no teacher's word: a dense model stands in for one.
-        let whom = ["distill", "--teacher", &model, "--student", &model, "--prompts", &file];
+        let whom = ["distill", "--teacher", teacher, "--student", model, "--prompts", file];
         let how = ["--teacher-weight", "0", "--learning-rate", "1e-4", "--out", &out];
         let own = cells.once("pace", &[&whom[..], &how, &both, same.own].concat())?;
         ours.push(number("uspx", &own, "trained_tokens_per_second")?);
         let peer = parity("peft", (root, &logs), "bench/peers/train.py", threads)?;
-        let peer = peer.arg(same.student).arg(&prompts.train.0).args(&both);
+        let peer = peer.arg(same.student).arg(&prompts.train.0).args(&both).args(same.peer);
         let peer = peer.arg("--threads").arg(threads.to_string()).json()?;
         theirs.push(peer.number("tokens_per_second")?);
     }

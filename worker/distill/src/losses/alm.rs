@@ -29,7 +29,6 @@ use crate::labels::Labels;
 use crate::reading::Reading;
 use candle_core::Tensor;
 use std::ops::Range;
-use uspx_domain::DistilLoss;
 use uspx_model::chat::Chat;
 
 /// Chunks' log-probabilities are divided by it.
@@ -54,7 +53,6 @@ pub struct Likelihood {
 }
 
 impl Loss for Alm {
-    const ROW: DistilLoss = DistilLoss::ALM;
     type Said = Vec<Likelihood>;
 
     fn new(_: &[Labels], _: &Chat) -> Self {

@@ -33,7 +33,6 @@ use crate::reading::Reading;
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use uspx_domain::DistilLoss;
 use uspx_model::chat::{Chat, TokenBytes};
 
 /// Weight of the tokens that both vocabularies have.
@@ -92,7 +91,6 @@ impl Gold {
 }
 
 impl Loss for Gold {
-    const ROW: DistilLoss = DistilLoss::GOLD;
     type Said = Vec<Merged>;
 
     fn new(labels: &[Labels], student: &Chat) -> Self {

@@ -12,7 +12,6 @@ use crate::align::{Soft, soft};
 use crate::labels::Labels;
 use crate::reading::Reading;
 use candle_core::{D, DType, Tensor};
-use uspx_domain::DistilLoss;
 use uspx_model::chat::Chat;
 use uspx_model::custom_gradient::with_gradient;
 
@@ -20,7 +19,6 @@ use uspx_model::custom_gradient::with_gradient;
 pub struct Hybrid;
 
 impl Loss for Hybrid {
-    const ROW: DistilLoss = DistilLoss::HYBRID;
     type Said = Soft;
 
     fn new(_: &[Labels], _: &Chat) -> Self {
@@ -89,21 +87,41 @@ impl Targets {
     }
 }
 
-/// The summed loss of all rows of `logits`, `[rows, vocab]`; a scalar.
+/// Logits that are there as floats at once, about: those of a large vocabulary, with their softmax and what
+/// lies between, would not fit beside a student.
+const SLAB: usize = 1 << 23;
+
+/// The summed loss of all rows of `logits`, `[rows, vocab]`; a scalar. The gradient is made with it, some
+/// rows at a time, so that nothing else as large as the logits is kept.
 fn soft_cross_entropy(logits: &Tensor, targets: &Targets) -> Result<Tensor> {
-    let dtype = if logits.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let logits = logits.to_dtype(dtype)?;
-    let masses = targets.masses.to_dtype(dtype)?;
+    let (rows, vocab) = logits.dims2()?;
     let fixed = logits.detach();
-    let normaliser = fixed.log_sum_exp(D::Minus1)?.unsqueeze(1)?;
-    let picked = fixed.gather(&targets.ids, 1)?.broadcast_sub(&normaliser)?;
-    let loss = (picked * &masses)?.sum_all()?.neg()?;
-    let ids = targets.ids.clone();
-    Ok(with_gradient("soft-cross-entropy", &logits, loss, move |x, _, grad| {
-        let p = candle_nn::ops::softmax_last_dim(&x.contiguous()?)?;
-        // p − t; the masses of a row sum to 1.
-        p.scatter_add(&ids, &masses.neg()?, D::Minus1)?.broadcast_mul(grad)
+    let (mut losses, mut pulls) = (Vec::new(), Vec::new());
+    let height = (SLAB / vocab.max(1)).max(1);
+    for first in (0..rows).step_by(height) {
+        let part = |t: &Tensor| t.narrow(0, first, height.min(rows - first));
+        let (loss, pull) =
+            part_of_it(&part(&fixed)?, (&part(&targets.ids)?, &part(&targets.masses)?))?;
+        losses.push(loss);
+        pulls.push(pull.to_dtype(logits.dtype())?);
+    }
+    let (loss, pull) = (Tensor::stack(&losses, 0)?.sum_all()?, Tensor::cat(&pulls, 0)?);
+    drop(pulls);
+    Ok(with_gradient("soft-cross-entropy", logits, loss, move |_, _, grad| {
+        pull.broadcast_mul(&grad.to_dtype(pull.dtype())?)
     })?)
+}
+
+/// The same of some rows, with the gradient p − t by their logits; the masses of a row sum to 1.
+fn part_of_it(logits: &Tensor, (ids, masses): (&Tensor, &Tensor)) -> Result<(Tensor, Tensor)> {
+    let dtype = if logits.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let (logits, masses) = (logits.to_dtype(dtype)?.contiguous()?, masses.to_dtype(dtype)?);
+    let ids = ids.contiguous()?;
+    let normaliser = logits.log_sum_exp(D::Minus1)?.unsqueeze(1)?;
+    let picked = logits.gather(&ids, 1)?.broadcast_sub(&normaliser)?;
+    let loss = (picked * &masses)?.sum_all()?.neg()?;
+    let p = candle_nn::ops::softmax_last_dim(&logits)?;
+    Ok((loss, p.scatter_add(&ids, &masses.neg()?, D::Minus1)?))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! What a student learns of its teacher, one loss a file. Its row stands in the domain's table of
-//! losses; what adding one takes is that row, its file, and its line in [`crate::train`].
+//! What a student learns of its teacher, one loss a file. Those of given answers stand in the domain's
+//! table of losses; what adding one takes is that row, its file, and its line in [`crate::train`].
 //!
-//! Every loss is (1 − w)·cross-entropy against the answer's text + w·the teacher's term, in nats,
+//! Every one of them is (1 − w)·cross-entropy against the answer's text + w·the teacher's term, in nats,
 //! summed over the response tokens. Of prompts, or tokens, that the teacher says nothing about the
-//! text alone is learned, with its whole weight.
+//! text alone is learned, with its whole weight. [`ReverseKl`] is for the student's own answers
+//! ([`crate::on_policy`]), whose text is not learned.
 
 mod alm;
 mod gold;
@@ -11,16 +12,18 @@ mod hybrid;
 #[cfg(test)]
 mod proof;
 mod pull;
+mod reverse_kl;
 
 pub use alm::Alm;
 pub use gold::Gold;
 pub use hybrid::Hybrid;
+pub use reverse_kl::ReverseKl;
 
 use crate::Result;
 use crate::labels::{Labels, PromptLabels};
 use crate::reading::{self, Reading};
 use candle_core::Tensor;
-use uspx_domain::{Digest, DistilLoss};
+use uspx_domain::Digest;
 use uspx_model::batch::Sequence;
 use uspx_model::chat::Chat;
 
@@ -35,9 +38,6 @@ pub struct Lesson<S> {
 
 /// A way to learn from the teacher.
 pub trait Loss: Sized {
-    /// Its row.
-    const ROW: DistilLoss;
-
     /// What the teacher says of one answer, as this loss needs it; by default nothing.
     type Said: Default;
 

@@ -1,9 +1,8 @@
 //! Writes a safetensors file from front to back, in pieces: no tensor is ever whole in memory.
 
 use super::tensors::{Run, Written};
+use crate::hf::header;
 use crate::{ExportError, Result};
-use safetensors::tensor::{Metadata, TensorInfo};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -38,7 +37,8 @@ impl<'a> Copier<'a> {
     pub fn write(&mut self, path: &Path, tensors: &[Written]) -> Result<Digest> {
         let file = File::create(path).map_err(ExportError::writing(path))?;
         let mut out = Hashed { path, file: BufWriter::new(file), hasher: blake3::Hasher::new() };
-        out.put(&header(path, tensors)?)?;
+        let coming = |t: &Written| (t.name.clone(), t.dtype, t.shape.clone());
+        out.put(&header(path, tensors.iter().map(coming).collect())?)?;
         for tensor in tensors {
             for run in &tensor.runs {
                 self.run(&tensor.from, run, &mut out)?;
@@ -125,24 +125,4 @@ impl Hashed<'_> {
         self.hasher.update(bytes);
         self.file.write_all(bytes).map_err(ExportError::writing(self.path))
     }
-}
-
-/// The header's length and the header, padded with blanks to a multiple of 8 so that tensors are
-/// aligned.
-fn header(path: &Path, tensors: &[Written]) -> Result<Vec<u8>> {
-    let mut at = 0;
-    let info = |tensor: &Written| {
-        let start = at;
-        at += tensor.bytes() as usize;
-        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, at) })
-    };
-    let tensors = tensors.iter().map(info).collect();
-    // transformers refuses a file that does not say which framework's tensors these are.
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let wrong = |e: &dyn std::fmt::Display| ExportError::format(path, e.to_string());
-    let metadata = Metadata::new(Some(format), tensors).map_err(|e| wrong(&e))?;
-    let mut text = serde_json::to_vec(&metadata).map_err(|e| wrong(&e))?;
-    text.resize(text.len().next_multiple_of(8), b' ');
-    Ok([(text.len() as u64).to_le_bytes().as_slice(), text.as_slice()].concat())
 }

@@ -1,17 +1,20 @@
 //! GGUF files for llama.cpp, Ollama and LM Studio: K-quants where they fit, Q4_0 elsewhere, both with
 //! GPTQ's error feedback.
 
-use super::{Format, Linear, Stored, Writer, gptq};
+use super::{Format, Inputs, Linear, Stored, StoredLinear, Writer, difference, gptq, running};
 use crate::coded::{Coded, Moved};
-use crate::gguf::q4_k::{Q4K, Q4KMatrix};
-use crate::gguf::{self, encode, rope_order};
-use crate::gptq::round;
+use crate::compare::Contents;
+use crate::gguf::q4_k::{self, Q4K, Q4KMatrix};
+use crate::gguf::{self, GgufWriter, TensorType, encode, rope_order};
+use crate::gptq::{Rounded, quantise, round};
 use crate::grid::ScaleRule;
+use crate::hessian::Hessian;
 use crate::quantised::QuantLinear;
-use crate::{ExportError, ExportRequest, ExportSettings, Result, open_gguf};
+use crate::weights::{EMBEDDING, HEAD, Piece};
+use crate::{ExportError, ExportRequest, ExportSettings, Result, open_gguf, weights};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uspx_domain::ExportFormat;
 use uspx_model::chat::ChatFiles;
@@ -32,10 +35,12 @@ impl Format for Gguf {
         ExportSettings { rule: ScaleRule::Search { signed: true }, ..gptq::settings() }
     }
 
-    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
-        let config = request.student.transformer.config();
-        let heads = (config.heads, config.kv_heads);
-        Ok(Box::new(File { request, heads, fitted: BTreeMap::new(), blocks: BTreeMap::new() }))
+    fn begin<'a>(
+        &self,
+        request: &'a ExportRequest<'a>,
+        out: &Path,
+    ) -> Result<Box<dyn Writer + 'a>> {
+        Ok(Box::new(File::begin(request, out)?))
     }
 
     /// Whatever file has the ending; [`GGUF_FILE`] where none has it.
@@ -58,18 +63,97 @@ impl Format for Gguf {
         crate::open::gguf_files(path, gguf::read_chat(path)?)
     }
 
-    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>> {
-        Ok(gguf::read_gguf(path)?.tensors)
+    fn contents(&self, path: &Path) -> Result<Contents> {
+        gguf::contents(path)
     }
 }
 
-/// A file on its way: tensors in its own row order.
+/// A file on its way.
 struct File<'a> {
     request: &'a ExportRequest<'a>,
     heads: (usize, usize),
-    /// Linear maps with codes of ours, by module, rows as the base has them.
-    fitted: BTreeMap<String, Fitted>,
-    blocks: BTreeMap<String, QTensor>,
+    types: BTreeMap<String, TensorType>,
+    file: GgufWriter,
+    /// Linear maps that a finish is to move, by module.
+    kept: BTreeMap<String, Fitted>,
+}
+
+impl<'a> File<'a> {
+    fn begin(request: &'a ExportRequest<'a>, out: &Path) -> Result<Self> {
+        let student = &request.student.transformer;
+        let config = student.config();
+        let heads = (config.heads, config.kv_heads);
+        let mut types = BTreeMap::new();
+        for (module, (outputs, inputs)) in weights::linears(student)? {
+            let kind =
+                TensorType { dtype: encode::linear_type(inputs), shape: vec![outputs, inputs] };
+            types.insert(format!("{module}.weight"), kind);
+        }
+        for (name, shape) in weights::rest(student)? {
+            types.insert(name.clone(), TensorType { dtype: rest_type(&name, &shape), shape });
+        }
+        let file = GgufWriter::create(&out.join(GGUF_FILE), (request.base, request.name), &types)?;
+        Ok(Self { request, heads, types, file, kept: BTreeMap::new() })
+    }
+
+    fn kind(&self, name: &str) -> Result<&TensorType> {
+        self.types.get(name).ok_or_else(|| ExportError::MissingTensor(name.to_owned()))
+    }
+
+    /// Writes rows from `first` on; those of q and k, which come all at once, in the file's order.
+    fn put(&mut self, name: &str, first: usize, bytes: &[u8]) -> Result<()> {
+        let kind = self.kind(name)?;
+        let (row, rows) = (kind.row(), kind.shape.first().copied().unwrap_or(0));
+        let Some(heads) = rope_order::heads_of(name, self.heads.0, self.heads.1) else {
+            return self.file.put(name, first * row, bytes);
+        };
+        let order = rope_order::interleaved(rows, heads)?;
+        let own = |at: usize| bytes.get(at * row..(at + 1) * row).unwrap_or_default();
+        let turned: Vec<u8> = order.into_iter().flat_map(own).copied().collect();
+        self.file.put(name, 0, &turned)
+    }
+
+    /// Codes of ours, with GPTQ's error feedback.
+    fn fitted(&mut self, linear: &Linear<'_>, dtype: GgmlDType) -> Result<StoredLinear> {
+        let (factored, rule) = (linear.inputs.factored()?, self.request.settings.rule);
+        let (fitted, output_energy) = if dtype == GgmlDType::Q4_0 {
+            let quantised = quantise(&linear.values, factored, rule)?;
+            (Fitted::Q4_0(quantised.linear), quantised.output_energy)
+        } else {
+            let Rounded { codes, steps, output_energy } =
+                round(&linear.values, factored, Q4K::default)?;
+            (Fitted::Q4K(Q4KMatrix { steps, codes }), output_energy)
+        };
+        let (blocks, values) = (fitted.blocks()?, fitted.coded().values()?);
+        let (kind, bytes) = (format!("{dtype:?}"), blocks.len() as u64);
+        if self.request.settings.finish > 0 {
+            self.kept.insert(linear.module.clone(), fitted);
+        } else {
+            self.put(&linear.name, 0, &blocks)?;
+        }
+        let weight = running(linear.dims, Some((dtype, blocks)), &values)?;
+        let (stored, damping) = (Stored { kind, bytes, values }, Some(factored.damping()));
+        Ok(StoredLinear { stored, weight, output_energy, damping })
+    }
+
+    /// Blocks as GGML's own tools make them.
+    fn plain(&mut self, linear: &Linear<'_>, dtype: GgmlDType) -> Result<StoredLinear> {
+        let hessian = linear.inputs.whole()?;
+        let weight = Tensor::from_slice(&linear.values, linear.dims, &Device::Cpu)?;
+        let blocks = encode::quantise(&weight, dtype, &hessian.energy())?;
+        let stored = self.keep(&linear.name, 0, &blocks)?;
+        let values = stored.values.flatten_all()?.to_vec1::<f32>()?;
+        let output_energy = hessian.output_energy(&difference(&linear.values, &values))?;
+        let own = Some((dtype, blocks.data()?.into_owned()));
+        let weight = running(linear.dims, own, &stored.values)?;
+        Ok(StoredLinear { stored, weight, output_energy, damping: None })
+    }
+
+    fn keep(&mut self, name: &str, first: usize, blocks: &QTensor) -> Result<Stored> {
+        self.put(name, first, &blocks.data()?)?;
+        let (kind, bytes) = (format!("{:?}", blocks.dtype()), blocks.storage_size_in_bytes());
+        Ok(Stored { kind, bytes: bytes as u64, values: blocks.dequantize(&Device::Cpu)? })
+    }
 }
 
 impl Writer for File<'_> {
@@ -77,131 +161,63 @@ impl Writer for File<'_> {
         encode::Q4_0_BLOCK
     }
 
-    fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored> {
-        match encode::linear_type(linear.hessian.inputs()) {
-            GgmlDType::Q4_0 if self.request.settings.fitted_blocks => self.fitted_q4_0(linear),
-            GgmlDType::Q4K if self.request.settings.fitted_blocks => self.fitted_q4_k(linear),
-            block => {
-                let energy = linear.hessian.matrix().diagonal();
-                self.plain(&linear.name, &linear.weight, block, &energy)
+    fn prepare(&self, hessian: Hessian) -> Result<Inputs> {
+        let settings = &self.request.settings;
+        match encode::linear_type(hessian.inputs()) {
+            GgmlDType::Q4_0 if settings.fitted_blocks => {
+                gptq::factored(hessian, encode::Q4_0_BLOCK, settings)
             }
+            GgmlDType::Q4K if settings.fitted_blocks => {
+                gptq::factored(hessian, q4_k::WEIGHTS, settings)
+            }
+            _ => Ok(Inputs::Whole(hessian)),
+        }
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) -> Result<StoredLinear> {
+        let dtype = self.kind(&linear.name)?.dtype;
+        match linear.inputs {
+            Inputs::Factored(_) => self.fitted(linear, dtype),
+            Inputs::Whole(_) => self.plain(linear, dtype),
         }
     }
 
     fn coded(&self, module: &str) -> Option<&dyn Coded> {
-        self.fitted.get(module).map(Fitted::coded)
+        self.kept.get(module).map(Fitted::coded)
     }
 
     fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor> {
-        let fitted = self.fitted.get_mut(module);
+        let fitted = self.kept.get_mut(module);
         let fitted = fitted.ok_or_else(|| ExportError::MissingTensor(module.to_owned()))?;
         *fitted = fitted.moved(moved)?;
         fitted.coded().values()
     }
 
-    fn write(
-        &mut self,
-        rest: &BTreeMap<String, Tensor>,
-        out: &Path,
-    ) -> Result<BTreeMap<String, Stored>> {
-        for (module, fitted) in std::mem::take(&mut self.fitted) {
-            let name = format!("{module}.weight");
-            let block = fitted.block(&self.row_order(&name, fitted.rows())?)?;
-            self.blocks.insert(name, block);
+    fn piece(&mut self, piece: &Piece<'_>) -> Result<Stored> {
+        let dtype = self.kind(piece.name)?.dtype;
+        let blocks = encode::quantise(&piece.rows, dtype, &[])?;
+        self.keep(piece.name, piece.first, &blocks)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        for (module, fitted) in std::mem::take(&mut self.kept) {
+            self.put(&format!("{module}.weight"), 0, &fitted.blocks()?)?;
         }
-        let mut stored = BTreeMap::new();
-        for (name, tensor) in rest {
-            let block = rest_type(name, tensor)?;
-            stored.insert(name.clone(), self.plain(name, tensor, block, &[])?);
-        }
-        let request = self.request;
-        gguf::write_gguf(&out.join(GGUF_FILE), request.base, request.name, &self.blocks)?;
-        Ok(stored)
+        self.file.finish()
     }
 }
 
-impl File<'_> {
-    /// Q4_0 with GPTQ's error feedback.
-    fn fitted_q4_0(&mut self, linear: &Linear<'_>) -> Result<Stored> {
-        let (codes, damping) = gptq::fitted(linear, self.group(), &self.request.settings)?;
-        self.fit(linear, Fitted::Q4_0(codes), damping)
-    }
-
-    /// Q4_K with GPTQ's error feedback.
-    fn fitted_q4_k(&mut self, linear: &Linear<'_>) -> Result<Stored> {
-        let ExportSettings { damping, act_order, .. } = self.request.settings;
-        let how = (damping, act_order);
-        let rounded = round(&linear.values, linear.hessian, how, Q4K::default())?;
-        let matrix = Q4KMatrix { steps: rounded.steps, codes: rounded.codes };
-        self.fit(linear, Fitted::Q4K(matrix), Some(rounded.damping))
-    }
-
-    fn fit(&mut self, linear: &Linear<'_>, fitted: Fitted, damping: Option<f64>) -> Result<Stored> {
-        let (dtype, values) = (fitted.dtype(), fitted.coded().values()?);
-        let bytes = values.elem_count() / dtype.block_size() * dtype.type_size();
-        self.fitted.insert(linear.module.clone(), fitted);
-        Ok(Stored { kind: format!("{dtype:?}"), bytes: bytes as u64, values, damping })
-    }
-
-    /// Which row of a matrix lies where in the file.
-    fn row_order(&self, name: &str, rows: usize) -> Result<Vec<usize>> {
-        match rope_order::heads_of(name, self.heads.0, self.heads.1) {
-            Some(heads) => rope_order::interleaved(rows, heads),
-            None => Ok((0..rows).collect()),
-        }
-    }
-
-    /// What a reader makes of a matrix.
-    fn read(&self, name: &str, block: &QTensor) -> Result<Tensor> {
-        gguf::in_hf_order(name, &block.dequantize(&Device::Cpu)?, self.heads)
-    }
-
-    /// Blocks as GGML's own tools make them.
-    fn plain(
-        &mut self,
-        name: &str,
-        tensor: &Tensor,
-        block: GgmlDType,
-        energy: &[f64],
-    ) -> Result<Stored> {
-        let weight = gguf::in_gguf_order(name, tensor, self.heads)?;
-        let block = encode::quantise(&weight, block, energy)?;
-        let values = self.read(name, &block)?;
-        Ok(self.keep(name, block, values))
-    }
-
-    fn keep(&mut self, name: &str, block: QTensor, values: Tensor) -> Stored {
-        let (kind, bytes) = (format!("{:?}", block.dtype()), block.storage_size_in_bytes() as u64);
-        self.blocks.insert(name.to_owned(), block);
-        Stored { kind, bytes, values, damping: None }
-    }
-}
-
-/// A linear map with codes of ours.
+/// A linear map with codes of ours, rows as the base has them.
 enum Fitted {
     Q4_0(QuantLinear),
     Q4K(Q4KMatrix),
 }
 
 impl Fitted {
-    fn dtype(&self) -> GgmlDType {
-        match self {
-            Self::Q4_0(_) => GgmlDType::Q4_0,
-            Self::Q4K(_) => GgmlDType::Q4K,
-        }
-    }
-
     fn coded(&self) -> &dyn Coded {
         match self {
             Self::Q4_0(linear) => linear,
             Self::Q4K(matrix) => matrix,
-        }
-    }
-
-    fn rows(&self) -> usize {
-        match self {
-            Self::Q4_0(linear) => linear.outputs(),
-            Self::Q4K(matrix) => matrix.outputs(),
         }
     }
 
@@ -212,19 +228,19 @@ impl Fitted {
         }
     }
 
-    /// As GGML has it, its rows in that order.
-    fn block(&self, order: &[usize]) -> Result<QTensor> {
+    /// As GGML has it.
+    fn blocks(&self) -> Result<Vec<u8>> {
         match self {
-            Self::Q4_0(linear) => encode::q4_0(&linear.with_rows(order)?),
-            Self::Q4K(matrix) => matrix.blocks(order),
+            Self::Q4_0(linear) => encode::q4_0(linear),
+            Self::Q4K(matrix) => Ok(matrix.blocks()),
         }
     }
 }
 
 /// How a tensor that is no linear map is stored: the embedding, and a head of its own, in blocks.
-fn rest_type(name: &str, tensor: &Tensor) -> Result<GgmlDType> {
-    Ok(match name {
-        "model.embed_tokens.weight" | "lm_head.weight" => encode::embedding_type(tensor.dim(1)?),
+fn rest_type(name: &str, shape: &[usize]) -> GgmlDType {
+    match (name, shape) {
+        (EMBEDDING | HEAD, [_, width]) => encode::embedding_type(*width),
         _ => GgmlDType::F32,
-    })
+    }
 }

@@ -1,13 +1,12 @@
 //! GPTQ folders for transformers, vLLM and SGLang: codes with error feedback.
 
-use super::packed::Packed;
-use super::{Format, Linear, Writer};
-use crate::gptq::{self, GptqConfig};
+use super::packed::{Chosen, Packed, Way};
+use super::{Format, Inputs, Linear, Writer};
+use crate::compare::Contents;
+use crate::gptq::{self, Factored, GptqConfig, Quantised};
 use crate::grid::ScaleRule;
-use crate::quantised::QuantLinear;
+use crate::hessian::Hessian;
 use crate::{ExportRequest, ExportSettings, Result, hf, open_gptq};
-use candle_core::Tensor;
-use std::collections::HashMap;
 use std::path::Path;
 use uspx_domain::ExportFormat;
 use uspx_model::{LoadedModel, Placement};
@@ -23,8 +22,13 @@ impl Format for Gptq {
         settings()
     }
 
-    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
-        Ok(Box::new(Packed::begin(request, fitted)?))
+    fn begin<'a>(
+        &self,
+        request: &'a ExportRequest<'a>,
+        out: &Path,
+    ) -> Result<Box<dyn Writer + 'a>> {
+        let way = Way { prepare: factored, choose: fitted };
+        Ok(Box::new(Packed::begin(request, out, way)?))
     }
 
     fn is_at(&self, path: &Path) -> bool {
@@ -35,8 +39,8 @@ impl Format for Gptq {
         open_gptq(path, placement)
     }
 
-    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>> {
-        hf::read_gptq(path)
+    fn contents(&self, path: &Path) -> Result<Contents> {
+        hf::gptq_contents(path)
     }
 }
 
@@ -50,14 +54,20 @@ pub(super) fn settings() -> ExportSettings {
     ExportSettings { rule, damping, act_order, fitted_blocks: true, finish: FINISH }
 }
 
-/// Codes by GPTQ, with the damping that they took.
-pub(super) fn fitted(
-    linear: &Linear<'_>,
+/// The Hessian factored, as the settings have it.
+pub(super) fn factored(
+    hessian: Hessian,
     group: usize,
     settings: &ExportSettings,
-) -> Result<(QuantLinear, Option<f64>)> {
-    let ExportSettings { rule, damping, act_order, .. } = *settings;
-    let config = GptqConfig { group, damping, rule, act_order };
-    let quantised = gptq::quantise(&linear.values, linear.hessian, &config)?;
-    Ok((quantised.linear, Some(quantised.damping)))
+) -> Result<Inputs> {
+    let how = (settings.damping, settings.act_order);
+    Ok(Inputs::Factored(Factored::of(hessian, group, how)?))
+}
+
+/// Codes by GPTQ, with the damping that they took.
+pub(super) fn fitted(linear: &Linear<'_>, _: usize, settings: &ExportSettings) -> Result<Chosen> {
+    let factored = linear.inputs.factored()?;
+    let quantised = gptq::quantise(&linear.values, factored, settings.rule)?;
+    let Quantised { linear: codes, output_energy } = quantised;
+    Ok(Chosen { codes, output_energy, damping: Some(factored.damping()) })
 }

@@ -9,13 +9,19 @@ mod rtn;
 pub use gguf::GGUF_FILE;
 
 use crate::coded::{Coded, Moved};
+use crate::compare::Contents;
+use crate::gguf::format_of as gguf_format;
+use crate::gptq::Factored;
 use crate::hessian::Hessian;
+use crate::weights::Piece;
 use crate::{ExportError, ExportRequest, ExportSettings, Result};
 use candle_core::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use candle_core::quantized::GgmlDType;
 use std::path::{Path, PathBuf};
 use uspx_domain::ExportFormat;
+use uspx_kernel::BlockMatrix;
 use uspx_model::chat::ChatFiles;
+use uspx_model::layers::weight::Weight;
 use uspx_model::{LoadedModel, Placement};
 
 /// A format: how a student gets into it and out again.
@@ -26,11 +32,12 @@ pub trait Format: Sync {
     /// How it is quantised where nothing is said.
     fn settings(&self) -> ExportSettings;
 
-    /// Begins to write a student.
+    /// Begins to write a student into the folder `out`, which is there.
     ///
     /// # Errors
-    /// A student that the format cannot hold.
-    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>>;
+    /// A student that the format cannot hold; a file that cannot be written.
+    fn begin<'a>(&self, request: &'a ExportRequest<'a>, out: &Path)
+    -> Result<Box<dyn Writer + 'a>>;
 
     /// What is opened of a folder that was written: the folder itself, or a file in it.
     fn path(&self, folder: &Path) -> PathBuf {
@@ -54,23 +61,30 @@ pub trait Format: Sync {
         Ok(ChatFiles::read(path)?)
     }
 
-    /// Reads every tensor back, f32 on the CPU, under the base's names.
+    /// Reads every tensor back, in f32 under the base's names, one after another.
     ///
     /// # Errors
     /// As for [`Format::open`].
-    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>>;
+    fn contents(&self, path: &Path) -> Result<Contents>;
 }
 
-/// A student on its way into a format.
+/// A student on its way into a format. What has come is in its file and no longer in memory, but for linear
+/// maps that a finish is still to move.
 pub trait Writer {
     /// Inputs that share a scale.
     fn group(&self) -> usize;
 
-    /// Quantises one linear map, and keeps it to be written.
+    /// Makes of a Hessian what the linear maps behind it are quantised by.
     ///
     /// # Errors
-    /// Weights that the format cannot hold.
-    fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored>;
+    /// One that is of no use.
+    fn prepare(&self, hessian: Hessian) -> Result<Inputs>;
+
+    /// Quantises one linear map.
+    ///
+    /// # Errors
+    /// Weights that the format cannot hold; a file that cannot be written.
+    fn linear(&mut self, linear: &Linear<'_>) -> Result<StoredLinear>;
 
     /// The linear map kept for that module, where its codes may still be moved.
     fn coded(&self, module: &str) -> Option<&dyn Coded>;
@@ -81,16 +95,49 @@ pub trait Writer {
     /// A module that has none; what cannot be stored.
     fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor>;
 
-    /// Writes what was kept and `rest`, the tensors that are no linear maps (f32), into the folder
-    /// `out`. Returns how the rest is stored.
+    /// Takes up rows of a tensor that is no linear map.
     ///
     /// # Errors
-    /// A file that cannot be written; a student that the format cannot hold.
-    fn write(
-        &mut self,
-        rest: &BTreeMap<String, Tensor>,
-        out: &Path,
-    ) -> Result<BTreeMap<String, Stored>>;
+    /// Values that the format cannot hold; a file that cannot be written.
+    fn piece(&mut self, piece: &Piece<'_>) -> Result<Stored>;
+
+    /// Writes what was kept, and what stands beside the weights.
+    ///
+    /// # Errors
+    /// A tensor that never came; a file that cannot be written; a student that the format cannot hold.
+    fn finish(&mut self) -> Result<()>;
+}
+
+/// What is known of a linear map's inputs.
+pub enum Inputs {
+    /// 2·XᵀX, factored.
+    Factored(Factored),
+    /// 2·XᵀX as it is.
+    Whole(Hessian),
+}
+
+impl Inputs {
+    /// The factored one.
+    ///
+    /// # Errors
+    /// It is not: another format's.
+    pub fn factored(&self) -> Result<&Factored> {
+        match self {
+            Self::Factored(factored) => Ok(factored),
+            Self::Whole(_) => Err(ExportError::Unsupported("the Hessian is not factored".into())),
+        }
+    }
+
+    /// The one that is whole.
+    ///
+    /// # Errors
+    /// It is not: another format's.
+    pub fn whole(&self) -> Result<&Hessian> {
+        match self {
+            Self::Whole(hessian) => Ok(hessian),
+            Self::Factored(_) => Err(ExportError::Unsupported("the Hessian is factored".into())),
+        }
+    }
 }
 
 /// A linear map of the student, its adapter merged.
@@ -99,15 +146,15 @@ pub struct Linear<'a> {
     pub module: String,
     /// Its tensor: the module's `weight`.
     pub name: String,
-    /// Its weight, f32 `[outputs, inputs]` on the CPU.
-    pub weight: Tensor,
-    /// The same, row by row.
+    /// (outputs, inputs).
+    pub dims: (usize, usize),
+    /// Its weight, row by row.
     pub values: Vec<f32>,
-    /// 2·XᵀX of its inputs.
-    pub hessian: &'a Hessian,
+    /// What is known of its inputs.
+    pub inputs: &'a Inputs,
 }
 
-/// A tensor as its file has it.
+/// A tensor, or rows of one, as its file has it.
 pub struct Stored {
     /// How: `int4 g128`, `Q4_0`, `F16`.
     pub kind: String,
@@ -115,8 +162,35 @@ pub struct Stored {
     pub bytes: u64,
     /// What reading it back must give, f32.
     pub values: Tensor,
+}
+
+/// A linear map as its file has it.
+pub struct StoredLinear {
+    /// What any tensor has.
+    pub stored: Stored,
+    /// The same weight, held so that it takes little memory where it can be.
+    pub weight: Weight,
+    /// tr(D·H·Dᵀ) of the difference D from the weight that it was.
+    pub output_energy: f64,
     /// The damping that GPTQ needed, where it was used.
     pub damping: Option<f64>,
+}
+
+/// A weight to run on with, in the blocks that hold its values if there are such.
+pub(crate) fn running(
+    (outputs, inputs): (usize, usize),
+    blocks: Option<(GgmlDType, Vec<u8>)>,
+    values: &Tensor,
+) -> Result<Weight> {
+    let known = blocks.and_then(|(dtype, bytes)| Some((gguf_format(dtype)?, bytes)));
+    let Some((format, bytes)) = known else { return Ok(Weight::Float(values.clone())) };
+    let matrix = BlockMatrix::new(format, outputs, inputs, bytes);
+    Ok(Weight::Quantised(matrix.map_err(|e| ExportError::Unsupported(e.to_string()))?))
+}
+
+/// The difference between two weights.
+pub(crate) fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 /// Every format there is.

@@ -1,33 +1,56 @@
 //! What GPTQ and rounding to nearest share: codes packed into a Hugging Face folder.
 
-use super::{Linear, Stored, Writer};
+use super::{Inputs, Linear, Stored, StoredLinear, Writer, running};
 use crate::coded::{Coded, Moved};
-use crate::hf::{self, Weights};
+use crate::gguf::encode;
+use crate::hessian::Hessian;
+use crate::hf::{self, FolderWriter, Layout};
 use crate::quantised::QuantLinear;
+use crate::weights::Piece;
 use crate::{ExportError, ExportRequest, ExportSettings, Result, grid, weights};
-use candle_core::DType;
-use candle_core::Tensor;
+use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Chooses codes and scales of one linear map with groups of so many inputs; says which damping it
-/// needed, if any.
-pub(super) type Choose =
-    fn(&Linear<'_>, usize, &ExportSettings) -> Result<(QuantLinear, Option<f64>)>;
+/// How codes and scales are chosen.
+pub(super) struct Way {
+    /// Makes of a Hessian what it takes, for groups of so many inputs.
+    pub prepare: fn(Hessian, usize, &ExportSettings) -> Result<Inputs>,
+    /// Chooses those of one linear map.
+    pub choose: fn(&Linear<'_>, usize, &ExportSettings) -> Result<Chosen>,
+}
+
+/// Codes and scales of a linear map, and what they cost.
+pub(super) struct Chosen {
+    pub codes: QuantLinear,
+    /// See [`StoredLinear`].
+    pub output_energy: f64,
+    pub damping: Option<f64>,
+}
 
 /// A folder on its way.
 pub(super) struct Packed<'a> {
     request: &'a ExportRequest<'a>,
-    choose: Choose,
+    way: Way,
     group: usize,
-    linears: BTreeMap<String, QuantLinear>,
+    dtype: DType,
+    folder: FolderWriter,
+    /// Those that a finish is to move.
+    kept: BTreeMap<String, QuantLinear>,
 }
 
 impl<'a> Packed<'a> {
-    /// A folder whose codes `choose` finds.
-    pub(super) fn begin(request: &'a ExportRequest<'a>, choose: Choose) -> Result<Self> {
-        let group = grid::group_size(weights::input_widths(&request.student.transformer)?)?;
-        Ok(Self { request, choose, group, linears: BTreeMap::new() })
+    /// A folder whose codes are chosen in that way.
+    pub(super) fn begin(request: &'a ExportRequest<'a>, out: &Path, way: Way) -> Result<Self> {
+        let student = &request.student.transformer;
+        let linears = weights::linears(student)?;
+        let group = grid::group_size(linears.values().map(|(_, inputs)| *inputs))?;
+        let dtype = hf::float_type(student)?;
+        let (damping, floats) = (request.settings.damping, weights::rest(student)?);
+        let layout = Layout { linears, group, damping, floats, dtype };
+        let folder = FolderWriter::create(out, request.base, layout)?;
+        Ok(Self { request, way, group, dtype, folder, kept: BTreeMap::new() })
     }
 }
 
@@ -36,44 +59,48 @@ impl Writer for Packed<'_> {
         self.group
     }
 
-    fn linear(&mut self, linear: &Linear<'_>) -> Result<Stored> {
-        let (codes, damping) = (self.choose)(linear, self.group, &self.request.settings)?;
+    fn prepare(&self, hessian: Hessian) -> Result<Inputs> {
+        (self.way.prepare)(hessian, self.group, &self.request.settings)
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) -> Result<StoredLinear> {
+        let chosen = (self.way.choose)(linear, self.group, &self.request.settings)?;
+        let Chosen { codes, output_energy, damping } = chosen;
         let groups = codes.scales().len();
         // Codes, scales, zero points and g_idx.
         let bytes = codes.codes().len() / 2 + groups * 2 + groups / 2 + codes.inputs() * 4;
         let (kind, values) = (format!("int4 g{}", self.group), codes.to_tensor()?);
-        self.linears.insert(linear.module.clone(), codes);
-        Ok(Stored { kind, bytes: bytes as u64, values, damping })
+        let blocks = (GgmlDType::Q4_0, encode::q4_0(&codes)?);
+        let weight = running(linear.dims, Some(blocks), &values)?;
+        if self.request.settings.finish > 0 {
+            self.kept.insert(linear.module.clone(), codes);
+        } else {
+            self.folder.linear(&linear.module, &codes)?;
+        }
+        let stored = Stored { kind, bytes: bytes as u64, values };
+        Ok(StoredLinear { stored, weight, output_energy, damping })
     }
 
     fn coded(&self, module: &str) -> Option<&dyn Coded> {
-        self.linears.get(module).map(|linear| linear as &dyn Coded)
+        self.kept.get(module).map(|linear| linear as &dyn Coded)
     }
 
     fn recode(&mut self, module: &str, moved: &Moved) -> Result<Tensor> {
-        let linear = self.linears.get_mut(module);
+        let linear = self.kept.get_mut(module);
         let linear = linear.ok_or_else(|| ExportError::MissingTensor(module.to_owned()))?;
         *linear = linear.moved(moved)?;
         linear.to_tensor()
     }
 
-    fn write(
-        &mut self,
-        rest: &BTreeMap<String, Tensor>,
-        out: &Path,
-    ) -> Result<BTreeMap<String, Stored>> {
-        let weights = Weights { linears: std::mem::take(&mut self.linears), rest: rest.clone() };
-        let dtype =
-            hf::write_folder(out, self.request.base, &weights, self.request.settings.damping)?;
-        let each =
-            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), as_float(tensor, dtype)?));
-        rest.iter().map(each).collect()
+    fn piece(&mut self, piece: &Piece<'_>) -> Result<Stored> {
+        let (values, bytes) = self.folder.floats(piece)?;
+        Ok(Stored { kind: format!("{:?}", self.dtype), bytes, values })
     }
-}
 
-/// A tensor that stays a float.
-fn as_float(tensor: &Tensor, dtype: DType) -> Result<Stored> {
-    let values = tensor.to_dtype(dtype)?.to_dtype(DType::F32)?;
-    let bytes = (tensor.elem_count() * dtype.size_in_bytes()) as u64;
-    Ok(Stored { kind: format!("{dtype:?}"), bytes, values, damping: None })
+    fn finish(&mut self) -> Result<()> {
+        for (module, codes) in std::mem::take(&mut self.kept) {
+            self.folder.linear(&module, &codes)?;
+        }
+        self.folder.finish()
+    }
 }

@@ -1,11 +1,10 @@
 //! GPTQ's layout, rounded to nearest: the yardstick that GPTQ is held against.
 
-use super::packed::Packed;
-use super::{Format, Linear, Writer, gptq};
-use crate::quantised::QuantLinear;
+use super::packed::{Chosen, Packed, Way};
+use super::{Format, Inputs, Linear, Writer, difference, gptq};
+use crate::compare::Contents;
+use crate::hessian::Hessian;
 use crate::{ExportRequest, ExportSettings, Result, hf, open_gptq, rtn};
-use candle_core::Tensor;
-use std::collections::HashMap;
 use std::path::Path;
 use uspx_domain::ExportFormat;
 use uspx_model::{LoadedModel, Placement};
@@ -21,8 +20,13 @@ impl Format for RoundToNearest {
         ExportSettings { finish: 0, ..gptq::settings() }
     }
 
-    fn begin<'a>(&self, request: &'a ExportRequest<'a>) -> Result<Box<dyn Writer + 'a>> {
-        Ok(Box::new(Packed::begin(request, rounded)?))
+    fn begin<'a>(
+        &self,
+        request: &'a ExportRequest<'a>,
+        out: &Path,
+    ) -> Result<Box<dyn Writer + 'a>> {
+        let way = Way { prepare: whole, choose: rounded };
+        Ok(Box::new(Packed::begin(request, out, way)?))
     }
 
     /// Its folders say that they are GPTQ's, and are read as such.
@@ -34,16 +38,19 @@ impl Format for RoundToNearest {
         open_gptq(path, placement)
     }
 
-    fn tensors(&self, path: &Path) -> Result<HashMap<String, Tensor>> {
-        hf::read_gptq(path)
+    fn contents(&self, path: &Path) -> Result<Contents> {
+        hf::gptq_contents(path)
     }
 }
 
-fn rounded(
-    linear: &Linear<'_>,
-    group: usize,
-    settings: &ExportSettings,
-) -> Result<(QuantLinear, Option<f64>)> {
-    let (inputs, energy) = (linear.hessian.inputs(), linear.hessian.matrix().diagonal());
-    Ok((rtn::quantise(&linear.values, inputs, group, settings.rule, &energy)?, None))
+fn whole(hessian: Hessian, _: usize, _: &ExportSettings) -> Result<Inputs> {
+    Ok(Inputs::Whole(hessian))
+}
+
+fn rounded(linear: &Linear<'_>, group: usize, settings: &ExportSettings) -> Result<Chosen> {
+    let hessian = linear.inputs.whole()?;
+    let (inputs, energy) = (hessian.inputs(), hessian.energy());
+    let codes = rtn::quantise(&linear.values, inputs, group, settings.rule, &energy)?;
+    let moved = difference(&linear.values, &codes.dequantise());
+    Ok(Chosen { codes, output_energy: hessian.output_energy(&moved)?, damping: None })
 }

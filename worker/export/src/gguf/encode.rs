@@ -2,8 +2,8 @@
 
 use crate::quantised::QuantLinear;
 use crate::{ExportError, Result};
-use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
-use candle_core::{D, Device, Tensor};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{D, Tensor};
 
 /// Weights of a Q4_0 block.
 pub const Q4_0_BLOCK: usize = 32;
@@ -32,6 +32,8 @@ pub fn embedding_type(hidden: usize) -> GgmlDType {
 /// # Errors
 /// Rows that the blocks do not fit.
 pub fn quantise(weight: &Tensor, dtype: GgmlDType, energy: &[f64]) -> Result<QTensor> {
+    // Of a tensor that is a part of another, the tensor library would quantise the whole.
+    let weight = &weight.force_contiguous()?;
     let importance: Vec<f32> = energy.iter().map(|e| *e as f32).collect();
     let known = importance.len() == weight.dim(D::Minus1)? && importance.iter().any(|i| *i > 0.0);
     if known && dtype == GgmlDType::Q4K {
@@ -46,7 +48,7 @@ pub fn quantise(weight: &Tensor, dtype: GgmlDType, energy: &[f64]) -> Result<QTe
 ///
 /// # Errors
 /// [`ExportError::Unsupported`] where the group is not a multiple of 32.
-pub fn q4_0(linear: &QuantLinear) -> Result<QTensor> {
+pub fn q4_0(linear: &QuantLinear) -> Result<Vec<u8>> {
     if !linear.group().is_multiple_of(Q4_0_BLOCK) {
         return Err(ExportError::Unsupported(format!(
             "groups of {} do not make blocks of {Q4_0_BLOCK}",
@@ -62,13 +64,14 @@ pub fn q4_0(linear: &QuantLinear) -> Result<QTensor> {
             bytes.extend(low.iter().zip(high).map(|(l, h)| l | h << 4));
         }
     }
-    let shape = vec![linear.outputs(), linear.inputs()];
-    Ok(ggml_file::qtensor_from_ggml(GgmlDType::Q4_0, &bytes, shape, &Device::Cpu)?)
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
+    use candle_core::quantized::ggml_file;
     use half::f16;
 
     #[test]
@@ -76,7 +79,9 @@ mod tests {
         let codes: Vec<u8> = (0..2 * 128u32).map(|i| (i * 7 % 16) as u8).collect();
         let scales = [0.5, -0.031, 2.0, 1e-3].map(f16::from_f32).to_vec();
         let linear = QuantLinear::new(2, 128, 64, codes, scales).unwrap();
-        let read = q4_0(&linear).unwrap().dequantize(&Device::Cpu).unwrap();
+        let (bytes, shape) = (q4_0(&linear).unwrap(), vec![2, 128]);
+        let read = ggml_file::qtensor_from_ggml(GgmlDType::Q4_0, &bytes, shape, &Device::Cpu);
+        let read = read.unwrap().dequantize(&Device::Cpu).unwrap();
         assert_eq!(read.flatten_all().unwrap().to_vec1::<f32>().unwrap(), linear.dequantise());
         let odd = QuantLinear::new(1, 48, 48, vec![0; 48], vec![f16::ONE]).unwrap();
         assert!(q4_0(&odd).is_err());

@@ -4,6 +4,8 @@
 //! (candle reads GGUF too, and divides by an alignment of 0.) Tensors are read one by one with
 //! positioned reads.
 
+use crate::gguf::block_types;
+use crate::gguf::header::MAGIC;
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value;
 use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
@@ -11,10 +13,10 @@ use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-const MAGIC: u32 = 0x4655_4747;
 /// Arrays of arrays deeper than this are refused; `llama` files have none.
 const MAX_DEPTH: u32 = 4;
 const MAX_DIMS: u32 = 4;
@@ -98,6 +100,26 @@ impl GgufFile {
             .read_exact_at(&mut bytes, place.offset)
             .map_err(ExportError::reading(&self.path))?;
         Ok(bytes)
+    }
+
+    /// Reads some rows of a tensor as f32.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`], or rows that it has not.
+    pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Tensor> {
+        let place = self.place(name)?;
+        let (all, rest) = place.shape.split_first().unwrap_or((&0, &[]));
+        if rows.start > rows.end || rows.end > *all {
+            let (name, got) = (name.to_owned(), place.shape.clone());
+            return Err(ExportError::Shape { name, got, want: format!("{} rows", rows.end) });
+        }
+        let row = place.bytes / (*all).max(1);
+        let mut bytes = vec![0; rows.len() * row];
+        let read = self.file.read_exact_at(&mut bytes, place.offset + (rows.start * row) as u64);
+        read.map_err(ExportError::reading(&self.path))?;
+        let shape = [&[rows.len()], rest].concat();
+        let blocks = ggml_file::qtensor_from_ggml(place.dtype, &bytes, shape, &Device::Cpu)?;
+        Ok(blocks.dequantize(&Device::Cpu)?)
     }
 
     fn place(&self, name: &str) -> Result<&TensorPlace> {
@@ -266,7 +288,7 @@ impl Cursor<'_> {
         let row = shape.first().copied().unwrap_or(0);
         shape.reverse();
         let kind = self.u32()?;
-        let Some(dtype) = block_type(kind) else {
+        let Some(dtype) = block_types::of(kind) else {
             return self
                 .wrong(format!("tensor `{name}` has block type {kind}, which is not known here"));
         };
@@ -279,25 +301,6 @@ impl Cursor<'_> {
         };
         Ok((name, TensorPlace { dtype, shape, bytes, offset: self.u64()? }))
     }
-}
-
-fn block_type(kind: u32) -> Option<GgmlDType> {
-    Some(match kind {
-        0 => GgmlDType::F32,
-        1 => GgmlDType::F16,
-        2 => GgmlDType::Q4_0,
-        3 => GgmlDType::Q4_1,
-        6 => GgmlDType::Q5_0,
-        7 => GgmlDType::Q5_1,
-        8 => GgmlDType::Q8_0,
-        10 => GgmlDType::Q2K,
-        11 => GgmlDType::Q3K,
-        12 => GgmlDType::Q4K,
-        13 => GgmlDType::Q5K,
-        14 => GgmlDType::Q6K,
-        30 => GgmlDType::BF16,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

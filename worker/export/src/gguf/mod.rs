@@ -5,8 +5,10 @@
 //! directions; [`tokenizer`], [`special`] and [`metadata`] translate the rest; [`encode`] and `q4_k` make
 //! blocks, `write` and `file` are the bytes.
 
+mod block_types;
 pub mod encode;
 pub mod file;
+mod header;
 mod llama3;
 pub mod metadata;
 pub mod names;
@@ -20,7 +22,10 @@ mod token;
 pub mod tokenizer;
 pub mod write;
 
+pub use header::TensorType;
+pub(crate) use read::format_of;
 pub use read::{
-    ChatFromGguf, FromGguf, has_other_matrices, in_hf_order, read_chat, read_gguf, read_quantised,
+    ChatFromGguf, FromGguf, contents, has_other_matrices, in_hf_order, read_chat, read_gguf,
+    read_quantised,
 };
-pub use write::{in_gguf_order, write_gguf};
+pub use write::{GgufWriter, in_gguf_order, write_gguf};

@@ -9,7 +9,7 @@ use super::encode;
 use crate::coded::{Affine, Coded, Moved};
 use crate::gptq::Steps;
 use crate::{ExportError, Result};
-use candle_core::quantized::{GgmlDType, QTensor, ggml_file};
+use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
 use half::f16;
 
@@ -40,10 +40,6 @@ pub struct Q4K {
 }
 
 impl Steps for Q4K {
-    fn group(&self) -> usize {
-        WEIGHTS
-    }
-
     fn find(&mut self, group: usize, weights: &[f32], energy: &[f64]) -> Result<()> {
         let unfit = || ExportError::NotFinite("a linear's weight".into());
         // GGML's search passes over what is not a number.
@@ -74,6 +70,17 @@ impl Steps for Q4K {
         let code = code.round().clamp(0.0, MAX_CODE);
         (code as u8, step * code - offset)
     }
+
+    fn append(&mut self, others: Self) {
+        let columns = self.blocks.len().max(others.blocks.len());
+        self.blocks.resize(columns, Vec::new());
+        self.parts.resize(columns, Vec::new());
+        let own = self.blocks.iter_mut().zip(&mut self.parts);
+        for ((blocks, parts), others) in own.zip(others.blocks.into_iter().zip(others.parts)) {
+            blocks.extend(others.0);
+            parts.extend(others.1);
+        }
+    }
 }
 
 /// A matrix: blocks and the codes in them, `[outputs, inputs]`.
@@ -94,14 +101,11 @@ impl Q4KMatrix {
         self.codes.len() / self.inputs().max(1)
     }
 
-    /// As GGML has it, its rows in the order `rows`.
-    ///
-    /// # Errors
-    /// Those of the tensor library.
-    pub fn blocks(&self, rows: &[usize]) -> Result<QTensor> {
+    /// As GGML has it.
+    pub fn blocks(&self) -> Vec<u8> {
         let (inputs, columns) = (self.inputs(), &self.steps.blocks);
-        let mut bytes = Vec::with_capacity(rows.len() * columns.len() * BYTES);
-        for row in rows {
+        let mut bytes = Vec::with_capacity(self.outputs() * columns.len() * BYTES);
+        for row in 0..self.outputs() {
             for (column, blocks) in columns.iter().enumerate() {
                 let block = &blocks[row * BYTES..(row + 1) * BYTES];
                 let from = row * inputs + column * WEIGHTS;
@@ -109,8 +113,7 @@ impl Q4KMatrix {
                 bytes.extend(packed(&self.codes[from..from + WEIGHTS]));
             }
         }
-        let shape = vec![rows.len(), inputs];
-        Ok(ggml_file::qtensor_from_ggml(GgmlDType::Q4K, &bytes, shape, &Device::Cpu)?)
+        bytes
     }
 
     /// Steps and offsets of all parts, row by row.
@@ -204,6 +207,7 @@ fn packed(codes: &[u8]) -> impl Iterator<Item = u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::quantized::QTensor;
 
     /// Codes as GGML packs them.
     fn unpacked(block: &[u8]) -> Vec<u8> {
@@ -236,12 +240,9 @@ mod tests {
             assert_eq!(ours.round(output, input, *value), (*code, *value), "weight {i}");
         }
         let ours = Q4KMatrix { steps: ours, codes };
-        let again = ours.blocks(&[0, 1, 2]).unwrap();
-        assert_eq!(again.data().unwrap(), data);
+        assert_eq!(ours.blocks(), *data);
         let read = |of: &Tensor| of.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(read(&ours.values().unwrap()), values);
-        let turned = ours.blocks(&[2, 0, 1]).unwrap();
-        assert_eq!(turned.data().unwrap()[..2 * BYTES], data[4 * BYTES..]);
     }
 
     #[test]

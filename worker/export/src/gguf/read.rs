@@ -1,10 +1,11 @@
 //! Reads a GGUF file for our own forward pass: weights under their Hugging Face names and in their
 //! row order.
 
+use crate::compare::Contents;
 use crate::gguf::file::GgufFile;
 use crate::gguf::metadata::{self, Found};
 use crate::gguf::{names, rope_order, special, tokenizer};
-use crate::{ExportError, Result};
+use crate::{ExportError, Result, weights};
 use candle_core::quantized::GgmlDType;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -98,6 +99,37 @@ fn read(path: &Path, in_blocks: bool) -> Result<FromGguf> {
     Ok(FromGguf { config_json: config, tensors, blocks, chat: chat(&file) })
 }
 
+/// What a file of a Llama holds, under the Hugging Face names and in their row order, read tensor by tensor, a
+/// vocabulary by some rows at a time.
+///
+/// # Errors
+/// As [`read_gguf`].
+pub fn contents(path: &Path) -> Result<Contents> {
+    let (file, mut contents) = (GgufFile::open(path)?, Contents::default());
+    let config = metadata::to_config(file.metadata(), &found(&file)?)?;
+    let heads = metadata::head_counts(&config)?;
+    for (name, place) in file.tensors().iter().filter(|(n, _)| *n != names::ROPE_FREQS) {
+        let unknown = || ExportError::format(path, format!("tensor `{name}` is not known"));
+        let hf = names::to_hf(name).ok_or_else(unknown)?;
+        let mut add = |values: &Tensor| -> Result<()> {
+            contents.add(&hf, &place.shape, &values.flatten_all()?.to_vec1::<f32>()?);
+            Ok(())
+        };
+        if rope_order::heads_of(&hf, heads.0, heads.1).is_some() {
+            add(&in_hf_order(&hf, &file.floats(name)?, heads)?)?;
+            continue;
+        }
+        // A vector in parts would not be whole blocks.
+        let rows = place.shape.first().copied().unwrap_or(0);
+        if place.shape.len() == 1 {
+            add(&file.floats(name)?)?;
+        } else {
+            weights::panels(rows).try_for_each(|rows| add(&file.rows(name, rows)?))?;
+        }
+    }
+    Ok(contents)
+}
+
 /// Reads tokenizer and template alone.
 ///
 /// # Errors
@@ -159,7 +191,7 @@ fn takes(model_type: &str, hf_name: &str) -> bool {
 }
 
 /// The kernels' name of a block type that they multiply.
-fn format_of(dtype: GgmlDType) -> Option<BlockFormat> {
+pub(crate) fn format_of(dtype: GgmlDType) -> Option<BlockFormat> {
     Some(match dtype {
         GgmlDType::Q4_0 => BlockFormat::Q4_0,
         GgmlDType::Q8_0 => BlockFormat::Q8_0,

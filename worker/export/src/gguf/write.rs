@@ -1,15 +1,15 @@
-//! Writes a GGUF file (version 2, by candle) from tensors already encoded.
+//! Writes a GGUF file: its header first, then tensors already encoded, in whatever order they come.
 
+use crate::gguf::header::{TensorType, header};
 use crate::gguf::{metadata, names, rope_order, special, tokenizer};
 use crate::hf::read_json;
+use crate::tensor_file::TensorFile;
 use crate::{ExportError, Result};
-use candle_core::quantized::gguf_file::{self, Value as Gguf};
+use candle_core::quantized::gguf_file::Value as Gguf;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use uspx_model::chat::ChatFiles;
 
@@ -30,46 +30,87 @@ pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Resu
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
 }
 
-/// Writes `path` from tensors under their Hugging Face names, q and k already in GGUF's row order,
-/// and the configuration, tokenizer and template of the base folder `from`. `name` is what readers
-/// show (`general.name`).
+/// A file on its way, its tensors by their Hugging Face names.
+#[derive(Debug)]
+pub struct GgufWriter {
+    file: TensorFile,
+}
+
+impl GgufWriter {
+    /// Begins `path` for these tensors, with the configuration, tokenizer and template of the base folder
+    /// `from`. `name` is what readers show (`general.name`).
+    ///
+    /// # Errors
+    /// A file that cannot be read or written; a configuration, tokenizer or tensor that GGUF cannot hold.
+    pub fn create(
+        path: &Path,
+        (from, name): (&Path, &str),
+        tensors: &BTreeMap<String, TensorType>,
+    ) -> Result<Self> {
+        let config = read_json(&from.join("config.json"))?;
+        let mut pairs = metadata::to_gguf(&config, name, file_type(tensors))?;
+        pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
+        let named = |(name, tensor): (&String, &TensorType)| Ok((gguf_name(name)?, tensor.clone()));
+        let mut all = tensors.iter().map(named).collect::<Result<Vec<_>>>()?;
+        let factors = metadata::rope_factors(&config)?;
+        all.extend(factors.iter().map(|factors| {
+            let kind = TensorType { dtype: GgmlDType::F32, shape: vec![factors.len()] };
+            (names::ROPE_FREQS.to_owned(), kind)
+        }));
+        let (header, places, length) = header(&pairs, &all)?;
+        let mut file = TensorFile::create(path, &header, places, length)?;
+        if let Some(factors) = factors {
+            let bytes: Vec<u8> = factors.iter().flat_map(|v| v.to_le_bytes()).collect();
+            file.put(names::ROPE_FREQS, 0, &bytes)?;
+        }
+        Ok(Self { file })
+    }
+
+    /// Writes blocks of a tensor, from its byte `at` on; q and k are already in GGUF's row order.
+    ///
+    /// # Errors
+    /// A tensor that was not announced, or leaves its place; a file that cannot be written.
+    pub fn put(&mut self, name: &str, at: usize, bytes: &[u8]) -> Result<()> {
+        self.file.put(&gguf_name(name)?, at as u64, bytes)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// A tensor that was not written.
+    pub fn finish(&self) -> Result<()> {
+        self.file.finish()
+    }
+}
+
+/// Writes `path` from tensors in memory: see [`GgufWriter`].
 ///
 /// # Errors
-/// A file that cannot be read or written; a configuration or tokenizer that GGUF cannot hold.
+/// As there.
 pub fn write_gguf(
     path: &Path,
     from: &Path,
     name: &str,
     tensors: &BTreeMap<String, QTensor>,
 ) -> Result<()> {
-    let config = read_json(&from.join("config.json"))?;
-    let mut pairs = metadata::to_gguf(&config, name, file_type(tensors))?;
-    pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
-    let factors = metadata::rope_factors(&config)?.map(frequencies).transpose()?;
-    let mut named = Vec::with_capacity(tensors.len() + 1);
+    let kind = |(name, tensor): (&String, &QTensor)| {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().dims().to_vec());
+        (name.clone(), TensorType { dtype, shape })
+    };
+    let mut writer = GgufWriter::create(path, (from, name), &tensors.iter().map(kind).collect())?;
     for (name, tensor) in tensors {
-        let gguf = names::to_gguf(name);
-        named.push((
-            gguf.ok_or_else(|| {
-                ExportError::Unsupported(format!("tensor `{name}` has no name in GGUF"))
-            })?,
-            tensor,
-        ));
+        writer.put(name, 0, &tensor.data()?)?;
     }
-    named.extend(factors.as_ref().map(|f| (names::ROPE_FREQS.to_owned(), f)));
-    let pairs: Vec<(&str, &Gguf)> = pairs.iter().map(|(k, v)| (k.as_str(), v)).collect();
-    let tensors: Vec<(&str, &QTensor)> = named.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-    let mut out = BufWriter::new(File::create(path).map_err(ExportError::writing(path))?);
-    gguf_file::write(&mut out, &pairs, &tensors)?;
-    out.flush().map_err(ExportError::writing(path))
+    writer.finish()
 }
 
-fn file_type(tensors: &BTreeMap<String, QTensor>) -> u32 {
-    if tensors.values().any(|t| t.dtype() == GgmlDType::Q4_0) { MOSTLY_Q4_0 } else { MOSTLY_Q4_K }
+fn gguf_name(name: &str) -> Result<String> {
+    let lacks = || ExportError::Unsupported(format!("tensor `{name}` has no name in GGUF"));
+    names::to_gguf(name).ok_or_else(lacks)
 }
 
-fn frequencies(factors: Vec<f32>) -> Result<QTensor> {
-    Ok(QTensor::quantize(&Tensor::new(factors, &Device::Cpu)?, GgmlDType::F32)?)
+fn file_type(tensors: &BTreeMap<String, TensorType>) -> u32 {
+    if tensors.values().any(|t| t.dtype == GgmlDType::Q4_0) { MOSTLY_Q4_0 } else { MOSTLY_Q4_K }
 }
 
 /// Tokenizer, special tokens and chat template.

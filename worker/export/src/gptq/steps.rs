@@ -4,9 +4,6 @@ use crate::Result;
 
 /// Steps that are found group by group, from weights that were mended by then.
 pub(crate) trait Steps {
-    /// Inputs whose steps are found together.
-    fn group(&self) -> usize;
-
     /// Finds the steps of a group from its weights, `[outputs, group]` in the file's order, and the energies of
     /// its inputs.
     ///
@@ -17,4 +14,9 @@ pub(crate) trait Steps {
     /// The code of a weight of that output and input, whose group's steps were found, and what the
     /// code stands for.
     fn round(&self, output: usize, input: usize, weight: f32) -> (u8, f32);
+
+    /// Takes up those of further outputs.
+    fn append(&mut self, others: Self)
+    where
+        Self: Sized;
 }

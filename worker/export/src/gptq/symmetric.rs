@@ -30,10 +30,6 @@ impl Symmetric {
 }
 
 impl Steps for Symmetric {
-    fn group(&self) -> usize {
-        self.group
-    }
-
     fn find(&mut self, group: usize, weights: &[f32], energy: &[f64]) -> Result<()> {
         let scale = |row: &[f32]| {
             let scale = grid::scale(row, energy, self.rule);
@@ -49,5 +45,12 @@ impl Steps for Symmetric {
         let scale = self.scales[input / self.group][output].to_f32();
         let code = grid::code(weight, scale);
         (code, grid::value(code, scale))
+    }
+
+    fn append(&mut self, others: Self) {
+        self.scales.resize(self.scales.len().max(others.scales.len()), Vec::new());
+        for (own, others) in self.scales.iter_mut().zip(others.scales) {
+            own.extend(others);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Reads a GPTQ folder, ours or another's, as floats under the base model's tensor names.
 
+use crate::compare::Contents;
 use crate::hf::config::read_json;
 use crate::pack::PackedWeights;
-use crate::{ExportError, Result};
+use crate::{ExportError, Result, weights};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use safetensors::tensor::Dtype;
@@ -20,13 +21,7 @@ use uspx_model::checkpoint::{Checkpoint, dtype_name};
 /// contradicts itself; [`ExportError::Unsupported`] for other widths than 4 bits and other layouts
 /// than version 1.
 pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
-    check_layout(folder)?;
-    let checkpoint = Checkpoint::open(folder)?;
-    if !checkpoint.names().iter().any(|name| name.ends_with(".qweight")) {
-        let reason = "the quantisation says gptq, but no tensor is packed: delete quantization_config from config.json, and \
-                      quantize_config.json";
-        return Err(ExportError::format(folder, reason));
-    }
+    let checkpoint = open_packed(folder)?;
     let mut tensors = HashMap::new();
     for name in checkpoint.names() {
         if let Some(module) = name.strip_suffix(".qweight") {
@@ -36,6 +31,57 @@ pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
         }
     }
     Ok(tensors)
+}
+
+/// What a GPTQ folder holds, read tensor by tensor, a vocabulary by some rows at a time.
+///
+/// # Errors
+/// As [`read_gptq`].
+pub fn gptq_contents(folder: &Path) -> Result<Contents> {
+    let (checkpoint, mut contents) = (open_packed(folder)?, Contents::default());
+    for name in checkpoint.names() {
+        if let Some(module) = name.strip_suffix(".qweight") {
+            let weight = linear(&checkpoint, module, folder)?;
+            let values = weight.flatten_all()?.to_vec1::<f32>()?;
+            contents.add(&format!("{module}.weight"), weight.dims(), &values);
+        } else if !is_part(name) {
+            add_floats(&mut contents, &checkpoint, name)?;
+        }
+    }
+    Ok(contents)
+}
+
+/// What a folder of floats holds, likewise.
+///
+/// # Errors
+/// A folder that cannot be read, or one of other tensors.
+pub fn float_contents(folder: &Path) -> Result<Contents> {
+    let (checkpoint, mut contents) = (Checkpoint::open(folder)?, Contents::default());
+    for name in checkpoint.names() {
+        add_floats(&mut contents, &checkpoint, name)?;
+    }
+    Ok(contents)
+}
+
+fn add_floats(contents: &mut Contents, checkpoint: &Checkpoint, name: &str) -> Result<()> {
+    let missing = || ExportError::MissingTensor(name.to_owned());
+    let shape = checkpoint.shape(name).ok_or_else(missing)?;
+    for rows in weights::panels(shape.first().copied().unwrap_or(0)) {
+        let part = checkpoint.float_part(name, &shape, rows, DType::F32, &Device::Cpu)?;
+        contents.add(name, &shape, &part.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(())
+}
+
+fn open_packed(folder: &Path) -> Result<Checkpoint> {
+    check_layout(folder)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    if checkpoint.names().iter().any(|name| name.ends_with(".qweight")) {
+        return Ok(checkpoint);
+    }
+    let reason = "the quantisation says gptq, but no tensor is packed: delete quantization_config from config.json, and \
+                  quantize_config.json";
+    Err(ExportError::format(folder, reason))
 }
 
 /// Whether a folder is a GPTQ checkpoint: config.json's `quantization_config` says so, as

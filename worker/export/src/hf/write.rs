@@ -1,76 +1,132 @@
-//! Writes model.safetensors: the packed linears and, as floats, everything else.
+//! Writes a student's folder: model.safetensors, linear map by linear map, packed or as floats, and
+//! everything else beside it in pieces; then what stands beside the weights.
 
 use crate::hf::config;
+use crate::hf::header::{Coming, header, places};
 use crate::pack::{PackedWeights, pack};
 use crate::quantised::QuantLinear;
-use crate::{ExportError, Result};
+use crate::tensor_file::TensorFile;
+use crate::weights::{HEAD, Piece};
+use crate::{ExportError, Result, weights};
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use uspx_model::transformer::Transformer;
 
-/// A student's weights, ready to be written.
-#[derive(Debug, Clone, Default)]
-pub struct Weights {
-    /// 4-bit linears by the name of their module (`model.layers.0.mlp.up_proj`).
-    pub linears: BTreeMap<String, QuantLinear>,
-    /// Everything else by tensor name, f32. The head is absent where it is the embedding.
-    pub rest: BTreeMap<String, Tensor>,
+/// What a folder is to hold.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// 4-bit linears by module (`model.layers.0.mlp.up_proj`): (outputs, inputs).
+    pub linears: BTreeMap<String, (usize, usize)>,
+    /// Inputs that share a scale.
+    pub group: usize,
+    /// The damping that quantize_config.json tells.
+    pub damping: f64,
+    /// What stays floats by tensor: shapes. The head is absent where it is the embedding.
+    pub floats: BTreeMap<String, Vec<usize>>,
+    /// The type of the floats.
+    pub dtype: DType,
 }
 
-/// A tensor as bytes.
-struct Raw {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+/// A folder on its way.
+#[derive(Debug)]
+pub struct FolderWriter {
+    to: PathBuf,
+    from: PathBuf,
+    layout: Layout,
+    file: TensorFile,
 }
 
-/// Writes the folder `to` of a GPTQ student: weights, config.json made from the base's,
-/// quantize_config.json, and what conversations are made with, from the base folder `from`. Returns
-/// the float type that the rest is stored in.
-///
-/// # Errors
-/// A file that cannot be read or written, or weights that the layout cannot hold.
-pub fn write_folder(to: &Path, from: &Path, weights: &Weights, damping: f64) -> Result<DType> {
-    std::fs::create_dir_all(to).map_err(ExportError::writing(to))?;
-    let group = common_group(weights)?;
-    let dtype = float_type(&weights.rest)?;
-    let mut tensors = BTreeMap::new();
-    for (name, linear) in &weights.linears {
-        add_packed(&mut tensors, name, &pack(linear)?);
+impl FolderWriter {
+    /// Begins the folder `to` (made if need be); `from` is the base's, for configuration and conversations.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or weights that the layout cannot hold.
+    pub fn create(to: &Path, from: &Path, layout: Layout) -> Result<Self> {
+        std::fs::create_dir_all(to).map_err(ExportError::writing(to))?;
+        let path = to.join("model.safetensors");
+        let coming = coming(&layout)?;
+        let header = header(&path, coming.clone())?;
+        let (places, length) = places(&coming, header.len());
+        let file = TensorFile::create(&path, &header, places, length)?;
+        Ok(Self { to: to.to_owned(), from: from.to_owned(), layout, file })
     }
-    for (name, tensor) in &weights.rest {
-        tensors.insert(name.clone(), floats(tensor, dtype)?);
+
+    /// Writes a 4-bit linear.
+    ///
+    /// # Errors
+    /// A file that cannot be written; a linear that the layout does not name.
+    pub fn linear(&mut self, module: &str, linear: &QuantLinear) -> Result<()> {
+        let PackedWeights { qweight, qzeros, scales, g_idx, .. } = pack(linear)?;
+        let words =
+            |values: &[i32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let scales: Vec<u8> = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+        self.file.put(&format!("{module}.qweight"), 0, &words(&qweight))?;
+        self.file.put(&format!("{module}.qzeros"), 0, &words(&qzeros))?;
+        self.file.put(&format!("{module}.scales"), 0, &scales)?;
+        self.file.put(&format!("{module}.g_idx"), 0, &words(&g_idx))
     }
-    write_safetensors(&to.join("model.safetensors"), &tensors)?;
-    let quantisation = config::quantisation(group, damping);
-    let tied = !weights.rest.contains_key("lm_head.weight");
-    write_config(to, from, (dtype, tied), Some(&quantisation))?;
-    config::write_json(&to.join("quantize_config.json"), &quantisation)?;
-    config::write_chat(from, to)?;
-    Ok(dtype)
+
+    /// Writes rows of a tensor that stays a float; what a reader makes of them, and their bytes.
+    ///
+    /// # Errors
+    /// A file that cannot be written; a tensor that the layout does not name.
+    pub fn floats(&mut self, piece: &Piece<'_>) -> Result<(Tensor, u64)> {
+        let (stored, width) = (piece.rows.to_dtype(self.layout.dtype)?, row(piece.shape));
+        let bytes = float_bytes(&stored)?;
+        let at = piece.first * width * self.layout.dtype.size_in_bytes();
+        self.file.put(piece.name, at as u64, &bytes)?;
+        Ok((stored.to_dtype(DType::F32)?, bytes.len() as u64))
+    }
+
+    /// Ends it, with config.json made from the base's, quantize_config.json, and what conversations are
+    /// made with.
+    ///
+    /// # Errors
+    /// A tensor that was not written; a file that cannot be read or written.
+    pub fn finish(&self) -> Result<()> {
+        self.file.finish()?;
+        let Layout { linears, group, damping, floats, dtype } = &self.layout;
+        let quantisation = (!linears.is_empty()).then(|| config::quantisation(*group, *damping));
+        let tied = !floats.contains_key(HEAD);
+        write_config(&self.to, &self.from, (*dtype, tied), quantisation.as_ref())?;
+        if let Some(quantisation) = &quantisation {
+            config::write_json(&self.to.join("quantize_config.json"), quantisation)?;
+        }
+        config::write_chat(&self.from, &self.to)
+    }
 }
 
-/// Writes the folder `to` of a student of floats, as [`write_folder`] does: `tensors` are all it has, stored
-/// as `dtype`.
-///
-/// # Errors
-/// A file that cannot be read or written.
-pub fn write_floats(
-    to: &Path,
-    from: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    dtype: DType,
-) -> Result<()> {
-    std::fs::create_dir_all(to).map_err(ExportError::writing(to))?;
-    let each = tensors.iter().map(|(name, tensor)| Ok((name.clone(), floats(tensor, dtype)?)));
-    let raw = each.collect::<Result<BTreeMap<_, _>>>()?;
-    write_safetensors(&to.join("model.safetensors"), &raw)?;
-    write_config(to, from, (dtype, !tensors.contains_key("lm_head.weight")), None)?;
-    config::write_chat(from, to)
+/// The tensors of the file in their order: the wider types first, so that each is aligned.
+fn coming(layout: &Layout) -> Result<Vec<Coming>> {
+    let mut all = Vec::new();
+    for (module, (outputs, inputs)) in &layout.linears {
+        let (n, k) = (*outputs, *inputs);
+        crate::pack::check_sides(n, k)?;
+        let groups = k / layout.group;
+        all.extend([
+            (format!("{module}.qweight"), Dtype::I32, vec![k / 8, n]),
+            (format!("{module}.qzeros"), Dtype::I32, vec![groups, n / 8]),
+            (format!("{module}.scales"), Dtype::F16, vec![groups, n]),
+            (format!("{module}.g_idx"), Dtype::I32, vec![k]),
+        ]);
+    }
+    let dtype = match layout.dtype {
+        DType::F16 => Dtype::F16,
+        DType::F32 => Dtype::F32,
+        _ => Dtype::BF16,
+    };
+    all.extend(layout.floats.iter().map(|(name, shape)| (name.clone(), dtype, shape.clone())));
+    all.sort_by(|(a, x, _), (b, y, _)| y.bitsize().cmp(&x.bitsize()).then_with(|| a.cmp(b)));
+    Ok(all)
+}
+
+/// Values of a row.
+fn row(shape: &[usize]) -> usize {
+    shape.iter().skip(1).product()
 }
 
 /// Writes config.json, made from the base's.
@@ -93,81 +149,32 @@ fn write_config(
     config::write_json(&to.join("config.json"), &config)
 }
 
-/// Readers take one group size for the whole model.
-fn common_group(weights: &Weights) -> Result<usize> {
-    let mut groups = weights.linears.values().map(QuantLinear::group);
-    let first = groups
-        .next()
-        .ok_or_else(|| ExportError::Unsupported("there is no linear to quantise".into()))?;
-    if groups.any(|g| g != first) {
-        return Err(ExportError::Unsupported(
-            "linears of one model have different group sizes".into(),
-        ));
-    }
-    Ok(first)
+/// f16, which holds the scales exactly and any bf16 weight of ordinary size too; bf16 where a value of
+/// what stays floats exceeds f16.
+///
+/// # Errors
+/// Values that are not finite; a model that cannot be read.
+pub fn float_type(student: &Transformer) -> Result<DType> {
+    let mut dtype = DType::F16;
+    weights::each_piece(student, &mut |piece| {
+        if !fits_f16(&weights::values(piece.name, &piece.rows)?) {
+            dtype = DType::BF16;
+        }
+        Ok(())
+    })?;
+    Ok(dtype)
 }
 
-/// f16, which holds the scales exactly and any bf16 weight of ordinary size too; bf16 where a value
-/// exceeds f16.
-pub(crate) fn float_type(rest: &BTreeMap<String, Tensor>) -> Result<DType> {
-    for (name, tensor) in rest {
-        let top = tensor.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-        if !top.is_finite() {
-            return Err(ExportError::NotFinite(name.clone()));
-        }
-        if top > f16::MAX.to_f32() {
-            return Ok(DType::BF16);
-        }
-    }
-    Ok(DType::F16)
+/// Whether f16 has room for the largest of them.
+pub(crate) fn fits_f16(values: &[f32]) -> bool {
+    values.iter().all(|v| v.abs() <= f16::MAX.to_f32())
 }
 
-fn add_packed(tensors: &mut BTreeMap<String, Raw>, name: &str, packed: &PackedWeights) {
-    let (n, k, g) = (packed.outputs, packed.inputs, packed.groups());
-    let words = |values: &[i32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let scales = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-    let mut add = |part: &str, dtype, shape, bytes| {
-        tensors.insert(format!("{name}.{part}"), Raw { dtype, shape, bytes })
-    };
-    add("qweight", Dtype::I32, vec![k / 8, n], words(&packed.qweight));
-    add("qzeros", Dtype::I32, vec![g, n / 8], words(&packed.qzeros));
-    add("scales", Dtype::F16, vec![g, n], scales);
-    add("g_idx", Dtype::I32, vec![k], words(&packed.g_idx));
-}
-
-fn floats(tensor: &Tensor, dtype: DType) -> Result<Raw> {
-    let flat = tensor.to_dtype(dtype)?.flatten_all()?;
-    let (dtype, bytes) = match dtype {
-        DType::F16 => {
-            (Dtype::F16, flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
-        }
-        DType::F32 => {
-            (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
-        }
-        _ => (
-            Dtype::BF16,
-            flat.to_dtype(DType::BF16)?
-                .to_vec1::<bf16>()?
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect(),
-        ),
-    };
-    Ok(Raw { dtype, shape: tensor.dims().to_vec(), bytes })
-}
-
-fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Raw>) -> Result<()> {
-    let wrong = |e: SafeTensorError| match e {
-        // A full disk, say: another machine may have room.
-        SafeTensorError::IoError(source) => ExportError::writing(path)(source),
-        other => ExportError::format(path, other),
-    };
-    let views = tensors.iter().map(|(name, raw)| {
-        let view = TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).map_err(wrong)?;
-        Ok((name.as_str(), view))
-    });
-    let views = views.collect::<Result<Vec<_>>>()?;
-    // transformers refuses a file that does not say which framework's tensors these are.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(wrong)
+fn float_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F16 => flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F32 => flat.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        _ => flat.to_vec1::<bf16>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    })
 }

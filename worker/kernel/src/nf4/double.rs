@@ -83,9 +83,10 @@ impl Scales {
         STEPS[usize::from(self.codes[block])] * self.absmax[block / GROUP] + self.offset
     }
 
-    #[cfg(test)]
-    pub fn parts(&self) -> (&[u8], &[f32], f32) {
-        (&self.codes, &self.absmax, self.offset)
+    /// Codes, and the numbers that they are read with: see [`super::Nf4Parts`].
+    pub fn parts(&self) -> (&[u8], Vec<f32>) {
+        let numbers = STEPS.iter().chain([&self.offset]).chain(&self.absmax);
+        (&self.codes, numbers.copied().collect())
     }
 }
 

@@ -14,6 +14,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::row_panels::{self, Rows};
 use crate::{KernelError, check_length};
 use codes::{VALUES, nearest};
@@ -21,6 +23,9 @@ use double::Scales;
 
 /// Values under one scale.
 const BLOCK: usize = 64;
+
+/// Values that a thread quantises at least.
+const SHARE: usize = 1 << 14;
 
 /// A frozen matrix [rows, columns] (a linear map's weight, out × in) in NF4. Clones share the bytes.
 #[derive(Clone)]
@@ -30,6 +35,18 @@ pub struct Nf4Matrix {
     /// Two codes a byte, the first in the high nibble.
     codes: Arc<Vec<u8>>,
     scales: Arc<Scales>,
+}
+
+/// What a matrix consists of. Value i is `NF4[code of i] · scale(i / 64)`, where scale(b) is
+/// `numbers[scales[b]] · numbers[257 + b / 256] + numbers[256]`, each operation rounded.
+#[derive(Debug, Clone)]
+pub struct Nf4Parts<'a> {
+    /// Two codes a byte, the first in the high nibble.
+    pub codes: &'a [u8],
+    /// The blocks' scales, as codes of their own.
+    pub scales: &'a [u8],
+    /// The 256 steps that these stand for; what is added to all; the largest magnitude of each group of 256.
+    pub numbers: Vec<f32>,
 }
 
 impl std::fmt::Debug for Nf4Matrix {
@@ -45,16 +62,18 @@ impl Nf4Matrix {
     /// `values` has not the length of that shape, or holds what is not a finite number.
     pub fn quantise(rows: usize, columns: usize, values: &[f32]) -> Result<Self, KernelError> {
         check_length("the values of an NF4 matrix", rows, columns, values.len())?;
-        let scales: Vec<f32> = values.chunks(BLOCK).map(scale).collect();
-        if scales.iter().chain(values).any(|value| !value.is_finite()) {
+        if !values.par_chunks(SHARE).all(|part| part.iter().all(|value| value.is_finite())) {
             return Err(KernelError::NotFinite { rows, columns });
         }
+        let blocks = values.par_chunks(BLOCK).with_min_len(SHARE / BLOCK);
         let mut codes = vec![0; values.len().div_ceil(2)];
-        for ((block, scale), codes) in
-            values.chunks(BLOCK).zip(&scales).zip(codes.chunks_mut(BLOCK / 2))
-        {
-            pack(block, *scale, codes);
-        }
+        let places = codes.par_chunks_mut(BLOCK / 2);
+        let one = |(block, codes): (&[f32], &mut [u8])| {
+            let scale = scale(block);
+            pack(block, scale, codes);
+            scale
+        };
+        let scales: Vec<f32> = blocks.zip(places).map(one).collect();
         let scales = Scales::new(&scales);
         Ok(Self { rows, columns, codes: Arc::new(codes), scales: Arc::new(scales) })
     }
@@ -102,6 +121,13 @@ impl Nf4Matrix {
     #[must_use]
     pub fn expand(&self) -> Vec<f32> {
         row_panels::expand(self)
+    }
+
+    /// The bytes as a device has them that expands the matrix itself.
+    #[must_use]
+    pub fn parts(&self) -> Nf4Parts<'_> {
+        let (scales, numbers) = self.scales.parts();
+        Nf4Parts { codes: &self.codes, scales, numbers }
     }
 
     fn code(&self, at: usize) -> usize {

@@ -49,12 +49,28 @@ fn codes_of_both_levels_and_values_are_those_of_bitsandbytes() {
     assert_eq!(bits(&VALUES), numbers("values"));
     assert_eq!(bits(double::STEPS.as_slice()), numbers("steps"));
     let matrix = matrix(number("rows"), number("columns"));
-    let (codes, absmax, offset) = matrix.scales.parts();
-    assert_eq!(hex(&matrix.codes), golden["codes"].as_str().unwrap());
-    assert_eq!(offset.to_bits() as usize, number("offset"));
-    assert_eq!(bits(absmax), numbers("scale_absmax"));
-    assert_eq!(hex(codes), golden["scale_codes"].as_str().unwrap());
+    let Nf4Parts { codes, scales, numbers: read_with } = matrix.parts();
+    assert_eq!(hex(codes), golden["codes"].as_str().unwrap());
+    assert_eq!(bits(&read_with[..256]), numbers("steps"));
+    assert_eq!(read_with[256].to_bits() as usize, number("offset"));
+    assert_eq!(bits(&read_with[257..]), numbers("scale_absmax"));
+    assert_eq!(hex(scales), golden["scale_codes"].as_str().unwrap());
     assert_eq!(digest(&matrix.expand()), golden["dequantised"].as_str().unwrap());
+}
+
+/// A device that expands the matrix goes by this alone.
+#[test]
+fn its_parts_say_its_values() {
+    let matrix = matrix(33, 1001);
+    let Nf4Parts { codes, scales, numbers } = matrix.parts();
+    let value = |at: usize| {
+        let code = codes[at / 2] >> if at.is_multiple_of(2) { 4 } else { 0 };
+        let (block, group) = (at / 64, at / 64 / 256);
+        let scale = numbers[usize::from(scales[block])] * numbers[257 + group] + numbers[256];
+        VALUES[usize::from(code & 15)] * scale
+    };
+    let all: Vec<f32> = (0..33 * 1001).map(value).collect();
+    assert_eq!(bits(&all), bits(&matrix.expand()));
 }
 
 #[test]

@@ -10,6 +10,9 @@ use uspx_kernel::Nf4Matrix;
 /// far, and values and best of the training before.
 const ADAPTER_COPIES: u64 = 7;
 
+/// Of these, the ones on a GPU that learns: the best ones lie in main memory.
+const ON_DEVICE: u64 = 5;
+
 /// Bytes for each value of a matrix while it is quantised: as stored, as floats, and what lies between.
 const QUANTISING: u64 = 10;
 
@@ -61,9 +64,19 @@ impl Nf4Demands {
         self.layers + self.head + rank as u64 * self.adapter
     }
 
-    /// What is kept of a token: every layer's input, and of one layer, besides its activations, what
-    /// the adapters make of them.
-    pub fn token(&self, rank: usize) -> u64 {
-        self.boundaries + 4 * (self.sides + 14 * rank as u64)
+    /// The same on a GPU.
+    pub fn held_on_device(&self, rank: usize) -> u64 {
+        self.layers + self.head + rank as u64 * self.adapter / ADAPTER_COPIES * ON_DEVICE
+    }
+
+    /// What is kept of a token: every layer's input, in values of `width` bytes, and of one layer, besides
+    /// its activations, what the adapters make of them.
+    pub fn token(&self, rank: usize, width: u64) -> u64 {
+        self.inputs(width) + 4 * (self.sides + 14 * rank as u64)
+    }
+
+    /// Of that, every layer's input.
+    pub fn inputs(&self, width: u64) -> u64 {
+        self.boundaries / 4 * width
     }
 }

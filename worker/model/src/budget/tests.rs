@@ -51,8 +51,8 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         Workload::Forward,
         Workload::Floats,
         Workload::Training { batch_tokens: 1024 },
-        Workload::Export { batch_tokens: 4096, finish: false },
-        Workload::TrainingNf4 { batch_tokens: 1024, rank: 64 },
+        Workload::Export { batch_tokens: 4096, finish: true },
+        Workload::TrainingNf4 { batch_tokens: 1024, rank: 64, width: 4 },
     ];
     let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
     assert!(weights[0] <= weights[1] && weights[1] < weights[2].min(weights[3]), "{weights:?}");
@@ -76,9 +76,56 @@ fn an_export_is_finished_where_there_is_memory_for_it_and_made_without_where_not
     };
     let (without, with) = (plan(8 << 30, false).unwrap(), plan(8 << 30, true).unwrap());
     assert!(with.finishes && !without.finishes && with.weights > without.weights);
-    let enough = BASE + without.weights;
-    assert_eq!(plan(enough, true).unwrap(), plan(enough, false).unwrap());
-    assert!(plan(enough - 1, true).is_err());
+    assert_eq!((with.holding, without.holding), (Holding::Floats, Holding::Streamed));
+    let enough = BASE + with.weights;
+    assert!(plan(enough, true).unwrap().finishes);
+    assert_eq!(plan(enough - 1, true).unwrap(), plan(enough - 1, false).unwrap());
+    let Err(ModelError::Budget { needed, .. }) = plan(BASE, true) else { panic!("nothing fits") };
+    assert!(plan(needed, true).is_ok() && plan(needed - 1, true).is_err());
+    let work = Workload::Export { batch_tokens: 4096, finish: true };
+    let streamed = demands.plan(8 << 30, work, true, &Device::Cpu).unwrap();
+    assert_eq!(streamed, without, "asked to stream, it has no finish");
+}
+
+/// Of Llama-3.1-8B's shapes.
+fn of_8b(layers: usize) -> Demands {
+    let mut config: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../cli/assets/nano/student/config.json"))
+            .unwrap();
+    for (key, value) in [
+        ("hidden_size", 4096),
+        ("intermediate_size", 14_336),
+        ("num_hidden_layers", layers),
+        ("num_attention_heads", 32),
+        ("num_key_value_heads", 8),
+        ("head_dim", 128),
+        ("vocab_size", 128_256),
+    ] {
+        config[key] = value.into();
+    }
+    config["tie_word_embeddings"] = false.into();
+    let config = ModelConfig::from_json(&config.to_string()).unwrap();
+    Demands::new(&config, 16_060_522_496 / 32 * layers as u64)
+}
+
+#[test]
+fn an_export_of_the_8b_takes_3_gib_whatever_its_depth() {
+    let on_two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let plan = |layers, gib: u64, batch_tokens| {
+        let work = Workload::Export { batch_tokens, finish: true };
+        let demands = of_8b(layers);
+        on_two.install(|| demands.plan(gib << 30, work, false, &Device::Cpu)).unwrap()
+    };
+    let (two, whole) = (plan(2, 3, 4096), plan(32, 3, 4096));
+    assert_eq!(two, whole);
+    assert!(!whole.finishes && whole.holding == Holding::Streamed);
+    assert!((64..4096).contains(&whole.batch_tokens), "{whole}");
+    // The Hessian of 14,336 inputs alone.
+    assert!(whole.weights > 8 * 14_336 * 14_336, "{whole}");
+    // On 8 GB there is room for whole batches, and for no more than were asked for.
+    assert_eq!((plan(32, 7, 4096).batch_tokens, plan(32, 7, 512).batch_tokens), (4096, 512));
+    // Floats are no Hessian's matter.
+    assert!(plan(32, 2, 0).weights < whole.weights / 2);
 }
 
 /// Of the shapes of a model of 1.5 billion parameters.
@@ -101,13 +148,13 @@ fn training_in_nf4_takes_a_fraction_of_what_floats_take() {
     let batch_tokens = 512;
     let needed = |work| demands.plan(64 << 30, work, false, &Device::Cpu).unwrap().weights;
     let floats = needed(Workload::Training { batch_tokens });
-    let nf4 = needed(Workload::TrainingNf4 { batch_tokens, rank: 16 });
+    let nf4 = needed(Workload::TrainingNf4 { batch_tokens, rank: 16, width: 4 });
     assert!(5 * nf4 < floats, "{nf4} {floats}");
     let error = demands.plan(4 << 30, Workload::Training { batch_tokens }, false, &Device::Cpu);
     assert!(matches!(error, Err(ModelError::Budget { what: TRAINED, .. })));
     let plan = demands.plan(
         4 << 30,
-        Workload::TrainingNf4 { batch_tokens, rank: 16 },
+        Workload::TrainingNf4 { batch_tokens, rank: 16, width: 4 },
         false,
         &Device::Cpu,
     );

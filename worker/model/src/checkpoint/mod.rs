@@ -128,6 +128,11 @@ impl Checkpoint {
         }
     }
 
+    /// The shape of a tensor of the shards.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.place.get(name).map(|place| place.shape.clone())
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> Vec<&str> {
         let all = self.place.keys().chain(self.ready.keys()).chain(self.blocks.keys());

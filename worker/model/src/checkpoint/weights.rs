@@ -2,8 +2,9 @@
 
 use super::Checkpoint;
 use super::check::{check_shape, dtype_name, not_finite};
+use crate::layers::on_device::{DeviceBlocks, DeviceNf4};
 use crate::layers::slices::with_values;
-use crate::layers::weight::{DeviceBlocks, Weight};
+use crate::layers::weight::Weight;
 use crate::{ModelError, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Dtype;
@@ -66,10 +67,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Self::float`].
-    pub fn nf4(&self, name: &str, (out, into): (usize, usize)) -> Result<Weight> {
+    pub fn nf4(&self, name: &str, (out, into): (usize, usize), device: &Device) -> Result<Weight> {
         let floats = self.float(name, &[out, into], DType::F32, &Device::Cpu)?;
         let matrix = with_values(&floats, |values| Nf4Matrix::quantise(out, into, values))?;
-        Ok(Weight::Nf4(matrix.map_err(|e| ModelError::tensor(name, e.to_string()))?))
+        let matrix = matrix.map_err(|e| ModelError::tensor(name, e.to_string()))?;
+        if device.is_cpu() {
+            return Ok(Weight::Nf4(matrix));
+        }
+        Ok(Weight::Nf4OnDevice(DeviceNf4::new(&matrix, device)?))
     }
 
     /// One expert's weight of a tensor `[experts, ..]` that holds all of them: see [`Stacked`].

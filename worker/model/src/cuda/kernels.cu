@@ -46,6 +46,31 @@ __device__ void expand(const unsigned *codes, const unsigned char *scales, T *ou
     store8(out, at * 8, v);
 }
 
+// The sixteen values of NF4.
+__device__ const float NF4[16] = {-1.0f, -0.6961928f, -0.52507305f, -0.3949175f, -0.28444138f, -0.18477343f, -0.091050036f, 0.0f,
+                                  0.0795803f, 0.1609302f, 0.2461123f, 0.33791524f, 0.44070983f, 0.562617f, 0.72295684f, 1.0f};
+
+// `count` values of an NF4 matrix from value `first` on, eight a thread; the high half of a byte first. 64 values share a
+// scale, which is a code itself: `numbers` are its 256 steps, what is added to all, and a factor for each 256 scales.
+// No operation is fused, so that the values are the CPU's.
+template <typename T>
+__device__ void nf4(const unsigned char *codes, const unsigned char *scales, const float *numbers, T *out, size_t first, size_t count) {
+    __shared__ float values[16];
+    if (threadIdx.x < 16) values[threadIdx.x] = NF4[threadIdx.x];
+    __syncthreads();
+    size_t at = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 8, known = ~(size_t)0;
+    float scale = 0.0f;
+    for (int j = 0; j < 8 && at + j < count; j++) {
+        size_t i = first + at + j, block = i >> 6;
+        if (block != known) {
+            scale = __fadd_rn(__fmul_rn(numbers[scales[block]], numbers[257 + (block >> 8)]), numbers[256]);
+            known = block;
+        }
+        unsigned byte = codes[i >> 1];
+        store(out, at + j, __fmul_rn(values[i & 1 ? byte & 15 : byte >> 4], scale));
+    }
+}
+
 // A bias added to every row; one block a row.
 template <typename T>
 __device__ void add_bias(const T *x, const T *bias, T *out, unsigned width) {
@@ -218,6 +243,10 @@ __device__ void attend(const T *q, const T *k, const T *v, const unsigned *rows,
 #define FOR_TYPE(T, NAME)                                                                                               \
     extern "C" __global__ void expand_##NAME(const unsigned *c, const unsigned char *s, T *o, size_t n) {               \
         expand(c, s, o, n);                                                                                             \
+    }                                                                                                                   \
+    extern "C" __global__ void nf4_##NAME(const unsigned char *c, const unsigned char *s, const float *m, T *o, size_t f,   \
+                                          size_t n) {                                                                   \
+        nf4(c, s, m, o, f, n);                                                                                          \
     }                                                                                                                   \
     extern "C" __global__ void unit_##NAME(const T *p, T *o, size_t n, float alpha, float limit) {                      \
         unit(p, o, n, alpha, limit);                                                                                    \

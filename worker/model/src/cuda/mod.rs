@@ -1,4 +1,4 @@
-//! Our own kernels for NVIDIA GPUs (`kernels.cu`): MXFP4 expanded where it lies, gpt-oss's gated
+//! Our own kernels for NVIDIA GPUs (`kernels.cu`): MXFP4 and NF4 expanded where they lie, gpt-oss's gated
 //! unit, sums over a token's experts, norms of rows. Each computes in f32 and rounds once; f32 and
 //! bf16 are served.
 //!
@@ -28,9 +28,11 @@ macro_rules! by_type {
 }
 
 mod attend;
+mod nf4;
 mod op;
 
 pub(crate) use attend::{Ragged, attend, attends};
+pub(crate) use nf4::expand_nf4;
 
 /// Threads of a block.
 const THREADS: u32 = 256;

@@ -1,12 +1,14 @@
 //! Grouped-query attention with a sliding window, learned sinks and a key-value cache.
 //!
 //! Tokens come ragged, `[N, hidden]`. On the CPU (`fused`) and on CUDA each sequence is attended to
-//! by itself; where a tap asks for the probabilities, where something is differentiated on a GPU or
-//! in f64, and on other devices, the batch is padded to rectangles of like lengths.
+//! by itself; where a tap asks for the probabilities, where something is differentiated in f64, and on
+//! other devices, the batch is padded to rectangles of like lengths. On CUDA the gradient is made by such
+//! rectangles, of some heads at a time (`attention_back`).
 
 use crate::branch::{Asking, Branches};
 use crate::custom_gradient::with_gradient;
 use crate::custom_gradients::with_gradients;
+use crate::layers::attention_back::{Made, spread};
 use crate::layers::cache::LayerCache;
 use crate::layers::frame::Frame;
 use crate::layers::fused::{Heads, attend, attend_back, attend_onto};
@@ -60,22 +62,34 @@ impl Attention {
         taps: &mut dyn Taps,
     ) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Q }, x.clone())?;
-        let weighed = given(&x, taps.backward());
+        let mixed = self.mixed(layer, &x, frame, cache, taps)?;
+        self.out(layer, mixed, taps)
+    }
+
+    /// Its heads' outputs, `[N, heads, head_dim]`, from what its queries, keys and values are given.
+    pub(crate) fn mixed(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        frame: &Frame,
+        cache: Option<&mut LayerCache>,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
+        let weighed = given(x, taps.backward());
         let q = tap(taps, Site::Queries { layer }, self.queries(&weighed, frame.angles())?)?;
         let k = tap(taps, Site::Keys { layer }, self.keys(&weighed, frame.angles())?)?;
-        let v = tap(taps, Site::Values { layer }, self.values(&x)?)?;
+        let v = tap(taps, Site::Values { layer }, self.values(x)?)?;
         let all = [&q, &k, &v];
         let seen = taps.wants_pattern();
         let differentiated = all.iter().any(|x| x.track_op());
         let fused = !seen && all.into_iter().all(is_float) && !(differentiated && cache.is_some());
-        let mixed = if fused {
-            self.each_sequence(all, frame, cache, differentiated)?
-        } else if !seen && !differentiated && cache.is_none() && cuda::attends(&q, self.kv_heads) {
-            self.ragged(all, frame)?
+        if fused {
+            self.each_sequence(all, frame, cache, differentiated)
+        } else if !seen && cache.is_none() && cuda::attends(&q, self.kv_heads) {
+            self.on_device(layer, all, frame, taps)
         } else {
-            self.padded(layer, all, frame, cache, taps)?
-        };
-        self.out(layer, mixed, taps)
+            self.padded(layer, all, frame, cache, taps)
+        }
     }
 
     /// The same of the rows that ask in a stack of branches, from the normalised stream at all its
@@ -129,6 +143,30 @@ impl Attention {
             Some(places) => Ok(mixed.contiguous()?.index_select(places, 0)?),
             None => Ok(mixed),
         }
+    }
+
+    /// Differentiable, where every row is one sequence's alone.
+    fn on_device(
+        &self,
+        layer: usize,
+        all: [&Tensor; 3],
+        frame: &Frame,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor> {
+        if !all.iter().any(|x| x.track_op()) {
+            return self.ragged(all, frame);
+        }
+        let rectangles = frame.rectangles(false)?.to_vec();
+        if rectangles.iter().any(|rectangle| rectangle.own().is_none()) {
+            return self.padded(layer, all, frame, None, taps);
+        }
+        let [q, k, v] = all.map(Tensor::detach);
+        let mixed = self.ragged([&q, &k, &v], frame)?;
+        let weights = all.iter().take(2).any(|x| x.track_op());
+        let made = Made { q, k, v, sinks: self.sinks.clone(), rectangles, window: self.window };
+        Ok(with_gradients("attention", all, mixed, move |grad| {
+            made.back(grad, weights).map_err(ModelError::within_candle)
+        })?)
     }
 
     fn ragged(&self, all: [&Tensor; 3], frame: &Frame) -> Result<Tensor> {
@@ -227,28 +265,15 @@ impl Attention {
             }
             let weights = self.weights(&q, &k, rectangle.bias(self.window)?)?;
             let weights = tap(taps, Site::Pattern { layer }, weights)?;
-            parts.push(rectangle.unpad(&weights.matmul(&self.spread(&v)?)?)?);
+            parts.push(rectangle.unpad(&weights.matmul(&spread(&v, self.heads)?)?)?);
         }
         Ok(Tensor::cat(&parts, 1)?.transpose(0, 1)?.contiguous()?)
-    }
-
-    /// Every query head beside the KV head it shares: `[kv, B, T, d]` to `[heads, B, T, d]`.
-    fn spread(&self, x: &Tensor) -> Result<Tensor> {
-        let group = self.heads / self.kv_heads;
-        if group == 1 {
-            return Ok(x.clone());
-        }
-        let (kv, b, t, d) = x.dims4()?;
-        Ok(x.unsqueeze(1)?
-            .expand((kv, group, b, t, d))?
-            .contiguous()?
-            .reshape((self.heads, b, t, d))?)
     }
 
     /// Attention probabilities, `[heads, B, T, keys]`.
     fn weights(&self, q: &Tensor, k: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let scale = 1.0 / (self.head_dim as f64).sqrt();
-        let scores = ((q * scale)?.matmul(&self.spread(k)?.transpose(2, 3)?.contiguous()?))?;
+        let scores = ((q * scale)?.matmul(&spread(k, self.heads)?.transpose(2, 3)?.contiguous()?))?;
         let scores = scores.broadcast_add(bias)?;
         let Some(sinks) = &self.sinks else { return softmax(&scores) };
         let (heads, b, t, keys) = scores.dims4()?;
@@ -269,8 +294,11 @@ impl Attention {
 fn softmax(x: &Tensor) -> Result<Tensor> {
     let y = candle_nn::ops::softmax_last_dim(&x.detach().contiguous()?)?;
     Ok(with_gradient("softmax", x, y, |_, y, grad| {
-        let weighted = (grad * y)?;
-        let along = weighted.sum_keepdim(D::Minus1)?;
+        let (dtype, weighted) = (y.dtype(), (grad * y)?);
+        // A sum of 16-bit floats would lose most of its bits.
+        let summed =
+            if dtype == DType::BF16 { weighted.to_dtype(DType::F32)? } else { weighted.clone() };
+        let along = summed.sum_keepdim(D::Minus1)?.to_dtype(dtype)?;
         weighted - y.broadcast_mul(&along)?
     })?)
 }

@@ -9,7 +9,7 @@ use crate::layers::linear::Linear;
 use crate::layers::mlp::DenseMlp;
 use crate::layers::moe::Experts;
 use crate::layers::norm::RmsNorm;
-use crate::taps::{Projection, Site, Taps, tap};
+use crate::taps::{Backward, NoTaps, Projection, Site, Taps, tap};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -81,6 +81,35 @@ impl Block {
         };
         let out = tap(taps, Site::MlpOut { layer }, out)?;
         tap(taps, Site::ResidPost { layer }, (&x + out)?)
+    }
+
+    /// What a linear map is given of the residual stream that enters its half of the block, `[N, hidden]`:
+    /// attention's for q, k, v and o, the MLP's for the others. None where there is no such map.
+    pub(crate) fn linear_input(
+        &self,
+        layer: usize,
+        projection: Projection,
+        x: &Tensor,
+        frame: &Frame,
+    ) -> Result<Option<Tensor>> {
+        let (taps, back) = (&mut NoTaps, Backward::Gradient);
+        match projection {
+            Projection::Q | Projection::K | Projection::V => {
+                self.attention_norm.forward(x, back).map(Some)
+            }
+            Projection::O => {
+                let normed = self.attention_norm.forward(x, back)?;
+                let heads = self.attention.mixed(layer, &normed, frame, None, taps)?;
+                Ok(Some(heads.flatten_from(1)?))
+            }
+            Projection::Gate | Projection::Up => self.mlp_norm.forward(x, back).map(Some),
+            Projection::Down => match &self.feed_forward {
+                FeedForward::Dense(mlp) => {
+                    mlp.channels(&self.mlp_norm.forward(x, back)?, taps).map(Some)
+                }
+                FeedForward::Experts(_) => Ok(None),
+            },
+        }
     }
 
     pub(crate) fn linear(&self, projection: Projection) -> Option<&Linear> {

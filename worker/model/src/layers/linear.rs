@@ -77,14 +77,32 @@ impl Linear {
         self.weight = Weight::Float(weight);
     }
 
+    /// Puts another frozen weight in place, however it is held, without an adapter.
+    pub fn replace(&mut self, weight: Weight) {
+        self.weight = weight;
+        self.adapter = None;
+    }
+
     /// Maps the rows of x, `[N, in]` to `[N, out]`.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, self.bias.as_ref())
+    }
+
+    /// The same without the bias.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, None)
+    }
+
+    fn run(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         match &self.adapter {
-            Some(adapter) => adapter.forward(x, &self.weight, self.bias.as_ref()),
-            None => self.weight.forward(x, self.bias.as_ref()),
+            Some(adapter) => adapter.forward(x, &self.weight, bias),
+            None => self.weight.forward(x, bias),
         }
     }
 }

@@ -24,10 +24,15 @@ impl DenseMlp {
     /// Those of the tensor library and of the taps.
     pub fn forward(&self, layer: usize, x: &Tensor, taps: &mut dyn Taps) -> Result<Tensor> {
         let x = tap(taps, Site::LinearInput { layer, projection: Projection::Gate }, x.clone())?;
-        let channels = swiglu(&self.gate.forward(&x)?, &self.up.forward(&x)?, taps.backward())?;
+        let channels = self.channels(&x, taps)?;
         let channels = tap(taps, Site::Channels { layer }, channels)?;
         let channels =
             tap(taps, Site::LinearInput { layer, projection: Projection::Down }, channels)?;
         self.down.forward(&channels)
+    }
+
+    /// What the gate lets through of the up projection, `[N, inner]`, from what both are given.
+    pub(crate) fn channels(&self, x: &Tensor, taps: &dyn Taps) -> Result<Tensor> {
+        swiglu(&self.gate.forward(x)?, &self.up.forward(x)?, taps.backward())
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod attention;
+mod attention_back;
 pub mod block;
 pub mod cache;
 pub mod frame;
@@ -12,6 +13,7 @@ pub mod linear;
 pub mod mlp;
 pub mod moe;
 pub mod norm;
+pub mod on_device;
 pub mod rectangle;
 pub mod relevance;
 pub mod rope;

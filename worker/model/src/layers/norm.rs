@@ -36,14 +36,20 @@ impl RmsNorm {
         };
         let (gain, eps) = (self.gain.clone(), self.eps);
         Ok(with_gradient("rms-norm", x, y, move |x, _, grad| {
+            let dtype = x.dtype();
+            // Sums of 16-bit floats would lose most of their bits.
+            let sums = |t: &Tensor| {
+                if dtype == DType::BF16 { t.to_dtype(DType::F32) } else { Ok(t.clone()) }
+            };
+            let (x, grad, gain) = (sums(x)?, sums(grad)?, sums(&gain)?);
             let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
             let scaled = grad.broadcast_mul(&gain)?;
             if back == Backward::Relevance {
-                return scaled.broadcast_mul(&inverse);
+                return scaled.broadcast_mul(&inverse)?.to_dtype(dtype);
             }
             let unit = x.broadcast_mul(&inverse)?;
             let along = (&scaled * &unit)?.mean_keepdim(D::Minus1)?;
-            (scaled - unit.broadcast_mul(&along)?)?.broadcast_mul(&inverse)
+            (scaled - unit.broadcast_mul(&along)?)?.broadcast_mul(&inverse)?.to_dtype(dtype)
         })?)
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Layout {
 }
 
 /// Neighbouring sequences of a batch padded to `[B, T]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rectangle {
     pad: Tensor,
     unpad: Tensor,
@@ -153,6 +153,21 @@ impl Rectangle {
         let rows = x.detach().index_select(&self.unpad, 1)?;
         let back = self.back.clone();
         Ok(with_gradient("unpad", &x, rows, move |_, _, grad| pick_or_zero(grad, 1, &back))?)
+    }
+
+    /// Sequences and places of each.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.rows, self.width)
+    }
+
+    /// The batch's rows that it unpads to; none where some are in several sequences.
+    pub(super) fn own(&self) -> Option<Range<usize>> {
+        self.own.clone()
+    }
+
+    /// Of each place, the row of its own that it holds, or the one after the last for padding.
+    pub(super) fn places(&self) -> &Tensor {
+        &self.back
     }
 
     /// What is added to the attention scores under `window`: `[1, B, T, keys]`, 0 or a large

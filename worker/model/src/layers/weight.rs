@@ -2,6 +2,7 @@
 //! but for floats that were computed from what is learned.
 
 use crate::custom_gradient::with_gradient;
+use crate::layers::on_device::{DeviceBlocks, DeviceNf4};
 use crate::layers::slices::{is_plain, with_values};
 use crate::{ModelError, Result, cuda};
 use candle_core::{DType, Device, Tensor};
@@ -21,33 +22,8 @@ pub enum Weight {
     Nf4(Nf4Matrix),
     /// MXFP4 on a GPU, expanded for one product at a time.
     OnDevice(DeviceBlocks),
-}
-
-/// An MXFP4 matrix on a GPU.
-#[derive(Debug, Clone)]
-pub struct DeviceBlocks {
-    /// Two codes a byte, `[out · in / 2]`.
-    codes: Tensor,
-    /// A scale for each 32 values, `[out · in / 32]`.
-    scales: Tensor,
-    dims: (usize, usize),
-}
-
-impl DeviceBlocks {
-    /// From a checkpoint's bytes, `[out, in / 32, 16]` and `[out, in / 32]`.
-    ///
-    /// # Errors
-    /// Sizes that do not fit; those of the tensor library.
-    pub fn new(
-        codes: Vec<u8>,
-        scales: Vec<u8>,
-        dims: (usize, usize),
-        device: &Device,
-    ) -> Result<Self> {
-        let values = dims.0 * dims.1;
-        let codes = Tensor::from_vec(codes, values / 2, device)?;
-        Ok(Self { codes, scales: Tensor::from_vec(scales, values / 32, device)?, dims })
-    }
+    /// NF4 on a GPU, expanded panel by panel.
+    Nf4OnDevice(DeviceNf4),
 }
 
 impl Weight {
@@ -61,7 +37,8 @@ impl Weight {
             Self::Packed(matrix) => Ok((matrix.rows(), matrix.columns())),
             Self::Quantised(matrix) => Ok((matrix.rows(), matrix.columns())),
             Self::Nf4(matrix) => Ok((matrix.rows(), matrix.columns())),
-            Self::OnDevice(blocks) => Ok(blocks.dims),
+            Self::OnDevice(blocks) => Ok(blocks.dims()),
+            Self::Nf4OnDevice(matrix) => Ok(matrix.dims()),
         }
     }
 
@@ -79,16 +56,15 @@ impl Weight {
                 Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?)
             }
             Self::Nf4(matrix) => Ok(Tensor::from_vec(matrix.expand(), self.dims()?, &Device::Cpu)?),
-            Self::OnDevice(_) => self.float_as(DType::F32),
+            Self::OnDevice(_) | Self::Nf4OnDevice(_) => self.float_as(DType::F32),
         }
     }
 
     /// As floats of `dtype`, `[out, in]`.
     fn float_as(&self, dtype: DType) -> Result<Tensor> {
         match self {
-            Self::OnDevice(blocks) => {
-                Ok(cuda::expand(&blocks.codes, &blocks.scales, blocks.dims, dtype)?)
-            }
+            Self::OnDevice(blocks) => blocks.expand(dtype),
+            Self::Nf4OnDevice(matrix) => matrix.rows(0, matrix.dims().0, dtype),
             _ => Ok(self.float()?.to_dtype(dtype)?),
         }
     }
@@ -114,6 +90,7 @@ impl Weight {
                 kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?
             }
             Self::Nf4(matrix) if plain => kernel(x, out, bias, |x, n, y| matrix.multiply(x, n, y))?,
+            Self::Nf4OnDevice(matrix) => add(matrix.multiply(&x.detach())?, bias)?,
             _ => {
                 let weight = self.float_as(x.dtype())?.to_device(x.device())?;
                 add(x.detach().matmul(&weight.t()?)?, bias)?
@@ -142,6 +119,7 @@ impl Weight {
             Self::Nf4(matrix) if is_plain(&grad) => {
                 kernel(&grad, into, None, |g, n, out| matrix.multiply_transposed(g, n, out))
             }
+            Self::Nf4OnDevice(matrix) => matrix.multiply_transposed(&grad),
             _ => Ok(grad.matmul(&self.float_as(grad.dtype())?.to_device(grad.device())?)?),
         }
     }

@@ -2,11 +2,13 @@
 //! on the branches of it.
 
 use super::Transformer;
+use super::parts::no_linear;
 use crate::Result;
 use crate::branch::Branches;
 use crate::layers::block::Block;
 use crate::layers::frame::Frame;
-use crate::taps::Taps;
+use crate::layers::linear::Linear;
+use crate::taps::{NoTaps, Projection, Taps};
 use candle_core::Tensor;
 use std::borrow::Cow;
 
@@ -86,6 +88,43 @@ impl Layer<'_> {
         let x = self.block.feed(self.index, x, taps)?;
         self.count(sequences)?;
         Ok(x)
+    }
+
+    /// Runs its attention half, `[N, hidden]` to the same: see [`Self::run_from_middle`] for the rest.
+    ///
+    /// # Errors
+    /// Those of the tensor library; a stop by the keeper.
+    pub fn run_to_middle(&self, x: Tensor, frame: &Frame) -> Result<Tensor> {
+        self.transformer.meter.beat()?;
+        self.block.attend(self.index, x, frame, None, &mut NoTaps)
+    }
+
+    /// What a linear map is given, `[N, in]`, of the residual stream x, `[N, hidden]`: as it enters the
+    /// layer for the maps of attention, as it enters the MLP for the others.
+    ///
+    /// # Errors
+    /// The layer has no such map; those of the tensor library; a stop by the keeper.
+    pub fn linear_input(&self, of: Projection, x: &Tensor, frame: &Frame) -> Result<Tensor> {
+        self.transformer.meter.beat()?;
+        let input = self.block.linear_input(self.index, of, x, frame)?;
+        input.ok_or_else(|| no_linear(self.index, of))
+    }
+
+    /// The linear map at a place, in a dense layer.
+    ///
+    /// # Errors
+    /// The layer has no such map.
+    pub fn linear(&self, projection: Projection) -> Result<&Linear> {
+        self.block.linear(projection).ok_or_else(|| no_linear(self.index, projection))
+    }
+
+    /// The same, to change in this copy of the layer: the model keeps its own.
+    ///
+    /// # Errors
+    /// The layer has no such map.
+    pub fn linear_mut(&mut self, projection: Projection) -> Result<&mut Linear> {
+        let index = self.index;
+        self.block.to_mut().linear_mut(projection).ok_or_else(|| no_linear(index, projection))
     }
 
     fn count(&self, sequences: usize) -> Result<()> {

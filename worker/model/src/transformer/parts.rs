@@ -1,12 +1,15 @@
 //! The transformer's weights, one at a time: linear maps, embedding, head and norm.
 
 use super::{Blocks, Transformer, streamed};
+use crate::config::Mlp;
+use crate::layers::adapter::Adapter;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::taps::Projection;
 use crate::{ModelError, Result};
 use candle_core::Tensor;
 use std::borrow::Cow;
+use std::ops::Range;
 
 impl Transformer {
     /// The linear map at a place, in a dense model (experts hold their own).
@@ -26,6 +29,58 @@ impl Transformer {
         let Blocks::Held(blocks) = &mut self.blocks else { return Err(streamed()) };
         let block = blocks.get_mut(layer);
         block.and_then(|b| b.linear_mut(projection)).ok_or_else(|| no_linear(layer, projection))
+    }
+
+    /// The size of the linear map at a place, (out, in), of a model that may be streamed.
+    ///
+    /// # Errors
+    /// The model has no such map.
+    pub fn linear_dims(&self, layer: usize, projection: Projection) -> Result<(usize, usize)> {
+        let c = &self.config;
+        let (query, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let inner = match c.mlps.get(layer) {
+            Some(Mlp::Dense { inner }) => *inner,
+            _ => return Err(no_linear(layer, projection)),
+        };
+        Ok(match projection {
+            Projection::Q => (query, c.hidden),
+            Projection::K | Projection::V => (kv, c.hidden),
+            Projection::O => (c.hidden, query),
+            Projection::Gate | Projection::Up => (inner, c.hidden),
+            Projection::Down => (c.hidden, inner),
+        })
+    }
+
+    /// Puts an adapter beside the linear map at a place; of a streamed model it joins the map whenever that
+    /// is read.
+    ///
+    /// # Errors
+    /// The model has no such map.
+    pub fn attach(&mut self, layer: usize, projection: Projection, adapter: Adapter) -> Result<()> {
+        self.linear_dims(layer, projection)?;
+        match &mut self.blocks {
+            Blocks::InFile(_, adapters) => {
+                adapters.insert((layer, projection), adapter);
+            }
+            Blocks::Held(_) => self.linear_mut(layer, projection)?.adapter = Some(adapter),
+        }
+        Ok(())
+    }
+
+    /// Some rows of the embedding, `[rows, hidden]`, as floats.
+    ///
+    /// # Errors
+    /// Rows that it has not; a file that cannot be read.
+    pub fn embedding_rows(&self, rows: Range<usize>) -> Result<Tensor> {
+        self.embedding.part(rows)
+    }
+
+    /// Some rows of the output head, likewise.
+    ///
+    /// # Errors
+    /// As [`Self::embedding_rows`].
+    pub fn head_rows(&self, rows: Range<usize>) -> Result<Tensor> {
+        self.head.part(rows)
     }
 
     /// The same model of other linear maps in its dense layers, each made of the one at its place.
@@ -65,6 +120,6 @@ impl Transformer {
     }
 }
 
-fn no_linear(layer: usize, projection: Projection) -> ModelError {
+pub(super) fn no_linear(layer: usize, projection: Projection) -> ModelError {
     ModelError::Request(format!("the model has no linear map {}", projection.path(layer)))
 }

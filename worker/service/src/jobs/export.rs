@@ -30,7 +30,8 @@ impl Run for Export<Prompt> {
         let finish = if plan.finishes && shipped.finish > 0 { self.finish } else { 0 };
         let settings = ExportSettings { finish, ..shipped };
         let how = (self.format, settings);
-        write(&student, (base, &name), &self.calibration, how, scratch, bench.progress)
+        let tokens = plan.batch_tokens;
+        write(&student, (base, &name), (&self.calibration, tokens), how, scratch, bench.progress)
     }
 }
 
@@ -38,7 +39,7 @@ impl Run for Export<Prompt> {
 fn write(
     student: &LoadedModel,
     (base, name): (&Path, &str),
-    calibration: &[Prompt],
+    (calibration, batch_tokens): (&[Prompt], usize),
     (format, settings): (ExportFormat, ExportSettings),
     scratch: TempDir,
     progress: &dyn Progress,
@@ -49,7 +50,7 @@ fn write(
         base,
         name,
         calibration: &readable.sequences,
-        batch_tokens: CALIBRATION_TOKENS,
+        batch_tokens,
         conversations: calibration,
         format,
         settings,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, EmbeddedBus, QueueSpec};
-use uspx_domain::{Judge, Prompt, Speed, Subject, Task, TaskId, Work};
+use uspx_domain::{Answers, Judge, Prompt, Speed, Subject, Task, TaskId, Work};
 use uspx_model::fingerprint;
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::{HEARTBEAT, RESULTS, task_message_id, task_queue};
@@ -46,7 +46,11 @@ async fn the_speed_of_the_last_task_is_in_the_heartbeat() {
             earlier: vec![],
             tags: vec![],
         };
-        let work = Work::Judge(Judge { prompts: vec![prompt], subject: Subject::Model });
+        let work = Work::Judge(Judge {
+            prompts: vec![prompt],
+            subject: Subject::Model,
+            answers: Answers::default(),
+        });
         let task = Task { id: TaskId::derived(b"t"), epoch: 1, model, work };
         let message = pack_task(task).unwrap().message;
         bus.publish(&queue, &task_message_id(TaskId::derived(b"t"), 1), message).await.unwrap();

@@ -4,8 +4,8 @@
 use super::{assets, models, prompts, task};
 use uspx_distill::Labels;
 use uspx_domain::{
-    Ablate, Baseline, Cut, Estimate, Estimator, Judge, Label, Mask, Outcome, Prompt, Subject, Unit,
-    UnitKind, Work,
+    Ablate, Answers, Baseline, Cut, Estimate, Estimator, Judge, Label, Mask, Outcome, Prompt,
+    Subject, Unit, UnitKind, Work,
 };
 use uspx_model::{NoProgress, fingerprint};
 use uspx_worker::compute::JobProgress;
@@ -79,7 +79,16 @@ fn losses_under_cuts_of_a_streamed_teacher_are_those_of_a_held_one() {
         Cut::Mask(mask()),
     ];
     assert_alike(&Work::Ablate(Ablate { prompts: prompts(6), cuts }));
-    assert_alike(&Work::Judge(Judge { prompts: prompts(6), subject: Subject::Model }));
+    let answers = Answers { tokens: 8, reasoning: 8 };
+    let judge = Work::Judge(Judge { prompts: prompts(6), subject: Subject::Model, answers });
+    assert_alike(&judge);
+    let right = |machine| match done(&machine, &judge).outcome {
+        Outcome::Losses(rows) => (rows[0].right.len(), rows[0].pace.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(right(Machine::cpu()), (6, true));
+    let streamed = Machine { stream: true, ..Machine::cpu() };
+    assert_eq!(right(streamed), (0, false), "every token would read the whole file");
 }
 
 /// Every second expert of the first layer is cut.

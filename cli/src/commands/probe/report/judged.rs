@@ -39,8 +39,7 @@ impl Judged {
         let empty = emptied(model, held_out, of, *batch_tokens, &bar)?.nats;
         bar.finish();
         let mut rows = rows.into_iter();
-        let LossRow { prompts, nats: whole, .. } =
-            rows.next().unwrap_or(LossRow { prompts: vec![], nats: vec![], bytes: vec![] });
+        let LossRow { prompts, nats: whole, .. } = rows.next().unwrap_or_default();
         let tokens = prompts.iter().map(|p| p.tokens).collect();
         Ok(Self { whole, empty, tokens, masked: rows.map(|row| row.nats).collect(), places })
     }

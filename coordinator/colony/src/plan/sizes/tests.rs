@@ -47,7 +47,10 @@ fn where_nothing_is_known_the_usual_holds_but_none_is_idle() {
     assert_eq!(size(&[&[], &[]], &load("trace", 0, 250)), 1);
     let other = Speed { model: Fingerprint(Digest::of(b"student")), ..speed("trace", 1.0) };
     assert_eq!(size(&[&[other]], &load("trace", 2000, 250)), 250);
-    assert_eq!(size(&[&[speed("trace", 1.0)]], &load("label", 2000, 125)), 125);
+    for work in ["label", "answer"] {
+        assert_eq!(size(&[&[speed("trace", 1.0)]], &load(work, 2000, 125)), 125);
+    }
+    assert_eq!(size(&[&[speed("answer", 1.0)]], &load("judge", 2000, 250)), 250);
 }
 
 #[test]
@@ -81,6 +84,7 @@ fn a_worker_that_streams_gets_a_full_batch() {
     assert_eq!(size(&[&streamed], &load("trace", 2000, 64)), 100);
     assert_eq!(size(&[&streamed, &streamed], &load("trace", 64, 250)), 32, "but not idle");
     assert_eq!(size(&[&streamed], &load("atp", 2000, 64)), 20, "a fifth fills a batch");
+    assert_eq!(size(&[&streamed], &load("answer", 2000, 64)), 100, "it tells losses alone");
     let units = Load { item: Item::Unit(32), ..load("ablate", 1000, 16) };
     assert_eq!(size(&[&streamed], &units), 1, "the round's prompts fill it");
 }

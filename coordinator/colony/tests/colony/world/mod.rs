@@ -112,6 +112,9 @@ pub struct World {
     pub labelled: u64,
     /// Batches of a pass over what is labelled.
     pub batches: u32,
+    /// Of a hundred prompts, how many the base and the 4-bit students answer with the reference, where
+    /// the worker can answer at all.
+    pub right: Option<(u32, u32)>,
     /// Validation loss where each pass of a shared training begins; it stays at the last.
     pub losses: Vec<f32>,
 }
@@ -146,6 +149,7 @@ impl World {
             seams: BTreeSet::new(),
             labelled: 99,
             batches: 100,
+            right: Some((30, 60)),
             losses: vec![4.0, 3.5, 3.2, 3.1],
         }
     }
@@ -172,7 +176,21 @@ impl World {
             prompts: self.prompts(places),
             nats: places.iter().map(|at| loss(*at).max(0.0) as f32).collect(),
             bytes: places.iter().map(|at| 2 * self.tokens(*at)).collect(),
+            ..LossRow::default()
         }
+    }
+
+    /// What a contender's own answers are worth, where it is asked for them.
+    fn answers(&self, judge: &Judge<u32>, contender: Contender) -> (Vec<bool>, Option<Pace>) {
+        let Some((base, student)) = self.right.filter(|_| !judge.answers.is_none()) else {
+            return (vec![], None);
+        };
+        let share = if contender == Contender::Base { base } else { student };
+        // A prompt is as hard for everybody: two models alike answer the same ones.
+        let luck = |at: &u32| Dice::new(self.config.seed, "answers", u64::from(*at)).below(100);
+        let right = judge.prompts.iter().map(|at| luck(at) < share).collect();
+        let pace = Pace { tokens: 64, micros: 64_000_000 / u64::from(share) };
+        (right, Some(pace).filter(|_| !judge.prompts.is_empty()))
     }
 
     fn clean(&self, at: u32) -> f64 {
@@ -285,7 +303,9 @@ impl World {
                 },
             },
             (Work::Judge(judge), Purpose::Contender(who)) => {
-                Outcome::Losses(vec![self.row(&judge.prompts, |at| self.judged(at, *who))])
+                let (right, pace) = self.answers(judge, *who);
+                let row = self.row(&judge.prompts, |at| self.judged(at, *who));
+                Outcome::Losses(vec![LossRow { right, pace, ..row }])
             }
             (work, purpose) => panic!("{} for {purpose:?}", work.name()),
         }
