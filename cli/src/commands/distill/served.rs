@@ -12,7 +12,7 @@ use uspx_endpoint::{Endpoint, EndpointError, Patience, Settings};
 use uspx_model::ModelError;
 use uspx_runtime::Shutdown;
 
-/// The most likeliest tokens that servers tell.
+/// As many of the likeliest tokens as servers tell.
 const MOST_TOP_K: u32 = 20;
 
 /// The endpoint, and what asks it.

@@ -6,7 +6,7 @@
 //! against one proper distribution; its gradient is p − t, and up to a constant it is KL(t ‖ p).
 //! Where nothing is known of the teacher it is plain cross-entropy.
 
-use super::{Lesson, Loss};
+use super::{Lesson, Loss, masses};
 use crate::Result;
 use crate::align::{Soft, soft};
 use crate::labels::Labels;
@@ -36,15 +36,9 @@ impl Loss for Hybrid {
         lessons: &[&Lesson<Soft>],
         weight: f32,
     ) -> Result<Tensor> {
-        let said: Vec<&[(u32, f32)]> = lessons.iter().flat_map(|lesson| rows(lesson)).collect();
-        soft_cross_entropy(logits, &Targets::new(hard, &said, weight, logits.device())?)
+        let targets = Targets::new(hard, &masses(lessons), weight, logits.device())?;
+        soft_cross_entropy(logits, &targets)
     }
-}
-
-/// What is known of the teacher at each response token; nothing where nothing is said.
-fn rows(lesson: &Lesson<Soft>) -> impl Iterator<Item = &[(u32, f32)]> {
-    let row = |at| lesson.said.get(at).map_or(&[][..], Vec::as_slice);
-    (0..lesson.sequence.response_len()).map(row)
 }
 
 /// A target distribution for each row, sparse and padded: `[rows, width]` each.

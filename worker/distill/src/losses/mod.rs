@@ -20,6 +20,7 @@ pub use hybrid::Hybrid;
 pub use reverse_kl::ReverseKl;
 
 use crate::Result;
+use crate::align::Soft;
 use crate::labels::{Labels, PromptLabels};
 use crate::reading::{self, Reading};
 use candle_core::Tensor;
@@ -87,6 +88,16 @@ pub fn lesson<L: Loss>(
 /// A chat template that fails.
 pub fn text_lesson<S: Default>(prompt: &PromptLabels, student: &Chat) -> Result<Lesson<S>> {
     Ok(Lesson { sequence: reading::text(prompt, student)?, said: S::default() })
+}
+
+/// What is known of the teacher at each row, the answers' tokens lesson after lesson; nothing where nothing is
+/// said.
+fn masses<'a>(lessons: &'a [&Lesson<Soft>]) -> Vec<&'a [(u32, f32)]> {
+    let rows = |lesson: &'a &Lesson<Soft>| {
+        let row = |at| lesson.said.get(at).map_or(&[][..], Vec::as_slice);
+        (0..lesson.sequence.response_len()).map(row)
+    };
+    lessons.iter().flat_map(rows).collect()
 }
 
 /// The lessons, each with the place of its first row among the rows of all.

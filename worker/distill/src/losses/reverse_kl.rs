@@ -16,7 +16,7 @@
 //! the teacher says nothing. `weight` is a factor.
 
 use super::pull::Pulls;
-use super::{Lesson, Loss, placed};
+use super::{Lesson, Loss, masses};
 use crate::Result;
 use crate::align::{Soft, soft};
 use crate::labels::Labels;
@@ -47,13 +47,13 @@ impl Loss for ReverseKl {
     fn loss(
         &self,
         logits: &Tensor,
-        hard: &[u32],
+        _: &[u32],
         lessons: &[&Lesson<Soft>],
         weight: f32,
     ) -> Result<Tensor> {
         let weight = f64::from(weight);
         let mut pulls = Pulls::new(logits)?;
-        let teacher = rows(hard.len(), lessons);
+        let teacher = masses(lessons);
         let ids: Vec<Vec<u32>> =
             teacher.iter().map(|row| row.iter().map(|(id, _)| *id).collect()).collect();
         let own = pulls.log_probs(&ids)?;
@@ -69,17 +69,6 @@ impl Loss for ReverseKl {
         }
         pulls.loss(logits)
     }
-}
-
-/// The teacher's masses of each row; none where it says nothing.
-fn rows<'a>(count: usize, lessons: &'a [&Lesson<Soft>]) -> Vec<&'a [(u32, f32)]> {
-    let mut rows: Vec<&[(u32, f32)]> = vec![&[]; count];
-    for (first, said) in placed(lessons) {
-        for (place, row) in rows.iter_mut().skip(first).zip(said) {
-            *place = row;
-        }
-    }
-    rows
 }
 
 /// The term of a row, from the student's log-probabilities of the tokens that the teacher's masses are of;
