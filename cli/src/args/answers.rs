@@ -2,8 +2,7 @@
 
 use super::positive;
 use clap::{Args, ValueEnum};
-use uspx_distill::Sampling;
-use uspx_distill::quality::Votes;
+use uspx_domain::Answering;
 
 /// Where the API key of a served teacher is looked for: a flag would stand in the list of processes.
 pub const TEACHER_KEY: &str = "USPX_TEACHER_API_KEY";
@@ -54,15 +53,15 @@ pub struct AnswerArgs {
 }
 
 impl AnswerArgs {
-    /// What is sampled.
-    pub fn sampling(&self, seed: u64) -> Sampling {
-        Sampling { samples: self.samples, temperature: self.sample_temperature, seed }
-    }
-
-    /// How samples vote, where they do.
-    pub fn votes(&self) -> Option<Votes> {
-        let samples = self.samples;
-        self.min_consistency.filter(|_| samples > 0).map(|least| Votes { samples, least })
+    /// All of it; `target` where the flags name none.
+    pub fn answering(&self, target: uspx_domain::Target) -> Answering {
+        Answering {
+            target: self.target.map_or(target, Into::into),
+            samples: self.samples,
+            temperature: self.sample_temperature,
+            min_consistency: self.min_consistency,
+            max_reference_nats: self.max_reference_nats,
+        }
     }
 }
 
@@ -74,7 +73,7 @@ fn share(text: &str) -> Result<f32, String> {
     }
 }
 
-/// See [`uspx_distill::Target`].
+/// See [`uspx_domain::Target`].
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The reference
@@ -85,7 +84,7 @@ pub enum Target {
     Both,
 }
 
-impl From<Target> for uspx_distill::Target {
+impl From<Target> for uspx_domain::Target {
     fn from(target: Target) -> Self {
         match target {
             Target::Reference => Self::Reference,

@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
 use uspx_distill::on_policy::OnPolicy;
-use uspx_distill::{Asking, Sharing, Target};
+use uspx_distill::{Asking, Sampling, Sharing, Target};
 use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
@@ -90,6 +90,11 @@ pub struct DistillArgs {
 }
 
 impl DistillArgs {
+    /// How it is trained.
+    pub fn recipe(&self) -> DistilRecipe {
+        DistilRecipe { nf4: self.nf4, ..self.recipe.recipe() }
+    }
+
     /// How the student learns from its own answers.
     pub fn on_policy(&self) -> OnPolicy {
         OnPolicy { rounds: self.on_policy, ..OnPolicy::default() }
@@ -104,9 +109,10 @@ impl DistillArgs {
     /// How a teacher is asked, which has `room` for so many tokens at once; `target` where the flags
     /// name none.
     pub fn asking(&self, target: Target, room: usize) -> Asking {
+        let how = self.answers.answering(target);
         Asking {
-            target: self.answers.target.map_or(target, Into::into),
-            sampling: self.answers.sampling(self.recipe.seed),
+            target: how.target,
+            sampling: Sampling::of(&how, self.recipe.seed),
             bounds: self.run.bounds(self.max_new_tokens),
             room,
         }
@@ -159,6 +165,7 @@ impl RecipeArgs {
             teacher_weight: self.teacher_weight,
             seed: self.seed,
             loss: self.loss,
+            nf4: false,
         }
     }
 }

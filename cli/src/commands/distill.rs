@@ -18,9 +18,7 @@ use std::slice::from_ref;
 use std::time::{Duration, Instant};
 use uspx_distill::on_policy::Stage;
 use uspx_distill::{DistilRequest, Keep, PeftConfig, distil, recipe};
-use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilRecipe, Prompt};
-use uspx_model::budget::Workload;
-use uspx_model::config::ModelConfig;
+use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, Prompt};
 use uspx_runtime::Shutdown;
 
 /// How often the training's state is kept, where that is asked for.
@@ -34,10 +32,11 @@ struct Split<T> {
 
 /// `uspx distill`.
 pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
-    let (start, recipe) = (Instant::now(), args.recipe.recipe());
+    let (start, recipe) = (Instant::now(), args.recipe());
     recipe::check(&recipe)?;
     let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
-    let work = workload(args, &recipe)?;
+    models::check_there(&args.student)?;
+    let work = models::machine(&args.run.machine)?.training(&args.student, &recipe)?;
     student::look(&args.student, &args.run, work)?;
     let Lessons { labels, skipped } = label::label(args, &prompts, shutdown)?;
     let mut student = student::open(&args.student, &args.run, work)?;
@@ -60,21 +59,6 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (seconds, rounds) = (start.elapsed().as_secs_f64(), stage.rounds());
     let (rank, labels, skipped) = (recipe.rank, &labels, skipped.as_slice());
     Told { args, rank, labels, made: &made, rounds, seconds, skipped }.tell()
-}
-
-/// How the student is held while it learns.
-fn workload(args: &DistillArgs, recipe: &DistilRecipe) -> Result<Workload> {
-    let batch_tokens = recipe.batch_tokens as usize;
-    if !args.nf4 {
-        return Ok(Workload::Training { batch_tokens });
-    }
-    models::check_there(&args.student)?;
-    let hidden = ModelConfig::open(&args.student)?.hidden;
-    let rank = recipe::resolved(recipe, hidden).rank as usize;
-    let work = |width| Workload::TrainingNf4 { batch_tokens, rank, width };
-    let width =
-        models::machine(&args.run.machine)?.dtype(work(0)).map_err(CliError::from)?.size_in_bytes();
-    Ok(work(width))
 }
 
 /// The prompts of both files, or of one with a tenth of it drawn to stop by.

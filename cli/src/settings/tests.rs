@@ -53,7 +53,8 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-/// A plan with all set that it is silent about otherwise: the sizes of tasks, the steps of a training.
+/// A plan with all set that it is silent about otherwise: the sizes of tasks, the steps of a training, what answers
+/// have to stand.
 fn with_sizes() -> CampaignPlan {
     let mut plan = CampaignPlan::default();
     let CampaignPlan { probe, judge, distil, .. } = &mut plan;
@@ -68,6 +69,10 @@ fn with_sizes() -> CampaignPlan {
         *size = Some(1);
     }
     plan.sae.recipe.steps = Some(1);
+    plan.distil.nf4 = true;
+    for bound in [&mut plan.answers.min_consistency, &mut plan.answers.max_reference_nats] {
+        *bound = Some(1.0);
+    }
     plan
 }
 

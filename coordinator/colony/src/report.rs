@@ -223,7 +223,7 @@ pub fn report(state: &State) -> Option<CampaignReport> {
         compared_prompts: state.results.shared_prompts().len() as u32,
         answered_prompts: answers::shared(state.results.judged.values()).len() as u32,
         trainings: state.results.adapters.iter().map(|(n, (_, summary))| (*n, *summary)).collect(),
-        recipes: campaign.distil.recipes.clone(),
+        recipes: campaign.distil.trainings().map(|(_, recipe)| recipe).collect(),
         chosen_recipe: state.results.best_adapter().map(|(n, _, _)| n),
         saes: saes(state),
         gate: state.gate.clone(),

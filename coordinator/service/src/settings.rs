@@ -7,7 +7,7 @@ use uspx_colony::campaign::{
     TrustPlan,
 };
 use uspx_colony::{CampaignConfig, ConfigError};
-use uspx_domain::{Digest, Fingerprint, ModelShape};
+use uspx_domain::{Answering, Digest, Fingerprint, ModelShape};
 
 use crate::PromptBook;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub struct CampaignPlan {
     pub sae: SaePlan,
     /// What the student learns beside the person's prompts.
     pub dream: DreamPlan,
+    /// Which answers it learns.
+    pub answers: Answering,
     /// How the student is made.
     pub distil: StudentPlan,
     /// How its trainings are shared.
@@ -103,6 +105,7 @@ impl CampaignPlan {
             judge: self.judge.clone(),
             sae: self.sae.clone(),
             dream: self.dream.clone(),
+            answers: self.answers,
             distil: self.distil.clone(),
             together: self.together.clone(),
             finish: self.finish.clone(),

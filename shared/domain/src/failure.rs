@@ -79,7 +79,7 @@ reasons! {
         "the worker cannot write scratch files: free space on its disk, or set TMPDIR";
     /// No memory, of the machine or its GPU.
     NoMemory: Machine, "out of memory",
-        "the worker lacks memory for this: free some, or let it use more (--memory); its log has the bytes";
+        "the worker lacks memory for this: free some, or let it use more (--memory); where it is a training, campaign.distil.nf4 = true takes an eighth; its log has the bytes";
     /// A GPU or its driver failed.
     Device: Machine, "device",
         "the worker's device failed; its log has the cause";

@@ -57,6 +57,6 @@ pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
 pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
-    Ablate, Answers, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job, Judge,
-    Label, Part, Place, Round, Sae, Subject, Task, Told, Work,
+    Ablate, Answering, Answers, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job,
+    Judge, Label, Part, Place, Round, Sae, Subject, Target, Task, Told, Work,
 };

@@ -12,7 +12,14 @@ pub struct Speaks {
     pub estimators: BTreeSet<String>,
     /// Losses of a training, beside the usual one, which whoever trains knows.
     pub losses: BTreeSet<String>,
+    /// Further ways of doing known jobs: [`NF4`], [`ANSWERING`].
+    pub ways: BTreeSet<String>,
 }
+
+/// A training on layers held in NF4.
+pub const NF4: &str = "nf4";
+/// Labels of other answers than references, chosen among samples.
+pub const ANSWERING: &str = "answering";
 
 impl Speaks {
     /// All that this build knows.
@@ -23,6 +30,7 @@ impl Speaks {
             jobs: owned(&mut Work::<()>::KINDS.iter().copied()),
             estimators: owned(&mut Estimator::ALL.iter().map(|e| e.name())),
             losses: owned(&mut DistilLoss::ALL.iter().filter(|l| !l.is_usual()).map(|l| l.name())),
+            ways: owned(&mut [NF4, ANSWERING].into_iter()),
         }
     }
 
@@ -32,8 +40,10 @@ impl Speaks {
             Work::Estimate(job) => self.estimators.contains(job.estimator.name()),
             Work::Distil(Distil { recipe, .. }) | Work::Part(Part { recipe, .. }) => {
                 let loss = recipe.loss;
-                loss.is_usual() || self.losses.contains(loss.name())
+                let held = !recipe.nf4 || self.ways.contains(NF4);
+                held && (loss.is_usual() || self.losses.contains(loss.name()))
             }
+            Work::Label(job) => job.answering.is_usual() || self.ways.contains(ANSWERING),
             _ => true,
         };
         named && self.jobs.contains(work.kind())
@@ -43,7 +53,7 @@ impl Speaks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Baseline, DistilRecipe, Estimate, Label, Place};
+    use crate::{Answering, Baseline, DistilRecipe, Estimate, Label, Place};
 
     #[test]
     fn work_is_known_by_its_job_and_its_estimator() {
@@ -58,6 +68,10 @@ mod tests {
         let here = Speaks::here();
         assert!(here.knows(&label) && here.knows(&trace));
         assert!(!Speaks::default().knows(&label));
+        let answering = Answering { samples: 4, ..Answering::default() };
+        let sampled = Work::Label(Label { answering, ..Label::of(vec![0]) });
+        let older = Speaks { ways: [NF4.to_owned()].into(), ..Speaks::here() };
+        assert!(here.knows(&sampled) && !older.knows(&sampled) && older.knows(&label));
         let mut older = Speaks::here();
         older.estimators.remove("trace");
         assert!(older.knows(&label) && !older.knows(&trace));
@@ -67,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_training_is_known_by_its_loss() {
-        let by = |loss| {
+        let by = |loss, nf4| {
             let recipe = DistilRecipe {
                 rank: 1,
                 alpha: 1.0,
@@ -77,6 +91,7 @@ mod tests {
                 teacher_weight: 1.0,
                 seed: 0,
                 loss,
+                nf4,
             };
             let (train, validation, rounds) = (vec![], vec![], vec![]);
             let part = Part { train, validation, recipe, rounds, steps: 1, place: Place::End };
@@ -85,11 +100,15 @@ mod tests {
         };
         let older = Speaks { losses: [].into(), ..Speaks::here() };
         for loss in DistilLoss::ALL {
-            for work in by(*loss) {
+            for work in by(*loss, false) {
                 assert!(Speaks::here().knows(&work), "{loss}");
                 assert_eq!(older.knows(&work), *loss == DistilLoss::HYBRID, "{loss}");
                 assert!(!Speaks::default().knows(&work), "{loss}");
             }
+        }
+        let older = Speaks { ways: [].into(), ..Speaks::here() };
+        for work in by(DistilLoss::HYBRID, true) {
+            assert!(Speaks::here().knows(&work) && !older.knows(&work));
         }
     }
 }

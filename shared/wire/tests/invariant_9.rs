@@ -88,6 +88,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("heartbeat", &values::heartbeat());
     holds("heartbeat-speed", &values::heartbeat_with_speed());
     holds("heartbeat-losses", &values::heartbeat_with_losses());
+    holds("heartbeat-ways", &values::heartbeat_with_ways());
     holds("status", &values::status());
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
@@ -99,7 +100,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 8));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 9));
 }
 
 #[test]
@@ -110,6 +111,7 @@ fn write_missing_fixtures() {
     write_if_missing("heartbeat", &values::heartbeat());
     write_if_missing("heartbeat-speed", &values::heartbeat_with_speed());
     write_if_missing("heartbeat-losses", &values::heartbeat_with_losses());
+    write_if_missing("heartbeat-ways", &values::heartbeat_with_ways());
     write_if_missing("status", &values::status());
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());

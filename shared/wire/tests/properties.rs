@@ -91,6 +91,7 @@ fn part() -> impl Strategy<Value = Part> {
             teacher_weight: 1.0,
             seed: 7,
             loss,
+            nf4: steps % 2 == 1,
         };
         Part { train: vec![BlobRef::to(b"l")], validation: vec![], recipe, rounds, steps, place }
     })
@@ -113,6 +114,10 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
                 let [top_k, max_new_tokens, max_reasoning_tokens] = numbers;
                 let dreams = Dreams { rounds: top_k % 3, seed: top_k.into() };
                 let dreams = if dreams.is_none() { Dreams::default() } else { dreams };
+                let samples = max_new_tokens % 5;
+                let least = (samples > 0).then_some(0.25);
+                let answering =
+                    Answering { samples, min_consistency: least, ..Answering::default() };
                 Work::Label(Label {
                     prompts,
                     mask,
@@ -120,6 +125,8 @@ fn work() -> impl Strategy<Value = Work<Prompt>> {
                     max_new_tokens,
                     max_reasoning_tokens,
                     dreams,
+                    answering,
+                    seed: if samples > 0 { max_new_tokens.into() } else { 0 },
                 })
             }
         ),

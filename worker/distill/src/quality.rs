@@ -9,7 +9,7 @@
 use crate::answers::Answers;
 use crate::labels::{Labels, PromptLabels};
 use std::collections::HashSet;
-use uspx_domain::{Prompt, SkipReason, Skipped};
+use uspx_domain::{Answering, Prompt, SkipReason, Skipped};
 
 /// Votes on a prompt's answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +18,37 @@ pub struct Votes {
     pub samples: u32,
     /// The least share of them that an answer to learn has, 0 to 1.
     pub least: f32,
+}
+
+/// What answers have to stand to be learned.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sieve {
+    /// Votes of samples, where they are counted.
+    pub votes: Option<Votes>,
+    /// The most that a reference may cost the teacher, in nats per byte.
+    pub most: Option<f32>,
+}
+
+impl Sieve {
+    /// That of answers that are chosen so.
+    pub fn of(how: &Answering) -> Self {
+        let samples = how.samples;
+        let votes = how.min_consistency.filter(|_| samples > 0);
+        Self { votes: votes.map(|least| Votes { samples, least }), most: how.max_reference_nats }
+    }
+
+    /// The answers that stand their samples' votes, and the prompts that lose theirs: see [`consistent`].
+    pub fn answers(self, all: Vec<Answers>) -> (Vec<Answers>, Vec<Skipped>) {
+        match self.votes {
+            Some(votes) => consistent(all, votes),
+            None => (all, Vec::new()),
+        }
+    }
+
+    /// Leaves out what the teacher finds too unlikely: see [`likely`].
+    pub fn labels(self, labels: &mut Labels) -> Vec<Skipped> {
+        self.most.map(|most| likely(labels, most)).unwrap_or_default()
+    }
 }
 
 /// Leaves out every answer that fewer than `votes.least` of the prompt's samples give, and names the

@@ -27,6 +27,7 @@ pub fn recipe_teacher() -> DistilRecipe {
         teacher_weight: 1.0,
         seed: 1,
         loss: DistilLoss::HYBRID,
+        nf4: false,
     }
 }
 

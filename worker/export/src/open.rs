@@ -24,12 +24,12 @@ pub fn open_any(path: &Path, placement: Placement) -> Result<LoadedModel> {
     }
 }
 
-/// Opens a GPTQ folder; the weights are expanded, wherever `placement` would have them.
+/// Opens a GPTQ folder. Unless `placement` asks for floats its linear maps stay in 4 bits in memory.
 ///
 /// # Errors
 /// What [`read_gptq`] and the model report.
 pub fn open_gptq(folder: &Path, placement: Placement) -> Result<LoadedModel> {
-    let checkpoint = Checkpoint::in_memory(read_gptq(folder)?);
+    let checkpoint = read_gptq(folder)?;
     let fingerprint = uspx_model::fingerprint(folder)?;
     Ok(LoadedModel::with_weights(folder, checkpoint, placement, fingerprint)?)
 }

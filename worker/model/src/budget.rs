@@ -67,6 +67,9 @@ pub const FINISH_LOGITS: usize = 1 << 24;
 /// How often the weights are there in a finish, counted as floats.
 const FINISH_COPIES: u64 = 7;
 
+/// Bits of a weight in 4 bits with its share of scales, at most: GPTQ takes 4.2, Q4_0 and Q4_K 4.5.
+const FOUR_BITS: u64 = 5;
+
 /// What is refused where a training of floats does not fit: what is held in NF4 may.
 pub const TRAINED: &str = "trained";
 
@@ -78,9 +81,10 @@ pub enum Workload {
     Forward,
     /// One layer's activations with their gradients.
     Backward,
-    /// A forward pass of weights that are expanded to floats: under an adapter, or of a 4-bit
-    /// student.
-    Floats,
+    /// A forward pass under an adapter: of weights that are expanded to floats, or streamed.
+    Adapted,
+    /// A forward pass of a 4-bit student: of weights that are expanded to floats, or as its file has them.
+    FourBit,
     /// Training an adapter: all layers' activations, and for the validation a second copy of the
     /// weights, the adapter merged.
     Training {
@@ -115,6 +119,8 @@ pub struct Demands {
     resident: u64,
     /// Weights in memory as floats.
     floats: u64,
+    /// The same of a student of 4 bits that is made of them, at most.
+    four_bits: u64,
     /// The largest part that is in memory at once when they are streamed, and in a backward pass.
     streamed: u64,
     streamed_backward: u64,
@@ -167,6 +173,7 @@ impl Demands {
         Self {
             resident: stored,
             floats: 4 * (tables + layers),
+            four_bits: 2 * tables + layers * FOUR_BITS / 8,
             streamed: streamed(most(|m| m.at_once)),
             streamed_backward: streamed(most(|m| m.at_once_backward)),
             token: 4 * (values + 3 * panel),
@@ -200,7 +207,15 @@ impl Demands {
                 let token = if device.is_cpu() { self.gradient } else { on_device };
                 self.passes(budget, (self.streamed_backward, token), stream, device)
             }
-            Workload::Floats => self.floats(budget, device),
+            Workload::Adapted => {
+                let streamed = |_| self.passes(budget, (self.streamed, self.token), true, device);
+                self.floats(budget, device).or_else(streamed)
+            }
+            Workload::FourBit => {
+                let stored = (Holding::Stored, self.four_bits, self.held(device));
+                let stored = |_| batches("in 4 bits", stored, (budget, self.token), device);
+                self.floats(budget, device).or_else(stored)
+            }
             Workload::Training { batch_tokens } => {
                 let batch = batch_tokens as u64;
                 // About half of a batch's rows predict an answer.

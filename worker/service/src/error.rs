@@ -8,6 +8,7 @@ use uspx_distill::DistillError;
 use uspx_domain::{FailureKind, FailureReason, WorkerId};
 use uspx_export::ExportError;
 use uspx_model::ModelError;
+use uspx_model::budget::TRAINED;
 use uspx_sae::SaeError;
 use uspx_wire::WireError;
 
@@ -80,6 +81,9 @@ pub enum JobError {
     /// The model or a probe failed.
     #[error(transparent)]
     Model(ModelError),
+    /// There is no memory for a training of floats.
+    #[error("{0}: or hold the student in NF4 (campaign.distil.nf4 = true)")]
+    Trained(ModelError),
     /// Labels or training failed.
     #[error(transparent)]
     Distill(DistillError),
@@ -118,7 +122,7 @@ impl JobError {
             Self::NoModel(_) => FailureReason::NoModel,
             Self::Bus(_) => FailureReason::StoreUnreachable,
             Self::Artifact(error) => of_store(error),
-            Self::Model(error) => of_model(error),
+            Self::Model(error) | Self::Trained(error) => of_model(error),
             Self::Distill(error) => of_training(error),
             Self::Export(error) => of_export(error),
             Self::Sae(error) => of_sae(error),
@@ -226,6 +230,7 @@ impl From<ModelError> for JobError {
         match error {
             ModelError::Stopped => Self::Stopped,
             ModelError::Chat(_) | ModelError::Template { .. } => Self::Chat,
+            other @ ModelError::Budget { what: TRAINED, .. } => Self::Trained(other),
             other => Self::Model(other),
         }
     }

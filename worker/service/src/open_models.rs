@@ -8,7 +8,7 @@ use candle_core::DType;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use uspx_domain::Fingerprint;
+use uspx_domain::{DistilRecipe, Fingerprint};
 use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Placement};
 use uspx_runtime::telemetry::TOLD;
@@ -96,8 +96,7 @@ impl OpenModels {
         Ok(opened)
     }
 
-    /// A copy of the model for this job alone, of floats, to attach adapters to; and the plan for
-    /// its work.
+    /// A copy of the model for this job alone, to attach adapters to; and the plan for its work.
     ///
     /// # Errors
     /// As [`OpenModels::get`].
@@ -111,13 +110,25 @@ impl OpenModels {
         Ok((self.load(model, &plan, placement)?, plan))
     }
 
+    /// What training `model` by `recipe` is here.
+    ///
+    /// # Errors
+    /// It is not here, or this machine cannot compute so.
+    pub fn training(
+        &self,
+        model: Fingerprint,
+        recipe: &DistilRecipe,
+    ) -> Result<Workload, JobError> {
+        Ok(self.machine.training(self.holdings.folder(model)?, recipe)?)
+    }
+
     /// The plan for a student of `model` that is opened from its own files, and how to open it.
     ///
     /// # Errors
-    /// `model` is not here, or floats of its size do not fit.
+    /// `model` is not here, or 4 bits of its size do not fit.
     pub fn student(&mut self, model: Fingerprint) -> Result<(Placement, Plan), JobError> {
-        let plan = self.make_room(model, (Workload::Floats, Beside::NOTHING))?;
-        Ok((self.machine.placement(&plan, Workload::Floats)?, plan))
+        let plan = self.make_room(model, (Workload::FourBit, Beside::NOTHING))?;
+        Ok((self.machine.placement(&plan, Workload::FourBit)?, plan))
     }
 
     /// The plan for a model beside those open, after as many of them were closed as stand in its

@@ -3,8 +3,11 @@
 
 use candle_core::{DType, Device};
 use std::path::Path;
+use uspx_distill::recipe;
+use uspx_domain::DistilRecipe;
 use uspx_export::formats;
 use uspx_model::budget::{Beside, Demands, Plan, Workload};
+use uspx_model::config::ModelConfig;
 use uspx_model::{Holding, ModelError, Placement, device_memory};
 use uspx_runtime::memory;
 
@@ -102,6 +105,26 @@ impl Machine {
             }
             _ => Ok(DType::F32),
         }
+    }
+
+    /// What training the student in `folder` by `recipe` is: one held in NF4 takes what its adapters' rank and
+    /// the type computed with ask.
+    ///
+    /// # Errors
+    /// A folder whose configuration cannot be read; as [`Machine::dtype`].
+    pub fn training(
+        &self,
+        folder: &Path,
+        recipe: &DistilRecipe,
+    ) -> Result<Workload, PlanningError> {
+        let batch_tokens = recipe.batch_tokens as usize;
+        if !recipe.nf4 {
+            return Ok(Workload::Training { batch_tokens });
+        }
+        let hidden = ModelConfig::open(folder)?.hidden;
+        let rank = recipe::resolved(recipe, hidden).rank as usize;
+        let work = |width| Workload::TrainingNf4 { batch_tokens, rank, width };
+        Ok(work(self.dtype(work(0))?.size_in_bytes()))
     }
 
     /// The plan for a model with these demands within `budget` bytes.

@@ -7,7 +7,7 @@ use crate::args::DistillArgs;
 use crate::error::Result;
 use crate::left_out;
 use uspx_distill::answers::Answers;
-use uspx_distill::quality::{consistent, likely, of_prompts};
+use uspx_distill::quality::{Sieve, of_prompts};
 use uspx_distill::{Asking, Labels, Sampling, Target};
 use uspx_domain::{Prompt, Skipped};
 use uspx_runtime::Shutdown;
@@ -60,14 +60,10 @@ pub fn label(
         "to stop by",
     )?;
     let train = teacher.dreamt(&prompts.train)?;
-    let keep = |all: Vec<Answers>| match args.answers.votes() {
-        Some(votes) => consistent(all, votes),
-        None => (all, Vec::new()),
-    };
+    let sieve = Sieve::of(&args.answers.answering(how.target));
+    let keep = |all: Vec<Answers>| sieve.answers(all);
     let (mut train, mut more) = teacher.lessons(&train, &how, &keep, "to learn")?;
-    if let Some(most) = args.answers.max_reference_nats {
-        more.extend(likely(&mut train, most));
-    }
+    more.extend(sieve.labels(&mut train));
     skipped.extend(of_prompts(&prompts.train, more));
     left_out::tell(&skipped, train.prompts.len(), None, args.run.json)?;
     left_out::tell(&skipped, validation.prompts.len(), None, true)?;

@@ -98,6 +98,17 @@ super::rows! {
     "campaign.dream.rounds" Coordinator ["rounds"] --"" Is("8");
     "How often each training prompt gives rise to a new one that the teacher makes up and answers, to learn from beside yours"
 
+    "campaign.answers.target" Coordinator [""] --"" Is(r#""reference""#);
+    "Whose answer is learned of a prompt that has a reference: `\"reference\"`, `\"teacher\"`, or `\"both\"`"
+    "campaign.answers.samples" Coordinator ["answers"] --"" Is("0");
+    "Answers to each prompt sampled from the teacher, learned beside it where they say something else"
+    "campaign.answers.temperature" Coordinator [""] --"" Is("1.0");
+    "Temperature of these: at 1 they are the teacher's own distribution"
+    "campaign.answers.min_consistency" Coordinator ["share, 0 to 1"] --"" Open { then: "answers are learned whatever the samples say", example: "0.5" };
+    "The least share of the samples that give an answer which is learned"
+    "campaign.answers.max_reference_nats" Coordinator ["nats per byte"] --"" Open { then: "references are learned whatever the teacher thinks of them", example: "2.0" };
+    "References that the teacher finds unlikelier than this are not learned"
+
     "campaign.distil.label_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 125 where that is not known", example: "125" };
     "Prompts of a label task"
     "campaign.distil.top_k" Coordinator ["tokens"] --"" Is("32");
@@ -110,6 +121,8 @@ super::rows! {
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.0, seed = 0 }, \
 { rank = 0, alpha = 0.0, epochs = 6, learning_rate = 0.0, batch_tokens = 1024, teacher_weight = 0.5, seed = 0 }]");
     "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
+    "campaign.distil.nf4" Coordinator [""] --"" Is("false");
+    "Hold the student in NF4 while it learns (QLoRA): an eighth of the memory, slower; the way for a student whose floats fit on no machine"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("512");
     "Training prompts that calibrate the quantiser, and that the finish learns from"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };

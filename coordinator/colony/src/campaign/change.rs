@@ -79,7 +79,8 @@ impl Stands {
         // What labels may be made with hangs on the mask and on how it is judged.
         let saes = train && validation && old.sae.recipe == new.sae.recipe;
         let learnt = train && validation && measured && old.judge == new.judge && labels;
-        let students = (old.student, &old.distil.recipes) == (new.student, &new.distil.recipes);
+        let students = (old.student, &old.distil.recipes, old.distil.nf4)
+            == (new.student, &new.distil.recipes, new.distil.nf4);
         let adapters = learnt && students && old.together == new.together;
         let rounding = |of: &CampaignConfig| (of.distil.calibration, of.finish.passes);
         let exports = adapters && rounding(old) == rounding(new);
@@ -189,7 +190,9 @@ mod tests {
         assert_eq!(of(|c| c.probe.exact_pairs += 1), [y, n, y, n, n, n, n]);
         assert_eq!(of(|c| c.judge.random_masks += 1), [y, n, y, n, n, n, n]);
         assert_eq!(of(|c| c.distil.top_k += 1), [y, y, n, n, n, n, n]);
+        assert_eq!(of(|c| c.answers.samples = 4), [y, y, n, n, n, n, n]);
         assert_eq!(of(|c| c.distil.recipes.truncate(1)), [y, y, y, n, n, n, n]);
+        assert_eq!(of(|c| c.distil.nf4 = true), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.student = None), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.together.machines = 3), [y, y, y, n, n, n, n]);
         assert_eq!(of(|c| c.together.steps += 1), [y; 7], "no training has rounds");

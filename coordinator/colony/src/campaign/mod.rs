@@ -15,7 +15,7 @@ use crate::Share;
 use crate::state::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use uspx_domain::{Digest, Fingerprint, ModelShape, Prompt, UnitKind};
+use uspx_domain::{Answering, Digest, Fingerprint, ModelShape, Prompt, UnitKind};
 
 /// What a prompt may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +83,9 @@ pub struct CampaignConfig {
     /// What the student learns beside the person's prompts.
     #[serde(default = "DreamPlan::none", skip_serializing_if = "DreamPlan::is_none")]
     pub dream: DreamPlan,
+    /// Which answers it learns.
+    #[serde(default, skip_serializing_if = "Answering::is_usual")]
+    pub answers: Answering,
     /// How the student is made.
     #[serde(default)]
     pub distil: StudentPlan,
@@ -137,6 +140,7 @@ impl CampaignConfig {
             judge: JudgePlan::default(),
             sae: SaePlan::default(),
             dream: DreamPlan::default(),
+            answers: Answering::default(),
             distil: StudentPlan::default(),
             together: TogetherPlan::none(),
             finish: FinishPlan::default(),
@@ -163,10 +167,10 @@ impl CampaignConfig {
     }
 
     /// What labels depend on besides prompts and mask.
-    fn labelling(&self) -> (u32, u32, u32, u32) {
+    fn labelling(&self) -> ([u32; 4], Answering) {
         let student = &self.distil;
         let bounds = (student.max_new_tokens, student.max_reasoning_tokens);
-        (student.top_k, bounds.0, bounds.1, self.dream.rounds)
+        ([student.top_k, bounds.0, bounds.1, self.dream.rounds], self.answers)
     }
 
     /// What the campaign is: the digest of all of this.
@@ -240,6 +244,9 @@ impl CampaignConfig {
         ];
         let layers: BTreeSet<u32> = self.sae.layers.iter().copied().collect();
         let small = |share: Share| (1..=Share::WHOLE).contains(&share.0);
+        if let Some(why) = self.answers.flaw() {
+            return Err(ConfigError::Range("answers", why));
+        }
         let rules: [(bool, &'static str, &'static str); 10] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),

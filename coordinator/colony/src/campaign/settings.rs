@@ -225,6 +225,9 @@ pub struct StudentPlan {
     pub max_reasoning_tokens: u32,
     /// One training each; the best on validation goes on.
     pub recipes: Vec<DistilRecipe>,
+    /// Whether all of them hold the student in NF4: for students whose floats fit on no machine.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nf4: bool,
     /// Train prompts that calibrate the quantiser, and that the finish learns from.
     pub calibration: u32,
     /// Prompts per judging task; none: as workers' speed asks.
@@ -249,6 +252,7 @@ impl Default for StudentPlan {
             teacher_weight: 0.0,
             seed: 0,
             loss: DistilLoss::default(),
+            nf4: false,
         };
         Self {
             label_batch: None,
@@ -256,12 +260,21 @@ impl Default for StudentPlan {
             max_new_tokens: 64,
             max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
+            nf4: false,
             calibration: 512,
             judge_batch: None,
             resamples: 2_000,
             tag_prompts: 30,
             tag_worse: 0.02,
         }
+    }
+}
+
+impl StudentPlan {
+    /// What is trained, with the number of each.
+    pub fn trainings(&self) -> impl Iterator<Item = (u32, DistilRecipe)> {
+        let held = |recipe: &DistilRecipe| DistilRecipe { nf4: recipe.nf4 || self.nf4, ..*recipe };
+        (0..).zip(self.recipes.iter().map(held))
     }
 }
 

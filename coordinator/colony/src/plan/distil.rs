@@ -30,12 +30,12 @@ impl Proposer for Distil {
         if is_shared {
             return shared::pieces(view, &train, &validation).into();
         }
-        let work = |(number, recipe): (u32, &DistilRecipe)| {
+        let work = |(number, recipe): (u32, DistilRecipe)| {
             let (train, validation) = (train.clone(), validation.clone());
-            let distil = uspx_domain::Distil { train, validation, recipe: *recipe };
+            let distil = uspx_domain::Distil { train, validation, recipe };
             view.student(Purpose::Adapter(number), Work::Distil(distil))
         };
-        (0..).zip(&view.campaign.distil.recipes).filter_map(work).collect::<Vec<Piece>>().into()
+        view.campaign.distil.trainings().filter_map(work).collect::<Vec<Piece>>().into()
     }
 }
 

@@ -145,13 +145,13 @@ impl View<'_> {
             (self.campaign.split(Split::Train), self.campaign.split(Split::Validation));
         // Most new prompts are usable: the person's own stand for them here.
         let pieces = 1.0 + f64::from(self.campaign.dream.rounds);
-        let one = |recipe: &DistilRecipe| {
+        let one = |(_, recipe): (u32, DistilRecipe)| {
             let (train, validation) = (train.clone(), validation.clone());
-            let sample = Sample::Training { recipe: *recipe, train, validation };
+            let sample = Sample::Training { recipe, train, validation };
             let model = self.campaign.student?;
             Some(Forecast { stage: Stage::Distil, model, sample, pieces })
         };
-        self.campaign.distil.recipes.iter().map(one).collect()
+        self.campaign.distil.trainings().map(one).collect()
     }
 
     fn exports(&self) -> Vec<Option<Forecast>> {

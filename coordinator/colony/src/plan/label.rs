@@ -44,7 +44,10 @@ pub(super) fn label(
 ) -> Work<u32> {
     let student = &view.campaign.distil;
     let rounds = if split == Split::Train { view.campaign.dream.rounds } else { 0 };
-    let dreams = Dreams { rounds, seed: view.campaign.seed };
+    let seed = view.campaign.seed;
+    let dreams = Dreams { rounds, seed };
+    let answers = view.campaign.answers;
+    let answering = if split == Split::Train { answers } else { answers.for_judging() };
     Work::Label(uspx_domain::Label {
         prompts,
         mask,
@@ -52,6 +55,9 @@ pub(super) fn label(
         max_new_tokens: student.max_new_tokens,
         max_reasoning_tokens: student.max_reasoning_tokens,
         dreams: if rounds > 0 { dreams } else { Dreams::default() },
+        answering,
+        // What draws nothing is the same task whatever the seed.
+        seed: if answering.samples > 0 { seed } else { 0 },
     })
 }
 

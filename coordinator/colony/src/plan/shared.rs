@@ -10,11 +10,11 @@ use uspx_domain::{BlobRef, DistilRecipe, Part, Place, Work};
 pub(super) fn pieces(view: &View<'_>, train: &[BlobRef], validation: &[BlobRef]) -> Vec<Piece> {
     let begun =
         || Shared { train: train.to_vec(), validation: validation.to_vec(), ..Shared::default() };
-    let next = |(number, recipe): (u32, &DistilRecipe)| {
+    let next = |(number, recipe): (u32, DistilRecipe)| {
         let known = view.state.results.shared.get(&number).cloned();
-        of_recipe(view, (number, *recipe), &known.unwrap_or_else(begun))
+        of_recipe(view, (number, recipe), &known.unwrap_or_else(begun))
     };
-    (0..).zip(&view.campaign.distil.recipes).flat_map(next).collect()
+    view.campaign.distil.trainings().flat_map(next).collect()
 }
 
 fn of_recipe(view: &View<'_>, (number, recipe): (u32, DistilRecipe), known: &Shared) -> Vec<Piece> {

@@ -80,12 +80,18 @@ fn labels_have_the_bounds_of_the_campaign() {
 }
 
 #[test]
-fn new_prompts_are_asked_for_beside_train_prompts_alone() {
+fn new_prompts_and_samples_are_asked_for_beside_train_prompts_alone() {
     let mut config = campaign("dreams");
+    config.answers.samples = 4;
+    config.seed = 77;
     config.dream = CampaignConfig::new("usual", (config.teacher, shape()), None, vec![]).dream;
     let (service, _) = honest(config);
     let of = |task: &PlannedTask| match (&task.purpose, &task.work) {
-        (Purpose::Labels(split), Work::Label(label)) => Some((*split, label.dreams.rounds)),
+        (Purpose::Labels(split), Work::Label(label)) => {
+            let drawn = (label.answering.samples, label.seed);
+            assert_eq!(drawn, if *split == Split::Train { (4, 77) } else { (0, 0) });
+            Some((*split, label.dreams.rounds))
+        }
         _ => None,
     };
     let tasks = service.ledger.iter().filter_map(|record| match record {
@@ -99,6 +105,7 @@ fn new_prompts_are_asked_for_beside_train_prompts_alone() {
     let old = campaign("old");
     let bytes = rmp_serde::to_vec_named(&old).unwrap();
     assert!(!bytes.windows(6).any(|w| w == b"\xa5dream"));
+    assert!(!bytes.windows(8).any(|w| w == b"\xa7answers"));
     let read: CampaignConfig = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!(read, old);
 }

@@ -19,6 +19,7 @@ pub fn plan(config: &CampaignConfig) -> CampaignPlan {
         judge: config.judge.clone(),
         sae: config.sae.clone(),
         dream: config.dream.clone(),
+        answers: config.answers,
         distil: config.distil.clone(),
         together: config.together.clone(),
         finish: config.finish.clone(),

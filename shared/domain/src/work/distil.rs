@@ -36,6 +36,9 @@ pub struct DistilRecipe {
     /// What is learned of the teacher. Unsaid in recipes of builds that knew but one.
     #[serde(default, skip_serializing_if = "DistilLoss::is_usual")]
     pub loss: DistilLoss,
+    /// Whether the student's frozen layers are held in NF4 (QLoRA, arXiv 2305.14314) rather than as floats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nf4: bool,
 }
 
 impl Distil {

@@ -1,6 +1,6 @@
 //! Labels for a student to learn: the teacher's answers and token probabilities.
 
-use super::Job;
+use super::{Answering, Job};
 use crate::{Asked, Mask, Outcome, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,16 @@ pub struct Label<P> {
     /// New prompts beside these.
     #[serde(default, skip_serializing_if = "Dreams::is_none")]
     pub dreams: Dreams,
+    /// Which answers are learned.
+    #[serde(default, skip_serializing_if = "Answering::is_usual")]
+    pub answering: Answering,
+    /// Seed of the answers that are sampled; 0 where none are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seed: u64,
+}
+
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
 }
 
 /// New prompts of the same kind, which the teacher makes up and answers itself.
@@ -48,12 +58,22 @@ impl<P> Label<P> {
             max_new_tokens: 64,
             max_reasoning_tokens: 1024,
             dreams: Dreams::default(),
+            answering: Answering::default(),
+            seed: 0,
         }
     }
 
     pub(super) fn on<Q>(self, prompts: Vec<Q>) -> Label<Q> {
-        let Self { mask, top_k, max_new_tokens, max_reasoning_tokens, dreams, .. } = self;
-        Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams }
+        Label {
+            prompts,
+            mask: self.mask,
+            top_k: self.top_k,
+            max_new_tokens: self.max_new_tokens,
+            max_reasoning_tokens: self.max_reasoning_tokens,
+            dreams: self.dreams,
+            answering: self.answering,
+            seed: self.seed,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! its text where it goes to a worker.
 
 mod ablate;
+mod answering;
 mod distil;
 mod estimate;
 mod export;
@@ -15,6 +16,7 @@ mod part;
 mod sae;
 
 pub use ablate::{Ablate, Cut};
+pub use answering::{Answering, Target};
 pub use distil::{Distil, DistilRecipe};
 pub use estimate::{Baseline, Estimate};
 pub use export::Export;

@@ -125,6 +125,7 @@ mod tests {
             teacher_weight: 0.5,
             seed: 1,
             loss: DistilLoss::HYBRID,
+            nf4: false,
         };
         let rounds = vec![Round { machines: 3, told: vec![told("one"), told("three")] }];
         let labels = |name: &[u8]| vec![BlobRef::to(name)];

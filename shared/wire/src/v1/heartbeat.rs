@@ -71,6 +71,9 @@ struct Speaks {
     /// Absent of workers that train by the usual one alone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     losses: BTreeSet<String>,
+    /// Absent of workers that do every job in one way alone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    ways: BTreeSet<String>,
     /// The newest version read of each kind of message.
     messages: BTreeMap<String, u16>,
 }
@@ -106,11 +109,11 @@ impl TryFrom<HeldModel> for crate::HeldModel {
 
 impl From<&HeartbeatMessage> for Heartbeat {
     fn from(message: &HeartbeatMessage) -> Self {
-        let uspx_domain::Speaks { jobs, estimators, losses } = message.speaks.clone();
+        let uspx_domain::Speaks { jobs, estimators, losses, ways } = message.speaks.clone();
         Self {
             worker: message.worker.clone(),
             uspx_version: message.uspx_version.clone(),
-            speaks: Speaks { jobs, estimators, losses, messages: message.reads.clone() },
+            speaks: Speaks { jobs, estimators, losses, ways, messages: message.reads.clone() },
             models: super::all(&message.models),
             threads: message.threads,
             memory_bytes: message.memory_bytes,
@@ -126,11 +129,11 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
     type Error = Unread;
     fn try_from(message: Heartbeat) -> Result<Self, Unread> {
         message.check()?;
-        let Speaks { jobs, estimators, losses, messages } = message.speaks;
+        let Speaks { jobs, estimators, losses, ways, messages } = message.speaks;
         Ok(Self {
             worker: message.worker,
             uspx_version: message.uspx_version,
-            speaks: uspx_domain::Speaks { jobs, estimators, losses },
+            speaks: uspx_domain::Speaks { jobs, estimators, losses, ways },
             reads: messages,
             models: super::try_all(message.models)?,
             threads: message.threads,
@@ -146,12 +149,13 @@ impl TryFrom<Heartbeat> for HeartbeatMessage {
 impl Heartbeat {
     /// What a worker says of itself is kept and shown: it is bounded before that.
     fn check(&self) -> Result<(), Unread> {
-        let Speaks { jobs, estimators, losses, messages } = &self.speaks;
-        let lists = [self.models.len(), jobs.len(), estimators.len(), losses.len(), messages.len()];
-        let names = jobs.iter().chain(estimators).chain(losses).chain(messages.keys());
+        let Speaks { jobs, estimators, losses, ways, messages } = &self.speaks;
+        let sets = [jobs, estimators, losses, ways];
+        let lists = sets.map(BTreeSet::len).into_iter().chain([self.models.len(), messages.len()]);
+        let names = sets.into_iter().flatten().chain(messages.keys());
         let texts = names.chain([&self.uspx_version, &self.device]);
         let mut texts = texts.chain(self.models.iter().map(|m| &m.architecture));
-        let bounded = lists.iter().all(|n| *n <= MOST) && texts.all(|t| t.len() <= LONGEST);
+        let bounded = { lists }.all(|n| n <= MOST) && texts.all(|t| t.len() <= LONGEST);
         if bounded { Ok(()) } else { Err(Flaw::Bounds.into()) }
     }
 }

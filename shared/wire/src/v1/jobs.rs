@@ -40,7 +40,7 @@ impl TryFrom<Estimate> for domain::Estimate<domain::Prompt> {
     }
 }
 
-fn texts(prompts: Vec<Prompt>) -> Vec<domain::Prompt> {
+pub(super) fn texts(prompts: Vec<Prompt>) -> Vec<domain::Prompt> {
     prompts.into_iter().map(Into::into).collect()
 }
 
@@ -89,57 +89,6 @@ impl TryFrom<Cut> for domain::Cut {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Label {
-    prompts: Vec<Prompt>,
-    mask: Option<Mask>,
-    top_k: u32,
-    max_new_tokens: u32,
-    max_reasoning_tokens: u32,
-    /// A worker that does not know of them answers without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dreams: Option<Dreams>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Dreams {
-    rounds: u32,
-    seed: u64,
-}
-
-impl From<&domain::Label<domain::Prompt>> for Label {
-    fn from(job: &domain::Label<domain::Prompt>) -> Self {
-        let domain::Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams } =
-            job;
-        let domain::Dreams { rounds, seed } = *dreams;
-        Self {
-            dreams: (!dreams.is_none()).then_some(Dreams { rounds, seed }),
-            prompts: all(prompts),
-            mask: mask.as_ref().map(Into::into),
-            top_k: *top_k,
-            max_new_tokens: *max_new_tokens,
-            max_reasoning_tokens: *max_reasoning_tokens,
-        }
-    }
-}
-
-impl TryFrom<Label> for domain::Label<domain::Prompt> {
-    type Error = Unread;
-    fn try_from(job: Label) -> Result<Self, Unread> {
-        let Label { prompts, mask, top_k, max_new_tokens, max_reasoning_tokens, dreams } = job;
-        let mask = mask.map(TryInto::try_into).transpose()?;
-        let dreams = dreams.map(|Dreams { rounds, seed }| domain::Dreams { rounds, seed });
-        Ok(Self {
-            prompts: texts(prompts),
-            mask,
-            top_k,
-            max_new_tokens,
-            max_reasoning_tokens,
-            dreams: dreams.unwrap_or_default(),
-        })
-    }
-}
-
-#[derive(Serialize, Deserialize)]
 pub(crate) struct Distil {
     train: Vec<BlobRef>,
     validation: Vec<BlobRef>,
@@ -160,6 +109,9 @@ pub(crate) struct Recipe {
     /// them ([`domain::Speaks`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     loss: Option<String>,
+    /// Unsaid where the student is held as floats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    nf4: bool,
 }
 
 impl From<&domain::Distil> for Distil {
@@ -188,6 +140,7 @@ impl From<domain::DistilRecipe> for Recipe {
             teacher_weight: recipe.teacher_weight,
             seed: recipe.seed,
             loss: (!recipe.loss.is_usual()).then(|| name(recipe.loss)),
+            nf4: recipe.nf4,
         }
     }
 }
@@ -204,6 +157,7 @@ impl TryFrom<Recipe> for domain::DistilRecipe {
             teacher_weight: recipe.teacher_weight,
             seed: recipe.seed,
             loss: recipe.loss.as_deref().map_or(Ok(domain::DistilLoss::default()), known)?,
+            nf4: recipe.nf4,
         })
     }
 }

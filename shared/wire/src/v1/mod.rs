@@ -15,6 +15,7 @@ mod deposit;
 mod floats;
 mod heartbeat;
 mod jobs;
+mod label;
 mod mask;
 mod names;
 mod part;

@@ -1,6 +1,7 @@
 //! A task on its way to a worker.
 
-use super::jobs::{Ablate, Distil, Estimate, Export, Judge, Label, Sae};
+use super::jobs::{Ablate, Distil, Estimate, Export, Judge, Sae};
+use super::label::Label;
 use super::part::Part;
 use crate::Unread;
 use serde::{Deserialize, Serialize};

@@ -53,6 +53,7 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         teacher_weight: 0.5,
         seed: 42,
         loss: DistilLoss::HYBRID,
+        nf4: false,
     };
     let distil = |recipe| {
         let (train, validation) = (vec![BlobRef::to(b"l1")], vec![BlobRef::to(b"l2")]);
@@ -65,6 +66,13 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
     let judge = |subject| judged(subject, Answers::default());
     let adapter = BlobRef::to(b"adapter");
     let dreams = Dreams { rounds: 8, seed: 3 };
+    let answering = Answering {
+        target: Target::Both,
+        samples: 4,
+        temperature: 0.75,
+        min_consistency: Some(0.5),
+        max_reference_nats: Some(1.25),
+    };
     let cuts = vec![Cut::Unit(unit()), Cut::Mask(mask())];
     vec![
         ("trace", estimate(Estimator::TRACE, &[UnitKind::Expert], Baseline::Zero)),
@@ -73,10 +81,12 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("exact", estimate(Estimator::EXACT, &[UnitKind::Head], Baseline::Zero)),
         ("ablate", Work::Ablate(Ablate { prompts: prompts(), cuts })),
         ("label-dreams", Work::Label(Label { dreams, ..Label::of(prompts()) })),
+        ("label-answering", Work::Label(Label { answering, seed: 9, ..Label::of(prompts()) })),
         ("label", Work::Label(Label { mask: Some(mask()), ..Label::of(prompts()) })),
         ("distil", distil(recipe)),
         ("distil-alm", distil(DistilRecipe { loss: DistilLoss::ALM, ..recipe })),
         ("distil-gold", distil(DistilRecipe { loss: DistilLoss::GOLD, ..recipe })),
+        ("distil-nf4", distil(DistilRecipe { nf4: true, ..recipe })),
         ("export", Work::Export(export(adapter, 0))),
         ("export-finish", Work::Export(export(adapter, 4))),
         ("judge-model", judge(Subject::Model)),
@@ -305,6 +315,7 @@ pub fn heartbeat() -> HeartbeatMessage {
             jobs: names(&["estimate", "label"]),
             estimators: names(&["trace"]),
             losses: names(&[]),
+            ways: names(&[]),
         },
         reads: [("task".to_owned(), 1)].into(),
         models: vec![HeldModel {
@@ -339,6 +350,13 @@ pub fn heartbeat_with_speed() -> HeartbeatMessage {
 pub fn heartbeat_with_losses() -> HeartbeatMessage {
     let mut heartbeat = heartbeat();
     heartbeat.speaks.losses = ["alm".to_owned(), "gold".to_owned()].into();
+    heartbeat
+}
+
+/// A heartbeat of a worker that knows further ways of doing its jobs.
+pub fn heartbeat_with_ways() -> HeartbeatMessage {
+    let mut heartbeat = heartbeat_with_losses();
+    heartbeat.speaks.ways = ["answering".to_owned(), "nf4".to_owned()].into();
     heartbeat
 }
 

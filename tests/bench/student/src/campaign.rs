@@ -4,6 +4,7 @@
 use crate::Prompts;
 use crate::arms::Pair;
 use crate::judged::judged;
+use crate::taught;
 use serde_json::{Value, json};
 use std::path::Path;
 use uspx_bench_engine::cells::{Cells, Killed};
@@ -35,9 +36,41 @@ pub fn measure(cells: &Cells, pair: &Pair, prompts: &Prompts, report: &mut Repor
         };
         let what = format!("{count} prompts, better than the base");
         let said = |key: &str| found.get(key).cloned().unwrap_or_default();
-        let detail =
-            json!({ "ending": said("ending"), "reason": said("reason"), "gate": said("student") });
+        let missed = gain < target;
+        let evidence =
+            if missed { evidence(cells, pair, (prompts, count), base)? } else { json!(null) };
+        let detail = json!({
+            "ending": said("ending"),
+            "reason": said("reason"),
+            "gate": said("student"),
+            "others_gain": evidence,
+        });
         report.put(Figure::new(what, gain, "bits/byte", Bound::AtLeast(target), detail));
     }
     Ok(())
+}
+
+/// What other ways gain from the same prompts, as floats: references alone, the teacher's text alone, and adapters
+/// of the student's own width, which can move its weights anywhere, with twice as many new prompts.
+fn evidence(
+    cells: &Cells,
+    pair: &Pair,
+    (prompts, count): (&Prompts, usize),
+    base: f64,
+) -> Result<Value> {
+    let Prompts { train: (file, _), heldout } = prompts;
+    let prompts = &Prompts { train: (file.clone(), count), heldout: heldout.clone() };
+    let gain = |flags: &[&str]| -> Result<f64> {
+        let adapter = taught::adapter(cells, (&pair.teacher, &pair.student), flags, prompts)?;
+        let whom = (pair.student.as_path(), adapter.as_path());
+        let model = taught::exported(cells, whom, &["--format", "hf"], prompts)?;
+        Ok(base - judged(cells, &model, prompts)?.bits_per_byte())
+    };
+    let text = ["--teacher-weight", "0", "--dreams"];
+    let width = taught::width(&pair.student)?.to_string();
+    Ok(json!({
+        "references alone": gain(&[&text[..], &["0"]].concat())?,
+        "the teacher's text alone": gain(&[&text[..], &["8", "--target", "teacher"]].concat())?,
+        "as wide as the student": gain(&["--dreams", "16", "--rank", &width])?,
+    }))
 }

@@ -16,6 +16,10 @@ use uspx_bench_engine::program::number;
 const STEPS: [(&str, &str); 2] = [("head", "0.5"), ("channel", "0.6667")];
 /// Prompts that masks are made from.
 const FIT: &str = "80";
+/// Prompts that every student of this learns from, cut or not: what is cut comes back with data, not with passes.
+const LEARNED: usize = 1900;
+/// Rounds of new prompts beside them.
+const DREAMS: &str = "2";
 /// Turns of each student where speeds are compared.
 const ROUNDS: usize = 5;
 
@@ -24,6 +28,8 @@ const ROUNDS: usize = 5;
 /// # Errors
 /// Those of the runs.
 pub fn measure(cells: &Cells, pair: &Pair, prompts: &Prompts, report: &mut Report) -> Result<()> {
+    let Prompts { train: (file, _), heldout } = prompts;
+    let prompts = &Prompts { train: (file.clone(), LEARNED), heldout: heldout.clone() };
     let whole = healthy(cells, pair, &pair.student, prompts)?;
     let (mut left, mut cost) = (whole.clone(), Vec::new());
     for (kind, keep) in STEPS {
@@ -60,9 +66,11 @@ pub fn measure(cells: &Cells, pair: &Pair, prompts: &Prompts, report: &mut Repor
     Ok(())
 }
 
-/// A student taught by the defaults, its adapter merged.
+/// A student taught by adapters of its own width, which are merged: half of a model's heads do not come back
+/// within a low rank.
 fn healthy(cells: &Cells, pair: &Pair, student: &Path, prompts: &Prompts) -> Result<PathBuf> {
-    let adapter = taught::adapter(cells, (&pair.teacher, student), &[], prompts)?;
+    let flags = ["--dreams", DREAMS, "--rank", &taught::width(student)?.to_string()];
+    let adapter = taught::adapter(cells, (&pair.teacher, student), &flags, prompts)?;
     taught::exported(cells, (student, &adapter), &["--format", "hf"], prompts)
 }
 

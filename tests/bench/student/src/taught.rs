@@ -4,7 +4,7 @@ use crate::Prompts;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::cells::{Cells, Killed};
-use uspx_bench_engine::error::Result;
+use uspx_bench_engine::error::{BenchError, Result};
 
 /// The adapter of a training by these flags; killed, it goes on where it was.
 ///
@@ -55,4 +55,16 @@ pub fn exported(
     let out = cells.made("export", &[&whom[..], &what, flags].concat(), Killed::Anew)?.0;
     let gguf = out.join("student.gguf");
     Ok(if gguf.exists() { gguf } else { out })
+}
+
+/// Values of a row of a model's residual stream.
+///
+/// # Errors
+/// Its configuration cannot be read, or does not say.
+pub fn width(model: &Path) -> Result<u64> {
+    let path = model.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(BenchError::file(&path))?;
+    let config: Value = serde_json::from_str(&text).unwrap_or_default();
+    let width = config.get("hidden_size").and_then(Value::as_u64);
+    width.ok_or_else(|| BenchError::Shape(format!("{} names no hidden_size", path.display())))
 }

@@ -14,7 +14,8 @@ use crate::{DistillError, Result};
 use replies::Ask;
 pub use replies::Said;
 use std::collections::{HashMap, HashSet};
-use uspx_domain::{Mask, Prompt, SkipReason, Skipped};
+pub use uspx_domain::Target;
+use uspx_domain::{Answering, Mask, Prompt, SkipReason, Skipped};
 use uspx_model::chat::Bounds;
 use uspx_model::generate::{Choice, sampler};
 use uspx_model::{LoadedModel, Progress};
@@ -23,25 +24,6 @@ use uspx_model::{LoadedModel, Progress};
 pub const OWN_PREFIX: &str = "teacher-";
 /// Ids of sampled answers begin with this, and their number follows.
 pub const SAMPLE_PREFIX: &str = "sample-";
-
-/// Which answer of a prompt is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Target {
-    /// The prompt's reference; where there is none, the teacher's own answer.
-    #[default]
-    Reference,
-    /// The teacher's own answer.
-    Teacher,
-    /// Both of them.
-    Both,
-}
-
-impl Target {
-    /// Whether the teacher is to answer `prompt` itself.
-    pub fn asks(self, prompt: &Prompt) -> bool {
-        self != Self::Reference || prompt.reference.is_none()
-    }
-}
 
 /// Answers sampled beside the target.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +39,11 @@ pub struct Sampling {
 impl Sampling {
     /// No further answers.
     pub const NONE: Self = Self { samples: 0, temperature: 1.0, seed: 0 };
+
+    /// What is sampled of answers that are chosen so.
+    pub fn of(how: &Answering, seed: u64) -> Self {
+        Self { samples: how.samples, temperature: how.temperature, seed }
+    }
 
     fn check(self) -> Result<()> {
         if self.temperature.is_finite() && self.temperature > 0.0 {

@@ -1,6 +1,7 @@
-//! Reads a GPTQ folder, ours or another's, as floats under the base model's tensor names.
+//! Reads a GPTQ folder, ours or another's, under the base model's tensor names.
 
 use crate::compare::Contents;
+use crate::gguf::encode;
 use crate::hf::config::read_json;
 use crate::pack::PackedWeights;
 use crate::{ExportError, Result, weights};
@@ -10,27 +11,40 @@ use safetensors::tensor::Dtype;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
+use uspx_kernel::BlockMatrix;
 use uspx_model::checkpoint::{Checkpoint, dtype_name};
 
-/// Reads a GPTQ folder: every tensor f32 on the CPU, under its original name
-/// (`model.layers.0.self_attn.q_proj.weight` `[outputs, inputs]` for what is stored as `.qweight`
-/// and its companions).
+/// What a packed linear map's codes are called.
+const PACKED: &str = ".qweight";
+
+/// A GPTQ folder under the base model's tensor names (`model.layers.0.self_attn.q_proj.weight`
+/// `[outputs, inputs]` for what is stored as `.qweight` and its companions): a linear map that is symmetric, its
+/// groups contiguous blocks of 32, as ours are, stays in 4 bits with the very values of the file; another one
+/// becomes floats.
 ///
 /// # Errors
 /// [`ExportError::Format`] or [`ExportError::Model`] for a folder that is truncated, foreign or
 /// contradicts itself; [`ExportError::Unsupported`] for other widths than 4 bits and other layouts
 /// than version 1.
-pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
+pub fn read_gptq(folder: &Path) -> Result<Checkpoint> {
     let checkpoint = open_packed(folder)?;
-    let mut tensors = HashMap::new();
-    for name in checkpoint.names() {
-        if let Some(module) = name.strip_suffix(".qweight") {
-            tensors.insert(format!("{module}.weight"), linear(&checkpoint, module, folder)?);
-        } else if !is_part(name) {
-            tensors.insert(name.to_owned(), float(&checkpoint, name, folder)?);
+    let (mut floats, mut blocks) = (HashMap::new(), HashMap::new());
+    for module in checkpoint.names().iter().filter_map(|name| name.strip_suffix(PACKED)) {
+        let (packed, name) = (linear(&checkpoint, module, folder)?, format!("{module}.weight"));
+        match in_blocks(&packed) {
+            Some(matrix) => drop(blocks.insert(name, matrix)),
+            None => drop(floats.insert(name, values(&packed, module)?)),
         }
     }
-    Ok(tensors)
+    let packed = |name: &str| name.ends_with(PACKED) || is_part(name);
+    Ok(checkpoint.read_apart(packed, floats, blocks)?)
+}
+
+/// A linear map in blocks, where they hold it exactly.
+fn in_blocks(packed: &PackedWeights) -> Option<BlockMatrix> {
+    let codes = packed.unpack().ok()?;
+    let format = uspx_kernel::BlockFormat::Q4_0;
+    BlockMatrix::new(format, codes.outputs(), codes.inputs(), encode::q4_0(&codes).ok()?).ok()
 }
 
 /// What a GPTQ folder holds, read tensor by tensor, a vocabulary by some rows at a time.
@@ -40,8 +54,8 @@ pub fn read_gptq(folder: &Path) -> Result<HashMap<String, Tensor>> {
 pub fn gptq_contents(folder: &Path) -> Result<Contents> {
     let (checkpoint, mut contents) = (open_packed(folder)?, Contents::default());
     for name in checkpoint.names() {
-        if let Some(module) = name.strip_suffix(".qweight") {
-            let weight = linear(&checkpoint, module, folder)?;
+        if let Some(module) = name.strip_suffix(PACKED) {
+            let weight = values(&linear(&checkpoint, module, folder)?, module)?;
             let values = weight.flatten_all()?.to_vec1::<f32>()?;
             contents.add(&format!("{module}.weight"), weight.dims(), &values);
         } else if !is_part(name) {
@@ -76,7 +90,7 @@ fn add_floats(contents: &mut Contents, checkpoint: &Checkpoint, name: &str) -> R
 fn open_packed(folder: &Path) -> Result<Checkpoint> {
     check_layout(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
-    if checkpoint.names().iter().any(|name| name.ends_with(".qweight")) {
+    if checkpoint.names().iter().any(|name| name.ends_with(PACKED)) {
         return Ok(checkpoint);
     }
     let reason = "the quantisation says gptq, but no tensor is packed: delete quantization_config from config.json, and \
@@ -127,7 +141,7 @@ fn check_layout(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor> {
+fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<PackedWeights> {
     let part = |part: &str, dtype: Dtype, rank: usize| {
         let name = format!("{module}.{part}");
         let (stored, shape, bytes) = checkpoint.stored(&name)?;
@@ -143,7 +157,7 @@ fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor
     let (shape, qweight) = part("qweight", Dtype::I32, 2)?;
     let (outputs, rows) = (shape.get(1).copied().unwrap_or(0), shape.first().copied().unwrap_or(0));
     let scales = part("scales", Dtype::F16, 2)?.1;
-    let packed = PackedWeights {
+    Ok(PackedWeights {
         outputs,
         inputs: rows.saturating_mul(8),
         qweight: words(&qweight),
@@ -153,7 +167,11 @@ fn linear(checkpoint: &Checkpoint, module: &str, folder: &Path) -> Result<Tensor
             .map(|b| f16::from_le_bytes([byte(b, 0), byte(b, 1)]))
             .collect(),
         g_idx: words(&part("g_idx", Dtype::I32, 1)?.1),
-    };
+    })
+}
+
+/// The weights, f32 `[outputs, inputs]`, of the linear map that is called `module`.
+fn values(packed: &PackedWeights, module: &str) -> Result<Tensor> {
     let named = |e| match e {
         ExportError::Shape { got, want, .. } => {
             ExportError::Shape { name: module.to_owned(), got, want }
@@ -173,18 +191,4 @@ fn words(bytes: &[u8]) -> Vec<i32> {
         .chunks_exact(4)
         .map(|b| i32::from_le_bytes([byte(b, 0), byte(b, 1), byte(b, 2), byte(b, 3)]))
         .collect()
-}
-
-fn float(checkpoint: &Checkpoint, name: &str, folder: &Path) -> Result<Tensor> {
-    let (stored, shape, bytes) = checkpoint.stored(name)?;
-    let dtype = match stored {
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F32 => DType::F32,
-        other => {
-            let reason = format!("tensor `{name}` is {}, a float was expected", dtype_name(other));
-            return Err(ExportError::format(folder, reason));
-        }
-    };
-    Ok(Tensor::from_raw_buffer(&bytes, dtype, &shape, &Device::Cpu)?.to_dtype(DType::F32)?)
 }

@@ -49,13 +49,15 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
     let plan = |budget, work| demands.plan(budget, work, false, &Device::Cpu);
     let works = [
         Workload::Forward,
-        Workload::Floats,
+        Workload::Adapted,
+        Workload::FourBit,
         Workload::Training { batch_tokens: 1024 },
         Workload::Export { batch_tokens: 4096, finish: true },
         Workload::TrainingNf4 { batch_tokens: 1024, rank: 64, width: 4 },
     ];
     let weights = works.map(|work| plan(8 << 30, work).unwrap().weights);
-    assert!(weights[0] <= weights[1] && weights[1] < weights[2].min(weights[3]), "{weights:?}");
+    assert!(weights[0] <= weights[1] && weights[1] == weights[2], "{weights:?}");
+    assert!(weights[2] < weights[3].min(weights[4]), "{weights:?}");
     for work in works {
         assert_eq!(plan(8 << 30, work).unwrap().budget, 8 << 30);
         let Err(ModelError::Budget { needed, given, .. }) = plan(BASE, work) else {
@@ -126,6 +128,19 @@ fn an_export_of_the_8b_takes_3_gib_whatever_its_depth() {
     assert_eq!((plan(32, 7, 4096).batch_tokens, plan(32, 7, 512).batch_tokens), (4096, 512));
     // Floats are no Hessian's matter.
     assert!(plan(32, 2, 0).weights < whole.weights / 2);
+}
+
+#[test]
+fn the_8b_is_judged_on_8_gb_from_its_file_or_in_4_bits() {
+    let plan = |gib: u64, work| of_8b(32).plan(gib << 30, work, false, &Device::Cpu).unwrap();
+    let (adapted, four_bits) = (plan(7, Workload::Adapted), plan(7, Workload::FourBit));
+    assert_eq!((adapted.holding, four_bits.holding), (Holding::Streamed, Holding::Stored));
+    // 6.98 billion weights in 4.5 bits, and two tables of .53 billion values in 16.
+    let files = 6_979_321_856 * 9 / 16 + 2 * 2 * 525_336_576;
+    assert!((files..files + (1 << 29)).contains(&four_bits.weights), "{four_bits}");
+    for work in [Workload::Adapted, Workload::FourBit] {
+        assert_eq!(plan(48, work).holding, Holding::Floats);
+    }
 }
 
 /// Of the shapes of a model of 1.5 billion parameters.

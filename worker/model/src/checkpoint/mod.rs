@@ -86,10 +86,26 @@ impl Checkpoint {
         tensors: HashMap<String, Tensor>,
         blocks: HashMap<String, BlockMatrix>,
     ) -> Result<Self> {
-        match blocks.iter().find(|(_, matrix)| matrix.has_nan()) {
-            Some((name, _)) => Err(not_finite(name)),
-            None => Ok(Self { blocks, ..Self::in_memory(tensors) }),
+        Self::in_memory(HashMap::new()).read_apart(|_| false, tensors, blocks)
+    }
+
+    /// The same without the tensors whose names are `packed`, and with what another reader made of them.
+    ///
+    /// # Errors
+    /// A scale that is not a finite number.
+    pub fn read_apart(
+        mut self,
+        packed: impl Fn(&str) -> bool,
+        tensors: HashMap<String, Tensor>,
+        blocks: HashMap<String, BlockMatrix>,
+    ) -> Result<Self> {
+        if let Some((name, _)) = blocks.iter().find(|(_, matrix)| matrix.has_nan()) {
+            return Err(not_finite(name));
         }
+        self.place.retain(|name, _| !packed(name));
+        self.ready.extend(tensors);
+        self.blocks.extend(blocks);
+        Ok(self)
     }
 
     fn add(&mut self, path: PathBuf) -> Result<()> {

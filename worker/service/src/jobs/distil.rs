@@ -20,7 +20,8 @@ impl Run for Distil {
     }
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let (mut student, _) = bench.fresh(self.workload())?;
+        let work = bench.models.training(bench.model, &self.recipe)?;
+        let (mut student, _) = bench.fresh(work)?;
         let (train, validation) = (bench.labels(&self.train)?, bench.labels(&self.validation)?);
         let keep = bench.inputs.kept().map(|kept| Keep { file: &kept.file, every: kept.every });
         let request =

@@ -17,7 +17,8 @@ impl Run for Judge<Prompt> {
     fn workload(&self) -> Workload {
         match self.subject {
             Subject::Model => Workload::Forward,
-            Subject::Adapted(_) | Subject::Exported { .. } => Workload::Floats,
+            Subject::Adapted(_) => Workload::Adapted,
+            Subject::Exported { .. } => Workload::FourBit,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::open_models::Opened;
 use crate::product::{Product, Ran};
 use bytes::Bytes;
 use std::collections::HashSet;
-use uspx_distill::{PromptLabels, dreams, make_labels};
+use uspx_distill::{PromptLabels, dream, dreams, lessons};
 use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt, Skipped};
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
@@ -27,8 +27,8 @@ impl Run for Label<Prompt> {
         let dreamt = dreams(&teacher, &self.prompts, mask, (self.dreams, tokens), bench.progress)?;
         let all = [self.prompts.as_slice(), &dreamt].concat();
         let together = (bounds, plan.room);
-        let (labels, skipped) =
-            make_labels(&teacher, &all, mask, self.top_k, together, bench.progress)?;
+        let how = (&self.answering, self.seed, self.top_k);
+        let (labels, skipped) = lessons(&teacher, &all, mask, how, together, bench.progress)?;
         let ran = Ran { prompts: labels.prompts.len() as u64, tokens: labels.tokens() };
         // Of prompts that were made up, those that cannot be labelled are nobody's loss.
         let own: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
@@ -39,12 +39,17 @@ impl Run for Label<Prompt> {
         let outcome = Outcome::Labels {
             blob: BlobRef::to(&blob),
             prompts: prompts as u32,
-            dreams: (labels.prompts.len() - prompts) as u32,
+            dreams: made_up(&labels.prompts),
             tokens: labels.tokens(),
             coverage: coverage(&labels.prompts),
         };
         Ok(Product { skipped, ran, ..Product::with_blob(outcome, blob) })
     }
+}
+
+/// Prompts that the teacher made up. Of further answers to a prompt each has a name of its own.
+fn made_up(labels: &[PromptLabels]) -> u32 {
+    labels.iter().filter(|label| label.prompt.id.starts_with(dream::PREFIX)).count() as u32
 }
 
 /// How much of the answers the teacher's tokens cover.

@@ -46,7 +46,7 @@ impl Workbench<'_> {
         Ok(opened)
     }
 
-    /// The task's model for this job alone, as floats.
+    /// The task's model for this job alone.
     fn fresh(&mut self, work: Workload) -> Result<(LoadedModel, Plan), JobError> {
         let (student, plan) = self.models.fresh(self.model, work)?;
         self.at_work(&student, &plan);

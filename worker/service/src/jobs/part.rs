@@ -24,7 +24,8 @@ impl Run for Part {
     }
 
     fn run(&self, bench: &mut Workbench<'_>) -> Result<Product, JobError> {
-        let (mut student, _) = bench.fresh(self.workload())?;
+        let work = bench.models.training(bench.model, &self.recipe)?;
+        let (mut student, _) = bench.fresh(work)?;
         let (train, validation) = (bench.labels(&self.train)?, bench.labels(&self.validation)?);
         let rounds = self.rounds.iter().map(|round| told_in(round, bench));
         let rounds = rounds.collect::<Result<Vec<_>, JobError>>()?;

@@ -3,7 +3,10 @@
 
 use super::{models, prompts, task};
 use uspx_distill::Labels;
-use uspx_domain::{Asked, Dreams, Job, Label, ModelShape, Outcome, Prompt, Refusal, Work};
+use uspx_domain::{
+    Answering, Asked, Dreams, Job, Label, ModelShape, Outcome, Prompt, Refusal, SkipReason,
+    Skipped, Work,
+};
 use uspx_model::NoProgress;
 use uspx_worker::jobs::run;
 use uspx_worker::planning::Machine;
@@ -55,4 +58,37 @@ fn without_rounds_it_is_the_prompts_alone() {
     let product = labelled(job(0, 7));
     assert!(matches!(product.outcome, Outcome::Labels { prompts: 12, dreams: 0, .. }));
     assert_eq!(labels(&product).prompts.len(), 12);
+}
+
+#[test]
+fn a_task_may_ask_for_samples_and_for_what_most_of_them_say() {
+    let sampled = |min_consistency| {
+        let answering = Answering { samples: 3, min_consistency, ..Answering::default() };
+        labelled(Label { answering, seed: 5, ..job(0, 7) })
+    };
+    let all = sampled(None);
+    assert!(
+        matches!(all.outcome, Outcome::Labels { prompts: 12, dreams: 0, .. })
+            && all.skipped.is_empty()
+    );
+    let labels = labels(&all).prompts;
+    let further = labels.iter().filter(|p| p.prompt.id.starts_with("sample-")).count();
+    assert!((1..=36).contains(&further) && labels.len() == 12 + further, "{further}");
+    // Few references are what the teacher says in every of three draws.
+    let strict = sampled(Some(1.0));
+    let Outcome::Labels { prompts: own, .. } = strict.outcome else { panic!() };
+    assert_eq!(own as usize + strict.skipped.len(), 12);
+    assert!(!strict.skipped.is_empty());
+    let doubted = |s: &Skipped| matches!(s.reason, SkipReason::Inconsistent { samples: 3, .. });
+    assert!(strict.skipped.iter().all(doubted), "{:?}", strict.skipped);
+}
+
+#[test]
+fn a_reference_that_the_teacher_finds_unlikely_is_left_out_and_named() {
+    let answering = Answering { max_reference_nats: Some(0.5), ..Answering::default() };
+    let product = labelled(Label { answering, ..job(0, 7) });
+    let Outcome::Labels { prompts: own, .. } = product.outcome else { panic!() };
+    assert!((1..12).contains(&own) && own as usize + product.skipped.len() == 12, "{own}");
+    let unlikely = |s: &Skipped| matches!(s.reason, SkipReason::Unlikely { millinats: 501.. });
+    assert!(product.skipped.iter().all(unlikely), "{:?}", product.skipped);
 }

@@ -6,6 +6,7 @@ mod jobs;
 mod not_spoken;
 mod open_models;
 mod sae;
+mod small_memory;
 mod speed;
 mod spooled;
 mod streamed;

@@ -38,6 +38,7 @@ const RECIPE: DistilRecipe = DistilRecipe {
     teacher_weight: 0.0,
     seed: 0,
     loss: DistilLoss::HYBRID,
+    nf4: false,
 };
 
 /// A campaign small enough for many runs.
