@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
 use uspx_distill::on_policy::OnPolicy;
-use uspx_distill::{Asking, Sharing, Target};
+use uspx_distill::{Asking, Keeping, Sharing, Target};
 use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
@@ -67,6 +67,11 @@ pub struct DistillArgs {
     /// Teacher's probabilities kept per token.
     #[arg(long, default_value_t = plan().top_k)]
     pub top_k: u32,
+    /// Keep what so many draws from the teacher's distribution give at each token, instead of its likeliest
+    /// tokens (Sparse Logit Sampling, arXiv 2503.16870): right in the mean, tail and all; 50, say. --loss gold
+    /// and --on-policy need the likeliest.
+    #[arg(long, value_name = "DRAWS", conflicts_with_all = ["top_k", "on_policy"])]
+    pub sampled: Option<u32>,
     /// How often each prompt to learn gives rise to a new one that the teacher makes up and answers.
     #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
     pub dreams: u32,
@@ -90,6 +95,13 @@ pub struct DistillArgs {
 }
 
 impl DistillArgs {
+    /// What is kept of the teacher's word on a token.
+    pub fn keeping(&self) -> Keeping {
+        let seed = self.recipe.seed;
+        self.sampled
+            .map_or(Keeping::Likeliest(self.top_k), |draws| Keeping::Sampled { draws, seed })
+    }
+
     /// How the student learns from its own answers.
     pub fn on_policy(&self) -> OnPolicy {
         OnPolicy { rounds: self.on_policy, ..OnPolicy::default() }

@@ -18,7 +18,7 @@ use std::slice::from_ref;
 use std::time::{Duration, Instant};
 use uspx_distill::on_policy::Stage;
 use uspx_distill::{DistilRequest, Keep, PeftConfig, distil, recipe};
-use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilRecipe, Prompt};
+use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilLoss, DistilRecipe, Prompt};
 use uspx_model::budget::Workload;
 use uspx_model::config::ModelConfig;
 use uspx_runtime::Shutdown;
@@ -36,6 +36,7 @@ struct Split<T> {
 pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (start, recipe) = (Instant::now(), args.recipe.recipe());
     recipe::check(&recipe)?;
+    check_draws(args)?;
     let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
     let work = workload(args, &recipe)?;
     student::look(&args.student, &args.run, work)?;
@@ -60,6 +61,16 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (seconds, rounds) = (start.elapsed().as_secs_f64(), stage.rounds());
     let (rank, labels, skipped) = (recipe.rank, &labels, skipped.as_slice());
     Told { args, rank, labels, made: &made, rounds, seconds, skipped }.tell()
+}
+
+/// Draws say how likely tokens are in the mean, and not which are the likeliest.
+fn check_draws(args: &DistillArgs) -> Result<()> {
+    if args.sampled.is_none() || args.recipe.loss != DistilLoss::GOLD {
+        return Ok(());
+    }
+    let message =
+        "--loss gold compares the teacher's likeliest tokens: --sampled does not keep them";
+    Err(CliError::new(Exit::Usage, message).help("leave one of the two out"))
 }
 
 /// How the student is held while it learns.

@@ -3,7 +3,7 @@
 //!
 //! Follow it in this order: [`mod@dream`] (more prompts of the person's kind) → [`answers`] (what
 //! is to be learned: references, the teacher's answers, samples of them) → [`quality`]
-//! (which of them are worth it) → [`teach`] (the teacher labels them) → [`labels`] and [`codec`] (what a label is, in memory
+//! (which of them are worth it) → [`teach`] (the teacher labels them, [`mod@keeping`] some of what it says) → [`labels`] and [`codec`] (what a label is, in memory
 //! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
 //! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
@@ -24,6 +24,7 @@ pub mod codec;
 pub mod dream;
 mod error;
 pub mod gradient;
+pub mod keeping;
 pub mod labels;
 mod learner;
 pub mod lora;
@@ -47,6 +48,7 @@ pub use answers::{Answers, Asking, Sampling, Target};
 pub use attempt::Pace;
 pub use dream::{dream, dreams};
 pub use error::DistillError;
+pub use keeping::Keeping;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
 pub use lora::merged_weights;
 pub use peft::PeftConfig;

@@ -6,7 +6,7 @@ use crate::open_models::Opened;
 use crate::product::{Product, Ran};
 use bytes::Bytes;
 use std::collections::HashSet;
-use uspx_distill::{PromptLabels, dreams, make_labels};
+use uspx_distill::{Keeping, PromptLabels, dreams, make_labels};
 use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt, Skipped};
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
@@ -26,9 +26,9 @@ impl Run for Label<Prompt> {
         let tokens = self.max_new_tokens;
         let dreamt = dreams(&teacher, &self.prompts, mask, (self.dreams, tokens), bench.progress)?;
         let all = [self.prompts.as_slice(), &dreamt].concat();
-        let together = (bounds, plan.room);
+        let (keeping, together) = (Keeping::Likeliest(self.top_k), (bounds, plan.room));
         let (labels, skipped) =
-            make_labels(&teacher, &all, mask, self.top_k, together, bench.progress)?;
+            make_labels(&teacher, &all, mask, keeping, together, bench.progress)?;
         let ran = Ran { prompts: labels.prompts.len() as u64, tokens: labels.tokens() };
         // Of prompts that were made up, those that cannot be labelled are nobody's loss.
         let own: HashSet<&str> = self.prompts.iter().map(|p| p.id.as_str()).collect();
