@@ -66,7 +66,8 @@ impl AnswerArgs {
     }
 }
 
-fn share(text: &str) -> Result<f32, String> {
+/// A share, as people write it.
+pub fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         Ok(_) => Err("0 to 1 are possible".to_owned()),

@@ -1,6 +1,6 @@
 //! `uspx distill`: one training, made here.
 
-use super::answers::{AnswerArgs, ServedArgs};
+use super::answers::{AnswerArgs, ServedArgs, share};
 use super::model::RunArgs;
 use super::positive;
 use super::sae::SaeFolderArgs;
@@ -49,6 +49,15 @@ pub struct DistillArgs {
     /// what lies there; it is deleted in the end. Labels are made again.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// The student's own mask, of heads and channels (uspx mask build --model STUDENT --units
+    /// head,channel): it learns to do without what this cuts, and is judged without. The adapter is the
+    /// whole student's; uspx mask export --adapter writes the smaller one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machines", "on_policy"])]
+    pub student_mask: Option<PathBuf>,
+    /// Share of the planned steps over which what --student-mask cuts fades away, 0 to 1; at 0 it is gone from
+    /// the first.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.5, requires = "student_mask")]
+    pub ramp: f32,
     /// The prompts are plain text, one a line.
     #[arg(long)]
     pub text: bool,

@@ -14,11 +14,12 @@ use crate::progress::Bar;
 use crate::{models, student};
 use label::Lessons;
 use report::Told;
+use std::path::Path;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 use uspx_distill::on_policy::Stage;
-use uspx_distill::{DistilRequest, Keep, PeftConfig, distil, recipe};
-use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilLoss, DistilRecipe, Prompt};
+use uspx_distill::{DistilRequest, Fading, Keep, PeftConfig, distil, recipe};
+use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilLoss, DistilRecipe, Mask, Prompt};
 use uspx_model::budget::Workload;
 use uspx_model::config::ModelConfig;
 use uspx_runtime::Shutdown;
@@ -38,6 +39,7 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     recipe::check(&recipe)?;
     check_draws(args)?;
     let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
+    let mask = args.student_mask.as_deref().map(|path| mask(path, &args.student)).transpose()?;
     let work = workload(args, &recipe)?;
     student::look(&args.student, &args.run, work)?;
     let Lessons { labels, skipped } = label::label(args, &prompts, shutdown)?;
@@ -46,7 +48,9 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
     let keep = args.checkpoint.as_deref().map(|file| Keep { file, every: KEEP_EVERY });
     let sharing = args.sharing();
-    let request = DistilRequest { keep, sharing, ..DistilRequest::new(train, validation, &recipe) };
+    let fading = mask.as_ref().map(|mask| Fading { mask, ramp: args.ramp });
+    let request = DistilRequest::new(train, validation, &recipe);
+    let request = DistilRequest { keep, sharing, fading, ..request };
     let made = distil(&mut student.model, &request, &bar)?;
     bar.finish();
     let recipe = recipe::resolved(&recipe, student.model.transformer.config().hidden);
@@ -71,6 +75,13 @@ fn check_draws(args: &DistillArgs) -> Result<()> {
     let message =
         "--loss gold compares the teacher's likeliest tokens: --sampled does not keep them";
     Err(CliError::new(Exit::Usage, message).help("leave one of the two out"))
+}
+
+/// The mask of the student in a folder: what does not fit is told before the teacher works.
+fn mask(path: &Path, student: &Path) -> Result<Mask> {
+    models::check_there(student)?;
+    let shape = ModelConfig::open(student)?.shape();
+    models::mask_of(path, uspx_model::fingerprint(student)?, &shape)
 }
 
 /// How the student is held while it learns.

@@ -7,7 +7,7 @@
 //! and as bytes) → [`reading`] (labels beside the student's own tokens) → [`align`], [`chunks`] and
 //! `bias` (what is the same on both sides) → [`losses`] (what is learned of it, one a file) →
 //! [`lora`] and [`adapter_file`] with [`peft`] (what is trained, and how it is kept) → [`mod@gradient`] and
-//! `schedule` → `learner` (one step) → [`train`] (the loop) with [`recipe`] and `attempt`, or [`together`] (the
+//! `schedule` → `fade` (a student's own mask) → `learner` (one step) → [`train`] (the loop) with [`recipe`] and `attempt`, or [`together`] (the
 //! loop of several machines).
 //!
 //! Nothing here sees a network, and a clock only tells how fast it went and when a state is kept: equal
@@ -23,6 +23,7 @@ pub mod chunks;
 pub mod codec;
 pub mod dream;
 mod error;
+mod fade;
 pub mod gradient;
 pub mod keeping;
 pub mod labels;
@@ -48,6 +49,7 @@ pub use answers::{Answers, Asking, Sampling, Target};
 pub use attempt::Pace;
 pub use dream::{dream, dreams};
 pub use error::DistillError;
+pub use fade::Fading;
 pub use keeping::Keeping;
 pub use labels::{Labels, Piece, PromptLabels, TokenLabel};
 pub use lora::merged_weights;

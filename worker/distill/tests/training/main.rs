@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod interrupted;
+mod masked;
 mod on_policy;
 mod sampled;
 mod together;
