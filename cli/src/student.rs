@@ -3,11 +3,13 @@
 use crate::args::RunArgs;
 use crate::error::{CliError, Exit, Result};
 use crate::models::{self, Opened};
+use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
-use uspx_domain::{ADAPTER_TENSORS, UnitKind};
+use uspx_domain::{ADAPTER_TENSORS, Digest, UnitKind};
 use uspx_export::formats;
 use uspx_model::budget::{Beside, Workload};
 use uspx_model::config::ModelConfig;
+use uspx_model::{Holding, LoadedModel, Placement};
 
 /// Looks at the student before long work that comes first, and closes it again: the teacher gets the memory.
 /// Of one that is quantised as it is read, which takes minutes, only the headers are looked at.
@@ -48,7 +50,29 @@ fn refuse(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The student in a folder, a layer of it in memory at a time: to be written anew on whatever machine.
+///
+/// # Errors
+/// As [`open`].
+pub fn streamed(folder: &Path) -> Result<LoadedModel> {
+    refuse(folder)?;
+    models::check_there(folder)?;
+    let placement = Placement::new(Holding::Streamed, DType::F32, &Device::Cpu);
+    Ok(LoadedModel::open(folder, placement)?)
+}
+
+/// Hangs an adapter on the student, its folder or its tensors' file; the file's digest.
+///
+/// # Errors
+/// A file that is not there, or no adapter of this student.
+pub fn attach(student: &mut LoadedModel, adapter: &Path) -> Result<Digest> {
+    let file = adapter_file(adapter);
+    let bytes = std::fs::read(&file).map_err(|e| CliError::file(&file, &e))?;
+    uspx_distill::load_adapter(student, &bytes)?;
+    Ok(Digest::of(&bytes))
+}
+
 /// The tensors of an adapter: `path` itself, or the file in it under PEFT's name.
-pub fn adapter_file(path: &Path) -> PathBuf {
+fn adapter_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(ADAPTER_TENSORS) } else { path.to_owned() }
 }

@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_teacher_without_its_cut_experts_scores_as_under_the_mask,
         a_cut_teacher_is_a_model_like_others,
         a_student_without_its_cut_heads_and_channels_scores_as_under_the_mask,
+        a_student_trained_while_its_mask_ramps_in_is_written_without_what_that_cuts,
         a_mask_that_cannot_be_carried_out_by_removing_experts_is_refused,
         what_is_there_is_never_written_over_and_nothing_half_made_stays,
     ]
@@ -156,6 +157,41 @@ fn a_student_without_its_cut_heads_and_channels_scores_as_under_the_mask() {
     refuses(&mut command, USAGE, &["no share of channels", "channel=0.75"]);
     let (_, mut command) = build("0.5,expert=0.5", "global");
     refuses(&mut command, USAGE, &["--keep has a share of experts"]);
+}
+
+fn a_student_trained_while_its_mask_ramps_in_is_written_without_what_that_cuts() {
+    let folder = tempdir().unwrap();
+    let [mask, adapter, out, judged] =
+        ["mask.json", "adapter", "half", "judged.jsonl"].map(|name| folder.path().join(name));
+    let keep = ["--keep=head=0.5,channel=0.6667", "--spread=uniform"];
+    let words = ["mask", "build", "--units=head,channel", "--method=atp", "--search=0", "--out"];
+    json(on(&words, "student", 4).arg(&mask).args(keep));
+    let text = fs::read_to_string(prompts("cli-heldout.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().take(16).collect();
+    fs::write(&judged, lines.join("\n")).unwrap();
+
+    let mut distil = uspx();
+    distil.args(["distill", "--threads=1", "--limit=32", "--epochs=3", "--step-tokens=128"]);
+    distil.args(["--rank=8", "--teacher"]).arg(model("teacher"));
+    distil.arg("--student").arg(model("student")).arg("--student-mask").arg(&mask);
+    distil.arg("--prompts").arg(prompts("cli-train.jsonl")).arg("--validation").arg(&judged);
+    let told = json(distil.arg("--out").arg(&adapter));
+    let [before, after] = ["loss_before", "loss_after"].map(|key| told[key].as_f64().unwrap());
+    assert!(after < before, "nothing was learned: {told}");
+
+    let report = json(export(&model("student"), &mask, &out).arg("--adapter").arg(&adapter));
+    assert_eq!((&report["heads"], &report["channels"]), (&json!(2), &json!(256)));
+    let mut command = uspx();
+    command.args(["eval", "--threads=1", "--model"]).arg(&out);
+    let loss = json(command.arg("--prompts").arg(&judged))["loss"].as_f64().unwrap();
+    // Its weights are rounded to bf16, as the base's are.
+    assert!((loss / after - 1.0).abs() < 5e-3, "{loss}, {after} when it was trained");
+    let entries = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(entries, 4, "nothing stays of the whole student with its adapter");
+
+    let teacher = built(folder.path(), &[]);
+    let mut other = export(&model("teacher"), &teacher, &folder.path().join("x"));
+    refuses(other.arg("--adapter").arg(&adapter), BAD_INPUT, &["experts"]);
 }
 
 fn a_mask_that_cannot_be_carried_out_by_removing_experts_is_refused() {

@@ -224,6 +224,15 @@ fn what_makes_no_sense_is_refused_before_any_work_and_leaves_nothing() {
     distill(&["--epochs", "0"], USAGE, &["epochs"]);
     distill(&["--loss", "secret"], USAGE, &["--loss", "hybrid, alm, gold"]);
     distill(&["--top-k", "0"], USAGE, &["top_k is 0"]);
+    distill(&["--sampled", "0"], USAGE, &["the number of draws is 0"]);
+    distill(&["--sampled", "8", "--top-k", "8"], USAGE, &["--sampled", "--top-k"]);
+    distill(&["--sampled", "8", "--on-policy", "2"], USAGE, &["--sampled", "--on-policy"]);
+    distill(&["--sampled", "8", "--loss", "gold"], USAGE, &["likeliest", "leave one"]);
+    distill(&["--student-mask", "/no/such"], NOT_FOUND, &["/no/such"]);
+    distill(&["--student-mask", "m", "--machines", "2"], USAGE, &["--student-mask", "--machines"]);
+    distill(&["--student-mask", "m", "--on-policy", "2"], USAGE, &["--on-policy"]);
+    distill(&["--ramp", "0.5"], USAGE, &["--student-mask"]);
+    distill(&["--student-mask", "m", "--ramp", "2"], USAGE, &["0 to 1"]);
     distill(&["--dtype", "bf16"], USAGE, &["bf16 is for GPUs"]);
     distill(&["--validation", "/no/such"], NOT_FOUND, &["/no/such"]);
     distill(&["--mask", "/no/such"], NOT_FOUND, &["/no/such"]);

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use tempfile::tempdir;
-use uspx_distill::{Asking, Labels, Piece, PromptLabels, Sampling, Target, label};
+use uspx_distill::{Asking, Keeping, Labels, Piece, PromptLabels, Sampling, Target, label};
 use uspx_domain::{ExportFormat, Prompt};
 use uspx_endpoint::{Endpoint, Patience, Settings};
 use uspx_export::GGUF_FILE;
@@ -107,7 +107,8 @@ fn a_served_teacher_says_what_it_says_here() {
     );
     let own = own.unwrap();
     let answers: Vec<PromptLabels> = theirs.prompts.clone();
-    let (ours, skipped) = label(&own, answers, None, (TOP_K, usize::MAX), &NoProgress).unwrap();
+    let (ours, skipped) =
+        label(&own, answers, None, (Keeping::Likeliest(TOP_K), usize::MAX), &NoProgress).unwrap();
     assert!(skipped.is_empty() && theirs.prompts.len() == PROMPTS);
     let (mut tokens, mut worst) = (0, 0f32);
     for (at, (their, our)) in theirs.prompts.iter().zip(&ours.prompts).enumerate() {
@@ -158,7 +159,9 @@ fn what_cannot_be_asked_is_refused_before_any_work() {
     refused(&[], USAGE, &["--teacher"]);
     refused(&["--teacher-url", "http://127.0.0.1:9/v1"], USAGE, &["--teacher-model"]);
     refused(&[&nobody[..], &["127.0.0.1:9/v1"]].concat(), USAGE, &["http://127.0.0.1:8080/v1"]);
-    for (flag, value) in [("--dreams", "2"), ("--on-policy", "2"), ("--mask", "mask.json")] {
+    for (flag, value) in
+        [("--dreams", "2"), ("--on-policy", "2"), ("--sampled", "8"), ("--mask", "mask.json")]
+    {
         let words = [&nobody[..], &["http://127.0.0.1:9/v1", flag, value]].concat();
         refused(&words, USAGE, &[flag]);
     }

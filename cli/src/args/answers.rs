@@ -13,12 +13,12 @@ pub struct ServedArgs {
     /// Instead of --teacher: an OpenAI-compatible server that runs it (llama-server, Ollama, vLLM, a
     /// provider), http://127.0.0.1:8080/v1 say. Its answers are learned, with the probabilities of their
     /// tokens where it tells them. An API key is read from USPX_TEACHER_API_KEY. It cannot be masked, nor
-    /// read what it did not write: no dreams, and no --on-policy.
+    /// read what it did not write, and tells its likeliest tokens alone: no dreams, no --on-policy, and no --sampled.
     #[arg(
         long,
         value_name = "URL",
         requires = "teacher_model",
-        conflicts_with_all = ["teacher", "mask", "folders", "dreams", "on_policy", "max_reference_nats"]
+        conflicts_with_all = ["teacher", "mask", "folders", "dreams", "on_policy", "sampled", "max_reference_nats"]
     )]
     pub teacher_url: Option<String>,
     /// The teacher's name on that server.
@@ -65,7 +65,8 @@ impl AnswerArgs {
     }
 }
 
-fn share(text: &str) -> Result<f32, String> {
+/// A share, as people write it.
+pub fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         Ok(_) => Err("0 to 1 are possible".to_owned()),

@@ -1,6 +1,6 @@
 //! `uspx distill`: one training, made here.
 
-use super::answers::{AnswerArgs, ServedArgs};
+use super::answers::{AnswerArgs, ServedArgs, share};
 use super::model::RunArgs;
 use super::positive;
 use super::sae::SaeFolderArgs;
@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
 use uspx_distill::on_policy::OnPolicy;
-use uspx_distill::{Asking, Sampling, Sharing, Target};
+use uspx_distill::{Asking, Keeping, Sampling, Sharing, Target};
 use uspx_domain::{DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
@@ -49,6 +49,15 @@ pub struct DistillArgs {
     /// what lies there; it is deleted in the end. Labels are made again.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// The student's own mask, of heads and channels (uspx mask build --model STUDENT --units
+    /// head,channel): it learns to do without what this cuts, and is judged without. The adapter is the
+    /// whole student's; uspx mask export --adapter writes the smaller one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machines", "on_policy"])]
+    pub student_mask: Option<PathBuf>,
+    /// Share of the planned steps over which what --student-mask cuts fades away, 0 to 1; at 0 it is gone from
+    /// the first.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.5, requires = "student_mask")]
+    pub ramp: f32,
     /// The prompts are plain text, one a line.
     #[arg(long)]
     pub text: bool,
@@ -67,6 +76,11 @@ pub struct DistillArgs {
     /// Teacher's probabilities kept per token.
     #[arg(long, default_value_t = plan().top_k)]
     pub top_k: u32,
+    /// Keep what so many draws from the teacher's distribution give at each token, instead of its likeliest
+    /// tokens (Sparse Logit Sampling, arXiv 2503.16870): right in the mean, tail and all; 50, say. --loss gold
+    /// and --on-policy need the likeliest.
+    #[arg(long, value_name = "DRAWS", conflicts_with_all = ["top_k", "on_policy"])]
+    pub sampled: Option<u32>,
     /// How often each prompt to learn gives rise to a new one that the teacher makes up and answers.
     #[arg(long, default_value_t = 0, value_name = "ROUNDS")]
     pub dreams: u32,
@@ -93,6 +107,13 @@ impl DistillArgs {
     /// How it is trained.
     pub fn recipe(&self) -> DistilRecipe {
         DistilRecipe { nf4: self.nf4, ..self.recipe.recipe() }
+    }
+
+    /// What is kept of the teacher's word on a token.
+    pub fn keeping(&self) -> Keeping {
+        let seed = self.recipe.seed;
+        self.sampled
+            .map_or(Keeping::Likeliest(self.top_k), |draws| Keeping::Sampled { draws, seed })
     }
 
     /// How the student learns from its own answers.

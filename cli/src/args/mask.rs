@@ -66,6 +66,10 @@ pub struct MaskExportArgs {
     /// The mask: of experts alone, or of heads and channels of a dense model.
     #[arg(long)]
     pub mask: PathBuf,
+    /// An adapter of the model to merge first, as floats: the folder that `uspx distill` wrote, or its
+    /// tensors' file. The mask is of the model without it.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
     /// The folder to write; it must not be there yet.
     #[arg(long)]
     pub out: PathBuf,

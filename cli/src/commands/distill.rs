@@ -14,11 +14,13 @@ use crate::progress::Bar;
 use crate::{models, student};
 use label::Lessons;
 use report::Told;
+use std::path::Path;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 use uspx_distill::on_policy::Stage;
-use uspx_distill::{DistilRequest, Keep, PeftConfig, distil, recipe};
-use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, Prompt};
+use uspx_distill::{DistilRequest, Fading, Keep, PeftConfig, distil, recipe};
+use uspx_domain::{ADAPTER_CONFIG, ADAPTER_TENSORS, DistilLoss, Mask, Prompt};
+use uspx_model::config::ModelConfig;
 use uspx_runtime::Shutdown;
 
 /// How often the training's state is kept, where that is asked for.
@@ -34,8 +36,10 @@ struct Split<T> {
 pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (start, recipe) = (Instant::now(), args.recipe());
     recipe::check(&recipe)?;
+    check_draws(args)?;
     let (draft, prompts) = (Draft::of(&args.out)?, split(args)?);
     models::check_there(&args.student)?;
+    let mask = args.student_mask.as_deref().map(|path| mask(path, &args.student)).transpose()?;
     let work = models::machine(&args.run.machine)?.training(&args.student, &recipe)?;
     student::look(&args.student, &args.run, work)?;
     let Lessons { labels, skipped } = label::label(args, &prompts, shutdown)?;
@@ -44,7 +48,9 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (train, validation) = (from_ref(&labels.train), from_ref(&labels.validation));
     let keep = args.checkpoint.as_deref().map(|file| Keep { file, every: KEEP_EVERY });
     let sharing = args.sharing();
-    let request = DistilRequest { keep, sharing, ..DistilRequest::new(train, validation, &recipe) };
+    let fading = mask.as_ref().map(|mask| Fading { mask, ramp: args.ramp });
+    let request = DistilRequest::new(train, validation, &recipe);
+    let request = DistilRequest { keep, sharing, fading, ..request };
     let made = distil(&mut student.model, &request, &bar)?;
     bar.finish();
     let recipe = recipe::resolved(&recipe, student.model.transformer.config().hidden);
@@ -59,6 +65,22 @@ pub fn run(args: &DistillArgs, shutdown: &Shutdown) -> Result<()> {
     let (seconds, rounds) = (start.elapsed().as_secs_f64(), stage.rounds());
     let (rank, labels, skipped) = (recipe.rank, &labels, skipped.as_slice());
     Told { args, rank, labels, made: &made, rounds, seconds, skipped }.tell()
+}
+
+/// Draws say how likely tokens are in the mean, and not which are the likeliest.
+fn check_draws(args: &DistillArgs) -> Result<()> {
+    if args.sampled.is_none() || args.recipe.loss != DistilLoss::GOLD {
+        return Ok(());
+    }
+    let message =
+        "--loss gold compares the teacher's likeliest tokens: --sampled does not keep them";
+    Err(CliError::new(Exit::Usage, message).help("leave one of the two out"))
+}
+
+/// The mask of the student in a folder: what does not fit is told before the teacher works.
+fn mask(path: &Path, student: &Path) -> Result<Mask> {
+    let shape = ModelConfig::open(student)?.shape();
+    models::mask_of(path, uspx_model::fingerprint(student)?, &shape)
 }
 
 /// The prompts of both files, or of one with a tenth of it drawn to stop by.

@@ -7,7 +7,6 @@ use crate::args::{ExportArgs, Written};
 use crate::draft::Draft;
 use crate::error::{CliError, Exit, Result};
 use crate::{models, student};
-use std::path::Path;
 use uspx_model::budget::Workload;
 use uspx_model::{LoadedModel, Readable};
 use uspx_runtime::Shutdown;
@@ -52,14 +51,8 @@ fn opened(args: &ExportArgs, work: Workload, shutdown: &Shutdown) -> Result<Open
     let opened = student::open(&args.common.model, &args.common.run, work)?;
     let models::Opened { model: mut student, batch_tokens, room, finishes } = opened;
     if let Some(adapter) = &args.adapter {
-        merge(&mut student, &student::adapter_file(adapter))?;
+        student::attach(&mut student, adapter)?;
     }
     let prompts = models::answered((&student, room), prompts, &args.common, shutdown)?;
     Ok(Opened { student, prompts, batch_tokens, finishes })
-}
-
-fn merge(student: &mut LoadedModel, file: &Path) -> Result<()> {
-    let bytes = std::fs::read(file).map_err(|e| CliError::file(file, &e))?;
-    uspx_distill::load_adapter(student, &bytes)?;
-    Ok(())
 }

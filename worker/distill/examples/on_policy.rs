@@ -12,7 +12,7 @@ use std::slice::from_ref;
 use uspx_distill::on_policy::{OnPolicy, Stage};
 use uspx_distill::teach::label_own;
 use uspx_distill::{
-    DistilRequest, Labels, distil, load_adapter, make_labels, recipe, recipe_teacher,
+    DistilRequest, Keeping, Labels, distil, load_adapter, make_labels, recipe, recipe_teacher,
 };
 use uspx_domain::{DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
@@ -43,7 +43,7 @@ fn prompts(file: &str) -> Any<Vec<Prompt>> {
 
 fn labels(teacher: &LoadedModel, prompts: &[Prompt]) -> Any<Labels> {
     let bounds = (Bounds::answer(BOUND), usize::MAX);
-    Ok(make_labels(teacher, prompts, None, 32, bounds, &NoProgress)?.0)
+    Ok(make_labels(teacher, prompts, None, Keeping::Likeliest(32), bounds, &NoProgress)?.0)
 }
 
 fn bits_per_byte(model: &LoadedModel, prompts: &[Prompt]) -> Any<f64> {

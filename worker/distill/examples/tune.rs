@@ -14,8 +14,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uspx_distill::{
-    DistilRequest, Distilled, Labels, Sharing, distil, dream, make_labels, recipe_references,
-    recipe_teacher,
+    DistilRequest, Distilled, Keeping, Labels, Sharing, distil, dream, make_labels,
+    recipe_references, recipe_teacher,
 };
 use uspx_domain::{DistilLoss, DistilRecipe, Prompt, parse_prompts};
 use uspx_model::chat::Bounds;
@@ -123,7 +123,7 @@ fn labels(prompts: &[Prompt]) -> Any<Labels> {
         &open("teacher")?,
         prompts,
         None,
-        32,
+        Keeping::Likeliest(32),
         (Bounds::answer(64), usize::MAX),
         &NoProgress,
     )?

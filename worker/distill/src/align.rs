@@ -19,7 +19,8 @@
 //!   tokens. It is neither spread nor normalised away (that would inflate the likeliest tokens):
 //!   the loss leaves this share of its weight to the answer's own token.
 //!
-//! With equal vocabularies the teacher's distribution is taken as it is.
+//! Drawn labels ([`crate::keeping`]) have no tail, and where no draw agrees with r nothing is known: the text
+//! is learned. With equal vocabularies the teacher's distribution is taken as it is.
 
 use crate::Result;
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel};
@@ -54,10 +55,8 @@ pub fn soft(reading: &Reading<'_>) -> Result<Soft> {
 fn identical(labels: &Labels, prompt: &PromptLabels, tokens: usize) -> Soft {
     let id = |piece: u32| labels.pieces.get(piece as usize).map(|(id, _)| *id);
     let row = |label: &TokenLabel| {
-        let own = (label.piece, label.log_prob);
-        // The kept probability where there is one, else the answer's own.
-        let all = std::iter::once(&own).chain(&label.top);
-        gathered(all.filter_map(|(p, l)| Some((id(*p)?, f64::from(*l).exp()))).collect(), 1.0)
+        let all = label.candidates().filter_map(|(p, l)| Some((id(p)?, f64::from(l).exp())));
+        gathered(all.collect(), 1.0)
     };
     let mut rows: Vec<_> = prompt.tokens.iter().map(row).collect();
     rows.resize(tokens, Vec::new());
@@ -130,12 +129,9 @@ impl Aligner<'_> {
             known.unknown += reached;
             return Ok(());
         };
-        let listed: f64 = label.top.iter().map(|(_, l)| f64::from(*l).exp()).sum();
-        let own = (!label.top.iter().any(|(p, _)| *p == label.piece))
-            .then_some((label.piece, label.log_prob));
-        let own_mass = own.map_or(0.0, |(_, l)| f64::from(l).exp());
-        known.unknown += reached * (1.0 - listed - own_mass).max(0.0);
-        for &(piece, log_prob) in label.top.iter().chain(own.iter()) {
+        let listed: f64 = label.candidates().map(|(_, l)| f64::from(l).exp()).sum();
+        known.unknown += reached * (1.0 - listed).max(0.0);
+        for (piece, log_prob) in label.candidates() {
             let mass = reached * f64::from(log_prob).exp();
             if piece == label.piece && (label.end as usize) < place.end {
                 self.follow(place, index + 1, mass, known)?;

@@ -11,7 +11,6 @@ use crate::Result;
 use crate::align::{Aligner, FAINT, First, Place};
 use crate::chunks::Chunk;
 use crate::labels::{Piece, TokenLabel};
-use crate::reading::Reading;
 
 impl Aligner<'_> {
     /// Of the teacher's probability that the text goes on with the bytes of a chunk's last token,
@@ -52,7 +51,7 @@ impl Aligner<'_> {
         label: &'a TokenLabel,
         reached: f64,
     ) -> impl Iterator<Item = (f64, &'a [u8])> {
-        Reading::candidates(label).filter(|(piece, _)| *piece != label.piece).filter_map(
+        label.candidates().filter(|(piece, _)| *piece != label.piece).filter_map(
             move |(piece, log_prob)| {
                 let mass = reached * f64::from(log_prob).exp();
                 match self.labels.piece(piece) {

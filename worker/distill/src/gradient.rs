@@ -1,13 +1,15 @@
 //! The gradient of a batch's loss with respect to the adapters, in one of two ways that give the same:
 //! from the graph of all layers at once, or layer by layer with each layer run once more (Chen et al.
 //! 2016, arXiv 1604.06174), which keeps one layer's activations at a time and costs a forward pass more.
+//! Either is of a student without what is cut.
 
 use crate::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 use uspx_model::batch::Batch;
+use uspx_model::cuts::CutTaps;
 use uspx_model::layers::frame::Frame;
-use uspx_model::taps::{NoTaps, Site};
+use uspx_model::taps::Site;
 use uspx_model::transformer::Transformer;
 use uspx_model::{Holding, ModelError, Spool};
 
@@ -27,7 +29,8 @@ impl Way {
     }
 }
 
-/// The loss of a batch and its gradients with respect to `vars`, the student's adapters. `loss` makes it
+/// The loss of a batch without what `cut` takes from the student, and its gradients with respect to `vars`,
+/// the student's adapters. `loss` makes it
 /// of the logits that predict the answers, `[rows, vocab]`; where it is not a finite number the gradients
 /// are not, either.
 ///
@@ -36,29 +39,34 @@ impl Way {
 pub fn gradient(
     student: &Transformer,
     (batch, vars, way): (&Batch, &[Var], Way),
+    cut: &CutTaps,
     loss: impl FnOnce(&Tensor) -> Result<Tensor>,
 ) -> Result<(f32, GradStore)> {
     let frame = student.frame(batch)?;
     let head = |x: &Tensor| loss(&student.logits(x, &batch.predicting)?);
     match way {
         Way::Whole => {
-            let loss = head(&student.forward(batch, &frame, &mut NoTaps)?)?;
+            let loss = head(&student.forward(batch, &frame, &mut cut.clone())?)?;
             Ok((loss.to_scalar()?, loss.backward()?))
         }
         Way::Layers => {
-            let (x, boundaries) = forward(student, batch, &frame)?;
+            let (x, boundaries) = forward(student, (batch, &frame), cut)?;
             let end = Var::from_tensor(&x)?;
             let loss = head(end.as_tensor())?;
             let value = loss.to_scalar()?;
             let gradient = loss.backward()?.remove(&end).ok_or_else(lost)?;
             drop(loss);
-            Ok((value, backward(student, (gradient, &frame, &boundaries), vars)?))
+            Ok((value, backward(student, (gradient, &frame, &boundaries), cut, vars)?))
         }
     }
 }
 
 /// The residual stream after the last layer and before every one, nothing of which is differentiated.
-fn forward(student: &Transformer, batch: &Batch, frame: &Frame) -> Result<(Tensor, Spool)> {
+fn forward(
+    student: &Transformer,
+    (batch, frame): (&Batch, &Frame),
+    cut: &CutTaps,
+) -> Result<(Tensor, Spool)> {
     let fixed = student.mapped(|linear| Ok(linear.detached()))?;
     let mut boundaries = student.spool();
     let mut keep = |site: Site<'_>, x: &Tensor| -> uspx_model::Result<Option<Tensor>> {
@@ -67,7 +75,7 @@ fn forward(student: &Transformer, batch: &Batch, frame: &Frame) -> Result<(Tenso
         }
         Ok(None)
     };
-    let x = fixed.forward(batch, frame, &mut keep)?;
+    let x = fixed.forward(batch, frame, &mut (&mut keep, &mut cut.clone()))?;
     Ok((x, boundaries))
 }
 
@@ -75,10 +83,11 @@ fn forward(student: &Transformer, batch: &Batch, frame: &Frame) -> Result<(Tenso
 fn backward(
     student: &Transformer,
     (gradient, frame, boundaries): (Tensor, &Frame, &Spool),
+    cut: &CutTaps,
     vars: &[Var],
 ) -> Result<GradStore> {
     let mut all = GradStore::default();
-    let found = |_: &NoTaps, gradients: &GradStore| {
+    let found = |_: &CutTaps, gradients: &GradStore| {
         for var in vars {
             if let Some(gradient) = gradients.get(var) {
                 all.insert(var, gradient.clone());
@@ -86,7 +95,7 @@ fn backward(
         }
         Ok(())
     };
-    student.backward_from(gradient, (frame, boundaries), |_| Ok(NoTaps), found)?;
+    student.backward_from(gradient, (frame, boundaries), |_| Ok(cut.clone()), found)?;
     Ok(all)
 }
 

@@ -29,10 +29,10 @@ pub struct TokenLabel {
     pub end: u32,
     /// Its log-probability, in nats.
     pub log_prob: f32,
-    /// The most likely tokens here, most likely first: piece and log-probability (stored with half
-    /// precision).
+    /// The kept tokens, most likely first: piece and log-probability (stored with half precision).
+    /// They are the most likely ones here, or drawn ones ([`crate::keeping`]).
     pub top: Vec<(u32, f32)>,
-    /// Probability of all other tokens together.
+    /// Probability of all other tokens together; none beside drawn ones, which stand for all.
     pub tail: f32,
 }
 
@@ -63,6 +63,17 @@ pub struct Labels {
     pub pieces: Vec<(u32, Piece)>,
     /// The prompts.
     pub prompts: Vec<PromptLabels>,
+}
+
+impl TokenLabel {
+    /// All that is known of the place: the kept tokens, and the answer's own where it is one of the
+    /// others; piece and log-probability. Where the others have no probability it has none either: an
+    /// answer's token that was not drawn must not count beside those that were.
+    pub fn candidates(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
+        let is_other = self.tail > 0.0 && !self.top.iter().any(|(piece, _)| *piece == self.piece);
+        let own = is_other.then_some((self.piece, self.log_prob));
+        self.top.iter().copied().chain(own)
+    }
 }
 
 impl PromptLabels {

@@ -11,8 +11,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use std::time::Instant;
 use uspx_domain::{DistilRecipe, TrainingSummary};
 use uspx_model::batch::{Batch, Sequence};
+use uspx_model::cuts::CutTaps;
 use uspx_model::layers::linear::Linear;
-use uspx_model::taps::NoTaps;
 use uspx_model::{LoadedModel, batches};
 
 /// Joint norm that gradients are clipped to.
@@ -91,9 +91,14 @@ impl<'a, L: Loss> Learner<'a, L> {
         Ok(Self { student, data, recipe, optimiser: AdamW::new(vars)?, pace: Pace::default() })
     }
 
-    /// One step on the lessons of those places: which step of the optimiser's it is, from 1, and its
-    /// learning rate.
-    pub fn step(&mut self, members: &[usize], (step, rate): (u32, f64)) -> Result<()> {
+    /// One step on the lessons of those places, without what is cut: which step of the optimiser's it is,
+    /// from 1, and its learning rate.
+    pub fn step(
+        &mut self,
+        members: &[usize],
+        (step, rate): (u32, f64),
+        cut: &CutTaps,
+    ) -> Result<()> {
         let start = Instant::now();
         let lessons: Vec<&Lesson<L::Said>> =
             members.iter().filter_map(|i| self.data.lessons.get(*i)).collect();
@@ -106,7 +111,7 @@ impl<'a, L: Loss> Learner<'a, L> {
             Ok((loss / batch.targets.len() as f64)?)
         };
         let how = (&batch, self.optimiser.vars(), Way::of(transformer));
-        let (value, gradients) = gradient(transformer, how, loss)?;
+        let (value, gradients) = gradient(transformer, how, cut, loss)?;
         tracing::debug!(step, loss = value, ?members, "step");
         if !value.is_finite() {
             let rate = self.recipe.learning_rate;
@@ -140,15 +145,15 @@ impl<'a, L: Loss> Learner<'a, L> {
         Ok(copies.collect::<candle_core::Result<_>>()?)
     }
 
-    /// The student's cross-entropy on the validation answers, nats per response token. `beat` is told of
-    /// every batch.
-    pub fn judge(&self, beat: impl Fn() -> Result<()>) -> Result<f32> {
+    /// The student's cross-entropy on the validation answers without what is cut, nats per response token.
+    /// `beat` is told of every batch.
+    pub fn judge(&self, cut: &CutTaps, beat: impl Fn() -> Result<()>) -> Result<f32> {
         let (mut nats, mut tokens) = (0.0, 0);
         // A forward pass of it keeps no intermediate values.
         let transformer = self.student.transformer.mapped(Linear::frozen)?;
         for (_, batch) in batches(&self.data.validation, JUDGE_TOKENS)? {
             let frame = transformer.frame(&batch)?;
-            let x = transformer.forward(&batch, &frame, &mut NoTaps)?;
+            let x = transformer.forward(&batch, &frame, &mut cut.clone())?;
             let nll =
                 transformer.nll(&x, &batch.predicting, &batch.targets)?.to_dtype(DType::F32)?;
             nats += nll.sum_all()?.to_scalar::<f32>()?;

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::align::Aligner;
-use crate::labels::{Labels, Piece, PromptLabels, TokenLabel};
+use crate::labels::{Labels, Piece, PromptLabels};
 use crate::teach::spans;
 use uspx_domain::Digest;
 use uspx_model::batch::Sequence;
@@ -83,14 +83,6 @@ impl<'a> Reading<'a> {
         let Self { labels, prompt, student, answered, .. } = self;
         let (ids, end) = (self.response(), self.end());
         Some(Aligner { labels, prompt, student, ids, spans, answered, end })
-    }
-
-    /// All that a label says of its place: the kept candidates, and the answer's own token where it
-    /// is none of them; piece and log-probability.
-    pub fn candidates(label: &TokenLabel) -> impl Iterator<Item = (u32, f32)> + '_ {
-        let kept = label.top.iter().any(|(piece, _)| *piece == label.piece);
-        let own = (!kept).then_some((label.piece, label.log_prob));
-        label.top.iter().copied().chain(own)
     }
 
     /// What a candidate spells.

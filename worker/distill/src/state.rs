@@ -2,16 +2,18 @@
 //! that goes on from it makes the same bits, on a machine of the same kind, as one that was never
 //! interrupted.
 
+mod identity;
+
 use crate::adapter_file::matrix;
 use crate::attempt::{Attempt, Pace};
-use crate::labels::Labels;
 use crate::{DistilRequest, DistillError, Result, lora};
 use candle_core::{Device, Tensor, Var};
+use identity::Identity;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use uspx_domain::{Digest, DistilRecipe, Fingerprint, TrainingSummary};
+use uspx_domain::{DistilRecipe, Fingerprint, TrainingSummary};
 use uspx_model::LoadedModel;
 use uspx_model::whole_file::{self, Named, floats};
 
@@ -24,7 +26,7 @@ const LISTS: [&str; 4] = ["var", "first", "second", "kept"];
 /// What is held of the best attempt before it.
 const BEST: &str = "best";
 /// Epochs without a better validation loss after which a training ends.
-const PATIENCE: u32 = 2;
+pub(crate) const PATIENCE: u32 = 2;
 /// The most that a header has.
 const HEADER: u64 = 1 << 20;
 
@@ -138,15 +140,6 @@ pub(crate) struct Values {
     pub kept: Vec<Tensor>,
 }
 
-/// Which training it is. Only the same one goes on from a state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Identity {
-    recipe: DistilRecipe,
-    student: Fingerprint,
-    /// Digest of all labels.
-    labels: Digest,
-}
-
 #[derive(Serialize, Deserialize)]
 struct Header {
     version: u32,
@@ -170,8 +163,7 @@ impl<'a> Keeper<'a> {
     /// For a training of this student.
     pub fn new(request: &DistilRequest<'a>, student: Fingerprint) -> Result<Self> {
         let Some(keep) = request.keep else { return Ok(Self(None)) };
-        let labels = digest(request.train.iter().chain(request.validation))?;
-        let identity = Identity { recipe: *request.recipe, student, labels };
+        let identity = Identity::of(request, student)?;
         Ok(Self(Some(Keeping { keep, identity, last: Instant::now() })))
     }
 
@@ -211,12 +203,6 @@ impl<'a> Keeper<'a> {
             _ => Ok(None),
         }
     }
-}
-
-/// One digest of all labels.
-fn digest<'a>(all: impl Iterator<Item = &'a Labels>) -> Result<Digest> {
-    let of = |labels: &Labels| Ok(Digest::of(&labels.to_bytes()?).hex());
-    Ok(Digest::of(all.map(of).collect::<Result<String>>()?.as_bytes()))
 }
 
 impl Keeping<'_> {
@@ -285,16 +271,7 @@ impl Keeping<'_> {
 
     /// Refuses the state of another training, naming what differs.
     fn check(&self, header: &Header, recipe: &DistilRecipe) -> std::result::Result<(), String> {
-        let (own, found) = (&self.identity, &header.identity);
-        let parts = [
-            ("recipe", own.recipe != found.recipe),
-            ("student", own.student != found.student),
-            ("labels", own.labels != found.labels),
-        ];
-        let what: Vec<&str> = parts.iter().filter(|(_, differs)| *differs).map(|p| p.0).collect();
-        if !what.is_empty() {
-            return Err(format!("it is of another training: its {} differ", what.join(" and ")));
-        }
+        self.identity.check(&header.identity)?;
         let DistilRecipe { learning_rate, epochs, .. } = header.recipe;
         let fits = DistilRecipe { learning_rate, epochs, ..*recipe } == header.recipe;
         if fits && epochs <= recipe.epochs { Ok(()) } else { Err("its recipe is damaged".into()) }

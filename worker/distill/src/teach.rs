@@ -1,14 +1,13 @@
 //! The teacher labels answers: its probabilities along each of them.
 
-use crate::answers::{Asking, Sampling, Target, answers};
+use crate::Result;
+use crate::keeping::{Keeper, Keeping, Kept};
 use crate::labels::{Labels, Piece, PromptLabels, TokenLabel, piece_of, vocabulary};
 use crate::masked::taps_of;
 use crate::on_policy::Own;
-use crate::stages::Stage;
-use crate::{DistillError, Result, codec};
 use candle_core::Tensor;
-use half::f16;
 use std::collections::HashMap;
+use std::iter::repeat_n;
 use uspx_domain::{Mask, Prompt, SkipReason, Skipped};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::chat::{Answered, Bounds, Chat};
@@ -18,52 +17,21 @@ use uspx_model::{LoadedModel, ModelError, Progress, batches, loss};
 /// Padded tokens per batch of whole sequences.
 const BATCH_TOKENS: usize = 2048;
 
-/// Labels `prompts` by the teacher, masked where `mask` is given, keeping the `top_k` likeliest
-/// tokens at each place.
-///
-/// The answer to learn is the prompt's reference, or else the teacher's greedy answer within
-/// `bounds`. Prompts to which it answers nothing, whose reasoning met its bound before an answer,
-/// or that it cannot run are left out: they are the second part of the result. At most `room`
-/// tokens run together. `progress` counts prompts.
+/// Labels `answers`, whatever labels they have, by the teacher, masked where `mask` is given: `keeping`
+/// of what it says at each place. What it cannot run is left out: the second part of the result. At most
+/// `room` tokens run together. `progress` counts answers.
 ///
 /// # Errors
-/// As [`label`].
-pub fn make_labels(
-    teacher: &LoadedModel,
-    prompts: &[Prompt],
-    mask: Option<&Mask>,
-    top_k: u32,
-    (bounds, room): (Bounds, usize),
-    progress: &dyn Progress,
-) -> Result<(Labels, Vec<Skipped>)> {
-    check_top_k(top_k)?;
-    let how = Asking { target: Target::Reference, sampling: Sampling::NONE, bounds, room };
-    let parts = 1 + u64::from(prompts.iter().any(|p| how.target.asks(p)));
-    let stage = |before| Stage { all: progress, before, parts };
-    let (all, mut skipped) = answers(teacher, prompts, mask, &how, &stage(0))?;
-    let lessons = all.into_iter().flat_map(|answers| answers.targets).collect();
-    let (labels, more) = label(teacher, lessons, mask, (top_k, room), &stage(parts - 1))?;
-    skipped.extend(more);
-    let places: HashMap<&str, usize> = prompts.iter().map(|p| p.id.as_str()).zip(0..).collect();
-    skipped.sort_by_key(|s| places.get(s.id.as_str()));
-    Ok((labels, skipped))
-}
-
-/// Labels `answers`, whatever labels they have, by the teacher, masked where `mask` is given, keeping
-/// the `top_k` likeliest tokens at each place. What it cannot run is left out: the second part of the
-/// result. At most `room` tokens run together. `progress` counts answers.
-///
-/// # Errors
-/// A mask that does not fit, a `top_k` of zero or beyond the format's bound, or what the model and
-/// the progress say.
+/// A mask that does not fit, what labels cannot hold ([`Keeping::check`]), or what the model and the
+/// progress say.
 pub fn label(
     teacher: &LoadedModel,
     answers: Vec<PromptLabels>,
     mask: Option<&Mask>,
-    (top_k, room): (u32, usize),
+    (keeping, room): (Keeping, usize),
     progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
-    check_top_k(top_k)?;
+    keeping.check()?;
     let (mut given, mut skipped) = (Vec::new(), Vec::new());
     for text in answers {
         let id = text.prompt.id.clone();
@@ -73,22 +41,18 @@ pub fn label(
         }
     }
     let mut taps = taps_of(teacher, mask)?;
-    let mut labeller = Labeller {
-        chat: &teacher.chat,
-        top_k: top_k as usize,
-        room,
-        pieces: Vec::new(),
-        place: HashMap::new(),
-    };
+    let mut labeller =
+        Labeller { chat: &teacher.chat, keeping, room, pieces: Vec::new(), place: HashMap::new() };
     let prompts = labeller.label(teacher, given, &mut taps, progress)?;
     let (teacher, vocabulary) = (teacher.fingerprint, vocabulary(&teacher.chat));
     Ok((Labels { teacher, vocabulary, pieces: labeller.pieces, prompts }, skipped))
 }
 
 /// Labels answers that a student gave by the teacher, masked where `mask` is given: what it would
-/// have said in the student's place, token by token. An answer that met its bound has no end to be
-/// judged. Answers without text, and those that the teacher cannot run, are left out: they are the
-/// second part of the result. `progress` counts answers.
+/// have said in the student's place, token by token, the `top_k` likeliest tokens of it. (Not drawn
+/// ones: reverse KL needs the teacher's value of what the student finds likely.) An answer that met its
+/// bound has no end to be judged. Answers without text, and those that the teacher cannot run, are left
+/// out: they are the second part of the result. `progress` counts answers.
 ///
 /// # Errors
 /// As [`label`].
@@ -96,25 +60,14 @@ pub fn label_own(
     teacher: &LoadedModel,
     own: &[Own],
     mask: Option<&Mask>,
-    how: (u32, usize),
+    (top_k, room): (u32, usize),
     progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
     let answers = own.iter().cloned().map(|Own { prompt, answer, ended }| PromptLabels {
         ended,
         ..PromptLabels::text(prompt, answer)
     });
-    label(teacher, answers.collect(), mask, how, progress)
-}
-
-/// Refuses a number of kept probabilities that labels cannot hold.
-///
-/// # Errors
-/// It is zero, or beyond the format's bound.
-pub fn check_top_k(top_k: u32) -> Result<()> {
-    if (1..=codec::MAX_TOP_K).contains(&top_k) {
-        return Ok(());
-    }
-    Err(DistillError::Recipe(format!("top_k is {top_k}, 1 to {} are possible", codec::MAX_TOP_K)))
+    label(teacher, answers.collect(), mask, (Keeping::Likeliest(top_k), room), progress)
 }
 
 /// An answer to label, as text and in the teacher's tokens.
@@ -149,19 +102,12 @@ fn of_this_prompt<T>(result: uspx_model::Result<T>) -> Result<std::result::Resul
 
 struct Labeller<'a> {
     chat: &'a Chat,
-    top_k: usize,
+    keeping: Keeping,
     /// Tokens that there is memory for at once.
     room: usize,
     pieces: Vec<(u32, Piece)>,
     /// By id, and what is taken off its front.
     place: HashMap<(u32, Vec<u8>), u32>,
-}
-
-/// Log-probabilities of one row: the token's own, the largest, and the rest's probability.
-struct RowProbs {
-    own: f32,
-    top: Vec<(u32, f32)>,
-    tail: f32,
 }
 
 impl Labeller<'_> {
@@ -180,11 +126,13 @@ impl Labeller<'_> {
         for (group, batch) in batches(&sequences, BATCH_TOKENS.min(self.room))? {
             let frame = teacher.transformer.frame(&batch)?;
             let x = teacher.transformer.forward(&batch, &frame, taps)?;
-            let mut rows = self.likeliest(teacher, &x, &batch)?.into_iter();
+            let answers = group.iter().filter_map(|at| given.get(*at));
+            let keepers = answers.map(|given| self.keeping.of(&given.text)).collect();
+            let mut rows = kept(teacher, (&x, &batch), keepers)?.into_iter();
             let mut row = 0;
             for (at, count) in group.iter().zip(&batch.responses) {
                 let targets = batch.targets.get(row..row + count).unwrap_or_default();
-                let own: Vec<RowProbs> = rows.by_ref().take(*count).collect();
+                let own: Vec<Kept> = rows.by_ref().take(*count).collect();
                 if let Some((place, given)) = tokens.get_mut(*at).zip(given.get(*at)) {
                     *place = self.tokens(own, targets, &given.answer);
                 }
@@ -196,45 +144,19 @@ impl Labeller<'_> {
         Ok(given.into_iter().zip(tokens).map(|(given, tokens)| labels_of(given, tokens)).collect())
     }
 
-    /// What each predicting row of a batch says of its target and of the likeliest tokens. Of a
-    /// large vocabulary, the logits of all rows at once would not fit into the memory.
-    fn likeliest(&self, teacher: &LoadedModel, x: &Tensor, batch: &Batch) -> Result<Vec<RowProbs>> {
-        let mut found = Vec::with_capacity(batch.targets.len());
-        for part in teacher.transformer.logit_chunks(batch) {
-            let rows = batch.predicting.get(part.clone()).unwrap_or_default();
-            let targets = batch.targets.get(part).unwrap_or_default();
-            let log_probs = loss::log_softmax(&teacher.transformer.logits(x, rows)?)?;
-            let rows: Vec<Vec<f32>> = log_probs.to_vec2()?;
-            let each = rows.iter().zip(targets);
-            found.extend(each.map(|(row, target)| largest(row, *target, self.top_k)));
-        }
-        Ok(found)
-    }
-
     /// Labels of one answer's tokens; none where the tokens do not spell the answer.
-    fn tokens(
-        &mut self,
-        rows: Vec<RowProbs>,
-        targets: &[u32],
-        answer: &Answered,
-    ) -> Vec<TokenLabel> {
+    fn tokens(&mut self, rows: Vec<Kept>, targets: &[u32], answer: &Answered) -> Vec<TokenLabel> {
         let Some(spans) = spans(self.chat, targets, answer) else { return Vec::new() };
         let mut labels = Vec::with_capacity(targets.len());
         let all = rows.into_iter().zip(targets).zip(spans).enumerate();
-        for (at, ((probs, target), (start, end))) in all {
+        for (at, ((kept, target), (start, end))) in all {
             // What the first token spells before the answer is no part of any candidate's text
             // either.
             let lead = answer.lead_of(at);
-            let top = probs.top.into_iter().map(|(id, l)| (self.piece(id, lead), l)).collect();
+            let top = kept.top.into_iter().map(|(id, l)| (self.piece(id, lead), l)).collect();
             let piece = self.piece(*target, lead);
-            labels.push(TokenLabel {
-                piece,
-                start,
-                end,
-                log_prob: probs.own,
-                top,
-                tail: probs.tail,
-            });
+            let (log_prob, tail) = (kept.own, kept.tail);
+            labels.push(TokenLabel { piece, start, end, log_prob, top, tail });
         }
         labels
     }
@@ -247,6 +169,27 @@ impl Labeller<'_> {
         }
         place
     }
+}
+
+/// What is kept of each predicting row of a batch, a keeper for each of its answers. Of a large
+/// vocabulary, the logits of all rows at once would not fit into the memory.
+fn kept(
+    teacher: &LoadedModel,
+    (x, batch): (&Tensor, &Batch),
+    mut keepers: Vec<Keeper>,
+) -> Result<Vec<Kept>> {
+    let mut found = Vec::with_capacity(batch.targets.len());
+    let mut whose = (0..).zip(&batch.responses).flat_map(|(at, rows)| repeat_n(at, *rows));
+    for part in teacher.transformer.logit_chunks(batch) {
+        let rows = batch.predicting.get(part.clone()).unwrap_or_default();
+        let targets = batch.targets.get(part).unwrap_or_default();
+        let log_probs = loss::log_softmax(&teacher.transformer.logits(x, rows)?)?;
+        let rows: Vec<Vec<f32>> = log_probs.to_vec2()?;
+        for ((row, target), at) in rows.iter().zip(targets).zip(&mut whose) {
+            found.extend(keepers.get_mut(at).map(|keeper: &mut Keeper| keeper.keep(row, *target)));
+        }
+    }
+    Ok(found)
 }
 
 /// What a token spells behind `lead`; one that does not begin so stands for no text of the answer.
@@ -281,25 +224,4 @@ pub(crate) fn spans(chat: &Chat, tokens: &[u32], answer: &Answered) -> Option<Ve
         at += length;
     }
     (at == text.len()).then_some(spans)
-}
-
-/// The `k` largest log-probabilities of a row, largest first (of equals, the lower id), rounded as
-/// they are stored.
-fn largest(row: &[f32], own: u32, k: usize) -> RowProbs {
-    let mut order: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
-    let rank = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if k < order.len() {
-        order.select_nth_unstable_by(k, rank);
-    }
-    let rest = order.split_off(k.min(order.len()));
-    order.sort_by(rank);
-    let tail: f64 = rest.iter().map(|(_, l)| f64::from(*l).exp()).sum();
-    // A vector of its own: collected in place it would keep the whole vocabulary's memory.
-    let mut top = Vec::with_capacity(order.len());
-    top.extend(order.iter().map(|(id, l)| (*id, f16::from_f32(*l).to_f32())));
-    RowProbs {
-        own: row.get(own as usize).copied().unwrap_or(f32::NEG_INFINITY),
-        top,
-        tail: tail.min(1.0) as f32,
-    }
 }

@@ -1,6 +1,7 @@
 //! From labels to the best adapter: what the student is to learn, and attempts at it.
 
 use crate::attempt::Pace;
+use crate::fade::{Fade, Fading};
 use crate::labels::{Labels, vocabulary};
 use crate::learner::Data;
 use crate::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson, text_lesson};
@@ -27,12 +28,14 @@ pub struct DistilRequest<'a> {
     pub keep: Option<Keep<'a>>,
     /// How it is shared; none is one machine's. A shared one keeps no state.
     pub sharing: Option<Sharing>,
+    /// The student's own mask; none leaves it whole. It is judged by it, and a shared training has none.
+    pub fading: Option<Fading<'a>>,
 }
 
 impl<'a> DistilRequest<'a> {
-    /// One that keeps no state.
+    /// One that keeps no state, of a whole student.
     pub fn new(train: &'a [Labels], validation: &'a [Labels], recipe: &'a DistilRecipe) -> Self {
-        Self { train, validation, recipe, keep: None, sharing: None }
+        Self { train, validation, recipe, keep: None, sharing: None, fading: None }
     }
 }
 
@@ -93,7 +96,7 @@ pub(crate) fn by_loss(recipe: &DistilRecipe) -> Result<&'static Row> {
 /// validation answers decides whether its adapter is kept; two epochs without a better one end the
 /// training. Where passes beyond the best one were made, it is trained anew: with a third of the rate,
 /// where the recipe leaves that open; then with as many passes as gained anything. The best of the
-/// adapters is kept. `progress` counts the steps of each.
+/// adapters is kept. `progress` counts the steps of each. A student with a mask is judged without what it cuts.
 ///
 /// # Errors
 /// A recipe that cannot be followed, labels without an answer, a loss that is no longer a number, a kept
@@ -107,6 +110,10 @@ pub fn distil(
         let why = "a training that is shared keeps no state: leave out one of the two";
         return Err(DistillError::Recipe(why.into()));
     }
+    if request.sharing.is_some() && request.fading.is_some() {
+        let why = "a training that is shared has a whole student: leave out its mask";
+        return Err(DistillError::Recipe(why.into()));
+    }
     (by_loss(request.recipe)?.distil)(student, request, progress)
 }
 
@@ -116,6 +123,7 @@ fn by<L: Loss>(
     progress: &dyn Progress,
 ) -> Result<Distilled> {
     let recipe = recipe::resolved(request.recipe, student.transformer.config().hidden);
+    let fade = Fade::of(student, request.fading)?;
     let mut keeper = Keeper::new(request, student.fingerprint)?;
     let mut found = keeper.interrupted(student, &recipe)?;
     let data = data::<L>(student, request, progress)?;
@@ -138,8 +146,10 @@ fn by<L: Loss>(
             }
             (None, found) => {
                 let training = match found {
-                    Some(found) => Training::resume(student, &data, found)?,
-                    None => Training::start(student, &data, (attempted, before), progress)?,
+                    Some(found) => Training::resume(student, (&data, &fade), found)?,
+                    None => {
+                        Training::start(student, (&data, &fade), (attempted, before), progress)?
+                    }
                 };
                 let past = Past { turn, best: best.as_ref() };
                 training.run(past, &mut keeper, progress)?

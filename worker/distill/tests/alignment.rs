@@ -12,7 +12,7 @@ use uspx_distill::align::Soft;
 use uspx_distill::chunks::{Chunk, chunks, joined};
 use uspx_distill::labels::{piece_of, vocabulary};
 use uspx_distill::losses::{Alm, Gold, Hybrid, Lesson, Loss, lesson};
-use uspx_distill::{Labels, Piece, PromptLabels, TokenLabel, dream, make_labels};
+use uspx_distill::{Keeping, Labels, Piece, PromptLabels, TokenLabel, dream, make_labels};
 use uspx_domain::{Digest, Fingerprint, Prompt};
 use uspx_model::chat::{Bounds, Chat};
 use uspx_model::{LoadedModel, NoProgress, Placement};
@@ -211,10 +211,16 @@ fn equal_vocabularies_give_back_the_teachers_distribution() {
     let teacher =
         LoadedModel::open(&nano("teacher"), Placement::floats(DType::F32, &Device::Cpu)).unwrap();
     let prompts = [prompt("ls -l /tmp"), prompt("grep -r 'naïve§' ./dir | wc -l")];
-    let labels =
-        make_labels(&teacher, &prompts, None, 16, (Bounds::answer(8), usize::MAX), &NoProgress)
-            .unwrap()
-            .0;
+    let labels = make_labels(
+        &teacher,
+        &prompts,
+        None,
+        Keeping::Likeliest(16),
+        (Bounds::answer(8), usize::MAX),
+        &NoProgress,
+    )
+    .unwrap()
+    .0;
     for prompt in &labels.prompts {
         let example = read(&labels, prompt, &teacher.chat, vocabulary(&teacher.chat)).unwrap();
         assert_eq!(example.said.len(), prompt.tokens.len());
@@ -261,7 +267,7 @@ fn the_teachers_probabilities_add_up() {
         &teacher,
         &[prompt("tar -xf file.tar"), asked],
         None,
-        32,
+        Keeping::Likeliest(32),
         (Bounds::answer(24), usize::MAX),
         &NoProgress,
     )
@@ -286,10 +292,16 @@ fn an_answer_cut_short_teaches_no_end() {
     let mut asked = prompt("x");
     asked.reference = None;
     asked.prompt = "Display help with emulator".into();
-    let labels =
-        make_labels(&teacher, &[asked], None, 8, (Bounds::answer(2), usize::MAX), &NoProgress)
-            .unwrap()
-            .0;
+    let labels = make_labels(
+        &teacher,
+        &[asked],
+        None,
+        Keeping::Likeliest(8),
+        (Bounds::answer(2), usize::MAX),
+        &NoProgress,
+    )
+    .unwrap()
+    .0;
     let (_, student) = chats();
     let example = read(&labels, &labels.prompts[0], student, vocabulary(student)).unwrap();
     assert!(!labels.prompts[0].ended);

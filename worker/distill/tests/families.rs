@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use uspx_distill::labels::vocabulary;
 use uspx_distill::losses::{Hybrid, lesson};
-use uspx_distill::{Labels, make_labels};
+use uspx_distill::{Keeping, Labels, make_labels};
 use uspx_domain::Prompt;
 use uspx_model::chat::{Bounds, Chat};
 use uspx_model::{LoadedModel, NoProgress, Placement};
@@ -72,9 +72,15 @@ fn every_prompt_is_labelled_byte_for_byte_and_teaches_a_student_of_another_famil
         "bytes-qwen2-qwen3",
     ] {
         let (model, _folder) = teacher(family);
-        let (labels, skipped) =
-            make_labels(&model, &prompts(), None, 32, (Bounds::answer(8), usize::MAX), &NoProgress)
-                .unwrap();
+        let (labels, skipped) = make_labels(
+            &model,
+            &prompts(),
+            None,
+            Keeping::Likeliest(32),
+            (Bounds::answer(8), usize::MAX),
+            &NoProgress,
+        )
+        .unwrap();
         assert!(skipped.is_empty(), "{family}: {skipped:?}");
         let labels = Labels::from_bytes(&labels.to_bytes().unwrap()).unwrap();
         for prompt in &labels.prompts {

@@ -11,6 +11,7 @@ use uspx_distill::{
 };
 use uspx_domain::{Digest, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
+use uspx_model::cuts::CutTaps;
 use uspx_model::taps::Projection;
 use uspx_model::{Holding, LoadedModel, NoProgress, Placement, loss};
 
@@ -59,7 +60,8 @@ fn gradients(model: &mut LoadedModel, way: Way) -> (f32, Vec<Tensor>) {
     let sequences = model.readable(&prompts(5)).unwrap().sequences;
     let batch = Batch::new(&sequences.iter().collect::<Vec<_>>()).unwrap();
     let nll = |logits: &Tensor| Ok(loss::token_nll(logits, &batch.targets)?.mean_all()?);
-    let (value, all) = gradient(&model.transformer, (&batch, &vars, way), nll).unwrap();
+    let (value, all) =
+        gradient(&model.transformer, (&batch, &vars, way), &CutTaps::default(), nll).unwrap();
     (value, vars.iter().map(|var| all.get(var).unwrap().clone()).collect())
 }
 

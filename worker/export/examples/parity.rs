@@ -152,7 +152,7 @@ fn keeping(model: Fingerprint, keep: &str) -> Anything<Mask> {
 fn run_cut(folder: &Path, keep: &str, out: &Path) -> Anything<()> {
     let (source, fingerprint) = (StoredModel::open(folder)?, uspx_model::fingerprint(folder)?);
     let mask = keeping(fingerprint, keep)?;
-    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask };
+    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask, adapter: None };
     println!("{}", serde_json::to_string(&write_cut(&request, out, &NoProgress)?)?);
     Ok(())
 }

@@ -50,6 +50,11 @@ impl Swap {
         Ok(kept.broadcast_add(&instead)?)
     }
 
+    /// The same by part: of what goes, the share `left` is still there.
+    fn faded(&self, left: f64) -> Result<Self> {
+        Ok(Self { keeps: self.keeps.maximum(left)?, instead: self.instead.clone() })
+    }
+
     /// That of one row, `[1, ..]`.
     fn row(&self, at: usize) -> Result<Self> {
         let row = |all: &Tensor| all.narrow(0, at, 1);
@@ -195,6 +200,24 @@ impl CutTaps {
             swap.instead = Some(substitutes.of_expert_channels(*layer)?);
         }
         Ok(self)
+    }
+
+    /// The same cut by part: the share `left`, 0 to 1, of what cut heads and channels give is still there.
+    ///
+    /// # Errors
+    /// Experts or features are cut: they are there or gone.
+    pub fn faded(&self, left: f64) -> Result<Self> {
+        if !self.router.is_empty() || !self.features.is_empty() {
+            let why = "only heads and channels can fade: experts and features are there or gone";
+            return Err(ModelError::Request(why.into()));
+        }
+        let mut this = self.clone();
+        for all in [&mut this.heads, &mut this.channels, &mut this.expert_channels] {
+            for swap in all.values_mut() {
+                *swap = swap.faded(left)?;
+            }
+        }
+        Ok(this)
     }
 
     /// What the cut makes of `value`; none leaves it as it is.

@@ -9,7 +9,7 @@ use crate::saes::Saes;
 use std::path::Path;
 use uspx_distill::answers::{Answers, answers};
 use uspx_distill::on_policy::Own;
-use uspx_distill::teach::{check_top_k, label_own};
+use uspx_distill::teach::label_own;
 use uspx_distill::{Asking, Labels, Target, dreams, label};
 use uspx_domain::{Dreams, Mask, Prompt, Skipped};
 use uspx_model::LoadedModel;
@@ -29,7 +29,7 @@ pub struct Local<'a> {
 impl<'a> Local<'a> {
     /// Opens the model at `path`.
     pub fn open(path: &Path, args: &'a DistillArgs, shutdown: &'a Shutdown) -> Result<Self> {
-        check_top_k(args.top_k)?;
+        args.keeping().check()?;
         let with = (Workload::Forward, Saes::read(&args.saes)?);
         let opened = models::opened_with(path, &args.run, with)?;
         let (model, room) = (opened.model, opened.room);
@@ -67,7 +67,8 @@ impl Teacher for Local<'_> {
         let (kept, doubted) = keep(all);
         let lessons = kept.into_iter().flat_map(Answers::lessons).collect();
         let bar = self.bar(&format!("labelling, {what_for}"));
-        let (labels, more) = label(&self.model, lessons, mask, (self.args.top_k, self.room), &bar)?;
+        let keeping = (self.args.keeping(), self.room);
+        let (labels, more) = label(&self.model, lessons, mask, keeping, &bar)?;
         bar.finish();
         skipped.extend(doubted.into_iter().chain(more));
         Ok((labels, skipped))

@@ -168,6 +168,12 @@ impl Told<'_> {
                 "shared by {machines} machines: {bytes} bytes sent in {rounds} rounds"
             ))?;
         }
+        if let Some(mask) = &args.student_mask {
+            let (mask, student) = (mask.display(), args.student.display());
+            return output::line(&format!(
+                "without what the mask cuts: uspx mask export --out DIR \\\n  --model {student} \\\n  --mask {mask} \\\n  --adapter {out}"
+            ));
+        }
         output::line(&format!(
             "in 4 bits: uspx export --format gguf --out DIR \\\n  --model {} \\\n  --adapter {out} \\\n  --prompts {}",
             args.student.display(),

@@ -2,14 +2,15 @@
 
 use crate::args::MaskExportArgs;
 use crate::draft::Draft;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::mask_file::MaskFile;
 use crate::progress::Bar;
-use crate::{models, output};
+use crate::{models, output, student};
 use serde::Serialize;
 use std::path::Path;
-use uspx_domain::Fingerprint;
-use uspx_export::cut::{CutReport, CutRequest, Kept, Sizes, write_cut};
+use uspx_domain::{Digest, Fingerprint};
+use uspx_export::cut::{CutReport, CutRequest, Kept, NOTE, Sizes, write_cut};
+use uspx_export::write_floats;
 use uspx_model::StoredModel;
 use uspx_model::chat::ChatFiles;
 use uspx_runtime::{Shutdown, memory};
@@ -29,17 +30,46 @@ struct Exported<'a> {
 pub fn run(args: &MaskExportArgs, shutdown: &Shutdown) -> Result<()> {
     models::check_there(&args.model)?;
     let draft = Draft::of(&args.out)?;
-    let source = StoredModel::open(&args.model)?;
+    let whole = StoredModel::open(&args.model)?;
     // A file that is no mask is told before the model is read.
     MaskFile::read(&args.mask)?;
     let fingerprint = fingerprint(args, shutdown)?;
-    let mask = models::mask_of(&args.mask, fingerprint, &source.config.shape())?;
-    let request = CutRequest { folder: &args.model, source: &source, fingerprint, mask: &mask };
+    let mask = models::mask_of(&args.mask, fingerprint, &whole.config.shape())?;
+    let merged = args.adapter.as_deref().map(|adapter| Merged::of(args, adapter)).transpose()?;
+    let adapter = merged.as_ref().map(|merged| merged.adapter);
+    let (folder, source) = match &merged {
+        Some(merged) => (merged.folder.path(), StoredModel::open(merged.folder.path())?),
+        None => (args.model.as_path(), whole),
+    };
+    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask, adapter };
     let bar = Bar::new("writing and reading back", args.json, shutdown);
     let report = write_cut(&request, draft.path(), &bar)?;
     bar.finish();
     draft.keep()?;
     tell(args, fingerprint, report)
+}
+
+/// The whole model with its adapter in it, as floats: what is cut then. It lies beside what is written,
+/// and goes with it.
+struct Merged {
+    folder: Draft,
+    adapter: Digest,
+}
+
+impl Merged {
+    fn of(args: &MaskExportArgs, adapter: &Path) -> Result<Self> {
+        let folder = Draft::of(&args.out)?;
+        let mut model = student::streamed(&args.model)?;
+        let adapter = student::attach(&mut model, adapter)?;
+        write_floats(&model, &args.model, &[], folder.path())?;
+        let note = args.model.join(NOTE);
+        if note.is_file() {
+            // The model was cut before: that is to be told on.
+            std::fs::copy(&note, folder.path().join(NOTE))
+                .map_err(|e| CliError::file(&note, &e))?;
+        }
+        Ok(Self { folder, adapter })
+    }
 }
 
 /// The model's fingerprint: all of it is read.

@@ -38,11 +38,12 @@ struct Arm {
 }
 
 /// The first is the default.
-const ARMS: [Arm; 5] = [
+const ARMS: [Arm; 6] = [
     Arm { name: "hybrid", flags: &[] },
     Arm { name: "text", flags: &["--teacher-weight", "0"] },
     Arm { name: "alm", flags: &["--loss", "alm"] },
     Arm { name: "gold", flags: &["--loss", "gold"] },
+    Arm { name: "sampled", flags: &["--sampled", "50"] },
     Arm { name: "on-policy", flags: &["--on-policy", "4"] },
 ];
 

@@ -19,6 +19,8 @@
 //! - Labels hold the teacher's likeliest tokens, not all. The first sum is over those; the second
 //!   is as long as the list of the teacher's others among them, which is a beginning of its whole
 //!   sorted list. Of what is beyond nothing is said.
+//! - Drawn labels ([`crate::keeping`]) are not for the second sum: shares of draws, sorted, are no beginning
+//!   of the teacher's sorted list.
 //! - A token of the student counts among the others if no token that some label names has its
 //!   bytes: labels do not hold the whole of the teacher's vocabulary.
 //! - KL from the teacher, TRL's `beta = 0` (its default is halfway to the reverse).
@@ -76,7 +78,7 @@ impl Gold {
         let (last, before) = reading.prompt.tokens.get(chunk.teacher)?.split_last()?;
         let reached: f64 = before.iter().map(|label| f64::from(label.log_prob)).sum();
         let (mut matched, mut sorted) = (BTreeMap::new(), Vec::new());
-        for (place, (piece, log_prob)) in Reading::candidates(last).enumerate() {
+        for (place, (piece, log_prob)) in last.candidates().enumerate() {
             let mass = (reached + f64::from(log_prob)).exp();
             let own = reading.is_equal.then(|| reading.labels.pieces.get(piece as usize));
             match own.map_or_else(|| self.token(reading, at, piece), |own| own.map(|(id, _)| *id)) {

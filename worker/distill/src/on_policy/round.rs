@@ -8,6 +8,7 @@ use crate::train::lessons;
 use crate::{Result, recipe, save_adapter, schedule};
 use std::slice::from_ref;
 use uspx_domain::DistilRecipe;
+use uspx_model::cuts::CutTaps;
 use uspx_model::{LoadedModel, Progress};
 
 /// Steps in which a round's rate rises: the optimiser knows nothing of the gradients yet.
@@ -60,14 +61,15 @@ pub fn learn(
     let plan = data.plan(&recipe);
     let batches: Vec<&Vec<usize>> = plan.iter().flatten().collect();
     let (count, (number, rounds)) = (batches.len() as u32, round.place);
+    let whole = CutTaps::default();
     let mut learner = Learner::going_on(student, &data, recipe)?;
     for (step, members) in (0..).zip(&batches) {
         let planned = schedule::rate(round.rate, number * count + step, rounds * count);
         let rising = f64::from(step + 1) / f64::from(WARM_UP);
-        learner.step(members, (step + 1, planned * rising.min(1.0)))?;
+        learner.step(members, (step + 1, planned * rising.min(1.0)), &whole)?;
         progress.report(u64::from(step + 1), count.into())?;
     }
-    let loss = learner.judge(|| Ok(progress.report(count.into(), count.into())?))?;
+    let loss = learner.judge(&whole, || Ok(progress.report(count.into(), count.into())?))?;
     let pace = learner.pace;
     let adapter = save_adapter(student, recipe.rank, recipe.alpha)?;
     Ok(Learned { adapter, loss, steps: count, pace })

@@ -10,6 +10,7 @@ use crate::losses::Loss;
 use crate::{Result, schedule};
 use candle_core::Tensor;
 use uspx_model::Progress;
+use uspx_model::cuts::CutTaps;
 
 /// How much of what was left unsaid is still worth saying a round later (SparseLoCo's error feedback).
 pub(super) const DECAY: f32 = 0.95;
@@ -52,9 +53,10 @@ impl Machine {
         learner.optimiser.restore(&common.tensors(learner)?, first, second)?;
         let (before, taken) = (learner.pace.tokens, self.steps);
         let (first_batch, all) = (u64::from(stretch.first), stretch.all());
+        let whole = CutTaps::default();
         for (at, batch) in stretch.part(place) {
             self.steps += 1;
-            learner.step(batch, (self.steps, schedule::rate(peak, at, all)))?;
+            learner.step(batch, (self.steps, schedule::rate(peak, at, all)), &whole)?;
             progress.report(first_batch, u64::from(all))?;
         }
         let (first, second) = learner.optimiser.moments();

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::learner::{Data, Learner};
 use crate::losses::Loss;
 use uspx_domain::DistilRecipe;
+use uspx_model::cuts::CutTaps;
 use uspx_model::{LoadedModel, Progress};
 
 pub(crate) struct Underway<'a, L: Loss> {
@@ -48,6 +49,6 @@ impl<'a, L: Loss> Underway<'a, L> {
     pub fn judge(&self, progress: &dyn Progress) -> Result<f32> {
         let (done, all) = (u64::from(self.course.done()), u64::from(self.course.all));
         self.learner.set(&self.common.tensors(&self.learner)?)?;
-        self.learner.judge(|| Ok(progress.report(done, all)?))
+        self.learner.judge(&CutTaps::default(), || Ok(progress.report(done, all)?))
     }
 }

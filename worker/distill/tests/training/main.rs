@@ -4,15 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod interrupted;
+mod masked;
 mod on_policy;
+mod sampled;
 mod together;
 
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use uspx_distill::{
-    DistilRequest, DistillError, Labels, distil, load_adapter, lora, make_labels, merged_weights,
-    recipe_teacher,
+    DistilRequest, DistillError, Keeping, Labels, distil, load_adapter, lora, make_labels,
+    merged_weights, recipe_teacher,
 };
 use uspx_domain::{DistilLoss, DistilLossRow, DistilRecipe, Fingerprint, Prompt, parse_prompts};
 use uspx_model::batch::Batch;
@@ -40,9 +42,8 @@ fn labels() -> &'static (Labels, Labels) {
     LABELS.get_or_init(|| {
         let (teacher, prompts) = (open("teacher"), prompts());
         let label = |p: &[Prompt]| {
-            make_labels(&teacher, p, None, 16, (Bounds::answer(16), usize::MAX), &NoProgress)
-                .unwrap()
-                .0
+            let together = (Bounds::answer(16), usize::MAX);
+            make_labels(&teacher, p, None, Keeping::Likeliest(16), together, &NoProgress).unwrap().0
         };
         (label(&prompts[..96]), label(&prompts[1900..1940]))
     })

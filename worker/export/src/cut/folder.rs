@@ -97,6 +97,9 @@ pub fn write_note(request: &CutRequest<'_>, plan: &Plan, out: &Path) -> Result<(
     });
     if let Some(source) = note.get_mut("source") {
         join(source, of_source);
+        if let Some(adapter) = request.adapter {
+            set(source, "adapter", adapter.hex().into());
+        }
     }
     join(&mut note, here);
     write_json(&out.join(NOTE), &note)

@@ -30,10 +30,12 @@ pub struct CutRequest<'a> {
     pub folder: &'a Path,
     /// The same, opened.
     pub source: &'a StoredModel,
-    /// Its fingerprint.
+    /// Its fingerprint; of a model with an adapter merged, that of the model without.
     pub fingerprint: Fingerprint,
-    /// The mask, of this model.
+    /// The mask, of the model of that fingerprint.
     pub mask: &'a Mask,
+    /// Digest of the adapter that is merged, if one is: the note tells it.
+    pub adapter: Option<Digest>,
 }
 
 /// What was written.

@@ -2,6 +2,7 @@
 //! what is refused. Here of mixtures of experts, in `dense` of the others.
 
 mod dense;
+mod merged;
 
 use super::*;
 use candle_core::{DType, Device};
@@ -55,7 +56,11 @@ fn keeping(model: Fingerprint, lists: &[&[u32]]) -> Mask {
 
 fn cut_by(folder: &Path, mask: &Mask, out: &Path) -> Result<CutReport> {
     let (source, fingerprint) = (StoredModel::open(folder).unwrap(), fingerprint(folder).unwrap());
-    write_cut(&CutRequest { folder, source: &source, fingerprint, mask }, out, &NoProgress)
+    write_cut(
+        &CutRequest { folder, source: &source, fingerprint, mask, adapter: None },
+        out,
+        &NoProgress,
+    )
 }
 
 /// The folder without all but these experts.
@@ -82,8 +87,12 @@ fn refused(folder: &Path, mask: &Mask) -> String {
 fn logits(folder: &Path, holding: Holding, taps: &mut dyn Taps) -> Vec<f32> {
     let config = ModelConfig::open(folder).unwrap();
     let placement = Placement::new(holding, DType::F32, &Device::Cpu);
-    let vocab = config.vocab;
     let model = Transformer::load(config, Checkpoint::open(folder).unwrap(), placement).unwrap();
+    logits_of(&model, taps)
+}
+
+fn logits_of(model: &Transformer, taps: &mut dyn Taps) -> Vec<f32> {
+    let vocab = model.config().vocab;
     let ids: Vec<u32> = (0..40).map(|i| (i * 7919 % vocab) as u32).collect();
     let batch = Batch::new(&[&Sequence { response_start: ids.len(), ids }]).unwrap();
     let frame = model.frame(&batch).unwrap();
@@ -368,7 +377,13 @@ fn progress_never_goes_backwards_and_may_end_the_work() {
     let mask = keeping(model, &[&[0, 1], &[0, 1], &[0, 1], &[0, 1]]);
     let source = StoredModel::open(&teacher()).unwrap();
     let folder = teacher();
-    let request = CutRequest { folder: &folder, source: &source, fingerprint: model, mask: &mask };
+    let request = CutRequest {
+        folder: &folder,
+        source: &source,
+        fingerprint: model,
+        mask: &mask,
+        adapter: None,
+    };
     let seen = std::sync::Mutex::new(Vec::new());
     let keep = |done: u64, total: u64| {
         seen.lock().unwrap().push((done, total));

@@ -6,7 +6,7 @@ use crate::open_models::Opened;
 use crate::product::{Product, Ran};
 use bytes::Bytes;
 use std::collections::HashSet;
-use uspx_distill::{PromptLabels, dream, dreams, lessons};
+use uspx_distill::{Keeping, PromptLabels, dream, dreams, lessons};
 use uspx_domain::{BlobRef, Coverage, Label, Outcome, Prompt, Skipped};
 use uspx_model::budget::Workload;
 use uspx_model::chat::Bounds;
@@ -27,7 +27,7 @@ impl Run for Label<Prompt> {
         let dreamt = dreams(&teacher, &self.prompts, mask, (self.dreams, tokens), bench.progress)?;
         let all = [self.prompts.as_slice(), &dreamt].concat();
         let together = (bounds, plan.room);
-        let how = (&self.answering, self.seed, self.top_k);
+        let how = (&self.answering, self.seed, Keeping::Likeliest(self.top_k));
         let (labels, skipped) = lessons(&teacher, &all, mask, how, together, bench.progress)?;
         let ran = Ran { prompts: labels.prompts.len() as u64, tokens: labels.tokens() };
         // Of prompts that were made up, those that cannot be labelled are nobody's loss.

@@ -4,7 +4,7 @@
 use super::{assets, prompts};
 use candle_core::Device;
 use std::path::Path;
-use uspx_distill::{make_labels, recipe_references};
+use uspx_distill::{Keeping, make_labels, recipe_references};
 use uspx_domain::{
     Answers, BlobRef, Distil, DistilRecipe, Export, ExportFormat, Judge, LossRow, Outcome, Subject,
     Task, TaskId, Work,
@@ -86,8 +86,9 @@ fn a_student_whose_floats_do_not_fit_is_trained_and_judged_all_the_same() {
     let mut small = Small { inputs: &mut inputs, scratch: scratch.path() };
     let teacher = fingerprint(&assets().join("nano/teacher")).unwrap();
     let opened = super::models(Machine::cpu(), scratch.path()).get(teacher, Workload::Forward);
-    let bounds = (Bounds::answer(16), usize::MAX);
-    let labels = make_labels(&opened.unwrap().model, &prompts(48), None, 4, bounds, &NoProgress);
+    let (keeping, bounds) = (Keeping::Likeliest(4), (Bounds::answer(16), usize::MAX));
+    let labels =
+        make_labels(&opened.unwrap().model, &prompts(48), None, keeping, bounds, &NoProgress);
     let labels = small.take(&Blob::Bytes(labels.unwrap().0.to_bytes().unwrap().into()));
 
     let recipe =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use uspx_artifact::{Store, silent};
 use uspx_bus::{Bus, EmbeddedBus, QueueSpec};
-use uspx_distill::{make_labels, recipe_references};
+use uspx_distill::{Keeping, make_labels, recipe_references};
 use uspx_domain::{
     Answer, Distil, DistilRecipe, FailureReason, Outcome, Task, TaskId, TrainingSummary, Work,
     WorkerId,
@@ -46,7 +46,10 @@ impl Colony {
         let model = fingerprint(&assets().join("nano/teacher")).unwrap();
         let teacher = models.get(model, Workload::Forward).unwrap().model;
         let bounds = (Bounds::answer(16), usize::MAX);
-        let labels = make_labels(&teacher, &prompts(48), None, 4, bounds, &NoProgress).unwrap().0;
+        let labels =
+            make_labels(&teacher, &prompts(48), None, Keeping::Likeliest(4), bounds, &NoProgress)
+                .unwrap()
+                .0;
         let blob = store.put_blob(labels.to_bytes().unwrap().into(), &silent).await.unwrap();
         let recipe = DistilRecipe { rank: 4, batch_tokens: 128, epochs: 4, ..recipe_references() };
         let work = Work::Distil(Distil { train: vec![blob], validation: vec![blob], recipe });
