@@ -12,6 +12,7 @@ mod configs;
 mod cuts;
 #[cfg(unix)]
 mod deploy;
+mod depth;
 mod engines;
 mod forms;
 mod inputs;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         chat::trials(),
         configs::trials(),
         cuts::trials(),
+        depth::trials(),
         #[cfg(unix)]
         deploy::trials(),
         engines::trials(),

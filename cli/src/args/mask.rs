@@ -21,12 +21,13 @@ pub enum MaskCommand {
     /// Says what a mask keeps of each layer.
     #[command(after_help = "Example: uspx mask show mask.json")]
     Show(MaskShowArgs),
-    /// Writes the model without what a mask cuts, experts of a mixture or heads and channels of a
-    /// dense model: a smaller folder for whatever reads the model.
+    /// Writes the model without what a mask cuts, experts of a mixture or layers, heads and channels of
+    /// a dense model: a smaller folder for whatever reads the model.
     ///
-    /// What is kept is copied bit for bit, in MXFP4 too. A dense model wants a mask that keeps as many
-    /// heads of each KV head, and as many channels, in every layer: uspx mask build --units
-    /// head,channel --spread uniform. Of experts: where layers keep different counts, those with
+    /// What is kept is copied bit for bit, in MXFP4 too. A layer of a dense model whose every head and
+    /// channel the mask cuts goes whole (uspx mask build --units head,channel --spread layers); those
+    /// that stay want as many heads of each KV head, and as many channels, in every layer: uspx mask
+    /// build --units head,channel --spread uniform. Of experts: where layers keep different counts, those with
     /// fewer are filled up with dead experts whose router bias is -inf; a model whose router has no
     /// bias (Mixtral, Qwen3-MoE) needs a mask that keeps as many in every layer: uspx mask build
     /// --spread uniform. A mask of another model, or one that cannot be carried out so, is refused
@@ -63,7 +64,7 @@ pub struct MaskExportArgs {
     /// The model's folder, as the mask was made for it.
     #[arg(long)]
     pub model: PathBuf,
-    /// The mask: of experts alone, or of heads and channels of a dense model.
+    /// The mask: of experts alone, or of layers, heads and channels of a dense model.
     #[arg(long)]
     pub mask: PathBuf,
     /// The folder to write; it must not be there yet.
@@ -81,6 +82,9 @@ pub enum Spread {
     Global,
     /// As many in every layer; of heads as many of each KV head too, where the number divides.
     Uniform,
+    /// Whole layers of a dense model: of --units head,channel all or nothing, by what the loss rises by
+    /// without them, measured anew after each that goes. --keep is the share of the layers.
+    Layers,
 }
 
 /// `uspx mask build`.

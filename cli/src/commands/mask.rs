@@ -1,12 +1,13 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 //!
-//! `scores` measures the units and `search` tries whole masks; `forecast` says before what that
-//! will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export`
+//! `scores` measures the units and `search` tries whole masks; `layers` cuts whole layers instead;
+//! `forecast` says before what that will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export`
 //! writes a model without the rest (`uspx mask export`).
 
 mod cost;
 mod export;
 mod forecast;
+mod layers;
 mod scores;
 mod search;
 mod show;
@@ -19,6 +20,7 @@ use crate::mask_file::MaskFile;
 use crate::models::{self, Subject};
 use crate::output;
 use crate::saes::{self, Saes};
+use layers::Gone;
 use serde::Serialize;
 use uspx_colony::Share;
 use uspx_colony::mask::{Budget, Rule};
@@ -29,9 +31,14 @@ use uspx_runtime::Shutdown;
 /// `uspx mask build`.
 pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     let wanted = wanted(args)?;
+    let layers = (args.spread == Spread::Layers).then(|| layers::share(args, &wanted));
+    let layers = layers.transpose()?;
     // Scoring can take hours: that the mask can be written is known before.
     let draft = FileDraft::of(&args.out)?;
-    let built = score_and_cut(args, &wanted, shutdown)?;
+    let built = match layers {
+        Some(share) => layers::score_and_cut(args, share, shutdown)?,
+        None => score_and_cut(args, &wanted, shutdown)?,
+    };
     let text =
         serde_json::to_string_pretty(&built.file).map_err(|e| CliError::new(Exit::Failed, e))?;
     draft.keep((text + "\n").as_bytes())?;
@@ -56,11 +63,15 @@ pub use export::run as export;
 pub(super) use show::ranges;
 pub use show::run as show;
 
-/// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.
+/// The JSON form: the mask as it stands in its file, the layers that it cuts whole where that was asked
+/// for, and the prompts that were left out, if any.
 #[derive(Serialize)]
 struct Built {
     #[serde(flatten)]
     file: MaskFile,
+    /// In the order in which they went.
+    #[serde(rename = "layers_gone", skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Gone>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<LeftOut>,
     #[serde(skip)]
@@ -72,6 +83,7 @@ fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
         return output::json(built);
     }
     show::print(&args.out, &built.file.mask)?;
+    layers::tell(&built.gone)?;
     built.cost.as_ref().map_or(Ok(()), |cost| output::paragraph(&cost.to_string()))
 }
 
@@ -97,11 +109,17 @@ fn score_and_cut(
         let best = search::best(args, &subject, (budget, scores, &mask), shutdown)?;
         mask.keep.0.extend(best.keep.0);
     }
+    finished(args, &subject, mask)
+}
+
+/// The mask with what is told of it.
+fn finished(args: &MaskBuildArgs, subject: &Subject, mask: Mask) -> Result<Built> {
     // For people alone: a program measures it where it wants it.
     let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
-    let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
+    let cost = wanted.then(|| cost::of(subject, &mask)).transpose()?;
     let file = MaskFile::new(mask, &subject.model);
-    Ok(Built { file, skipped: left_out::listed(&subject.prompts.skipped), cost })
+    let skipped = left_out::listed(&subject.prompts.skipped);
+    Ok(Built { file, gone: Vec::new(), skipped, cost })
 }
 
 /// How much of a kind is kept, and how that is spread.
@@ -111,10 +129,7 @@ fn budget<'a>(
     shape: &'a ModelShape,
     (kind, keep): (UnitKind, Share),
 ) -> Budget<'a> {
-    let rule = match args.spread {
-        Spread::Global => Rule::Global,
-        Spread::Uniform => Rule::Uniform,
-    };
+    let rule = if args.spread == Spread::Global { Rule::Global } else { Rule::Uniform };
     let kv_heads = subject.model.transformer.config().kv_heads as u32;
     let parts = if kind == UnitKind::Head { kv_heads } else { 1 };
     Budget { model: subject.model.fingerprint, shape, kind, keep, rule, parts }

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mixture, Mlp, ModelConfig, Quantisation};
-use crate::names::{EMBEDDING, ExpertNames, HEAD};
+use crate::names::{EMBEDDING, ExpertNames, HEAD, in_layer};
 use crate::taps::Projection;
 use crate::{ModelError, Result};
 use std::collections::HashSet;
@@ -17,7 +17,8 @@ const COMPUTED: [&str; 2] = [".rotary_emb.inv_freq", ".self_attn.masked_bias"];
 /// # Errors
 /// More layers than are stored, or a tensor of another shape.
 pub(crate) fn check_dimensions(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
-    let stored = checkpoint.names().into_iter().filter_map(layer_of).max().map_or(0, |m| m + 1);
+    let layers = checkpoint.names().into_iter().filter_map(in_layer).map(|(layer, _)| layer);
+    let stored = layers.max().map_or(0, |m| m + 1);
     if config.windows.len() > stored {
         return Err(ModelError::Config(format!(
             "num_hidden_layers is {}, but the weights hold {stored} layers: fetch all files from one place",
@@ -69,11 +70,6 @@ fn check_experts(
         (true, true) => check(&format!("{at}.gate_up_proj_bias"), &[experts, 2 * inner]),
         (true, false) => check(&format!("{at}.gate_up_proj"), &[experts, 2 * inner, hidden]),
     }
-}
-
-/// The layer that a tensor is of.
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 
 /// Refuses weights that are stored otherwise than `quantization_config` says.
