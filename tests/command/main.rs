@@ -27,6 +27,7 @@ mod report;
 mod sae;
 mod scripts;
 mod served;
+mod sizes;
 mod students;
 mod support;
 mod width;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         sae::trials(),
         scripts::trials(),
         served::trials(),
+        sizes::trials(),
         students::trials(),
         width::trials(),
         worker::trials(),

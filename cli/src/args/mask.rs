@@ -1,10 +1,12 @@
 //! `uspx mask`: units scored and the best of them kept; a mask looked at; a model written without
 //! what it cuts.
 
+use super::export::Written;
 use super::keep::{self, KeepShare};
 use super::probe::ProbeArgs;
 use super::sae::SaeFolderArgs;
 use crate::rows::{self, Ranking};
+use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use uspx_colony::Share;
@@ -105,8 +107,16 @@ pub struct MaskBuildArgs {
     )]
     pub units: Vec<UnitKind>,
     /// The share to keep, above 0 and at most 1; one for each kind: head=0.5,channel=0.75.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "target_bytes")]
     pub keep: Vec<KeepShare>,
+    /// Keep as much as fits into weights of so many bytes, in the place of --keep: of a dense model,
+    /// one share of all kinds, --units head,channel --spread uniform --target-bytes 3GiB.
+    #[arg(long, conflicts_with = "keep")]
+    pub target_bytes: Option<ByteSize>,
+    /// What the student whose weights are to fit is written as in the end, by uspx export; hf: as uspx
+    /// mask export leaves it.
+    #[arg(long, requires = "target_bytes", value_parser = rows::written(), default_value = "gptq")]
+    pub target_format: Written,
     /// How to score them [default: ensemble].
     #[arg(long, value_parser = rows::ranking())]
     pub method: Option<Ranking>,

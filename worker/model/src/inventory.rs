@@ -72,6 +72,18 @@ fn check_experts(
     }
 }
 
+/// Whether the output head is the embedding. One that is stored beside it and holds other values is used as
+/// it is, though config.json may tie the two.
+///
+/// # Errors
+/// Those of reading them.
+pub(crate) fn is_tied(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<bool> {
+    if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
+        return checkpoint.same(HEAD, EMBEDDING, &[config.vocab, config.hidden]);
+    }
+    Ok(config.tied)
+}
+
 /// Refuses weights that are stored otherwise than `quantization_config` says.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ use uspx_model::chat::ChatFiles;
 use uspx_model::{Progress, StoredModel};
 
 pub use folder::NOTE;
+pub(crate) use plan::counts_of_heads;
 pub use plan::{Kept, Sizes};
 
 /// What to cut from what.

@@ -67,11 +67,29 @@ impl Layer {
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig) -> Self {
+    /// Those of a dense model.
+    pub fn of(config: &ModelConfig) -> Self {
         let inner = |mlp: &Mlp| if let Mlp::Dense { inner } = mlp { *inner } else { 0 };
         let channels = config.mlps.first().map_or(0, inner);
         let (layers, heads, kv_heads) = (config.mlps.len(), config.heads, config.kv_heads);
         Self { layers, heads, kv_heads, channels }
+    }
+
+    /// The keys of config.json that are others than `before` said. Beside fewer heads stands a head's
+    /// width, which a reader would make of their number.
+    pub fn keys(self, before: Self, head_dim: usize) -> Vec<(&'static str, Value)> {
+        let mut keys = Vec::new();
+        if self.heads != before.heads {
+            keys.extend([
+                ("num_attention_heads", json!(self.heads)),
+                ("num_key_value_heads", json!(self.kv_heads)),
+                ("head_dim", json!(head_dim)),
+            ]);
+        }
+        if self.channels != before.channels {
+            keys.push(("intermediate_size", json!(self.channels)));
+        }
+        keys
     }
 
     /// Query heads that ask one KV head.
@@ -144,20 +162,10 @@ impl Dense {
         Pick { along, of, each, slots, dead: Filler::Zeros }
     }
 
-    /// The keys that change. Beside fewer heads stands a head's width, which a reader would make of
-    /// their number.
+    /// The keys that change.
     pub fn keys(&self, source: &ModelConfig, config: &Value) -> Vec<(&'static str, Value)> {
-        let (now, mut keys) = (self.now, self.depth.keys(source, config));
-        if now.heads != self.before.heads {
-            keys.extend([
-                ("num_attention_heads", json!(now.heads)),
-                ("num_key_value_heads", json!(now.kv_heads)),
-                ("head_dim", json!(self.head_dim)),
-            ]);
-        }
-        if now.channels != self.before.channels {
-            keys.push(("intermediate_size", json!(now.channels)));
-        }
+        let mut keys = self.depth.keys(source, config);
+        keys.extend(self.now.keys(self.before, self.head_dim));
         keys
     }
 
@@ -222,22 +230,32 @@ fn groups_are_alike((depth, layers): (&Depth, &[Layer]), before: Sizes, now: Siz
     ))
 }
 
-/// transformers refuses a Llama whose width its heads do not divide, whatever the width of a head.
+/// How many heads may stay in every layer, ascending: as many of each KV head where heads share them, and
+/// in a Llama a divisor of its width, whatever the width of a head, because transformers refuses others.
+pub fn counts_of_heads(config: &ModelConfig) -> Vec<usize> {
+    let groups = if config.kv_heads == config.heads { 1 } else { config.kv_heads };
+    let llama = Family::named(&config.architecture) == Some(Family::Llama);
+    let fits = |n: &usize| {
+        *n == config.heads
+            || n.is_multiple_of(groups) && (!llama || config.hidden.is_multiple_of(*n))
+    };
+    (1..=config.heads).filter(fits).collect()
+}
+
+/// Refuses a Llama that transformers does not take.
 fn transformers_takes(config: &ModelConfig, now: Sizes) -> Result<()> {
     let hidden = config.hidden;
-    let divides = |heads: &usize| hidden.is_multiple_of(*heads);
-    let fits = now.heads == config.heads || divides(&now.heads);
+    let fits = now.heads == config.heads || hidden.is_multiple_of(now.heads);
     if fits || Family::named(&config.architecture) != Some(Family::Llama) {
         return Ok(());
     }
-    let groups = if config.kv_heads == config.heads { 1 } else { config.kv_heads };
-    let fits = (1..config.heads).filter(divides).filter(|n| n.is_multiple_of(groups));
-    let fits: Vec<String> = fits.map(|n| n.to_string()).collect();
+    let fewer = counts_of_heads(config).into_iter().filter(|n| *n < config.heads);
+    let fewer: Vec<String> = fewer.map(|n| n.to_string()).collect();
     refuse(format!(
         "the mask keeps {} heads in each layer, and transformers takes a Llama only where they divide its width, {hidden}: \
          keep {} of {}",
         now.heads,
-        if fits.is_empty() { "all".to_owned() } else { fits.join(" or ") },
+        if fewer.is_empty() { "all".to_owned() } else { fewer.join(" or ") },
         config.heads
     ))
 }

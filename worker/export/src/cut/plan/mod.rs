@@ -15,7 +15,7 @@ use uspx_domain::{Mask, UnitKind};
 use uspx_model::StoredModel;
 use uspx_model::config::ModelConfig;
 
-pub use dense::{Dense, Sizes};
+pub use dense::{Dense, Sizes, counts_of_heads};
 pub use depth::Depth;
 pub use experts::Experts;
 

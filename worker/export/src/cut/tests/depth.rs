@@ -144,7 +144,8 @@ fn lists_and_numbers_of_layers_are_shortened() {
     let (_, now) = written(json!({"layer_types": null, "max_window_layers": 9}), &[0]);
     assert_eq!((&now["max_window_layers"], &now["layer_types"]), (&json!(9), &Value::Null));
     let mistral = architecture("mistral-window");
-    with_config(mistral.path(), json!({"layer_types": ["sliding_attention"; 3]}));
+    let all = ["sliding_attention"].repeat(3);
+    with_config(mistral.path(), json!({ "layer_types": all }));
     let (out, _) = same_as(mistral.path(), &without(mistral.path(), &[2]));
     let now = hf_json(out.path(), "config.json");
     assert_eq!(now["layer_types"], json!(["sliding_attention", "sliding_attention"]));
