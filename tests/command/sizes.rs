@@ -46,8 +46,8 @@ fn a_student_is_cut_to_the_bytes_that_its_file_may_take() {
     json(export.arg("--out").arg(path("gptq")));
     assert_eq!(fs::metadata(path("gptq/model.safetensors")).unwrap().len(), bytes);
 
-    // As floats the same bytes leave less of it.
-    let flags = ["--method=atp", "--target-bytes=800kB", "--target-format=hf"];
+    // As floats even more bytes leave less of it.
+    let flags = ["--method=atp", "--target-bytes=900kB", "--target-format=hf"];
     let mut command = build("student", &UNIFORM, &mask);
     let floats = json(command.args(flags));
     assert!(floats["target"]["channels"].as_u64() < target["channels"].as_u64(), "{floats}");
