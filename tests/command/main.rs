@@ -12,6 +12,7 @@ mod configs;
 mod cuts;
 #[cfg(unix)]
 mod deploy;
+mod depth;
 mod engines;
 mod forms;
 mod inputs;
@@ -26,6 +27,7 @@ mod report;
 mod sae;
 mod scripts;
 mod served;
+mod sizes;
 mod students;
 mod support;
 mod width;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         chat::trials(),
         configs::trials(),
         cuts::trials(),
+        depth::trials(),
         #[cfg(unix)]
         deploy::trials(),
         engines::trials(),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         sae::trials(),
         scripts::trials(),
         served::trials(),
+        sizes::trials(),
         students::trials(),
         width::trials(),
         worker::trials(),

@@ -6,6 +6,7 @@ mod circuits;
 mod exact;
 mod features;
 mod gradients;
+mod layers;
 mod reasoning;
 mod reference;
 mod relevance;

@@ -1,10 +1,12 @@
 //! `uspx mask`: units scored and the best of them kept; a mask looked at; a model written without
 //! what it cuts.
 
+use super::export::Written;
 use super::keep::{self, KeepShare};
 use super::probe::ProbeArgs;
 use super::sae::SaeFolderArgs;
 use crate::rows::{self, Ranking};
+use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use uspx_colony::Share;
@@ -21,12 +23,13 @@ pub enum MaskCommand {
     /// Says what a mask keeps of each layer.
     #[command(after_help = "Example: uspx mask show mask.json")]
     Show(MaskShowArgs),
-    /// Writes the model without what a mask cuts, experts of a mixture or heads and channels of a
-    /// dense model: a smaller folder for whatever reads the model.
+    /// Writes the model without what a mask cuts, experts of a mixture or layers, heads and channels of
+    /// a dense model: a smaller folder for whatever reads the model.
     ///
-    /// What is kept is copied bit for bit, in MXFP4 too. A dense model wants a mask that keeps as many
-    /// heads of each KV head, and as many channels, in every layer: uspx mask build --units
-    /// head,channel --spread uniform. Of experts: where layers keep different counts, those with
+    /// What is kept is copied bit for bit, in MXFP4 too. A layer of a dense model whose every head and
+    /// channel the mask cuts goes whole (uspx mask build --units head,channel --spread layers); those
+    /// that stay want as many heads of each KV head, and as many channels, in every layer: uspx mask
+    /// build --units head,channel --spread uniform. Of experts: where layers keep different counts, those with
     /// fewer are filled up with dead experts whose router bias is -inf; a model whose router has no
     /// bias (Mixtral, Qwen3-MoE) needs a mask that keeps as many in every layer: uspx mask build
     /// --spread uniform. A mask of another model, or one that cannot be carried out so, is refused
@@ -63,7 +66,7 @@ pub struct MaskExportArgs {
     /// The model's folder, as the mask was made for it.
     #[arg(long)]
     pub model: PathBuf,
-    /// The mask: of experts alone, or of heads and channels of a dense model.
+    /// The mask: of experts alone, or of layers, heads and channels of a dense model.
     #[arg(long)]
     pub mask: PathBuf,
     /// An adapter of the model to merge first, as floats: the folder that `uspx distill` wrote, or its
@@ -85,6 +88,9 @@ pub enum Spread {
     Global,
     /// As many in every layer; of heads as many of each KV head too, where the number divides.
     Uniform,
+    /// Whole layers of a dense model: of --units head,channel all or nothing, by what the loss rises by
+    /// without them, measured anew after each that goes. --keep is the share of the layers.
+    Layers,
 }
 
 /// `uspx mask build`.
@@ -105,8 +111,16 @@ pub struct MaskBuildArgs {
     )]
     pub units: Vec<UnitKind>,
     /// The share to keep, above 0 and at most 1; one for each kind: head=0.5,channel=0.75.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(long, value_delimiter = ',', required_unless_present = "target_bytes")]
     pub keep: Vec<KeepShare>,
+    /// Keep as much as fits into weights of so many bytes, in the place of --keep: of a dense model,
+    /// one share of all kinds, --units head,channel --spread uniform --target-bytes 3GiB.
+    #[arg(long, conflicts_with = "keep")]
+    pub target_bytes: Option<ByteSize>,
+    /// What the student whose weights are to fit is written as in the end, by uspx export; hf: as uspx
+    /// mask export leaves it.
+    #[arg(long, requires = "target_bytes", value_parser = rows::written(), default_value = "gptq")]
+    pub target_format: Written,
     /// How to score them [default: ensemble].
     #[arg(long, value_parser = rows::ranking())]
     pub method: Option<Ranking>,

@@ -1,15 +1,19 @@
 //! `uspx mask build`: scores on this machine, and the colony's own rule to cut by.
 //!
-//! `scores` measures the units and `search` tries whole masks; `forecast` says before what that
-//! will cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export`
-//! writes a model without the rest (`uspx mask export`).
+//! `asked` reads what is to be cut, `target` from how large the student may be; `scores` measures the units
+//! and `search` tries whole masks; `layers` cuts whole layers instead; `forecast` says before what that will
+//! cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export` writes a model
+//! without the rest (`uspx mask export`).
 
+mod asked;
 mod cost;
 mod export;
 mod forecast;
+mod layers;
 mod scores;
 mod search;
 mod show;
+mod target;
 
 use crate::args::{MaskBuildArgs, Spread};
 use crate::draft::FileDraft;
@@ -19,7 +23,10 @@ use crate::mask_file::MaskFile;
 use crate::models::{self, Subject};
 use crate::output;
 use crate::saes::{self, Saes};
+use asked::Asked;
+use layers::Gone;
 use serde::Serialize;
+use target::Target;
 use uspx_colony::Share;
 use uspx_colony::mask::{Budget, Rule};
 use uspx_domain::{Mask, ModelShape, UnitKind};
@@ -28,43 +35,48 @@ use uspx_runtime::Shutdown;
 
 /// `uspx mask build`.
 pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
-    let wanted = wanted(args)?;
+    let (asked, target) = asked::asked(args)?;
     // Scoring can take hours: that the mask can be written is known before.
     let draft = FileDraft::of(&args.out)?;
-    let built = score_and_cut(args, &wanted, shutdown)?;
+    target.iter().filter(|_| !args.common.run.json).for_each(Target::tell);
+    let built = match asked {
+        Asked::Layers(share) => layers::score_and_cut(args, share, shutdown)?,
+        Asked::Units(wanted) => score_and_cut(args, &wanted, shutdown)?,
+        Asked::Nothing => target::nothing_cut(args, shutdown)?,
+    };
+    let built = Built { target, ..built };
     let text =
         serde_json::to_string_pretty(&built.file).map_err(|e| CliError::new(Exit::Failed, e))?;
     draft.keep((text + "\n").as_bytes())?;
     tell(args, &built)
 }
 
-/// The kinds to cut, each with the share to keep.
-fn wanted(args: &MaskBuildArgs) -> Result<Vec<(UnitKind, Share)>> {
-    if let Some(kind) = args.superfluous() {
-        let what = format!("--keep has a share of {kind}s, and --units does not name them");
-        return Err(CliError::new(Exit::Usage, what).help("name the same kinds in both"));
-    }
-    let share = |(kind, share): (UnitKind, Option<Share>)| {
-        let missing = || CliError::new(Exit::Usage, format!("--keep has no share of {kind}s"));
-        let help = "give one for each kind of --units: --keep head=0.5,channel=0.75";
-        share.map(|share| (kind, share)).ok_or_else(|| missing().help(help))
-    };
-    args.budgets().map(share).collect()
-}
-
 pub use export::run as export;
 pub(super) use show::ranges;
 pub use show::run as show;
 
-/// The JSON form: the mask as it stands in its file, and the prompts that were left out, if any.
+/// The JSON form: the mask as it stands in its file, the size that it was built for and the layers that it
+/// cuts whole where that was asked for, and the prompts that were left out, if any.
 #[derive(Serialize)]
 struct Built {
     #[serde(flatten)]
     file: MaskFile,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Target>,
+    /// In the order in which they went.
+    #[serde(rename = "layers_gone", skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Gone>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped: Vec<LeftOut>,
     #[serde(skip)]
     cost: Option<cost::Cost>,
+}
+
+impl Built {
+    /// A mask of which nothing more is told.
+    fn of(file: MaskFile) -> Self {
+        Self { file, target: None, gone: Vec::new(), skipped: Vec::new(), cost: None }
+    }
 }
 
 fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
@@ -72,6 +84,7 @@ fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
         return output::json(built);
     }
     show::print(&args.out, &built.file.mask)?;
+    layers::tell(&built.gone)?;
     built.cost.as_ref().map_or(Ok(()), |cost| output::paragraph(&cost.to_string()))
 }
 
@@ -97,11 +110,16 @@ fn score_and_cut(
         let best = search::best(args, &subject, (budget, scores, &mask), shutdown)?;
         mask.keep.0.extend(best.keep.0);
     }
+    finished(args, &subject, mask)
+}
+
+/// The mask with what is told of it.
+fn finished(args: &MaskBuildArgs, subject: &Subject, mask: Mask) -> Result<Built> {
     // For people alone: a program measures it where it wants it.
     let wanted = !args.common.run.json && !subject.model.transformer.is_streamed();
-    let cost = wanted.then(|| cost::of(&subject, &mask)).transpose()?;
-    let file = MaskFile::new(mask, &subject.model);
-    Ok(Built { file, skipped: left_out::listed(&subject.prompts.skipped), cost })
+    let cost = wanted.then(|| cost::of(subject, &mask)).transpose()?;
+    let skipped = left_out::listed(&subject.prompts.skipped);
+    Ok(Built { skipped, cost, ..Built::of(MaskFile::new(mask, &subject.model)) })
 }
 
 /// How much of a kind is kept, and how that is spread.
@@ -111,10 +129,7 @@ fn budget<'a>(
     shape: &'a ModelShape,
     (kind, keep): (UnitKind, Share),
 ) -> Budget<'a> {
-    let rule = match args.spread {
-        Spread::Global => Rule::Global,
-        Spread::Uniform => Rule::Uniform,
-    };
+    let rule = if args.spread == Spread::Global { Rule::Global } else { Rule::Uniform };
     let kv_heads = subject.model.transformer.config().kv_heads as u32;
     let parts = if kind == UnitKind::Head { kv_heads } else { 1 };
     Budget { model: subject.model.fingerprint, shape, kind, keep, rule, parts }

@@ -2,7 +2,7 @@
 
 use crate::{Fingerprint, ModelShape, Unit, UnitKind};
 use serde::{Deserialize, Serialize, Serializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kept indices per layer, for each kind that is cut; all of the other kinds stay. In JSON every
 /// kind has its key, `null` where all of it stays.
@@ -109,6 +109,32 @@ impl Mask {
         mask
     }
 
+    /// The mask that cuts some layers of a dense model whole, every head and channel of them, and keeps
+    /// all of the others.
+    pub fn without_layers(model: Fingerprint, shape: &ModelShape, gone: &BTreeSet<u32>) -> Self {
+        let mut mask = Self::everything(model);
+        for kind in Self::OF_A_LAYER {
+            let kept = |(layer, width): (u32, u32)| {
+                if gone.contains(&layer) { Vec::new() } else { (0..width).collect() }
+            };
+            let lists = (0..).zip(shape.widths(kind)).map(kept).collect();
+            mask.keep.0.insert(kind, lists);
+        }
+        mask
+    }
+
+    /// What a dense layer is made of: without all of it the layer passes the stream on as it is.
+    const OF_A_LAYER: [UnitKind; 2] = [UnitKind::Head, UnitKind::Channel];
+
+    /// Whether every head and channel of a dense layer is cut.
+    pub fn cuts_whole(&self, shape: &ModelShape, layer: u32) -> bool {
+        let cut = |kind| {
+            let width = shape.width(kind, layer);
+            width > 0 && (0..width).all(|index| !self.keeps(Unit { kind, layer, index }))
+        };
+        Self::OF_A_LAYER.into_iter().all(cut)
+    }
+
     /// The lists of one kind; none where all of it stays.
     pub fn lists(&self, kind: UnitKind) -> Option<&LayerLists> {
         self.keep.0.get(&kind)
@@ -203,6 +229,21 @@ mod tests {
         );
         let far = Mask::keeping(model(), &shape(), UnitKind::Expert, [expert(0, 3), expert(0, 9)]);
         assert!(matches!(far.check(&shape()), Err(MaskError::Unit { index: 9, .. })));
+    }
+
+    #[test]
+    fn a_layer_is_cut_whole_where_no_head_and_no_channel_stays() {
+        let dense = LayerShape::new(2, MlpShape::Dense { channels: 3 });
+        let shape = ModelShape::uniform(3, dense);
+        let mut mask = Mask::without_layers(model(), &shape, &BTreeSet::from([0, 2]));
+        mask.check(&shape).unwrap();
+        let whole = |mask: &Mask| [0, 1, 2].map(|layer| mask.cuts_whole(&shape, layer));
+        assert_eq!(whole(&mask), [true, false, true]);
+        assert_eq!(mask.cut(&shape, UnitKind::Channel).len(), 6);
+        mask.keep.0.remove(&UnitKind::Channel);
+        assert_eq!(whole(&mask), [false; 3], "its channels stay");
+        let experts = Mask::keeping(model(), &self::shape(), UnitKind::Head, []);
+        assert!(!experts.cuts_whole(&self::shape(), 0), "its experts stay");
     }
 
     #[test]

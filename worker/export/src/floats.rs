@@ -46,8 +46,8 @@ pub fn write_floats(
     out: &Path,
 ) -> Result<FloatsReport> {
     let (start, transformer) = (Instant::now(), &student.transformer);
-    let mut floats = weights::rest(transformer)?;
-    for (module, (outputs, inputs)) in weights::linears(transformer)? {
+    let mut floats = weights::rest(transformer.config());
+    for (module, (outputs, inputs)) in weights::linears(transformer.config())? {
         floats.insert(format!("{module}.weight"), vec![outputs, inputs]);
     }
     let dtype = dtype(&read_json(&base.join("config.json"))?, transformer)?;

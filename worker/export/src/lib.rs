@@ -8,7 +8,8 @@
 //! [`compare`] reads them back, and `same_chat` holds their tokens against the trained student's on
 //! [`held_out`] conversations. [`open_any`] makes a running model of whatever lies at a path.
 //!
-//! `floats` writes the student as it was trained, and [`cut`] is apart: it writes a teacher without the experts that a mask cuts, quantising nothing.
+//! `floats` writes the student as it was trained, and [`cut`] is apart: it writes a model without what a mask cuts, quantising
+//! nothing. [`planned`] says of a student how large its file would be, before any is written.
 
 pub mod calibrate;
 pub mod coded;
@@ -29,6 +30,7 @@ pub mod hf;
 pub mod matrix;
 mod open;
 pub mod pack;
+pub mod planned;
 mod product;
 pub mod quantised;
 mod report;

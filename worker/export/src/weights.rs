@@ -5,6 +5,7 @@ use crate::{ExportError, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use uspx_model::config::ModelConfig;
 use uspx_model::taps::Projection;
 use uspx_model::transformer::Transformer;
 
@@ -29,11 +30,7 @@ pub struct Piece<'a> {
 }
 
 /// Shapes of everything that is no linear map: embedding, head where it is one of its own, norms, biases.
-///
-/// # Errors
-/// A model that is not dense, or cannot be read.
-pub fn rest(student: &Transformer) -> Result<BTreeMap<String, Vec<usize>>> {
-    let c = student.config();
+pub fn rest(c: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     let table = vec![c.vocab, c.hidden];
     let mut shapes = BTreeMap::from([
         (EMBEDDING.to_owned(), table.clone()),
@@ -42,11 +39,9 @@ pub fn rest(student: &Transformer) -> Result<BTreeMap<String, Vec<usize>>> {
     if !c.tied {
         shapes.insert(HEAD.into(), table);
     }
-    for layer in 0..student.layers() {
-        let vectors = student.vectors(layer)?.into_iter();
-        shapes.extend(vectors.map(|(name, vector)| (name, vector.dims().to_vec())));
-    }
-    Ok(shapes)
+    let vectors = (0..c.mlps.len()).flat_map(|layer| c.vectors(layer));
+    shapes.extend(vectors.map(|(name, width)| (name, vec![width])));
+    shapes
 }
 
 /// Calls `see` with all of it, piece by piece.
@@ -88,10 +83,14 @@ pub(crate) fn panels(rows: usize) -> impl Iterator<Item = Range<usize>> {
 /// The size of every linear map, (outputs, inputs), by its module.
 ///
 /// # Errors
-/// A model that is not dense.
-pub fn linears(student: &Transformer) -> Result<BTreeMap<String, (usize, usize)>> {
-    let places = (0..student.layers()).flat_map(|layer| Projection::DENSE.map(|p| (layer, p)));
-    places.map(|(layer, p)| Ok((p.path(layer), student.linear_dims(layer, p)?))).collect()
+/// [`ExportError::Unsupported`] for a model that is not dense.
+pub fn linears(c: &ModelConfig) -> Result<BTreeMap<String, (usize, usize)>> {
+    let places = (0..c.mlps.len()).flat_map(|layer| Projection::DENSE.map(|p| (layer, p)));
+    let experts = || ExportError::Unsupported("only dense models are written as students".into());
+    let each = |(layer, p): (usize, Projection)| {
+        Ok((p.path(layer), c.linear_dims(layer, p).ok_or_else(experts)?))
+    };
+    places.map(each).collect()
 }
 
 /// f32, on the CPU, contiguous, without history.

@@ -3,7 +3,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Mixture, Mlp, ModelConfig, Quantisation};
-use crate::names::{EMBEDDING, ExpertNames, HEAD};
+use crate::names::{EMBEDDING, ExpertNames, HEAD, in_layer};
 use crate::taps::Projection;
 use crate::{ModelError, Result};
 use std::collections::HashSet;
@@ -17,7 +17,8 @@ const COMPUTED: [&str; 2] = [".rotary_emb.inv_freq", ".self_attn.masked_bias"];
 /// # Errors
 /// More layers than are stored, or a tensor of another shape.
 pub(crate) fn check_dimensions(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
-    let stored = checkpoint.names().into_iter().filter_map(layer_of).max().map_or(0, |m| m + 1);
+    let layers = checkpoint.names().into_iter().filter_map(in_layer).map(|(layer, _)| layer);
+    let stored = layers.max().map_or(0, |m| m + 1);
     if config.windows.len() > stored {
         return Err(ModelError::Config(format!(
             "num_hidden_layers is {}, but the weights hold {stored} layers: fetch all files from one place",
@@ -71,9 +72,16 @@ fn check_experts(
     }
 }
 
-/// The layer that a tensor is of.
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+/// Whether the output head is the embedding. One that is stored beside it and holds other values is used as
+/// it is, though config.json may tie the two.
+///
+/// # Errors
+/// Those of reading them.
+pub(crate) fn is_tied(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<bool> {
+    if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
+        return checkpoint.same(HEAD, EMBEDDING, &[config.vocab, config.hidden]);
+    }
+    Ok(config.tied)
 }
 
 /// Refuses weights that are stored otherwise than `quantization_config` says.

@@ -53,7 +53,7 @@ pub use error::ModelError;
 pub use identity::{digests, fingerprint, fingerprint_of};
 pub use loaded::{LoadedModel, batches};
 pub use name::model_name;
-pub use names::{ExpertPart, ExpertTensor, OwnTensor};
+pub use names::{ExpertPart, ExpertTensor, OwnTensor, in_layer, of_layer};
 pub use passes::{Passes, PerPrompt, Watch};
 pub use placement::{Holding, Placement};
 pub use progress::{NoProgress, Progress};

@@ -52,10 +52,7 @@ impl Source {
         }
         checkpoint.named(inventory::check_dimensions(&config, &checkpoint))?;
         checkpoint.named(inventory::check_quantisation(&config, &checkpoint))?;
-        if config.tied && checkpoint.has(HEAD) && checkpoint.has(EMBEDDING) {
-            let shape = [config.vocab, config.hidden];
-            config.tied = checkpoint.named(checkpoint.same(HEAD, EMBEDDING, &shape))?;
-        }
+        config.tied = checkpoint.named(inventory::is_tied(&config, &checkpoint))?;
         Ok(Self { checkpoint, config, placement, meter: Meter::default() })
     }
 

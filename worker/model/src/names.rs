@@ -8,6 +8,20 @@ pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The output head's, where it is one of its own.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
+/// What stands before a layer's number.
+const LAYERS: &str = "model.layers.";
+
+/// A tensor's layer, and what it is called within it; none for one that is of no layer.
+pub fn in_layer(name: &str) -> Option<(usize, &str)> {
+    let (number, within) = name.strip_prefix(LAYERS)?.split_once('.')?;
+    Some((number.parse().ok()?, within))
+}
+
+/// The name of a layer's tensor.
+pub fn of_layer(layer: usize, within: &str) -> String {
+    format!("{LAYERS}{layer}.{within}")
+}
+
 /// How a layer's experts are called.
 #[derive(Debug)]
 pub(crate) struct ExpertNames {

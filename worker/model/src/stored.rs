@@ -33,6 +33,14 @@ impl StoredModel {
         Ok(Self { config, checkpoint })
     }
 
+    /// Whether the output head is the embedding, as whoever runs the model finds it.
+    ///
+    /// # Errors
+    /// Those of reading the two.
+    pub fn is_tied(&self) -> Result<bool> {
+        self.checkpoint.named(inventory::is_tied(&self.config, &self.checkpoint))
+    }
+
     /// The layers that have experts.
     fn mixtures(&self) -> impl Iterator<Item = (usize, Mixture)> {
         self.config.mlps.iter().enumerate().filter_map(|(layer, mlp)| match mlp {

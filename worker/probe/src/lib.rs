@@ -6,6 +6,7 @@
 //!   table.
 //! * [`mod@trace`]: what one forward pass shows, and more of it than an estimator may tell.
 //! * [`ablate`]: losses under many cuts, each run only from the first layer that it changes.
+//! * [`layers`]: which whole layers cost least.
 //! * [`circuits`]: losses of what masks keep, means in the place of the rest.
 //! * [`resample`]: which prompt another one's outputs are taken from.
 //! * [`evaluate`]: the loss of each prompt, under a cut or none.
@@ -19,6 +20,7 @@ mod differentiate;
 mod effects;
 pub mod estimators;
 pub mod evaluate;
+pub mod layers;
 mod means;
 mod path;
 pub mod resample;

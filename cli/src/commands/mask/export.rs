@@ -104,7 +104,7 @@ fn tell(args: &MaskExportArgs, source: Fingerprint, report: CutReport) -> Result
     output::line(&format!("what it is worth: uspx eval --model {out} --prompts FILE"))
 }
 
-/// What each layer has now.
+/// What it has now.
 fn described(kept: &Kept) -> String {
     match kept {
         Kept::Experts { experts_before, experts_kept, experts, .. } => {
@@ -113,9 +113,14 @@ fn described(kept: &Kept) -> String {
             format!("{kept} of {all} experts, {experts} in each layer")
         }
         Kept::Dense { before, now } => {
-            let Sizes { heads, kv_heads, channels } = now;
+            let Sizes { layers, heads, kv_heads, channels } = now;
+            let depth = if *layers == before.layers {
+                String::new()
+            } else {
+                format!("{layers} of {} layers, ", before.layers)
+            };
             format!(
-                "in each layer {heads} of {} heads, {kv_heads} of {} KV heads, {channels} of {} channels",
+                "{depth}in each layer {heads} of {} heads, {kv_heads} of {} KV heads, {channels} of {} channels",
                 before.heads, before.kv_heads, before.channels
             )
         }

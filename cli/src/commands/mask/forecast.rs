@@ -26,25 +26,39 @@ pub(super) fn tell(args: &MaskBuildArgs, subject: &Subject) -> Result<()> {
     let scoring = all_passes(args.ranking(), &model.shape(), &args.units) * count as f64;
     let masks = search::count(args) * args.units.len();
     let trying = masks * search::prompts(count);
-    let passes = scoring + trying as f64;
     let method = match masks {
         0 => args.ranking().name().to_owned(),
         _ => format!("{} and {masks} masks", args.ranking().name()),
     };
-    let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
-    let time = |passes: f64| {
-        pass.map_or_else(String::new, |s| format!(", about {}", output::time(s * passes)))
-    };
-    let mut text = format!(
-        "{method} on {count} prompts: the time of about {passes:.0} forward passes of a prompt{}",
-        time(passes)
-    );
+    let (mut text, pass) = described(&method, subject, scoring + trying as f64)?;
     if let Some((cheap, each)) = cheaper(args, &model.shape()) {
         let passes = each * count as f64;
-        text += &format!("; --method {cheap} takes {passes:.0} passes{}", time(passes));
+        text += &format!("; --method {cheap} takes {passes:.0} passes{}", time(pass, passes));
     }
     output::remark_paragraph(&text);
     Ok(())
+}
+
+/// Says on stderr what a method costs that takes so many passes of each prompt.
+pub(super) fn tell_passes(method: &str, subject: &Subject, each: f64) -> Result<()> {
+    let passes = each * subject.prompts.sequences.len() as f64;
+    output::remark_paragraph(&described(method, subject, passes)?.0);
+    Ok(())
+}
+
+/// What so many passes in all are, and the seconds of one where they were worth the measuring.
+fn described(method: &str, subject: &Subject, passes: f64) -> Result<(String, Option<f64>)> {
+    let pass = if passes < FEW { None } else { seconds_of_a_pass(subject)? };
+    let text = format!(
+        "{method} on {} prompts: the time of about {passes:.0} forward passes of a prompt{}",
+        subject.prompts.sequences.len(),
+        time(pass, passes)
+    );
+    Ok((text, pass))
+}
+
+fn time(pass: Option<f64>, passes: f64) -> String {
+    pass.map_or_else(String::new, |s| format!(", about {}", output::time(s * passes)))
 }
 
 /// Forward-equivalents of one prompt. An exact run starts at the layer of its unit, on the clean

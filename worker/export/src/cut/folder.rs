@@ -47,11 +47,11 @@ pub fn write_index(shards: &[(String, Vec<Written>)], out: &Path) -> Result<()> 
     write_json(&out.join(INDEX), &index)
 }
 
-/// Writes the source's config.json with the numbers that change.
-pub fn write_config(folder: &Path, plan: &Plan, out: &Path) -> Result<()> {
-    let mut config = read_json(&folder.join("config.json"))?;
-    for (key, number) in plan.numbers(&config) {
-        set(&mut config, key, number.into());
+/// Writes the source's config.json with the keys that change.
+pub fn write_config(request: &CutRequest<'_>, plan: &Plan, out: &Path) -> Result<()> {
+    let mut config = read_json(&request.folder.join("config.json"))?;
+    for (key, value) in plan.keys(&request.source.config, &config) {
+        set(&mut config, key, value);
     }
     write_json(&out.join("config.json"), &config)
 }

@@ -1,5 +1,5 @@
-//! A model with what a mask cuts physically gone, experts of a mixture or heads and channels of a
-//! dense one: its folder written anew, tensor by tensor, what is kept bit for bit as it is stored
+//! A model with what a mask cuts physically gone, experts of a mixture or layers, heads and channels of
+//! a dense one: its folder written anew, tensor by tensor, what is kept bit for bit as it is stored
 //! (MXFP4's blocks and scales too).
 //!
 //! `plan` says what goes where and what cannot be removed, `tensors` what becomes of each tensor,
@@ -22,6 +22,7 @@ use uspx_model::chat::ChatFiles;
 use uspx_model::{Progress, StoredModel};
 
 pub use folder::NOTE;
+pub(crate) use plan::counts_of_heads;
 pub use plan::{Kept, Sizes};
 
 /// What to cut from what.
@@ -82,7 +83,7 @@ pub fn write_cut(
     let mut copier = Copier::new(&request.source.checkpoint, &half, bytes);
     let digests = write_shards(&mut copier, &shards, out)?;
     folder::write_index(&shards, out)?;
-    folder::write_config(request.folder, &plan, out)?;
+    folder::write_config(request, &plan, out)?;
     let left_out = folder::copy_others(request.folder, out)?;
     folder::write_note(request, &plan, out)?;
     folder::sync(out)?;

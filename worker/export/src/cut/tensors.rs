@@ -70,11 +70,14 @@ pub fn written(source: &StoredModel, plan: &Plan) -> Result<Vec<(String, Vec<Wri
     let fates = plan.fates(source);
     let mut shards = Vec::new();
     for (path, tensors) in source.checkpoint.shards() {
-        let each = |tensor: &StoredTensor<'_>| match fates.get(tensor.name) {
-            None => Some(Ok(whole(tensor, tensor.name.to_owned()))),
-            Some(Fate::Whole(name)) => Some(Ok(whole(tensor, name.clone()))),
-            Some(Fate::Gone) => None,
-            Some(Fate::Picked(pick)) => Some(picked(tensor, pick)),
+        let each = |tensor: &StoredTensor<'_>| {
+            let name = plan.renamed(tensor.name)?;
+            match fates.get(tensor.name) {
+                None => Some(Ok(whole(tensor, name))),
+                Some(Fate::Whole(name)) => Some(Ok(whole(tensor, name.clone()))),
+                Some(Fate::Gone) => None,
+                Some(Fate::Picked(pick)) => Some(picked(tensor, name, pick)),
+            }
         };
         let tensors = tensors.iter().filter_map(each).collect::<Result<Vec<_>>>()?;
         if !tensors.is_empty() {
@@ -96,7 +99,7 @@ fn whole(tensor: &StoredTensor<'_>, name: String) -> Written {
 }
 
 /// The entries that stay.
-fn picked(tensor: &StoredTensor<'_>, pick: &Pick<'_>) -> Result<Written> {
+fn picked(tensor: &StoredTensor<'_>, name: String, pick: &Pick<'_>) -> Result<Written> {
     let (axis, rows) = match pick.along {
         Along::Rows => (0, 1),
         Along::Columns => (1, tensor.shape.first().copied().unwrap_or(0)),
@@ -118,7 +121,7 @@ fn picked(tensor: &StoredTensor<'_>, pick: &Pick<'_>) -> Result<Written> {
         Along::Rows => these_rows(tensor, pick, bytes)?,
         Along::Columns => vec![these_columns(rows, pick, bytes)],
     };
-    Ok(Written { shape, runs, ..whole(tensor, tensor.name.to_owned()) })
+    Ok(Written { shape, runs, ..whole(tensor, name) })
 }
 
 fn other_entries(tensor: &StoredTensor<'_>, along: Along, wanted: usize) -> ExportError {

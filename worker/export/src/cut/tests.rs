@@ -1,7 +1,9 @@
 //! Cut models against the whole ones: bytes against the source's, logits against the mask's; and
-//! what is refused. Here of mixtures of experts, in `dense` of the others.
+//! what is refused. Here of mixtures of experts, in `dense` of the others, in `depth` of those without
+//! whole layers.
 
 mod dense;
+mod depth;
 mod merged;
 
 use super::*;

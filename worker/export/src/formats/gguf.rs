@@ -1,11 +1,13 @@
 //! GGUF files for llama.cpp, Ollama and LM Studio: K-quants where they fit, Q4_0 elsewhere, both with
 //! GPTQ's error feedback.
 
-use super::{Format, Inputs, Linear, Stored, StoredLinear, Writer, difference, gptq, running};
+use super::{
+    Format, Inputs, Linear, Sizer, Stored, StoredLinear, Writer, difference, gptq, running,
+};
 use crate::coded::{Coded, Moved};
 use crate::compare::Contents;
 use crate::gguf::q4_k::{self, Q4K, Q4KMatrix};
-use crate::gguf::{self, GgufWriter, TensorType, encode, rope_order};
+use crate::gguf::{self, GgufWriter, Preface, TensorType, encode, rope_order};
 use crate::gptq::{Rounded, quantise, round};
 use crate::grid::ScaleRule;
 use crate::hessian::Hessian;
@@ -18,10 +20,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uspx_domain::ExportFormat;
 use uspx_model::chat::ChatFiles;
+use uspx_model::config::ModelConfig;
 use uspx_model::{LoadedModel, Placement};
 
 /// The GGUF file's name within its folder.
 pub const GGUF_FILE: &str = "student.gguf";
+/// The name of a student that has none yet.
+const NAME: &str = "student";
 
 pub(super) struct Gguf;
 
@@ -41,6 +46,12 @@ impl Format for Gguf {
         out: &Path,
     ) -> Result<Box<dyn Writer + 'a>> {
         Ok(Box::new(File::begin(request, out)?))
+    }
+
+    /// But for the length of the name that readers show, which stands in the file.
+    fn sizer(&self, base: &Path) -> Result<Sizer> {
+        let preface = Preface::of((base, NAME), GgmlDType::Q4_0)?;
+        Ok(Box::new(move |config| preface.length(&types(config)?)))
     }
 
     /// Whatever file has the ending; [`GGUF_FILE`] where none has it.
@@ -80,18 +91,8 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     fn begin(request: &'a ExportRequest<'a>, out: &Path) -> Result<Self> {
-        let student = &request.student.transformer;
-        let config = student.config();
-        let heads = (config.heads, config.kv_heads);
-        let mut types = BTreeMap::new();
-        for (module, (outputs, inputs)) in weights::linears(student)? {
-            let kind =
-                TensorType { dtype: encode::linear_type(inputs), shape: vec![outputs, inputs] };
-            types.insert(format!("{module}.weight"), kind);
-        }
-        for (name, shape) in weights::rest(student)? {
-            types.insert(name.clone(), TensorType { dtype: rest_type(&name, &shape), shape });
-        }
+        let config = request.student.transformer.config();
+        let (heads, types) = ((config.heads, config.kv_heads), types(config)?);
         let file = GgufWriter::create(&out.join(GGUF_FILE), (request.base, request.name), &types)?;
         Ok(Self { request, heads, types, file, kept: BTreeMap::new() })
     }
@@ -235,6 +236,23 @@ impl Fitted {
             Self::Q4K(matrix) => Ok(matrix.blocks()),
         }
     }
+}
+
+/// What each tensor of a student is stored as.
+fn types(config: &ModelConfig) -> Result<BTreeMap<String, TensorType>> {
+    let mut types = BTreeMap::new();
+    for (module, (outputs, inputs)) in weights::linears(config)? {
+        if !inputs.is_multiple_of(encode::Q4_0_BLOCK) {
+            let reason = format!("GGUF's blocks have 32 weights, `{module}` has rows of {inputs}");
+            return Err(ExportError::Unsupported(reason));
+        }
+        let kind = TensorType { dtype: encode::linear_type(inputs), shape: vec![outputs, inputs] };
+        types.insert(format!("{module}.weight"), kind);
+    }
+    for (name, shape) in weights::rest(config) {
+        types.insert(name.clone(), TensorType { dtype: rest_type(&name, &shape), shape });
+    }
+    Ok(types)
 }
 
 /// How a tensor that is no linear map is stored: the embedding, and a head of its own, in blocks.

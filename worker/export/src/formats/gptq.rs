@@ -1,7 +1,7 @@
 //! GPTQ folders for transformers, vLLM and SGLang: codes with error feedback.
 
-use super::packed::{Chosen, Packed, Way};
-use super::{Format, Inputs, Linear, Writer};
+use super::packed::{self, Chosen, Packed, Way};
+use super::{Format, Inputs, Linear, Sizer, Writer};
 use crate::compare::Contents;
 use crate::gptq::{self, Factored, GptqConfig, Quantised};
 use crate::grid::ScaleRule;
@@ -33,6 +33,10 @@ impl Format for Gptq {
 
     fn is_at(&self, path: &Path) -> bool {
         hf::is_gptq(path)
+    }
+
+    fn sizer(&self, _: &Path) -> Result<Sizer> {
+        Ok(Box::new(packed::bytes))
     }
 
     fn open(&self, path: &Path, placement: Placement) -> Result<LoadedModel> {

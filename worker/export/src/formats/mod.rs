@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use uspx_domain::ExportFormat;
 use uspx_kernel::BlockMatrix;
 use uspx_model::chat::ChatFiles;
+use uspx_model::config::ModelConfig;
 use uspx_model::layers::weight::Weight;
 use uspx_model::{LoadedModel, Placement};
 
@@ -38,6 +39,13 @@ pub trait Format: Sync {
     /// A student that the format cannot hold; a file that cannot be written.
     fn begin<'a>(&self, request: &'a ExportRequest<'a>, out: &Path)
     -> Result<Box<dyn Writer + 'a>>;
+
+    /// What tells how large the weights' file of a student will be whose base, but for its sizes, lies in
+    /// the folder `base`.
+    ///
+    /// # Errors
+    /// A base that the format cannot hold.
+    fn sizer(&self, base: &Path) -> Result<Sizer>;
 
     /// What is opened of a folder that was written: the folder itself, or a file in it.
     fn path(&self, folder: &Path) -> PathBuf {
@@ -67,6 +75,10 @@ pub trait Format: Sync {
     /// As for [`Format::open`].
     fn contents(&self, path: &Path) -> Result<Contents>;
 }
+
+/// Gives the bytes of a file of weights, from a student's configuration alone: what its writer would begin
+/// it with.
+pub type Sizer = Box<dyn Fn(&ModelConfig) -> Result<u64>>;
 
 /// A student on its way into a format. What has come is in its file and no longer in memory, but for linear
 /// maps that a finish is still to move.

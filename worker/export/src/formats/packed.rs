@@ -12,6 +12,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
+use uspx_model::config::ModelConfig;
 
 /// How codes and scales are chosen.
 pub(super) struct Way {
@@ -44,14 +45,24 @@ impl<'a> Packed<'a> {
     /// A folder whose codes are chosen in that way.
     pub(super) fn begin(request: &'a ExportRequest<'a>, out: &Path, way: Way) -> Result<Self> {
         let student = &request.student.transformer;
-        let linears = weights::linears(student)?;
-        let group = grid::group_size(linears.values().map(|(_, inputs)| *inputs))?;
         let dtype = hf::float_type(student)?;
-        let (damping, floats) = (request.settings.damping, weights::rest(student)?);
-        let layout = Layout { linears, group, damping, floats, dtype };
+        let layout = layout(student.config(), request.settings.damping, dtype)?;
+        let group = layout.group;
         let folder = FolderWriter::create(out, request.base, layout)?;
         Ok(Self { request, way, group, dtype, folder, kept: BTreeMap::new() })
     }
+}
+
+/// What a folder of codes is to hold of a model.
+fn layout(config: &ModelConfig, damping: f64, dtype: DType) -> Result<Layout> {
+    let (linears, floats) = (weights::linears(config)?, weights::rest(config));
+    let group = grid::group_size(linears.values().map(|(_, inputs)| *inputs))?;
+    Ok(Layout { linears, group, damping, floats, dtype })
+}
+
+/// See [`super::Format::sizer`]. The two types that floats may have take as many bytes.
+pub(super) fn bytes(config: &ModelConfig) -> Result<u64> {
+    hf::folder_bytes(&layout(config, 0.0, DType::F16)?)
 }
 
 impl Writer for Packed<'_> {

@@ -1,7 +1,7 @@
 //! GPTQ's layout, rounded to nearest: the yardstick that GPTQ is held against.
 
-use super::packed::{Chosen, Packed, Way};
-use super::{Format, Inputs, Linear, Writer, difference, gptq};
+use super::packed::{self, Chosen, Packed, Way};
+use super::{Format, Inputs, Linear, Sizer, Writer, difference, gptq};
 use crate::compare::Contents;
 use crate::hessian::Hessian;
 use crate::{ExportRequest, ExportSettings, Result, hf, open_gptq, rtn};
@@ -32,6 +32,10 @@ impl Format for RoundToNearest {
     /// Its folders say that they are GPTQ's, and are read as such.
     fn is_at(&self, _: &Path) -> bool {
         false
+    }
+
+    fn sizer(&self, _: &Path) -> Result<Sizer> {
+        Ok(Box::new(packed::bytes))
     }
 
     fn open(&self, path: &Path, placement: Placement) -> Result<LoadedModel> {

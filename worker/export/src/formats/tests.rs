@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::grid::ScaleRule;
-use crate::{export::export_by, hf};
+use crate::{export::export_by, hf, weights};
 use candle_core::{DType, Device, safetensors};
 use std::collections::HashMap;
 use uspx_domain::{ExportFormatRow, Prompt};
@@ -42,6 +42,15 @@ impl Format for Example {
     ) -> Result<Box<dyn Writer + 'a>> {
         let (base, out) = (request.base, out.to_owned());
         Ok(Box::new(Halves { base, out, tensors: HashMap::new() }))
+    }
+
+    fn sizer(&self, _: &Path) -> Result<Sizer> {
+        let weights = |config: &ModelConfig| -> Result<u64> {
+            let linears = weights::linears(config)?.into_values().map(|(n, k)| n * k);
+            let rest = weights::rest(config).into_values().map(|shape| shape.iter().product());
+            Ok(2 * linears.chain(rest).sum::<usize>() as u64)
+        };
+        Ok(Box::new(weights))
     }
 
     fn is_at(&self, path: &Path) -> bool {

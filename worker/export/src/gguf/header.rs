@@ -39,24 +39,43 @@ impl TensorType {
     }
 }
 
+/// Pairs as they stand in a file.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    count: u64,
+    bytes: Vec<u8>,
+}
+
+impl Encoded {
+    /// These.
+    ///
+    /// # Errors
+    /// Lists that GGUF has no number for.
+    pub fn of(pairs: &BTreeMap<String, Value>) -> Result<Self> {
+        let (count, mut bytes) = (pairs.len() as u64, Vec::new());
+        for (key, value) in pairs {
+            text(&mut bytes, key);
+            bytes.extend(kind(value).to_le_bytes());
+            put(&mut bytes, value)?;
+        }
+        Ok(Self { count, bytes })
+    }
+}
+
 /// The header of a file of these pairs and tensors, where each tensor lies, and the file's length.
 ///
 /// # Errors
-/// Blocks or lists that GGUF has no number for.
+/// Blocks that GGUF has no number for.
 pub(super) fn header(
-    pairs: &BTreeMap<String, Value>,
+    pairs: &Encoded,
     tensors: &[(String, TensorType)],
 ) -> Result<(Vec<u8>, BTreeMap<String, Place>, u64)> {
     let mut out = Vec::new();
     out.extend(MAGIC.to_le_bytes());
     out.extend(VERSION.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
-    out.extend((pairs.len() as u64).to_le_bytes());
-    for (key, value) in pairs {
-        text(&mut out, key);
-        out.extend(kind(value).to_le_bytes());
-        put(&mut out, value)?;
-    }
+    out.extend(pairs.count.to_le_bytes());
+    out.extend(&pairs.bytes);
     let (mut places, mut offset) = (BTreeMap::new(), 0u64);
     for (name, tensor) in tensors {
         text(&mut out, name);
@@ -169,7 +188,7 @@ mod tests {
             let shape = t.shape().dims().to_vec();
             ((*name).to_owned(), TensorType { dtype: t.dtype(), shape })
         });
-        let (ours, places, length) = header(&pairs, &types).unwrap();
+        let (ours, places, length) = header(&Encoded::of(&pairs).unwrap(), &types).unwrap();
         assert_eq!((&theirs[..ours.len()], theirs.len() as u64), (&ours[..], length));
         for (name, tensor) in &tensors {
             let place = places[*name];
@@ -177,6 +196,6 @@ mod tests {
             assert_eq!(theirs[from..from + place.bytes as usize], data[..], "{name}");
         }
         let mixed = Value::Array(vec![Value::U32(7), Value::Bool(true)]);
-        assert!(header(&BTreeMap::from([("a".to_owned(), mixed)]), &[]).is_err());
+        assert!(Encoded::of(&BTreeMap::from([("a".to_owned(), mixed)])).is_err());
     }
 }

@@ -28,4 +28,4 @@ pub use read::{
     ChatFromGguf, FromGguf, contents, has_other_matrices, in_hf_order, read_chat, read_gguf,
     read_quantised,
 };
-pub use write::{GgufWriter, in_gguf_order, write_gguf};
+pub use write::{GgufWriter, Preface, in_gguf_order, write_gguf};

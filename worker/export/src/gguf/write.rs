@@ -1,9 +1,9 @@
 //! Writes a GGUF file: its header first, then tensors already encoded, in whatever order they come.
 
-use crate::gguf::header::{TensorType, header};
+use crate::gguf::header::{Encoded, TensorType, header};
 use crate::gguf::{metadata, names, rope_order, special, tokenizer};
 use crate::hf::read_json;
-use crate::tensor_file::TensorFile;
+use crate::tensor_file::{Place, TensorFile};
 use crate::{ExportError, Result};
 use candle_core::quantized::gguf_file::Value as Gguf;
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -30,6 +30,48 @@ pub fn in_gguf_order(name: &str, tensor: &Tensor, heads: (usize, usize)) -> Resu
     Ok(tensor.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
 }
 
+/// What a file says before its tensors, whatever their sizes.
+#[derive(Debug)]
+pub struct Preface {
+    pairs: Encoded,
+    factors: Option<Vec<f32>>,
+}
+
+impl Preface {
+    /// Of the base folder `from`, under a name. `linears` is the type of the 4-bit blocks.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a configuration or tokenizer that GGUF cannot hold.
+    pub fn of((from, name): (&Path, &str), linears: GgmlDType) -> Result<Self> {
+        let config = read_json(&from.join("config.json"))?;
+        let mostly = if linears == GgmlDType::Q4_0 { MOSTLY_Q4_0 } else { MOSTLY_Q4_K };
+        let mut pairs = metadata::to_gguf(&config, name, mostly)?;
+        pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
+        Ok(Self { pairs: Encoded::of(&pairs)?, factors: metadata::rope_factors(&config)? })
+    }
+
+    /// The length of a file of these tensors.
+    ///
+    /// # Errors
+    /// A tensor that GGUF cannot hold.
+    pub fn length(&self, tensors: &BTreeMap<String, TensorType>) -> Result<u64> {
+        Ok(self.header(tensors)?.2)
+    }
+
+    fn header(
+        &self,
+        tensors: &BTreeMap<String, TensorType>,
+    ) -> Result<(Vec<u8>, BTreeMap<String, Place>, u64)> {
+        let named = |(name, tensor): (&String, &TensorType)| Ok((gguf_name(name)?, tensor.clone()));
+        let mut all = tensors.iter().map(named).collect::<Result<Vec<_>>>()?;
+        all.extend(self.factors.iter().map(|factors| {
+            let kind = TensorType { dtype: GgmlDType::F32, shape: vec![factors.len()] };
+            (names::ROPE_FREQS.to_owned(), kind)
+        }));
+        header(&self.pairs, &all)
+    }
+}
+
 /// A file on its way, its tensors by their Hugging Face names.
 #[derive(Debug)]
 pub struct GgufWriter {
@@ -47,19 +89,10 @@ impl GgufWriter {
         (from, name): (&Path, &str),
         tensors: &BTreeMap<String, TensorType>,
     ) -> Result<Self> {
-        let config = read_json(&from.join("config.json"))?;
-        let mut pairs = metadata::to_gguf(&config, name, file_type(tensors))?;
-        pairs.extend(chat_pairs(&ChatFiles::read(from)?, &config)?);
-        let named = |(name, tensor): (&String, &TensorType)| Ok((gguf_name(name)?, tensor.clone()));
-        let mut all = tensors.iter().map(named).collect::<Result<Vec<_>>>()?;
-        let factors = metadata::rope_factors(&config)?;
-        all.extend(factors.iter().map(|factors| {
-            let kind = TensorType { dtype: GgmlDType::F32, shape: vec![factors.len()] };
-            (names::ROPE_FREQS.to_owned(), kind)
-        }));
-        let (header, places, length) = header(&pairs, &all)?;
+        let preface = Preface::of((from, name), block_type(tensors))?;
+        let (header, places, length) = preface.header(tensors)?;
         let mut file = TensorFile::create(path, &header, places, length)?;
-        if let Some(factors) = factors {
+        if let Some(factors) = preface.factors {
             let bytes: Vec<u8> = factors.iter().flat_map(|v| v.to_le_bytes()).collect();
             file.put(names::ROPE_FREQS, 0, &bytes)?;
         }
@@ -109,8 +142,10 @@ fn gguf_name(name: &str) -> Result<String> {
     names::to_gguf(name).ok_or_else(lacks)
 }
 
-fn file_type(tensors: &BTreeMap<String, TensorType>) -> u32 {
-    if tensors.values().any(|t| t.dtype == GgmlDType::Q4_0) { MOSTLY_Q4_0 } else { MOSTLY_Q4_K }
+/// The 4-bit blocks that the file has most of.
+fn block_type(tensors: &BTreeMap<String, TensorType>) -> GgmlDType {
+    let has_q4_0 = tensors.values().any(|t| t.dtype == GgmlDType::Q4_0);
+    if has_q4_0 { GgmlDType::Q4_0 } else { GgmlDType::Q4K }
 }
 
 /// Tokenizer, special tokens and chat template.

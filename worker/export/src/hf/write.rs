@@ -5,7 +5,7 @@ use crate::hf::config;
 use crate::hf::header::{Coming, header, places};
 use crate::pack::{PackedWeights, pack};
 use crate::quantised::QuantLinear;
-use crate::tensor_file::TensorFile;
+use crate::tensor_file::{Place, TensorFile};
 use crate::weights::{HEAD, Piece};
 use crate::{ExportError, Result, weights};
 use candle_core::{DType, Tensor};
@@ -14,6 +14,7 @@ use safetensors::tensor::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use uspx_model::checkpoint::SINGLE;
 use uspx_model::transformer::Transformer;
 
 /// What a folder is to hold.
@@ -47,10 +48,8 @@ impl FolderWriter {
     /// A file that cannot be written, or weights that the layout cannot hold.
     pub fn create(to: &Path, from: &Path, layout: Layout) -> Result<Self> {
         std::fs::create_dir_all(to).map_err(ExportError::writing(to))?;
-        let path = to.join("model.safetensors");
-        let coming = coming(&layout)?;
-        let header = header(&path, coming.clone())?;
-        let (places, length) = places(&coming, header.len());
+        let path = to.join(SINGLE);
+        let (header, places, length) = begun(&path, &layout)?;
         let file = TensorFile::create(&path, &header, places, length)?;
         Ok(Self { to: to.to_owned(), from: from.to_owned(), layout, file })
     }
@@ -98,6 +97,22 @@ impl FolderWriter {
         }
         config::write_chat(&self.from, &self.to)
     }
+}
+
+/// The file's header, where each tensor lies, and its length.
+fn begun(path: &Path, layout: &Layout) -> Result<(Vec<u8>, BTreeMap<String, Place>, u64)> {
+    let coming = coming(layout)?;
+    let header = header(path, coming.clone())?;
+    let (places, length) = places(&coming, header.len());
+    Ok((header, places, length))
+}
+
+/// Bytes of the file that a folder of this layout holds its weights in.
+///
+/// # Errors
+/// Weights that the layout cannot hold.
+pub(crate) fn folder_bytes(layout: &Layout) -> Result<u64> {
+    Ok(begun(Path::new(SINGLE), layout)?.2)
 }
 
 /// The tensors of the file in their order: the wider types first, so that each is aligned.

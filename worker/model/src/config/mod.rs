@@ -10,6 +10,7 @@ mod keys;
 mod read;
 mod role;
 mod rope;
+mod sizes;
 mod values;
 
 pub use families::Family;

@@ -1,7 +1,6 @@
 //! The transformer's weights, one at a time: linear maps, embedding, head and norm.
 
 use super::{Blocks, Transformer, streamed};
-use crate::config::Mlp;
 use crate::layers::adapter::Adapter;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
@@ -36,19 +35,8 @@ impl Transformer {
     /// # Errors
     /// The model has no such map.
     pub fn linear_dims(&self, layer: usize, projection: Projection) -> Result<(usize, usize)> {
-        let c = &self.config;
-        let (query, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let inner = match c.mlps.get(layer) {
-            Some(Mlp::Dense { inner }) => *inner,
-            _ => return Err(no_linear(layer, projection)),
-        };
-        Ok(match projection {
-            Projection::Q => (query, c.hidden),
-            Projection::K | Projection::V => (kv, c.hidden),
-            Projection::O => (c.hidden, query),
-            Projection::Gate | Projection::Up => (inner, c.hidden),
-            Projection::Down => (c.hidden, inner),
-        })
+        let dims = self.config.linear_dims(layer, projection);
+        dims.ok_or_else(|| no_linear(layer, projection))
     }
 
     /// Puts an adapter beside the linear map at a place; of a streamed model it joins the map whenever that

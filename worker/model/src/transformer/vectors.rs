@@ -4,7 +4,7 @@
 use super::parts::no_linear;
 use super::{Blocks, Transformer, no_layer};
 use crate::Result;
-use crate::config::{Mlp, ModelConfig};
+use crate::config::Mlp;
 use crate::layers::block::Block;
 use crate::taps::Projection;
 use candle_core::Tensor;
@@ -27,7 +27,7 @@ impl Transformer {
                     let vector = source.float(&name, &[width])?;
                     Ok((name, vector))
                 };
-                stored(&self.config, layer).into_iter().map(read).collect()
+                self.config.vectors(layer).into_iter().map(read).collect()
             }
         }
     }
@@ -51,28 +51,4 @@ fn held(layer: usize, block: &Block) -> Vec<(String, Tensor)> {
         Some((format!("{}.bias", projection.path(layer)), bias.clone()))
     });
     gains.chain(biases).collect()
-}
-
-/// Names and widths of those in a file.
-fn stored(c: &ModelConfig, layer: usize) -> Vec<(String, usize)> {
-    let at = format!("model.layers.{layer}");
-    let (query, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let gains = [
-        (true, "input_layernorm", c.hidden),
-        (true, "post_attention_layernorm", c.hidden),
-        (c.qk_norm, "self_attn.q_norm", c.head_dim),
-        (c.qk_norm, "self_attn.k_norm", c.head_dim),
-    ];
-    let biases = [
-        (c.bias.qkv, Projection::Q, query),
-        (c.bias.qkv, Projection::K, kv),
-        (c.bias.qkv, Projection::V, kv),
-        (c.bias.o, Projection::O, c.hidden),
-    ];
-    let gains = gains.into_iter().filter(|(is, ..)| *is);
-    let biases = biases.into_iter().filter(|(is, ..)| *is);
-    gains
-        .map(|(_, name, width)| (format!("{at}.{name}.weight"), width))
-        .chain(biases.map(|(_, map, width)| (format!("{}.bias", map.path(layer)), width)))
-        .collect()
 }

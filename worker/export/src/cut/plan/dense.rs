@@ -1,18 +1,21 @@
-//! Which query heads and channels of a dense model stay, and which masks cannot be carried out so:
+//! Which query heads and channels of a dense model's layers stay, and which masks cannot be carried out so:
 //! config.json has one number for all layers, and query heads share KV heads in groups of one size.
 
-use super::{Along, Fate, Filler, Kept, Pick, Slots, refuse};
+use super::{Along, Depth, Fate, Filler, Kept, Pick, Slots, refuse};
 use crate::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use uspx_domain::{Mask, Unit, UnitKind};
+use uspx_model::StoredModel;
 use uspx_model::config::{Family, Mlp, ModelConfig};
 use uspx_model::taps::Projection;
 
-/// What each layer of a dense model has.
+/// What a dense model has: layers, and in each of them the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sizes {
+    /// Layers.
+    pub layers: usize,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
@@ -21,9 +24,11 @@ pub struct Sizes {
     pub channels: usize,
 }
 
-/// The heads and channels of the written model.
+/// The layers, heads and channels of the written model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dense {
+    depth: Depth,
+    /// Those of `depth` that stay.
     layers: Vec<Layer>,
     before: Sizes,
     now: Sizes,
@@ -62,10 +67,29 @@ impl Layer {
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig) -> Self {
+    /// Those of a dense model.
+    pub fn of(config: &ModelConfig) -> Self {
         let inner = |mlp: &Mlp| if let Mlp::Dense { inner } = mlp { *inner } else { 0 };
         let channels = config.mlps.first().map_or(0, inner);
-        Self { heads: config.heads, kv_heads: config.kv_heads, channels }
+        let (layers, heads, kv_heads) = (config.mlps.len(), config.heads, config.kv_heads);
+        Self { layers, heads, kv_heads, channels }
+    }
+
+    /// The keys of config.json that are others than `before` said. Beside fewer heads stands a head's
+    /// width, which a reader would make of their number.
+    pub fn keys(self, before: Self, head_dim: usize) -> Vec<(&'static str, Value)> {
+        let mut keys = Vec::new();
+        if self.heads != before.heads {
+            keys.extend([
+                ("num_attention_heads", json!(self.heads)),
+                ("num_key_value_heads", json!(self.kv_heads)),
+                ("head_dim", json!(head_dim)),
+            ]);
+        }
+        if self.channels != before.channels {
+            keys.push(("intermediate_size", json!(self.channels)));
+        }
+        keys
     }
 
     /// Query heads that ask one KV head.
@@ -81,11 +105,13 @@ impl Sizes {
 
 impl Dense {
     /// What stays, in its order.
-    pub fn of(config: &ModelConfig, mask: &Mask) -> Result<Self> {
-        let before = Sizes::of(config);
+    pub fn of(source: &StoredModel, mask: &Mask) -> Result<Self> {
+        let (config, before) = (&source.config, Sizes::of(&source.config));
+        let depth = Depth::of(source, mask)?;
         let layers: Vec<Layer> =
-            (0..config.mlps.len() as u32).map(|at| Layer::of(mask, at, before)).collect();
+            depth.stay().iter().map(|at| Layer::of(mask, *at, before)).collect();
         let now = Sizes {
+            layers: layers.len(),
             channels: alike(UnitKind::Channel, layers.iter().map(|l| l.channels.len()))?,
             heads: alike(UnitKind::Head, layers.iter().map(|l| l.heads.len()))?,
             kv_heads: layers.first().map_or(0, |layer| layer.kv_heads.len()),
@@ -96,21 +122,26 @@ impl Dense {
                     .to_owned(),
             );
         }
-        groups_are_alike(&layers, before, now)?;
+        groups_are_alike((&depth, &layers), before, now)?;
         transformers_takes(config, now)?;
-        Ok(Self { layers, before, now, head_dim: config.head_dim })
+        Ok(Self { depth, layers, before, now, head_dim: config.head_dim })
+    }
+
+    /// What a source's tensor is called; none where its layer goes.
+    pub fn renamed(&self, name: &str) -> Option<String> {
+        self.depth.renamed(name)
     }
 
     /// What becomes of the layers' maps.
     pub fn fates(&self) -> BTreeMap<String, Fate<'_>> {
         let mut fates = BTreeMap::new();
-        for (at, layer) in self.layers.iter().enumerate() {
+        for (at, layer) in self.depth.stay().iter().zip(&self.layers) {
             for map in Projection::DENSE {
-                let pick = self.pick(map, layer);
-                fates.insert(format!("{}.weight", map.path(at)), Fate::Picked(pick));
+                let (pick, path) = (self.pick(map, layer), map.path(*at as usize));
+                fates.insert(format!("{path}.weight"), Fate::Picked(pick));
                 // What is added to a map's output lies as its rows do.
                 if pick.along == Along::Rows {
-                    fates.insert(format!("{}.bias", map.path(at)), Fate::Picked(pick));
+                    fates.insert(format!("{path}.bias"), Fate::Picked(pick));
                 }
             }
         }
@@ -118,7 +149,7 @@ impl Dense {
     }
 
     fn pick<'a>(&self, map: Projection, layer: &'a Layer) -> Pick<'a> {
-        let Sizes { heads, kv_heads, channels } = self.before;
+        let Sizes { heads, kv_heads, channels, .. } = self.before;
         let (along, of, each, slots) = match map {
             Projection::Q => (Along::Rows, heads, self.head_dim, &layer.heads),
             Projection::K | Projection::V => {
@@ -131,25 +162,16 @@ impl Dense {
         Pick { along, of, each, slots, dead: Filler::Zeros }
     }
 
-    /// The numbers that change. Beside fewer heads stands a head's width, which a reader would make
-    /// of their number.
-    pub fn numbers(&self) -> Vec<(&'static str, usize)> {
-        let (now, mut numbers) = (self.now, Vec::new());
-        if now.heads != self.before.heads {
-            numbers.extend([
-                ("num_attention_heads", now.heads),
-                ("num_key_value_heads", now.kv_heads),
-                ("head_dim", self.head_dim),
-            ]);
-        }
-        if now.channels != self.before.channels {
-            numbers.push(("intermediate_size", now.channels));
-        }
-        numbers
+    /// The keys that change.
+    pub fn keys(&self, source: &ModelConfig, config: &Value) -> Vec<(&'static str, Value)> {
+        let mut keys = self.depth.keys(source, config);
+        keys.extend(self.now.keys(self.before, self.head_dim));
+        keys
     }
 
     /// See [`super::Plan::apply`].
     pub fn apply(&self, config: &mut ModelConfig) {
+        self.depth.apply(config);
         (config.heads, config.kv_heads) = (self.now.heads, self.now.kv_heads);
         config.mlps.fill(Mlp::Dense { inner: self.now.channels });
     }
@@ -160,6 +182,7 @@ impl Dense {
         // For each one here which one of the source's it is.
         let here = json!({
             "sizes": self.now,
+            "layer_of_source": self.depth.stay(),
             "head_of_source": lists(|layer| &layer.heads),
             "kv_head_of_source": lists(|layer| &layer.kv_heads),
             "channel_of_source": lists(|layer| &layer.channels),
@@ -180,19 +203,20 @@ fn alike(kind: UnitKind, counts: impl Iterator<Item = usize> + Clone) -> Result<
         return Ok(most);
     }
     refuse(format!(
-        "the mask keeps from {fewest} to {most} {kind}s in a layer, and config.json has one number, above 0, for all layers: \
-         build a mask that keeps as many in every layer (uspx mask build --units {kind} --spread uniform), or apply this one \
+        "the mask keeps from {fewest} to {most} {kind}s in a layer, and config.json has one number, above 0, for all layers \
+         (a layer goes whole only where no head and no channel of it is kept): build a mask that keeps as many in every layer (uspx mask build --units {kind} --spread uniform), or apply this one \
          while the model runs (--mask)"
     ))
 }
 
 /// Refuses heads that share KV heads in groups of different sizes.
-fn groups_are_alike(layers: &[Layer], before: Sizes, now: Sizes) -> Result<()> {
+fn groups_are_alike((depth, layers): (&Depth, &[Layer]), before: Sizes, now: Sizes) -> Result<()> {
     let size = now.heads.checked_div(now.kv_heads).unwrap_or(0);
     let whole = |layer: &Layer| {
         layer.kv_heads.len() == now.kv_heads && layer.groups(before).iter().all(|n| *n == size)
     };
-    let Some((at, layer)) = layers.iter().enumerate().find(|(_, layer)| !whole(layer)) else {
+    let mut numbered = depth.stay().iter().zip(layers);
+    let Some((at, layer)) = numbered.find(|(_, layer)| !whole(layer)) else {
         return Ok(());
     };
     let groups: Vec<String> = layer.groups(before).iter().map(usize::to_string).collect();
@@ -206,21 +230,32 @@ fn groups_are_alike(layers: &[Layer], before: Sizes, now: Sizes) -> Result<()> {
     ))
 }
 
-/// transformers refuses a Llama whose width its heads do not divide, whatever the width of a head.
+/// How many heads may stay in every layer, ascending: as many of each KV head where heads share them, and
+/// in a Llama a divisor of its width, whatever the width of a head, because transformers refuses others.
+pub fn counts_of_heads(config: &ModelConfig) -> Vec<usize> {
+    let groups = if config.kv_heads == config.heads { 1 } else { config.kv_heads };
+    let llama = Family::named(&config.architecture) == Some(Family::Llama);
+    let fits = |n: &usize| {
+        *n == config.heads
+            || n.is_multiple_of(groups) && (!llama || config.hidden.is_multiple_of(*n))
+    };
+    (1..=config.heads).filter(fits).collect()
+}
+
+/// Refuses a Llama that transformers does not take.
 fn transformers_takes(config: &ModelConfig, now: Sizes) -> Result<()> {
     let hidden = config.hidden;
-    let divides = |heads: &usize| hidden.is_multiple_of(*heads);
-    if Family::named(&config.architecture) != Some(Family::Llama) || divides(&now.heads) {
+    let fits = now.heads == config.heads || hidden.is_multiple_of(now.heads);
+    if fits || Family::named(&config.architecture) != Some(Family::Llama) {
         return Ok(());
     }
-    let groups = if config.kv_heads == config.heads { 1 } else { config.kv_heads };
-    let fits = (1..config.heads).filter(divides).filter(|n| n.is_multiple_of(groups));
-    let fits: Vec<String> = fits.map(|n| n.to_string()).collect();
+    let fewer = counts_of_heads(config).into_iter().filter(|n| *n < config.heads);
+    let fewer: Vec<String> = fewer.map(|n| n.to_string()).collect();
     refuse(format!(
         "the mask keeps {} heads in each layer, and transformers takes a Llama only where they divide its width, {hidden}: \
          keep {} of {}",
         now.heads,
-        if fits.is_empty() { "all".to_owned() } else { fits.join(" or ") },
+        if fewer.is_empty() { "all".to_owned() } else { fewer.join(" or ") },
         config.heads
     ))
 }

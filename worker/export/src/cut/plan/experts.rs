@@ -77,10 +77,10 @@ impl Experts {
     }
 
     /// The new count under each name that it has in the source's config.json.
-    pub fn numbers(&self, config: &Value) -> Vec<(&'static str, usize)> {
+    pub fn keys(&self, config: &Value) -> Vec<(&'static str, Value)> {
         let said: Vec<&str> = COUNTS.into_iter().filter(|key| config.get(key).is_some()).collect();
         let said = if said.is_empty() { vec![usual(config)] } else { said };
-        said.into_iter().map(|key| (key, self.experts)).collect()
+        said.into_iter().map(|key| (key, json!(self.experts))).collect()
     }
 
     /// See [`super::Plan::apply`].

@@ -1,7 +1,9 @@
 //! What stays of a model, and which masks cannot be carried out by removing the rest: of a mixture
-//! of experts its experts (`experts`), of a dense model query heads and channels (`dense`).
+//! of experts its experts (`experts`), of a dense model whole layers (`depth`), query heads and channels
+//! (`dense`).
 
 mod dense;
+mod depth;
 mod experts;
 
 use super::CutRequest;
@@ -13,7 +15,8 @@ use uspx_domain::{Mask, UnitKind};
 use uspx_model::StoredModel;
 use uspx_model::config::ModelConfig;
 
-pub use dense::{Dense, Sizes};
+pub use dense::{Dense, Sizes, counts_of_heads};
+pub use depth::Depth;
 pub use experts::Experts;
 
 /// For each entry of the written model which one of the source's it is; `None` is a dead one.
@@ -24,7 +27,7 @@ pub type Slots = Vec<Option<u32>>;
 pub enum Plan {
     /// Some experts of a mixture.
     Experts(Experts),
-    /// Some heads and channels of a dense model.
+    /// Some layers, heads and channels of a dense model.
     Dense(Dense),
 }
 
@@ -44,7 +47,7 @@ pub enum Kept {
         /// Dead ones of each layer.
         dead: Vec<usize>,
     },
-    /// Of each layer of a dense model.
+    /// Of a dense model.
     Dense {
         /// What it had.
         before: Sizes,
@@ -114,7 +117,16 @@ impl Plan {
             return Experts::of(source, mask).map(Self::Experts);
         }
         only(source, mask, &[UnitKind::Head, UnitKind::Channel])?;
-        Dense::of(&source.config, mask).map(Self::Dense)
+        Dense::of(source, mask).map(Self::Dense)
+    }
+
+    /// What a tensor that stays is called, unless its fate says otherwise; none where it goes with its
+    /// layer.
+    pub fn renamed(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Experts(_) => Some(name.to_owned()),
+            Self::Dense(plan) => plan.renamed(name),
+        }
     }
 
     /// What becomes of the source's tensors; those that are not named stay as they are.
@@ -125,11 +137,11 @@ impl Plan {
         }
     }
 
-    /// The keys of config.json that change, with their values.
-    pub fn numbers(&self, config: &Value) -> Vec<(&'static str, usize)> {
+    /// The keys of config.json that change, with their values; `source` is what the file means.
+    pub fn keys(&self, source: &ModelConfig, config: &Value) -> Vec<(&'static str, Value)> {
         match self {
-            Self::Experts(plan) => plan.numbers(config),
-            Self::Dense(plan) => plan.numbers(),
+            Self::Experts(plan) => plan.keys(config),
+            Self::Dense(plan) => plan.keys(source, config),
         }
     }
 

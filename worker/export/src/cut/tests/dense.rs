@@ -19,7 +19,9 @@ fn halved(folder: &Path, heads: Lists<'_>, channels: impl Fn(u32) -> bool) -> Ma
 
 fn sizes(report: &CutReport) -> [usize; 3] {
     match report.kept {
-        Kept::Dense { now: Sizes { heads, kv_heads, channels }, .. } => [heads, kv_heads, channels],
+        Kept::Dense { now: Sizes { heads, kv_heads, channels, .. }, .. } => {
+            [heads, kv_heads, channels]
+        }
         ref other => panic!("{other:?}"),
     }
 }
@@ -115,7 +117,11 @@ fn kept_rows_and_columns_are_the_sources_bit_for_bit() {
         (&note["head_of_source"], &note["kv_head_of_source"][0]),
         (&json!(heads), &json!([0, 1]))
     );
-    assert_eq!(note["source"]["sizes"], json!({"heads": 4, "kv_heads": 2, "channels": 32}));
+    assert_eq!(
+        note["source"]["sizes"],
+        json!({"layers": 3, "heads": 4, "kv_heads": 2, "channels": 32})
+    );
+    assert_eq!(note["layer_of_source"], json!([0, 1, 2]));
     let report = serde_json::to_value(report).unwrap();
     assert_eq!((&report["heads"], &report["before"]["heads"]), (&json!(2), &json!(4)));
 }
