@@ -8,9 +8,9 @@ use crate::on_policy::Own;
 use candle_core::Tensor;
 use std::collections::HashMap;
 use std::iter::repeat_n;
-use uspx_domain::{Mask, Prompt, SkipReason, Skipped};
+use uspx_domain::{Mask, SkipReason, Skipped};
 use uspx_model::batch::{Batch, Sequence};
-use uspx_model::chat::{Answered, Bounds, Chat};
+use uspx_model::chat::{Answered, Chat};
 use uspx_model::taps::Taps;
 use uspx_model::{LoadedModel, ModelError, Progress, batches, loss};
 

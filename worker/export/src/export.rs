@@ -23,7 +23,8 @@ pub struct ExportRequest<'a> {
     pub base: &'a Path,
     /// What readers of the files show as its name.
     pub name: &'a str,
-    /// Sequences whose activations calibrate the quantiser, and that the finish learns from.
+    /// Sequences whose activations calibrate the quantiser, and that the finish learns from beside what the student
+    /// makes up of `conversations`.
     pub calibration: &'a [Sequence],
     /// Tokens of a batch that calibrates.
     pub batch_tokens: usize,
@@ -64,7 +65,8 @@ pub(crate) fn export_by(
         ));
     }
     std::fs::create_dir_all(out).map_err(ExportError::writing(out))?;
-    let mut work = Work::new(format.begin(request, out)?, request, progress);
+    let lessons = finish::lessons(request, progress)?;
+    let mut work = Work::new(format.begin(request, out)?, (request, lessons), progress);
     work.quantise(request)?;
     let finish = work.finish(request)?;
     work.write(request)?;
@@ -111,6 +113,8 @@ struct Work<'a> {
     reports: Vec<TensorReport>,
     timing: Timing,
     progress: &'a dyn Progress,
+    /// What the finish learns from.
+    lessons: Vec<Sequence>,
     /// Linear maps and steps of the finish, for the progress.
     of: u64,
 }
@@ -118,16 +122,16 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(
         writer: Box<dyn Writer + 'a>,
-        request: &ExportRequest<'_>,
+        (request, lessons): (&ExportRequest<'_>, Vec<Sequence>),
         progress: &'a dyn Progress,
     ) -> Self {
         let student = &request.student.transformer;
         let linears = student.layers() * Projection::DENSE.len();
         let passes = request.settings.finish;
-        let steps = finish::steps(request.calibration, passes, student.config().vocab);
+        let steps = finish::steps(&lessons, passes, student.config().vocab);
         let (of, meant) = ((linears + steps) as u64, Contents::default());
         let timing = Timing::default();
-        Self { writer, meant, reports: Vec::new(), timing, progress, of }
+        Self { writer, meant, reports: Vec::new(), timing, progress, lessons, of }
     }
 
     fn quantise(&mut self, request: &ExportRequest<'_>) -> Result<()> {
@@ -148,7 +152,7 @@ impl<'a> Work<'a> {
         }
         let (before, of, progress) = (self.reports.len() as u64, self.of, self.progress);
         let step = |done: u64, _: u64| progress.report(before + done, of).is_ok();
-        let how = (request.calibration, request.settings.finish);
+        let how = (self.lessons.as_slice(), request.settings.finish);
         let Some((report, linears)) = finish::finish(request.student, &*self.writer, how, &step)?
         else {
             return Ok(None);

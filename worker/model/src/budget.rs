@@ -90,6 +90,8 @@ pub enum Workload {
     Training {
         /// Tokens of its batches.
         batch_tokens: usize,
+        /// The adapters' rank.
+        rank: usize,
     },
     /// The same of a student held in NF4, by checkpointed gradients: one layer's activations, and every
     /// layer's input.
@@ -216,12 +218,13 @@ impl Demands {
                 let stored = |_| batches("in 4 bits", stored, (budget, self.token), device);
                 self.floats(budget, device).or_else(stored)
             }
-            Workload::Training { batch_tokens } => {
+            Workload::Training { batch_tokens, rank } => {
                 let batch = batch_tokens as u64;
                 // About half of a batch's rows predict an answer.
                 let learning = batch * (self.graph + LOGIT_COPIES * self.logits / 2);
                 let validating = VALIDATED * (self.token + LOGIT_COPIES * self.logits / 4);
-                let needed = 2 * self.floats + learning.max(validating);
+                let held = 2 * self.floats + self.nf4.adapters(rank);
+                let needed = held + learning.max(validating);
                 fixed(TRAINED, Holding::Floats, (budget, needed), batch_tokens)
             }
             Workload::TrainingNf4 { batch_tokens, rank, width } => {

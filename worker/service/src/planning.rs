@@ -107,8 +107,8 @@ impl Machine {
         }
     }
 
-    /// What training the student in `folder` by `recipe` is: one held in NF4 takes what its adapters' rank and
-    /// the type computed with ask.
+    /// What training the student in `folder` by `recipe` is: the adapters' rank follows from its width, and one
+    /// held in NF4 takes what the type computed with asks.
     ///
     /// # Errors
     /// A folder whose configuration cannot be read; as [`Machine::dtype`].
@@ -117,12 +117,12 @@ impl Machine {
         folder: &Path,
         recipe: &DistilRecipe,
     ) -> Result<Workload, PlanningError> {
-        let batch_tokens = recipe.batch_tokens as usize;
-        if !recipe.nf4 {
-            return Ok(Workload::Training { batch_tokens });
-        }
         let hidden = ModelConfig::open(folder)?.hidden;
+        let batch_tokens = recipe.batch_tokens as usize;
         let rank = recipe::resolved(recipe, hidden).rank as usize;
+        if !recipe.nf4 {
+            return Ok(Workload::Training { batch_tokens, rank });
+        }
         let work = |width| Workload::TrainingNf4 { batch_tokens, rank, width };
         Ok(work(self.dtype(work(0))?.size_in_bytes()))
     }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_is_trained_or_written_is_f32() {
         let machine = Machine { dtype: Some(DType::F32), ..Machine::cpu() };
-        for work in [Workload::Forward, Workload::Training { batch_tokens: 1 }] {
+        for work in [Workload::Forward, Workload::Training { batch_tokens: 1, rank: 1 }] {
             assert_eq!(machine.dtype(work).unwrap(), DType::F32);
         }
     }

@@ -2,19 +2,22 @@
 //! learns to say what the student of floats says. Codes move one by one, as if they were not rounded
 //! (straight-through, Bengio et al. 2013, arXiv 1308.3432), and the steps between them by a factor.
 //!
-//! What is learned is all tokens of the calibration's prompts and answers, by the divergence of the two
+//! What is learned is all tokens of the calibration's prompts and answers, and of others that the student of floats
+//! makes up where these are few, by the divergence of the two
 //! students' next tokens: the answers' own text as a second target made it worse than no finish. A tenth
 //! of the prompts judges after each pass, on what the file would hold; the best is kept, which may be
 //! what GPTQ began with.
 
 mod course;
 mod latent;
+mod lessons;
 
 use crate::Result;
 use crate::coded::Moved;
 use crate::formats::Writer;
 use course::{Course, plan};
 use latent::Latent;
+pub(crate) use lessons::lessons;
 use serde::{Deserialize, Serialize};
 use uspx_model::batch::Sequence;
 use uspx_model::layers::linear::Linear;

@@ -26,7 +26,7 @@ fn cut(folder: &Path, sizes: Sizes) -> TempDir {
     mask.keep.0.insert(UnitKind::Head, lists(heads));
     mask.keep.0.insert(UnitKind::Channel, lists((0..sizes.channels as u32).collect()));
     let out = tempfile::tempdir().unwrap();
-    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask };
+    let request = CutRequest { folder, source: &source, fingerprint, mask: &mask, adapter: None };
     write_cut(&request, out.path(), &NoProgress).unwrap();
     out
 }

@@ -59,14 +59,19 @@ impl Nf4Demands {
         Self { head: if bf16 { self.head / 2 } else { self.head }, ..self }
     }
 
+    /// What is held of adapters of that rank, however the model is.
+    pub fn adapters(&self, rank: usize) -> u64 {
+        rank as u64 * self.adapter
+    }
+
     /// What is held of the model and of adapters of that rank.
     pub fn held(&self, rank: usize) -> u64 {
-        self.layers + self.head + rank as u64 * self.adapter
+        self.layers + self.head + self.adapters(rank)
     }
 
     /// The same on a GPU.
     pub fn held_on_device(&self, rank: usize) -> u64 {
-        self.layers + self.head + rank as u64 * self.adapter / ADAPTER_COPIES * ON_DEVICE
+        self.layers + self.head + self.adapters(rank) / ADAPTER_COPIES * ON_DEVICE
     }
 
     /// What is kept of a token: every layer's input, in values of `width` bytes, and of one layer, besides

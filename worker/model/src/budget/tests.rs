@@ -51,7 +51,7 @@ fn what_needs_floats_takes_more_the_more_it_keeps_and_is_refused_as_a_matter_of_
         Workload::Forward,
         Workload::Adapted,
         Workload::FourBit,
-        Workload::Training { batch_tokens: 1024 },
+        Workload::Training { batch_tokens: 1024, rank: 64 },
         Workload::Export { batch_tokens: 4096, finish: true },
         Workload::TrainingNf4 { batch_tokens: 1024, rank: 64, width: 4 },
     ];
@@ -162,10 +162,13 @@ fn training_in_nf4_takes_a_fraction_of_what_floats_take() {
     let demands = Demands::new(&ModelConfig::from_json(&config.to_string()).unwrap(), 3 << 30);
     let batch_tokens = 512;
     let needed = |work| demands.plan(64 << 30, work, false, &Device::Cpu).unwrap().weights;
-    let floats = needed(Workload::Training { batch_tokens });
+    let floats = needed(Workload::Training { batch_tokens, rank: 16 });
     let nf4 = needed(Workload::TrainingNf4 { batch_tokens, rank: 16, width: 4 });
     assert!(5 * nf4 < floats, "{nf4} {floats}");
-    let error = demands.plan(4 << 30, Workload::Training { batch_tokens }, false, &Device::Cpu);
+    let higher = needed(Workload::Training { batch_tokens, rank: 64 });
+    assert!(higher > floats + floats / 50, "{higher} {floats}");
+    let error =
+        demands.plan(4 << 30, Workload::Training { batch_tokens, rank: 16 }, false, &Device::Cpu);
     assert!(matches!(error, Err(ModelError::Budget { what: TRAINED, .. })));
     let plan = demands.plan(
         4 << 30,

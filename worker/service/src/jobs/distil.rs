@@ -12,7 +12,8 @@ use uspx_runtime::telemetry::TOLD;
 
 impl Run for Distil {
     fn workload(&self) -> Workload {
-        Workload::Training { batch_tokens: self.recipe.batch_tokens as usize }
+        let (batch_tokens, rank) = (self.recipe.batch_tokens as usize, self.recipe.rank as usize);
+        Workload::Training { batch_tokens, rank }
     }
 
     fn keeps_state(&self) -> bool {

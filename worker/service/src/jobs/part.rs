@@ -13,7 +13,8 @@ use uspx_model::budget::Workload;
 
 impl Run for Part {
     fn workload(&self) -> Workload {
-        Workload::Training { batch_tokens: self.recipe.batch_tokens as usize }
+        let (batch_tokens, rank) = (self.recipe.batch_tokens as usize, self.recipe.rank as usize);
+        Workload::Training { batch_tokens, rank }
     }
 
     /// A training is what is learned by whom, and how it is shared, whatever the round.

@@ -68,7 +68,7 @@ fn the_one_longest_unused_is_closed_where_the_next_does_not_fit() {
 
 #[test]
 fn a_training_closes_what_is_in_its_way_and_takes_no_more_than_there_is() {
-    let work = Workload::Training { batch_tokens: 1024 };
+    let work = Workload::Training { batch_tokens: 1024, rank: 64 };
     let enough = least(|memory| plan("student", work, memory).is_some());
     let (mut models, _scratch) = self::models(enough);
     models.get(of("teacher"), Workload::Forward).unwrap();
