@@ -1,6 +1,6 @@
 # What CI runs, and what a developer runs. Everything installs what it needs under .tools/.
 .DEFAULT_GOAL := test
-.PHONY: test tools fmt lint unit doc containers advisories parity bench-engine bench-own bench-probes bench-student bench-faults cuda-check demo clean-tools
+.PHONY: test tools fmt lint unit doc containers advisories parity bench-engine bench-own bench-colony bench-probes bench-student bench-faults cuda-check demo clean-tools
 
 CARGO ?= cargo
 # With these set, a test whose server or engine is missing fails instead of being skipped.
@@ -52,6 +52,10 @@ bench-own: ## a person's own loop (BENCH="--models DIR --prompts FILE"), and a t
 	$(CARGO) build --locked --release --workspace --bins
 	deploy/get-nats-server.sh
 	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-own $(BENCH)
+
+bench-colony: ## the mask that the colony finds for what it spends, beside other ways to spend it (BENCH="--model DIR --keep 0.5,0.75"); the last line is JSON
+	$(CARGO) build --locked --release --workspace --bins
+	$(or $(CARGO_TARGET_DIR),target)/release/uspx-bench-colony $(BENCH)
 
 bench-probes: ## which masks cost least on prompts that they were not made from (BENCH="--model DIR --other-fit FILE --other-heldout FILE"); the last line is JSON
 	$(CARGO) build --locked --release --workspace --bins

@@ -12,14 +12,15 @@ pub struct Speaks {
     pub estimators: BTreeSet<String>,
     /// Losses of a training, beside the usual one, which whoever trains knows.
     pub losses: BTreeSet<String>,
-    /// Further ways of doing known jobs: [`NF4`], [`ANSWERING`].
+    /// Further ways of doing known jobs: `nf4` (a training on layers held in NF4), `answering` (labels of other answers
+    /// than references, chosen among samples).
     pub ways: BTreeSet<String>,
 }
 
 /// A training on layers held in NF4.
-pub const NF4: &str = "nf4";
+const NF4: &str = "nf4";
 /// Labels of other answers than references, chosen among samples.
-pub const ANSWERING: &str = "answering";
+const ANSWERING: &str = "answering";
 
 impl Speaks {
     /// All that this build knows.

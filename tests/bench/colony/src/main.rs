@@ -1,0 +1,100 @@
+//! Measures the colony's mind: the held-out loss of the mask that it finds for what it spends, beside other ways
+//! to spend the same, and beside every unit tried on every prompt. `make bench-colony` builds what is needed and
+//! runs it; the last line is one JSON object.
+//!
+//! The colony plans and decides as it does in use; single bans are recorded once from the real model, whole masks
+//! are asked of it. Budgets are shares of all pairs of prompt and unit; cheap scores are free to every way alike.
+
+mod answers;
+mod arms;
+mod explored;
+mod matrix;
+mod ways;
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::figure::Report;
+use uspx_bench_engine::place::Place;
+use uspx_domain::{Prompt, parse_prompts};
+
+/// Measures the colony's mind.
+#[derive(Parser, Debug)]
+struct Args {
+    /// Teachers to measure [default: the shipped one].
+    #[arg(long)]
+    model: Vec<PathBuf>,
+    /// Prompts that masks are found on [default: the shipped command lines].
+    #[arg(long)]
+    fit: Option<PathBuf>,
+    /// How many of them are recorded; a campaign has half of them, drawn by its seed.
+    #[arg(long, default_value_t = 400)]
+    fit_count: usize,
+    /// Prompts that masks are judged on [default: others of the shipped command lines].
+    #[arg(long)]
+    heldout: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long, default_value_t = 300)]
+    heldout_count: usize,
+    /// Campaigns of each kind, seeds 1, 2, …
+    #[arg(long, default_value_t = 8)]
+    seeds: u64,
+    /// Shares of the units kept.
+    #[arg(long, value_delimiter = ',', default_value = "0.5")]
+    keep: Vec<f64>,
+    /// Shares of all pairs that are spent.
+    #[arg(long, value_delimiter = ',', default_value = "0.05,0.1,0.2")]
+    budgets: Vec<f64>,
+    /// Where records are kept [default: target/bench-colony].
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// The binary that lies beside this one [default: target/release/uspx].
+    #[arg(long, env = "USPX_BIN")]
+    uspx: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(pass) => ExitCode::from(u8::from(!pass)),
+        Err(error) => {
+            eprintln!("bench-colony: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every figure holds.
+fn run(args: &Args) -> Result<bool> {
+    let Place { root, work, .. } =
+        Place::of("bench-colony", args.work.as_deref(), args.uspx.as_deref())?;
+    let file = |given: &Option<PathBuf>, name: &str| {
+        given.clone().unwrap_or_else(|| root.join("cli/assets/prompts").join(name))
+    };
+    let fit = read(&file(&args.fit, "cli-train.jsonl"), args.fit_count)?;
+    let heldout = read(&file(&args.heldout, "cli-heldout.jsonl"), args.heldout_count)?;
+    let shipped = vec![root.join("cli/assets/nano/teacher")];
+    let models = if args.model.is_empty() { &shipped } else { &args.model };
+    let mut report = Report::default();
+    for model in models {
+        let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work: &work };
+        let sizes = arms::Sizes { keep: &args.keep, budgets: &args.budgets, seeds: args.seeds };
+        if let Err(error) = arms::measure(&bench, &sizes, &mut report) {
+            report.fail(&model.display().to_string(), error.to_string());
+        }
+    }
+    report.print();
+    Ok(report.pass())
+}
+
+/// The first prompts of a file that have a reference.
+fn read(path: &PathBuf, count: usize) -> Result<Vec<Prompt>> {
+    let text = std::fs::read_to_string(path).map_err(BenchError::file(path))?;
+    let parsed = parse_prompts(&text, false).map_err(failed)?;
+    Ok(parsed.prompts.into_iter().filter(|p| p.reference.is_some()).take(count).collect())
+}
+
+/// Another part's error, as this one's.
+fn failed(error: impl std::fmt::Display) -> BenchError {
+    BenchError::Unequal(error.to_string())
+}
