@@ -4,8 +4,9 @@
 use crate::answers::Answers;
 use crate::failed;
 use crate::matrix::Matrix;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_bench_engine::error::{BenchError, Result};
+use uspx_colony::mask::{Budget, build};
 use uspx_colony::{
     CampaignConfig, Colony, Command, Event, PlannedTask, PromptEntry, Purpose, Share, Split, Stage,
 };
@@ -13,6 +14,11 @@ use uspx_domain::{
     Ablate, Answer, Column, Cut, Deposit, Digest, Estimator, LossRow, Mask, Outcome, Prompt,
     PromptTokens, Speaks, Unit, Work, WorkerId,
 };
+
+/// Rounds of a campaign's exact runs, and masks tried beside the current one in each: fewer than by default, whose
+/// budget is larger, so that trials of whole masks take no more than a fifth of it.
+const ROUNDS: usize = 4;
+const CANDIDATES: u32 = 1;
 
 /// Losses under whole masks, of each prompt that was tried.
 pub type Tried = BTreeMap<(Digest, usize), f32>;
@@ -30,7 +36,8 @@ pub struct Explored<'a> {
 }
 
 impl Explored<'_> {
-    /// The mask at the end, and the pairs that were spent.
+    /// The mask at the end, and the units that its scores alone would keep: hysteresis and whole masks that were
+    /// tried make the difference.
     ///
     /// # Errors
     /// A colony that is stuck, or those of the model.
@@ -40,7 +47,7 @@ impl Explored<'_> {
         pairs: usize,
         keep: f64,
         seed: u64,
-    ) -> Result<(Mask, u64)> {
+    ) -> Result<(Mask, BTreeSet<Unit>)> {
         let config = self.config(order, pairs, keep, seed)?;
         let worker: WorkerId = "bench".parse().map_err(failed)?;
         let mut colony = Colony::default();
@@ -71,9 +78,9 @@ impl Explored<'_> {
             take(&mut queue, colony.step(arrived).commands);
         }
         let state = colony.state();
-        let mask = state.mask().map(|version| version.mask.clone());
-        let mask = mask.ok_or_else(|| BenchError::Unequal("the colony found no mask".into()))?;
-        Ok((mask, state.explored().pairs))
+        let version =
+            state.mask().ok_or_else(|| BenchError::Unequal("the colony found no mask".into()))?;
+        Ok((version.mask.clone(), build(&Budget::of(&config), &version.scores)))
     }
 
     fn config(
@@ -99,7 +106,8 @@ impl Explored<'_> {
         let probe = &mut config.probe;
         probe.exact_pairs = pairs as u64;
         probe.exact_least = pairs as u64;
-        probe.round_pairs = (pairs / 8).max(1) as u32;
+        probe.round_pairs = (pairs / ROUNDS).max(1) as u32;
+        probe.candidates = CANDIDATES;
         config.check().map_err(failed)?;
         Ok(config)
     }
