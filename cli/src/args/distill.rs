@@ -10,8 +10,8 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use uspx_colony::campaign::StudentPlan;
 use uspx_distill::on_policy::OnPolicy;
-use uspx_distill::{Asking, Keeping, Sampling, Sharing, Target};
-use uspx_domain::{DistilLoss, DistilRecipe};
+use uspx_distill::{Asking, Keeping, Sharing};
+use uspx_domain::{Answering, DistilLoss, DistilRecipe};
 
 /// `uspx distill`.
 #[derive(Args, Debug)]
@@ -127,16 +127,10 @@ impl DistillArgs {
         self.machines.map(|machines| Sharing { steps, ..Sharing::among(machines) })
     }
 
-    /// How a teacher is asked, which has `room` for so many tokens at once; `target` where the flags
-    /// name none.
-    pub fn asking(&self, target: Target, room: usize) -> Asking {
-        let how = self.answers.answering(target);
-        Asking {
-            target: how.target,
-            sampling: Sampling::of(&how, self.recipe.seed),
-            bounds: self.run.bounds(self.max_new_tokens),
-            room,
-        }
+    /// How a teacher is asked for such answers, which has `room` for so many tokens at once.
+    pub fn asking(&self, how: &Answering, room: usize) -> Asking {
+        let bounds = self.run.bounds(self.max_new_tokens);
+        Asking::of(how, self.recipe.seed, (bounds, room))
     }
 
     /// A prompt file of this command, and how it is to be read.

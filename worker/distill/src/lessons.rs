@@ -1,7 +1,7 @@
 //! The lessons of some prompts, from the teacher's answers to their labels: what a label task of the colony does.
 
 use crate::Result;
-use crate::answers::{Answers, Asking, Sampling, answers};
+use crate::answers::{Answers, Asking, answers};
 use crate::keeping::Keeping;
 use crate::labels::Labels;
 use crate::quality::{Sieve, of_prompts};
@@ -27,8 +27,7 @@ pub fn lessons(
     progress: &dyn Progress,
 ) -> Result<(Labels, Vec<Skipped>)> {
     keeping.check()?;
-    let (sieve, sampling) = (Sieve::of(how), Sampling::of(how, seed));
-    let asking = Asking { target: how.target, sampling, bounds, room };
+    let (sieve, asking) = (Sieve::of(how), Asking::of(how, seed, (bounds, room)));
     let asks = how.samples > 0 || prompts.iter().any(|p| how.target.asks(p));
     let parts = 1 + u64::from(asks);
     let stage = |before| Stage { all: progress, before, parts };

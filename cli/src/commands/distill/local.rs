@@ -1,6 +1,6 @@
 //! A teacher that runs here, in memory or streamed.
 
-use super::label::{Kept, Teacher};
+use super::label::Teacher;
 use crate::args::DistillArgs;
 use crate::error::Result;
 use crate::models;
@@ -9,9 +9,10 @@ use crate::saes::Saes;
 use std::path::Path;
 use uspx_distill::answers::{Answers, answers};
 use uspx_distill::on_policy::Own;
+use uspx_distill::quality::Sieve;
 use uspx_distill::teach::label_own;
-use uspx_distill::{Asking, Labels, Target, dreams, label};
-use uspx_domain::{Dreams, Mask, Prompt, Skipped};
+use uspx_distill::{Labels, Target, dreams, label};
+use uspx_domain::{Answering, Dreams, Mask, Prompt, Skipped};
 use uspx_model::LoadedModel;
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
@@ -49,22 +50,22 @@ impl<'a> Local<'a> {
 }
 
 impl Teacher for Local<'_> {
-    fn how(&self) -> Asking {
-        self.args.asking(Target::Reference, self.room)
+    fn target(&self) -> Target {
+        Target::Reference
     }
 
     fn lessons(
         &self,
         prompts: &[Prompt],
-        how: &Asking,
-        keep: &dyn Fn(Vec<Answers>) -> Kept,
+        how: &Answering,
         what_for: &str,
     ) -> Result<(Labels, Vec<Skipped>)> {
         let mask = self.mask.as_ref();
         let bar = self.bar(&format!("answering, {what_for}"));
-        let (all, mut skipped) = answers(&self.model, prompts, mask, how, &bar)?;
+        let asking = self.args.asking(how, self.room);
+        let (all, mut skipped) = answers(&self.model, prompts, mask, &asking, &bar)?;
         bar.finish();
-        let (kept, doubted) = keep(all);
+        let (kept, doubted) = Sieve::of(how).answers(all);
         let lessons = kept.into_iter().flat_map(Answers::lessons).collect();
         let bar = self.bar(&format!("labelling, {what_for}"));
         let keeping = (self.args.keeping(), self.room);

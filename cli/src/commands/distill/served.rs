@@ -1,13 +1,14 @@
 //! A teacher that a server runs: an OpenAI-compatible endpoint.
 
-use super::label::{Kept, Teacher};
+use super::label::Teacher;
 use crate::args::{DistillArgs, TEACHER_KEY};
 use crate::error::{CliError, Exit, Result};
 use crate::progress::Bar;
 use tokio::runtime::Runtime;
 use uspx_distill::answers::Answers;
-use uspx_distill::{Asking, Labels, Target};
-use uspx_domain::{Prompt, Skipped};
+use uspx_distill::quality::Sieve;
+use uspx_distill::{Labels, Target};
+use uspx_domain::{Answering, Prompt, Skipped};
 use uspx_endpoint::{Endpoint, EndpointError, Patience, Settings};
 use uspx_model::ModelError;
 use uspx_runtime::Shutdown;
@@ -42,27 +43,27 @@ impl<'a> Served<'a> {
 }
 
 impl Teacher for Served<'_> {
-    fn how(&self) -> Asking {
+    fn target(&self) -> Target {
         // Its own answers come with probabilities, and references cannot.
-        self.args.asking(Target::Teacher, usize::MAX)
+        Target::Teacher
     }
 
     fn lessons(
         &self,
         prompts: &[Prompt],
-        how: &Asking,
-        keep: &dyn Fn(Vec<Answers>) -> Kept,
+        how: &Answering,
         what_for: &str,
     ) -> Result<(Labels, Vec<Skipped>)> {
         let bar = Bar::new(&format!("asking, {what_for}"), self.args.run.json, self.shutdown);
+        let asking = self.args.asking(how, usize::MAX);
         let mut said = self.runtime.block_on(async {
             tokio::select! {
-                said = self.endpoint.answers(prompts, how, &bar) => said.map_err(failed),
+                said = self.endpoint.answers(prompts, &asking, &bar) => said.map_err(failed),
                 () = self.shutdown.cancelled() => Err(ModelError::Stopped.into()),
             }
         })?;
         bar.finish();
-        let (kept, doubted) = keep(std::mem::take(&mut said.answers));
+        let (kept, doubted) = Sieve::of(how).answers(std::mem::take(&mut said.answers));
         let lessons = kept.into_iter().flat_map(Answers::lessons).collect();
         let labels = said.labels(lessons);
         Ok((labels, said.skipped.into_iter().chain(doubted).collect()))

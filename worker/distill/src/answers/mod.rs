@@ -69,6 +69,13 @@ pub struct Asking {
     pub room: usize,
 }
 
+impl Asking {
+    /// For answers that are chosen so, samples drawn by `seed`.
+    pub fn of(how: &Answering, seed: u64, (bounds, room): (Bounds, usize)) -> Self {
+        Self { target: how.target, sampling: Sampling::of(how, seed), bounds, room }
+    }
+}
+
 /// All answers to one prompt, text alone: their `tokens` are not labelled yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
