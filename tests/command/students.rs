@@ -48,6 +48,7 @@ pub fn write(student: &LoadedModel, format: ExportFormat, out: &Path) {
         calibration: &student.readable(&some).unwrap().sequences,
         batch_tokens: 2048,
         conversations: &some,
+        labels: &[],
         format,
         settings: ExportSettings::shipped(format).unwrap(),
     };

@@ -76,6 +76,7 @@ fn run_export(base: &str, prompts: &[Prompt], format: &str, out: &str) -> Anythi
         calibration: &model.readable(prompts)?.sequences,
         batch_tokens: 2048,
         conversations: prompts,
+        labels: &[],
         format,
         settings,
     };

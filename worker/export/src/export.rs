@@ -9,6 +9,7 @@ use crate::report::{ExportReport, TensorReport, Timing};
 use crate::{ExportError, ExportSettings, Result, same_chat, weights};
 use std::path::Path;
 use std::time::Instant;
+use uspx_distill::PromptLabels;
 use uspx_domain::{ExportFormat, Prompt};
 use uspx_model::batch::{Batch, Sequence};
 use uspx_model::layers::weight::Weight;
@@ -24,13 +25,15 @@ pub struct ExportRequest<'a> {
     /// What readers of the files show as its name.
     pub name: &'a str,
     /// Sequences whose activations calibrate the quantiser, and that the finish learns from beside what the student
-    /// makes up of `conversations`.
+    /// makes up of `conversations` or `labels` hold.
     pub calibration: &'a [Sequence],
     /// Tokens of a batch that calibrates.
     pub batch_tokens: usize,
     /// Conversations that the written student must make the same tokens of, besides the built-in
     /// ones.
     pub conversations: &'a [Prompt],
+    /// Other prompts with answers that the finish learns from, whatever a teacher says of them.
+    pub labels: &'a [PromptLabels],
     /// Into what.
     pub format: ExportFormat,
     /// How.

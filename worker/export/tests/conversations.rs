@@ -49,6 +49,7 @@ impl Student {
             calibration: &calibration,
             batch_tokens: 2048,
             conversations: &some,
+            labels: &[],
             format,
             settings: ExportSettings::shipped(format)?,
         };

@@ -53,6 +53,7 @@ fn run(
         calibration,
         batch_tokens: 2048,
         conversations: &[],
+        labels: &[],
         format,
         settings,
     };

@@ -129,6 +129,7 @@ fn run(
         calibration: &calibration,
         batch_tokens: 300,
         conversations: &prompts,
+        labels: &[],
         format,
         settings,
     };
@@ -229,6 +230,7 @@ fn a_streamed_student_has_no_finish() {
         calibration: &model.readable(&prompts).unwrap().sequences,
         batch_tokens: 300,
         conversations: &[],
+        labels: &[],
         format: ExportFormat::GPTQ,
         settings: ExportSettings::shipped(ExportFormat::GPTQ).unwrap(),
     };

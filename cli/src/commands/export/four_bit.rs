@@ -57,6 +57,7 @@ pub(super) fn run(
         calibration: &opened.prompts.sequences,
         batch_tokens: opened.batch_tokens,
         conversations: &opened.prompts.prompts,
+        labels: &[],
         format,
         settings: ExportSettings { finish, ..shipped },
     };

@@ -12,7 +12,7 @@ use uspx_colony::plan::{Forecast, Sample, forecast};
 use uspx_colony::{CampaignConfig, Stage};
 use uspx_coordinator::PromptBook;
 use uspx_distill::{Labels, PromptLabels};
-use uspx_domain::{BlobRef, Digest, Distil, Fingerprint, Prompt, Task, TaskId, Work};
+use uspx_domain::{BlobRef, Digest, Distil, Export, Fingerprint, Prompt, Task, TaskId, Work};
 use uspx_runtime::Shutdown;
 use uspx_worker::open_models::OpenModels;
 use uspx_worker::product::Inputs as Blobs;
@@ -136,6 +136,10 @@ fn task(
     let texts = |places: &[u32]| -> Vec<Prompt> { places.iter().filter_map(text).collect() };
     let work = match &piece.sample {
         Sample::Work(work) => work.clone().on(texts(work.prompts())),
+        Sample::Export { export, labels: places } => Work::Export(Export {
+            labels: vec![labels(campaign.teacher, renamed(texts(places)), blobs)?],
+            ..export.clone().on(texts(&export.calibration))
+        }),
         Sample::Training { recipe, train, validation } => Work::Distil(Distil {
             train: vec![labels(campaign.teacher, texts(train), blobs)?],
             validation: vec![labels(campaign.teacher, texts(validation), blobs)?],
@@ -143,6 +147,12 @@ fn task(
         }),
     };
     Ok(Task { id: TaskId::derived(b"rehearsal"), epoch: 0, model: piece.model, work })
+}
+
+/// The same under names of their own, as new prompts have.
+fn renamed(prompts: Vec<Prompt>) -> Vec<Prompt> {
+    let name = |(at, prompt): (usize, Prompt)| Prompt { id: format!("new-{at}"), ..prompt };
+    prompts.into_iter().enumerate().map(name).collect()
 }
 
 /// Labels of the prompts' own answers: a training reads as much of them as of a teacher's.

@@ -184,11 +184,12 @@ impl DreamPlan {
     }
 }
 
-/// The quantisation-aware finish of 4-bit students, which learn from the prompts that calibrate them.
+/// The quantisation-aware finish of 4-bit students, which learn from the prompts that calibrate them and from all that
+/// was labelled to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FinishPlan {
-    /// Passes over those prompts; 0 leaves it out.
+    /// Passes over them; 0 leaves it out.
     pub passes: u32,
 }
 

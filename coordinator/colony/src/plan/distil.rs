@@ -39,7 +39,8 @@ impl Proposer for Distil {
     }
 }
 
-fn labels(view: &View<'_>, split: Split) -> Vec<BlobRef> {
+/// What is labelled of a split, new prompts among it.
+pub(super) fn labels(view: &View<'_>, split: Split) -> Vec<BlobRef> {
     let labels = view.state.results.labels.get(&split);
     labels.into_iter().flat_map(|l| l.values().copied()).collect()
 }

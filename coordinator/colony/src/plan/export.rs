@@ -1,6 +1,6 @@
 //! Proposes an export of the best adapter in every format.
 
-use super::{Offer, Piece, Proposer, View};
+use super::{Offer, Piece, Proposer, View, distil};
 use crate::state::Stage;
 use crate::{Dice, Purpose, Split};
 use uspx_domain::{ExportFormat, Work};
@@ -19,11 +19,12 @@ impl Proposer for Export {
         let Some((_, adapter, _)) = view.state.results.best_adapter() else {
             return Offer::Blocked(view.because("no training succeeded", &["distil", "part"]));
         };
-        let calibration = calibration(view);
+        let (calibration, finish) = (calibration(view), view.campaign.finish.passes);
+        let labels = if finish > 0 { distil::labels(view, Split::Train) } else { Vec::new() };
         let work = |format: &ExportFormat| {
-            let (format, calibration) = (*format, calibration.clone());
-            let (adapter, finish) = (Some(adapter), view.campaign.finish.passes);
-            let export = uspx_domain::Export { adapter, calibration, finish, format };
+            let (format, adapter) = (*format, Some(adapter));
+            let (calibration, labels) = (calibration.clone(), labels.clone());
+            let export = uspx_domain::Export { adapter, calibration, finish, labels, format };
             view.student(Purpose::Contender(format.into()), Work::Export(export))
         };
         ExportFormat::ALL.iter().filter_map(work).collect::<Vec<Piece>>().into()

@@ -37,6 +37,13 @@ pub enum Sample {
         /// Prompts to choose by.
         validation: Vec<u32>,
     },
+    /// An export that finishes on labels which are not made yet: as many as there are of these, some of them often.
+    Export {
+        /// The export, without them.
+        export: Export<u32>,
+        /// Prompts that stand for what is labelled.
+        labels: Vec<u32>,
+    },
 }
 
 /// Everything that a campaign will compute, in its order; at most as much as its budget of exact
@@ -156,12 +163,15 @@ impl View<'_> {
 
     fn exports(&self) -> Vec<Option<Forecast>> {
         let mut calibration = self.shuffled(Split::Train);
+        let labelled = calibration.len() * (1 + self.campaign.dream.rounds as usize);
+        let labelled: Vec<u32> = calibration.iter().copied().cycle().take(labelled).collect();
         calibration.truncate(self.campaign.distil.calibration as usize);
         let one = |format: &ExportFormat| {
             let (calibration, format) = (calibration.clone(), *format);
             let finish = self.campaign.finish.passes;
-            let export = Export { adapter: None, calibration, finish, format };
-            let sample = Sample::Work(Work::Export(export));
+            let (adapter, labels) = (None, Vec::new());
+            let export = Export { adapter, calibration, finish, labels, format };
+            let sample = Sample::Export { export, labels: labelled.clone() };
             let model = self.campaign.student?;
             Some(Forecast { stage: Stage::Export, model, sample, pieces: 1.0 })
         };
@@ -228,6 +238,7 @@ mod tests {
             Sample::Work(Work::Ablate(a)) => f.pieces * (a.prompts.len() * a.cuts.len()) as f64,
             Sample::Work(work) => f.pieces * work.prompts().len() as f64,
             Sample::Training { train, .. } => f.pieces * train.len() as f64,
+            Sample::Export { export, .. } => f.pieces * export.calibration.len() as f64,
         };
         all.iter().filter(|f| f.stage == stage).map(of).sum()
     }

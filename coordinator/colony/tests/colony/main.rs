@@ -5,6 +5,7 @@ mod amended;
 mod answers;
 mod campaign;
 mod faults;
+mod finishes;
 mod invariant_1;
 mod invariant_2;
 mod invariant_5;

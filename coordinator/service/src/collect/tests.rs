@@ -77,7 +77,13 @@ fn naming(n: u8) -> Record {
         1 => accepted(n, Outcome::Exported { files: vec![StoredFile { path: "a".into(), blob }] }),
         _ => {
             let format = ExportFormat::GGUF;
-            let export = Export { adapter: Some(blob), calibration: vec![], finish: 0, format };
+            let export = Export {
+                adapter: Some(blob),
+                calibration: vec![],
+                finish: 0,
+                labels: vec![],
+                format,
+            };
             let tasks = vec![task(n, Work::Export(export))];
             Record::EpochOpened { epoch: 1, stage: Stage::Export, tasks }
         }

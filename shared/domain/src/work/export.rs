@@ -16,14 +16,19 @@ pub struct Export<P> {
     /// Passes of the quantisation-aware finish over them; 0 leaves it out, as records from before it do.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub finish: u32,
+    /// Label blobs whose prompts and answers the finish learns from, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<BlobRef>,
     /// Into what.
     pub format: ExportFormat,
 }
 
 impl<P> Export<P> {
-    pub(super) fn on<Q>(self, calibration: Vec<Q>) -> Export<Q> {
-        let Self { adapter, finish, format, .. } = self;
-        Export { adapter, calibration, finish, format }
+    /// The same on other calibration prompts: on texts instead of their places, say.
+    #[must_use]
+    pub fn on<Q>(self, calibration: Vec<Q>) -> Export<Q> {
+        let Self { adapter, finish, labels, format, .. } = self;
+        Export { adapter, calibration, finish, labels, format }
     }
 }
 
@@ -37,7 +42,7 @@ impl<P> Job<P> for Export<P> {
     }
 
     fn blobs(&self) -> Vec<BlobRef> {
-        self.adapter.into_iter().collect()
+        self.adapter.into_iter().chain(self.labels.iter().copied()).collect()
     }
 
     fn check(&self, _: &Asked<'_>, outcome: &Outcome) -> Result<(), Refusal> {

@@ -169,13 +169,17 @@ pub(crate) struct Export {
     /// Unsaid where there is none. A worker that does not know of it leaves it out.
     #[serde(default, skip_serializing_if = "is_zero")]
     finish: u32,
+    /// Unsaid where there are none. A worker that does not know of them learns from the calibration alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<BlobRef>,
     format: String,
 }
 
 impl From<&domain::Export<domain::Prompt>> for Export {
     fn from(job: &domain::Export<domain::Prompt>) -> Self {
         let (calibration, format) = (all(&job.calibration), name(job.format));
-        Self { adapter: job.adapter, calibration, finish: job.finish, format }
+        let labels = job.labels.clone();
+        Self { adapter: job.adapter, calibration, finish: job.finish, labels, format }
     }
 }
 
@@ -186,6 +190,7 @@ impl TryFrom<Export> for domain::Export<domain::Prompt> {
             adapter: job.adapter,
             calibration: texts(job.calibration),
             finish: job.finish,
+            labels: job.labels,
             format: known(&job.format)?,
         })
     }

@@ -89,6 +89,10 @@ fn works() -> Vec<(&'static str, Work<Prompt>)> {
         ("distil-nf4", distil(DistilRecipe { nf4: true, ..recipe })),
         ("export", Work::Export(export(adapter, 0))),
         ("export-finish", Work::Export(export(adapter, 4))),
+        (
+            "export-labels",
+            Work::Export(Export { labels: vec![BlobRef::to(b"l1")], ..export(adapter, 4) }),
+        ),
         ("judge-model", judge(Subject::Model)),
         ("judge-answers", judged(Subject::Model, Answers { tokens: 64, reasoning: 1024 })),
         ("judge-adapted", judge(Subject::Adapted(adapter))),
@@ -121,7 +125,8 @@ fn told(name: &[u8]) -> Told {
 
 fn export(adapter: BlobRef, finish: u32) -> Export<Prompt> {
     let format = ExportFormat::GPTQ;
-    Export { adapter: Some(adapter), calibration: vec![prompt()], finish, format }
+    let (calibration, labels) = (vec![prompt()], Vec::new());
+    Export { adapter: Some(adapter), calibration, finish, labels, format }
 }
 
 fn sae(recipe: SaeRecipe) -> Work<Prompt> {

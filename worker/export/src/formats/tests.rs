@@ -143,6 +143,7 @@ fn a_format_is_one_file_and_one_row() {
         calibration: &calibration,
         batch_tokens: 64,
         conversations: &prompts,
+        labels: &[],
         format: ExportFormat::of(&ROW),
         settings: Example.settings(),
     };

@@ -52,6 +52,7 @@ fn exported(folder: &Path, format: ExportFormat) -> TempDir {
         calibration: &student.readable(&prompts).unwrap().sequences,
         batch_tokens: 2048,
         conversations: &[],
+        labels: &[],
         format,
         settings: ExportSettings { finish: 0, ..ExportSettings::shipped(format).unwrap() },
     };

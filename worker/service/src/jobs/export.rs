@@ -6,6 +6,7 @@ use crate::error::JobError;
 use crate::product::{Inputs, Product};
 use std::path::{Component, Path, PathBuf};
 use tempfile::TempDir;
+use uspx_distill::PromptLabels;
 use uspx_domain::{Export, ExportFormat, Outcome, Prompt, StoredFile, student_name};
 use uspx_export::calibrate::CALIBRATION_TOKENS;
 use uspx_export::{ExportRequest, ExportSettings, formats};
@@ -31,7 +32,9 @@ impl Run for Export<Prompt> {
         let settings = ExportSettings { finish, ..shipped };
         let how = (self.format, settings);
         let tokens = plan.batch_tokens;
-        write(&student, (base, &name), (&self.calibration, tokens), how, scratch, bench.progress)
+        let labels = if finish > 0 { bench.texts(&self.labels)? } else { Vec::new() };
+        let learned = (self.calibration.as_slice(), labels.as_slice(), tokens);
+        write(&student, (base, &name), learned, how, scratch, bench.progress)
     }
 }
 
@@ -39,7 +42,7 @@ impl Run for Export<Prompt> {
 fn write(
     student: &LoadedModel,
     (base, name): (&Path, &str),
-    (calibration, batch_tokens): (&[Prompt], usize),
+    (calibration, labels, batch_tokens): (&[Prompt], &[PromptLabels], usize),
     (format, settings): (ExportFormat, ExportSettings),
     scratch: TempDir,
     progress: &dyn Progress,
@@ -52,6 +55,7 @@ fn write(
         calibration: &readable.sequences,
         batch_tokens,
         conversations: calibration,
+        labels,
         format,
         settings,
     };

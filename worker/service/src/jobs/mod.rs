@@ -14,7 +14,7 @@ use crate::error::JobError;
 use crate::open_models::{OpenModels, Opened};
 use crate::product::{Inputs, Product, Ran};
 use std::time::{Duration, Instant};
-use uspx_distill::Labels;
+use uspx_distill::{Labels, PromptLabels};
 use uspx_domain::{BlobRef, Fingerprint, Prompt, SkipGroup, Speed, Task, TaskId, Work};
 use uspx_model::budget::{Beside, Plan, Workload};
 use uspx_model::{Holding, LoadedModel, Progress, Readable};
@@ -69,6 +69,16 @@ impl Workbench<'_> {
     /// The labels in these blobs.
     fn labels(&self, blobs: &[BlobRef]) -> Result<Vec<Labels>, JobError> {
         blobs.iter().map(|blob| Ok(Labels::from_bytes(&self.inputs.get(blob)?)?)).collect()
+    }
+
+    /// The prompts and answers in these blobs, without what a teacher says of them: that takes most of the room.
+    fn texts(&self, blobs: &[BlobRef]) -> Result<Vec<PromptLabels>, JobError> {
+        let mut all = Vec::new();
+        for blob in blobs {
+            let labels = Labels::from_bytes(&self.inputs.get(blob)?)?.prompts;
+            all.extend(labels.into_iter().map(|l| PromptLabels { tokens: Vec::new(), ..l }));
+        }
+        Ok(all)
     }
 
     /// A model goes to work by a plan.

@@ -111,7 +111,8 @@ fn a_student_whose_floats_do_not_fit_is_trained_and_judged_all_the_same() {
     let in_4_bits = least(Workload::FourBit, Holding::Stored);
     for format in [ExportFormat::GPTQ, ExportFormat::GGUF] {
         let (adapter, calibration) = (Some(*adapter), prompts(16));
-        let export = Work::Export(Export { adapter, calibration, finish: 0, format });
+        let export =
+            Work::Export(Export { adapter, calibration, finish: 0, labels: vec![], format });
         let made = small.run(ROOMY, export).unwrap();
         small.take_all(&made);
         let Outcome::Exported { files } = made.outcome else { panic!("{:?}", made.outcome) };
