@@ -17,6 +17,7 @@ pub mod cliff;
 pub mod combine;
 pub mod compare;
 mod contender;
+pub mod controlled;
 mod dice;
 pub mod faithfulness;
 mod fixed;
@@ -36,6 +37,7 @@ mod step;
 mod task;
 pub mod together;
 pub mod trail;
+mod worth;
 
 pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};
 pub use contender::Contender;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 use uspx_colony::campaign::{
-    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TogetherPlan,
-    TrustPlan,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, MindPlan, ProbePlan, SaePlan, StudentPlan,
+    TogetherPlan, TrustPlan,
 };
 use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Answering, Digest, Fingerprint, ModelShape};
@@ -60,6 +60,8 @@ pub struct CampaignPlan {
     pub stop_at_mask: bool,
     /// What is measured, and how much.
     pub probe: ProbePlan,
+    /// Where the exact runs go.
+    pub mind: MindPlan,
     /// What is kept.
     pub mask: MaskPlan,
     /// What masks are compared with.
@@ -101,6 +103,7 @@ impl CampaignPlan {
         CampaignConfig {
             seed: self.seed,
             probe: self.probe.clone(),
+            mind: self.mind.clone(),
             mask: self.mask.clone(),
             judge: self.judge.clone(),
             sae: self.sae.clone(),

@@ -74,7 +74,7 @@ impl Stands {
         let same = |split| old.split(split) == new.split(split);
         let (train, validation) = (same(Split::Train), same(Split::Validation));
         let mask = old.mask == new.mask && old.seed == new.seed;
-        let measured = mask && train && old.probe == new.probe;
+        let measured = mask && train && old.probe == new.probe && old.mind == new.mind;
         let labels = old.labelling() == new.labelling() && kept(old, new);
         // What labels may be made with hangs on the mask and on how it is judged.
         let saes = train && validation && old.sae.recipe == new.sae.recipe;
@@ -188,6 +188,7 @@ mod tests {
         let (y, n) = (true, false);
         assert_eq!(of(|c| c.mask.keep = Share::percent(40)), [n, n, y, n, n, n, n]);
         assert_eq!(of(|c| c.probe.exact_pairs += 1), [y, n, y, n, n, n, n]);
+        assert_eq!(of(|c| c.mind.rounds += 1), [y, n, y, n, n, n, n]);
         assert_eq!(of(|c| c.judge.random_masks += 1), [y, n, y, n, n, n, n]);
         assert_eq!(of(|c| c.distil.top_k += 1), [y, y, n, n, n, n, n]);
         assert_eq!(of(|c| c.answers.samples = 4), [y, y, n, n, n, n, n]);

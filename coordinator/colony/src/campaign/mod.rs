@@ -7,8 +7,8 @@ mod settings;
 pub(crate) use change::Stands;
 pub use change::{Change, change};
 pub use settings::{
-    DreamPlan, FinishPlan, JudgePlan, MaskPlan, ProbePlan, SaePlan, StudentPlan, TogetherPlan,
-    TrustPlan, usual,
+    DreamPlan, FinishPlan, JudgePlan, MaskPlan, MindPlan, ProbePlan, SaePlan, StudentPlan,
+    TogetherPlan, TrustPlan, usual,
 };
 
 use crate::Share;
@@ -71,6 +71,9 @@ pub struct CampaignConfig {
     /// What is measured, and how much.
     #[serde(default)]
     pub probe: ProbePlan,
+    /// Where the exact runs go.
+    #[serde(default = "MindPlan::none", skip_serializing_if = "MindPlan::is_none")]
+    pub mind: MindPlan,
     /// What is kept.
     #[serde(default)]
     pub mask: MaskPlan,
@@ -136,6 +139,7 @@ impl CampaignConfig {
             shape: teacher.1,
             prompts,
             probe: ProbePlan::default(),
+            mind: MindPlan::default(),
             mask: MaskPlan::default(),
             judge: JudgePlan::default(),
             sae: SaePlan::default(),
@@ -247,12 +251,13 @@ impl CampaignConfig {
         if let Some(why) = self.answers.flaw() {
             return Err(ConfigError::Range("answers", why));
         }
-        let rules: [(bool, &'static str, &'static str); 10] = [
+        let rules: [(bool, &'static str, &'static str); 11] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),
             (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1"),
             (layers.len() == self.sae.layers.len(), "sae.layers", "name each layer once"),
             (self.probe.uniform.0 <= Share::WHOLE, "probe.uniform", "at most 1"),
+            (small(self.mind.first), "mind.first", "more than 0, at most 1"),
             (self.trust.duplicates <= Share::percent(10), "trust.duplicates", "at most 0.1"),
             (
                 self.trust.ahead > 0 && self.trust.attempts > 0,

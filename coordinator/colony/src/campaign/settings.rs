@@ -184,6 +184,39 @@ impl DreamPlan {
     }
 }
 
+/// How the exact runs are shared out, and what scores rest on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MindPlan {
+    /// Rounds that go where they tell most, after a first one on all units alike; their scores rest on cheap ones as
+    /// control variates. 0: rounds by `probe.uniform` and the pheromone.
+    pub rounds: u32,
+    /// Share of the exact runs that the first round takes.
+    pub first: Share,
+}
+
+impl Default for MindPlan {
+    fn default() -> Self {
+        Self { rounds: 4, first: Share::percent(40) }
+    }
+}
+
+impl MindPlan {
+    /// None: what campaigns from before there was any have.
+    pub(crate) fn none() -> Self {
+        Self { rounds: 0, ..Self::default() }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.rounds == 0
+    }
+
+    /// Whether the rounds go where they tell most.
+    pub fn leads(&self) -> bool {
+        self.rounds > 0
+    }
+}
+
 /// The quantisation-aware finish of 4-bit students, which learn from the prompts that calibrate them and from all that
 /// was labelled to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

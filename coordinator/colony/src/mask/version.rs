@@ -3,7 +3,7 @@
 
 use super::{Budget, adopt, build, settle};
 use crate::combine::{Basis, Score, Scored, score};
-use crate::{CampaignConfig, Decision, Dice, State};
+use crate::{CampaignConfig, Decision, Dice, Stage, State, controlled};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Mask, Unit};
@@ -59,7 +59,9 @@ pub fn jaccard(a: &BTreeSet<Unit>, b: &BTreeSet<Unit>) -> f64 {
 pub fn redraw(state: &State) -> Option<MaskVersion> {
     let campaign = state.campaign.as_ref()?;
     let budget = Budget::of(campaign);
-    let Scored { basis, scores } = score(&state.trails, &campaign.shape, campaign.mask.kind)?;
+    let led = campaign.mind.leads().then(|| controlled::score(state)).flatten();
+    let plain = || score(&state.trails, &campaign.shape, campaign.mask.kind);
+    let Scored { basis, scores } = led.or_else(plain)?;
     let ideal = build(&budget, &scores);
     let cut = cut(&scores, &ideal);
     let before = state.mask.as_ref().map(|old| budget.kept(&old.mask));
@@ -68,7 +70,7 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
     let held = state
         .mask
         .as_ref()
-        .filter(|old| old.basis == basis)
+        .filter(|old| old.basis == basis && !is_learning(state))
         .and(before.as_ref())
         .filter(|b| budget.allows(b));
     let kept = match held {
@@ -91,6 +93,13 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
         jaccard: before.as_ref().map(|b| jaccard(b, &kept)),
         bootstrap_jaccard,
     })
+}
+
+/// Whether more is learned of the same prompts: then a version rests on all of what those before it did, and more, and
+/// nothing is held back.
+fn is_learning(state: &State) -> bool {
+    let leads = state.campaign.as_ref().is_some_and(|c| c.mind.leads());
+    leads && state.stage == Some(Stage::Explore)
 }
 
 /// The version that a closing record decided, with the scores of what today's rules draw.

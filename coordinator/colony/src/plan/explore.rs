@@ -24,6 +24,9 @@ impl Proposer for Explore {
         if view.explored_enough() || fresh.order.is_empty() {
             return Offer::Nothing;
         }
+        if view.campaign.mind.leads() {
+            return view.led_round().into();
+        }
         let mut works = view.uniform_part(&mut fresh);
         works.extend(view.led_part(&mut fresh));
         works.extend(view.candidates(&mut fresh));
@@ -65,7 +68,8 @@ impl View<'_> {
         }
     }
 
-    fn ablations(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
+    /// Each of these units on each of these prompts.
+    pub(super) fn ablations(&self, prompts: &[u32], units: &[Unit]) -> Vec<Piece> {
         let work = |units: Vec<Unit>| {
             let cuts = units.into_iter().map(Cut::Unit).collect();
             Work::Ablate(Ablate { prompts: prompts.to_vec(), cuts })

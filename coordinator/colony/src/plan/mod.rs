@@ -13,6 +13,7 @@ mod forecast;
 mod judge_masks;
 mod judge_students;
 mod label;
+mod led;
 mod patch;
 mod sae;
 mod shared;

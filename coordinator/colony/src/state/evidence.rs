@@ -44,7 +44,7 @@ impl Sums {
         });
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.n += other.n;
         self.w += other.w;
         self.x += other.x;
@@ -54,7 +54,7 @@ impl Sums {
         self.xt += other.xt;
     }
 
-    fn evaporate(&mut self, lambda: Share) {
+    pub(super) fn evaporate(&mut self, lambda: Share) {
         for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt]
         {
             *sum = sum.times(lambda);

@@ -7,10 +7,10 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
+    Answer, Cut, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
 };
 
-use super::{Attempt, Fate, PublishedStudent, Trails};
+use super::{Attempt, Covariates, Fate, PublishedStudent, Trails};
 
 /// Where a decision on the mask comes from.
 #[derive(Clone, Copy)]
@@ -64,11 +64,14 @@ impl State {
             .as_ref()
             .is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
         let kept = if same { old.trails } else { Trails::default() };
+        let covariates =
+            if same { old.covariates.without_prompts() } else { Covariates::default() };
         *self = Self {
             campaign: Some(campaign.clone()),
             identity: Some(founding.identity()),
             epoch: old.epoch,
             trails: kept,
+            covariates,
             accounts: old.accounts,
             published: old.published,
             ..Self::default()
@@ -91,6 +94,22 @@ impl State {
             self.explored.prompts +=
                 tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
             self.explored.pairs += tasks.iter().map(pairs).sum::<u64>();
+            self.reach(tasks);
+        }
+    }
+
+    /// Notes how far each unit has come through the prompts.
+    fn reach(&mut self, tasks: &[PlannedTask]) {
+        if !self.campaign.as_ref().is_some_and(|c| c.mind.leads()) {
+            return;
+        }
+        for task in tasks {
+            let Work::Ablate(ablate) = &task.work else { continue };
+            for cut in &ablate.cuts {
+                if let Cut::Unit(unit) = cut {
+                    *self.reached.entry(*unit).or_default() += ablate.prompts.len() as u32;
+                }
+            }
         }
     }
 
@@ -214,6 +233,11 @@ impl State {
                 }
             }
             self.trails.close(campaign.probe.evaporation, gathered);
+            if campaign.mind.leads() {
+                let of = |(id, answer)| Some((&self.tickets.get(id)?.task, answer));
+                let answers: Vec<(&PlannedTask, &Answer)> = pending.iter().filter_map(of).collect();
+                self.covariates.close(campaign, &answers);
+            }
         }
         self.open = false;
         let bears = self.stage.is_some_and(Stage::is_probe);

@@ -1,12 +1,14 @@
 //! What the colony knows: a pure fold over the ledger's records.
 
 mod amend;
+mod covariates;
 mod evidence;
 mod fold;
 mod results;
 mod snapshot;
 mod ticket;
 
+pub use covariates::{Both, CONTROL, Covariates};
 pub use evidence::{Sums, Trails};
 use fold::Taken;
 pub use results::{Judged, Pair, Results, Trial};
@@ -126,6 +128,12 @@ pub struct State {
     pub(crate) mask: Option<MaskVersion>,
     pub(crate) stable_versions: u32,
     pub(crate) explored: Explored,
+    /// Prompts that each unit was asked of in rounds that go where they tell most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) reached: BTreeMap<Unit, u32>,
+    /// Exact effects beside cheap scores, where the campaign's scores rest on them.
+    #[serde(default, skip_serializing_if = "Covariates::is_empty")]
+    pub(crate) covariates: Covariates,
     pub(crate) results: Results,
     /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its
     /// reference and without.
@@ -187,6 +195,11 @@ impl State {
     /// The evidence.
     pub fn trails(&self) -> &Trails {
         &self.trails
+    }
+
+    /// Exact effects beside cheap scores.
+    pub fn covariates(&self) -> &Covariates {
+        &self.covariates
     }
 
     /// Where to look next: 0.1 to 4 per unit.

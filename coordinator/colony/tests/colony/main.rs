@@ -9,6 +9,7 @@ mod finishes;
 mod invariant_1;
 mod invariant_2;
 mod invariant_5;
+mod mind;
 mod plan;
 mod saes;
 mod seams;

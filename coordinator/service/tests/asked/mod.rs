@@ -15,6 +15,7 @@ pub fn plan(config: &CampaignConfig) -> CampaignPlan {
         student: None,
         stop_at_mask: false,
         probe: config.probe.clone(),
+        mind: config.mind.clone(),
         mask: config.mask.clone(),
         judge: config.judge.clone(),
         sae: config.sae.clone(),

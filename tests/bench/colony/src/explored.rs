@@ -15,11 +15,6 @@ use uspx_domain::{
     PromptTokens, Speaks, Unit, Work, WorkerId,
 };
 
-/// Rounds of a campaign's exact runs, and masks tried beside the current one in each: fewer than by default, whose
-/// budget is larger, so that trials of whole masks take no more than a fifth of it.
-const ROUNDS: usize = 4;
-const CANDIDATES: u32 = 1;
-
 /// Losses under whole masks, of each prompt that was tried.
 pub type Tried = BTreeMap<(Digest, usize), f32>;
 
@@ -104,10 +99,7 @@ impl Explored<'_> {
         config.mask.keep = Share::nearest(keep);
         config.trust.duplicates = Share::percent(0);
         let probe = &mut config.probe;
-        probe.exact_pairs = pairs as u64;
-        probe.exact_least = pairs as u64;
-        probe.round_pairs = (pairs / ROUNDS).max(1) as u32;
-        probe.candidates = CANDIDATES;
+        (probe.exact_pairs, probe.exact_least) = (pairs as u64, pairs as u64);
         config.check().map_err(failed)?;
         Ok(config)
     }

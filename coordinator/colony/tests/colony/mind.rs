@@ -1,0 +1,151 @@
+//! Exact runs that go where they tell most, and scores that rest on cheap ones.
+
+use crate::world::*;
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_colony::campaign::MindPlan;
+use uspx_colony::mask::{Budget, build};
+use uspx_colony::*;
+use uspx_domain::*;
+
+fn led(name: &str) -> CampaignConfig {
+    let mut config = campaign(name);
+    config.mind = MindPlan::default();
+    config
+}
+
+/// The prompts that each unit was asked of, round by round.
+fn rounds(service: &Service) -> Vec<BTreeMap<Unit, Vec<u32>>> {
+    let opened = service.ledger.iter().filter_map(|record| match record {
+        Record::EpochOpened { stage: Stage::Explore, tasks, .. } => Some(tasks),
+        _ => None,
+    });
+    let round = |tasks: &Vec<PlannedTask>| {
+        let mut asked: BTreeMap<Unit, Vec<u32>> = BTreeMap::new();
+        for task in tasks {
+            let Work::Ablate(ablate) = &task.work else { panic!("{task:?}") };
+            for cut in &ablate.cuts {
+                let Cut::Unit(unit) = cut else { panic!("{cut:?}") };
+                asked.entry(*unit).or_default().extend(&ablate.prompts);
+            }
+        }
+        asked
+    };
+    opened.map(round).collect()
+}
+
+#[test]
+fn the_first_round_is_on_all_units_alike_and_the_others_go_on_where_units_stopped() {
+    let mut config = led("rounds");
+    config.probe.exact_least = config.probe.exact_pairs;
+    let (budget, first) = (config.probe.exact_pairs, config.mind.first);
+    let (service, world) = honest(config);
+    let rounds = rounds(&service);
+    let units = shape().count(UnitKind::Expert);
+    let each = first.of(budget as usize) / units;
+    assert_eq!(rounds[0].len(), units);
+    assert!(rounds[0].values().all(|prompts| prompts.len() == each));
+    let mut seen: BTreeMap<Unit, BTreeSet<u32>> = BTreeMap::new();
+    for (unit, prompts) in rounds.iter().flatten() {
+        for prompt in prompts {
+            assert!(seen.entry(*unit).or_default().insert(*prompt), "{unit} sees {prompt} twice");
+        }
+    }
+    let spent: u64 = seen.values().map(|prompts| prompts.len() as u64).sum();
+    assert_eq!(spent, service.colony.state().explored().pairs);
+    assert!(spent <= budget + 8 && spent + 8 > budget, "{spent} of {budget}");
+    assert_eq!(rounds.len(), 1 + world.config.mind.rounds as usize);
+
+    // Who is open is looked at: those that got more lie nearer to the cut.
+    let mask = service.colony.state().mask().unwrap();
+    let away = |unit: &Unit| (world.effects[unit] - mask.cut).abs();
+    let more = |(unit, prompts): (&Unit, &BTreeSet<u32>)| (prompts.len() > each, *unit);
+    let (open, clear): (Vec<_>, Vec<_>) = seen.iter().map(more).partition(|(more, _)| *more);
+    let mean =
+        |of: &[(bool, Unit)]| of.iter().map(|(_, unit)| away(unit)).sum::<f64>() / of.len() as f64;
+    assert!(!open.is_empty() && !clear.is_empty());
+    assert!(mean(&open) < mean(&clear), "{} {}", mean(&open), mean(&clear));
+}
+
+/// True effects of the units that a mask wrongly cuts, less those that it wrongly keeps.
+fn lost(service: &Service, world: &World) -> f64 {
+    let truth = truth(&world.config, &world.effects);
+    let kept = Budget::of(&world.config).kept(&service.colony.state().mask().unwrap().mask);
+    let sum = |units: &BTreeSet<Unit>| units.iter().map(|unit| world.effects[unit]).sum::<f64>();
+    sum(&truth) - sum(&kept)
+}
+
+#[test]
+fn it_finds_a_better_mask_for_as_many_pairs_than_rounds_by_the_pheromone() {
+    let (mut by_worth, mut by_pheromone) = (0.0, 0.0);
+    for seed in 0..8 {
+        let of = |rounds| {
+            let mut config = led("beside");
+            config.seed = seed;
+            (config.probe.exact_pairs, config.probe.exact_least) = (640, 640);
+            (config.probe.round_pairs, config.probe.round_prompts) = (160, 8);
+            config.probe.candidates = 0;
+            config.mind.rounds = rounds;
+            let (service, world) = honest(config);
+            lost(&service, &world)
+        };
+        by_worth += of(4);
+        by_pheromone += of(0);
+    }
+    assert!(by_worth < by_pheromone, "{by_worth} {by_pheromone}");
+}
+
+/// Against sums over single prompts, taken from the answers themselves.
+#[test]
+fn effects_are_corrected_by_how_the_tried_prompts_are_unlike_the_rest() {
+    let mut config = led("corrected");
+    config.probe.evaporation = Share::percent(100);
+    (config.probe.exact_pairs, config.probe.exact_least) = (1280, 1280);
+    config.trust.duplicates = Share::percent(0);
+    let (service, world) = honest(config);
+    let state = service.colony.state();
+    let mut control: BTreeMap<Unit, BTreeMap<u32, f64>> = BTreeMap::new();
+    let patched: Vec<u32> = service
+        .ledger
+        .iter()
+        .filter_map(|record| match record {
+            Record::EpochOpened { stage: Stage::Patch, tasks, .. } => Some(tasks),
+            _ => None,
+        })
+        .flatten()
+        .flat_map(|task| task.work.prompts().to_vec())
+        .collect();
+    let patch = PlannedTask::new(
+        Digest([0; 32]),
+        (1, 0),
+        (
+            world.config.teacher,
+            Purpose::Evidence,
+            Work::Estimate(Estimate {
+                prompts: patched.clone(),
+                estimator: Estimator::ATP,
+                kinds: vec![UnitKind::Expert],
+                baseline: Baseline::Mean,
+            }),
+        ),
+    );
+    let Outcome::Scores(deposit) = world.outcome(&patch) else { panic!() };
+    for column in &deposit.columns {
+        let values = patched.iter().copied().zip(column.values.iter().copied().map(f64::from));
+        control.insert(column.unit, values.collect());
+    }
+    for (unit, sums) in shape().units(UnitKind::Expert).map(|u| (u, state.covariates().get(u))) {
+        let asked: Vec<u32> = rounds(&service)
+            .iter()
+            .flat_map(|round| round.get(&unit).cloned().unwrap_or_default())
+            .filter(|at| control[&unit].contains_key(at))
+            .collect();
+        let sums = sums.unwrap();
+        let c: f64 = asked.iter().map(|at| control[&unit][at]).sum();
+        assert!((sums.c.to_f64() - c).abs() < 1e-6 * c.max(1.0), "{unit}");
+        assert!((sums.exact.n.to_f64() - asked.len() as f64).abs() < 1e-9, "{unit}");
+    }
+    let version = state.mask().unwrap();
+    assert!(version.scores.values().all(|s| s.mean.is_finite() && s.error >= 0.0));
+    let kept = build(&Budget::of(&world.config), &version.scores);
+    assert_eq!(Budget::of(&world.config).kept(&version.mask), kept, "nothing is held back");
+}
