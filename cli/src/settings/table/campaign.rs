@@ -28,15 +28,15 @@ super::rows! {
     "campaign.probe.exact_least" Coordinator ["pairs of prompt and unit"] --"" Is("8192");
     "Exact runs before a stable mask may end the exploration"
     "campaign.probe.round_pairs" Coordinator ["pairs of prompt and unit"] --"" Is("2048");
-    "Exact runs of a round, which is an epoch"
+    "Exact runs of a round, which is an epoch, where campaign.mind.rounds is 0"
     "campaign.probe.uniform" Coordinator ["share, 0 to 1"] --"" Is("0.6");
-    "Of a round, what is spent on all units alike; the rest follows the pheromone"
+    "Of a round, what is spent on all units alike where campaign.mind.rounds is 0; the rest follows the pheromone"
     "campaign.probe.round_prompts" Coordinator ["prompts"] --"" Is("32");
-    "Prompts that a round's pheromone-led part looks at"
+    "Prompts that a round's pheromone-led part looks at, where campaign.mind.rounds is 0"
     "campaign.probe.units_per_task" Coordinator ["units"] --"" Open { then: "as large as the workers' speed asks, 16 where that is not known", example: "16" };
     "Units of an exact task"
     "campaign.probe.candidates" Coordinator ["masks"] --"" Is("4");
-    "Candidate masks of a round"
+    "Candidate masks of a round where campaign.mind.rounds is 0"
     "campaign.probe.candidate_errors" Coordinator ["standard errors"] --"" Is("2.0");
     "By how much a candidate mask must beat the current one to replace it"
     "campaign.mind.rounds" Coordinator ["rounds"] --"" Is("4");
@@ -144,7 +144,7 @@ super::rows! {
     "Steps of a machine between two exchanges, about"
 
     "campaign.finish.passes" Coordinator ["passes"] --"" Is("4");
-    "Passes of the quantisation-aware finish over the calibration's prompts, which recovers what 4 bits cost; 0 leaves it out"
+    "Passes of the quantisation-aware finish over the calibration's prompts and all that was labelled to train, which recovers what 4 bits cost; 0 leaves it out"
 
     "campaign.trust.ahead" Coordinator ["tasks"] --"" Is("2");
     "Tasks ahead of a worker"

@@ -40,16 +40,16 @@ pub struct ProbePlan {
     pub exact_pairs: u64,
     /// Exact runs before a stable mask may end the exploration.
     pub exact_least: u64,
-    /// Pairs per round; a round is an epoch.
+    /// Pairs per round, where [`MindPlan::rounds`] is 0; a round is an epoch.
     pub round_pairs: u32,
-    /// Share of a round spent on all units alike; the rest follows the pheromone.
+    /// Share of such a round spent on all units alike; the rest follows the pheromone.
     pub uniform: Share,
-    /// Prompts that a round's pheromone-led part looks at.
+    /// Prompts that such a round's pheromone-led part looks at.
     pub round_prompts: u32,
     /// Units per exact task; none: as workers' speed asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub units_per_task: Option<u32>,
-    /// Candidate masks per round.
+    /// Candidate masks per such round.
     pub candidates: u32,
     /// Standard errors by which a candidate mask must beat the current one to replace it.
     pub candidate_errors: f64,

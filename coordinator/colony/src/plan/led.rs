@@ -11,84 +11,99 @@ use super::View;
 use super::view::Piece;
 use crate::worth::worth;
 use crate::{Dice, Split};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::Unit;
 
 /// Prompts that a unit gets at once: those of one task cost it a run of the whole model.
-const AT_ONCE: u32 = 8;
+const AT_ONCE: usize = 8;
+
+/// Units by the stretch of prompts that they are to be tried on.
+type Stretches = BTreeMap<(usize, usize), Vec<Unit>>;
+
+/// The prompts ahead: their place among all that units were ever asked of, and in the campaign.
+type Ahead = Vec<(u32, u32)>;
 
 impl View<'_> {
     /// The next round; none where every unit was tried on every prompt.
     pub(super) fn led_round(&self) -> Vec<Piece> {
-        let order = self.led_order();
+        let ahead = self.ahead();
         let units: Vec<Unit> = self.campaign.shape.units(self.campaign.mask.kind).collect();
-        let first = self.first_prompts(units.len()).min(order.len() as u32);
-        let mut due: BTreeMap<(u32, u32), Vec<Unit>> = BTreeMap::new();
+        let first = self.first_prompts(units.len()).min(ahead.len());
+        let mut due = Stretches::new();
         for unit in &units {
-            let from = self.reached(*unit);
+            let from = self.reached(*unit, &ahead);
             if from < first {
                 due.entry((from, first)).or_default().push(*unit);
             }
         }
         if due.is_empty() {
-            due = self.worthwhile(&units, order.len() as u32);
+            due = self.worthwhile(&units, &ahead);
         }
-        let piece = |((from, to), units): ((u32, u32), Vec<Unit>)| {
-            let prompts = order.get(from as usize..to as usize).unwrap_or_default().to_vec();
+        let pieces = |((from, to), units): ((usize, usize), Vec<Unit>)| {
+            let stretch = ahead.get(from..to).unwrap_or_default();
+            let prompts: Vec<u32> = stretch.iter().map(|(_, at)| *at).collect();
             self.ablations(&prompts, &units)
         };
-        due.into_iter().flat_map(piece).collect()
+        due.into_iter().flat_map(pieces).collect()
     }
 
     /// Prompts that every unit is tried on.
-    fn first_prompts(&self, units: usize) -> u32 {
+    fn first_prompts(&self, units: usize) -> usize {
         let pairs = self.campaign.mind.first.of(self.campaign.probe.exact_pairs as usize);
-        (pairs / units.max(1)).max(2) as u32
+        (pairs / units.max(1)).max(2)
     }
 
-    /// Train prompts in a fixed random order, those with known cheap scores first.
-    fn led_order(&self) -> Vec<u32> {
-        let mut order = self.measurable(Split::Train);
-        Dice::new(self.campaign.seed, "fresh prompts", 0).shuffle(&mut order);
-        let (mut known, others): (Vec<u32>, Vec<u32>) =
-            order.into_iter().partition(|at| self.state.covariates.knows(*at));
-        known.extend(others);
-        known
+    /// The prompts in the order that units were asked in so far, then the other train prompts in a random one, those
+    /// with known cheap scores first. One that cannot be run, or is not wanted any more, is left out, and its place with
+    /// it.
+    fn ahead(&self) -> Ahead {
+        let live = self.measurable(Split::Train);
+        let mut order = self.state.reached.order.clone();
+        let asked: BTreeSet<u32> = order.iter().copied().collect();
+        let mut rest: Vec<u32> = live.iter().copied().filter(|at| !asked.contains(at)).collect();
+        Dice::new(self.campaign.seed, "fresh prompts", 0).shuffle(&mut rest);
+        let (known, others): (Vec<u32>, Vec<u32>) =
+            rest.into_iter().partition(|at| self.state.covariates.knows(*at));
+        order.extend(known.into_iter().chain(others));
+        let live: BTreeSet<u32> = live.into_iter().collect();
+        (0..).zip(order).filter(|(_, at)| live.contains(at)).collect()
     }
 
-    /// How many of them a unit was asked of.
-    fn reached(&self, unit: Unit) -> u32 {
-        self.state.reached.get(&unit).copied().unwrap_or(0)
+    /// Where in them a unit goes on.
+    fn reached(&self, unit: Unit, ahead: &Ahead) -> usize {
+        let next = self.state.reached.units.get(&unit).copied().unwrap_or(0);
+        ahead.partition_point(|(place, _)| *place < next)
     }
 
-    /// The windows of prompts that a round's pairs are best spent on, and for which units.
-    fn worthwhile(&self, units: &[Unit], prompts: u32) -> BTreeMap<(u32, u32), Vec<Unit>> {
-        let mut windows: BTreeMap<(u32, u32), Vec<Unit>> = BTreeMap::new();
-        let Some(drawn) = &self.state.mask else { return windows };
-        let mut reached: Vec<u32> = units.iter().map(|unit| self.reached(*unit)).collect();
-        let value = |at: usize, reached: &[u32]| -> Option<f64> {
-            let (unit, from) = (units.get(at)?, reached.get(at).copied()?);
-            let more = AT_ONCE.min(prompts.saturating_sub(from));
+    /// The stretches that a round's pairs are best spent on, and for which units.
+    fn worthwhile(&self, units: &[Unit], ahead: &Ahead) -> Stretches {
+        let mut stretches = Stretches::new();
+        let Some(drawn) = &self.state.mask else { return stretches };
+        let value = |unit: &Unit, from: usize| -> Option<f64> {
+            let more = AT_ONCE.min(ahead.len().saturating_sub(from)) as u32;
             let score = drawn.scores.get(unit).filter(|_| more > 0)?;
-            Some(worth(score, drawn.cut, (from, more)) / f64::from(more))
+            Some(worth(score, drawn.cut, (from as u32, more)) / f64::from(more))
         };
-        let mut values: Vec<Option<f64>> = (0..units.len()).map(|at| value(at, &reached)).collect();
+        let open = |unit: &Unit| {
+            let from = self.reached(*unit, ahead);
+            (*unit, from, value(unit, from))
+        };
+        let mut open: Vec<(Unit, usize, Option<f64>)> = units.iter().map(open).collect();
         let mut left = self.round_pairs();
         while left > 0 {
-            let open = values.iter().enumerate().filter_map(|(at, value)| Some((at, (*value)?)));
-            // Of equals the first.
-            let best = open.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-            let Some((at, _)) = best else { break };
-            let (Some(unit), Some(from)) = (units.get(at), reached.get_mut(at)) else { break };
-            let to = (*from + AT_ONCE).min(prompts);
-            windows.entry((*from, to)).or_default().push(*unit);
-            left = left.saturating_sub(u64::from(to - *from));
-            *from = to;
-            if let Some(place) = values.get_mut(at) {
-                *place = value(at, &reached);
-            }
+            // Of equals the first; what is through all prompts has no worth.
+            let worthy = open.iter_mut().filter(|(.., worth)| worth.is_some());
+            let best = worthy.max_by(|a, b| {
+                let [x, y] = [a.2, b.2].map(|worth| worth.unwrap_or(0.0));
+                x.total_cmp(&y).then(b.0.cmp(&a.0))
+            });
+            let Some((unit, from, worth)) = best else { break };
+            let to = (*from + AT_ONCE).min(ahead.len());
+            stretches.entry((*from, to)).or_default().push(*unit);
+            left = left.saturating_sub((to - *from) as u64);
+            (*from, *worth) = (to, value(unit, to));
         }
-        windows
+        stretches
     }
 
     /// Pairs of a round: as many as the others, but no more than are left.

@@ -103,11 +103,21 @@ impl State {
         if !self.campaign.as_ref().is_some_and(|c| c.mind.leads()) {
             return;
         }
+        let mut places: BTreeMap<u32, u32> = self.reached.order.iter().copied().zip(0..).collect();
         for task in tasks {
             let Work::Ablate(ablate) = &task.work else { continue };
+            for prompt in &ablate.prompts {
+                let next = self.reached.order.len() as u32;
+                if *places.entry(*prompt).or_insert(next) == next {
+                    self.reached.order.push(*prompt);
+                }
+            }
+            let behind = ablate.prompts.iter().filter_map(|at| places.get(at)).max();
+            let behind = behind.map_or(0, |place| place + 1);
             for cut in &ablate.cuts {
                 if let Cut::Unit(unit) = cut {
-                    *self.reached.entry(*unit).or_default() += ablate.prompts.len() as u32;
+                    let place = self.reached.units.entry(*unit).or_default();
+                    *place = behind.max(*place);
                 }
             }
         }

@@ -85,6 +85,21 @@ pub struct Explored {
     pub prompts: u64,
 }
 
+/// How far each unit has come through the prompts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reached {
+    /// The prompts that units were asked of, in the order that all of them go through.
+    pub order: Vec<u32>,
+    /// The place of each unit's next one in it.
+    pub units: BTreeMap<Unit, u32>,
+}
+
+impl Reached {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
 /// The student that `latest` names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishedStudent {
@@ -128,9 +143,9 @@ pub struct State {
     pub(crate) mask: Option<MaskVersion>,
     pub(crate) stable_versions: u32,
     pub(crate) explored: Explored,
-    /// Prompts that each unit was asked of in rounds that go where they tell most.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) reached: BTreeMap<Unit, u32>,
+    /// How far rounds that go where they tell most have come.
+    #[serde(default, skip_serializing_if = "Reached::is_empty")]
+    pub(crate) reached: Reached,
     /// Exact effects beside cheap scores, where the campaign's scores rest on them.
     #[serde(default, skip_serializing_if = "Covariates::is_empty")]
     pub(crate) covariates: Covariates,

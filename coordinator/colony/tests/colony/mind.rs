@@ -66,6 +66,35 @@ fn the_first_round_is_on_all_units_alike_and_the_others_go_on_where_units_stoppe
     assert!(mean(&open) < mean(&clear), "{} {}", mean(&open), mean(&clear));
 }
 
+/// New prompts come behind those that units went through, and retired ones are not asked any more.
+#[test]
+fn no_unit_sees_a_prompt_twice_when_prompts_come_and_go() {
+    let mut config = led("more");
+    (config.probe.exact_pairs, config.probe.exact_least) = (1280, 1280);
+    let (mut service, mut world) = honest(config);
+    let before = rounds(&service).len();
+    let new = (420..440).map(|at| PromptEntry::of(&prompt(&format!("p{at}")), Split::Train));
+    world.config.prompts.extend(new);
+    let gone: Vec<u32> = world.config.split(Split::Train).into_iter().step_by(9).collect();
+    for at in &gone {
+        world.config.prompts[*at as usize].split = Split::Retired;
+    }
+    (world.config.probe.exact_pairs, world.config.probe.exact_least) = (2560, 2560);
+    assert_eq!(service.want(&world.config), Amending::GoesOn);
+    service.run(&world);
+    let rounds = rounds(&service);
+    assert!(rounds.len() > before);
+    let later = || rounds.iter().skip(before).flat_map(|round| round.values()).flatten();
+    assert!(later().all(|at| !gone.contains(at)));
+    let mut seen: BTreeSet<(Unit, u32)> = BTreeSet::new();
+    for (unit, at) in rounds.iter().flatten().flat_map(|(u, p)| p.iter().map(move |at| (*u, *at))) {
+        assert!(seen.insert((unit, at)), "{unit} sees {at} twice");
+    }
+    let mut replayed = State::default();
+    service.ledger.iter().for_each(|record| replayed.fold(record));
+    assert_eq!(replayed.digest().unwrap(), service.colony.state().digest().unwrap());
+}
+
 /// True effects of the units that a mask wrongly cuts, less those that it wrongly keeps.
 fn lost(service: &Service, world: &World) -> f64 {
     let truth = truth(&world.config, &world.effects);
