@@ -42,6 +42,15 @@ struct Tried {
     effect: f64,
     /// Prompts' worth of evidence.
     effective: f64,
+    /// Its variance, as the tried prompts alone tell it.
+    variance: f64,
+}
+
+impl Row {
+    /// Variance of an effect: by the control, where that says anything of the unit.
+    fn variance(&self, tried: &Tried, noise: f64) -> f64 {
+        if self.spread > 0.0 { noise * self.spread / tried.effective } else { tried.variance }
+    }
 }
 
 /// Scores every unit of the campaign's kind; none where too little is known for it.
@@ -92,8 +101,12 @@ fn rows(state: &State, units: &[Unit]) -> Option<Vec<Row>> {
 fn tried(state: &State, unit: Unit, (slope, all): (f64, f64)) -> Option<Tried> {
     let exact = UnitEstimate::of(state.trails.get(Statistic::EXACT, unit)?)?;
     let here = state.covariates.get(unit).and_then(Beside::of);
-    let correction = here.map_or(0.0, |beside| slope * (all - beside.control));
-    Some(Tried { effect: exact.mean + correction, effective: exact.effective })
+    let prompts = state.trails.get(Statistic::EXACT, unit)?.n.to_f64();
+    // A prompt whose control is not known is taken to have that of all.
+    let correction =
+        here.map_or(0.0, |beside| slope * (all - beside.control) * beside.prompts / prompts);
+    let (effect, effective) = (exact.mean + correction, exact.effective);
+    Some(Tried { effect, effective, variance: exact.variance() })
 }
 
 /// Sums about the ratios of both, in nats².
@@ -191,7 +204,7 @@ impl Fit {
         for (row, tried) in tried {
             let (guess, weight) = (blank.predicted(row), weight(row, size));
             let (miss, square) = (tried.effect - guess, guess * guess + middle * middle);
-            let variance = noise * row.spread / tried.effective;
+            let variance = row.variance(tried, noise);
             missed += weight * (miss * miss - variance);
             squares += weight * square;
             let own =
@@ -217,7 +230,7 @@ impl Fit {
             return Score { mean: guess, error: doubt.sqrt(), effective: 0.0 };
         };
         let (effect, effective) = (tried.effect, tried.effective);
-        let variance = noise * row.spread / effective;
+        let variance = row.variance(tried, noise);
         if variance + doubt <= 0.0 {
             return Score { mean: effect, error: 0.0, effective };
         }
@@ -262,7 +275,7 @@ mod tests {
 
     fn row(index: u32, control: f64, tried: Option<(f64, f64)>) -> Row {
         let unit = Unit { kind: UnitKind::Expert, layer: 0, index };
-        let tried = tried.map(|(effect, effective)| Tried { effect, effective });
+        let tried = tried.map(|(effect, effective)| Tried { effect, effective, variance: 9.0 });
         Row { unit, predictors: [control, 0.0], spread: control * control, tried }
     }
 
@@ -331,6 +344,14 @@ mod tests {
         let score = fit.posterior(one, noise);
         assert!((score.mean - mean).abs() < 1e-6, "{} {mean}", score.mean);
         assert!((score.error - (square - mean * mean).sqrt()).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_unit_that_its_control_says_nothing_of_is_as_noisy_as_its_prompts() {
+        let rows = rows(8.0);
+        let fit = fit(&rows, 1.0);
+        let score = fit.posterior(&row(99, 0.0, Some((5.0, 8.0))), 1.0);
+        assert!(score.error > 0.0 && score.mean < 5.0, "{score:?}");
     }
 
     #[test]
