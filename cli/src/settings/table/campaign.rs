@@ -39,12 +39,13 @@ super::rows! {
     "Candidate masks of a round where campaign.mind.rounds is 0"
     "campaign.probe.candidate_errors" Coordinator ["standard errors"] --"" Is("2.0");
     "By how much a candidate mask must beat the current one to replace it"
+    "campaign.probe.evaporation" Coordinator ["share, 0 to 1"] --"" Is("0.98");
+    "What one epoch leaves of earlier evidence"
+
     "campaign.mind.rounds" Coordinator ["rounds"] --"" Is("4");
     "Rounds of exact runs that go where they tell most, after a first one on all units alike, and scores that correct few exact runs by cheap ones of all prompts; 0: rounds by the pheromone"
     "campaign.mind.first" Coordinator ["share, 0 to 1"] --"" Is("0.4");
     "Of the exact runs, what that first round takes"
-    "campaign.probe.evaporation" Coordinator ["share, 0 to 1"] --"" Is("0.98");
-    "What one epoch leaves of earlier evidence"
 
     "campaign.mask.kind" Coordinator [""] --"" Is(r#""expert""#);
     "The kind of unit that the mask cuts"

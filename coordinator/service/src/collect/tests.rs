@@ -76,14 +76,9 @@ fn naming(n: u8) -> Record {
         0 => accepted(n, Outcome::Labels { blob, prompts: 1, tokens: 1, dreams: 0, coverage }),
         1 => accepted(n, Outcome::Exported { files: vec![StoredFile { path: "a".into(), blob }] }),
         _ => {
-            let format = ExportFormat::GGUF;
-            let export = Export {
-                adapter: Some(blob),
-                calibration: vec![],
-                finish: 0,
-                labels: vec![],
-                format,
-            };
+            let (adapter, labels) = (Some(blob), vec![self::blob(200)]);
+            let (calibration, format) = (vec![], ExportFormat::GGUF);
+            let export = Export { adapter, calibration, finish: 4, labels, format };
             let tasks = vec![task(n, Work::Export(export))];
             Record::EpochOpened { epoch: 1, stage: Stage::Export, tasks }
         }
