@@ -9,7 +9,7 @@
 //! what variances of the tried prompts do.
 
 use crate::State;
-use crate::combine::{Basis, Score, Scored, solve};
+use crate::combine::{Basis, Score, Scored, estimates, solve};
 use crate::state::{Both, CONTROL};
 use crate::trail::UnitEstimate;
 use uspx_domain::{Statistic, Unit};
@@ -34,6 +34,8 @@ struct Row {
     spread: f64,
     /// The effect, where it was tried.
     tried: Option<Tried>,
+    /// It beside the control, where both are known.
+    beside: Option<Beside>,
 }
 
 /// An exact effect.
@@ -57,25 +59,30 @@ impl Row {
 pub fn score(state: &State) -> Option<Scored> {
     let campaign = state.campaign.as_ref()?;
     let units: Vec<Unit> = campaign.shape.units(campaign.mask.kind).collect();
-    let rows = rows(state, &units)?;
-    let noise = noise(state, &rows);
+    let beside: Vec<Option<Beside>> =
+        units.iter().map(|unit| Beside::of(state.covariates.get(*unit)?)).collect();
+    let slope = slope(&beside);
+    let rows = rows(state, &units, (beside, slope))?;
+    let size = median(rows.iter().map(|row| row.predictors[0]).collect());
+    let noise = noise(&rows, (slope, size));
     let tried = rows.iter().filter_map(|row| Some((row, row.tried.as_ref()?)));
     let tried: Vec<(&Row, &Tried)> = tried.collect();
     if tried.len() < LEAST_UNITS {
         return None;
     }
-    let fit = Fit::of(&rows, &tried, noise);
+    let fit = Fit::of(&rows, &tried, (noise, size));
     let scores = rows.iter().map(|row| (row.unit, fit.posterior(row, noise))).collect();
     Some(Scored { basis: Basis::Exact, scores })
 }
 
 /// None where a predictor is known of no unit.
-fn rows(state: &State, units: &[Unit]) -> Option<Vec<Row>> {
-    let trails = &state.trails;
-    let of = |statistic| -> Vec<Option<UnitEstimate>> {
-        units.iter().map(|u| trails.get(statistic, *u).and_then(UnitEstimate::of)).collect()
-    };
-    let (control, second) = (of(CONTROL), of(SECOND));
+fn rows(
+    state: &State,
+    units: &[Unit],
+    (beside, slope): (Vec<Option<Beside>>, f64),
+) -> Option<Vec<Row>> {
+    let of = |statistic| estimates(&state.trails, statistic, units);
+    let (control, second, exact) = (of(CONTROL), of(SECOND), of(Statistic::EXACT));
     let mean =
         |column: &[Option<UnitEstimate>]| column.iter().flatten().map(|e| e.mean).sum::<f64>();
     let (own, other) = (mean(&control), mean(&second));
@@ -83,30 +90,33 @@ fn rows(state: &State, units: &[Unit]) -> Option<Vec<Row>> {
         return None;
     }
     let scale = if other > 0.0 { own / other } else { 0.0 };
-    let slope = slope(state, units);
-    let row =
-        |((unit, control), second): ((&Unit, &Option<UnitEstimate>), &Option<UnitEstimate>)| {
-            let at = |e: &Option<UnitEstimate>| e.as_ref().map_or(0.0, |e| e.mean);
-            Row {
-                unit: *unit,
-                predictors: [at(control), at(second) * scale],
-                spread: control.as_ref().map_or(0.0, |e| e.spread),
-                tried: tried(state, *unit, (slope, at(control))),
-            }
-        };
-    Some(units.iter().zip(&control).zip(&second).map(row).collect())
+    let at = |e: Option<UnitEstimate>| e.map_or(0.0, |e| e.mean);
+    let cheap = control.into_iter().zip(second);
+    let rows = units.iter().zip(cheap).zip(exact.into_iter().zip(beside));
+    let rows = rows.map(|((unit, (control, second)), (exact, beside))| {
+        let prompts = state.trails.get(Statistic::EXACT, *unit).map_or(0.0, |s| s.n.to_f64());
+        let correct = |exact| tried(exact, prompts, (slope, at(control), beside.as_ref()));
+        Row {
+            unit: *unit,
+            predictors: [at(control), at(second) * scale],
+            spread: control.map_or(0.0, |e| e.spread),
+            tried: exact.map(correct),
+            beside,
+        }
+    });
+    Some(rows.collect())
 }
 
-/// The effect of a unit by the slope of effects on the control, whose mean over all prompts is `all`.
-fn tried(state: &State, unit: Unit, (slope, all): (f64, f64)) -> Option<Tried> {
-    let exact = UnitEstimate::of(state.trails.get(Statistic::EXACT, unit)?)?;
-    let here = state.covariates.get(unit).and_then(Beside::of);
-    let prompts = state.trails.get(Statistic::EXACT, unit)?.n.to_f64();
+/// The effect on so many prompts, by the slope of effects on the control, whose mean over all prompts is `all`.
+fn tried(
+    exact: UnitEstimate,
+    prompts: f64,
+    (slope, all, beside): (f64, f64, Option<&Beside>),
+) -> Tried {
     // A prompt whose control is not known is taken to have that of all.
-    let correction =
-        here.map_or(0.0, |beside| slope * (all - beside.control) * beside.prompts / prompts);
+    let correction = beside.map_or(0.0, |b| slope * (all - b.control) * b.prompts / prompts);
     let (effect, effective) = (exact.mean + correction, exact.effective);
-    Some(Tried { effect, effective, variance: exact.variance() })
+    Tried { effect, effective, variance: exact.variance() }
 }
 
 /// Sums about the ratios of both, in nats².
@@ -146,25 +156,18 @@ impl Beside {
     }
 }
 
-fn beside(state: &State, units: &[Unit]) -> Vec<Beside> {
-    units.iter().filter_map(|unit| Beside::of(state.covariates.get(*unit)?)).collect()
-}
-
 /// One slope for all units: what a unit's few prompts say of its own is mostly noise.
-fn slope(state: &State, units: &[Unit]) -> f64 {
-    let (both, own) =
-        beside(state, units).iter().fold((0.0, 0.0), |(b, o), s| (b + s.both, o + s.own));
+fn slope(beside: &[Option<Beside>]) -> f64 {
+    let sums = beside.iter().flatten();
+    let (both, own) = sums.fold((0.0, 0.0), |(b, o), s| (b + s.both, o + s.own));
     if own > 0.0 { both / own } else { 0.0 }
 }
 
 /// How much larger the variance of an effect is than that of the unit's control, once the control's part is taken
 /// out: one number for all units, whatever their size.
-fn noise(state: &State, rows: &[Row]) -> f64 {
-    let units: Vec<Unit> = rows.iter().map(|row| row.unit).collect();
-    let (slope, size) = (slope(state, &units), size(rows));
+fn noise(rows: &[Row], (slope, size): (f64, f64)) -> f64 {
     let (mut left, mut control) = (0.0, 0.0);
-    for row in rows {
-        let Some(s) = state.covariates.get(row.unit).and_then(Beside::of) else { continue };
+    for (row, s) in rows.iter().filter_map(|row| Some((row, row.beside.as_ref()?))) {
         let weight = weight(row, size);
         left += weight * (s.effect - 2.0 * slope * s.both + slope * slope * s.own);
         control += weight * row.spread * s.prompts * s.tokens * s.tokens;
@@ -172,12 +175,8 @@ fn noise(state: &State, rows: &[Row]) -> f64 {
     if control > 0.0 && left > 0.0 { left / control } else { 1.0 }
 }
 
-/// The size of a unit in the middle, by its control.
-fn size(rows: &[Row]) -> f64 {
-    median(rows.iter().map(|row| row.predictors[0]).collect())
-}
-
-/// What a unit's squares count: large ones are as far off as they are large.
+/// What a unit's squares count: large ones are as far off as they are large. `size` is that of the unit in the middle,
+/// by its control.
 fn weight(row: &Row, size: f64) -> f64 {
     let own = row.predictors[0];
     let square = own * own + size * size;
@@ -195,8 +194,7 @@ struct Fit {
 
 impl Fit {
     /// By least squares, each unit weighted by the square of its size.
-    fn of(rows: &[Row], tried: &[(&Row, &Tried)], noise: f64) -> Self {
-        let size = size(rows);
+    fn of(rows: &[Row], tried: &[(&Row, &Tried)], (noise, size): (f64, f64)) -> Self {
         let weights = weights(tried, |row| weight(row, size));
         let blank = Self { weights, doubt: LEAST_DOUBT, middle: 0.0 };
         let middle = median(rows.iter().map(|row| blank.predicted(row)).collect());
@@ -276,7 +274,8 @@ mod tests {
     fn row(index: u32, control: f64, tried: Option<(f64, f64)>) -> Row {
         let unit = Unit { kind: UnitKind::Expert, layer: 0, index };
         let tried = tried.map(|(effect, effective)| Tried { effect, effective, variance: 9.0 });
-        Row { unit, predictors: [control, 0.0], spread: control * control, tried }
+        let (predictors, spread) = ([control, 0.0], control * control);
+        Row { unit, predictors, spread, tried, beside: None }
     }
 
     /// Effects twice their controls, every other one a tenth above or below.
@@ -292,7 +291,8 @@ mod tests {
     fn fit(rows: &[Row], noise: f64) -> Fit {
         let tried: Vec<(&Row, &Tried)> =
             rows.iter().filter_map(|row| Some((row, row.tried.as_ref()?))).collect();
-        Fit::of(rows, &tried, noise)
+        let size = median(rows.iter().map(|row| row.predictors[0]).collect());
+        Fit::of(rows, &tried, (noise, size))
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! Values of single prompts are kept for the one score that serves ([`CONTROL`]), of the kinds of unit that have them:
 //! 4 bytes a unit and prompt. Sums are as exact as trails, and evaporate with them (invariant 1).
 
-use super::evidence::Sums;
+use super::evidence::{Sums, rises};
 use crate::{CampaignConfig, Fixed, PlannedTask, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use uspx_domain::{Answer, Cut, LossRow, Outcome, Statistic, Unit, Work};
+use uspx_domain::{Answer, Outcome, Statistic, Unit, Work};
 
 /// The score that effects are held beside: of the cheap ones the nearest to them, unit by unit.
 pub const CONTROL: Statistic = Statistic::ATP_ABS;
@@ -94,11 +94,8 @@ impl Covariates {
         for (task, answer) in answers {
             if let (Work::Ablate(ablate), Outcome::Losses(rows)) = (&task.work, &answer.outcome) {
                 let places = task.measured(campaign, &answer.skipped);
-                let Some((clean, rows)) = rows.split_first() else { continue };
-                for (cut, row) in ablate.cuts.iter().zip(rows) {
-                    if let Cut::Unit(unit) = cut {
-                        self.gather(&mut gathered, *unit, (&places, clean, row));
-                    }
+                for (unit, rises) in rises(ablate, rows) {
+                    self.gather(&mut gathered, unit, places.iter().zip(rises));
                 }
             }
         }
@@ -134,20 +131,16 @@ impl Covariates {
         }
     }
 
-    fn gather(
+    fn gather<'a>(
         &self,
         gathered: &mut BTreeMap<Unit, Both>,
         unit: Unit,
-        (places, clean, cut): (&[u32], &LossRow, &LossRow),
+        rises: impl Iterator<Item = (&'a u32, (f64, u32))>,
     ) {
         let Some(values) = self.values.get(&unit) else { return };
-        let rises = cut.nats.iter().zip(&clean.nats).zip(&clean.prompts);
-        for (at, ((cut, clean), prompt)) in places.iter().zip(rises) {
-            if self.known.contains(at) {
-                let c = values.get(*at as usize).copied().unwrap_or(0.0);
-                let x = f64::from(*cut) - f64::from(*clean);
-                gathered.entry(unit).or_default().observe((x, f64::from(c)), prompt.tokens);
-            }
+        for (at, (rise, tokens)) in rises.filter(|(at, _)| self.known.contains(at)) {
+            let control = values.get(*at as usize).copied().unwrap_or(0.0);
+            gathered.entry(unit).or_default().observe((rise, f64::from(control)), tokens);
         }
     }
 }

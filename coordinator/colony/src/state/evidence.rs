@@ -6,7 +6,9 @@
 use crate::{Fixed, PlannedTask, Share};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uspx_domain::{Cut, Deposit, Digest, LossRow, Outcome, PromptTokens, Statistic, Unit, Work};
+use uspx_domain::{
+    Ablate, Cut, Deposit, Digest, LossRow, Outcome, PromptTokens, Statistic, Unit, Work,
+};
 
 /// Evaporated sums over prompts: x is the prompt's value (summed over its response tokens), t their
 /// number.
@@ -80,6 +82,23 @@ impl Tokens {
     }
 }
 
+/// Of each single unit that was cut, by how much that raises the loss of each prompt: nats, and response tokens.
+pub(super) fn rises<'a, P>(
+    ablate: &'a Ablate<P>,
+    rows: &'a [LossRow],
+) -> impl Iterator<Item = (Unit, impl Iterator<Item = (f64, u32)> + 'a)> + 'a {
+    let rows = rows.split_first().into_iter();
+    let cuts = rows.flat_map(|(clean, rows)| ablate.cuts.iter().zip(rows).map(move |r| (clean, r)));
+    cuts.filter_map(|(clean, (cut, row))| {
+        let Cut::Unit(unit) = cut else { return None };
+        let prompts = row.nats.iter().zip(&clean.nats).zip(&clean.prompts);
+        let rise = |((cut, clean), prompt): ((&f32, &f32), &PromptTokens)| {
+            (f64::from(*cut) - f64::from(*clean), prompt.tokens)
+        };
+        Some((*unit, prompts.map(rise)))
+    })
+}
+
 /// The evidence on every unit, by statistic.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trails(BTreeMap<Statistic, BTreeMap<Unit, Sums>>);
@@ -127,10 +146,11 @@ impl Trails {
         match (&task.work, outcome) {
             (Work::Estimate(_), Outcome::Scores(deposit)) => self.gather_scores(deposit),
             (Work::Ablate(ablate), Outcome::Losses(rows)) => {
-                let Some((clean, rows)) = rows.split_first() else { return };
-                for (cut, row) in ablate.cuts.iter().zip(rows) {
-                    if let Cut::Unit(unit) = cut {
-                        self.gather_rise(*unit, clean, row);
+                for (unit, rises) in rises(ablate, rows) {
+                    let mut rises = rises.peekable();
+                    if rises.peek().is_some() {
+                        let sums = self.entry(Statistic::EXACT, unit);
+                        rises.for_each(|(rise, tokens)| sums.observe(rise, tokens));
                     }
                 }
             }
@@ -151,16 +171,6 @@ impl Trails {
             for (unit, sums) in moments.units() {
                 self.entry(moments.statistic, unit).add(&tokens.with(sums));
             }
-        }
-    }
-
-    fn gather_rise(&mut self, unit: Unit, clean: &LossRow, cut: &LossRow) {
-        if clean.prompts.is_empty() {
-            return;
-        }
-        let sums = self.entry(Statistic::EXACT, unit);
-        for ((cut, clean), prompt) in cut.nats.iter().zip(&clean.nats).zip(&clean.prompts) {
-            sums.observe(f64::from(*cut) - f64::from(*clean), prompt.tokens);
         }
     }
 }

@@ -21,8 +21,6 @@ const AT_ONCE: usize = 16;
 const HEADLINE: f64 = 0.1;
 /// How the colony's own mask is called.
 const OURS: &str = "colony";
-/// The same by its scores alone.
-const SCORED: &str = "colony, by its scores alone";
 /// Every unit on every prompt.
 const ALL: &str = "exhaustive";
 
@@ -81,9 +79,8 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
                     prompts: bench.fit,
                     tried: &mut tried,
                 };
-                let (mask, scored) = explored.mask(&order, pairs, *keep, seed)?;
+                let mask = explored.mask(&order, pairs, *keep, seed)?;
                 found.entry(OURS).or_default().push(budget.kept(&mask));
-                found.entry(SCORED).or_default().push(scored);
                 let job = Job { matrix: &matrix, budget: &budget, prompts: &order, pairs };
                 found.entry(ALL).or_default().push(exhaustive(job));
                 for way in &WAYS {

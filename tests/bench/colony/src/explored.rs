@@ -4,9 +4,8 @@
 use crate::answers::Answers;
 use crate::failed;
 use crate::matrix::Matrix;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use uspx_bench_engine::error::{BenchError, Result};
-use uspx_colony::mask::{Budget, build};
 use uspx_colony::{
     CampaignConfig, Colony, Command, Event, PlannedTask, PromptEntry, Purpose, Share, Split, Stage,
 };
@@ -31,18 +30,11 @@ pub struct Explored<'a> {
 }
 
 impl Explored<'_> {
-    /// The mask at the end, and the units that its scores alone would keep: hysteresis and whole masks that were
-    /// tried make the difference.
+    /// The mask at the end.
     ///
     /// # Errors
     /// A colony that is stuck, or those of the model.
-    pub fn mask(
-        &mut self,
-        order: &[usize],
-        pairs: usize,
-        keep: f64,
-        seed: u64,
-    ) -> Result<(Mask, BTreeSet<Unit>)> {
+    pub fn mask(&mut self, order: &[usize], pairs: usize, keep: f64, seed: u64) -> Result<Mask> {
         let config = self.config(order, pairs, keep, seed)?;
         let worker: WorkerId = "bench".parse().map_err(failed)?;
         let mut colony = Colony::default();
@@ -75,7 +67,7 @@ impl Explored<'_> {
         let state = colony.state();
         let version =
             state.mask().ok_or_else(|| BenchError::Unequal("the colony found no mask".into()))?;
-        Ok((version.mask.clone(), build(&Budget::of(&config), &version.scores)))
+        Ok(version.mask.clone())
     }
 
     fn config(
