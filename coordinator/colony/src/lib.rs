@@ -24,6 +24,7 @@ mod fixed;
 pub mod gate;
 mod interval;
 pub mod mask;
+pub mod mix;
 mod order;
 pub mod plan;
 pub mod reasons;

@@ -55,16 +55,15 @@ fn psi(z: f64) -> f64 {
     }
 }
 
-/// What deciding by `score` is expected to cost, in the score's unit.
-fn regret(score: &Score, error: f64, cut: f64) -> f64 {
-    if error > 0.0 { error * psi((score.mean - cut).abs() / error) } else { 0.0 }
+/// What deciding by a score that is so far from the cut is expected to cost, in the score's unit.
+fn regret(away: f64, error: f64) -> f64 {
+    if error > 0.0 { error * psi(away / error) } else { 0.0 }
 }
 
-/// What `more` prompts are worth for a unit that has been asked of `prompts`.
-pub fn worth(score: &Score, cut: f64, (prompts, more): (u32, u32)) -> f64 {
-    let (before, after) = (f64::from(prompts.max(1)), f64::from(prompts.max(1) + more));
-    let then = score.error * (before / after).sqrt();
-    regret(score, score.error, cut) - regret(score, then, cut)
+/// What it is worth that the error of a score falls from `before` to `after`.
+pub fn worth(score: &Score, cut: f64, (before, after): (f64, f64)) -> f64 {
+    let away = (score.mean - cut).abs();
+    regret(away, before) - regret(away, after)
 }
 
 #[cfg(test)]
@@ -85,18 +84,18 @@ mod tests {
                 let at = x + z;
                 sum += x * (-at * at / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * step;
             }
-            let got = regret(&score(1.0 + 2.0 * z, 2.0), 2.0, 1.0);
+            let got = regret(2.0 * z, 2.0);
             assert!(got / 2.0 > 0.999 * sum && got / 2.0 < 1.04 * sum, "{z}: {got} {sum}");
         }
     }
 
     #[test]
     fn it_pays_to_look_where_it_is_open_and_where_little_is_known() {
-        let of = |mean, error, asked| worth(&score(mean, error), 1.0, (asked, 8));
-        assert!(of(1.0, 0.5, 8) > of(2.0, 0.5, 8));
-        assert!(of(1.2, 0.5, 8) > of(1.2, 0.1, 8));
-        assert!(of(1.2, 0.5, 8) > of(1.2, 0.5, 80));
-        assert_eq!(of(1.2, 0.0, 8), 0.0);
-        assert!(of(9.0, 0.5, 8) >= 0.0 && of(9.0, 0.5, 8) < 1e-6);
+        let of = |mean, error, share| worth(&score(mean, error), 1.0, (error, error * share));
+        assert!(of(1.0, 0.5, 0.7) > of(2.0, 0.5, 0.7));
+        assert!(of(1.2, 0.5, 0.7) > of(1.2, 0.1, 0.7));
+        assert!(of(1.2, 0.5, 0.7) > of(1.2, 0.5, 0.95));
+        assert_eq!(of(1.2, 0.0, 0.7), 0.0);
+        assert!(of(9.0, 0.5, 0.7) >= 0.0 && of(9.0, 0.5, 0.7) < 1e-6);
     }
 }

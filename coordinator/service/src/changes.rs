@@ -76,6 +76,7 @@ mod tests {
             digest: Digest::of(text.as_bytes()),
             split,
             tags: vec![],
+            generation: 0,
         };
         let prompts = vec![entry("a", "1", Split::Train), entry("b", "2", Split::Gate)];
         let old = CampaignConfig::new("c", (model, shape), model, prompts);

@@ -138,6 +138,7 @@ mod tests {
             digest: Digest::of(id.as_bytes()),
             split,
             tags: vec![],
+            generation: 0,
         };
         let prompts = [
             ("t1", Split::Train),

@@ -8,6 +8,9 @@ use super::{CampaignConfig, PromptEntry, Split};
 use std::collections::BTreeMap;
 use uspx_domain::Digest;
 
+/// A generation is small that is less than this part of all train prompts.
+const SMALL: usize = 10;
+
 /// How a campaign goes on where another configuration is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -34,12 +37,22 @@ fn merge(old: &[PromptEntry], wanted: &[PromptEntry]) -> Vec<PromptEntry> {
     let key = |entry: &PromptEntry| -> (String, Digest) { (entry.id.clone(), entry.digest) };
     let mut left: BTreeMap<_, &PromptEntry> = wanted.iter().map(|w| (key(w), w)).collect();
     let stays = |entry: &PromptEntry| match left.remove(&key(entry)) {
-        Some(wanted) => wanted.clone(),
+        Some(wanted) => PromptEntry { generation: entry.generation, ..wanted.clone() },
         None => PromptEntry { split: Split::Retired, ..entry.clone() },
     };
     let mut merged: Vec<PromptEntry> = old.iter().map(stays).collect();
-    merged.extend(wanted.iter().filter(|w| left.contains_key(&key(w))).cloned());
+    let generation = generation(&merged);
+    let new = wanted.iter().filter(|w| left.contains_key(&key(w)));
+    merged.extend(new.map(|entry| PromptEntry { generation, ..entry.clone() }));
     merged
+}
+
+/// Of prompts that are added to these. A latest one that is small still takes them in: a few prompts make no stratum.
+fn generation(prompts: &[PromptEntry]) -> u32 {
+    let train = || prompts.iter().filter(|p| p.split == Split::Train);
+    let latest = prompts.iter().map(|p| p.generation).max().unwrap_or(0);
+    let size = train().filter(|p| p.generation == latest).count();
+    if latest > 0 && size < train().count() / SMALL { latest } else { latest + 1 }
 }
 
 /// What stands of a campaign under another configuration.
@@ -117,7 +130,13 @@ mod tests {
     use uspx_domain::Fingerprint;
 
     fn entry(id: &str, text: &str, split: Split) -> PromptEntry {
-        PromptEntry { id: id.into(), digest: Digest::of(text.as_bytes()), split, tags: vec![] }
+        PromptEntry {
+            id: id.into(),
+            digest: Digest::of(text.as_bytes()),
+            split,
+            tags: vec![],
+            generation: 0,
+        }
     }
 
     fn config(prompts: Vec<PromptEntry>) -> CampaignConfig {

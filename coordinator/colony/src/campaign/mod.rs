@@ -42,13 +42,20 @@ pub struct PromptEntry {
     pub split: Split,
     /// Free labels; the gate looks at each that is frequent enough.
     pub tags: Vec<String>,
+    /// When it came: 0 with the founding, then counted up as more are added.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
+}
+
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 impl PromptEntry {
     /// What the ledger knows of a prompt.
     pub fn of(prompt: &Prompt, split: Split) -> Self {
         let (id, tags) = (prompt.id.clone(), prompt.tags.clone());
-        Self { id, digest: prompt.digest(), split, tags }
+        Self { id, digest: prompt.digest(), split, tags, generation: 0 }
     }
 }
 

@@ -193,11 +193,18 @@ pub struct MindPlan {
     pub rounds: u32,
     /// Share of the exact runs that the first round takes.
     pub first: Share,
+    /// Newer train prompts after which an older one counts half; 0: age does not matter.
+    #[serde(skip_serializing_if = "is_usual_memory")]
+    pub memory: u32,
+}
+
+fn is_usual_memory(memory: &u32) -> bool {
+    *memory == MindPlan::default().memory
 }
 
 impl Default for MindPlan {
     fn default() -> Self {
-        Self { rounds: 4, first: Share::percent(40) }
+        Self { rounds: 4, first: Share::percent(40), memory: 4_000 }
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
         let model = Fingerprint(Digest::of(b"m"));
         let entry = |i: u32| {
             let (id, digest) = (i.to_string(), Digest::of(&i.to_le_bytes()));
-            PromptEntry { id, digest, split: Split::Train, tags: vec![] }
+            PromptEntry { id, digest, split: Split::Train, tags: vec![], generation: 0 }
         };
         let prompts = (0..20).map(entry).collect();
         let campaign = CampaignConfig::new("c", (model, shape), model, prompts);

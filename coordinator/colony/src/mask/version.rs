@@ -95,11 +95,12 @@ pub fn redraw(state: &State) -> Option<MaskVersion> {
     })
 }
 
-/// Whether more is learned of the same prompts: then a version rests on all of what those before it did, and more, and
-/// nothing is held back.
+/// Whether the prompts are explored for the first time: then a version rests on all of what those before it did, and
+/// more, and nothing is held back.
 fn is_learning(state: &State) -> bool {
-    let leads = state.campaign.as_ref().is_some_and(|c| c.mind.leads());
-    leads && state.stage == Some(Stage::Explore)
+    let Some(campaign) = state.campaign.as_ref().filter(|c| c.mind.leads()) else { return false };
+    let is_first = campaign.live().all(|(_, prompt)| prompt.generation == 0);
+    is_first && state.stage == Some(Stage::Explore)
 }
 
 /// The version that a closing record decided, with the scores of what today's rules draw.

@@ -39,7 +39,11 @@ impl View<'_> {
     fn explored_enough(&self) -> bool {
         let (spent, probe) = (self.state.explored.pairs, &self.campaign.probe);
         let stable = self.state.stable_versions >= self.campaign.mask.stable_versions;
-        spent >= probe.exact_pairs || (stable && spent >= probe.exact_least)
+        let is_spent = |budget: u64| match self.campaign.mind.leads() {
+            true => self.exact_left(budget) == 0,
+            false => spent >= budget,
+        };
+        is_spent(probe.exact_pairs) || (stable && is_spent(probe.exact_least))
     }
 
     /// Every unit, on as many prompts as its share of the round allows.

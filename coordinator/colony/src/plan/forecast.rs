@@ -227,6 +227,7 @@ mod tests {
             digest: Digest::of(&at.to_le_bytes()),
             split: split(at),
             tags: vec![],
+            generation: 0,
         };
         let teacher = (model("teacher"), crate::test_shape(4, 16));
         CampaignConfig::new("c", teacher, model("student"), (0..740).map(entry).collect())

@@ -1,8 +1,9 @@
 //! Proposes attribution patching on some of the train prompts.
 
 use super::{Offer, Piece, Proposer, View, batches};
+use crate::Dice;
+use crate::mix::{Stratum, strata};
 use crate::state::Stage;
-use crate::{Dice, Split};
 use uspx_domain::Estimator;
 
 pub(super) struct Patch;
@@ -16,16 +17,29 @@ impl Proposer for Patch {
         if view.state.trails.is_empty() {
             return Offer::Blocked(view.because(untraced(view), &["trace"]));
         }
-        let probe = &view.campaign.probe;
-        let mut prompts = view.measurable(Split::Train);
-        Dice::new(view.campaign.seed, "patch", 0).shuffle(&mut prompts);
-        let asked = view.state.asked.get(&Stage::Patch).map_or(0, |asked| asked.len());
-        let mut prompts = view.unasked(Stage::Patch, prompts);
-        prompts.truncate((probe.patch_prompts as usize).saturating_sub(asked));
+        let prompts =
+            strata(view.state).iter().flat_map(|s| unpatched(view, s)).collect::<Vec<_>>();
         let patch = |prompts| view.estimate(Estimator::ATP, prompts);
         let batches = batches(&prompts, view.patch_batch(prompts.len()));
         batches.into_iter().map(patch).collect::<Vec<Piece>>().into()
     }
+}
+
+/// Prompts of a stratum that are patched whatever its weight: without any, its effects cannot be told.
+const LEAST: usize = 8;
+
+/// The prompts of a stratum that are still to be patched: its share of them.
+fn unpatched(view: &View<'_>, stratum: &Stratum) -> Vec<u32> {
+    let budget = view.campaign.probe.patch_prompts;
+    let least = LEAST.min(budget as usize);
+    let wanted = (stratum.share_of(u64::from(budget)) as usize).max(least);
+    let mut prompts = stratum.prompts.clone();
+    prompts.sort_unstable();
+    Dice::new(view.campaign.seed, "patch", 0).shuffle(&mut prompts);
+    let all = prompts.len();
+    let mut prompts = view.unasked(Stage::Patch, prompts);
+    prompts.truncate(wanted.saturating_sub(all - prompts.len()));
+    prompts
 }
 
 fn untraced(view: &View<'_>) -> &'static str {

@@ -7,10 +7,10 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
-    Answer, Cut, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
+    Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
 };
 
-use super::{Attempt, Covariates, Fate, PublishedStudent, Trails};
+use super::{Attempt, ByPrompt, Fate, PublishedStudent, Trails};
 
 /// Where a decision on the mask comes from.
 #[derive(Clone, Copy)]
@@ -59,19 +59,17 @@ impl State {
     /// published student, which the next one is to beat whatever its base.
     fn found(&mut self, founding: &Founding) {
         let (old, campaign) = (std::mem::take(self), &founding.campaign);
-        let same = old
-            .campaign
-            .as_ref()
-            .is_some_and(|c| c.teacher == campaign.teacher && c.shape == campaign.shape);
-        let kept = if same { old.trails } else { Trails::default() };
-        let covariates =
-            if same { old.covariates.without_prompts() } else { Covariates::default() };
+        let same = |c: &&CampaignConfig| c.teacher == campaign.teacher && c.shape == campaign.shape;
+        let (trails, by_prompt) = match old.campaign.as_ref().filter(same) {
+            Some(before) => (old.trails, old.by_prompt.moved(before, campaign)),
+            None => (Trails::default(), ByPrompt::default()),
+        };
         *self = Self {
             campaign: Some(campaign.clone()),
             identity: Some(founding.identity()),
             epoch: old.epoch,
-            trails: kept,
-            covariates,
+            trails,
+            by_prompt,
             accounts: old.accounts,
             published: old.published,
             ..Self::default()
@@ -94,32 +92,7 @@ impl State {
             self.explored.prompts +=
                 tasks.iter().flat_map(|t| t.work.prompts()).collect::<BTreeSet<_>>().len() as u64;
             self.explored.pairs += tasks.iter().map(pairs).sum::<u64>();
-            self.reach(tasks);
-        }
-    }
-
-    /// Notes how far each unit has come through the prompts.
-    fn reach(&mut self, tasks: &[PlannedTask]) {
-        if !self.campaign.as_ref().is_some_and(|c| c.mind.leads()) {
-            return;
-        }
-        let mut places: BTreeMap<u32, u32> = self.reached.order.iter().copied().zip(0..).collect();
-        for task in tasks {
-            let Work::Ablate(ablate) = &task.work else { continue };
-            for prompt in &ablate.prompts {
-                let next = self.reached.order.len() as u32;
-                if *places.entry(*prompt).or_insert(next) == next {
-                    self.reached.order.push(*prompt);
-                }
-            }
-            let behind = ablate.prompts.iter().filter_map(|at| places.get(at)).max();
-            let behind = behind.map_or(0, |place| place + 1);
-            for cut in &ablate.cuts {
-                if let Cut::Unit(unit) = cut {
-                    let place = self.reached.units.entry(*unit).or_default();
-                    *place = behind.max(*place);
-                }
-            }
+            self.by_prompt.open(tasks);
         }
     }
 
@@ -243,11 +216,9 @@ impl State {
                 }
             }
             self.trails.close(campaign.probe.evaporation, gathered);
-            if campaign.mind.leads() {
-                let of = |(id, answer)| Some((&self.tickets.get(id)?.task, answer));
-                let answers: Vec<(&PlannedTask, &Answer)> = pending.iter().filter_map(of).collect();
-                self.covariates.close(campaign, &answers);
-            }
+            let of = |(id, answer)| Some((&self.tickets.get(id)?.task, answer));
+            let answers: Vec<(&PlannedTask, &Answer)> = pending.iter().filter_map(of).collect();
+            self.by_prompt.close(campaign, &answers);
         }
         self.open = false;
         let bears = self.stage.is_some_and(Stage::is_probe);
@@ -274,7 +245,9 @@ impl State {
         };
         let campaign = self.campaign.as_ref()?;
         let steady = drawn.jaccard.is_some_and(|j| j >= campaign.mask.stable);
-        self.stable_versions = if steady { self.stable_versions + 1 } else { 0 };
+        // What cheap scores of new prompts leave as it is was not tried.
+        let tried = u32::from(self.stage == Some(Stage::Explore));
+        self.stable_versions = if steady { self.stable_versions + tried } else { 0 };
         trail::deposit(&mut self.pheromone, &drawn);
         self.mask = Some(drawn);
         self.results.forget_candidates();

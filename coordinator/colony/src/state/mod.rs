@@ -1,14 +1,14 @@
 //! What the colony knows: a pure fold over the ledger's records.
 
 mod amend;
-mod covariates;
+mod by_prompt;
 mod evidence;
 mod fold;
 mod results;
 mod snapshot;
 mod ticket;
 
-pub use covariates::{Both, CONTROL, Covariates};
+pub use by_prompt::{ByPrompt, CONTROL, Effect, SECOND, Scores};
 pub use evidence::{Sums, Trails};
 use fold::Taken;
 pub use results::{Judged, Pair, Results, Trial};
@@ -85,21 +85,6 @@ pub struct Explored {
     pub prompts: u64,
 }
 
-/// How far each unit has come through the prompts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reached {
-    /// The prompts that units were asked of, in the order that all of them go through.
-    pub order: Vec<u32>,
-    /// The place of each unit's next one in it.
-    pub units: BTreeMap<Unit, u32>,
-}
-
-impl Reached {
-    fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-}
-
 /// The student that `latest` names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishedStudent {
@@ -143,12 +128,9 @@ pub struct State {
     pub(crate) mask: Option<MaskVersion>,
     pub(crate) stable_versions: u32,
     pub(crate) explored: Explored,
-    /// How far rounds that go where they tell most have come.
-    #[serde(default, skip_serializing_if = "Reached::is_empty")]
-    pub(crate) reached: Reached,
-    /// Exact effects beside cheap scores, where the campaign's scores rest on them.
-    #[serde(default, skip_serializing_if = "Covariates::is_empty")]
-    pub(crate) covariates: Covariates,
+    /// What is known of single prompts.
+    #[serde(default, skip_serializing_if = "ByPrompt::is_empty")]
+    pub(crate) by_prompt: ByPrompt,
     pub(crate) results: Results,
     /// Prompts that a model cannot run, by place. A prompt may have several reasons: with its
     /// reference and without.
@@ -212,9 +194,9 @@ impl State {
         &self.trails
     }
 
-    /// Exact effects beside cheap scores.
-    pub fn covariates(&self) -> &Covariates {
-        &self.covariates
+    /// What is known of single prompts.
+    pub fn by_prompt(&self) -> &ByPrompt {
+        &self.by_prompt
     }
 
     /// Where to look next: 0.1 to 4 per unit.

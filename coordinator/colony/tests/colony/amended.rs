@@ -57,7 +57,7 @@ fn more_prompts_and_a_larger_budget_are_measured_in_addition() {
     let before = goes_on(&mut service, &world);
     let asked = asked(&service, before);
     assert_eq!(asked[&Stage::Trace], (420..440).collect::<Vec<u32>>(), "only new prompts");
-    assert!(!asked.contains_key(&Stage::Patch), "enough prompts were patched");
+    assert!(asked[&Stage::Patch].iter().all(|at| (420..440).contains(at)), "their share");
     let explored = service.colony.state().explored();
     assert!(explored.pairs > first.pairs, "{explored:?} after {first:?}");
     for stage in [Stage::JudgeMasks, Stage::Distil, Stage::Export, Stage::JudgeStudents] {

@@ -66,7 +66,7 @@ fn the_first_round_is_on_all_units_alike_and_the_others_go_on_where_units_stoppe
     assert!(mean(&open) < mean(&clear), "{} {}", mean(&open), mean(&clear));
 }
 
-/// New prompts come behind those that units went through, and retired ones are not asked any more.
+/// Whatever comes and goes; retired prompts are not asked any more.
 #[test]
 fn no_unit_sees_a_prompt_twice_when_prompts_come_and_go() {
     let mut config = led("more");
@@ -93,6 +93,52 @@ fn no_unit_sees_a_prompt_twice_when_prompts_come_and_go() {
     let mut replayed = State::default();
     service.ledger.iter().for_each(|record| replayed.fold(record));
     assert_eq!(replayed.digest().unwrap(), service.colony.state().digest().unwrap());
+}
+
+/// What is added is a stratum of its own: it gets its share of the exact runs, and what was spent on prompts that are still
+/// there counts on.
+#[test]
+fn new_prompts_get_their_share_of_exact_runs_and_old_ones_no_more() {
+    let mut config = led("share");
+    (config.probe.exact_pairs, config.probe.exact_least) = (1280, 1280);
+    config.mind.memory = 0;
+    let (mut service, mut world) = honest(config);
+    let before = rounds(&service).len();
+    let old = world.config.split(Split::Train);
+    let new = (0..old.len()).map(|at| prompt(&format!("new{at}")));
+    world.config.prompts.extend(new.map(|p| PromptEntry::of(&p, Split::Train)));
+    for at in old.iter().step_by(2) {
+        world.config.prompts[*at as usize].split = Split::Retired;
+    }
+    assert_eq!(service.want(&world.config), Amending::GoesOn);
+    service.run(&world);
+    let merged = service.colony.state().campaign().unwrap();
+    let generation = |at: u32| merged.prompts[at as usize].generation;
+    let strata = mix::strata(service.colony.state());
+    assert_eq!(strata.len(), 2);
+    assert!((strata[1].weight - 2.0 / 3.0).abs() < 0.05, "{}", strata[1].weight);
+    let rounds = rounds(&service);
+    let later = || rounds.iter().skip(before).flat_map(|round| round.values()).flatten();
+    let on_new = later().filter(|at| generation(**at) == 1).count() as u64;
+    let share = strata[1].share_of(1280);
+    assert!((share..share + 8).contains(&on_new), "{on_new} of {share}");
+    assert_eq!(
+        later().count() as u64,
+        on_new,
+        "a third is old, which half of all runs were spent on"
+    );
+
+    // What stands of a unit is what its strata say, by weight.
+    let parts = controlled::parts(service.colony.state()).unwrap();
+    for (unit, own) in &parts.scores {
+        let (mut mean, mut square) = (0.0, 0.0);
+        for (score, stratum) in own.iter().zip(&strata) {
+            mean += stratum.weight * score.mean;
+            square += (stratum.weight * score.error).powi(2);
+        }
+        let score = service.colony.state().mask().unwrap().scores[unit];
+        assert!((score.mean - mean).abs() < 1e-12 && (score.error - square.sqrt()).abs() < 1e-12);
+    }
 }
 
 /// True effects of the units that a mask wrongly cuts, less those that it wrongly keeps.
@@ -123,9 +169,9 @@ fn it_finds_a_better_mask_for_as_many_pairs_than_rounds_by_the_pheromone() {
     assert!(by_worth < by_pheromone, "{by_worth} {by_pheromone}");
 }
 
-/// Against sums over single prompts, taken from the answers themselves.
+/// Taken from the answers themselves.
 #[test]
-fn effects_are_corrected_by_how_the_tried_prompts_are_unlike_the_rest() {
+fn effects_and_cheap_scores_are_known_prompt_by_prompt() {
     let mut config = led("corrected");
     config.probe.evaporation = Share::percent(100);
     (config.probe.exact_pairs, config.probe.exact_least) = (1280, 1280);
@@ -162,16 +208,17 @@ fn effects_are_corrected_by_how_the_tried_prompts_are_unlike_the_rest() {
         let values = patched.iter().copied().zip(column.values.iter().copied().map(f64::from));
         control.insert(column.unit, values.collect());
     }
-    for (unit, sums) in shape().units(UnitKind::Expert).map(|u| (u, state.covariates().get(u))) {
-        let asked: Vec<u32> = rounds(&service)
+    for unit in shape().units(UnitKind::Expert) {
+        let asked: BTreeSet<u32> = rounds(&service)
             .iter()
             .flat_map(|round| round.get(&unit).cloned().unwrap_or_default())
-            .filter(|at| control[&unit].contains_key(at))
             .collect();
-        let sums = sums.unwrap();
-        let c: f64 = asked.iter().map(|at| control[&unit][at]).sum();
-        assert!((sums.c.to_f64() - c).abs() < 1e-6 * c.max(1.0), "{unit}");
-        assert!((sums.exact.n.to_f64() - asked.len() as f64).abs() < 1e-9, "{unit}");
+        let known: BTreeSet<u32> = state.by_prompt().effects(unit).map(|(at, _)| at).collect();
+        assert_eq!(known, asked, "{unit}");
+        for at in &patched {
+            let (value, _) = state.by_prompt().control.get(unit, *at).unwrap();
+            assert!((value - control[&unit][at]).abs() < 1e-6, "{unit} {at}");
+        }
     }
     let version = state.mask().unwrap();
     assert!(version.scores.values().all(|s| s.mean.is_finite() && s.error >= 0.0));

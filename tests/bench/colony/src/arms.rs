@@ -1,7 +1,7 @@
 //! The colony beside the other ways, over seeds: held-out loss and overlap with the exhaustive mask.
 
 use crate::answers::Answers;
-use crate::explored::{Explored, Tried};
+use crate::explored::{Drawn, Explored, Tried, Wanted};
 use crate::failed;
 use crate::matrix::Matrix;
 use crate::ways::{Job, WAYS, exhaustive};
@@ -47,7 +47,7 @@ pub struct Sizes<'a> {
 }
 
 /// The units that every way keeps, by seed.
-type Found = BTreeMap<&'static str, Vec<BTreeSet<Unit>>>;
+pub type Found = BTreeMap<&'static str, Vec<BTreeSet<Unit>>>;
 
 /// Measures, prints the tables, and adds the figures.
 ///
@@ -71,7 +71,7 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
         for share in sizes.budgets {
             let mut found = Found::new();
             for seed in 1..=sizes.seeds {
-                let order = drawn(bench.fit.len(), seed);
+                let order = half(bench.fit.len(), seed);
                 let pairs = (share * (order.len() * shape.count(UnitKind::Expert)) as f64) as usize;
                 let mut explored = Explored {
                     answers: &mut answers,
@@ -79,8 +79,9 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
                     prompts: bench.fit,
                     tried: &mut tried,
                 };
-                let mask = explored.mask(&order, pairs, *keep, seed)?;
-                found.entry(OURS).or_default().push(budget.kept(&mask));
+                let mut drawn = Drawn::default();
+                explored.run(&mut drawn, Wanted { order: &order, pairs, keep: *keep, seed })?;
+                found.entry(OURS).or_default().push(budget.kept(&drawn.mask()?));
                 let job = Job { matrix: &matrix, budget: &budget, prompts: &order, pairs };
                 found.entry(ALL).or_default().push(exhaustive(job));
                 for way in &WAYS {
@@ -89,8 +90,7 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
                 }
             }
             judge(&mut answers, bench.heldout, (&budget, &found), &mut judged)?;
-            let name = bench.model.parent().and_then(Path::file_name);
-            let name = name.map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            let name = called(bench.model);
             let what = format!("{name} keep {keep} at {} %", share * 100.0);
             figures(&what, (*share - HEADLINE).abs() < 1e-9, (&found, &judged), report);
         }
@@ -98,8 +98,14 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
     Ok(())
 }
 
+/// What a pair is called whose teacher lies in this folder.
+pub fn called(model: &Path) -> String {
+    let name = model.parent().and_then(Path::file_name);
+    name.map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
 /// Half of the prompts, in an order that the seed draws.
-fn drawn(count: usize, seed: u64) -> Vec<usize> {
+pub fn half(count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     Dice::new(seed, "bench prompts", 0).shuffle(&mut order);
     order.truncate(count / 2);
@@ -107,9 +113,13 @@ fn drawn(count: usize, seed: u64) -> Vec<usize> {
 }
 
 /// Held-out losses under masks, by the units that they keep; the whole model's under none.
-type Judged = BTreeMap<BTreeSet<Unit>, Losses>;
+pub type Judged = BTreeMap<BTreeSet<Unit>, Losses>;
 
-fn judge(
+/// Judges the masks that were not yet.
+///
+/// # Errors
+/// Those of the model.
+pub fn judge(
     answers: &mut Answers,
     heldout: &[Prompt],
     (budget, found): (&Budget<'_>, &Found),
@@ -134,7 +144,7 @@ fn judge(
 }
 
 /// Loss per token.
-fn loss(losses: &Losses) -> f64 {
+pub fn loss(losses: &Losses) -> f64 {
     let (nats, tokens) = losses.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
     nats / tokens
 }

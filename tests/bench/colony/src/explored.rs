@@ -5,9 +5,9 @@ use crate::answers::Answers;
 use crate::failed;
 use crate::matrix::Matrix;
 use std::collections::BTreeMap;
-use uspx_bench_engine::error::{BenchError, Result};
+use uspx_bench_engine::error::Result;
 use uspx_colony::{
-    CampaignConfig, Colony, Command, Event, PlannedTask, PromptEntry, Purpose, Share, Split, Stage,
+    CampaignConfig, Colony, Command, Event, PlannedTask, PromptEntry, Purpose, Share, Split,
 };
 use uspx_domain::{
     Ablate, Answer, Column, Cut, Deposit, Digest, Estimator, LossRow, Mask, Outcome, Prompt,
@@ -17,7 +17,20 @@ use uspx_domain::{
 /// Losses under whole masks, of each prompt that was tried.
 pub type Tried = BTreeMap<(Digest, usize), f32>;
 
-/// A campaign on some of the recorded prompts.
+/// What a campaign is to find.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The recorded prompts that it has.
+    pub order: &'a [usize],
+    /// Exact runs that it may ask for.
+    pub pairs: usize,
+    /// The share of the units that it keeps.
+    pub keep: f64,
+    /// Its seed.
+    pub seed: u64,
+}
+
+/// What answers campaigns on some of the recorded prompts.
 pub struct Explored<'a> {
     /// The model, for whole masks.
     pub answers: &'a mut Answers,
@@ -29,30 +42,53 @@ pub struct Explored<'a> {
     pub tried: &'a mut Tried,
 }
 
+/// A colony, and the masks that it drew one after another.
+#[derive(Default)]
+pub struct Drawn {
+    colony: Colony,
+    /// The masks.
+    pub versions: Vec<Mask>,
+}
+
+impl Drawn {
+    /// The mask of the day.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn mask(&self) -> Result<Mask> {
+        self.versions.last().cloned().ok_or_else(|| failed("the colony found no mask"))
+    }
+
+    /// Exact runs that were asked for.
+    pub fn pairs(&self) -> u64 {
+        self.colony.state().explored().pairs
+    }
+}
+
 impl Explored<'_> {
-    /// The mask at the end.
+    /// Runs a campaign to its end, or lets the one there is go on with other prompts.
     ///
     /// # Errors
     /// A colony that is stuck, or those of the model.
-    pub fn mask(&mut self, order: &[usize], pairs: usize, keep: f64, seed: u64) -> Result<Mask> {
-        let config = self.config(order, pairs, keep, seed)?;
+    pub fn run(&mut self, drawn: &mut Drawn, wanted: Wanted<'_>) -> Result<()> {
+        let config = self.config(wanted)?;
         let worker: WorkerId = "bench".parse().map_err(failed)?;
-        let mut colony = Colony::default();
-        let (_, founded) = colony.want(config.clone(), [7; 16]).map_err(failed)?;
+        let mut queue: Vec<PlannedTask> = Vec::new();
+        let (_, step) = drawn.colony.want(config.clone(), [7; 16]).map_err(failed)?;
+        drawn.take(&mut queue, step.commands);
         let seen = Event::WorkerSeen {
             worker: worker.clone(),
             speaks: Speaks::here(),
             holds: vec![config.teacher],
         };
-        let mut queue: Vec<PlannedTask> = Vec::new();
-        take(&mut queue, founded.commands);
-        take(&mut queue, colony.step(seen).commands);
-        while matches!(colony.state().stage(), Some(Stage::Trace | Stage::Patch | Stage::Explore)) {
+        let commands = drawn.colony.step(seen).commands;
+        drawn.take(&mut queue, commands);
+        while drawn.colony.state().ending().is_none() {
             if queue.is_empty() {
-                return Err(BenchError::Unequal("the colony waits for nothing".into()));
+                return Err(failed("the colony waits for nothing"));
             }
             let task = queue.remove(0);
-            let outcome = self.outcome(&task, order)?;
+            let outcome = self.outcome(&task, &drawn.colony)?;
             let answer = Answer {
                 task: task.id,
                 worker: worker.clone(),
@@ -62,23 +98,16 @@ impl Explored<'_> {
                 seams: 0,
             };
             let arrived = Event::AnswerArrived { worker: worker.clone(), answer: Box::new(answer) };
-            take(&mut queue, colony.step(arrived).commands);
+            let commands = drawn.colony.step(arrived).commands;
+            drawn.take(&mut queue, commands);
         }
-        let state = colony.state();
-        let version =
-            state.mask().ok_or_else(|| BenchError::Unequal("the colony found no mask".into()))?;
-        Ok(version.mask.clone())
+        Ok(())
     }
 
-    fn config(
-        &self,
-        order: &[usize],
-        pairs: usize,
-        keep: f64,
-        seed: u64,
-    ) -> Result<CampaignConfig> {
+    fn config(&self, wanted: Wanted<'_>) -> Result<CampaignConfig> {
         let of = |split| move |prompt: &Prompt| PromptEntry::of(prompt, split);
-        let train = order.iter().filter_map(|at| self.prompts.get(*at)).map(of(Split::Train));
+        let own = wanted.order.iter().filter_map(|at| self.prompts.get(*at));
+        let train = own.map(of(Split::Train));
         let made_up =
             |name: &str| Prompt { id: name.into(), prompt: name.into(), ..Prompt::default() };
         let others = [
@@ -87,19 +116,25 @@ impl Explored<'_> {
         ];
         let model = (self.answers.model, self.answers.shape.clone());
         let mut config = CampaignConfig::new("bench", model, None, train.chain(others).collect());
-        config.seed = seed;
-        config.mask.keep = Share::nearest(keep);
+        config.seed = wanted.seed;
+        config.mask.keep = Share::nearest(wanted.keep);
         config.trust.duplicates = Share::percent(0);
+        config.judge.random_masks = 0;
+        config.judge.curve.clear();
         let probe = &mut config.probe;
-        (probe.exact_pairs, probe.exact_least) = (pairs as u64, pairs as u64);
+        (probe.exact_pairs, probe.exact_least) = (wanted.pairs as u64, wanted.pairs as u64);
         config.check().map_err(failed)?;
         Ok(config)
     }
 
-    fn outcome(&mut self, task: &PlannedTask, order: &[usize]) -> Result<Outcome> {
-        // The campaign's places are those of `order`; what is recorded has its own.
-        let places: Vec<usize> =
-            task.work.prompts().iter().filter_map(|at| order.get(*at as usize)).copied().collect();
+    fn outcome(&mut self, task: &PlannedTask, colony: &Colony) -> Result<Outcome> {
+        // The campaign has places of its own for what is recorded.
+        let id = |at: &u32| colony.state().campaign().and_then(|c| c.id(*at));
+        let place = |id: &str| self.prompts.iter().position(|prompt| prompt.id == id);
+        let ids: Vec<&str> = task.work.prompts().iter().filter_map(id).collect();
+        let Some(places) = ids.iter().map(|id| place(id)).collect::<Option<Vec<usize>>>() else {
+            return made_up(task, &ids);
+        };
         match (&task.work, &task.purpose) {
             (Work::Estimate(job), Purpose::Evidence) => {
                 let recorded = if job.estimator == Estimator::TRACE { 0 } else { 1 };
@@ -129,7 +164,7 @@ impl Explored<'_> {
                 Ok(Outcome::Losses(rows))
             }
             (work, purpose) => {
-                Err(BenchError::Unequal(format!("{} for {purpose:?} is not explored", work.name())))
+                Err(failed(format!("{} for {purpose:?} is not explored", work.name())))
             }
         }
     }
@@ -168,12 +203,28 @@ impl Explored<'_> {
     }
 }
 
-fn take(queue: &mut Vec<PlannedTask>, commands: Vec<Command>) {
-    for command in commands {
-        if let Command::Issue { task, .. } = command
-            && !queue.iter().any(|known| known.id == task.id)
-        {
-            queue.push(*task);
+/// Nobody asks what masks cost on the prompts that only stand for their split.
+fn made_up(task: &PlannedTask, ids: &[&str]) -> Result<Outcome> {
+    let Work::Ablate(Ablate { cuts, .. }) = &task.work else {
+        return Err(failed(format!("{} is not explored", task.work.name())));
+    };
+    let prompts: Vec<PromptTokens> =
+        ids.iter().map(|id| PromptTokens { id: (*id).to_owned(), tokens: 1 }).collect();
+    let (nats, bytes) = (vec![1.0; prompts.len()], vec![1; prompts.len()]);
+    let row = LossRow { prompts, nats, bytes, ..LossRow::default() };
+    Ok(Outcome::Losses(vec![row; cuts.len() + 1]))
+}
+
+impl Drawn {
+    fn take(&mut self, queue: &mut Vec<PlannedTask>, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Issue { task, .. } if !queue.iter().any(|known| known.id == task.id) => {
+                    queue.push(*task);
+                }
+                Command::PublishMask(version) => self.versions.push(version.mask),
+                _ => {}
+            }
         }
     }
 }

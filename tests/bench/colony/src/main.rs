@@ -7,6 +7,7 @@
 
 mod answers;
 mod arms;
+mod drift;
 mod explored;
 mod matrix;
 mod ways;
@@ -37,6 +38,12 @@ struct Args {
     /// How many of them.
     #[arg(long, default_value_t = 300)]
     heldout_count: usize,
+    /// Prompts of another domain that campaigns drift to [default: the first of the shipped arithmetic].
+    #[arg(long, requires = "other_heldout")]
+    other_fit: Option<PathBuf>,
+    /// Others of it that masks are judged on [default: the rest of the shipped arithmetic].
+    #[arg(long, requires = "other_fit")]
+    other_heldout: Option<PathBuf>,
     /// Campaigns of each kind, seeds 1, 2, …
     #[arg(long, default_value_t = 8)]
     seeds: u64,
@@ -73,6 +80,16 @@ fn run(args: &Args) -> Result<bool> {
     };
     let fit = read(&file(&args.fit, "cli-train.jsonl"), args.fit_count)?;
     let heldout = read(&file(&args.heldout, "cli-heldout.jsonl"), args.heldout_count)?;
+    let (other_fit, other_heldout) = match (&args.other_fit, &args.other_heldout) {
+        (Some(fit), Some(heldout)) => {
+            (read(fit, args.fit_count / 2)?, read(heldout, args.heldout_count)?)
+        }
+        _ => {
+            let mut all = read(&file(&None, "math-heldout.jsonl"), usize::MAX)?;
+            let rest = all.split_off(all.len() * 3 / 5);
+            (all, rest)
+        }
+    };
     let shipped = vec![root.join("cli/assets/nano/teacher")];
     let models = if args.model.is_empty() { &shipped } else { &args.model };
     let mut report = Report::default();
@@ -81,6 +98,20 @@ fn run(args: &Args) -> Result<bool> {
         let sizes = arms::Sizes { keep: &args.keep, budgets: &args.budgets, seeds: args.seeds };
         if let Err(error) = arms::measure(&bench, &sizes, &mut report) {
             report.fail(&model.display().to_string(), error.to_string());
+        }
+        for keep in &args.keep {
+            let bench = drift::Bench {
+                model,
+                fit: [&fit, &other_fit],
+                heldout: [&heldout, &other_heldout],
+                work: &work,
+                keep: *keep,
+                seeds: args.seeds,
+            };
+            let name = format!("{} keep {keep}", arms::called(model));
+            if let Err(error) = drift::measure(&bench, &name, &mut report) {
+                report.fail(&name, error.to_string());
+            }
         }
     }
     report.print();

@@ -1,171 +1,24 @@
-//! Scores from few exact effects and cheap scores of all prompts.
-//!
-//! *Control variates*: the effect on the prompts that were tried, corrected by how far the cheap score of these prompts
-//! is from that of all (one slope for all units; Cochran 1977, *Sampling Techniques*, §7.5: the difference
-//! estimator). *Shrinkage*: what comes of it is drawn towards what cheap scores predict, by as much as its noise exceeds
-//! the prediction's doubt (Fay & Herriot 1979). Effects are as noisy as they are large, and predictions as far off, so
-//! both variances go by size: a unit's noise by how far its *cheap* score goes up and down over all prompts, which a few
-//! prompts cannot say of an effect that a few prompts make. On recorded effects of the shipped teacher this costs half of
-//! what variances of the tried prompts do.
+//! The prediction of effects from cheap scores, fitted to those that are known, and what it makes of them.
 
-use crate::State;
-use crate::combine::{Basis, Score, Scored, estimates, solve};
-use crate::state::{Both, CONTROL};
-use crate::trail::UnitEstimate;
-use uspx_domain::{Statistic, Unit};
+use super::rows::{Beside, Row, Tried};
+use crate::combine::{Score, solve};
 
-/// The second predictor.
-const SECOND: Statistic = Statistic::EASY_EP;
 /// The doubt of a prediction beforehand, as a share of its square: about what recorded effects of the shipped teachers
 /// have. It counts as much as so many units whose own effects are beyond doubt.
 const USUAL_DOUBT: f64 = 1.0 / 3.0;
 const USUAL_UNITS: f64 = 8.0;
 /// The least.
 const LEAST_DOUBT: f64 = 0.05;
-/// Units of known effect without which nothing is fitted.
-const LEAST_UNITS: usize = 8;
-
-/// What is known of a unit.
-struct Row {
-    unit: Unit,
-    /// Predictors: the control and the second score, per token over all prompts, on one scale.
-    predictors: [f64; 2],
-    /// Variance of the control from prompt to prompt, per token.
-    spread: f64,
-    /// The effect, where it was tried.
-    tried: Option<Tried>,
-    /// It beside the control, where both are known.
-    beside: Option<Beside>,
-}
-
-/// An exact effect.
-struct Tried {
-    /// Per token, corrected.
-    effect: f64,
-    /// Prompts' worth of evidence.
-    effective: f64,
-    /// Its variance, as the tried prompts alone tell it.
-    variance: f64,
-}
-
-impl Row {
-    /// Variance of an effect: by the control, where that says anything of the unit.
-    fn variance(&self, tried: &Tried, noise: f64) -> f64 {
-        if self.spread > 0.0 { noise * self.spread / tried.effective } else { tried.variance }
-    }
-}
-
-/// Scores every unit of the campaign's kind; none where too little is known for it.
-pub fn score(state: &State) -> Option<Scored> {
-    let campaign = state.campaign.as_ref()?;
-    let units: Vec<Unit> = campaign.shape.units(campaign.mask.kind).collect();
-    let beside: Vec<Option<Beside>> =
-        units.iter().map(|unit| Beside::of(state.covariates.get(*unit)?)).collect();
-    let slope = slope(&beside);
-    let rows = rows(state, &units, (beside, slope))?;
-    let size = median(rows.iter().map(|row| row.predictors[0]).collect());
-    let noise = noise(&rows, (slope, size));
-    let tried = rows.iter().filter_map(|row| Some((row, row.tried.as_ref()?)));
-    let tried: Vec<(&Row, &Tried)> = tried.collect();
-    if tried.len() < LEAST_UNITS {
-        return None;
-    }
-    let fit = Fit::of(&rows, &tried, (noise, size));
-    let scores = rows.iter().map(|row| (row.unit, fit.posterior(row, noise))).collect();
-    Some(Scored { basis: Basis::Exact, scores })
-}
-
-/// None where a predictor is known of no unit.
-fn rows(
-    state: &State,
-    units: &[Unit],
-    (beside, slope): (Vec<Option<Beside>>, f64),
-) -> Option<Vec<Row>> {
-    let of = |statistic| estimates(&state.trails, statistic, units);
-    let (control, second, exact) = (of(CONTROL), of(SECOND), of(Statistic::EXACT));
-    let mean =
-        |column: &[Option<UnitEstimate>]| column.iter().flatten().map(|e| e.mean).sum::<f64>();
-    let (own, other) = (mean(&control), mean(&second));
-    if own <= 0.0 {
-        return None;
-    }
-    let scale = if other > 0.0 { own / other } else { 0.0 };
-    let at = |e: Option<UnitEstimate>| e.map_or(0.0, |e| e.mean);
-    let cheap = control.into_iter().zip(second);
-    let rows = units.iter().zip(cheap).zip(exact.into_iter().zip(beside));
-    let rows = rows.map(|((unit, (control, second)), (exact, beside))| {
-        let prompts = state.trails.get(Statistic::EXACT, *unit).map_or(0.0, |s| s.n.to_f64());
-        let correct = |exact| tried(exact, prompts, (slope, at(control), beside.as_ref()));
-        Row {
-            unit: *unit,
-            predictors: [at(control), at(second) * scale],
-            spread: control.map_or(0.0, |e| e.spread),
-            tried: exact.map(correct),
-            beside,
-        }
-    });
-    Some(rows.collect())
-}
-
-/// The effect on so many prompts, by the slope of effects on the control, whose mean over all prompts is `all`.
-fn tried(
-    exact: UnitEstimate,
-    prompts: f64,
-    (slope, all, beside): (f64, f64, Option<&Beside>),
-) -> Tried {
-    // A prompt whose control is not known is taken to have that of all.
-    let correction = beside.map_or(0.0, |b| slope * (all - b.control) * b.prompts / prompts);
-    let (effect, effective) = (exact.mean + correction, exact.effective);
-    Tried { effect, effective, variance: exact.variance() }
-}
-
-/// Sums about the ratios of both, in nats².
-struct Beside {
-    /// The control per token, on the prompts that were tried.
-    control: f64,
-    /// Σ(c − ĉt)(x − x̂t).
-    both: f64,
-    /// Σ(c − ĉt)².
-    own: f64,
-    /// Σ(x − x̂t)².
-    effect: f64,
-    /// Prompts.
-    prompts: f64,
-    /// Tokens of a prompt.
-    tokens: f64,
-}
-
-impl Beside {
-    fn of(sums: &Both) -> Option<Self> {
-        let exact = &sums.exact;
-        let [n, x, xx, t, tt, xt] =
-            [exact.n, exact.x, exact.xx, exact.t, exact.tt, exact.xt].map(|s| s.to_f64());
-        let [c, cc, ct, cx] = [sums.c, sums.cc, sums.ct, sums.cx].map(|s| s.to_f64());
-        if n <= 0.0 || t <= 0.0 {
-            return None;
-        }
-        let (control, effect) = (c / t, x / t);
-        Some(Self {
-            control,
-            both: cx - control * xt - effect * ct + control * effect * tt,
-            own: cc - 2.0 * control * ct + control * control * tt,
-            effect: xx - 2.0 * effect * xt + effect * effect * tt,
-            prompts: n,
-            tokens: t / n,
-        })
-    }
-}
 
 /// One slope for all units: what a unit's few prompts say of its own is mostly noise.
-fn slope(beside: &[Option<Beside>]) -> f64 {
-    let sums = beside.iter().flatten();
-    let (both, own) = sums.fold((0.0, 0.0), |(b, o), s| (b + s.both, o + s.own));
+pub(super) fn slope<'a>(beside: impl Iterator<Item = &'a Beside>) -> f64 {
+    let (both, own) = beside.fold((0.0, 0.0), |(b, o), s| (b + s.both, o + s.own));
     if own > 0.0 { both / own } else { 0.0 }
 }
 
 /// How much larger the variance of an effect is than that of the unit's control, once the control's part is taken
 /// out: one number for all units, whatever their size.
-fn noise(rows: &[Row], (slope, size): (f64, f64)) -> f64 {
+pub(super) fn noise(rows: &[Row], (slope, size): (f64, f64)) -> f64 {
     let (mut left, mut control) = (0.0, 0.0);
     for (row, s) in rows.iter().filter_map(|row| Some((row, row.beside.as_ref()?))) {
         let weight = weight(row, size);
@@ -184,7 +37,7 @@ fn weight(row: &Row, size: f64) -> f64 {
 }
 
 /// The prediction of effects from cheap scores, and its doubt.
-struct Fit {
+pub(super) struct Fit {
     weights: [f64; 2],
     /// Doubt as a share of the prediction's square.
     doubt: f64,
@@ -194,7 +47,7 @@ struct Fit {
 
 impl Fit {
     /// By least squares, each unit weighted by the square of its size.
-    fn of(rows: &[Row], tried: &[(&Row, &Tried)], (noise, size): (f64, f64)) -> Self {
+    pub(super) fn of(rows: &[Row], tried: &[(&Row, &Tried)], (noise, size): (f64, f64)) -> Self {
         let weights = weights(tried, |row| weight(row, size));
         let blank = Self { weights, doubt: LEAST_DOUBT, middle: 0.0 };
         let middle = median(rows.iter().map(|row| blank.predicted(row)).collect());
@@ -221,7 +74,7 @@ impl Fit {
     }
 
     /// The effect drawn towards the prediction.
-    fn posterior(&self, row: &Row, noise: f64) -> Score {
+    pub(super) fn posterior(&self, row: &Row, noise: f64) -> Score {
         let guess = self.predicted(row);
         let doubt = self.doubt * (guess * guess + self.middle * self.middle);
         let Some(tried) = &row.tried else {
@@ -261,7 +114,7 @@ fn weights(tried: &[(&Row, &Tried)], weight: impl Fn(&Row) -> f64) -> [f64; 2] {
 }
 
 /// The upper one of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
@@ -269,7 +122,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uspx_domain::UnitKind;
+    use uspx_domain::{Unit, UnitKind};
 
     fn row(index: u32, control: f64, tried: Option<(f64, f64)>) -> Row {
         let unit = Unit { kind: UnitKind::Expert, layer: 0, index };
