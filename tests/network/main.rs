@@ -14,6 +14,7 @@ mod invariant_4;
 mod invariant_8;
 mod ledger;
 mod left_out;
+mod living;
 mod names;
 mod process;
 mod readme;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         invariant_4::trials(),
         invariant_8::trials(),
         left_out::trials(&needs),
+        living::trials(&needs),
         names::trials(&needs),
         readme::trials(&needs),
         replay::trials(),

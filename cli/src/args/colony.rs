@@ -190,6 +190,9 @@ pub struct CoordinatorArgs {
     /// Send prompts to the workers although something in them looks like a secret.
     #[arg(long)]
     pub allow_secrets: bool,
+    /// Stay when the campaign is over, and go on when prompts are added (uspx errbench add).
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// What a person can say to a running coordinator.
@@ -201,6 +204,9 @@ pub enum WordCommand {
     /// Gives up whatever waits: tasks that no worker can do now, a release that is held.
     #[command(after_help = "Example: uspx coordinator abandon --state ./uspx-state")]
     Abandon(WordArgs),
+    /// Makes another student now, however few prompts are new since the last one.
+    #[command(after_help = "Example: uspx coordinator build --state ./uspx-state")]
+    Build(WordArgs),
 }
 
 /// Whom it is said to.

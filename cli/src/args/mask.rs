@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use uspx_colony::Share;
-use uspx_domain::UnitKind;
+use uspx_domain::{Unit, UnitKind};
 
 /// `uspx mask …`.
 #[derive(Subcommand, Debug)]
@@ -23,6 +23,9 @@ pub enum MaskCommand {
     /// Says what a mask keeps of each layer.
     #[command(after_help = "Example: uspx mask show mask.json")]
     Show(MaskShowArgs),
+    /// Says why a colony's mask keeps a unit or cuts it: its effect, which prompts need it, who measured it.
+    #[command(after_help = "Example: uspx mask why expert:2.17 --state ./colony")]
+    Why(MaskWhyArgs),
     /// Writes the model without what a mask cuts, experts of a mixture or layers, heads and channels of
     /// a dense model: a smaller folder for whatever reads the model.
     ///
@@ -45,9 +48,25 @@ impl MaskCommand {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Self::Build(args) => args.common.run.machine.threads,
-            Self::Show(_) | Self::Export(_) => None,
+            Self::Show(_) | Self::Why(_) | Self::Export(_) => None,
         }
     }
+}
+
+/// `uspx mask why`.
+#[derive(Args, Debug)]
+pub struct MaskWhyArgs {
+    /// The unit: its kind, layer and index, as expert:2.17.
+    pub unit: Unit,
+    /// The state folder of a coordinator on this machine; it may be running.
+    #[arg(long, env = "USPX_STATE", default_value = ".")]
+    pub state: PathBuf,
+    /// Prompts that are named of those that need it, and of those that do better without it.
+    #[arg(long, default_value_t = 5)]
+    pub prompts: usize,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `uspx mask show`.

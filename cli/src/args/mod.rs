@@ -4,6 +4,7 @@ mod answers;
 mod colony;
 mod config;
 mod distill;
+mod errbench;
 mod export;
 mod keep;
 mod ledger;
@@ -22,11 +23,12 @@ pub use answers::TEACHER_KEY;
 pub use colony::{CoordinatorArgs, DemoArgs, StatusArgs, UpArgs, WordCommand, WorkerArgs};
 pub use config::{ConfigCheckArgs, ConfigCommand, ConfigInitArgs};
 pub use distill::DistillArgs;
+pub use errbench::{ErrbenchAddArgs, ErrbenchCommand};
 pub use export::{ExportArgs, Written};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
-pub use mask::{MaskBuildArgs, MaskCommand, MaskExportArgs, MaskShowArgs, Spread};
+pub use mask::{MaskBuildArgs, MaskCommand, MaskExportArgs, MaskShowArgs, MaskWhyArgs, Spread};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,
@@ -83,6 +85,9 @@ pub enum Command {
         after_help = "Example: uspx worker --name spare-box --nats nats://box:4222 --store s3://bucket/uspx --models ./teacher,./student"
     )]
     Worker(WorkerArgs),
+    /// Your prompts: more of them for a colony.
+    #[command(subcommand, after_help = "Example: uspx errbench add new.jsonl --state ./colony")]
+    Errbench(ErrbenchCommand),
     /// Fetches and verifies the newest student.
     #[command(after_help = "Example: uspx pull s3://bucket/uspx")]
     Pull(PullArgs),
@@ -168,6 +173,7 @@ impl Command {
             Self::Worker(a) => crate::commands::worker::threads(a),
             Self::Run(a) => a.run.machine.threads,
             Self::Coordinator(_)
+            | Self::Errbench(_)
             | Self::Pull(_)
             | Self::Student(_)
             | Self::Status(_)

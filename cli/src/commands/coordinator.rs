@@ -19,6 +19,7 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
     match &args.word {
         Some(WordCommand::Retry(to)) => return say(&to.state, Word::Retry).await,
         Some(WordCommand::Abandon(to)) => return say(&to.state, Word::Abandon).await,
+        Some(WordCommand::Build(to)) => return say(&to.state, Word::Build).await,
         None => {}
     }
     let settings: CoordinatorFile =

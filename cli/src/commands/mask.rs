@@ -3,7 +3,7 @@
 //! `asked` reads what is to be cut, `target` from how large the student may be; `scores` measures the units
 //! and `search` tries whole masks; `layers` cuts whole layers instead; `forecast` says before what that will
 //! cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export` writes a model
-//! without the rest (`uspx mask export`).
+//! without the rest (`uspx mask export`); `why` asks a colony's ledger about a unit (`uspx mask why`).
 
 mod asked;
 mod cost;
@@ -14,8 +14,9 @@ mod scores;
 mod search;
 mod show;
 mod target;
+mod why;
 
-use crate::args::{MaskBuildArgs, Spread};
+use crate::args::{MaskBuildArgs, MaskWhyArgs, Spread};
 use crate::draft::FileDraft;
 use crate::error::{CliError, Exit, Result};
 use crate::left_out::{self, LeftOut};
@@ -32,6 +33,11 @@ use uspx_colony::mask::{Budget, Rule};
 use uspx_domain::{Mask, ModelShape, UnitKind};
 use uspx_model::budget::Workload;
 use uspx_runtime::Shutdown;
+
+/// `uspx mask why`.
+pub fn why(args: &MaskWhyArgs) -> Result<()> {
+    why::run(args)
+}
 
 /// `uspx mask build`.
 pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {

@@ -4,6 +4,7 @@ mod config;
 mod coordinator;
 mod demo;
 mod distill;
+mod errbench;
 mod eval;
 mod export;
 mod ledger;
@@ -37,6 +38,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Mask(MaskCommand::Build(args)) => mask::build(&args, &shutdown),
         Command::Config(command) => config::run(&command),
         Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
+        Command::Mask(MaskCommand::Why(args)) => mask::why(&args),
         Command::Mask(MaskCommand::Export(args)) => mask::export(&args, &shutdown),
         Command::Distill(args) => distill::run(&args, &shutdown),
         Command::Export(args) => export::run(&args, &shutdown),
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Up(args) => up::run(&args, &runtime, &shutdown),
         Command::Coordinator(args) => runtime.block_on(coordinator::run(&args, &shutdown)),
         Command::Worker(args) => runtime.block_on(worker::run(&args, &shutdown)),
+        Command::Errbench(command) => runtime.block_on(errbench::run(&command)),
         Command::Pull(args) => runtime.block_on(pull::run(&args, &shutdown)),
         Command::Student(command) => runtime.block_on(student::run(&command, &shutdown)),
         Command::Run(args) => run::run(&args, &shutdown),

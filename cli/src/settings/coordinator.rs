@@ -29,6 +29,8 @@ pub struct CoordinatorFile {
     pub skip_bad: bool,
     #[serde(default)]
     pub allow_secrets: bool,
+    #[serde(default)]
+    pub stay: bool,
     pub silence: Option<u64>,
     pub lease: Option<u64>,
     pub takeover: Option<u64>,
@@ -70,6 +72,7 @@ impl CoordinatorFile {
         own.silence = self.silence.map_or(own.silence, Duration::from_secs);
         own.lease = self.lease.map_or(own.lease, Duration::from_secs);
         own.takeover = self.takeover.map_or(own.takeover, Duration::from_secs);
+        own.stay = self.stay;
         own.plan = self.campaign;
         own
     }

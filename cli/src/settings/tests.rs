@@ -6,6 +6,7 @@ use crate::args::Cli;
 use clap::CommandFactory;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use uspx_colony::Share;
 use uspx_coordinator::{CampaignPlan, CoordinatorSettings};
 use uspx_domain::DistilLoss;
 use uspx_wire::subjects::DEFAULT_NAMESPACE;
@@ -70,6 +71,8 @@ fn with_sizes() -> CampaignPlan {
     }
     plan.sae.recipe.steps = Some(1);
     plan.distil.nf4 = true;
+    plan.mind.memory = 1;
+    plan.distil.fresh = Share(1);
     for bound in [&mut plan.answers.min_consistency, &mut plan.answers.max_reference_nats] {
         *bound = Some(1.0);
     }

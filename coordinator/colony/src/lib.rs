@@ -38,6 +38,7 @@ mod step;
 mod task;
 pub mod together;
 pub mod trail;
+pub mod why;
 mod worth;
 
 pub use campaign::{CampaignConfig, Change, ConfigError, PromptEntry, Split, change};

@@ -97,6 +97,8 @@ pub enum Record {
         /// What is to be published, if the gate let it pass.
         release: Option<Box<ReleaseOrder>>,
     },
+    /// A person wants a student of the prompts that there are, however few of them are new.
+    StudentAsked,
     /// The release stands in the store.
     Published {
         /// Its number.

@@ -140,6 +140,7 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         | Record::GivenUp { .. }
         | Record::EpochClosed { .. }
         | Record::Quarantined { .. }
+        | Record::StudentAsked
         | Record::Published { .. }
         | Record::Ended { .. } => Vec::new(),
     }

@@ -7,12 +7,13 @@
 //! in two files) and `report` (what was found, whatever the end). `owner` sees to it that nobody
 //! else does the same, `registry` knows who is alive, [`status`] says how things stand and
 //! [`lacking`] who lacks a model, `warnings` logs what a person should hear of, [`word`] is what
-//! a person says. [`collect`] deletes blobs that nothing names any more.
+//! a person says, [`errbench`] are prompts that they add. [`collect`] deletes blobs that nothing names any more.
 
 mod adapter;
 mod changes;
 pub mod collect;
 mod dispatch;
+pub mod errbench;
 mod error;
 mod intake;
 pub mod lacking;

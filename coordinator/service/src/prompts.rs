@@ -4,7 +4,7 @@ use crate::ServiceError;
 use crate::split::split;
 use std::collections::HashMap;
 use uspx_colony::{CampaignConfig, PromptEntry, Split};
-use uspx_domain::Prompt;
+use uspx_domain::{Digest, Prompt};
 
 /// The prompts that a coordinator is started with.
 #[derive(Debug, Clone)]
@@ -35,14 +35,16 @@ impl Prompts {
             Self::Split(book) => return Ok(book),
             Self::Together(prompts) => prompts,
         };
-        let known: HashMap<_, Split> = campaign
-            .into_iter()
-            .flat_map(CampaignConfig::live)
-            .map(|(_, entry)| ((entry.id.clone(), entry.digest), entry.split))
-            .collect();
+        let known = known(campaign);
         let of = |prompt: &Prompt| known.get(&(prompt.id.clone(), prompt.digest())).copied();
         Ok(split(prompts, seed, of)?.book)
     }
+}
+
+/// The splits that a campaign's prompts have, by id and digest.
+fn known(campaign: Option<&CampaignConfig>) -> HashMap<(String, Digest), Split> {
+    let live = campaign.into_iter().flat_map(CampaignConfig::live);
+    live.map(|(_, entry)| ((entry.id.clone(), entry.digest), entry.split)).collect()
 }
 
 /// All prompts of a colony, with what each may be used for.
@@ -67,6 +69,35 @@ impl PromptBook {
             }
         }
         book
+    }
+
+    /// The same and others, each of which gets a split as those of one file do ([`crate::split`]), unless it has one
+    /// by the campaign. One under the name of another takes its place.
+    ///
+    /// # Errors
+    /// They cannot be split.
+    pub fn with(
+        self,
+        added: Vec<Prompt>,
+        seed: u64,
+        campaign: Option<&CampaignConfig>,
+    ) -> Result<Self, ServiceError> {
+        if added.is_empty() {
+            return Ok(self);
+        }
+        let mut known = known(campaign);
+        known.extend(self.entries.iter().map(|e| ((e.id.clone(), e.digest), e.split)));
+        let mut order: Vec<String> = self.entries.iter().map(|e| e.id.clone()).collect();
+        let mut texts = self.texts;
+        for prompt in added {
+            if !texts.contains_key(&prompt.id) {
+                order.push(prompt.id.clone());
+            }
+            texts.insert(prompt.id.clone(), prompt);
+        }
+        let prompts = order.iter().filter_map(|id| texts.remove(id)).collect();
+        let of = |prompt: &Prompt| known.get(&(prompt.id.clone(), prompt.digest())).copied();
+        Ok(split(prompts, seed, of)?.book)
     }
 
     /// What the ledger knows of the prompts: never their text.
@@ -100,5 +131,45 @@ impl std::fmt::Debug for PromptBook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the texts.
         f.debug_struct("PromptBook").field("prompts", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(id: &str, text: &str) -> Prompt {
+        Prompt { id: id.into(), prompt: text.into(), ..Prompt::default() }
+    }
+
+    fn book() -> PromptBook {
+        let of = |kind: &str, count: u32| {
+            let text = |at| format!("{kind} number {at} is about {}", at * 7919 % 1000);
+            (0..count).map(|at| prompt(&format!("{kind}{at}"), &text(at))).collect()
+        };
+        PromptBook::new(of("train", 8), of("validation", 1), of("gate", 1))
+    }
+
+    #[test]
+    fn what_is_added_leaves_the_others_where_they_are() {
+        let words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"];
+        let new =
+            |at: usize| prompt(&format!("n{at}"), &words.map(|w| format!("{w}{at}")).join(" "));
+        let added: Vec<Prompt> = (0..40).map(new).collect();
+        let grown = book().with(added.clone(), 1, None).unwrap();
+        assert_eq!(grown.entries().len(), 50);
+        for entry in book().entries() {
+            assert!(grown.entries().contains(&entry), "{entry:?}");
+        }
+        let again = grown.clone().with(added, 1, None).unwrap();
+        assert_eq!(again.entries(), grown.entries(), "what is there changes nothing");
+    }
+
+    #[test]
+    fn one_under_the_name_of_another_takes_its_place() {
+        let edited = prompt("train3", "something else altogether");
+        let grown = book().with(vec![edited.clone()], 1, None).unwrap();
+        assert_eq!(grown.entries().len(), 10);
+        assert_eq!(grown.get("train3"), Some(edited));
     }
 }

@@ -1,6 +1,7 @@
 //! The service: one task that owns the colony's state. Records are durable before anything follows
 //! from them.
 
+mod added;
 mod founding;
 mod releases;
 mod rest;
@@ -18,7 +19,7 @@ use crate::owner::{Issued, Owner};
 use crate::registry::Registry;
 use crate::report::Paths;
 use crate::status::{self, CampaignProgress, Pace};
-use crate::{CoordinatorSettings, PromptBook, Prompts, ServiceError, owner, warnings};
+use crate::{CoordinatorSettings, PromptBook, Prompts, ServiceError, errbench, owner, warnings};
 use releases::Released;
 use settling::{not_ours, settle};
 use std::collections::BTreeMap;
@@ -119,7 +120,9 @@ impl Coordinator {
                 "today's rules would decide otherwise; what was decided stands"
             );
         }
-        let book = prompts.into().book(settings.plan.seed, state.campaign())?;
+        let (seed, campaign) = (settings.plan.seed, state.campaign());
+        let (added, _) = errbench::read(&settings.state)?;
+        let book = prompts.into().book(seed, campaign)?.with(added, seed, campaign)?;
         // After the ledger is held: nobody else makes one meanwhile.
         let ledger_id = owner::ledger_id(&settings.state)?;
         let dispatch = Dispatch::new(bus.clone(), store.clone(), settings.lease);
@@ -210,8 +213,10 @@ impl Coordinator {
         self.greet();
         let mut ended = self.start().await?;
         loop {
-            if let Some(ending) = ended {
-                return Ok(Finished::Campaign(ending));
+            match ended.take() {
+                Some(ending) if !self.settings.stay => return Ok(Finished::Campaign(ending)),
+                Some(_) => self.rest_on_it(shutdown).await,
+                None => {}
             }
             ended = tokio::select! {
                 () = shutdown.cancelled() => return Ok(Finished::Stopped),
@@ -307,7 +312,7 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
-        for ended in [self.wake().await?, self.obey().await?] {
+        for ended in [self.wake().await?, self.obey().await?, self.take_added().await?] {
             if ended.is_some() {
                 return Ok(ended);
             }

@@ -26,6 +26,8 @@ pub struct CoordinatorSettings {
     /// How long this coordinator may leave its claim on the colony unrenewed before another one may
     /// take it over. Longer than an acknowledgement may take (30 s).
     pub takeover: Duration,
+    /// Whether to stay when the campaign is over, for prompts that are added.
+    pub stay: bool,
     /// The campaign to run.
     pub plan: CampaignPlan,
 }
@@ -39,6 +41,7 @@ impl CoordinatorSettings {
             silence: Duration::from_secs(15),
             lease: Duration::from_secs(60),
             takeover: Duration::from_secs(60),
+            stay: false,
             plan: CampaignPlan::default(),
         }
     }

@@ -28,7 +28,15 @@ pub(crate) fn tell(records: &[Record], state: &State) {
             Record::Published { release } => {
                 tracing::info!(target: TOLD, "done: published release {release}");
             }
-            Record::Ended { ending } => tracing::info!(target: TOLD, "{}", ending_words(ending)),
+            Record::Ended { ending } => {
+                tracing::info!(target: TOLD, "{}", ending_words(ending));
+                if let Some(left) = state.still_lacks() {
+                    tracing::info!(
+                        target: TOLD,
+                        "another student is made when {left} more prompts to learn from have come, or now: uspx coordinator build"
+                    );
+                }
+            }
             _ => {}
         }
     }

@@ -12,15 +12,18 @@ pub enum Word {
     Retry,
     /// Give up whatever waits: tasks that nobody can do now, and a release that cannot be stored.
     Abandon,
+    /// Make another student now, however few prompts are new.
+    Build,
 }
 
 impl Word {
-    const ALL: [Self; 2] = [Self::Retry, Self::Abandon];
+    const ALL: [Self; 3] = [Self::Retry, Self::Abandon, Self::Build];
 
     fn text(self) -> &'static str {
         match self {
             Self::Retry => "retry",
             Self::Abandon => "abandon",
+            Self::Build => "build",
         }
     }
 }
@@ -52,7 +55,7 @@ pub(crate) fn take(state: &Path) -> Option<Word> {
     }
     let word = Word::ALL.into_iter().find(|word| word.text() == text.trim());
     if word.is_none() {
-        tracing::warn!("the file `word` says neither retry nor abandon");
+        tracing::warn!("the file `word` says neither retry nor abandon nor build");
     }
     word
 }

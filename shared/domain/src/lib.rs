@@ -55,7 +55,7 @@ pub use skip::{SkipGroup, SkipReason, Skipped};
 pub use speaks::Speaks;
 pub use speed::Speed;
 pub use statistic::{ScoreMethod, Statistic, StatisticRow};
-pub use unit::{NotAUnitKind, Unit, UnitKind, UnitKindRow};
+pub use unit::{NotAUnit, NotAUnitKind, Unit, UnitKind, UnitKindRow};
 pub use work::{
     Ablate, Answering, Answers, Baseline, Cut, Distil, DistilRecipe, Dreams, Estimate, Export, Job,
     Judge, Label, Part, Place, Round, Sae, Subject, Target, Task, Told, Work,

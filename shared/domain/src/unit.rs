@@ -148,10 +148,39 @@ impl fmt::Display for Unit {
     }
 }
 
+/// A name that is no unit's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no unit: write KIND:LAYER.INDEX, as expert:2.17")]
+pub struct NotAUnit(String);
+
+impl FromStr for Unit {
+    type Err = NotAUnit;
+    fn from_str(name: &str) -> Result<Self, NotAUnit> {
+        let read = || {
+            let (kind, place) = name.split_once(':')?;
+            let (layer, index) = place.split_once('.')?;
+            let (layer, index) = (layer.parse().ok()?, index.parse().ok()?);
+            Some(Self { kind: kind.parse().ok()?, layer, index })
+        };
+        read().ok_or_else(|| NotAUnit(name.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{MlpShape, ModelShape};
+
+    #[test]
+    fn a_unit_s_name_names_it() {
+        for kind in UnitKind::ALL.iter().copied() {
+            let unit = Unit { kind, layer: 3, index: 17 };
+            assert_eq!(unit.to_string().parse(), Ok(unit));
+        }
+        for name in ["expert", "expert:3", "expert:3.x", "wheel:1.2", "expert:-1.2"] {
+            assert_eq!(name.parse::<Unit>(), Err(NotAUnit(name.into())));
+        }
+    }
 
     #[test]
     fn names_are_those_that_serde_writes_and_differ() {

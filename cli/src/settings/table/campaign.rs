@@ -46,6 +46,8 @@ super::rows! {
     "Rounds of exact runs that go where they tell most, after a first one on all units alike, and scores that correct few exact runs by cheap ones of all prompts; 0: rounds by the pheromone"
     "campaign.mind.first" Coordinator ["share, 0 to 1"] --"" Is("0.4");
     "Of the exact runs, what that first round takes"
+    "campaign.mind.memory" Coordinator ["prompts"] --"" Is("4000");
+    "Newer train prompts after which an older one counts half; 0: age does not matter"
 
     "campaign.mask.kind" Coordinator [""] --"" Is(r#""expert""#);
     "The kind of unit that the mask cuts"
@@ -128,6 +130,8 @@ super::rows! {
     "One training each, by `loss = \"hybrid\"` (usual), `\"alm\"` or `\"gold\"`; the best on validation goes on. Rank, alpha and rate 0: what suits the student; passes: the most"
     "campaign.distil.nf4" Coordinator [""] --"" Is("false");
     "Hold the student in NF4 while it learns (QLoRA): an eighth of the memory, slower; the way for a student whose floats fit on no machine"
+    "campaign.distil.fresh" Coordinator ["share, 0 to 1"] --"" Is("0.1");
+    "Train prompts that must be new since the last student before another is made, as a share of those that it learned from"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("512");
     "Training prompts that calibrate the quantiser, and that the finish learns from"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };

@@ -28,6 +28,8 @@ super::rows! {
     "Whether to go on without lines that are not prompts"
     "allow_secrets" Coordinator [""] --"allow-secrets" Is("false");
     "Whether to send prompts to the workers although something in them looks like a secret"
+    "stay" Coordinator [""] --"stay" Is("false");
+    "Whether to stay when the campaign is over, and go on when prompts are added"
     "silence" Coordinator ["seconds"] --"" Is("15");
     "How long a worker may be silent before its tasks go to others"
     "lease" Coordinator ["seconds"] --"" Is("60");

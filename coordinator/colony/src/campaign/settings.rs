@@ -250,6 +250,10 @@ impl FinishPlan {
     }
 }
 
+fn is_usual_fresh(fresh: &Share) -> bool {
+    *fresh == Share::percent(10)
+}
+
 /// How the student is made and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -269,6 +273,10 @@ pub struct StudentPlan {
     /// Whether all of them hold the student in NF4: for students whose floats fit on no machine.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub nf4: bool,
+    /// Train prompts that must be new since the last student before another is made, as a share of those that it learned
+    /// from; a campaign's first one needs none.
+    #[serde(skip_serializing_if = "is_usual_fresh")]
+    pub fresh: Share,
     /// Train prompts that calibrate the quantiser, and that the finish learns from.
     pub calibration: u32,
     /// Prompts per judging task; none: as workers' speed asks.
@@ -302,6 +310,7 @@ impl Default for StudentPlan {
             max_reasoning_tokens: 1024,
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             nf4: false,
+            fresh: Share::percent(10),
             calibration: 512,
             judge_batch: None,
             resamples: 2_000,

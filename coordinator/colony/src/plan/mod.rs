@@ -113,7 +113,8 @@ fn beside(view: &View<'_>, ending: &Ending) -> Next {
 /// far as they ever will be.
 fn allocate(view: &View<'_>) -> Next {
     for proposer in PROPOSERS {
-        if proposer.stage().needs_student() && view.campaign.student.is_none() {
+        let is_too_early = view.campaign.student.is_none() || view.state.still_lacks().is_some();
+        if proposer.stage().needs_student() && is_too_early {
             return Next::End(Ending::Measured);
         }
         match proposer.offer(view) {

@@ -14,7 +14,13 @@ impl State {
         campaign: &CampaignConfig,
         taken: Taken<'_>,
     ) -> Option<Decision> {
-        let stands = Stands::between(self.campaign.as_ref()?, campaign);
+        let old = self.campaign.as_ref()?;
+        let stands = Stands::between(old, campaign);
+        let but_prompts = CampaignConfig { prompts: campaign.prompts.clone(), ..old.clone() };
+        if but_prompts != *campaign {
+            // Who changes what is made wants it made.
+            self.learnt = None;
+        }
         self.ask_again();
         self.campaign = Some(campaign.clone());
         if stands.ending {

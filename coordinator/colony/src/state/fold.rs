@@ -3,7 +3,7 @@
 
 use crate::{
     Blame, CampaignConfig, Cause, Contender, Decision, Ending, Founding, MaskVersion, More,
-    PlannedTask, Purpose, Record, Stage, State, Ticket, mask, trail,
+    PlannedTask, Purpose, Record, Split, Stage, State, Ticket, mask, trail,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
@@ -45,8 +45,14 @@ impl State {
                 self.accounts.entry(worker.clone()).or_default().quarantined = Some(reason.clone());
             }
             Record::Gated { report, release } => {
+                self.learnt =
+                    self.campaign.as_ref().map(|c| c.split(Split::Train).into_iter().collect());
                 self.gate = Some((**report).clone());
                 self.order = release.as_deref().cloned();
+            }
+            Record::StudentAsked => {
+                self.learnt = None;
+                self.ending = self.ending.take().filter(|ending| *ending != Ending::Measured);
             }
             Record::Published { release } => self.publish(*release),
             Record::Ended { ending } => {

@@ -15,7 +15,9 @@ pub use results::{Judged, Pair, Results, Trial};
 pub use snapshot::SnapshotError;
 pub use ticket::{Account, Attempt, Fate, Ticket};
 
-use crate::{CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, ReleaseOrder};
+use crate::{
+    CampaignConfig, Contender, Ending, Fixed, GateReport, MaskVersion, ReleaseOrder, Split,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{
@@ -145,6 +147,9 @@ pub struct State {
     pub(crate) gate: Option<GateReport>,
     pub(crate) order: Option<ReleaseOrder>,
     pub(crate) published: Option<PublishedStudent>,
+    /// The train prompts of the student that the gate last decided about, by place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) learnt: Option<BTreeSet<u32>>,
     pub(crate) ending: Option<Ending>,
     /// How it had ended before something beside it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,6 +249,16 @@ impl State {
     /// The student that stands published.
     pub fn published(&self) -> Option<&PublishedStudent> {
         self.published.as_ref()
+    }
+
+    /// Train prompts that are still to come before another student is made; none where nothing is waited for.
+    pub fn still_lacks(&self) -> Option<usize> {
+        let (campaign, learnt) = (self.campaign.as_ref()?, self.learnt.as_ref()?);
+        let train = campaign.split(Split::Train);
+        let new = train.iter().filter(|at| !learnt.contains(at)).count();
+        let wanted = campaign.distil.fresh.of(learnt.len()).max(1);
+        let waits = campaign.student.is_some() && self.results.adapters.is_empty();
+        Some(wanted.saturating_sub(new)).filter(|left| waits && *left > 0)
     }
 
     /// How the campaign ended, once it has.

@@ -59,6 +59,8 @@ pub enum Event {
     Retry,
     /// A person's word: whatever waits is given up.
     Abandon,
+    /// A person's word: another student is made now.
+    Build,
     /// Nobody who speaks the waiting tasks ([`crate::Colony::unspoken`]) has come for too long.
     NobodySpeaks,
     /// The release stands in the store.

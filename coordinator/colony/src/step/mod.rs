@@ -105,6 +105,10 @@ impl<'a> Turn<'a> {
             Event::ReleaseFailed { release, reason } => self.release_failed(release, reason),
             Event::Retry => self.retry(),
             Event::Abandon => self.abandon(),
+            Event::Build if self.state().still_lacks().is_some() => {
+                self.record(Record::StudentAsked)
+            }
+            Event::Build => {}
             Event::Tick => {}
         }
     }

@@ -225,3 +225,43 @@ fn effects_and_cheap_scores_are_known_prompt_by_prompt() {
     let kept = build(&Budget::of(&world.config), &version.scores);
     assert_eq!(Budget::of(&world.config).kept(&version.mask), kept, "nothing is held back");
 }
+
+/// A campaign that has published, and these train prompts more.
+fn grown(name: &str, more: u32) -> (Service, World) {
+    let (mut service, mut world) = honest(led(name));
+    assert_eq!(service.ending, Some(Ending::Published(1)));
+    let new = (0..more).map(|at| prompt(&format!("new{at}")));
+    world.config.prompts.extend(new.map(|p| PromptEntry::of(&p, Split::Train)));
+    assert_eq!(service.want(&world.config), Amending::GoesOn);
+    service.run(&world);
+    (service, world)
+}
+
+#[test]
+fn another_student_is_made_when_enough_prompts_are_new() {
+    let train = led("count").split(Split::Train).len() as u32;
+    let distils = |service: &Service| {
+        let of = |r: &&Record| matches!(r, Record::EpochOpened { stage: Stage::Distil, .. });
+        service.ledger.iter().filter(of).count()
+    };
+    // The second is no better than the first, which the gate says.
+    let is_refused = |service: &Service| matches!(service.ending, Some(Ending::Refused(_)));
+    let (service, _) = grown("enough", train / 10 + 1);
+    assert!(is_refused(&service) && distils(&service) == 2, "{:?}", service.ending);
+
+    // Too few: they are measured, and the student stays; a person's word makes another.
+    let (mut service, world) = grown("few", train / 20);
+    assert_eq!((service.ending.clone(), distils(&service)), (Some(Ending::Measured), 1));
+    let left = (train / 10 - train / 20) as usize;
+    assert_eq!(service.colony.state().still_lacks(), Some(left));
+    let step = service.colony.step(Event::Build);
+    assert_eq!(step.records.first(), Some(&Record::StudentAsked));
+    service.ending = None;
+    service.take(step);
+    service.run(&world);
+    assert!(is_refused(&service) && distils(&service) == 2, "{:?}", service.ending);
+    assert_eq!(service.colony.step(Event::Build).records, [], "there is nothing to make");
+    let mut replayed = State::default();
+    service.ledger.iter().for_each(|record| replayed.fold(record));
+    assert_eq!(replayed.digest().unwrap(), service.colony.state().digest().unwrap());
+}

@@ -46,14 +46,15 @@ impl Coordinator {
     pub(super) async fn obey(&mut self) -> Result<Option<Ending>, ServiceError> {
         let Some(word) = word::take(&self.settings.state) else { return Ok(None) };
         tracing::warn!(?word, "a person's word");
+        let event = match word {
+            Word::Retry => Event::Retry,
+            Word::Abandon => Event::Abandon,
+            Word::Build => return self.event(Event::Build).await,
+        };
         self.rests.clear();
         // What is being published is tried anew, or never.
         self.releases.shutdown().await;
-        self.event(match word {
-            Word::Retry => Event::Retry,
-            Word::Abandon => Event::Abandon,
-        })
-        .await
+        self.event(event).await
     }
 }
 

@@ -10,9 +10,10 @@ mod arms;
 mod drift;
 mod explored;
 mod matrix;
+mod swarm;
 mod ways;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use uspx_bench_engine::error::{BenchError, Result};
@@ -53,12 +54,26 @@ struct Args {
     /// Shares of all pairs that are spent.
     #[arg(long, value_delimiter = ',', default_value = "0.05,0.1,0.2")]
     budgets: Vec<f64>,
+    /// Only these figures [default: all].
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
     /// Where records are kept [default: target/bench-colony].
     #[arg(long)]
     work: Option<PathBuf>,
     /// The binary that lies beside this one [default: target/release/uspx].
     #[arg(long, env = "USPX_BIN")]
     uspx: Option<PathBuf>,
+}
+
+/// Figures that are measured together.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// The mask for what is spent, beside other ways to spend it.
+    Masks,
+    /// What becomes of it when prompts change.
+    Drift,
+    /// What thousands of workers take.
+    Swarm,
 }
 
 fn main() -> ExitCode {
@@ -93,13 +108,22 @@ fn run(args: &Args) -> Result<bool> {
     let shipped = vec![root.join("cli/assets/nano/teacher")];
     let models = if args.model.is_empty() { &shipped } else { &args.model };
     let mut report = Report::default();
+    let is_wanted = |group: Group| args.only.is_empty() || args.only.contains(&group);
+    // First: what comes later takes more memory.
+    if is_wanted(Group::Swarm)
+        && let Err(error) = swarm::measure(&mut report)
+    {
+        report.fail("swarm", error.to_string());
+    }
     for model in models {
         let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work: &work };
         let sizes = arms::Sizes { keep: &args.keep, budgets: &args.budgets, seeds: args.seeds };
-        if let Err(error) = arms::measure(&bench, &sizes, &mut report) {
+        if is_wanted(Group::Masks)
+            && let Err(error) = arms::measure(&bench, &sizes, &mut report)
+        {
             report.fail(&model.display().to_string(), error.to_string());
         }
-        for keep in &args.keep {
+        for keep in args.keep.iter().filter(|_| is_wanted(Group::Drift)) {
             let bench = drift::Bench {
                 model,
                 fit: [&fit, &other_fit],

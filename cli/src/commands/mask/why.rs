@@ -1,0 +1,128 @@
+//! `uspx mask why`: what a colony's ledger says of a unit. It is only read, beside a running coordinator too.
+
+use crate::args::MaskWhyArgs;
+use crate::error::{CliError, Exit, Result};
+use crate::output;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use uspx_colony::why::{Need, Why, why};
+use uspx_colony::{PlannedTask, Record, Split, State};
+use uspx_coordinator::ledger::{FILE_NAME, survey};
+use uspx_domain::{Cut, TaskId, Unit, Work, WorkerId};
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    why: Why,
+    /// Prompts by the worker that tried the unit on them.
+    measured_by: BTreeMap<String, usize>,
+}
+
+/// Who tried a unit on which prompt.
+struct Measured {
+    unit: Unit,
+    /// Tasks that are to try it.
+    asked: BTreeMap<TaskId, PlannedTask>,
+    /// By the prompt's place.
+    by: BTreeMap<u32, WorkerId>,
+}
+
+impl Measured {
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Founded(_) => (self.asked, self.by) = Default::default(),
+            Record::EpochOpened { tasks, .. } => {
+                let tries = |task: &&PlannedTask| match &task.work {
+                    Work::Ablate(ablate) => ablate.cuts.contains(&Cut::Unit(self.unit)),
+                    _ => false,
+                };
+                let asked: Vec<_> = tasks.iter().filter(tries).cloned().collect();
+                self.asked.extend(asked.into_iter().map(|task| (task.id, task)));
+            }
+            Record::Accepted { answer } => {
+                let Some(task) = self.asked.remove(&answer.task) else { return };
+                for at in task.work.prompts() {
+                    self.by.entry(*at).or_insert_with(|| answer.worker.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Prompts that count, by worker.
+    fn counted(&self, state: &State) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        let is_live = |at: &u32| {
+            let entry = state.campaign().and_then(|c| c.prompts.get(*at as usize));
+            entry.is_some_and(|prompt| prompt.split == Split::Train)
+        };
+        let tried = state.by_prompt().effects(self.unit).map(|(at, _)| at);
+        for at in tried.filter(is_live) {
+            let worker = self.by.get(&at).map_or("an earlier campaign", WorkerId::as_str);
+            *counts.entry(worker.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// `uspx mask why`.
+pub fn run(args: &MaskWhyArgs) -> Result<()> {
+    let mut state = State::default();
+    let mut measured = Measured { unit: args.unit, asked: BTreeMap::new(), by: BTreeMap::new() };
+    survey(&args.state.join(FILE_NAME), |record| {
+        state.fold(&record);
+        measured.note(&record);
+    })?;
+    let found = why(&state, args.unit, args.prompts);
+    let why = found.ok_or_else(|| unknown(&state, args.unit))?;
+    let told = Told { measured_by: measured.counted(&state), why };
+    if args.json { output::json(&told) } else { print(&told) }
+}
+
+fn unknown(state: &State, unit: Unit) -> CliError {
+    let what = match state.mask().and_then(|mask| mask.scores.keys().next_back()) {
+        None => "the colony has drawn no mask yet".to_owned(),
+        Some(last) => format!("the mask says nothing of {unit}: its last unit is {last}"),
+    };
+    CliError::new(Exit::NotFound, what)
+}
+
+fn print(told: &Told) -> Result<()> {
+    let Told { why, measured_by } = told;
+    let side = if why.kept { "kept" } else { "cut" };
+    let mut table = output::table(&[why.unit.as_str(), side]);
+    let effect = &why.effect;
+    let workers: Vec<String> =
+        measured_by.iter().map(|(worker, n)| format!("{worker} ({n})")).collect();
+    let rows = [
+        ("mask", format!("version {}", why.version)),
+        ("place", format!("{} of {}", why.rank, why.units)),
+        (
+            "effect",
+            format!("{:.5} nats a token ({:.5} to {:.5})", effect.mean, effect.low, effect.high),
+        ),
+        ("the cut", format!("{:.5}", why.cut)),
+        ("sure", format!("{:.0} %", why.confidence * 100.0)),
+        ("tried on", format!("{} prompts", why.prompts_tried)),
+        ("by", workers.join(", ")),
+        ("in its place", why.in_its_place.clone().unwrap_or_else(|| "none".to_owned())),
+    ];
+    for (name, value) in rows {
+        table.add_row([name, &value]);
+    }
+    output::line(&table.to_string())?;
+    needs("needed most by", &why.needed_by)?;
+    needs("better without it", &why.better_without)
+}
+
+fn needs(heading: &str, needs: &[Need]) -> Result<()> {
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let mut table = output::table(&[heading, "nats a token"]);
+    for need in needs {
+        table.add_row([need.prompt.clone(), format!("{:+.4}", need.rise)]);
+    }
+    output::line(&table.to_string())
+}
