@@ -57,20 +57,19 @@ fn is_new(path: &Path) -> bool {
     path.to_string_lossy().ends_with(NEW)
 }
 
-/// The prompts that were left, and whether any of them is new.
+/// The prompts that were left.
 ///
 /// # Errors
 /// A file that cannot be read, or is damaged.
-pub(crate) fn read(state: &Path) -> Result<(Vec<Prompt>, bool), ServiceError> {
-    let (mut prompts, mut any) = (Vec::new(), false);
+pub(crate) fn read(state: &Path) -> Result<Vec<Prompt>, ServiceError> {
+    let mut prompts = Vec::new();
     for path in files(state)? {
         let text = std::fs::read(&path).map_err(ServiceError::file(&path))?;
         let own: Vec<Prompt> =
             serde_json::from_slice(&text).map_err(|e| ServiceError::file(&path)(e.into()))?;
         prompts.extend(own);
-        any |= is_new(&path);
     }
-    Ok((prompts, any))
+    Ok(prompts)
 }
 
 /// Whether there are new ones.
@@ -114,15 +113,15 @@ mod tests {
     fn what_is_left_is_new_once_and_stays() {
         let state = tempfile::tempdir().unwrap();
         let state = state.path();
-        assert_eq!(read(state).unwrap(), (vec![], false));
+        assert_eq!(read(state).unwrap(), []);
         let [one, two] = [prompt("a", "first"), prompt("b", "second")];
         let file = add(state, std::slice::from_ref(&one)).unwrap();
         assert!(is_waiting(&file) && any_new(state));
-        assert_eq!(read(state).unwrap(), (vec![one.clone()], true));
+        assert_eq!(read(state).unwrap(), [one.clone()]);
         taken(state).unwrap();
         assert!(!is_waiting(&file) && !any_new(state));
         add(state, std::slice::from_ref(&two)).unwrap();
-        assert_eq!(read(state).unwrap(), (vec![one, two], true));
+        assert_eq!(read(state).unwrap(), [one, two]);
     }
 
     #[test]
@@ -132,6 +131,6 @@ mod tests {
         std::fs::write(&file, "{").unwrap();
         assert!(read(state.path()).unwrap_err().to_string().contains("errbench"));
         put_aside(state.path()).unwrap();
-        assert_eq!(read(state.path()).unwrap(), (vec![], false));
+        assert_eq!(read(state.path()).unwrap(), []);
     }
 }

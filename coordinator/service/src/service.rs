@@ -121,7 +121,7 @@ impl Coordinator {
             );
         }
         let (seed, campaign) = (settings.plan.seed, state.campaign());
-        let (added, _) = errbench::read(&settings.state)?;
+        let added = errbench::read(&settings.state)?;
         let book = prompts.into().book(seed, campaign)?.with(added, seed, campaign)?;
         // After the ledger is held: nobody else makes one meanwhile.
         let ledger_id = owner::ledger_id(&settings.state)?;

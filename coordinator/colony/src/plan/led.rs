@@ -80,7 +80,8 @@ impl View<'_> {
     fn worthwhile(&self) -> Stretches {
         let mut due = Stretches::new();
         let (Some(parts), Some(drawn)) = (parts(self.state), &self.state.mask) else { return due };
-        let of = |(unit, own): (&Unit, &Vec<Score>)| self.hopeful(&parts, (*unit, own));
+        let is_open: Vec<bool> = parts.strata.iter().map(|s| self.is_open(s)).collect();
+        let of = |(unit, own): (&Unit, &Vec<Score>)| self.hopeful((&parts, &is_open), (*unit, own));
         let mut open: Vec<Hopeful> = parts.scores.iter().map(of).collect();
         let mut left = self.round_pairs();
         while left > 0 {
@@ -95,14 +96,18 @@ impl View<'_> {
         due
     }
 
-    fn hopeful(&self, parts: &Parts, (unit, own): (Unit, &[Score])) -> Hopeful {
-        let part = |(stratum, score): (&Stratum, &Score)| {
+    fn hopeful(
+        &self,
+        (parts, is_open): (&Parts, &[bool]),
+        (unit, own): (Unit, &[Score]),
+    ) -> Hopeful {
+        let part = |((stratum, score), is_open): ((&Stratum, &Score), &bool)| {
             let (tried, ahead) = self.ahead(unit, stratum);
             let error = stratum.weight * score.error;
-            let ahead = if self.is_open(stratum) { ahead } else { Vec::new() };
+            let ahead = if *is_open { ahead } else { Vec::new() };
             Part { variance: error * error, tried, ahead, taken: 0 }
         };
-        let known = parts.strata.iter().zip(own).map(part).collect();
+        let known = parts.strata.iter().zip(own).zip(is_open).map(part).collect();
         Hopeful { unit, score: parts.whole(own), parts: known }
     }
 

@@ -26,7 +26,7 @@ impl Coordinator {
             return Ok(None);
         }
         let added = match errbench::read(&state) {
-            Ok((added, _)) => added,
+            Ok(added) => added,
             Err(error) => {
                 tracing::error!(%error, "prompts were added that cannot be read: they are put aside");
                 errbench::put_aside(&state)?;
