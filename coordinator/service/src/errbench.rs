@@ -117,7 +117,7 @@ mod tests {
         let [one, two] = [prompt("a", "first"), prompt("b", "second")];
         let file = add(state, std::slice::from_ref(&one)).unwrap();
         assert!(is_waiting(&file) && any_new(state));
-        assert_eq!(read(state).unwrap(), [one.clone()]);
+        assert_eq!(read(state).unwrap(), std::slice::from_ref(&one));
         taken(state).unwrap();
         assert!(!is_waiting(&file) && !any_new(state));
         add(state, std::slice::from_ref(&two)).unwrap();
