@@ -62,12 +62,7 @@ pub fn score(trails: &Trails, shape: &ModelShape, kind: UnitKind) -> Option<Scor
     Some(Scored { basis: Basis::Cheap(statistic), scores: scores.collect() })
 }
 
-/// What the evidence says of each unit.
-pub(crate) fn estimates(
-    trails: &Trails,
-    statistic: Statistic,
-    units: &[Unit],
-) -> Vec<Option<UnitEstimate>> {
+fn estimates(trails: &Trails, statistic: Statistic, units: &[Unit]) -> Vec<Option<UnitEstimate>> {
     units.iter().map(|u| trails.get(statistic, *u).and_then(UnitEstimate::of)).collect()
 }
 

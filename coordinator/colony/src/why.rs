@@ -2,6 +2,7 @@
 //! otherwise.
 
 use crate::mask::Budget;
+use crate::state::Effect;
 use crate::{MaskVersion, State};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -66,16 +67,11 @@ pub fn why(state: &State, unit: Unit, most: usize) -> Option<Why> {
     let (campaign, drawn) = (state.campaign()?, state.mask()?);
     let score = drawn.scores.get(&unit)?;
     let kept = Budget::of(campaign).kept(&drawn.mask);
-    let mut rises: Vec<Need> = state
-        .by_prompt()
-        .effects(unit)
-        .filter_map(|(at, effect)| {
-            let entry = campaign.prompts.get(at as usize)?;
-            let is_live = entry.split == crate::Split::Train;
-            let rise = f64::from(effect.nats) / f64::from(effect.tokens.max(1));
-            is_live.then(|| Need { prompt: entry.id.clone(), rise })
-        })
-        .collect();
+    let need = |(at, effect): (u32, Effect)| {
+        let rise = f64::from(effect.nats) / f64::from(effect.tokens.max(1));
+        Some(Need { prompt: campaign.id(at)?.to_owned(), rise })
+    };
+    let mut rises: Vec<Need> = state.effects(unit).filter_map(need).collect();
     rises.sort_by(|a, b| b.rise.total_cmp(&a.rise).then_with(|| a.prompt.cmp(&b.prompt)));
     let some = |rises: &mut dyn Iterator<Item = &Need>| rises.take(most).cloned().collect();
     Some(Why {

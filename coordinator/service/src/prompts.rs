@@ -35,14 +35,21 @@ impl Prompts {
             Self::Split(book) => return Ok(book),
             Self::Together(prompts) => prompts,
         };
-        let known = known(campaign);
-        let of = |prompt: &Prompt| known.get(&(prompt.id.clone(), prompt.digest())).copied();
-        Ok(split(prompts, seed, of)?.book)
+        split_as(prompts, seed, &known(campaign))
     }
 }
 
-/// The splits that a campaign's prompts have, by id and digest.
-fn known(campaign: Option<&CampaignConfig>) -> HashMap<(String, Digest), Split> {
+/// Splits by id and digest.
+type Known = HashMap<(String, Digest), Split>;
+
+/// The prompts in their splits: those that are known, and others drawn.
+fn split_as(prompts: Vec<Prompt>, seed: u64, known: &Known) -> Result<PromptBook, ServiceError> {
+    let of = |prompt: &Prompt| known.get(&(prompt.id.clone(), prompt.digest())).copied();
+    Ok(split(prompts, seed, of)?.book)
+}
+
+/// Those that a campaign's prompts have.
+fn known(campaign: Option<&CampaignConfig>) -> Known {
     let live = campaign.into_iter().flat_map(CampaignConfig::live);
     live.map(|(_, entry)| ((entry.id.clone(), entry.digest), entry.split)).collect()
 }
@@ -96,8 +103,7 @@ impl PromptBook {
             texts.insert(prompt.id.clone(), prompt);
         }
         let prompts = order.iter().filter_map(|id| texts.remove(id)).collect();
-        let of = |prompt: &Prompt| known.get(&(prompt.id.clone(), prompt.digest())).copied();
-        Ok(split(prompts, seed, of)?.book)
+        split_as(prompts, seed, &known)
     }
 
     /// What the ledger knows of the prompts: never their text.

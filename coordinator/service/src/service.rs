@@ -185,8 +185,7 @@ impl Coordinator {
         };
         readers.cancel();
         if let Ok(Finished::Campaign(_)) = outcome {
-            self.lay_out_all(shutdown).await;
-            self.report();
+            self.conclude(shutdown).await;
         }
         // The bus is another's now, its status too.
         if !matches!(outcome, Err(ServiceError::Replaced { .. })) {

@@ -6,7 +6,7 @@ use crate::output;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use uspx_colony::why::{Need, Why, why};
-use uspx_colony::{PlannedTask, Record, Split, State};
+use uspx_colony::{PlannedTask, Record, State};
 use uspx_coordinator::ledger::{FILE_NAME, survey};
 use uspx_domain::{Cut, TaskId, Unit, Work, WorkerId};
 
@@ -53,12 +53,7 @@ impl Measured {
     /// Prompts that count, by worker.
     fn counted(&self, state: &State) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        let is_live = |at: &u32| {
-            let entry = state.campaign().and_then(|c| c.prompts.get(*at as usize));
-            entry.is_some_and(|prompt| prompt.split == Split::Train)
-        };
-        let tried = state.by_prompt().effects(self.unit).map(|(at, _)| at);
-        for at in tried.filter(is_live) {
+        for (at, _) in state.effects(self.unit) {
             let worker = self.by.get(&at).map_or("an earlier campaign", WorkerId::as_str);
             *counts.entry(worker.to_owned()).or_default() += 1;
         }

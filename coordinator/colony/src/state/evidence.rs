@@ -46,7 +46,7 @@ impl Sums {
         });
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         self.n += other.n;
         self.w += other.w;
         self.x += other.x;
@@ -56,7 +56,7 @@ impl Sums {
         self.xt += other.xt;
     }
 
-    pub(super) fn evaporate(&mut self, lambda: Share) {
+    fn evaporate(&mut self, lambda: Share) {
         for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt]
         {
             *sum = sum.times(lambda);

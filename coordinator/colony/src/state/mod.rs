@@ -204,6 +204,12 @@ impl State {
         &self.by_prompt
     }
 
+    /// A unit's exact effects on the train prompts that there are now, by place.
+    pub fn effects(&self, unit: Unit) -> impl Iterator<Item = (u32, Effect)> {
+        let split = |at: u32| Some(self.campaign.as_ref()?.prompts.get(at as usize)?.split);
+        self.by_prompt.effects(unit).filter(move |(at, _)| split(*at) == Some(Split::Train))
+    }
+
     /// Where to look next: 0.1 to 4 per unit.
     pub fn pheromone(&self) -> &BTreeMap<Unit, f64> {
         &self.pheromone

@@ -7,10 +7,15 @@ use uspx_runtime::Shutdown;
 use uspx_runtime::telemetry::TOLD;
 
 impl Coordinator {
-    /// The campaign is over, and the colony stays: its report is written as at an end.
-    pub(super) async fn rest_on_it(&mut self, shutdown: &Shutdown) {
+    /// The campaign is over: what it made is laid out, and its report written.
+    pub(super) async fn conclude(&mut self, shutdown: &Shutdown) {
         self.lay_out_all(shutdown).await;
         self.report();
+    }
+
+    /// The same of a colony that stays.
+    pub(super) async fn rest_on_it(&mut self, shutdown: &Shutdown) {
+        self.conclude(shutdown).await;
         self.show().await;
         let state = self.settings.state.display();
         tracing::info!(

@@ -1,7 +1,7 @@
 //! The colony beside the other ways, over seeds: held-out loss and overlap with the exhaustive mask.
 
 use crate::answers::Answers;
-use crate::explored::{Drawn, Explored, Tried, Wanted};
+use crate::explored::{Drawn, Explored, Tried, Wanted, places};
 use crate::failed;
 use crate::matrix::Matrix;
 use crate::ways::{Job, WAYS, exhaustive};
@@ -58,6 +58,7 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
     let matrix = Matrix::of(&mut answers, bench.fit, bench.work)?;
     let shape = answers.shape.clone();
     let model = answers.model;
+    let places = places(bench.fit);
     let (mut tried, mut judged) = (Tried::new(), BTreeMap::new());
     for keep in sizes.keep {
         let budget = Budget {
@@ -77,6 +78,7 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
                     answers: &mut answers,
                     matrix: &matrix,
                     prompts: bench.fit,
+                    places: &places,
                     tried: &mut tried,
                 };
                 let mut drawn = Drawn::default();

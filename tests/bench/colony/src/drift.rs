@@ -4,7 +4,7 @@
 
 use crate::answers::Answers;
 use crate::arms::{Found, Judged, half, judge, loss};
-use crate::explored::{Drawn, Explored, Tried, Wanted};
+use crate::explored::{Drawn, Explored, Tried, Wanted, places};
 use crate::matrix::Matrix;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,17 +56,25 @@ pub fn measure(bench: &Bench<'_>, name: &str, report: &mut Report) -> Result<()>
     let keep = Share::nearest(bench.keep);
     let budget = Budget { model, shape: &shape, kind, keep, rule: Rule::Global, parts: 1 };
     let mut tried = Tried::new();
-    let mut explored =
-        Explored { answers: &mut answers, matrix: &matrix, prompts: &fit, tried: &mut tried };
+    let places = places(&fit);
+    let mut explored = Explored {
+        answers: &mut answers,
+        matrix: &matrix,
+        prompts: &fit,
+        places: &places,
+        tried: &mut tried,
+    };
     let (mut found, mut flapped) = (Found::new(), Vec::new());
     for seed in 1..=bench.seeds {
         let own = half(bench.fit[0].len(), seed);
         let pairs = (BUDGET * (own.len() * shape.count(kind)) as f64) as usize;
         let wanted = Wanted { order: &own, pairs, keep: bench.keep, seed };
-        for (name, mask) in drifted(&mut explored, bench, wanted)? {
+        let mut begun = Drawn::default();
+        explored.run(&mut begun, wanted)?;
+        for (name, mask) in drifted(&mut explored, bench, wanted, &begun)? {
             found.entry(name).or_default().push(budget.kept(&mask));
         }
-        flapped.extend(flaps(&mut explored, bench, wanted, &budget)?);
+        flapped.extend(flaps(&mut explored, bench, (wanted, begun), &budget)?);
     }
     let both = bench.heldout.map(|prompts| prompts.len()).into_iter().min().unwrap_or(0);
     let heldout = bench.heldout.map(|prompts| prompts.get(..both).unwrap_or(prompts)).concat();
@@ -85,6 +93,7 @@ fn drifted(
     explored: &mut Explored<'_>,
     bench: &Bench<'_>,
     wanted: Wanted<'_>,
+    begun: &Drawn,
 ) -> Result<Vec<(&'static str, uspx_domain::Mask)>> {
     let Wanted { order, seed, .. } = wanted;
     let mut other: Vec<usize> = (0..bench.fit[1].len()).map(|at| bench.fit[0].len() + at).collect();
@@ -94,11 +103,9 @@ fn drifted(
         order.iter().take(stays).chain(other.iter().take(comes)).copied().collect();
     let tokens = |of: &[usize]| of.iter().map(|at| explored.matrix.tokens_of(*at)).sum::<f64>();
     let new = tokens(mix.get(stays..).unwrap_or(&[])) / tokens(&mix);
-    let mut masks = Vec::new();
+    let mut masks = vec![(STALE, begun.mask()?)];
     for (name, share) in LATER {
-        let mut drawn = Drawn::default();
-        explored.run(&mut drawn, wanted)?;
-        let before = drawn.mask()?;
+        let mut drawn = begun.clone();
         let spent = drawn.pairs();
         // What is left to a campaign is what its new half lacks of its share, which goes by tokens.
         let pairs = (share * wanted.pairs as f64 / new) as usize;
@@ -106,9 +113,6 @@ fn drifted(
         let more = (drawn.pairs() - spent) as f64 / wanted.pairs as f64;
         println!("  seed {seed} {name}: {:.1} % of the cost from nothing", more * 100.0);
         masks.push((name, drawn.mask()?));
-        if masks.len() == 1 {
-            masks.push((STALE, before));
-        }
     }
     let mut drawn = Drawn::default();
     explored.run(&mut drawn, Wanted { order: &mix, ..wanted })?;
@@ -120,11 +124,9 @@ fn drifted(
 fn flaps(
     explored: &mut Explored<'_>,
     bench: &Bench<'_>,
-    wanted: Wanted<'_>,
+    (wanted, mut drawn): (Wanted<'_>, Drawn),
     budget: &Budget<'_>,
 ) -> Result<Vec<f64>> {
-    let mut drawn = Drawn::default();
-    explored.run(&mut drawn, wanted)?;
     let begun = drawn.versions.len();
     let mut all = half(bench.fit[0].len(), wanted.seed);
     let others: BTreeSet<usize> = all.iter().copied().collect();

@@ -38,12 +38,19 @@ pub struct Explored<'a> {
     pub matrix: &'a Matrix,
     /// The recorded prompts.
     pub prompts: &'a [Prompt],
+    /// Their places by id ([`places`]).
+    pub places: &'a BTreeMap<&'a str, usize>,
     /// Whole masks that were tried before.
     pub tried: &'a mut Tried,
 }
 
+/// Where each of the recorded prompts stands.
+pub fn places(prompts: &[Prompt]) -> BTreeMap<&str, usize> {
+    prompts.iter().enumerate().map(|(at, prompt)| (prompt.id.as_str(), at)).collect()
+}
+
 /// A colony, and the masks that it drew one after another.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Drawn {
     colony: Colony,
     /// The masks.
@@ -130,9 +137,10 @@ impl Explored<'_> {
     fn outcome(&mut self, task: &PlannedTask, colony: &Colony) -> Result<Outcome> {
         // The campaign has places of its own for what is recorded.
         let id = |at: &u32| colony.state().campaign().and_then(|c| c.id(*at));
-        let place = |id: &str| self.prompts.iter().position(|prompt| prompt.id == id);
         let ids: Vec<&str> = task.work.prompts().iter().filter_map(id).collect();
-        let Some(places) = ids.iter().map(|id| place(id)).collect::<Option<Vec<usize>>>() else {
+        let Some(places) =
+            ids.iter().map(|id| self.places.get(*id).copied()).collect::<Option<Vec<usize>>>()
+        else {
             return made_up(task, &ids);
         };
         match (&task.work, &task.purpose) {
