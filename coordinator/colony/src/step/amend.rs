@@ -65,6 +65,7 @@ impl Turn<'_> {
             Some(Change::Amend(_)) if self.is_busy() => self.colony.wanted = Some(wanted),
             Some(Change::Amend(campaign)) => {
                 let decision = self.colony.state.decide_under(&campaign).map(Box::new);
+                self.colony.look_anew();
                 if decision.is_some() {
                     self.show_mask();
                 }

@@ -6,6 +6,7 @@
 
 mod amend;
 mod answers;
+mod board;
 mod event;
 mod progress;
 mod roster;
@@ -15,6 +16,7 @@ use crate::plan::Measured;
 use crate::{Blame, Cause, Ending, Record, State, Ticket};
 pub use amend::Amending;
 use amend::Wanted;
+use board::{Board, Roster};
 pub use event::{Command, Event, Step, Verdict};
 use roster::{Member, unspoken};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +26,8 @@ use uspx_domain::{FailureKind, ReleaseNumber, TaskId, WorkerId};
 #[derive(Debug, Clone, Default)]
 pub struct Colony {
     state: State,
-    roster: BTreeMap<WorkerId, Member>,
+    roster: Roster,
+    board: Board,
     /// What the campaign is to go on under, once its open batch is closed.
     wanted: Option<Wanted>,
     /// What workers have said of their speed; it sizes tasks.
@@ -34,7 +37,13 @@ pub struct Colony {
 impl Colony {
     /// A colony that knows `state`, from a snapshot or a ledger; say [`Event::Started`] to it next.
     pub fn resume(state: State) -> Self {
-        Self { state, ..Self::default() }
+        let board = Board::of(&state, &Roster::new());
+        Self { state, board, ..Self::default() }
+    }
+
+    /// Reads the board anew, after a change of the state that no record was folded for.
+    fn look_anew(&mut self) {
+        self.board = Board::of(&self.state, &self.roster);
     }
 
     /// What it knows.
@@ -54,7 +63,9 @@ impl Colony {
         let mut turn = Turn::new(self);
         turn.take(event);
         turn.advance();
-        turn.step
+        let step = turn.step;
+        debug_assert_eq!(self.board, Board::of(&self.state, &self.roster));
+        step
     }
 }
 
@@ -74,7 +85,8 @@ impl<'a> Turn<'a> {
     }
 
     fn record(&mut self, record: Record) {
-        self.colony.state.fold(&record);
+        let Colony { board, state, roster, .. } = &mut *self.colony;
+        board.follow(&record, state, roster);
         self.step.records.push(record);
     }
 
@@ -90,8 +102,7 @@ impl<'a> Turn<'a> {
             }
             Event::WorkerMeasured { worker, speed } => self.colony.measure(worker, speed),
             Event::WorkerLost { worker } => {
-                self.colony.roster.remove(&worker);
-                self.colony.measured.remove(&worker);
+                self.colony.forget(&worker);
                 self.lose_all(&worker, &Cause::WorkerLost);
             }
             Event::AnswerArrived { worker, answer } => {

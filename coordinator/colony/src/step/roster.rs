@@ -65,7 +65,19 @@ impl Colony {
     /// A worker was heard of. News of what it holds does not end its rest.
     pub(super) fn hear(&mut self, worker: WorkerId, speaks: Speaks, holds: BTreeSet<Fingerprint>) {
         let strikes = self.roster.get(&worker).map(|m| m.strikes).unwrap_or_default();
-        self.roster.insert(worker, Member { speaks, holds, strikes });
+        self.roster.insert(worker.clone(), Member { speaks, holds, strikes });
+        self.rank(&worker);
+    }
+
+    /// A worker is gone.
+    pub(super) fn forget(&mut self, worker: &WorkerId) {
+        self.roster.remove(worker);
+        self.measured.remove(worker);
+        self.rank(worker);
+    }
+
+    fn rank(&mut self, worker: &WorkerId) {
+        self.board.rank(worker, (&self.state, &self.roster));
     }
 
     /// A worker has said how fast it was. It may say so of few kinds of work: others are passed
@@ -87,6 +99,7 @@ impl Colony {
     pub(super) fn rested(&mut self, worker: &WorkerId) {
         if let Some(member) = self.roster.get_mut(worker) {
             member.strikes.rests = false;
+            self.rank(worker);
         }
     }
 
@@ -94,6 +107,7 @@ impl Colony {
     pub(super) fn well(&mut self, worker: &WorkerId) {
         if let Some(member) = self.roster.get_mut(worker) {
             member.strikes = Strikes::default();
+            self.rank(worker);
         }
     }
 
@@ -118,6 +132,7 @@ impl Turn<'_> {
         member.strikes.count = member.strikes.count.saturating_add(1);
         let strikes = member.strikes.count;
         if !std::mem::replace(&mut member.strikes.rests, true) {
+            self.colony.rank(worker);
             self.command(Command::Rest { worker: worker.clone(), strikes });
         }
     }
@@ -125,6 +140,7 @@ impl Turn<'_> {
     /// A person's word: rests end, and what is to be published is tried now.
     pub(super) fn retry(&mut self) {
         self.colony.roster.values_mut().for_each(|m| m.strikes = Strikes::default());
+        self.colony.look_anew();
         if let Some(order) = self.state().order.clone().filter(|o| self.is_due(o.release)) {
             self.command(Command::PublishRelease(Box::new(order)));
         }
