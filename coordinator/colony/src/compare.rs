@@ -50,28 +50,21 @@ fn close(a: &[f32], b: &[f32], trust: &TrustPlan) -> bool {
     a.len() == b.len() && a.iter().zip(b).filter(apart).count() <= trust.outliers.of(a.len())
 }
 
+/// Votes against a worker before it is suspected: one may be a router's tie.
+const VOTES: u32 = 2;
+
 /// Why a worker is to be quarantined, if it is: too many refused answers, or comparisons that
 /// single it out.
 ///
-/// Of two that disagree nobody can say who is wrong. A worker is singled out when it disagrees with
-/// two others, or with one that others agree with while nobody agrees with it.
+/// Of two that disagree nobody can say who is wrong, so a third is asked. A worker is singled out when others agreed
+/// against it twice, and not at least twice as often with it.
 pub fn suspicion(state: &State, worker: &WorkerId, trust: &TrustPlan) -> Option<String> {
     let account = state.accounts.get(worker).filter(|a| a.quarantined.is_none())?;
     if account.refused >= trust.refusals {
         return Some(format!("{} of its answers failed a check", account.refused));
     }
-    let good = |other: &WorkerId| {
-        state.accounts.get(other).is_some_and(|a| a.agreed > 0 && a.quarantined.is_none())
-    };
-    match account.disagreed.len() {
-        0 => None,
-        1 if account.agreed == 0 && account.disagreed.iter().any(good) => {
-            Some("it disagrees with a worker that others agree with".to_owned())
-        }
-        1 => None,
-        n if account.agreed < n as u32 => Some(format!("it disagrees with {n} other workers")),
-        _ => None,
-    }
+    let is_out = account.outvoted >= VOTES && !account.is_proven();
+    is_out.then(|| format!("others agree against it in {} comparisons", account.outvoted))
 }
 
 #[cfg(test)]

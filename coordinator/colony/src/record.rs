@@ -5,6 +5,7 @@
 
 use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, ReleaseOrder, Stage};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use uspx_domain::{
     Answer, Digest, Failure, FailureKind, FailureReason, Mask, ReleaseNumber, TaskId, WorkerId,
@@ -56,6 +57,23 @@ pub enum Record {
         /// Whether within tolerance; none where the two cannot be compared.
         agreed: Option<bool>,
     },
+    /// A later answer says otherwise than the accepted one, and nobody knows yet who is right.
+    Disputed {
+        /// The later answer.
+        answer: Box<Answer>,
+    },
+    /// Of several answers that said different things two agree. Where the accepted one is not among them, the first of
+    /// these stands in its place.
+    Settled {
+        /// To which task.
+        task: TaskId,
+        /// The worker whose answer settled it.
+        worker: WorkerId,
+        /// All who say the same.
+        right: BTreeSet<WorkerId>,
+        /// All who say otherwise.
+        wrong: BTreeSet<WorkerId>,
+    },
     /// An attempt came to nothing.
     Lost {
         /// Which task.
@@ -89,6 +107,12 @@ pub enum Record {
         worker: WorkerId,
         /// Why.
         reason: String,
+    },
+    /// What a quarantined worker said is taken back: its tasks that are open go out again, and what it measured of single
+    /// prompts is forgotten.
+    Retracted {
+        /// Whose.
+        worker: WorkerId,
     },
     /// The release gate decided.
     Gated {

@@ -129,17 +129,19 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         Record::EpochOpened { tasks, .. } => {
             tasks.iter().flat_map(|task| task.work.blobs()).collect()
         }
-        Record::Accepted { answer } => answer.outcome.blobs(),
+        Record::Accepted { answer } | Record::Disputed { answer } => answer.outcome.blobs(),
         Record::Gated { release, .. } => release.as_deref().map(ordered).unwrap_or_default(),
         Record::Founded(_)
         | Record::Continued(_)
         | Record::Amended(_)
         | Record::Issued { .. }
         | Record::Compared { .. }
+        | Record::Settled { .. }
         | Record::Lost { .. }
         | Record::GivenUp { .. }
         | Record::EpochClosed { .. }
         | Record::Quarantined { .. }
+        | Record::Retracted { .. }
         | Record::StudentAsked
         | Record::Published { .. }
         | Record::Ended { .. } => Vec::new(),

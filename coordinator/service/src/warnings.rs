@@ -21,6 +21,10 @@ pub(crate) fn tell(records: &[Record], state: &State) {
             Record::Quarantined { worker, reason } => {
                 tracing::warn!(%worker, reason, "a worker is quarantined: it gets no more tasks");
             }
+            Record::Retracted { worker } => {
+                tracing::warn!(%worker, "what it said is taken back and measured anew, as far as it is known by prompt");
+            }
+            Record::Disputed { answer } => disputed(answer, state),
             Record::Accepted { answer } => left_out(answer, state),
             Record::EpochClosed { epoch, .. } => closed(*epoch, state),
             Record::Founded(founding) => begins(&founding.campaign),
@@ -59,6 +63,15 @@ fn opened(stage: Stage, tasks: usize, state: &State) {
 
 fn work(state: &State, task: &TaskId) -> &'static str {
     state.tickets().get(task).map_or("unknown", |t| t.task.work.name())
+}
+
+/// Of two nobody can say who is right; where a third can be asked, it is.
+fn disputed(answer: &Answer, state: &State) {
+    let others = state.tickets().get(&answer.task).into_iter().flat_map(|t| t.live());
+    let others: Vec<&str> =
+        others.map(|a| a.worker.as_str()).filter(|w| *w != answer.worker.as_str()).collect();
+    let (task, work, others) = (answer.task, work(state, &answer.task), others.join(", "));
+    tracing::warn!(%task, work, worker = %answer.worker, others, "workers differ about a task: another is asked, if there is one");
 }
 
 fn left_out(answer: &Answer, state: &State) {

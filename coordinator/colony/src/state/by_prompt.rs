@@ -4,11 +4,12 @@
 //! where single ones are known of (a kind of unit that deposits have values of), and estimates are made from those of
 //! the live prompts alone. A pair of unit and prompt takes some 20 bytes; a budget of exact runs bounds their number.
 
+use super::Sums;
 use super::evidence::rises;
 use crate::{CampaignConfig, PlannedTask};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use uspx_domain::{Answer, Deposit, Digest, Outcome, Statistic, Unit, Work};
+use std::collections::{BTreeMap, BTreeSet};
+use uspx_domain::{Answer, Deposit, Digest, Outcome, Statistic, Unit, Work, WorkerId};
 
 /// The score that effects are held beside: of the cheap ones the nearest to them, unit by unit.
 pub const CONTROL: Statistic = Statistic::ATP_ABS;
@@ -22,6 +23,9 @@ pub struct Scores {
     tokens: BTreeMap<u32, u32>,
     /// By unit, then place; 0 where it is not known.
     values: BTreeMap<Unit, Vec<f32>>,
+    /// Who measured it on the prompt at a place, by place among [`ByPrompt::workers`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    by: BTreeMap<u32, u32>,
 }
 
 impl Scores {
@@ -48,7 +52,7 @@ impl Scores {
     }
 
     /// The first word on a prompt counts.
-    fn learn(&mut self, statistic: Statistic, places: &[u32], deposit: &Deposit) {
+    fn learn(&mut self, statistic: Statistic, (places, by): (&[u32], u32), deposit: &Deposit) {
         let columns = deposit.columns.iter().filter(|c| c.statistic == statistic);
         let columns: Vec<_> = columns.filter(|c| !c.values.is_empty()).collect();
         for column in &columns {
@@ -67,12 +71,35 @@ impl Scores {
         }
         if !columns.is_empty() {
             for (at, prompt) in places.iter().zip(&deposit.prompts) {
-                self.tokens.entry(*at).or_insert(prompt.tokens);
+                if self.tokens.insert(*at, prompt.tokens).is_none() {
+                    self.by.insert(*at, by);
+                }
             }
         }
     }
 
+    /// Forgets what a worker measured; on which prompts.
+    fn retract(&mut self, worker: u32) -> BTreeSet<u32> {
+        let theirs = self.by.iter().filter(|(_, by)| **by == worker).map(|(at, _)| *at);
+        let gone: BTreeSet<u32> = theirs.collect();
+        self.by.retain(|_, by| *by != worker);
+        self.tokens.retain(|at, _| !gone.contains(at));
+        gone
+    }
+
+    /// A unit's sums over all prompts that it is known of.
+    fn sums(&self, values: &[f32]) -> Sums {
+        let mut sums = Sums::default();
+        for (at, tokens) in &self.tokens {
+            if let Some(value) = values.get(*at as usize) {
+                sums.observe(f64::from(*value), *tokens);
+            }
+        }
+        sums
+    }
+
     fn moved(self, to: &BTreeMap<u32, u32>) -> Self {
+        let by = self.by.into_iter().filter_map(|(at, by)| Some((*to.get(&at)?, by)));
         let tokens = self.tokens.into_iter().filter_map(|(at, t)| Some((*to.get(&at)?, t)));
         let values = |old: Vec<f32>| {
             let kept = (0u32..).zip(old).filter_map(|(at, value)| Some((*to.get(&at)?, value)));
@@ -81,7 +108,7 @@ impl Scores {
             (0..behind).map(|at| kept.get(&at).copied().unwrap_or(0.0)).collect()
         };
         let values = self.values.into_iter().map(|(unit, old)| (unit, values(old)));
-        Self { tokens: tokens.collect(), values: values.collect() }
+        Self { tokens: tokens.collect(), values: values.collect(), by: by.collect() }
     }
 }
 
@@ -92,6 +119,20 @@ pub struct Effect {
     pub nats: f32,
     /// Response tokens.
     pub tokens: u32,
+    /// Who measured it, by place among the workers that measured anything; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<u32>,
+}
+
+/// Prompts on which what was known is taken back, by place.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Gone {
+    /// Whether anything is.
+    pub any: bool,
+    /// Those of [`SECOND`].
+    pub traced: BTreeSet<u32>,
+    /// Those of [`CONTROL`].
+    pub patched: BTreeSet<u32>,
 }
 
 /// What is known of single prompts, by place.
@@ -105,9 +146,17 @@ pub struct ByPrompt {
     exact: BTreeMap<Unit, BTreeMap<u32, Effect>>,
     /// Exact runs that were asked for, by prompt.
     asked: BTreeMap<u32, u64>,
+    /// Workers that measured any of this, in the order of their first answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workers: Vec<WorkerId>,
 }
 
 impl ByPrompt {
+    /// Who measured an effect; none where that is not known.
+    pub fn measured_by(&self, effect: &Effect) -> Option<&WorkerId> {
+        self.workers.get(effect.by? as usize)
+    }
+
     /// A unit's effects.
     pub fn effects(&self, unit: Unit) -> impl Iterator<Item = (u32, Effect)> {
         self.exact.get(&unit).into_iter().flatten().map(|(at, effect)| (*at, *effect))
@@ -139,24 +188,71 @@ impl ByPrompt {
 
     /// Lets an epoch act. The first word on a pair counts, in the order of tasks' names (invariant 1).
     pub(crate) fn close(&mut self, campaign: &CampaignConfig, answers: &[(&PlannedTask, &Answer)]) {
+        let mut known: BTreeMap<WorkerId, u32> = self.workers.iter().cloned().zip(0..).collect();
         for (task, answer) in answers {
+            if !matches!(task.work, Work::Estimate(_) | Work::Ablate(_)) {
+                continue;
+            }
             let places = task.measured(campaign, &answer.skipped);
+            let by = *known.entry(answer.worker.clone()).or_insert_with(|| {
+                self.workers.push(answer.worker.clone());
+                self.workers.len() as u32 - 1
+            });
             match (&task.work, &answer.outcome) {
                 (Work::Estimate(_), Outcome::Scores(deposit)) => {
-                    self.control.learn(CONTROL, &places, deposit);
-                    self.second.learn(SECOND, &places, deposit);
+                    self.control.learn(CONTROL, (&places, by), deposit);
+                    self.second.learn(SECOND, (&places, by), deposit);
                 }
                 (Work::Ablate(ablate), Outcome::Losses(rows)) => {
                     for (unit, rises) in rises(ablate, rows) {
                         let tried = self.exact.entry(unit).or_default();
                         for (at, (rise, tokens)) in places.iter().zip(rises) {
-                            tried.entry(*at).or_insert(Effect { nats: rise as f32, tokens });
+                            let effect = Effect { nats: rise as f32, tokens, by: Some(by) };
+                            tried.entry(*at).or_insert(effect);
                         }
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Forgets what a worker measured, and that it was asked for.
+    pub(super) fn retract(&mut self, worker: &WorkerId) -> Gone {
+        let Some(worker) = self.workers.iter().position(|known| known == worker) else {
+            return Gone::default();
+        };
+        let worker = worker as u32;
+        let (traced, patched) = (self.second.retract(worker), self.control.retract(worker));
+        let mut pairs: BTreeMap<u32, u64> = BTreeMap::new();
+        for tried in self.exact.values_mut() {
+            tried.retain(|at, effect| {
+                let is_theirs = effect.by == Some(worker);
+                if is_theirs {
+                    *pairs.entry(*at).or_default() += 1;
+                }
+                !is_theirs
+            });
+        }
+        for (at, count) in &pairs {
+            self.asked.entry(*at).and_modify(|asked| *asked = asked.saturating_sub(*count));
+        }
+        let any = !(traced.is_empty() && patched.is_empty() && pairs.is_empty());
+        Gone { any, traced, patched }
+    }
+
+    /// The sums over prompts of everything that is kept of single ones.
+    pub(super) fn sums(&self) -> impl Iterator<Item = (Statistic, Unit, Sums)> {
+        let cheap = [(CONTROL, &self.control), (SECOND, &self.second)].into_iter();
+        let cheap = cheap.flat_map(|(statistic, scores)| {
+            scores.values.iter().map(move |(unit, values)| (statistic, *unit, scores.sums(values)))
+        });
+        let exact = self.exact.iter().map(|(unit, tried)| {
+            let mut sums = Sums::default();
+            tried.values().for_each(|e| sums.observe(f64::from(e.nats), e.tokens));
+            (Statistic::EXACT, *unit, sums)
+        });
+        cheap.chain(exact)
     }
 
     /// What stays for another campaign on the same teacher: what is known of the prompts that both have, at the
@@ -175,6 +271,7 @@ impl ByPrompt {
             second: self.second.moved(&to),
             exact: self.exact.into_iter().map(|(unit, tried)| (unit, exact(tried))).collect(),
             asked: BTreeMap::new(),
+            workers: self.workers,
         }
     }
 }

@@ -141,6 +141,11 @@ impl Trails {
         self.0.entry(statistic).or_default().entry(unit).or_default()
     }
 
+    /// Puts other sums in the place of a unit's.
+    pub(super) fn replace(&mut self, statistic: Statistic, unit: Unit, sums: Sums) {
+        *self.entry(statistic, unit) = sums;
+    }
+
     /// Adds what an answer says about single units.
     pub(crate) fn gather(&mut self, task: &PlannedTask, outcome: &Outcome) {
         match (&task.work, outcome) {

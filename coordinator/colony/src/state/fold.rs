@@ -36,6 +36,11 @@ impl State {
             }
             Record::Accepted { answer } => self.accept(answer),
             Record::Compared { task, worker, agreed } => self.compare(*task, worker, *agreed),
+            Record::Disputed { answer } => self.dispute(answer),
+            Record::Settled { task, worker, right, wrong } => {
+                self.settle(*task, worker, right, wrong)
+            }
+            Record::Retracted { worker } => self.retract(worker),
             Record::Lost { task, worker, cause } => self.lose(*task, worker, cause),
             Record::GivenUp { task, reason } => self.give_up(*task, reason),
             Record::EpochClosed { epoch, decision, .. } => {
@@ -127,7 +132,9 @@ impl State {
 
     fn issue(&mut self, task: TaskId, worker: &WorkerId, number: u32, duplicate: bool) {
         if let Some(ticket) = self.tickets.get_mut(&task) {
-            self.duplicates += u64::from(duplicate);
+            // Who settles a dispute is asked about a task that went out twice already.
+            let again = self.disputes.contains_key(&task);
+            self.duplicates += u64::from(duplicate && !again);
             ticket.attempts.push(Attempt {
                 worker: worker.clone(),
                 number,
@@ -169,13 +176,9 @@ impl State {
     fn compare(&mut self, task: TaskId, worker: &WorkerId, agreed: Option<bool>) {
         let Some(ticket) = self.tickets.get_mut(&task) else { return };
         ticket.set_fate(worker, Fate::Answered);
-        let (Some(first), Some(agreed)) = (ticket.answered_by.clone(), agreed) else { return };
-        for (one, other) in [(&first, worker), (worker, &first)] {
-            let account = self.accounts.entry(one.clone()).or_default();
-            match agreed {
-                true => account.agreed += 1,
-                false => drop(account.disagreed.insert(other.clone())),
-            }
+        // Ledgers from before disputes were settled say that two disagree, too: that tells nothing of either.
+        if let (Some(first), Some(true)) = (ticket.answered_by.clone(), agreed) {
+            self.vouch([&first, worker]);
         }
     }
 
@@ -265,7 +268,9 @@ impl State {
     fn forget(&mut self, epoch: u32, pending: BTreeMap<TaskId, Answer>) {
         self.tickets.retain(|_, t| !t.is_answered() || t.task.epoch == epoch);
         let due = |id: &TaskId| self.tickets.get(id).is_some_and(|t| t.out().next().is_some());
-        self.witnesses = pending.into_iter().filter(|(id, _)| due(id)).collect();
+        let disputed = |id: &TaskId| self.disputes.contains_key(id);
+        self.witnesses = pending.into_iter().filter(|(id, _)| due(id) || disputed(id)).collect();
+        self.disputes.retain(|id, _| self.witnesses.contains_key(id));
     }
 
     fn publish(&mut self, release: ReleaseNumber) {

@@ -2,6 +2,7 @@
 
 mod amend;
 mod by_prompt;
+mod doubt;
 mod evidence;
 mod fold;
 mod results;
@@ -125,6 +126,9 @@ pub struct State {
     pub(crate) pending: BTreeMap<TaskId, Answer>,
     /// Accepted in the last epoch and still to be compared.
     pub(crate) witnesses: BTreeMap<TaskId, Answer>,
+    /// Later answers that say otherwise than the accepted one, as they came, until two agree.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) disputes: BTreeMap<TaskId, Vec<Answer>>,
     pub(crate) trails: Trails,
     pub(crate) pheromone: BTreeMap<Unit, f64>,
     pub(crate) mask: Option<MaskVersion>,
@@ -281,6 +285,12 @@ impl State {
     /// known.
     pub fn seam_prompts(&self) -> SeamPrompts {
         self.seam_prompts
+    }
+
+    /// Whether something is still to come of a task: an answer, or one to hold beside it before it acts.
+    pub(crate) fn is_waited_for(&self, ticket: &Ticket) -> bool {
+        let is_current = self.open && ticket.task.epoch == self.epoch;
+        !ticket.is_settled() || (is_current && ticket.is_being_compared())
     }
 
     /// Whether a model is known to be unable to run the prompt at a place.

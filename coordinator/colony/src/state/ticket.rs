@@ -77,6 +77,16 @@ impl Ticket {
         self.attempts.iter().filter(|a| a.fate == Fate::Out)
     }
 
+    /// Attempts that came to something, or still may.
+    pub fn live(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|a| matches!(a.fate, Fate::Out | Fate::Answered))
+    }
+
+    /// Whether an attempt only to be compared is out.
+    pub fn is_being_compared(&self) -> bool {
+        self.out().any(|a| a.duplicate)
+    }
+
     /// Attempts that count against the task.
     pub fn failures(&self) -> u32 {
         self.lost(Blame::counts).count() as u32
@@ -117,8 +127,9 @@ pub struct Account {
     pub answered: u32,
     /// Comparisons in which it agreed.
     pub agreed: u32,
-    /// With whom it disagreed.
-    pub disagreed: BTreeSet<WorkerId>,
+    /// Comparisons in which two others agreed against it.
+    #[serde(default)]
+    pub outvoted: u32,
     /// Answers that failed a check.
     pub refused: u32,
     /// Attempts that it failed or let lapse.
@@ -128,6 +139,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Whether others have vouched for it: they agreed with it, and more often than against it.
+    pub fn is_proven(&self) -> bool {
+        self.agreed > 2 * self.outvoted
+    }
+
     pub(crate) fn charge(&mut self, cause: &Cause) {
         match cause {
             Cause::Refused { .. } => self.refused += 1,

@@ -8,6 +8,17 @@ use crate::state::Fate;
 use crate::{Cause, Record};
 use uspx_domain::{Answer, Failure, Outcome, Refusal, TaskId, WorkerId};
 
+/// An answer agrees with one of several that differ.
+fn settled(task: TaskId, worker: &WorkerId, said: &[(WorkerId, Option<bool>)]) -> Record {
+    let those = |such: bool| {
+        said.iter()
+            .filter(move |(_, agreed)| (*agreed == Some(true)) == such)
+            .map(|(w, _)| w.clone())
+    };
+    let right = those(true).chain([worker.clone()]).collect();
+    Record::Settled { task, worker: worker.clone(), right, wrong: those(false).collect() }
+}
+
 impl Turn<'_> {
     pub(super) fn answer(&mut self, sender: &WorkerId, answer: Answer) -> Verdict {
         if self.state().accounts.get(sender).is_some_and(|a| a.quarantined.is_some()) {
@@ -76,12 +87,22 @@ impl Turn<'_> {
         let Some(campaign) = &self.state().campaign else {
             return Verdict::Refused(Refusal::UnknownTask);
         };
-        let first = self.state().pending.get(&task).or_else(|| self.state().witnesses.get(&task));
-        let agreed = first.and_then(|first| compare(first, answer, &campaign.trust));
-        let other = first.map(|f| f.worker.clone());
-        self.record(Record::Compared { task, worker: worker.clone(), agreed });
+        let said: Vec<(WorkerId, Option<bool>)> = self
+            .state()
+            .said(task)
+            .map(|other| (other.worker.clone(), compare(other, answer, &campaign.trust)))
+            .collect();
+        let agreed = said.first().and_then(|(_, agreed)| *agreed);
+        let is_alone = said.iter().all(|(_, agreed)| *agreed == Some(false));
+        self.record(match (said.len(), agreed) {
+            (_, None) | (1, Some(true)) => {
+                Record::Compared { task, worker: worker.clone(), agreed }
+            }
+            _ if is_alone => Record::Disputed { answer: Box::new(answer.clone()) },
+            _ => settled(task, &worker, &said),
+        });
         self.suspect(&worker);
-        other.iter().for_each(|other| self.suspect(other));
+        said.iter().for_each(|(other, _)| self.suspect(other));
         Verdict::Compared(agreed)
     }
 

@@ -4,9 +4,16 @@
 //! Nothing of it is more than the state and the roster say: [`Board::of`] is the same board read anew.
 
 use super::roster::Member;
+use crate::state::Account;
 use crate::{Dice, PlannedTask, Record, State, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{TaskId, WorkerId};
+
+/// Answers to one task that differ, beyond which no other is asked for.
+const OPINIONS: usize = 7;
+/// Of the campaign's share of tasks that go out twice, the part that does so whoever has them: a worker that others
+/// vouched for may go wrong later.
+const WATCHED: f64 = 0.5;
 
 /// A task of the open epoch, in the order of the plan.
 pub(super) type Place = (u32, TaskId);
@@ -24,10 +31,20 @@ pub(super) struct Board {
     pub waiting: BTreeSet<Place>,
     /// One worker is, not only to be compared.
     pub alone: BTreeSet<Place>,
-    /// These are to go out a second time, as far as the campaign's share of such tasks goes.
+    /// These are to go out a second time whoever answers them, as far as the campaign's share of such tasks goes.
     pub doubles: BTreeSet<Place>,
+    /// Of these answers differ, and nobody is at work on another.
+    pub disputed: BTreeSet<Place>,
+    /// What one worker alone was asked, and can be compared.
+    singles: BTreeMap<WorkerId, BTreeSet<Place>>,
+    /// How many tasks of each worker are being compared.
+    compared: BTreeMap<WorkerId, u32>,
+    /// Workers that others are to vouch for, and none of whose tasks is being compared.
+    pub unproven: BTreeSet<WorkerId>,
     /// Tasks that are waited for.
     unsettled: usize,
+    /// Tasks that are out to be compared.
+    twice: usize,
     /// How many tasks each worker holds and has not answered, those apart that another has answered meanwhile.
     held: BTreeMap<WorkerId, u32>,
     /// Workers that hold more than one.
@@ -45,14 +62,26 @@ impl Board {
         for ticket in state.tickets.values() {
             board.put(state, ticket);
         }
-        let workers: Vec<WorkerId> = board.held.keys().chain(roster.keys()).cloned().collect();
+        let about = [&board.held, &board.compared].map(|counts| counts.keys());
+        let workers = about.into_iter().flatten().chain(board.singles.keys()).chain(roster.keys());
+        let workers: BTreeSet<WorkerId> = workers.cloned().collect();
         workers.iter().for_each(|worker| board.rank(worker, (state, roster)));
         board
     }
 
-    /// Whether nothing of the open epoch is waited for.
-    pub fn is_settled(&self) -> bool {
+    /// Whether no answer of the open epoch is missing.
+    pub fn is_answered(&self) -> bool {
         self.unsettled == 0
+    }
+
+    /// Whether nothing is being compared either.
+    pub fn is_settled(&self) -> bool {
+        self.is_answered() && self.twice == 0
+    }
+
+    /// What a worker alone was asked, the first in the order of the plan.
+    pub fn single(&self, worker: &WorkerId) -> Option<Place> {
+        self.singles.get(worker)?.first().copied()
     }
 
     /// How many unanswered tasks a worker holds.
@@ -68,6 +97,11 @@ impl Board {
     /// Workers that hold fewer than so many tasks, in the order in which they are asked.
     pub fn free(&self, ahead: u32) -> impl Iterator<Item = &WorkerId> {
         self.hands.iter().take_while(move |hand| hand.0 < ahead).map(|(_, _, worker)| worker)
+    }
+
+    /// Whether one of them is free.
+    pub fn has_room(&self, worker: &WorkerId, ahead: u32) -> bool {
+        self.ranks.get(worker).is_some_and(|(held, _)| *held < ahead)
     }
 
     /// Folds a record into the state, and follows it.
@@ -98,6 +132,11 @@ impl Board {
         }
         let account = state.accounts.get(worker);
         let is_trusted = account.is_none_or(|a| a.quarantined.is_none());
+        let is_due = self.singles.contains_key(worker) && !self.compared.contains_key(worker);
+        match is_trusted && is_due && !account.is_some_and(Account::is_proven) {
+            true => drop(self.unproven.insert(worker.clone())),
+            false => drop(self.unproven.remove(worker)),
+        }
         if is_trusted && roster.get(worker).is_some_and(|m| !m.strikes.is_resting()) {
             let failures = account.map_or(0, |a| a.failed + a.refused);
             self.ranks.insert(worker.clone(), (held, failures));
@@ -105,41 +144,45 @@ impl Board {
         }
     }
 
-    /// Takes a ticket in; who holds it.
+    /// Takes a ticket in; whom it is about.
     fn put(&mut self, state: &State, ticket: &Ticket) -> Vec<WorkerId> {
-        let (lists, holders) = (self.lists(state, ticket), holders(ticket));
-        for (list, is_on) in lists {
+        for (list, is_on) in self.lists(state, ticket) {
             if is_on {
                 list.insert(place(ticket));
             }
         }
-        self.unsettled += usize::from(is_open(state, ticket));
-        for worker in &holders {
-            *self.held.entry(worker.clone()).or_default() += 1;
+        if let Some(worker) = single(state, ticket) {
+            self.singles.entry(worker.clone()).or_default().insert(place(ticket));
         }
-        holders
+        self.unsettled += usize::from(is_open(state, ticket));
+        self.twice += usize::from(is_twice(state, ticket));
+        holders(ticket).into_iter().for_each(|worker| more(&mut self.held, worker));
+        compared(state, ticket).into_iter().for_each(|worker| more(&mut self.compared, worker));
+        about(ticket)
     }
 
-    /// Takes a ticket out; who held it.
+    /// Takes a ticket out; whom it is about.
     fn lift(&mut self, state: &State, ticket: &Ticket) -> Vec<WorkerId> {
         for (list, _) in self.lists(state, ticket) {
             list.remove(&place(ticket));
         }
-        self.unsettled -= usize::from(is_open(state, ticket));
-        let holders = holders(ticket);
-        for worker in &holders {
-            if let Some(held) = self.held.get_mut(worker) {
-                *held -= 1;
-                if *held == 0 {
-                    self.held.remove(worker);
-                }
+        if let Some(worker) = single(state, ticket)
+            && let Some(singles) = self.singles.get_mut(worker)
+        {
+            singles.remove(&place(ticket));
+            if singles.is_empty() {
+                self.singles.remove(worker);
             }
         }
-        holders
+        self.unsettled -= usize::from(is_open(state, ticket));
+        self.twice -= usize::from(is_twice(state, ticket));
+        holders(ticket).iter().for_each(|worker| less(&mut self.held, worker));
+        compared(state, ticket).iter().for_each(|worker| less(&mut self.compared, worker));
+        about(ticket)
     }
 
     /// The lists, and whether a ticket belongs on each.
-    fn lists(&mut self, state: &State, ticket: &Ticket) -> [(&mut BTreeSet<Place>, bool); 3] {
+    fn lists(&mut self, state: &State, ticket: &Ticket) -> [(&mut BTreeSet<Place>, bool); 4] {
         let is_open = is_open(state, ticket);
         let mut out = ticket.out();
         let (first, second) = (out.next(), out.next());
@@ -148,6 +191,7 @@ impl Board {
             (&mut self.waiting, is_open && first.is_none()),
             (&mut self.alone, is_open && is_alone),
             (&mut self.doubles, is_open && is_to_be_compared(state, ticket)),
+            (&mut self.disputed, is_disputed(state, ticket)),
         ]
     }
 }
@@ -157,8 +201,11 @@ fn touched(record: &Record) -> Option<(TaskId, Option<&WorkerId>)> {
     match record {
         Record::Issued { task, worker, .. }
         | Record::Compared { task, worker, .. }
+        | Record::Settled { task, worker, .. }
         | Record::Lost { task, worker, .. } => Some((*task, Some(worker))),
-        Record::Accepted { answer } => Some((answer.task, Some(&answer.worker))),
+        Record::Accepted { answer } | Record::Disputed { answer } => {
+            Some((answer.task, Some(&answer.worker)))
+        }
         Record::GivenUp { task, .. } => Some((*task, None)),
         _ => None,
     }
@@ -179,12 +226,60 @@ fn holders(ticket: &Ticket) -> Vec<WorkerId> {
     out.map(|a| a.worker.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Everybody that was asked.
+fn about(ticket: &Ticket) -> Vec<WorkerId> {
+    ticket.attempts.iter().map(|a| a.worker.clone()).collect()
+}
+
+/// Whether a task of the open epoch is out to be compared.
+fn is_twice(state: &State, ticket: &Ticket) -> bool {
+    ticket.task.epoch == state.epoch && ticket.is_being_compared()
+}
+
+/// The worker that alone has or had a task of the open epoch, where another's answer could be held beside its own.
+fn single<'a>(state: &State, ticket: &'a Ticket) -> Option<&'a WorkerId> {
+    let is_current = state.open && ticket.task.epoch == state.epoch && ticket.given_up.is_none();
+    let mut live = ticket.live().filter(|_| is_current && ticket.task.work.job().is_comparable());
+    let (first, second) = (live.next(), live.next());
+    first.filter(|_| second.is_none()).map(|a| &a.worker)
+}
+
+/// The workers of a task whose answers are being compared.
+fn compared(state: &State, ticket: &Ticket) -> Vec<WorkerId> {
+    let is_disputed = state.disputes.contains_key(&ticket.task.id);
+    let is_current = ticket.task.epoch == state.epoch;
+    if !is_current || !(is_disputed || ticket.is_being_compared()) {
+        return Vec::new();
+    }
+    ticket.live().map(|a| a.worker.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether another answer could tell who is right.
+fn is_disputed(state: &State, ticket: &Ticket) -> bool {
+    let is_current = state.open && ticket.task.epoch == state.epoch;
+    let is_asked = ticket.out().next().is_some() || ticket.live().count() >= OPINIONS;
+    is_current && ticket.is_answered() && !is_asked && state.disputes.contains_key(&ticket.task.id)
+}
+
+fn more(counts: &mut BTreeMap<WorkerId, u32>, worker: WorkerId) {
+    *counts.entry(worker).or_default() += 1;
+}
+
+fn less(counts: &mut BTreeMap<WorkerId, u32>, worker: &WorkerId) {
+    if let Some(count) = counts.get_mut(worker) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(worker);
+        }
+    }
+}
+
 /// Whether a task that has just gone out goes out a second time: a seeded draw.
 fn is_to_be_compared(state: &State, ticket: &Ticket) -> bool {
     let Some(campaign) = &state.campaign else { return false };
     let PlannedTask { id, work, .. } = &ticket.task;
     let once = ticket.attempts.len() == 1 && ticket.out().count() == 1;
     let share = campaign.trust.duplicates.to_f64();
-    let drawn = || Dice::new(campaign.seed, &id.to_string(), 0).unit() < 2.0 * share;
+    let drawn = || Dice::new(campaign.seed, &id.to_string(), 0).unit() < WATCHED * share;
     once && work.job().is_comparable() && drawn()
 }

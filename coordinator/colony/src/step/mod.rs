@@ -54,8 +54,8 @@ impl Colony {
     /// Workers that hold an unanswered task; after a restart, those never heard of again must be
     /// declared lost.
     pub fn waiting_on(&self) -> BTreeSet<WorkerId> {
-        let unsettled = self.state.tickets.values().filter(|t| !t.is_settled());
-        unsettled.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
+        let waits = self.state.tickets.values().filter(|t| self.state.is_waited_for(t));
+        waits.flat_map(|t| t.out().map(|a| a.worker.clone())).collect()
     }
 
     /// Takes an event.
@@ -126,7 +126,7 @@ impl<'a> Turn<'a> {
 
     /// Says again what a crash may have kept from being said. Everything said twice is named alike.
     fn restart(&mut self) {
-        let waits = |t: &&Ticket| !t.is_settled();
+        let waits = |t: &&Ticket| self.state().is_waited_for(t);
         let again: Vec<Command> = self
             .state()
             .tickets
@@ -210,6 +210,9 @@ impl<'a> Turn<'a> {
         if let Some(reason) = suspicion(self.state(), worker, &campaign.trust) {
             self.record(Record::Quarantined { worker: worker.clone(), reason });
             self.lose_all(worker, &Cause::Quarantined);
+            if self.state().accounts.get(worker).is_some_and(|a| a.outvoted > 0) {
+                self.record(Record::Retracted { worker: worker.clone() });
+            }
         }
     }
 

@@ -25,13 +25,21 @@ impl Turn<'_> {
                 }
                 Next::Gate => self.decide(),
                 Next::End(ending) => self.end(ending),
-                Next::Wait if self.state().open && self.colony.board.is_settled() => self.close(),
+                Next::Wait if self.is_over() => self.close(),
                 Next::Wait => break,
             }
         }
         if self.state().ending.is_none() {
             self.dispatch();
         }
+    }
+
+    /// Whether the open epoch is: all is answered, and what is to be compared before it acts was.
+    fn is_over(&mut self) -> bool {
+        if self.state().open && self.colony.board.is_answered() {
+            self.dispatch();
+        }
+        self.state().open && self.colony.board.is_settled()
     }
 
     fn close(&mut self) {
@@ -64,35 +72,66 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends out what nobody is working on, in the order of the plan, while workers have room; some
-    /// of it twice; and what waits at one worker while another has nothing to do.
+    /// Sends out, while workers have room, what answers differ on and what is to vouch for a worker; what nobody
+    /// is working on, in the order of the plan; and some of it twice. Then what waits at one worker while another has
+    /// nothing to do.
     fn dispatch(&mut self) {
-        let Some(trust) = self.state().campaign.as_ref().map(|c| c.trust.clone()) else { return };
+        let Some(ahead) = self.state().campaign.as_ref().map(|c| c.trust.ahead) else { return };
+        self.each(
+            ahead,
+            |board| &board.disputed,
+            |turn, place| {
+                turn.issue(place, true, ahead, &mut Idle::default());
+                true
+            },
+        );
+        self.check_unproven(ahead);
         let mut idle = Idle::default();
         self.each(
-            trust.ahead,
+            ahead,
             |board| &board.waiting,
             |turn, place| {
-                turn.issue(place, false, trust.ahead, &mut idle);
+                turn.issue(place, false, ahead, &mut idle);
                 true
             },
         );
         self.each(
-            trust.ahead,
+            ahead,
             |board| &board.doubles,
             |turn, place| {
-                let state = turn.state();
-                let room = trust.duplicates.floor_of(state.planned) > state.duplicates;
-                if room {
-                    turn.issue(place, true, trust.ahead, &mut Idle::default());
+                let is_room = turn.may_compare();
+                if is_room {
+                    turn.issue(place, true, ahead, &mut Idle::default());
                 }
-                room
+                is_room
             },
         );
         while let Some((place, from)) = self.waits_behind() {
             self.lose(place.1, &from, Cause::Moved);
             self.command(Command::Withdraw { task: place.1, worker: from });
-            self.issue(place, false, trust.ahead, &mut Idle::default());
+            self.issue(place, false, ahead, &mut Idle::default());
+        }
+    }
+
+    /// Whether the campaign's share of tasks that go out twice leaves room for one more.
+    fn may_compare(&self) -> bool {
+        let state = self.state();
+        let share = state.campaign.as_ref().map(|c| c.trust.duplicates);
+        share.is_some_and(|share| share.floor_of(state.planned) > state.duplicates)
+    }
+
+    /// One task of each worker that nobody vouched for yet goes out a second time.
+    fn check_unproven(&mut self, ahead: u32) {
+        let mut last: Option<WorkerId> = None;
+        while self.may_compare() && self.colony.board.free(ahead).next().is_some() {
+            let board = &self.colony.board;
+            let after = last.as_ref().map_or(Unbounded, Excluded);
+            let next = board.unproven.range((after, Unbounded)).next().cloned();
+            let Some(worker) = next else { return };
+            if let Some(place) = board.single(&worker) {
+                self.issue(place, true, ahead, &mut Idle::default());
+            }
+            last = Some(worker);
         }
     }
 
@@ -154,7 +193,10 @@ impl Turn<'_> {
         let able = |worker: &WorkerId| self.is_able(worker, &ticket.task);
         let anyone_new =
             || self.colony.trusted().any(|(id, member)| member.is_able(&ticket.task) && !asked(id));
-        let found = assign(self.colony.board.free(ahead), able, asked, anyone_new);
+        let board = &self.colony.board;
+        // Where both are new to the colony, each may vouch for the other.
+        let unproven = board.unproven.iter().filter(|w| duplicate && board.has_room(w, ahead));
+        let found = assign(unproven.chain(board.free(ahead)), able, asked, anyone_new);
         let Some(worker) = found.filter(|worker| !(duplicate && asked(worker))) else {
             if ticket.attempts.is_empty() {
                 idle.0.insert(kind(&ticket.task));

@@ -40,6 +40,91 @@ fn invariant_5_a_liar_is_quarantined() {
     );
 }
 
+/// A world of five workers, one of whom tells the truth about the whole model and lies about cuts.
+fn with_liar(name: &str, share: Share) -> (Service, World) {
+    let mut world = World::new(campaign(name));
+    world.config.mind = campaign::MindPlan::default();
+    world.config.trust.duplicates = share;
+    world.config.probe.units_per_task = Some(2);
+    let mut service = Service::default();
+    service.found(&world.config);
+    ["a", "b", "c", "d", "liar"].iter().for_each(|n| service.see(n));
+    while service.ending.is_none() {
+        let (worker, task) = service.queues.remove(0);
+        let mut answer = world.answer(&task, &worker);
+        if let (Outcome::Losses(rows), Purpose::Evidence, "liar") =
+            (&mut answer.outcome, &task.purpose, worker.as_str())
+        {
+            let lie = |x: &mut f32| *x *= 1.5;
+            rows.iter_mut().skip(1).flat_map(|r| &mut r.nats).for_each(lie);
+        }
+        service.answer(answer);
+    }
+    (service, world)
+}
+
+/// Invariant 5: nothing stays of what a liar said, and its share is measured anew.
+#[test]
+fn invariant_5_what_a_liar_said_is_taken_back() {
+    let (service, world) = with_liar("taken back", Share::percent(10));
+    let state = service.colony.state();
+    assert!(state.accounts()[&worker("liar")].quarantined.is_some());
+    let (mut effects, mut lies) = (0, 0);
+    for unit in shape().units(UnitKind::Expert) {
+        for (at, effect) in state.effects(unit) {
+            effects += 1;
+            let by = state.by_prompt().measured_by(&effect).unwrap();
+            lies += usize::from(by.as_str() == "liar");
+            let truth = world.truth(at, unit);
+            assert!((f64::from(effect.nats) - truth).abs() < 1e-3, "{} {truth}", effect.nats);
+        }
+    }
+    assert_eq!(lies, 0);
+    assert!(effects >= world.config.probe.exact_pairs, "its pairs are asked for again: {effects}");
+    assert!(service.ledger.iter().any(|r| matches!(r, Record::Settled { .. })));
+    // The ledger says it all.
+    let mut replayed = State::default();
+    service.ledger.iter().for_each(|r| replayed.fold(r));
+    assert!(replayed.snapshot().unwrap() == state.snapshot().unwrap());
+    assert!(replayed.deviations().is_empty());
+}
+
+/// Invariant 5: where nothing may go out twice, a lie is believed; so the tests above can fail.
+#[test]
+fn invariant_5_without_comparisons_a_lie_stands() {
+    let (service, _) = with_liar("believed", Share::percent(0));
+    let state = service.colony.state();
+    assert!(state.accounts()[&worker("liar")].quarantined.is_none());
+    let mut lies = 0;
+    for unit in shape().units(UnitKind::Expert) {
+        let by = |effect| state.by_prompt().measured_by(&effect).map(WorkerId::as_str);
+        lies += state.effects(unit).filter(|(_, effect)| by(*effect) == Some("liar")).count();
+    }
+    assert!(lies > 0);
+}
+
+/// Invariant 5: of two workers that differ nobody can say who is right: the first answer stands, and neither is put
+/// out.
+#[test]
+fn invariant_5_two_that_differ_are_both_kept() {
+    let mut world = World::new(campaign("two"));
+    world.config.trust.duplicates = Share::percent(10);
+    world.config.probe.units_per_task = Some(2);
+    let mut service = Service::default();
+    service.found(&world.config);
+    ["a", "b"].iter().for_each(|n| service.see(n));
+    while service.ending.is_none() {
+        let (worker, task) = service.queues.remove(0);
+        let mut answer = world.answer(&task, &worker);
+        if let (Outcome::Losses(rows), "b") = (&mut answer.outcome, worker.as_str()) {
+            rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x *= 1.5);
+        }
+        service.answer(answer);
+    }
+    assert!(service.ledger.iter().any(|r| matches!(r, Record::Disputed { .. })));
+    assert!(service.colony.state().accounts().values().all(|a| a.quarantined.is_none()));
+}
+
 /// Invariant 5: what does not fit its task is refused by name, and three of those end a worker's
 /// part.
 #[test]

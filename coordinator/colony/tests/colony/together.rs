@@ -389,17 +389,19 @@ fn a_campaign_without_sharing_is_the_bytes_that_it_was() {
 }
 
 /// The ledger with each epoch's acceptances in another order, and some of them again with another
-/// blob, loss and count.
+/// blob, loss and count. Comparisons come after what they compare with.
 fn shuffled(ledger: &[Record], dice: &mut Dice) -> Vec<Record> {
-    let (mut out, mut held) = (Vec::new(), Vec::new());
+    let (mut out, mut held, mut compared) = (Vec::new(), Vec::new(), Vec::new());
     for record in ledger {
         match record {
             Record::Accepted { .. } => held.push(record.clone()),
+            Record::Compared { .. } => compared.push(record.clone()),
             Record::EpochClosed { .. } => {
                 dice.shuffle(&mut held);
                 let again = held.iter().filter(|_| dice.below(2) == 0).map(falsified);
                 let again: Vec<Record> = again.collect();
                 out.append(&mut held);
+                out.append(&mut compared);
                 out.extend(again);
                 out.push(record.clone());
             }

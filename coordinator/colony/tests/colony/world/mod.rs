@@ -203,6 +203,12 @@ impl World {
         f64::from(self.tokens(at)) * effect * (1.0 + 0.7 * self.noise(at, &unit.to_string()))
     }
 
+    /// A unit's effect on a prompt as a worker tells it: a difference of losses in single precision.
+    pub fn truth(&self, at: u32, unit: Unit) -> f64 {
+        let told = |loss: f64| f64::from(loss.max(0.0) as f32);
+        told(self.under(at, &Cut::Unit(unit))) - told(self.clean(at))
+    }
+
     fn under(&self, at: u32, cut: &Cut) -> f64 {
         match cut {
             Cut::Unit(unit) => self.clean(at) + self.rise(at, *unit),
