@@ -198,6 +198,11 @@ impl State {
         (ours().filter(|t| t.is_answered()).count(), given_up, ours().count())
     }
 
+    /// Tasks that were planned, and those of them that went out twice to be compared.
+    pub fn issued(&self) -> [u64; 2] {
+        [self.planned, self.duplicates]
+    }
+
     /// The evidence.
     pub fn trails(&self) -> &Trails {
         &self.trails

@@ -99,11 +99,6 @@ impl Board {
         self.hands.iter().take_while(move |hand| hand.0 < ahead).map(|(_, _, worker)| worker)
     }
 
-    /// Whether one of them is free.
-    pub fn has_room(&self, worker: &WorkerId, ahead: u32) -> bool {
-        self.ranks.get(worker).is_some_and(|(held, _)| *held < ahead)
-    }
-
     /// Folds a record into the state, and follows it.
     pub fn follow(&mut self, record: &Record, state: &mut State, roster: &Roster) {
         let Some((task, worker)) = touched(record) else {

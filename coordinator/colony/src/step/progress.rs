@@ -195,7 +195,8 @@ impl Turn<'_> {
             || self.colony.trusted().any(|(id, member)| member.is_able(&ticket.task) && !asked(id));
         let board = &self.colony.board;
         // Where both are new to the colony, each may vouch for the other.
-        let unproven = board.unproven.iter().filter(|w| duplicate && board.has_room(w, ahead));
+        let first = board.free(ahead).take(if duplicate { LOOKED_AT } else { 0 });
+        let unproven = first.filter(|worker| board.unproven.contains(*worker));
         let found = assign(unproven.chain(board.free(ahead)), able, asked, anyone_new);
         let Some(worker) = found.filter(|worker| !(duplicate && asked(worker))) else {
             if ticket.attempts.is_empty() {
@@ -208,6 +209,9 @@ impl Turn<'_> {
         self.command(Command::Issue { task: planned, worker, attempt });
     }
 }
+
+/// Free hands among which one that is new to the colony too is looked for.
+const LOOKED_AT: usize = 32;
 
 /// Tasks that the same workers are able to do.
 type Kind = (Fingerprint, &'static str, Option<TaskId>);

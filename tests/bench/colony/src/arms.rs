@@ -1,6 +1,7 @@
 //! The colony beside the other ways, over seeds: held-out loss and overlap with the exhaustive mask.
 
 use crate::answers::Answers;
+use crate::crowd::Crowd;
 use crate::explored::{Drawn, Explored, Tried, Wanted, places};
 use crate::failed;
 use crate::matrix::Matrix;
@@ -80,6 +81,7 @@ pub fn measure(bench: &Bench<'_>, sizes: &Sizes<'_>, report: &mut Report) -> Res
                     prompts: bench.fit,
                     places: &places,
                     tried: &mut tried,
+                    crowd: &Crowd::alone()?,
                 };
                 let mut drawn = Drawn::default();
                 explored.run(&mut drawn, Wanted { order: &order, pairs, keep: *keep, seed })?;

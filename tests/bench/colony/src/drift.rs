@@ -4,6 +4,7 @@
 
 use crate::answers::Answers;
 use crate::arms::{Found, Judged, half, judge, loss};
+use crate::crowd::Crowd;
 use crate::explored::{Drawn, Explored, Tried, Wanted, places};
 use crate::matrix::Matrix;
 use serde_json::json;
@@ -63,6 +64,7 @@ pub fn measure(bench: &Bench<'_>, name: &str, report: &mut Report) -> Result<()>
         prompts: &fit,
         places: &places,
         tried: &mut tried,
+        crowd: &Crowd::alone()?,
     };
     let (mut found, mut flapped) = (Found::new(), Vec::new());
     for seed in 1..=bench.seeds {

@@ -2,12 +2,13 @@
 //! what it asks is looked up, or asked of the model.
 
 use crate::answers::Answers;
+use crate::crowd::Crowd;
 use crate::failed;
 use crate::matrix::Matrix;
 use std::collections::BTreeMap;
 use uspx_bench_engine::error::Result;
 use uspx_colony::{
-    CampaignConfig, Colony, Command, Event, PlannedTask, PromptEntry, Purpose, Share, Split,
+    CampaignConfig, Colony, Command, Dice, Event, PlannedTask, PromptEntry, Purpose, Share, Split,
 };
 use uspx_domain::{
     Ablate, Answer, Column, Cut, Deposit, Digest, Estimator, LossRow, Mask, Outcome, Prompt,
@@ -42,6 +43,8 @@ pub struct Explored<'a> {
     pub places: &'a BTreeMap<&'a str, usize>,
     /// Whole masks that were tried before.
     pub tried: &'a mut Tried,
+    /// Who answers.
+    pub crowd: &'a Crowd,
 }
 
 /// Where each of the recorded prompts stands.
@@ -66,6 +69,16 @@ impl Drawn {
         self.versions.last().cloned().ok_or_else(|| failed("the colony found no mask"))
     }
 
+    /// Whether a worker is in quarantine.
+    pub fn is_out(&self, worker: &WorkerId) -> bool {
+        self.colony.state().accounts().get(worker).is_some_and(|a| a.quarantined.is_some())
+    }
+
+    /// Tasks that were planned, and those of them that went out twice.
+    pub fn issued(&self) -> [u64; 2] {
+        self.colony.state().issued()
+    }
+
     /// Exact runs that were asked for.
     pub fn pairs(&self) -> u64 {
         self.colony.state().explored().pairs
@@ -79,23 +92,25 @@ impl Explored<'_> {
     /// A colony that is stuck, or those of the model.
     pub fn run(&mut self, drawn: &mut Drawn, wanted: Wanted<'_>) -> Result<()> {
         let config = self.config(wanted)?;
-        let worker: WorkerId = "bench".parse().map_err(failed)?;
-        let mut queue: Vec<PlannedTask> = Vec::new();
+        let mut queue: Vec<(WorkerId, PlannedTask)> = Vec::new();
         let (_, step) = drawn.colony.want(config.clone(), [7; 16]).map_err(failed)?;
         drawn.take(&mut queue, step.commands);
-        let seen = Event::WorkerSeen {
-            worker: worker.clone(),
-            speaks: Speaks::here(),
-            holds: vec![config.teacher],
-        };
-        let commands = drawn.colony.step(seen).commands;
-        drawn.take(&mut queue, commands);
+        for worker in self.crowd.workers.keys() {
+            let (speaks, holds) = (Speaks::here(), vec![config.teacher]);
+            let seen = Event::WorkerSeen { worker: worker.clone(), speaks, holds };
+            let commands = drawn.colony.step(seen).commands;
+            drawn.take(&mut queue, commands);
+        }
+        let mut dice = Dice::new(wanted.seed, "who is next", 0);
         while drawn.colony.state().ending().is_none() {
             if queue.is_empty() {
                 return Err(failed("the colony waits for nothing"));
             }
-            let task = queue.remove(0);
+            let next =
+                if self.crowd.workers.len() > 1 { dice.below(queue.len() as u32) } else { 0 };
+            let (worker, task) = queue.remove(next as usize);
             let outcome = self.outcome(&task, &drawn.colony)?;
+            let outcome = self.crowd.says(&worker, &task.id.to_string(), outcome);
             let answer = Answer {
                 task: task.id,
                 worker: worker.clone(),
@@ -104,7 +119,7 @@ impl Explored<'_> {
                 skipped: vec![],
                 seams: 0,
             };
-            let arrived = Event::AnswerArrived { worker: worker.clone(), answer: Box::new(answer) };
+            let arrived = Event::AnswerArrived { worker, answer: Box::new(answer) };
             let commands = drawn.colony.step(arrived).commands;
             drawn.take(&mut queue, commands);
         }
@@ -125,7 +140,10 @@ impl Explored<'_> {
         let mut config = CampaignConfig::new("bench", model, None, train.chain(others).collect());
         config.seed = wanted.seed;
         config.mask.keep = Share::nearest(wanted.keep);
-        config.trust.duplicates = Share::percent(0);
+        config.trust.duplicates = Share::percent(self.crowd.twice);
+        config.probe.trace_batch = self.crowd.batch;
+        config.probe.patch_batch = self.crowd.batch;
+        config.probe.units_per_task = self.crowd.batch;
         config.judge.random_masks = 0;
         config.judge.curve.clear();
         let probe = &mut config.probe;
@@ -224,11 +242,17 @@ fn made_up(task: &PlannedTask, ids: &[&str]) -> Result<Outcome> {
 }
 
 impl Drawn {
-    fn take(&mut self, queue: &mut Vec<PlannedTask>, commands: Vec<Command>) {
+    fn take(&mut self, queue: &mut Vec<(WorkerId, PlannedTask)>, commands: Vec<Command>) {
         for command in commands {
             match command {
-                Command::Issue { task, .. } if !queue.iter().any(|known| known.id == task.id) => {
-                    queue.push(*task);
+                Command::Issue { task, worker, .. } => {
+                    let item = (worker, *task);
+                    if !queue.iter().any(|known| known.0 == item.0 && known.1.id == item.1.id) {
+                        queue.push(item);
+                    }
+                }
+                Command::Withdraw { task, worker } => {
+                    queue.retain(|known| known.0 != worker || known.1.id != task);
                 }
                 Command::PublishMask(version) => self.versions.push(version.mask),
                 _ => {}

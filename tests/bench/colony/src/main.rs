@@ -7,8 +7,10 @@
 
 mod answers;
 mod arms;
+mod crowd;
 mod drift;
 mod explored;
+mod liars;
 mod matrix;
 mod swarm;
 mod ways;
@@ -72,6 +74,8 @@ enum Group {
     Masks,
     /// What becomes of it when prompts change.
     Drift,
+    /// What becomes of it where a tenth of the workers lie.
+    Liars,
     /// What thousands of workers take: only where it is named.
     Swarm,
 }
@@ -123,7 +127,7 @@ fn run(args: &Args) -> Result<bool> {
         {
             report.fail(&model.display().to_string(), error.to_string());
         }
-        for keep in args.keep.iter().filter(|_| is_wanted(Group::Drift)) {
+        for keep in &args.keep {
             let bench = drift::Bench {
                 model,
                 fit: [&fit, &other_fit],
@@ -133,7 +137,14 @@ fn run(args: &Args) -> Result<bool> {
                 seeds: args.seeds,
             };
             let name = format!("{} keep {keep}", arms::called(model));
-            if let Err(error) = drift::measure(&bench, &name, &mut report) {
+            if is_wanted(Group::Drift)
+                && let Err(error) = drift::measure(&bench, &name, &mut report)
+            {
+                report.fail(&name, error.to_string());
+            }
+            if is_wanted(Group::Liars)
+                && let Err(error) = liars::measure(&bench, &name, &mut report)
+            {
                 report.fail(&name, error.to_string());
             }
         }
