@@ -1,6 +1,6 @@
 //! Answers that say otherwise than others to the same task, and what is taken back of a worker that nobody believes.
 
-use super::{Fate, State};
+use super::{Attempt, Fate, State};
 use crate::{Blame, Stage};
 use std::collections::BTreeSet;
 use uspx_domain::{Answer, TaskId, WorkerId};
@@ -59,8 +59,14 @@ impl State {
             self.pending.remove(&id);
             self.disputes.remove(&id);
             if let Some(ticket) = self.tickets.get_mut(&id) {
+                // What was out beside an accepted answer was withdrawn, but for what was to be compared with it.
+                let is_wanted = ticket.is_being_compared();
+                let lost =
+                    |a: &&mut Attempt| a.worker == *worker || (a.fate == Fate::Out && !is_wanted);
+                for attempt in ticket.attempts.iter_mut().filter(lost) {
+                    attempt.fate = Fate::Lost { blame: Blame::Nobody };
+                }
                 ticket.answered_by = None;
-                ticket.set_fate(worker, Fate::Lost { blame: Blame::Nobody });
             }
         }
         self.disputes.values_mut().for_each(|others| others.retain(|a| !theirs(a)));

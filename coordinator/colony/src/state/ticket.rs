@@ -82,9 +82,9 @@ impl Ticket {
         self.attempts.iter().filter(|a| matches!(a.fate, Fate::Out | Fate::Answered))
     }
 
-    /// Whether an attempt only to be compared is out.
+    /// Whether it went out to be compared, and an answer is still to come.
     pub fn is_being_compared(&self) -> bool {
-        self.out().any(|a| a.duplicate)
+        self.out().next().is_some() && self.live().any(|a| a.duplicate)
     }
 
     /// Attempts that count against the task.
@@ -128,7 +128,7 @@ pub struct Account {
     /// Comparisons in which it agreed.
     pub agreed: u32,
     /// Comparisons in which two others agreed against it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none")]
     pub outvoted: u32,
     /// Answers that failed a check.
     pub refused: u32,
@@ -136,6 +136,11 @@ pub struct Account {
     pub failed: u32,
     /// Why it gets no more work.
     pub quarantined: Option<String>,
+}
+
+/// What accounts from before votes were counted have.
+fn is_none(votes: &u32) -> bool {
+    *votes == 0
 }
 
 impl Account {

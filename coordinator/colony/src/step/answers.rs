@@ -67,11 +67,9 @@ impl Turn<'_> {
         let (task, worker) = (answer.task, answer.worker.clone());
         self.record(Record::Accepted { answer: Box::new(answer) });
         self.colony.well(&worker);
-        let others = self.state().tickets.get(&task).into_iter().flat_map(|t| t.out());
-        let others: Vec<WorkerId> = others
-            .filter(|a| !a.duplicate && a.worker != worker)
-            .map(|a| a.worker.clone())
-            .collect();
+        let ticket = self.state().tickets.get(&task).filter(|t| !t.is_being_compared());
+        let others = ticket.into_iter().flat_map(|t| t.out()).filter(|a| a.worker != worker);
+        let others: Vec<WorkerId> = others.map(|a| a.worker.clone()).collect();
         for worker in others {
             self.command(Command::Withdraw { task, worker });
         }

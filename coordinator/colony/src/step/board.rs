@@ -217,7 +217,8 @@ fn is_open(state: &State, ticket: &Ticket) -> bool {
 
 /// Who holds a task and has not answered, while that is still wanted.
 fn holders(ticket: &Ticket) -> Vec<WorkerId> {
-    let out = ticket.out().filter(|a| a.duplicate || !ticket.is_settled());
+    let is_wanted = !ticket.is_settled() || ticket.is_being_compared();
+    let out = ticket.out().filter(|_| is_wanted);
     out.map(|a| a.worker.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -104,7 +104,11 @@ impl Explored<'_> {
         let mut dice = Dice::new(wanted.seed, "who is next", 0);
         while drawn.colony.state().ending().is_none() {
             if queue.is_empty() {
-                return Err(failed("the colony waits for nothing"));
+                let state = drawn.colony.state();
+                let (stage, progress) = (state.stage(), state.progress());
+                return Err(failed(format!(
+                    "the colony waits for nothing: {stage:?} {progress:?}"
+                )));
             }
             let next =
                 if self.crowd.workers.len() > 1 { dice.below(queue.len() as u32) } else { 0 };
