@@ -241,6 +241,7 @@ impl From<uspx_coordinator::ServiceError> for CliError {
             | ServiceError::OldLedger(_)
             | ServiceError::Occupied(_)
             | ServiceError::Stranger { .. }
+            | ServiceError::OtherSnapshot { .. }
             | ServiceError::UnknownRecord { .. }) => Self::caused(Exit::Refused, &error),
             error @ (ServiceError::File { .. }
             | ServiceError::Encode(_)

@@ -5,18 +5,21 @@ use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, USAGE, json, refuses, uspx};
 use assert_cmd::Command;
 use libtest_mimic::Trial;
 use serde_json::{Value, json as value};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tempfile::{TempDir, tempdir};
-use uspx_colony::{Ending, Record};
+use uspx_colony::resample::Resampled;
+use uspx_colony::{Ending, Record, Snapshot, State};
 use uspx_coordinator::Ledger;
-use uspx_coordinator::ledger::head_path;
+use uspx_coordinator::ledger::{Compaction, head_path};
 use uspx_domain::{Answer, BlobRef, Outcome, StoredFile, TaskId};
 use uspx_tests::trials;
 
 pub fn trials() -> Vec<Trial> {
     trials![
         a_whole_ledger_is_counted_while_a_coordinator_holds_it,
+        a_shortened_ledger_says_what_its_snapshot_stands_for,
         what_lies_beyond_the_head_is_no_damage,
         damage_is_named_with_its_place_and_what_follows,
         a_lost_head_another_version_and_no_ledger_are_told_apart,
@@ -80,6 +83,26 @@ fn a_whole_ledger_is_counted_while_a_coordinator_holds_it() {
         said.contains(&format!("record 3, byte {bytes}")) && !said.contains("beyond the head"),
         "{said}"
     );
+}
+
+fn a_shortened_ledger_says_what_its_snapshot_stands_for() {
+    let state = state(3);
+    assert_eq!(json(&mut check(state.path()))["folded"], 0);
+    let path = state.path().join("ledger");
+    let mut known = State::default();
+    let mut ledger = Ledger::open(&path, |record| known.fold(&record)).unwrap();
+    let snapshot = Snapshot::of(3, &known, &Resampled::default(), BTreeSet::new()).unwrap();
+    assert!(ledger.compact(snapshot, &Compaction { least: 1, times: 0 }).unwrap());
+    drop(ledger);
+    let report = json(&mut check(state.path()));
+    assert_eq!((&report["records"], &report["folded"]), (&value!(4), &value!(3)));
+    let text = said(&mut check(state.path()));
+    assert!(text.contains("first 3 records") && text.contains("ledger.before"), "{text}");
+    // Damage of the snapshot has a remedy of its own, and a repair keeps out of it.
+    change(state.path(), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let words = ["record 4", "ledger.before.head", "is done again"];
+    refuses(&mut check(state.path()), REFUSED, &words);
+    refuses(&mut self::ledger("repair", state.path()), REFUSED, &words);
 }
 
 fn what_lies_beyond_the_head_is_no_damage() {

@@ -10,7 +10,7 @@ use crate::output;
 use serde::Serialize;
 use std::path::Path;
 use uspx_coordinator::ServiceError;
-use uspx_coordinator::ledger::{Damage, Extent, FILE_NAME, Survey, survey};
+use uspx_coordinator::ledger::{Damage, Extent, FILE_NAME, Fault, Survey, before_path, survey};
 
 /// What `--json` prints; of a damaged ledger too, beside the error.
 #[derive(Serialize)]
@@ -19,6 +19,8 @@ struct Report<'a> {
     whole: bool,
     /// Whole records; of a damaged ledger those before the damage.
     records: u64,
+    /// Records that its snapshot stands for; 0 where it has them all.
+    folded: Option<u64>,
     head: Option<Extent>,
     beyond: Option<Extent>,
     damage: Option<&'a Damage>,
@@ -61,19 +63,31 @@ fn missing(error: ServiceError) -> CliError {
 }
 
 fn whole<'a>(ledger: &'a Path, found: &Survey) -> Report<'a> {
-    let Survey { records, head, beyond } = *found;
-    Report { ledger, whole: true, records, head: Some(head), beyond: Some(beyond), damage: None }
+    let Survey { records, folded, head, beyond } = *found;
+    Report {
+        ledger,
+        whole: true,
+        records,
+        folded: Some(folded),
+        head: Some(head),
+        beyond: Some(beyond),
+        damage: None,
+    }
 }
 
 fn damaged<'a>(ledger: &'a Path, damage: &'a Damage) -> Report<'a> {
     let records = damage.sequence.saturating_sub(1);
-    Report { ledger, whole: false, records, head: None, beyond: None, damage: Some(damage) }
+    let (folded, head, beyond) = (None, None, None);
+    Report { ledger, whole: false, records, folded, head, beyond, damage: Some(damage) }
 }
 
 /// What follows from damage, beside what it is.
 fn consequence(error: ServiceError) -> CliError {
     let before = match &error {
-        ServiceError::Damaged { damage, .. } => damage.sequence.saturating_sub(1),
+        // What came before a snapshot is not here.
+        ServiceError::Damaged { damage, .. } if damage.fault != Fault::Snapshot => {
+            damage.sequence.saturating_sub(1)
+        }
         _ => return error.into(),
     };
     CliError::from(error)
@@ -81,11 +95,19 @@ fn consequence(error: ServiceError) -> CliError {
 }
 
 fn show(ledger: &Path, found: &Survey) -> Result<()> {
-    let Survey { records, head, beyond } = found;
+    let Survey { records, folded, head, beyond } = found;
     let mut table = output::table(&["ledger", &ledger.display().to_string()]);
     table.add_row(["whole", "yes"]);
     table.add_row(["records", &records.to_string()]);
     table.add_row(["head", &format!("record {}, byte {}", head.records, head.bytes)]);
+    if *folded > 0 {
+        let before = before_path(ledger);
+        let text = format!(
+            "stands for the first {folded} records, whose history is gone from here; it lies in {} until the next snapshot",
+            before.display()
+        );
+        table.add_row(["snapshot", &text]);
+    }
     if beyond.bytes > 0 {
         let text = format!(
             "{} records in {} bytes: being written, or left by a crash; the next start keeps whole records and sets the \

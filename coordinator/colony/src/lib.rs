@@ -51,7 +51,7 @@ pub use order::ReleaseOrder;
 pub use record::{Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record};
 pub use report::{CampaignReport, report};
 pub use share::Share;
-pub use state::{SnapshotError, Stage, State, Ticket};
+pub use state::{Snapshot, SnapshotError, Stage, State, Ticket};
 pub use step::{Amending, Colony, Command, Event, Step, Verdict};
 pub use task::{AttachError, PlannedTask, Purpose, TrialRole};
 

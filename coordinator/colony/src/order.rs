@@ -26,6 +26,24 @@ pub struct ReleaseOrder {
     pub label_mask: Option<Mask>,
 }
 
+impl ReleaseOrder {
+    /// The blobs that it is made of. A new part does not compile before it is thought of here.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        let Self {
+            release: _,
+            previous: _,
+            teacher: _,
+            base: _,
+            adapter,
+            formats,
+            mask: _,
+            label_mask: _,
+        } = self;
+        let files = formats.values().flatten().map(|StoredFile { path: _, blob }| *blob);
+        files.chain([*adapter])
+    }
+}
+
 /// An order in the ledger. The first two formats have fields of their own there, from before there
 /// was a map: ledgers stay readable in both directions, and their bytes the same.
 #[derive(Serialize, Deserialize)]

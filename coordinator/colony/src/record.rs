@@ -3,7 +3,7 @@
 //! They are stored as MessagePack: JSON readers round the last bit of a float, and a replay must
 //! not (invariant 1).
 
-use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, ReleaseOrder, Stage};
+use crate::{CampaignConfig, GateReport, PlannedTask, PromptEntry, ReleaseOrder, Snapshot, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -133,6 +133,8 @@ pub enum Record {
         /// How it ended.
         ending: Ending,
     },
+    /// All that came before comes to this.
+    Snapshot(Box<Snapshot>),
 }
 
 /// The rules by which today's colony decides. A change of what the same evidence decides is a new

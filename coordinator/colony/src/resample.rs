@@ -15,6 +15,7 @@ use crate::combine::score;
 use crate::mask::{Budget, build, jaccard};
 use crate::state::Trails;
 use crate::{CampaignConfig, Dice, PlannedTask, Record, State};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uspx_domain::{Answer, Column, Deposit, LossRow, Outcome, TaskId, Unit};
 
@@ -22,7 +23,7 @@ use uspx_domain::{Answer, Column, Deposit, LossRow, Outcome, TaskId, Unit};
 pub const REPLICATES: usize = 24;
 
 /// The evidence, drawn anew so many times.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resampled {
     campaign: Option<CampaignConfig>,
     /// Tasks that may bring evidence.
@@ -31,7 +32,7 @@ pub struct Resampled {
 }
 
 /// One drawing of the prompts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Replicate {
     trails: Trails,
     /// What came since the last close.
@@ -56,6 +57,7 @@ impl Resampled {
             }
             Record::Accepted { answer } => self.gather(answer),
             Record::EpochClosed { .. } => self.close(),
+            Record::Snapshot(snapshot) => self.clone_from(&snapshot.resampled),
             _ => {}
         }
     }
@@ -182,7 +184,7 @@ fn repeated<T: Clone>(items: &[T], counts: &[u8]) -> Vec<T> {
 }
 
 /// How alike masks are, by what is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Stability {
     /// Overlap with the version before: how steady this run is. None of a first version.
     pub version_before: Option<f64>,

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use uspx_artifact::{Store, StoredBlob};
-use uspx_colony::{Record, ReleaseOrder};
-use uspx_domain::{BlobRef, Digest, StoredFile};
+use uspx_colony::Record;
+use uspx_domain::{BlobRef, Digest};
 
 /// What to delete.
 #[derive(Debug, Clone)]
@@ -122,15 +122,16 @@ fn named(states: &[PathBuf]) -> Result<BTreeSet<Digest>, ServiceError> {
     Ok(named)
 }
 
-/// The blobs that a record names. A new kind of record, or part of a release, does not compile
-/// before it is thought of here.
+/// The blobs that a record names; a snapshot those that are still needed of what the records named
+/// that it stands for. A new kind of record does not compile before it is thought of here.
 pub fn blobs(record: &Record) -> Vec<BlobRef> {
     match record {
         Record::EpochOpened { tasks, .. } => {
             tasks.iter().flat_map(|task| task.work.blobs()).collect()
         }
         Record::Accepted { answer } | Record::Disputed { answer } => answer.outcome.blobs(),
-        Record::Gated { release, .. } => release.as_deref().map(ordered).unwrap_or_default(),
+        Record::Gated { release, .. } => release.iter().flat_map(|order| order.blobs()).collect(),
+        Record::Snapshot(snapshot) => snapshot.state.blobs(),
         Record::Founded(_)
         | Record::Continued(_)
         | Record::Amended(_)
@@ -146,21 +147,6 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         | Record::Published { .. }
         | Record::Ended { .. } => Vec::new(),
     }
-}
-
-fn ordered(order: &ReleaseOrder) -> Vec<BlobRef> {
-    let ReleaseOrder {
-        release: _,
-        previous: _,
-        teacher: _,
-        base: _,
-        adapter,
-        formats,
-        mask: _,
-        label_mask: _,
-    } = order;
-    let files = formats.values().flatten().map(|StoredFile { path: _, blob }| *blob);
-    files.chain([*adapter]).collect()
 }
 
 #[cfg(test)]

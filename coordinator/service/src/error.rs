@@ -1,10 +1,10 @@
 //! What ends a coordinator.
 
-use crate::ledger::Damage;
+use crate::ledger::{Damage, FILE_NAME};
 use std::path::PathBuf;
 use uspx_artifact::ArtifactError;
 use uspx_bus::BusError;
-use uspx_colony::ConfigError;
+use uspx_colony::{ConfigError, SnapshotError};
 
 /// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,22 @@ pub enum ServiceError {
         sequence: u64,
         /// Why.
         source: rmp_serde::decode::Error,
+    },
+    /// A ledger begins with a snapshot of a state that has another form here.
+    #[error(
+        "{path}: record {sequence} is a snapshot that uspx {written_by} wrote, and this version would read otherwise. Nothing was \
+         changed: start the coordinator with that version; or move {before} and {before}.head to {path} and {path}.head: they hold \
+         every record up to the snapshot, and what came since is done again"
+    )]
+    OtherSnapshot {
+        /// The ledger.
+        path: PathBuf,
+        /// The snapshot's number.
+        sequence: u64,
+        /// The version that reads it.
+        written_by: String,
+        /// Where the ledger lies that it stands for.
+        before: PathBuf,
     },
     /// A file is not an exported ledger, or is damaged.
     #[error(
@@ -150,5 +166,14 @@ impl ServiceError {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, source }
+    }
+}
+
+impl From<SnapshotError> for ServiceError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Write(source) => Self::Encode(source),
+            other @ SnapshotError::Read(_) => Self::file(FILE_NAME)(std::io::Error::other(other)),
+        }
     }
 }

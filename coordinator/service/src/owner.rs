@@ -10,7 +10,7 @@ use crate::ServiceError;
 use crate::status::write_file;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uspx_bus::{Bus, BusError, Revision, Swapped};
-use uspx_colony::Record;
+use uspx_colony::{Record, State};
 use uspx_domain::TaskId;
 use uspx_runtime::Shutdown;
 use uspx_wire::subjects::OWNER;
@@ -293,19 +293,38 @@ impl Owner {
 }
 
 /// The tasks that a ledger issued. The state forgets those of epochs long past; their second answers
-/// are ours all the same.
+/// are ours all the same. A snapshot takes along those since the one before it, and what the state
+/// still waits for: second answers come within days, and the ledger is not to grow for ever.
 #[derive(Debug, Default)]
-pub(crate) struct Issued(HashSet<TaskId>);
+pub(crate) struct Issued {
+    since: HashSet<TaskId>,
+    /// What the last snapshot brought.
+    before: HashSet<TaskId>,
+}
 
 impl Issued {
     pub(crate) fn note(&mut self, record: &Record) {
-        if let Record::EpochOpened { tasks, .. } = record {
-            self.0.extend(tasks.iter().map(|task| task.id));
+        match record {
+            Record::EpochOpened { tasks, .. } => {
+                self.since.extend(tasks.iter().map(|task| task.id));
+            }
+            Record::Snapshot(snapshot) => self.go_on_from(&snapshot.issued),
+            _ => {}
         }
     }
 
     pub(crate) fn contains(&self, task: TaskId) -> bool {
-        self.0.contains(&task)
+        self.since.contains(&task) || self.before.contains(&task)
+    }
+
+    /// What a snapshot of now takes along.
+    pub(crate) fn lately(&self, state: &State) -> BTreeSet<TaskId> {
+        self.since.iter().chain(state.tickets().keys()).copied().collect()
+    }
+
+    /// A snapshot that takes these along was written.
+    pub(crate) fn go_on_from(&mut self, lately: &BTreeSet<TaskId>) {
+        *self = Self { since: HashSet::new(), before: lately.iter().copied().collect() };
     }
 }
 

@@ -2,6 +2,7 @@
 //! from them.
 
 mod added;
+mod compacting;
 mod founding;
 mod releases;
 mod rest;
@@ -105,14 +106,19 @@ impl Coordinator {
         let mut state = State::default();
         let mut issued = Issued::default();
         let mut resampled = Resampled::default();
-        let mut records = 0u64;
+        let mut replayed = 0u64;
         let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
             issued.note(&record);
             resampled.note(&record);
-            records += 1;
+            replayed += 1;
         })?;
-        tracing::info!(records, epoch = state.epoch(), "replayed the ledger");
+        tracing::info!(
+            records = ledger.sequence(),
+            replayed,
+            epoch = state.epoch(),
+            "replayed the ledger"
+        );
         if !state.deviations().is_empty() {
             let epochs = state.deviations();
             tracing::warn!(
@@ -355,6 +361,9 @@ impl Coordinator {
         }
         self.dispatch.flush(self.colony.state(), &self.book).await?;
         self.progress.send_replace(status::progress(self.colony.state(), &self.registry));
+        if compacting::is_time(&step.records) {
+            self.compact()?;
+        }
         Ok(ended)
     }
 }

@@ -10,6 +10,7 @@ use uspx_colony::{CampaignConfig, ConfigError};
 use uspx_domain::{Answering, Digest, Fingerprint, ModelShape};
 
 use crate::PromptBook;
+use crate::ledger::Compaction;
 use serde::{Deserialize, Serialize};
 
 /// A coordinator's settings.
@@ -28,6 +29,8 @@ pub struct CoordinatorSettings {
     pub takeover: Duration,
     /// Whether to stay when the campaign is over, for prompts that are added.
     pub stay: bool,
+    /// When the ledger is begun anew with a snapshot.
+    pub compaction: Compaction,
     /// The campaign to run.
     pub plan: CampaignPlan,
 }
@@ -42,6 +45,7 @@ impl CoordinatorSettings {
             lease: Duration::from_secs(60),
             takeover: Duration::from_secs(60),
             stay: false,
+            compaction: Compaction::default(),
             plan: CampaignPlan::default(),
         }
     }

@@ -19,6 +19,9 @@ struct Told {
     measured_by: BTreeMap<String, usize>,
 }
 
+/// Who measured what lies before the ledger's snapshot.
+const FORGOTTEN: &str = "before the ledger's snapshot";
+
 /// Who tried a unit on which prompt.
 struct Measured {
     unit: Unit,
@@ -26,20 +29,21 @@ struct Measured {
     asked: BTreeMap<TaskId, PlannedTask>,
     /// By the prompt's place.
     by: BTreeMap<u32, WorkerId>,
+    /// Whether the ledger begins with a snapshot, which does not say who measured what.
+    shortened: bool,
 }
 
 impl Measured {
     fn note(&mut self, record: &Record) {
         match record {
-            Record::Founded(_) => (self.asked, self.by) = Default::default(),
-            Record::EpochOpened { tasks, .. } => {
-                let tries = |task: &&PlannedTask| match &task.work {
-                    Work::Ablate(ablate) => ablate.cuts.contains(&Cut::Unit(self.unit)),
-                    _ => false,
-                };
-                let asked: Vec<_> = tasks.iter().filter(tries).cloned().collect();
-                self.asked.extend(asked.into_iter().map(|task| (task.id, task)));
+            Record::Founded(_) => {
+                (self.asked, self.by, self.shortened) = Default::default();
             }
+            Record::Snapshot(snapshot) => {
+                (self.asked, self.by, self.shortened) = (BTreeMap::new(), BTreeMap::new(), true);
+                self.ask(snapshot.state.tickets().values().map(|ticket| &ticket.task));
+            }
+            Record::EpochOpened { tasks, .. } => self.ask(tasks.iter()),
             Record::Accepted { answer } => {
                 let Some(task) = self.asked.remove(&answer.task) else { return };
                 for at in task.work.prompts() {
@@ -50,11 +54,21 @@ impl Measured {
         }
     }
 
+    fn ask<'a>(&mut self, tasks: impl Iterator<Item = &'a PlannedTask>) {
+        let unit = Cut::Unit(self.unit);
+        let tries = |task: &&PlannedTask| match &task.work {
+            Work::Ablate(ablate) => ablate.cuts.contains(&unit),
+            _ => false,
+        };
+        self.asked.extend(tasks.filter(tries).map(|task| (task.id, task.clone())));
+    }
+
     /// Prompts that count, by worker.
     fn counted(&self, state: &State) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for (at, _) in state.effects(self.unit) {
-            let worker = self.by.get(&at).map_or("an earlier campaign", WorkerId::as_str);
+            let unknown = if self.shortened { FORGOTTEN } else { "an earlier campaign" };
+            let worker = self.by.get(&at).map_or(unknown, WorkerId::as_str);
             *counts.entry(worker.to_owned()).or_default() += 1;
         }
         counts
@@ -64,7 +78,8 @@ impl Measured {
 /// `uspx mask why`.
 pub fn run(args: &MaskWhyArgs) -> Result<()> {
     let mut state = State::default();
-    let mut measured = Measured { unit: args.unit, asked: BTreeMap::new(), by: BTreeMap::new() };
+    let (asked, by) = (BTreeMap::new(), BTreeMap::new());
+    let mut measured = Measured { unit: args.unit, asked, by, shortened: false };
     survey(&args.state.join(FILE_NAME), |record| {
         state.fold(&record);
         measured.note(&record);

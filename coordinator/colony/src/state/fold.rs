@@ -63,6 +63,7 @@ impl State {
             Record::Ended { ending } => {
                 (self.ending, self.ended_before) = (Some(ending.clone()), None);
             }
+            Record::Snapshot(snapshot) => self.clone_from(&snapshot.state),
         }
     }
 

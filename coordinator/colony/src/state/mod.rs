@@ -1,6 +1,7 @@
 //! What the colony knows: a pure fold over the ledger's records.
 
 mod amend;
+mod blobs;
 mod by_prompt;
 mod doubt;
 mod evidence;
@@ -13,7 +14,7 @@ pub use by_prompt::{ByPrompt, CONTROL, Effect, SECOND, Scores};
 pub use evidence::{Sums, Trails};
 use fold::Taken;
 pub use results::{Judged, Pair, Results, Trial};
-pub use snapshot::SnapshotError;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use ticket::{Account, Attempt, Fate, Ticket};
 
 use crate::{

@@ -1,7 +1,63 @@
-//! The state as bytes: equal states, equal bytes.
+//! The state as bytes: equal states, equal bytes; and the record that a shortened ledger begins with.
 
-use crate::State;
-use uspx_domain::Digest;
+use crate::resample::Resampled;
+use crate::{RULES, State};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use uspx_domain::{Digest, TaskId};
+
+/// What all records before this one come to: a ledger that begins with it needs none of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The uspx that wrote it, to be named where another one cannot read it.
+    pub written_by: String,
+    /// The rules of the colony that wrote it.
+    pub rules: u32,
+    /// The last record that it stands for.
+    pub records: u64,
+    /// The state's digest, as it was written.
+    pub digest: Digest,
+    /// What the records fold to.
+    pub state: State,
+    /// Their evidence, drawn anew: no part of the state, but not to be had without them either.
+    pub resampled: Resampled,
+    /// Tasks that were issued lately: answers to them are this ledger's, though the state may have
+    /// forgotten them.
+    pub issued: BTreeSet<TaskId>,
+}
+
+impl Snapshot {
+    /// That of a ledger whose last record has the number `records`.
+    ///
+    /// # Errors
+    /// As for [`State::snapshot`].
+    pub fn of(
+        records: u64,
+        state: &State,
+        resampled: &Resampled,
+        issued: BTreeSet<TaskId>,
+    ) -> Result<Self, SnapshotError> {
+        Ok(Self {
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            rules: RULES,
+            records,
+            digest: state.digest()?,
+            state: state.clone(),
+            resampled: resampled.clone(),
+            issued,
+        })
+    }
+
+    /// Whether this version reads the state as it was written. One that has no place for a part of
+    /// it would leave that part out without a word: its bytes give it away. So whatever is added to
+    /// the state is left out of its bytes where there is none of it.
+    ///
+    /// # Errors
+    /// As for [`State::snapshot`].
+    pub fn is_as_written(&self) -> Result<bool, SnapshotError> {
+        Ok(self.state.digest()? == self.digest)
+    }
+}
 
 /// A snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ mod seams;
 mod sizes;
 mod skipped;
 mod spoken;
+mod steps;
 mod together;
 mod two_runs;
 mod world;

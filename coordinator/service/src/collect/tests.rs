@@ -9,10 +9,11 @@ use std::path::Path;
 use tempfile::TempDir;
 use uspx_artifact::encode_manifest;
 use uspx_colony::campaign::StudentPlan;
-use uspx_colony::{PlannedTask, Purpose, Stage};
+use uspx_colony::resample::Resampled;
+use uspx_colony::{PlannedTask, Purpose, Snapshot, Stage, State};
 use uspx_domain::{
     Answer, ChunkEntry, Coverage, Export, ExportFormat, FileEntry, Fingerprint, Manifest, Outcome,
-    Part, Place, Round, Sae, SaeRecipe, SaeSummary, TaskId, Told, Work,
+    Part, Place, Round, Sae, SaeRecipe, SaeSummary, StoredFile, TaskId, Told, Work,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -121,6 +122,25 @@ fn every_reference_in_a_record_is_named_whatever_its_kind() {
     assert!(total > 20, "{total} references");
     let all: BTreeSet<&str> = Work::<u32>::KINDS.iter().copied().collect();
     assert_eq!(kinds, all, "a new kind of job: put one into newer_kinds()");
+}
+
+/// Wherever in a campaign a snapshot is taken, what its state holds of what was named stays named.
+#[test]
+fn every_reference_in_a_snapshot_is_named() {
+    let mut config = frozen::world::service::small("blobs");
+    (config.sae.layers, config.together.machines) = (vec![1], 2);
+    let ledger = frozen::world::honest(config).0.ledger;
+    let (mut state, mut named) = (State::default(), BTreeSet::new());
+    for (at, record) in ledger.iter().enumerate() {
+        state.fold(record);
+        let snapshot = Snapshot::of(at as u64, &state, &Resampled::default(), BTreeSet::new());
+        let snapshot = Record::Snapshot(Box::new(snapshot.unwrap()));
+        let found: BTreeSet<Digest> = blobs(&snapshot).iter().map(|blob| blob.digest).collect();
+        assert_eq!(found, references(&snapshot), "a reference is forgotten after record {at}");
+        named.extend(found);
+    }
+    let all: BTreeSet<Digest> = ledger.iter().flat_map(blobs).map(|blob| blob.digest).collect();
+    assert!(named == all && all.len() > 20, "{} of {} were ever named", named.len(), all.len());
 }
 
 /// A store in a folder, and a state folder.

@@ -20,6 +20,9 @@ pub enum Fault {
     /// The first bytes of the file are not a ledger's.
     #[error("the file no longer begins as a ledger does")]
     Magic,
+    /// The snapshot at the beginning of a shortened ledger is not whole.
+    #[error("the snapshot that it begins with is not whole, without which nothing after it counts")]
+    Snapshot,
     /// The file ends too early.
     #[error("the file ends before this record does, though the whole record was synced")]
     Cut,
@@ -65,6 +68,11 @@ impl Fault {
             Self::OtherHead | Self::HeadMissing | Self::HeadBroken => {
                 "A ledger and its head file belong together: copy both, from the same place at the same time. \
                  Without them, `uspx ledger repair --state DIR` keeps the records that are whole"
+            }
+            Self::Snapshot => {
+                "Nothing was changed. Restore the ledger together with its head file from a copy; without one, \
+                 `ledger.before` and `ledger.before.head` beside it hold every record that the snapshot stands for: \
+                 move them to `ledger` and `ledger.head`, and what came since is done again"
             }
             _ => {
                 "Nothing was changed. Restore the ledger together with its head file from a copy; without one, \

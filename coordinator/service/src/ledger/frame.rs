@@ -12,7 +12,8 @@ use super::fault::Fault;
 use blake3::{Hash, Hasher};
 use std::ops::RangeInclusive;
 
-/// How a ledger begins. The first record names the hash of these bytes as the frame before it.
+/// How a ledger begins with its first record (`start`), which names the hash of these bytes as the
+/// frame before it.
 pub(super) const MAGIC: &[u8; 8] = b"USPXLED2";
 /// What comes before a payload, in bytes.
 pub(super) const HEADER: usize = 4 + 8 + 32 + 32;
@@ -115,6 +116,8 @@ pub(super) fn take<'a>(bytes: &'a [u8], end: &End) -> Result<(&'a [u8], &'a [u8]
 pub(super) struct Lone<'a> {
     /// Its record's number.
     pub sequence: u64,
+    /// The hash of the frame that it follows.
+    pub before: Hash,
     /// What it carries.
     pub payload: &'a [u8],
     /// What comes after it.
@@ -129,5 +132,5 @@ pub(super) fn lone<'a>(bytes: &'a [u8], numbers: &RangeInclusive<u64>) -> Option
         return None;
     }
     let (payload, rest) = header.payload(rest).ok()?;
-    Some(Lone { sequence: header.sequence, payload, rest })
+    Some(Lone { sequence: header.sequence, before: header.before, payload, rest })
 }

@@ -7,6 +7,7 @@ use super::disk::{Disk, Which};
 use super::frame::{self, End, MAGIC};
 use super::head::{self, Head, Slot};
 use super::scan::{Scan, scan};
+use super::start;
 use crate::ServiceError;
 use std::io;
 
@@ -33,7 +34,7 @@ impl<D: Disk> Log<D> {
         let head = Head::read(disk.read(Which::Head)?.as_deref());
         let bytes = disk.read(Which::Ledger)?.unwrap_or_default();
         let found = scan(disk.path(), &bytes, &head)?;
-        for (sequence, payload) in (1..).zip(&found.records) {
+        for (sequence, payload) in found.numbered() {
             each(sequence, payload)?;
         }
         let mut log = Self { disk, end: found.end, slot: head.free_slot(), failed: false };
@@ -46,21 +47,54 @@ impl<D: Disk> Log<D> {
         self.end.sequence
     }
 
+    /// Whether it takes records: not after an error that left open what is on the disk.
+    pub fn is_sound(&self) -> bool {
+        !self.failed
+    }
+
+    /// Begins the log anew with `snapshot` as the record after the last; what it stands for is kept
+    /// beside it until the next time. On the disk there is the old log or the new one, whole,
+    /// whatever happens: the new one is synced before it takes the old one's name, and the head of
+    /// the old one is right for both.
+    ///
+    /// # Errors
+    /// The snapshot is too long, or the disk fails; the log goes on as it was where it
+    /// [is sound](Self::is_sound).
+    pub fn shorten(&mut self, snapshot: &[u8]) -> Result<(), ServiceError> {
+        self.check_sound()?;
+        let mut bytes = start::shortened(&self.end);
+        let start = End { length: bytes.len() as u64, ..self.end };
+        let end = frame::put(&mut bytes, &start, snapshot).ok_or_else(|| self.too_long())?;
+        if let Err(error) = self.prepare(&bytes) {
+            // A full disk is not to stay full of it.
+            self.disk.drop_next()?;
+            return Err(error);
+        }
+        self.failed = true;
+        self.disk.put_next()?;
+        self.disk.sync_names()?;
+        self.end = end;
+        self.write_head()?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn prepare(&mut self, next: &[u8]) -> Result<(), ServiceError> {
+        self.disk.write_next(next)?;
+        self.disk.sync_next()?;
+        self.disk.keep_before()
+    }
+
     /// Appends records and returns when they are on the disk, and the head says so.
     ///
     /// # Errors
     /// Where they may not be; the log then takes no more until it is opened again.
     pub fn append<T: AsRef<[u8]>>(&mut self, payloads: &[T]) -> Result<(), ServiceError> {
-        if self.failed {
-            return Err(
-                self.refusal(io::ErrorKind::Other, "an append failed before: open it again")
-            );
-        }
+        self.check_sound()?;
         let (mut bytes, mut end) = (Vec::new(), self.end);
         for payload in payloads {
             let next = frame::put(&mut bytes, &end, payload.as_ref());
-            end = next
-                .ok_or_else(|| self.refusal(io::ErrorKind::InvalidInput, "a record is too long"))?;
+            end = next.ok_or_else(|| self.too_long())?;
         }
         if bytes.is_empty() {
             return Ok(());
@@ -74,12 +108,26 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    fn check_sound(&self) -> Result<(), ServiceError> {
+        match self.failed {
+            true => {
+                Err(self.refusal(io::ErrorKind::Other, "an append failed before: open it again"))
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn too_long(&self) -> ServiceError {
+        self.refusal(io::ErrorKind::InvalidInput, "a record is too long")
+    }
+
     fn refusal(&self, kind: io::ErrorKind, why: &str) -> ServiceError {
         ServiceError::file(self.disk.path())(io::Error::new(kind, why))
     }
 
     /// Brings both files to where an append leaves them.
     fn mend(&mut self, found: &Scan<'_>) -> Result<(), ServiceError> {
+        self.disk.drop_next()?;
         if !found.begun {
             self.disk.cut(0)?;
             self.disk.write(Which::Ledger, 0, MAGIC)?;

@@ -3,7 +3,7 @@
 //! State is what cannot be made again: the ledger, its head, and the owner's name where there is
 //! one. Derived are `mask.json` (written from the ledger on import), `status.json` (about workers
 //! that are alive), `scratch` (a release under way, built again); copies of torn tails and damaged
-//! ledgers are for people and stay behind.
+//! ledgers, and the ledger that a snapshot stands for, are for people and stay behind.
 
 use super::archive::{self, Content};
 use super::disk::{Folder, folder_of, read_file, sync_folder};
@@ -97,10 +97,7 @@ pub fn import(file: &Path, state: &Path) -> Result<Moved, ServiceError> {
 }
 
 fn moved(found: Survey, contents: &[Content], state: &State) -> Result<Moved, ServiceError> {
-    let state = state.digest().map_err(|error| match error {
-        uspx_colony::SnapshotError::Write(source) => ServiceError::Encode(source),
-        other => ServiceError::file(FILE_NAME)(std::io::Error::other(other)),
-    })?;
+    let state = state.digest()?;
     let files = contents.iter().map(Content::part).collect();
     Ok(Moved { records: found.records, files, state })
 }

@@ -10,6 +10,7 @@ use super::fault::{Damage, Fault};
 use super::frame::{self, End, MAGIC};
 use super::head::{self, Head};
 use super::scan::scan;
+use super::start::{self, SHORTENED};
 use super::{Extent, decode, salvage};
 use crate::ServiceError;
 use serde::Serialize;
@@ -85,6 +86,8 @@ pub(super) struct Wreck {
     ledger: Vec<u8>,
     head: Option<Vec<u8>>,
     damage: Damage,
+    /// What its first record follows.
+    start: End,
     /// Where the longest good beginning ends.
     pub end: End,
 }
@@ -94,9 +97,23 @@ impl Wreck {
     pub fn look(disk: &mut impl Disk) -> Result<Option<Self>, ServiceError> {
         let head = disk.read(Which::Head)?;
         let ledger = disk.read(Which::Ledger)?.unwrap_or_default();
-        let (_, end) = beginning(&ledger);
+        let Beginning { start, end, .. } = beginning(&ledger);
         let damage = match scan(disk.path(), &ledger, &Head::read(head.as_deref())) {
             Ok(_) => return Ok(None),
+            // Nothing can be kept without its snapshot.
+            Err(
+                error @ ServiceError::Damaged {
+                    damage: Damage { fault: Fault::Snapshot, .. }, ..
+                },
+            ) => {
+                return Err(error);
+            }
+            Err(ServiceError::Damaged { path, damage })
+                if end.sequence == 0 && ledger.starts_with(SHORTENED) =>
+            {
+                let damage = Damage { fault: Fault::Snapshot, ..damage };
+                return Err(ServiceError::Damaged { path, damage });
+            }
             // Without a record that is whole, other first bytes may be another version's.
             Err(ServiceError::Damaged { path, damage: Damage { fault: Fault::Magic, .. } })
                 if end.sequence == 0 && is_other_version(&ledger) =>
@@ -109,13 +126,14 @@ impl Wreck {
             }
             Err(other) => return Err(other),
         };
-        Ok(Some(Self { ledger, head, damage, end }))
+        Ok(Some(Self { ledger, head, damage, start, end }))
     }
 
     /// What is lost, and what of the kept state will be asked again.
     fn loss(&self, path: &Path) -> Result<Loss, ServiceError> {
         let (mut state, mut answered) = (State::default(), BTreeSet::new());
-        for (sequence, payload) in (1..).zip(beginning(&self.ledger).0) {
+        for (sequence, payload) in (self.start.sequence + 1..).zip(beginning(&self.ledger).payloads)
+        {
             let record = decode(path, sequence, payload)?;
             answered.extend(accepted(&record));
             state.fold(&record);
@@ -148,8 +166,9 @@ impl Wreck {
     /// Cuts the ledger to its good beginning, and says where the copy of all is.
     pub fn mend(&self, disk: &mut impl Disk) -> Result<PathBuf, ServiceError> {
         let aside = disk.set_all_aside(&self.ledger, self.head.as_deref())?;
-        if !self.ledger.starts_with(MAGIC) {
-            disk.write(Which::Ledger, 0, MAGIC)?;
+        let first = start::bytes(&self.start);
+        if !self.ledger.starts_with(&first) {
+            disk.write(Which::Ledger, 0, &first)?;
         }
         disk.sync(Which::Ledger)?;
         let slot = Head::read(self.head.as_deref()).free_slot();
@@ -164,23 +183,38 @@ impl Wreck {
     }
 }
 
-/// The payloads of the longest beginning whose records are whole and follow from one another, and
-/// its end. The first bytes are the same in every ledger: they can be written again.
-fn beginning(ledger: &[u8]) -> (Vec<&[u8]>, End) {
-    let (mut payloads, mut end) = (Vec::new(), End::start());
-    let mut rest = ledger.get(MAGIC.len()..).unwrap_or_default();
-    while let Ok((payload, after, next)) = frame::take(rest, &end) {
-        payloads.push(payload);
-        (rest, end) = (after, next);
+/// The longest beginning whose records are whole and follow from one another.
+struct Beginning<'a> {
+    start: End,
+    payloads: Vec<&'a [u8]>,
+    end: End,
+}
+
+/// The first bytes are the same in every ledger, or follow from its snapshot: they can be written
+/// again.
+fn beginning(ledger: &[u8]) -> Beginning<'_> {
+    let frames = ledger.get(MAGIC.len()..).unwrap_or_default();
+    let starts = [start::read(ledger), start::guess(ledger)];
+    let mut found = starts.into_iter().flatten().map(|(start, frames)| follow(start, frames));
+    let followed = found.find(|beginning| !beginning.payloads.is_empty());
+    followed.unwrap_or_else(|| follow(End::start(), frames))
+}
+
+fn follow(start: End, mut rest: &[u8]) -> Beginning<'_> {
+    let mut found = Beginning { start, payloads: Vec::new(), end: start };
+    while let Ok((payload, after, next)) = frame::take(rest, &found.end) {
+        found.payloads.push(payload);
+        (rest, found.end) = (after, next);
     }
-    (payloads, end)
+    found
 }
 
 /// Whether the file says that it is a ledger of another version.
 fn is_other_version(ledger: &[u8]) -> bool {
-    let (name, version) = MAGIC.split_at(MAGIC.len() - 1);
+    let (name, _) = MAGIC.split_at(MAGIC.len() - 1);
     let found = ledger.strip_prefix(name).and_then(<[u8]>::first);
-    found.is_some_and(|found| found.is_ascii_digit() && !version.contains(found))
+    let ours = ledger.starts_with(MAGIC) || ledger.starts_with(SHORTENED);
+    found.is_some_and(u8::is_ascii_digit) && !ours
 }
 
 fn accepted(record: &Record) -> Option<TaskId> {

@@ -17,7 +17,7 @@ pub(super) fn frames<'a>(
     let mut rest = bytes;
     while !rest.is_empty() {
         rest = match frame::lone(rest, &numbers) {
-            Some(Lone { sequence, payload, rest }) => {
+            Some(Lone { sequence, payload, rest, .. }) => {
                 found.entry(sequence).or_insert(payload);
                 rest
             }

@@ -4,13 +4,17 @@
 use super::fault::{Damage, Fault};
 use super::frame::{self, End, HEADER, MAGIC};
 use super::head::Head;
+use super::start::{self, SHORTENED};
 use crate::ServiceError;
 use std::path::Path;
 
 /// A ledger without damage.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
-    /// The whole records' payloads, in order, from number 1.
+    /// What the first record follows: nothing, or of a shortened ledger the last record that its
+    /// snapshot stands for.
+    pub start: End,
+    /// The whole records' payloads, in order.
     pub records: Vec<&'a [u8]>,
     /// Where they end.
     pub end: End,
@@ -32,14 +36,13 @@ pub(super) fn scan<'a>(
     head: &Head,
 ) -> Result<Scan<'a>, ServiceError> {
     let damaged = |damage| ServiceError::Damaged { path: path.to_owned(), damage };
-    let end = End::start();
-    let mut scan = Scan { records: Vec::new(), end, tail: &[], head: head.newest(), begun: false };
-    if let Some(body) = ledger.strip_prefix(MAGIC) {
-        (scan.tail, scan.begun) = (body, true);
+    let mut scan = Scan::nothing(head);
+    if let Some((start, frames)) = start::read(ledger) {
+        (scan.start, scan.end, scan.tail, scan.begun) = (start, start, frames, true);
     } else if !is_unborn(ledger) {
         return Err(match scan.head {
-            Some(_) => damaged(Damage { at: 0, sequence: 0, fault: Fault::Magic }),
-            None => foreign(path, ledger),
+            None if !ledger.starts_with(SHORTENED) => foreign(path, ledger),
+            _ => damaged(Damage { at: 0, sequence: 0, fault: Fault::Magic }),
         });
     }
     scan.through(head).map_err(damaged)?;
@@ -61,10 +64,24 @@ fn foreign(path: &Path, bytes: &[u8]) -> ServiceError {
     ServiceError::NotALedger(path.to_owned())
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn nothing(head: &Head) -> Self {
+        let start = End::start();
+        let head = head.newest();
+        Self { start, records: Vec::new(), end: start, tail: &[], head, begun: false }
+    }
+
+    /// The payloads with their records' numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
+        (self.start.sequence + 1..).zip(self.records.iter().copied())
+    }
+
     /// All that was synced must be whole; after it, whatever is.
     fn through(&mut self, head: &Head) -> Result<(), Damage> {
-        if let Some(synced) = self.head {
+        if self.start.sequence > 0 {
+            self.past_the_snapshot()?;
+        }
+        if let Some(synced) = self.head.filter(|synced| *synced != self.start) {
             self.up_to(&synced)?;
         }
         while self.step().is_ok() {}
@@ -72,6 +89,16 @@ impl Scan<'_> {
             return Ok(());
         }
         Err(self.damage(if head.is_missing() { Fault::HeadMissing } else { Fault::HeadBroken }))
+    }
+
+    /// A snapshot was synced before it took the place of what it stands for, whatever the head says:
+    /// that may still name the last record before it, in the file that was there.
+    fn past_the_snapshot(&mut self) -> Result<(), Damage> {
+        self.step().map_err(|_| self.damage(Fault::Snapshot))?;
+        let start = self.start;
+        let is_start = |end: &End| (end.sequence, end.hash) == (start.sequence, start.hash);
+        self.head = self.head.map(|head| if is_start(&head) { start } else { head });
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {

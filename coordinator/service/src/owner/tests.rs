@@ -219,3 +219,39 @@ fn a_ledger_keeps_its_name() {
     std::fs::write(one.path().join(ID_FILE), "").unwrap();
     assert_ne!(ledger_id(one.path()).unwrap(), "", "one that was torn is made anew");
 }
+
+/// A snapshot takes along what was issued since the one before it: an answer that comes late is
+/// still this ledger's, live and after a start alike.
+#[test]
+fn tasks_issued_lately_outlive_a_snapshot() {
+    let task = |n: u8| uspx_domain::TaskId::derived(&[n]);
+    let opened = |n: u8| {
+        let model = uspx_domain::Fingerprint(uspx_domain::Digest::of(b"m"));
+        let purpose = uspx_colony::Purpose::Evidence;
+        let ablate = uspx_domain::Ablate { prompts: vec![], cuts: vec![] };
+        let work = uspx_domain::Work::Ablate(ablate);
+        let planned =
+            uspx_colony::PlannedTask { id: task(n), epoch: 1, index: 0, model, purpose, work };
+        let (epoch, stage) = (1, uspx_colony::Stage::Explore);
+        Record::EpochOpened { epoch, stage, tasks: vec![planned] }
+    };
+    let snapshot = |issued: &Issued| {
+        let (state, resampled) = (State::default(), Default::default());
+        let lately = issued.lately(&state);
+        let snapshot = uspx_colony::Snapshot::of(1, &state, &resampled, lately).unwrap();
+        Record::Snapshot(Box::new(snapshot))
+    };
+    let mut live = Issued::default();
+    live.note(&opened(1));
+    let first = snapshot(&live);
+    live.note(&first);
+    live.note(&opened(2));
+    assert!(live.contains(task(1)) && live.contains(task(2)));
+    let mut started = Issued::default();
+    [&first, &opened(2)].into_iter().for_each(|record| started.note(record));
+    assert!(started.contains(task(1)) && started.contains(task(2)));
+    let second = snapshot(&live);
+    assert_eq!(second, snapshot(&started));
+    live.note(&second);
+    assert!(!live.contains(task(1)) && live.contains(task(2)), "not for ever");
+}

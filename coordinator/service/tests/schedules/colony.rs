@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use uspx_artifact::Store;
 use uspx_bus::Bus;
-use uspx_colony::{CampaignConfig, Ending, Record};
-use uspx_coordinator::ledger::{replay_file, survey};
+use uspx_colony::{CampaignConfig, Ending, Record, Ticket};
+use uspx_coordinator::ledger::{Compaction, replay_file, survey};
 use uspx_coordinator::{Coordinator, CoordinatorSettings, Finished};
 use uspx_domain::Mask;
 use uspx_runtime::Shutdown;
@@ -23,6 +23,9 @@ fn small() -> CampaignConfig {
     config
 }
 
+/// The ledger is begun anew at every close of an epoch.
+pub const ALWAYS: Compaction = Compaction { least: 1, times: 0 };
+
 type Run = JoinHandle<(Coordinator, Finished)>;
 
 pub struct Colony {
@@ -30,17 +33,18 @@ pub struct Colony {
     pub world: Arc<World>,
     pub store: Store,
     pub gate: Arc<Gate>,
-    pace: Pace,
+    pub pace: Pace,
+    compaction: Compaction,
     end: Shutdown,
     run: Option<Run>,
 }
 
 impl Colony {
-    pub fn new(behind: &Arc<dyn Bus>, pace: Pace) -> Self {
+    pub fn new(behind: &Arc<dyn Bus>, pace: Pace, compaction: Compaction) -> Self {
         let world = Arc::new(World::new(small()));
         let (store, gate) = (Store::memory(), Gate::before(behind));
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, world, store, gate, pace, end: Shutdown::new(), run: None }
+        Self { folder, world, store, gate, pace, compaction, end: Shutdown::new(), run: None }
     }
 
     pub fn bus(&self) -> Arc<dyn Bus> {
@@ -55,6 +59,7 @@ impl Colony {
         let config = &self.world.config;
         let mut settings = CoordinatorSettings::new("storm", self.folder.path());
         (settings.silence, settings.lease) = (self.pace.silence, self.pace.lease);
+        settings.compaction = self.compaction;
         settings.plan = asked::plan(config);
         let book = asked::book(config);
         let (bus, store) = (self.bus(), self.store.clone());
@@ -107,6 +112,8 @@ impl Colony {
         let state = coordinator.state();
         let replayed = replay_file(&self.ledger()).unwrap();
         assert_eq!(replayed.snapshot().unwrap(), state.snapshot().unwrap(), "{what}");
+        let folded = survey(&self.ledger(), |_| {}).unwrap().folded;
+        assert_eq!(folded > 0, self.compaction == ALWAYS, "{what}: {folded} records folded");
         let records = records(&self.ledger());
         let given_up = answered_once(&records, what);
         assert_eq!(self.store.list().await.unwrap(), [1], "{what}");
@@ -128,6 +135,11 @@ fn answered_once(records: &[Record], what: &str) -> usize {
     for record in records {
         match record {
             Record::EpochOpened { tasks, .. } => open.extend(tasks.iter().map(|t| (t.id, (0, 0)))),
+            Record::Snapshot(snapshot) => {
+                let times = |t: &Ticket| (t.is_answered().into(), t.given_up.is_some().into());
+                let tickets = snapshot.state.tickets().iter();
+                open = tickets.map(|(id, ticket)| (*id, times(ticket))).collect();
+            }
             Record::Accepted { answer } => open.get_mut(&answer.task).unwrap().0 += 1,
             Record::GivenUp { task, .. } => open.get_mut(task).unwrap().1 += 1,
             _ => {}

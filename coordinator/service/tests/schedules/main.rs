@@ -39,6 +39,13 @@ fn embedded() -> Result<(), Failed> {
     Ok(())
 }
 
+fn shortened() -> Result<(), Failed> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    runtime.block_on(storm::shortened_and_killed());
+    Ok(())
+}
+
 fn nats() -> Result<(), Failed> {
     for seed in 0..schedules().div_ceil(4).min(12) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -49,7 +56,10 @@ fn nats() -> Result<(), Failed> {
 
 fn main() -> ExitCode {
     let need = Need::new("nats-server", "USPX_REQUIRE_NATS", find_program().is_ok());
-    let mut trials = vec![Trial::test("embedded::random_schedules_lose_nothing", embedded)];
+    let mut trials = vec![
+        Trial::test("embedded::random_schedules_lose_nothing", embedded),
+        Trial::test("embedded::a_shortened_ledger_comes_to_the_same_mask", shortened),
+    ];
     trials.extend(need.of_all(vec![Trial::test("nats::random_schedules_lose_nothing", nats)]));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -162,6 +162,10 @@ impl Machine {
         let (id, _) = parse_task_message_id(&delivery.message_id).unwrap();
         let opened = records(&self.ledger).into_iter().filter_map(|r| match r {
             Record::EpochOpened { tasks, .. } => Some(tasks),
+            Record::Snapshot(snapshot) => {
+                let tickets = snapshot.state.tickets().values();
+                Some(tickets.map(|ticket| ticket.task.clone()).collect())
+            }
             _ => None,
         });
         opened.flatten().find(|t| t.id == id)

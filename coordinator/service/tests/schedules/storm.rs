@@ -1,6 +1,6 @@
 //! A schedule, carried out.
 
-use crate::colony::Colony;
+use crate::colony::{ALWAYS, Colony};
 use crate::fault::{Event, Fault, Pace, schedule};
 use crate::gate::Mode;
 use crate::scripted::Machine;
@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use uspx_bus::server::NatsServer;
 use uspx_bus::{Bus, EmbeddedBus, NatsBus, NatsOptions};
+use uspx_coordinator::ledger::Compaction;
 use uspx_domain::Mask;
 
 const WORKERS: [&str; 3] = ["a", "b", "c"];
@@ -36,15 +37,38 @@ const QUICK: Pace = Pace {
 /// The mask of a campaign that nothing disturbs.
 static UNDISTURBED: OnceLock<Mask> = OnceLock::new();
 
+/// Every other ledger is shortened all the time.
 pub async fn on_the_embedded_bus(seed: u64) {
-    if UNDISTURBED.get().is_none() {
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new());
-        let (mask, _) = storm(&bus, SLOW, &[], None, "undisturbed").await;
-        UNDISTURBED.set(mask).unwrap();
-    }
-    let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new());
+    undisturbed(SLOW).await;
     let events = schedule(seed, &SLOW, WORKERS.len(), false);
-    judge(seed, &events, storm(&bus, SLOW, &events, None, &said(seed, &events)).await);
+    let compaction = if seed.is_multiple_of(2) { Compaction::default() } else { ALWAYS };
+    let colony = Colony::new(&embedded(), SLOW, compaction);
+    judge(seed, &events, storm(colony, &events, None, &said(seed, &events)).await);
+}
+
+/// A coordinator that shortens its ledger at every close of an epoch, killed again and again.
+pub async fn shortened_and_killed() {
+    undisturbed(SLOW).await;
+    let kill = |n: u32| {
+        let (at, lasts) = (Duration::from_secs(7) * n, Duration::from_secs(1));
+        Event { at, lasts, fault: Fault::KillCoordinator }
+    };
+    let events: Vec<Event> = (1..40).map(kill).collect();
+    let colony = Colony::new(&embedded(), SLOW, ALWAYS);
+    let (mask, whole) = storm(colony, &events, None, "shortened and killed").await;
+    assert!(whole && Some(&mask) == UNDISTURBED.get(), "another mask");
+}
+
+fn embedded() -> Arc<dyn Bus> {
+    Arc::new(EmbeddedBus::new())
+}
+
+async fn undisturbed(pace: Pace) {
+    if UNDISTURBED.get().is_none() {
+        let colony = Colony::new(&embedded(), pace, Compaction::default());
+        let (mask, _) = storm(colony, &[], None, "undisturbed").await;
+        UNDISTURBED.get_or_init(|| mask);
+    }
 }
 
 pub async fn on_nats(seed: u64) {
@@ -52,14 +76,11 @@ pub async fn on_nats(seed: u64) {
     let mut server = NatsServer::start(folder.path(), None).unwrap();
     let options = NatsOptions::new(server.url());
     let bus: Arc<dyn Bus> = Arc::new(NatsBus::connect(&options).await.unwrap());
-    if UNDISTURBED.get().is_none() {
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new());
-        let (mask, _) = storm(&bus, QUICK, &[], None, "undisturbed").await;
-        UNDISTURBED.set(mask).unwrap();
-    }
+    undisturbed(QUICK).await;
     let events = schedule(seed, &QUICK, WORKERS.len(), true);
     let what = said(seed, &events);
-    judge(seed, &events, storm(&bus, QUICK, &events, Some(&mut server), &what).await);
+    let colony = Colony::new(&bus, QUICK, Compaction::default());
+    judge(seed, &events, storm(colony, &events, Some(&mut server), &what).await);
 }
 
 fn said(seed: u64, events: &[Event]) -> String {
@@ -73,13 +94,12 @@ fn judge(seed: u64, events: &[Event], (mask, whole): (Mask, bool)) {
 }
 
 async fn storm(
-    bus: &Arc<dyn Bus>,
-    pace: Pace,
+    mut colony: Colony,
     events: &[Event],
     mut server: Option<&mut NatsServer>,
     what: &str,
 ) -> (Mask, bool) {
-    let mut colony = Colony::new(bus, pace);
+    let pace = colony.pace;
     let machines = WORKERS.map(|name| {
         let (world, ledger, store) = (colony.world.clone(), colony.ledger(), colony.store.clone());
         Machine::new(name, world, ledger, store, pace)

@@ -18,6 +18,8 @@ pub struct Measured {
     pub largest: BTreeMap<String, usize>,
     /// Attempts that came to nothing, but for those that nobody is to blame for.
     pub failed: usize,
+    /// Records that a snapshot stands for: what they measured is in none of these figures.
+    pub folded: u64,
 }
 
 /// Reads a ledger that nobody holds any more.
@@ -49,6 +51,11 @@ fn tally(records: &[Record]) -> Measured {
                     if let Outcome::Scores(deposit) = &answer.outcome { deposit } else { continue };
                 let name = names.get(&answer.task).cloned().unwrap_or_default();
                 *found.prompts.entry(name).or_default() += deposit.prompts.len();
+            }
+            Record::Snapshot(snapshot) => {
+                found = Measured { folded: snapshot.records, ..Measured::default() };
+                let open = snapshot.state.tickets().values().map(|ticket| &ticket.task);
+                names = open.map(|task| (task.id, task.work.name().to_owned())).collect();
             }
             Record::Lost { cause, .. } if cause.blame() != Blame::Nobody => found.failed += 1,
             _ => {}

@@ -98,7 +98,8 @@ fn tell(args: &Args, colony: &Colony, (times, found): (&Times, &Measured), repor
         [("trace", "prompts_traced", args.traced), ("atp", "prompts_attributed", args.attributed)];
     for (work, name, wanted) in counts {
         let count = found.prompts.get(work).copied().unwrap_or(0) as f64;
-        let detail = json!({"largest_task": found.largest.get(work), "answered": found.answered});
+        let (largest, folded) = (found.largest.get(work), found.folded);
+        let detail = json!({"largest_task": largest, "answered": found.answered, "not_counted_records": folded});
         report.put(Figure::new(name, count, "prompts", Bound::AtLeast(wanted as f64), detail));
     }
     let (failed, none) = (found.failed as f64, Bound::Below(1.0));

@@ -2,7 +2,7 @@
 //! it to the same mask, to the byte.
 
 #[path = "../../../../colony/tests/colony/world/mod.rs"]
-mod world;
+pub(crate) mod world;
 
 use crate::ledger::{Ledger, head_path, replay_file};
 use std::path::{Path, PathBuf};

@@ -10,15 +10,18 @@ mod moves;
 mod properties;
 mod repairs;
 mod repairs_crashed;
+mod shortened;
+mod shortened_crashed;
 mod sim;
 
 use super::frame::{HEADER, MAGIC};
+use super::start::{SHORTENED, START};
 use std::ops::Range;
 
 /// Where each record lies in a ledger's bytes, read without the code under test.
 fn places(ledger: &[u8]) -> Vec<Range<usize>> {
     let mut places = Vec::new();
-    let mut at = MAGIC.len();
+    let mut at = if ledger.starts_with(SHORTENED) { START } else { MAGIC.len() };
     while at < ledger.len() {
         let length = u32::from_le_bytes(ledger[at..at + 4].try_into().unwrap()) as usize;
         places.push(at..at + HEADER + length);

@@ -189,7 +189,7 @@ fn it_refuses_a_ledger_that_is_held_missing_or_another_versions() {
     let nowhere = dir.path().join("nowhere");
     assert!(matches!(repair(&nowhere, false), Err(ServiceError::File { .. })) && !nowhere.exists());
     change(&path, |bytes| {
-        bytes[7] = b'3';
+        bytes[7] = b'4';
         bytes[8 + 20] ^= 1;
     });
     let before = folder(&path);

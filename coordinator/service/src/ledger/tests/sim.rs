@@ -60,6 +60,14 @@ pub struct Sim {
     pub aside: Vec<(u64, Vec<u8>)>,
     /// Copies of both files, made before a repair.
     pub damaged: Vec<Files>,
+    /// What is to take the ledger's place, and whether all of it is on the disk.
+    pub next: Option<(Vec<u8>, bool)>,
+    /// What a shortened ledger stands for.
+    pub before: Option<Files>,
+    /// The ledger whose place was taken, as long as the disk may come back with it.
+    replaced: Option<Vec<u8>>,
+    /// Whether it goes on after the step that fails.
+    lives_on: bool,
     steps: usize,
 }
 
@@ -74,6 +82,10 @@ impl Sim {
             named,
             aside: Vec::new(),
             damaged: Vec::new(),
+            next: None,
+            before: None,
+            replaced: None,
+            lives_on: false,
             steps: usize::MAX,
         }
     }
@@ -87,6 +99,11 @@ impl Sim {
     pub fn dying_after(mut self, steps: usize) -> Self {
         self.steps = steps;
         self
+    }
+
+    /// The same, but only the step after so many fails, as where a disk is full for a while.
+    pub fn failing_after(self, steps: usize) -> Self {
+        Self { lives_on: true, ..self.dying_after(steps) }
     }
 
     pub fn ledger(&self) -> &[u8] {
@@ -120,6 +137,14 @@ impl Sim {
             }
             found.extend(self.without_names(files));
         }
+        found.extend(self.replaced.iter().flat_map(|ledger| self.with_the_old(ledger)));
+        found
+    }
+
+    /// The ledger's name is that of the file that was to be replaced, still.
+    fn with_the_old(&self, ledger: &[u8]) -> Vec<Self> {
+        let mut found = self.without_names([Some(ledger.to_vec()), self.safe[1].clone()]);
+        found.iter_mut().for_each(|sim| sim.next = Some((self.ledger().to_vec(), true)));
         found
     }
 
@@ -131,15 +156,17 @@ impl Sim {
             let mut files = files.clone();
             (0..2).filter(|f| !there[*f]).for_each(|f| files[f] = None);
             let (aside, damaged) = (self.aside.clone(), self.damaged.clone());
-            Self { aside, damaged, ..Self::holding(files) }
+            let (next, before) = (self.next.clone(), self.before.clone());
+            Self { aside, damaged, next, before, ..Self::holding(files) }
         };
         possible.map(with).collect()
     }
 
     fn step(&mut self) -> Result<(), ServiceError> {
+        let left = self.steps.checked_sub(1);
+        self.steps = left.unwrap_or(if self.lives_on { usize::MAX } else { 0 });
         let dead = || ServiceError::file("dead")(io::Error::other("the machine has died"));
-        self.steps = self.steps.checked_sub(1).ok_or_else(dead)?;
-        Ok(())
+        left.map(drop).ok_or_else(dead)
     }
 
     fn change(&mut self, change: Change) -> Result<(), ServiceError> {
@@ -181,6 +208,49 @@ impl Disk for &mut Sim {
     fn sync_names(&mut self) -> Result<(), ServiceError> {
         self.step()?;
         self.named = [self.files[0].is_some(), self.files[1].is_some()];
+        self.replaced = None;
+        Ok(())
+    }
+
+    fn write_next(&mut self, bytes: &[u8]) -> Result<(), ServiceError> {
+        // The disk may be full in the middle of it.
+        self.next = Some((bytes[..bytes.len() / 2].to_vec(), false));
+        self.step()?;
+        self.next = Some((bytes.to_vec(), false));
+        Ok(())
+    }
+
+    fn sync_next(&mut self) -> Result<(), ServiceError> {
+        self.step()?;
+        self.next.as_mut().unwrap().1 = true;
+        Ok(())
+    }
+
+    fn keep_before(&mut self) -> Result<(), ServiceError> {
+        self.step()?;
+        self.before = None;
+        self.step()?;
+        self.before = Some([self.files[0].clone(), None]);
+        self.step()?;
+        self.before = Some(self.files.clone());
+        Ok(())
+    }
+
+    fn put_next(&mut self) -> Result<(), ServiceError> {
+        self.step()?;
+        let (next, synced) = self.next.take().unwrap();
+        assert!(synced, "it could have the name without the bytes");
+        self.replaced = self.files[0].replace(next.clone());
+        self.safe[0] = Some(next);
+        self.pending.retain(|change| change.file() != 0);
+        Ok(())
+    }
+
+    fn drop_next(&mut self) -> Result<(), ServiceError> {
+        if self.next.is_some() {
+            self.step()?;
+            self.next = None;
+        }
         Ok(())
     }
 
