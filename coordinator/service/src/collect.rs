@@ -141,6 +141,9 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         | Record::EpochClosed { .. }
         | Record::Quarantined { .. }
         | Record::StudentAsked
+        | Record::Held
+        | Record::Resumed
+        | Record::Day { .. }
         | Record::Published { .. }
         | Record::Ended { .. } => Vec::new(),
     }

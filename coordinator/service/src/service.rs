@@ -2,6 +2,7 @@
 //! from them.
 
 mod added;
+mod day;
 mod founding;
 mod releases;
 mod rest;
@@ -311,7 +312,8 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
-        for ended in [self.wake().await?, self.obey().await?, self.take_added().await?] {
+        let wake = self.wake().await?;
+        for ended in [wake, self.obey().await?, self.note_day().await?, self.take_added().await?] {
             if ended.is_some() {
                 return Ok(ended);
             }

@@ -2,7 +2,7 @@
 
 use crate::args::MaskWhyArgs;
 use crate::error::{CliError, Exit, Result};
-use crate::output;
+use crate::{colony, output};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use uspx_colony::why::{Need, Why, why};
@@ -65,6 +65,7 @@ impl Measured {
 pub fn run(args: &MaskWhyArgs) -> Result<()> {
     let mut state = State::default();
     let mut measured = Measured { unit: args.unit, asked: BTreeMap::new(), by: BTreeMap::new() };
+    colony::check(&args.state)?;
     survey(&args.state.join(FILE_NAME), |record| {
         state.fold(&record);
         measured.note(&record);

@@ -4,6 +4,7 @@
 mod amended;
 mod answers;
 mod campaign;
+mod diff;
 mod faults;
 mod finishes;
 mod invariant_1;
@@ -16,6 +17,7 @@ mod seams;
 mod sizes;
 mod skipped;
 mod spoken;
+mod students;
 mod together;
 mod two_runs;
 mod world;
