@@ -3,6 +3,7 @@
 
 mod args;
 mod assets;
+mod colony;
 mod commands;
 mod connect;
 mod draft;

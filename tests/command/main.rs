@@ -18,6 +18,7 @@ mod forms;
 mod inputs;
 mod ledger;
 mod llama_cpp;
+mod masks;
 mod one_job;
 mod others_gguf;
 mod prompts;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         inputs::trials(),
         ledger::trials(),
         llama_cpp::trials(),
+        masks::trials(),
         one_job::trials(),
         others_gguf::trials(),
         prompts::trials(),

@@ -1,8 +1,8 @@
-//! A colony that stays when its campaign is over, and goes on measuring what is added to its prompts.
+//! A colony that stays when its campaign is over, and goes on measuring what is added to its prompts; one that is held.
 
 use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assets};
 use crate::ledger::{assert_exactly_once, records};
-use crate::process::{run, wait_for};
+use crate::process::{on_one_line, run, wait_for};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -13,7 +13,10 @@ use uspx_coordinator::ledger::survey;
 use uspx_tests::trials;
 
 pub fn trials(needs: &Needs) -> Vec<Trial> {
-    needs.nats.of_all(trials![a_colony_stays_and_measures_what_is_added])
+    needs.nats.of_all(trials![
+        a_colony_stays_and_measures_what_is_added,
+        a_held_colony_waits_with_its_student_through_a_restart,
+    ])
 }
 
 /// How often the ledger says that the campaign is over, read beside its coordinator.
@@ -21,6 +24,17 @@ fn endings(ground: &Ground) -> usize {
     let mut endings = 0;
     let count = |record| endings += usize::from(matches!(record, Record::Ended { .. }));
     survey(&ground.ledger(), count).map(|_| endings).unwrap_or(0)
+}
+
+/// The stages that the ledger opened, read beside its coordinator.
+fn stages(ground: &Ground) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    let note = |record| {
+        if let Record::EpochOpened { stage, .. } = record {
+            stages.push(stage);
+        }
+    };
+    survey(&ground.ledger(), note).map(|_| stages).unwrap_or_default()
 }
 
 fn a_colony_stays_and_measures_what_is_added() {
@@ -81,4 +95,35 @@ fn a_colony_stays_and_measures_what_is_added() {
         .flat_map(|task| task.work.prompts().to_vec())
         .collect();
     assert!(!traced.is_empty() && traced.iter().all(|at| late.contains(at)), "only new prompts");
+}
+
+/// Not even a coordinator that does not stay ends without the student that a person holds back.
+fn a_held_colony_waits_with_its_student_through_a_restart() {
+    let ground = Ground::new();
+    let state = ground.path("state").display().to_string();
+    let say = |word: &str| {
+        let said = run(&["coordinator", word, "--state", &state], &[]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+    };
+    let mut coordinator = ground.coordinator("held");
+    say("hold");
+    let mut workers = ground.workers();
+    let waits = || {
+        let students = ground.status_file()?["students"].clone();
+        (students["waits"] == true).then_some(students)
+    };
+    assert_eq!(wait_for("its student waits", CAMPAIGN_WITHIN, waits)["kept_back"], "held");
+    coordinator.interrupt();
+    coordinator.end(Duration::from_secs(20));
+
+    let mut again = ground.coordinator("held-still");
+    wait_for("it waits still", CAMPAIGN_WITHIN, waits);
+    let page = on_one_line(&run(&["status", "--state", &state], &[]).out);
+    assert!(page.contains("HELD") && page.contains("uspx coordinator resume"), "{page}");
+    assert!(!again.has_ended());
+    let students = |stage: &Stage| stage.needs_student();
+    assert_eq!(stages(&ground).into_iter().find(students), None);
+    say("resume");
+    wait_for("students are made", CAMPAIGN_WITHIN, || stages(&ground).into_iter().find(students));
+    workers.iter_mut().chain([&mut again]).for_each(|process| process.kill());
 }

@@ -205,8 +205,20 @@ pub enum WordCommand {
     #[command(after_help = "Example: uspx coordinator abandon --state ./uspx-state")]
     Abandon(WordArgs),
     /// Makes another student now, however few prompts are new since the last one.
+    ///
+    /// It is made although students are held or the day's machine time is spent; the hold and the limit
+    /// stay in force for those after it.
     #[command(after_help = "Example: uspx coordinator build --state ./uspx-state")]
     Build(WordArgs),
+    /// Makes no more students until `resume`; measuring goes on.
+    ///
+    /// What is out is finished, and a student that was judged is decided about. A campaign that has all
+    /// else done waits, with --stay or without.
+    #[command(after_help = "Example: uspx coordinator hold --state ./uspx-state")]
+    Hold(WordArgs),
+    /// Makes students again.
+    #[command(after_help = "Example: uspx coordinator resume --state ./uspx-state")]
+    Resume(WordArgs),
 }
 
 /// Whom it is said to.

@@ -8,6 +8,7 @@ use super::sae::SaeFolderArgs;
 use crate::rows::{self, Ranking};
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
+use std::fmt;
 use std::path::PathBuf;
 use uspx_colony::Share;
 use uspx_domain::{Unit, UnitKind};
@@ -26,6 +27,10 @@ pub enum MaskCommand {
     /// Says why a colony's mask keeps a unit or cuts it: its effect, which prompts need it, who measured it.
     #[command(after_help = "Example: uspx mask why expert:2.17 --state ./colony")]
     Why(MaskWhyArgs),
+    /// Says which units came and went between two masks; of two versions of a colony's mask also why, and
+    /// which prompts that touches.
+    #[command(after_help = "Example: uspx mask diff 3 7 --state ./colony")]
+    Diff(MaskDiffArgs),
     /// Writes the model without what a mask cuts, experts of a mixture or layers, heads and channels of
     /// a dense model: a smaller folder for whatever reads the model.
     ///
@@ -48,7 +53,7 @@ impl MaskCommand {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Self::Build(args) => args.common.run.machine.threads,
-            Self::Show(_) | Self::Why(_) | Self::Export(_) => None,
+            Self::Show(_) | Self::Why(_) | Self::Diff(_) | Self::Export(_) => None,
         }
     }
 }
@@ -67,6 +72,58 @@ pub struct MaskWhyArgs {
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `uspx mask diff`.
+#[derive(Args, Debug)]
+pub struct MaskDiffArgs {
+    /// A mask's file, or the number of a version of the colony's mask (./7 is a file of that name).
+    pub first: MaskName,
+    /// The mask to compare it with.
+    pub second: MaskName,
+    /// For versions: the state folder of a coordinator on this machine; it may be running.
+    #[arg(long, env = "USPX_STATE", default_value = ".")]
+    pub state: PathBuf,
+    /// Prompts that are named of each unit, and of those that the change touches most.
+    #[arg(long, default_value_t = 5)]
+    pub prompts: usize,
+    /// Print one JSON document on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What names a mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MaskName {
+    /// A version of the colony's mask.
+    Version(u32),
+    /// A file.
+    File(PathBuf),
+}
+
+impl MaskName {
+    /// The version, where it is one.
+    pub fn version(&self) -> Option<u32> {
+        match self {
+            Self::Version(number) => Some(*number),
+            Self::File(_) => None,
+        }
+    }
+}
+
+impl From<&str> for MaskName {
+    fn from(name: &str) -> Self {
+        name.parse().map_or_else(|_| Self::File(name.into()), Self::Version)
+    }
+}
+
+impl fmt::Display for MaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(number) => write!(f, "version {number}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// `uspx mask show`.

@@ -28,7 +28,10 @@ pub use export::{ExportArgs, Written};
 pub use ledger::{
     LedgerCheckArgs, LedgerCommand, LedgerExportArgs, LedgerImportArgs, LedgerRepairArgs,
 };
-pub use mask::{MaskBuildArgs, MaskCommand, MaskExportArgs, MaskShowArgs, MaskWhyArgs, Spread};
+pub use mask::{
+    MaskBuildArgs, MaskCommand, MaskDiffArgs, MaskExportArgs, MaskName, MaskShowArgs, MaskWhyArgs,
+    Spread,
+};
 pub use model::{MachineArgs, Precision, RunArgs};
 pub use probe::{
     AblateArgs, EvalArgs, ExpertModeArg, PatchArgs, ProbeArgs, ProbeCommand, TraceArgs,

@@ -20,6 +20,8 @@ pub async fn run(args: &CoordinatorArgs, shutdown: &Shutdown) -> Result<()> {
         Some(WordCommand::Retry(to)) => return say(&to.state, Word::Retry).await,
         Some(WordCommand::Abandon(to)) => return say(&to.state, Word::Abandon).await,
         Some(WordCommand::Build(to)) => return say(&to.state, Word::Build).await,
+        Some(WordCommand::Hold(to)) => return say(&to.state, Word::Hold).await,
+        Some(WordCommand::Resume(to)) => return say(&to.state, Word::Resume).await,
         None => {}
     }
     let settings: CoordinatorFile =

@@ -3,12 +3,10 @@
 use crate::args::{ErrbenchAddArgs, ErrbenchCommand};
 use crate::error::{CliError, Exit, Result};
 use crate::prompts::PromptSource;
-use crate::{output, secrets};
+use crate::{colony, output, secrets};
 use serde::Serialize;
-use std::path::Path;
 use std::time::Duration;
 use uspx_coordinator::errbench;
-use uspx_coordinator::ledger::FILE_NAME;
 
 /// How long a coordinator that runs may take to take them.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -32,7 +30,8 @@ pub async fn run(command: &ErrbenchCommand) -> Result<()> {
 }
 
 async fn add(args: &ErrbenchAddArgs) -> Result<()> {
-    is_colony(&args.state)?;
+    // Prompts that nobody would ever read are refused.
+    colony::check(&args.state)?;
     let file = PromptSource::new(&args.file, args.text, args.skip_bad).read()?;
     secrets::check(&[&file], args.allow_secrets)?;
     if file.prompts.is_empty() {
@@ -54,16 +53,4 @@ async fn add(args: &ErrbenchAddArgs) -> Result<()> {
             format!("{prompts} prompts wait for the coordinator: it takes them at its next start")
         }
     })
-}
-
-/// Prompts that nobody would ever read are refused.
-fn is_colony(state: &Path) -> Result<()> {
-    if state.join(FILE_NAME).exists() {
-        return Ok(());
-    }
-    let message = format!("{} is no coordinator's state folder", state.display());
-    Err(CliError::new(Exit::NotFound, message).help(
-        "name the state folder of a coordinator that was started on this machine: --state DIR \
-         (of uspx up, the folder colony in its --out)",
-    ))
 }

@@ -3,10 +3,13 @@
 //! `asked` reads what is to be cut, `target` from how large the student may be; `scores` measures the units
 //! and `search` tries whole masks; `layers` cuts whole layers instead; `forecast` says before what that will
 //! cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export` writes a model
-//! without the rest (`uspx mask export`); `why` asks a colony's ledger about a unit (`uspx mask why`).
+//! without the rest (`uspx mask export`); `why` asks a colony's ledger about a unit (`uspx mask why`), `diff` says what changed between two
+//! masks (`uspx mask diff`), its units by `changes`.
 
 mod asked;
+mod changes;
 mod cost;
+mod diff;
 mod export;
 mod forecast;
 mod layers;
@@ -57,6 +60,8 @@ pub fn build(args: &MaskBuildArgs, shutdown: &Shutdown) -> Result<()> {
     tell(args, &built)
 }
 
+pub(super) use changes::{KindChange, between};
+pub use diff::run as diff;
 pub use export::run as export;
 pub(super) use show::ranges;
 pub use show::run as show;

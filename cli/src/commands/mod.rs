@@ -39,6 +39,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Config(command) => config::run(&command),
         Command::Mask(MaskCommand::Show(args)) => mask::show(&args),
         Command::Mask(MaskCommand::Why(args)) => mask::why(&args),
+        Command::Mask(MaskCommand::Diff(args)) => mask::diff(&args),
         Command::Mask(MaskCommand::Export(args)) => mask::export(&args, &shutdown),
         Command::Distill(args) => distill::run(&args, &shutdown),
         Command::Export(args) => export::run(&args, &shutdown),

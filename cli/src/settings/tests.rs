@@ -73,6 +73,7 @@ fn with_sizes() -> CampaignPlan {
     plan.distil.nf4 = true;
     plan.mind.memory = 1;
     plan.distil.fresh = Share(1);
+    plan.distil.hours_a_day = 1.0;
     for bound in [&mut plan.answers.min_consistency, &mut plan.answers.max_reference_nats] {
         *bound = Some(1.0);
     }

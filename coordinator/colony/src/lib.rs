@@ -19,6 +19,7 @@ pub mod compare;
 mod contender;
 pub mod controlled;
 mod dice;
+pub mod diff;
 pub mod faithfulness;
 mod fixed;
 pub mod gate;
@@ -51,7 +52,7 @@ pub use order::ReleaseOrder;
 pub use record::{Amendment, Blame, Cause, Decision, Ending, Founding, More, RULES, Record};
 pub use report::{CampaignReport, report};
 pub use share::Share;
-pub use state::{Snapshot, SnapshotError, Stage, State, Ticket};
+pub use state::{KeptBack, Snapshot, SnapshotError, Spent, Stage, State, Ticket};
 pub use step::{Amending, Colony, Command, Event, Step, Verdict};
 pub use task::{AttachError, PlannedTask, Purpose, TrialRole};
 

@@ -123,6 +123,15 @@ pub enum Record {
     },
     /// A person wants a student of the prompts that there are, however few of them are new.
     StudentAsked,
+    /// A person holds students back: measuring goes on, and no batch of a student's work is opened.
+    Held,
+    /// Students are made again.
+    Resumed,
+    /// Another day has come, by the service's clock. It is noted only where students may take so much machine time of one.
+    Day {
+        /// Its number from 1970 UTC.
+        day: u32,
+    },
     /// The release stands in the store.
     Published {
         /// Its number.

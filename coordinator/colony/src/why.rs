@@ -1,6 +1,7 @@
 //! Why a mask keeps a unit or cuts it: its effect with an interval, which prompts need it, and what stands in its place
 //! otherwise.
 
+use crate::combine::Score;
 use crate::mask::Budget;
 use crate::state::Effect;
 use crate::{MaskVersion, State};
@@ -20,6 +21,13 @@ pub struct Interval {
     pub low: f64,
     /// The upper end.
     pub high: f64,
+}
+
+impl Interval {
+    pub(crate) fn of(score: &Score) -> Self {
+        let Score { mean, error, .. } = *score;
+        Self { mean, low: mean - Z * error, high: mean + Z * error }
+    }
 }
 
 /// By how much a prompt needs a unit.
@@ -67,12 +75,7 @@ pub fn why(state: &State, unit: Unit, most: usize) -> Option<Why> {
     let (campaign, drawn) = (state.campaign()?, state.mask()?);
     let score = drawn.scores.get(&unit)?;
     let kept = Budget::of(campaign).kept(&drawn.mask);
-    let need = |(at, effect): (u32, Effect)| {
-        let rise = f64::from(effect.nats) / f64::from(effect.tokens.max(1));
-        Some(Need { prompt: campaign.id(at)?.to_owned(), rise })
-    };
-    let mut rises: Vec<Need> = state.effects(unit).filter_map(need).collect();
-    rises.sort_by(|a, b| b.rise.total_cmp(&a.rise).then_with(|| a.prompt.cmp(&b.prompt)));
+    let rises = needs(state, unit);
     let some = |rises: &mut dyn Iterator<Item = &Need>| rises.take(most).cloned().collect();
     Some(Why {
         unit: unit.to_string(),
@@ -80,11 +83,7 @@ pub fn why(state: &State, unit: Unit, most: usize) -> Option<Why> {
         kept: kept.contains(&unit),
         rank: 1 + drawn.scores.values().filter(|other| other.mean > score.mean).count(),
         units: drawn.scores.len(),
-        effect: Interval {
-            mean: score.mean,
-            low: score.mean - Z * score.error,
-            high: score.mean + Z * score.error,
-        },
+        effect: Interval::of(score),
         cut: drawn.cut,
         confidence: drawn.confidence.get(&unit).copied().unwrap_or(0.0),
         prompts_tried: rises.len(),
@@ -92,6 +91,17 @@ pub fn why(state: &State, unit: Unit, most: usize) -> Option<Why> {
         better_without: some(&mut rises.iter().rev().filter(|need| need.rise < 0.0)),
         in_its_place: in_its_place(drawn, &kept, unit).map(|unit| unit.to_string()),
     })
+}
+
+/// By how much each prompt that a unit was tried on needs it, the most first.
+pub(crate) fn needs(state: &State, unit: Unit) -> Vec<Need> {
+    let Some(campaign) = state.campaign() else { return Vec::new() };
+    let need = |(at, effect): (u32, Effect)| {
+        Some(Need { prompt: campaign.id(at)?.to_owned(), rise: effect.per_token() })
+    };
+    let mut needs: Vec<Need> = state.effects(unit).filter_map(need).collect();
+    needs.sort_by(|a, b| b.rise.total_cmp(&a.rise).then_with(|| a.prompt.cmp(&b.prompt)));
+    needs
 }
 
 fn in_its_place(drawn: &MaskVersion, kept: &BTreeSet<Unit>, unit: Unit) -> Option<Unit> {

@@ -144,6 +144,9 @@ pub fn blobs(record: &Record) -> Vec<BlobRef> {
         | Record::Quarantined { .. }
         | Record::Retracted { .. }
         | Record::StudentAsked
+        | Record::Held
+        | Record::Resumed
+        | Record::Day { .. }
         | Record::Published { .. }
         | Record::Ended { .. } => Vec::new(),
     }

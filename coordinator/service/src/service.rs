@@ -3,6 +3,7 @@
 
 mod added;
 mod compacting;
+mod day;
 mod founding;
 mod releases;
 mod rest;
@@ -317,7 +318,8 @@ impl Coordinator {
                 return Ok(Some(ending));
             }
         }
-        for ended in [self.wake().await?, self.obey().await?, self.take_added().await?] {
+        let wake = self.wake().await?;
+        for ended in [wake, self.obey().await?, self.note_day().await?, self.take_added().await?] {
             if ended.is_some() {
                 return Ok(ended);
             }

@@ -3,6 +3,7 @@
 mod campaign;
 mod eta;
 pub(crate) mod stages;
+pub(crate) mod students;
 
 use crate::ServiceError;
 use crate::lacking::{Lacking, lacking};
@@ -103,6 +104,7 @@ pub(crate) fn message(
         labels: state.coverage().map(Into::into),
         campaign: pace.status(state),
         lacking: lacks(state, registry),
+        students: students::status(state),
     }
 }
 

@@ -2,7 +2,7 @@
 //! seam, labels that cover too little; and, told unasked, how the campaign goes on. Ids and reasons
 //! only: no prompt's text is known here.
 
-use crate::status::stages;
+use crate::status::{stages, students};
 use uspx_colony::report::ending_words;
 use uspx_colony::{Blame, CampaignConfig, Record, Split, Stage, State};
 use uspx_domain::{Answer, Estimator, SkipGroup, TaskId, Work};
@@ -26,7 +26,12 @@ pub(crate) fn tell(records: &[Record], state: &State) {
             }
             Record::Disputed { answer } => disputed(answer, state),
             Record::Accepted { answer } => left_out(answer, state),
-            Record::EpochClosed { epoch, .. } => closed(*epoch, state),
+            Record::EpochClosed { epoch, .. } => {
+                closed(*epoch, state);
+                waits(state);
+            }
+            Record::Held => tracing::info!(target: TOLD, "{}", students::HELD),
+            Record::Resumed => tracing::info!(target: TOLD, "students are made again"),
             Record::Founded(founding) => begins(&founding.campaign),
             Record::EpochOpened { stage, tasks, .. } => opened(*stage, tasks.len(), state),
             Record::Published { release } => {
@@ -43,6 +48,13 @@ pub(crate) fn tell(records: &[Record], state: &State) {
             }
             _ => {}
         }
+    }
+}
+
+/// What the campaign waits for, once all is measured.
+pub(crate) fn waits(state: &State) {
+    if let Some(students) = state.waits().and_then(|_| students::status(state)) {
+        tracing::info!(target: TOLD, "nothing is left to do until a student may be made: {}", students.text);
     }
 }
 

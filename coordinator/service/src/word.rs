@@ -12,18 +12,24 @@ pub enum Word {
     Retry,
     /// Give up whatever waits: tasks that nobody can do now, and a release that cannot be stored.
     Abandon,
-    /// Make another student now, however few prompts are new.
+    /// Make another student now, however few prompts are new and whatever keeps it back.
     Build,
+    /// Make no student until [`Word::Resume`]; measuring goes on.
+    Hold,
+    /// Make students again.
+    Resume,
 }
 
 impl Word {
-    const ALL: [Self; 3] = [Self::Retry, Self::Abandon, Self::Build];
+    const ALL: [Self; 5] = [Self::Retry, Self::Abandon, Self::Build, Self::Hold, Self::Resume];
 
     fn text(self) -> &'static str {
         match self {
             Self::Retry => "retry",
             Self::Abandon => "abandon",
             Self::Build => "build",
+            Self::Hold => "hold",
+            Self::Resume => "resume",
         }
     }
 }
@@ -55,7 +61,7 @@ pub(crate) fn take(state: &Path) -> Option<Word> {
     }
     let word = Word::ALL.into_iter().find(|word| word.text() == text.trim());
     if word.is_none() {
-        tracing::warn!("the file `word` says neither retry nor abandon nor build");
+        tracing::warn!("the file `word` says nothing that a coordinator understands");
     }
     word
 }

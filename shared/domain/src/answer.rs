@@ -15,8 +15,8 @@ pub struct Answer {
     pub worker: WorkerId,
     /// What came of it.
     pub outcome: Outcome,
-    /// How long the work took, in milliseconds. For planning only; nothing that is decided rests on
-    /// it.
+    /// How long the work took, in milliseconds. Nothing that is decided of models rests on it: it sizes tasks, and
+    /// counts where students have a limit of machine time.
     pub millis: u64,
     /// The task's prompts that the model cannot run, in the task's order. The outcome is about the
     /// others.

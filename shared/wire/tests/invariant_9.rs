@@ -93,6 +93,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("status-reasons", &values::status_with_reasons());
     holds("status-seams", &values::status_with_seams());
     holds("status-campaign", &values::status_with_campaign());
+    holds("status-students", &values::status_with_students());
     holds("mask", &values::mask_message());
 }
 
@@ -100,7 +101,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 9));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 10));
 }
 
 #[test]
@@ -116,5 +117,6 @@ fn write_missing_fixtures() {
     write_if_missing("status-reasons", &values::status_with_reasons());
     write_if_missing("status-seams", &values::status_with_seams());
     write_if_missing("status-campaign", &values::status_with_campaign());
+    write_if_missing("status-students", &values::status_with_students());
     write_if_missing("mask", &values::mask_message());
 }

@@ -2,13 +2,13 @@
 
 use crate::args::MaskWhyArgs;
 use crate::error::{CliError, Exit, Result};
-use crate::output;
+use crate::{colony, output};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use uspx_colony::State;
 use uspx_colony::why::{Need, Why, why};
-use uspx_colony::{PlannedTask, Record, State};
 use uspx_coordinator::ledger::{FILE_NAME, survey};
-use uspx_domain::{Cut, TaskId, Unit, Work, WorkerId};
+use uspx_domain::{Unit, WorkerId};
 
 /// The JSON form.
 #[derive(Serialize)]
@@ -19,75 +19,26 @@ struct Told {
     measured_by: BTreeMap<String, usize>,
 }
 
-/// Who measured what lies before the ledger's snapshot.
-const FORGOTTEN: &str = "before the ledger's snapshot";
-
-/// Who tried a unit on which prompt.
-struct Measured {
-    unit: Unit,
-    /// Tasks that are to try it.
-    asked: BTreeMap<TaskId, PlannedTask>,
-    /// By the prompt's place.
-    by: BTreeMap<u32, WorkerId>,
-    /// Whether the ledger begins with a snapshot, which does not say who measured what.
-    shortened: bool,
-}
-
-impl Measured {
-    fn note(&mut self, record: &Record) {
-        match record {
-            Record::Founded(_) => {
-                (self.asked, self.by, self.shortened) = Default::default();
-            }
-            Record::Snapshot(snapshot) => {
-                (self.asked, self.by, self.shortened) = (BTreeMap::new(), BTreeMap::new(), true);
-                self.ask(snapshot.state.tickets().values().map(|ticket| &ticket.task));
-            }
-            Record::EpochOpened { tasks, .. } => self.ask(tasks.iter()),
-            Record::Accepted { answer } => {
-                let Some(task) = self.asked.remove(&answer.task) else { return };
-                for at in task.work.prompts() {
-                    self.by.entry(*at).or_insert_with(|| answer.worker.clone());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn ask<'a>(&mut self, tasks: impl Iterator<Item = &'a PlannedTask>) {
-        let unit = Cut::Unit(self.unit);
-        let tries = |task: &&PlannedTask| match &task.work {
-            Work::Ablate(ablate) => ablate.cuts.contains(&unit),
-            _ => false,
-        };
-        self.asked.extend(tasks.filter(tries).map(|task| (task.id, task.clone())));
-    }
-
-    /// Prompts that count, by worker.
-    fn counted(&self, state: &State) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for (at, _) in state.effects(self.unit) {
-            let unknown = if self.shortened { FORGOTTEN } else { "an earlier campaign" };
-            let worker = self.by.get(&at).map_or(unknown, WorkerId::as_str);
-            *counts.entry(worker.to_owned()).or_default() += 1;
-        }
-        counts
-    }
-}
-
 /// `uspx mask why`.
 pub fn run(args: &MaskWhyArgs) -> Result<()> {
     let mut state = State::default();
-    let (asked, by) = (BTreeMap::new(), BTreeMap::new());
-    let mut measured = Measured { unit: args.unit, asked, by, shortened: false };
-    survey(&args.state.join(FILE_NAME), |record| {
-        state.fold(&record);
-        measured.note(&record);
-    })?;
+    colony::check(&args.state)?;
+    survey(&args.state.join(FILE_NAME), |record| state.fold(&record))?;
     let found = why(&state, args.unit, args.prompts);
     let why = found.ok_or_else(|| unknown(&state, args.unit))?;
-    let told = Told { measured_by: measured.counted(&state), why };
+    let told = Told { measured_by: measured_by(&state, args.unit), why };
     if args.json { output::json(&told) } else { print(&told) }
+}
+
+/// Prompts that count, by the worker that tried the unit on them. Ledgers that an older version shortened do not say.
+fn measured_by(state: &State, unit: Unit) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, effect) in state.effects(unit) {
+        let worker = state.by_prompt().measured_by(&effect);
+        let worker = worker.map_or("unknown", WorkerId::as_str);
+        *counts.entry(worker.to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 fn unknown(state: &State, unit: Unit) -> CliError {

@@ -5,7 +5,8 @@ use crate::output::{self, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uspx_domain::{Coverage, SeamPrompts};
 use uspx_wire::{
-    CampaignStatus, LackStatus, MaskStatus, ReasonStatus, StatusMessage, WorkerStatus,
+    CampaignStatus, LackStatus, MaskStatus, ReasonStatus, StatusMessage, StudentsStatus,
+    WorkerStatus,
 };
 
 /// All of it, a row each.
@@ -78,9 +79,15 @@ fn rows(status: &StatusMessage) -> Vec<(String, String)> {
         ("mask", mask.map(|mask| drawn(mask, campaign))),
         ("stability", mask.map(|mask| stability(mask, campaign))),
         ("release", status.release.map(|release| release.to_string())),
+        ("students", status.students.as_ref().map(students)),
     ];
     let known = rows.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
     known.chain(reasons(status)).collect()
+}
+
+fn students(students: &StudentsStatus) -> String {
+    let why = if students.kept_back == "held" { "HELD: " } else { "" };
+    format!("{why}{}", students.text)
 }
 
 fn drawn(mask: &MaskStatus, campaign: Option<&CampaignStatus>) -> String {
@@ -208,6 +215,11 @@ mod tests {
             labels: None,
             campaign: Some(campaign),
             lacking: vec![lack],
+            students: Some(StudentsStatus {
+                kept_back: "held".into(),
+                waits: false,
+                text: "no student is made until uspx coordinator resume".into(),
+            }),
         };
         Picture { status, age: Duration::from_secs(200), life }
     }
@@ -228,6 +240,7 @@ mod tests {
             "two runs on other prompts would share 0.61",
             "working at ablate 30/194, 1200 tokens/s, on cpu",
             "worker spare-box has no student",
+            "students HELD: no student is made until uspx coordinator resume",
         ] {
             assert!(text.contains(words), "no `{words}` in {text}");
         }

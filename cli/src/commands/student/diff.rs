@@ -7,11 +7,11 @@ mod training;
 
 use super::published::Published;
 use crate::args::StudentDiffArgs;
+use crate::commands::mask::KindChange;
 use crate::commands::pull::{source, students};
 use crate::error::Result;
 use crate::output;
 use bytesize::ByteSize;
-use mask::KindChange;
 use scores::Scores;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -132,6 +132,8 @@ super::rows! {
     "Hold the student in NF4 while it learns (QLoRA): an eighth of the memory, slower; the way for a student whose floats fit on no machine"
     "campaign.distil.fresh" Coordinator ["share, 0 to 1"] --"" Is("0.1");
     "Train prompts that must be new since the last student before another is made, as a share of those that it learned from"
+    "campaign.distil.hours_a_day" Coordinator ["machine hours"] --"" Is("0.0");
+    "What labels, trainings, exports and judgements of students may take of a day (UTC), all workers together; what is begun is finished; 0: no limit"
     "campaign.distil.calibration" Coordinator ["prompts"] --"" Is("512");
     "Training prompts that calibrate the quantiser, and that the finish learns from"
     "campaign.distil.judge_batch" Coordinator ["prompts"] --"" Open { then: "as large as the workers' speed asks, 250 where that is not known", example: "250" };

@@ -220,6 +220,7 @@ mod tests {
         assert_eq!(of(|c| c.finish.passes += 1), [y, y, y, y, n, n, n]);
         assert_eq!(of(|c| c.distil.resamples += 1), [y, y, y, y, y, y, n]);
         assert_eq!(of(|c| c.trust.ahead += 1), [y; 7]);
+        assert_eq!(of(|c| c.distil.hours_a_day = 2.0), [y; 7], "what is made is the same");
         assert_eq!(of(|c| c.sae.layers.push(1)), [y, y, y, y, y, y, n], "nothing rests on them");
         let saes = |change_it: fn(&mut CampaignConfig)| {
             let mut wanted = old.clone();

@@ -189,13 +189,14 @@ impl CampaignConfig {
         Digest::of(&rmp_serde::to_vec_named(self).unwrap_or_default())
     }
 
-    /// The same without the sizes of tasks, which decide nothing of what is measured, nor do the
-    /// steps of rounds where no training has any.
+    /// The same without the sizes of tasks, which decide nothing of what is measured, nor does the time that students
+    /// may take of a day, nor do the steps of rounds where no training has any.
     pub(crate) fn without_sizes(&self) -> Self {
         let mut same = self.clone();
         let (probe, distil) = (&mut same.probe, &mut same.distil);
         (probe.trace_batch, probe.patch_batch, probe.units_per_task) = (None, None, None);
         (same.judge.batch, distil.label_batch, distil.judge_batch) = (None, None, None);
+        distil.hours_a_day = 0.0;
         if !same.together.is_shared() {
             same.together = TogetherPlan::none();
         }
@@ -258,7 +259,7 @@ impl CampaignConfig {
         if let Some(why) = self.answers.flaw() {
             return Err(ConfigError::Range("answers", why));
         }
-        let rules: [(bool, &'static str, &'static str); 11] = [
+        let rules: [(bool, &'static str, &'static str); 12] = [
             (batches.iter().flatten().all(|b| *b > 0), "batch sizes", "each must be at least 1"),
             (small(self.mask.keep), "mask.keep", "more than 0, at most 1"),
             (small(self.probe.evaporation), "probe.evaporation", "more than 0, at most 1"),
@@ -275,6 +276,11 @@ impl CampaignConfig {
                 !self.distil.recipes.is_empty() && self.distil.resamples > 0,
                 "distil",
                 "name a recipe and some resamples",
+            ),
+            (
+                self.distil.hours_a_day >= 0.0 && self.distil.hours_a_day.is_finite(),
+                "distil.hours_a_day",
+                "hours, or 0 for no limit",
             ),
             (
                 self.together.machines <= TogetherPlan::MOST_MACHINES,

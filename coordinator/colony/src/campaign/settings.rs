@@ -254,6 +254,13 @@ fn is_usual_fresh(fresh: &Share) -> bool {
     *fresh == Share::percent(10)
 }
 
+fn is_no_limit(hours: &f64) -> bool {
+    *hours == 0.0
+}
+
+/// Milliseconds of an hour.
+const HOUR: f64 = 3_600_000.0;
+
 /// How the student is made and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -277,6 +284,9 @@ pub struct StudentPlan {
     /// from; a campaign's first one needs none.
     #[serde(skip_serializing_if = "is_usual_fresh")]
     pub fresh: Share,
+    /// Machine hours that students may take of a day, all workers together; 0: no limit.
+    #[serde(skip_serializing_if = "is_no_limit")]
+    pub hours_a_day: f64,
     /// Train prompts that calibrate the quantiser, and that the finish learns from.
     pub calibration: u32,
     /// Prompts per judging task; none: as workers' speed asks.
@@ -311,6 +321,7 @@ impl Default for StudentPlan {
             recipes: vec![recipe, DistilRecipe { teacher_weight: 0.5, ..recipe }],
             nf4: false,
             fresh: Share::percent(10),
+            hours_a_day: 0.0,
             calibration: 512,
             judge_batch: None,
             resamples: 2_000,
@@ -325,6 +336,11 @@ impl StudentPlan {
     pub fn trainings(&self) -> impl Iterator<Item = (u32, DistilRecipe)> {
         let held = |recipe: &DistilRecipe| DistilRecipe { nf4: recipe.nf4 || self.nf4, ..*recipe };
         (0..).zip(self.recipes.iter().map(held))
+    }
+
+    /// Milliseconds of machine time that students may take of a day; none where there is no limit.
+    pub(crate) fn millis_a_day(&self) -> Option<f64> {
+        (!is_no_limit(&self.hours_a_day)).then_some(self.hours_a_day * HOUR)
     }
 }
 

@@ -44,8 +44,8 @@ pub enum Next {
     Gate,
     /// It cannot go on.
     End(Ending),
-    /// Nothing is to be planned: an epoch is open, the campaign has ended or waits for its release,
-    /// or there is none.
+    /// Nothing is to be planned: an epoch is open, the campaign has ended, waits for its release or for what keeps its
+    /// student back, or there is none.
     Wait,
 }
 
@@ -109,9 +109,21 @@ fn beside(view: &View<'_>, ending: &Ending) -> Next {
     }
 }
 
+/// Whether all is measured, and a student's work would be next but is kept back. One that was judged is decided about:
+/// that takes no machine.
+fn is_kept_back(view: &View<'_>) -> bool {
+    let is_measured = view.was_opened(Stage::JudgeMasks)
+        && matches!(sae::Sae.offer(view), Offer::Nothing)
+        && view.state.still_lacks().is_none();
+    is_measured && !view.was_opened(Stage::JudgeStudents) && view.state.kept_back().is_some()
+}
+
 /// Chooses among the offers: the first that has work. Where none has, the students are judged as
 /// far as they ever will be.
 fn allocate(view: &View<'_>) -> Next {
+    if is_kept_back(view) {
+        return Next::Wait;
+    }
     for proposer in PROPOSERS {
         let is_too_early = view.campaign.student.is_none() || view.state.still_lacks().is_some();
         if proposer.stage().needs_student() && is_too_early {

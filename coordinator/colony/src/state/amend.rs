@@ -17,7 +17,7 @@ impl State {
         let old = self.campaign.as_ref()?;
         let stands = Stands::between(old, campaign);
         let but_prompts = CampaignConfig { prompts: campaign.prompts.clone(), ..old.clone() };
-        if but_prompts != *campaign {
+        if but_prompts.without_sizes() != campaign.without_sizes() {
             // Who changes what is made wants it made.
             self.learnt = None;
         }

@@ -135,6 +135,13 @@ pub(super) struct Gone {
     pub patched: BTreeSet<u32>,
 }
 
+impl Effect {
+    /// Nats per response token.
+    pub(crate) fn per_token(self) -> f64 {
+        f64::from(self.nats) / f64::from(self.tokens.max(1))
+    }
+}
+
 /// What is known of single prompts, by place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ByPrompt {

@@ -10,7 +10,7 @@ use uspx_domain::{
     Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
 };
 
-use super::{Attempt, ByPrompt, Fate, PublishedStudent, Trails};
+use super::{Attempt, ByPrompt, Fate, PublishedStudent, Spent, Trails};
 
 /// Where a decision on the mask comes from.
 #[derive(Clone, Copy)]
@@ -54,21 +54,26 @@ impl State {
                     self.campaign.as_ref().map(|c| c.split(Split::Train).into_iter().collect());
                 self.gate = Some((**report).clone());
                 self.order = release.as_deref().cloned();
+                self.student_asked = false;
             }
             Record::StudentAsked => {
-                self.learnt = None;
+                (self.learnt, self.student_asked) = (None, true);
                 self.ending = self.ending.take().filter(|ending| *ending != Ending::Measured);
             }
+            Record::Held => (self.held, self.student_asked) = (true, false),
+            Record::Resumed => self.held = false,
+            Record::Day { day } => self.spent = Spent { day: *day, millis: 0 },
             Record::Published { release } => self.publish(*release),
             Record::Ended { ending } => {
+                self.student_asked = false;
                 (self.ending, self.ended_before) = (Some(ending.clone()), None);
             }
             Record::Snapshot(snapshot) => self.clone_from(&snapshot.state),
         }
     }
 
-    /// A new campaign keeps what is known of workers and of the same teacher's units, and the
-    /// published student, which the next one is to beat whatever its base.
+    /// A new campaign keeps what is known of workers and of the same teacher's units, the published
+    /// student, which the next one is to beat whatever its base, and what a person said of students.
     fn found(&mut self, founding: &Founding) {
         let (old, campaign) = (std::mem::take(self), &founding.campaign);
         let same = |c: &&CampaignConfig| c.teacher == campaign.teacher && c.shape == campaign.shape;
@@ -84,6 +89,8 @@ impl State {
             by_prompt,
             accounts: old.accounts,
             published: old.published,
+            held: old.held,
+            spent: old.spent,
             ..Self::default()
         };
     }
@@ -157,6 +164,7 @@ impl State {
         let model = ticket.task.model;
         count_seams(&mut self.seam_prompts, &ticket.task, answer.seams);
         self.remember_skipped(model, answer);
+        self.spend(answer);
     }
 
     /// A set, so that the order of answers cannot matter.

@@ -8,6 +8,7 @@ mod evidence;
 mod fold;
 mod results;
 mod snapshot;
+mod students;
 mod ticket;
 
 pub use by_prompt::{ByPrompt, CONTROL, Effect, SECOND, Scores};
@@ -15,6 +16,7 @@ pub use evidence::{Sums, Trails};
 use fold::Taken;
 pub use results::{Judged, Pair, Results, Trial};
 pub use snapshot::{Snapshot, SnapshotError};
+pub use students::{KeptBack, Spent};
 pub use ticket::{Account, Attempt, Fate, Ticket};
 
 use crate::{
@@ -155,6 +157,14 @@ pub struct State {
     /// The train prompts of the student that the gate last decided about, by place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) learnt: Option<BTreeSet<u32>>,
+    /// Whether a person holds students back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held: bool,
+    /// Whether a person has asked for one student all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) student_asked: bool,
+    #[serde(default, skip_serializing_if = "Spent::is_none")]
+    pub(crate) spent: Spent,
     pub(crate) ending: Option<Ending>,
     /// How it had ended before something beside it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -265,16 +275,6 @@ impl State {
     /// The student that stands published.
     pub fn published(&self) -> Option<&PublishedStudent> {
         self.published.as_ref()
-    }
-
-    /// Train prompts that are still to come before another student is made; none where nothing is waited for.
-    pub fn still_lacks(&self) -> Option<usize> {
-        let (campaign, learnt) = (self.campaign.as_ref()?, self.learnt.as_ref()?);
-        let train = campaign.split(Split::Train);
-        let new = train.iter().filter(|at| !learnt.contains(at)).count();
-        let wanted = campaign.distil.fresh.of(learnt.len()).max(1);
-        let waits = campaign.student.is_some() && self.results.adapters.is_empty();
-        Some(wanted.saturating_sub(new)).filter(|left| waits && *left > 0)
     }
 
     /// How the campaign ended, once it has.

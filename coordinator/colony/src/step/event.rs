@@ -59,8 +59,17 @@ pub enum Event {
     Retry,
     /// A person's word: whatever waits is given up.
     Abandon,
-    /// A person's word: another student is made now.
+    /// A person's word: another student is made now, whatever keeps it back.
     Build,
+    /// A person's word: no student is made until [`Event::Resume`], and measuring goes on.
+    Hold,
+    /// A person's word: students are made again.
+    Resume,
+    /// What day it is, counted from 1970 UTC.
+    Day {
+        /// Its number.
+        day: u32,
+    },
     /// Nobody who speaks the waiting tasks ([`crate::Colony::unspoken`]) has come for too long.
     NobodySpeaks,
     /// The release stands in the store.

@@ -10,6 +10,7 @@ mod board;
 mod event;
 mod progress;
 mod roster;
+mod students;
 
 use crate::compare::suspicion;
 use crate::plan::Measured;
@@ -116,10 +117,9 @@ impl<'a> Turn<'a> {
             Event::ReleaseFailed { release, reason } => self.release_failed(release, reason),
             Event::Retry => self.retry(),
             Event::Abandon => self.abandon(),
-            Event::Build if self.state().still_lacks().is_some() => {
-                self.record(Record::StudentAsked)
+            Event::Build | Event::Hold | Event::Resume | Event::Day { .. } => {
+                self.of_students(&event)
             }
-            Event::Build => {}
             Event::Tick => {}
         }
     }

@@ -4,6 +4,7 @@
 mod amended;
 mod answers;
 mod campaign;
+mod diff;
 mod faults;
 mod finishes;
 mod invariant_1;
@@ -17,6 +18,7 @@ mod sizes;
 mod skipped;
 mod spoken;
 mod steps;
+mod students;
 mod together;
 mod two_runs;
 mod world;

@@ -50,6 +50,8 @@ impl Coordinator {
             Word::Retry => Event::Retry,
             Word::Abandon => Event::Abandon,
             Word::Build => return self.event(Event::Build).await,
+            Word::Hold => return self.event(Event::Hold).await,
+            Word::Resume => return self.event(Event::Resume).await,
         };
         self.rests.clear();
         // What is being published is tried anew, or never.

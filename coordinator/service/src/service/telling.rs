@@ -3,6 +3,7 @@
 use super::Coordinator;
 use crate::ServiceError;
 use crate::status::{self, CampaignProgress, stages, write_file, write_passing};
+use crate::warnings;
 use bytes::Bytes;
 use std::time::Duration;
 use uspx_colony::MaskVersion;
@@ -30,6 +31,7 @@ impl Coordinator {
             ),
             _ => {}
         }
+        warnings::waits(state);
     }
 
     /// Writes the mask beside the ledger and shares it.

@@ -37,7 +37,8 @@ impl Pace {
 
     /// A look at the campaign.
     pub(crate) fn look(&mut self, state: &State, progress: &CampaignProgress) {
-        let Some(stage) = progress.stage.filter(|_| progress.ending.is_none()) else {
+        let is_idle = progress.ending.is_some() || state.waits().is_some();
+        let Some(stage) = progress.stage.filter(|_| !is_idle) else {
             self.left = None;
             return;
         };
@@ -57,7 +58,10 @@ impl Pace {
     pub(crate) fn status(&self, state: &State) -> Option<CampaignStatus> {
         let campaign = state.campaign()?;
         let (stage, stages) = state.stage().map_or((0, 0), |stage| stages::number(stage, campaign));
-        let words = state.stage().map(stages::words).unwrap_or_default();
+        let words = match state.waits() {
+            Some(_) => "measured; its student waits",
+            None => state.stage().map(stages::words).unwrap_or_default(),
+        };
         let millis = |at: SystemTime| {
             at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
         };

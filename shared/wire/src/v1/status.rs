@@ -60,6 +60,20 @@ pub struct StatusMessage {
     /// Models of the campaign that workers lack.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacking: Vec<LackStatus>,
+    /// Why no student is made just now; none where nothing keeps them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub students: Option<StudentsStatus>,
+}
+
+/// What keeps students back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudentsStatus {
+    /// `held` by a person, or the day's machine time is `spent`.
+    pub kept_back: String,
+    /// Whether nothing else is left to do.
+    pub waits: bool,
+    /// How that ends, for people.
+    pub text: String,
 }
 
 /// How far a campaign is.

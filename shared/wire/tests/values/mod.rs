@@ -393,6 +393,7 @@ pub fn status() -> StatusMessage {
         labels: None,
         campaign: None,
         lacking: vec![],
+        students: None,
     }
 }
 
@@ -449,6 +450,16 @@ pub fn status_with_campaign() -> StatusMessage {
         fingerprint: Fingerprint(Digest::of(b"student")),
     }];
     StatusMessage { campaign: Some(campaign), lacking, ..status }
+}
+
+/// A status that says why no student is made.
+pub fn status_with_students() -> StatusMessage {
+    let students = StudentsStatus {
+        kept_back: "held".into(),
+        waits: true,
+        text: "no student is made until `uspx coordinator resume`".into(),
+    };
+    StatusMessage { students: Some(students), ..status() }
 }
 
 fn mask_status() -> MaskStatus {

@@ -423,6 +423,27 @@ impl Service {
         self.event(Event::AnswerArrived { worker: answer.worker.clone(), answer: Box::new(answer) })
     }
 
+    /// Lets the workers answer until nothing is asked any more.
+    pub fn drain(&mut self, world: &World) {
+        while !self.queues.is_empty() {
+            let (worker, task) = self.queues.remove(0);
+            self.answer(world.answer(&task, &worker));
+        }
+    }
+
+    /// Batches that were opened for a stage.
+    pub fn opened(&self, wanted: Stage) -> usize {
+        let of = |r: &&Record| matches!(r, Record::EpochOpened { stage, .. } if *stage == wanted);
+        self.ledger.iter().filter(of).count()
+    }
+
+    /// The ledger says all that the colony knows.
+    pub fn replays(&self) {
+        let mut replayed = State::default();
+        self.ledger.iter().for_each(|record| replayed.fold(record));
+        assert_eq!(replayed.digest().unwrap(), self.colony.state().digest().unwrap());
+    }
+
     /// Lets the workers answer everything, first come first served.
     pub fn run(&mut self, world: &World) {
         while self.ending.is_none() {
