@@ -10,7 +10,8 @@ impl State {
     /// The blobs that its tasks, answers, results and releases name; some of them more than once.
     pub fn blobs(&self) -> Vec<BlobRef> {
         let tasks = self.tickets.values().flat_map(|ticket| ticket.task.work.blobs());
-        let answers = self.pending.values().chain(self.witnesses.values());
+        let pending = self.pending.iter().map(|(_, packed)| packed.bare());
+        let answers = pending.chain(self.witnesses.values());
         let answers = answers.chain(self.disputes.values().flatten());
         let published = self.published.iter().flat_map(|student| student.formats.values());
         tasks

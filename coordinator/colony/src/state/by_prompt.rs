@@ -193,35 +193,11 @@ impl ByPrompt {
         }
     }
 
-    /// Lets an epoch act. The first word on a pair counts, in the order of tasks' names (invariant 1).
-    pub(crate) fn close(&mut self, campaign: &CampaignConfig, answers: &[(&PlannedTask, &Answer)]) {
-        let mut known: BTreeMap<WorkerId, u32> = self.workers.iter().cloned().zip(0..).collect();
-        for (task, answer) in answers {
-            if !matches!(task.work, Work::Estimate(_) | Work::Ablate(_)) {
-                continue;
-            }
-            let places = task.measured(campaign, &answer.skipped);
-            let by = *known.entry(answer.worker.clone()).or_insert_with(|| {
-                self.workers.push(answer.worker.clone());
-                self.workers.len() as u32 - 1
-            });
-            match (&task.work, &answer.outcome) {
-                (Work::Estimate(_), Outcome::Scores(deposit)) => {
-                    self.control.learn(CONTROL, (&places, by), deposit);
-                    self.second.learn(SECOND, (&places, by), deposit);
-                }
-                (Work::Ablate(ablate), Outcome::Losses(rows)) => {
-                    for (unit, rises) in rises(ablate, rows) {
-                        let tried = self.exact.entry(unit).or_default();
-                        for (at, (rise, tokens)) in places.iter().zip(rises) {
-                            let effect = Effect { nats: rise as f32, tokens, by: Some(by) };
-                            tried.entry(*at).or_insert(effect);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
+    /// Lets an epoch act: takes its answers in one after another. The first word on a pair counts, in the order of tasks'
+    /// names (invariant 1).
+    pub(crate) fn closing(&mut self) -> Closing<'_> {
+        let known = self.workers.iter().cloned().zip(0..).collect();
+        Closing { all: self, known }
     }
 
     /// Forgets what a worker measured, and that it was asked for.
@@ -280,5 +256,43 @@ impl ByPrompt {
             asked: BTreeMap::new(),
             workers: self.workers,
         }
+    }
+}
+
+/// What is known of single prompts, while an epoch acts.
+pub(crate) struct Closing<'a> {
+    all: &'a mut ByPrompt,
+    known: BTreeMap<WorkerId, u32>,
+}
+
+impl Closing<'_> {
+    /// Takes in what an answer says of single units.
+    pub(crate) fn take(&mut self, campaign: &CampaignConfig, task: &PlannedTask, answer: &Answer) {
+        let places = || task.measured(campaign, &answer.skipped);
+        match (&task.work, &answer.outcome) {
+            (Work::Estimate(_), Outcome::Scores(deposit)) => {
+                let (places, by) = (places(), self.place_of(&answer.worker));
+                self.all.control.learn(CONTROL, (&places, by), deposit);
+                self.all.second.learn(SECOND, (&places, by), deposit);
+            }
+            (Work::Ablate(ablate), Outcome::Losses(rows)) => {
+                let (places, by) = (places(), self.place_of(&answer.worker));
+                for (unit, rises) in rises(ablate, rows) {
+                    let tried = self.all.exact.entry(unit).or_default();
+                    for (at, (rise, tokens)) in places.iter().zip(rises) {
+                        let effect = Effect { nats: rise as f32, tokens, by: Some(by) };
+                        tried.entry(*at).or_insert(effect);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn place_of(&mut self, worker: &WorkerId) -> u32 {
+        *self.known.entry(worker.clone()).or_insert_with(|| {
+            self.all.workers.push(worker.clone());
+            self.all.workers.len() as u32 - 1
+        })
     }
 }

@@ -7,9 +7,10 @@ use uspx_domain::{Answer, TaskId, WorkerId};
 
 impl State {
     /// All answers to a task that are at hand, the accepted one first.
-    pub(crate) fn said(&self, task: TaskId) -> impl Iterator<Item = &Answer> {
-        let accepted = self.pending.get(&task).or_else(|| self.witnesses.get(&task));
-        accepted.into_iter().chain(self.disputes.get(&task).into_iter().flatten())
+    pub(crate) fn said(&self, task: TaskId) -> Vec<Answer> {
+        let accepted = self.pending.get(&task).or_else(|| self.witnesses.get(&task).cloned());
+        let others = self.disputes.get(&task).into_iter().flatten().cloned();
+        accepted.into_iter().chain(others).collect()
     }
 
     /// Others said the same as these.
@@ -42,10 +43,9 @@ impl State {
         let stands = ticket.answered_by.as_ref().is_some_and(|first| right.contains(first));
         let better = others.into_iter().find(|other| right.contains(&other.worker));
         // What an earlier epoch accepted has acted.
-        if let (false, Some(better), Some(pending)) = (stands, better, self.pending.get_mut(&task))
-        {
+        if let (false, Some(better), true) = (stands, better, self.pending.contains(&task)) {
             ticket.answered_by = Some(better.worker.clone());
-            *pending = better;
+            self.pending.insert(better);
         }
     }
 
@@ -54,7 +54,7 @@ impl State {
     pub(super) fn retract(&mut self, worker: &WorkerId) {
         let theirs = |answer: &Answer| answer.worker == *worker;
         let pending: Vec<TaskId> =
-            self.pending.iter().filter(|(_, a)| theirs(a)).map(|(id, _)| *id).collect();
+            self.pending.iter().filter(|(_, a)| theirs(a.bare())).map(|(id, _)| id).collect();
         for id in pending {
             self.pending.remove(&id);
             self.disputes.remove(&id);

@@ -10,7 +10,7 @@ use uspx_domain::{
     Answer, Estimator, Fingerprint, Mask, ReleaseNumber, SeamPrompts, TaskId, Work, WorkerId,
 };
 
-use super::{Attempt, ByPrompt, Fate, PublishedStudent, Spent, Trails};
+use super::{Attempt, ByPrompt, Fate, Pending, PublishedStudent, Spent, Trails};
 
 /// Where a decision on the mask comes from.
 #[derive(Clone, Copy)]
@@ -160,7 +160,7 @@ impl State {
         ticket.set_fate(&answer.worker, Fate::Answered);
         ticket.answered_by = Some(answer.worker.clone());
         self.accounts.entry(answer.worker.clone()).or_default().answered += 1;
-        self.pending.insert(answer.task, answer.clone());
+        self.pending.insert(answer.clone());
         let model = ticket.task.model;
         count_seams(&mut self.seam_prompts, &ticket.task, answer.seams);
         self.remember_skipped(model, answer);
@@ -223,25 +223,24 @@ impl State {
         let pending = std::mem::take(&mut self.pending);
         if let Some(campaign) = &self.campaign {
             let mut gathered = Trails::default();
-            for (id, answer) in &pending {
-                if let Some(ticket) = self.tickets.get(id) {
-                    gathered.gather(&ticket.task, &answer.outcome);
-                    // A round is over with its epoch: later ones went on without what comes now.
-                    let is_part = matches!(ticket.task.purpose, Purpose::Part { .. });
-                    if !is_part || ticket.task.epoch == epoch {
-                        self.results.keep(campaign, &ticket.task, answer);
-                    }
+            let mut by_prompt = self.by_prompt.closing();
+            for (id, packed) in pending.iter() {
+                let Some(Ticket { task, .. }) = self.tickets.get(&id) else { continue };
+                let answer = packed.answer();
+                gathered.gather(task, &answer.outcome);
+                by_prompt.take(campaign, task, &answer);
+                // A round is over with its epoch: later ones went on without what comes now.
+                let is_part = matches!(task.purpose, Purpose::Part { .. });
+                if !is_part || task.epoch == epoch {
+                    self.results.keep(campaign, task, &answer);
                 }
             }
             self.trails.close(campaign.probe.evaporation, gathered);
-            let of = |(id, answer)| Some((&self.tickets.get(id)?.task, answer));
-            let answers: Vec<(&PlannedTask, &Answer)> = pending.iter().filter_map(of).collect();
-            self.by_prompt.close(campaign, &answers);
         }
         self.open = false;
         let bears = self.stage.is_some_and(Stage::is_probe);
         let decision = if bears { self.redraw(epoch, taken) } else { None };
-        self.forget(epoch, pending);
+        self.forget(epoch, &pending);
         decision
     }
 
@@ -274,11 +273,12 @@ impl State {
 
     /// Keeps given-up tasks (they may be answered late), the closed epoch's tasks while a
     /// comparison may come, and the answers that those need.
-    fn forget(&mut self, epoch: u32, pending: BTreeMap<TaskId, Answer>) {
+    fn forget(&mut self, epoch: u32, pending: &Pending) {
         self.tickets.retain(|_, t| !t.is_answered() || t.task.epoch == epoch);
         let due = |id: &TaskId| self.tickets.get(id).is_some_and(|t| t.out().next().is_some());
         let disputed = |id: &TaskId| self.disputes.contains_key(id);
-        self.witnesses = pending.into_iter().filter(|(id, _)| due(id) || disputed(id)).collect();
+        let kept = pending.iter().filter(|(id, _)| due(id) || disputed(id));
+        self.witnesses = kept.map(|(id, packed)| (id, packed.answer())).collect();
         self.disputes.retain(|id, _| self.witnesses.contains_key(id));
     }
 

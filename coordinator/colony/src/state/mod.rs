@@ -6,6 +6,7 @@ mod by_prompt;
 mod doubt;
 mod evidence;
 mod fold;
+mod pending;
 mod results;
 mod snapshot;
 mod students;
@@ -14,6 +15,7 @@ mod ticket;
 pub use by_prompt::{ByPrompt, CONTROL, Effect, SECOND, Scores};
 pub use evidence::{Sums, Trails};
 use fold::Taken;
+use pending::Pending;
 pub use results::{Judged, Pair, Results, Trial};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use students::{KeptBack, Spent};
@@ -126,7 +128,7 @@ pub struct State {
     pub(crate) asked: BTreeMap<Stage, BTreeSet<u32>>,
     pub(crate) tickets: BTreeMap<TaskId, Ticket>,
     /// Accepted since the last close; their evidence has not acted yet.
-    pub(crate) pending: BTreeMap<TaskId, Answer>,
+    pub(crate) pending: Pending,
     /// Accepted in the last epoch and still to be compared.
     pub(crate) witnesses: BTreeMap<TaskId, Answer>,
     /// Later answers that say otherwise than the accepted one, as they came, until two agree.

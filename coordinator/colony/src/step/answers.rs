@@ -88,6 +88,7 @@ impl Turn<'_> {
         let said: Vec<(WorkerId, Option<bool>)> = self
             .state()
             .said(task)
+            .iter()
             .map(|other| (other.worker.clone(), compare(other, answer, &campaign.trust)))
             .collect();
         let agreed = said.first().and_then(|(_, agreed)| *agreed);
