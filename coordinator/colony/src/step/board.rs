@@ -21,6 +21,9 @@ pub(super) type Place = (u32, TaskId);
 /// A worker that may be asked, in the order in which workers are: what it holds unanswered, what it failed, its name.
 pub(super) type Hand = (u32, u32, WorkerId);
 
+/// Tasks by worker, and a worker.
+type ByWorker<'l, 'w> = (&'l mut BTreeMap<WorkerId, BTreeSet<Place>>, Option<&'w WorkerId>);
+
 /// The workers heard of.
 pub(super) type Roster = BTreeMap<WorkerId, Member>;
 
@@ -29,8 +32,10 @@ pub(super) type Roster = BTreeMap<WorkerId, Member>;
 pub(super) struct Board {
     /// Nobody is at work on these.
     pub waiting: BTreeSet<Place>,
-    /// One worker is, not only to be compared.
-    pub alone: BTreeSet<Place>,
+    /// One worker is, not only to be compared: by worker.
+    alone: BTreeMap<WorkerId, BTreeSet<Place>>,
+    /// Those of workers that hold more than one task.
+    pub behind: BTreeSet<Place>,
     /// These are to go out a second time whoever answers them, as far as the campaign's share of such tasks goes.
     pub doubles: BTreeSet<Place>,
     /// Of these answers differ, and nobody is at work on another.
@@ -47,8 +52,6 @@ pub(super) struct Board {
     twice: usize,
     /// How many tasks each worker holds and has not answered, those apart that another has answered meanwhile.
     held: BTreeMap<WorkerId, u32>,
-    /// Workers that hold more than one.
-    crowded: BTreeSet<WorkerId>,
     /// Trusted workers that do not rest.
     pub hands: BTreeSet<Hand>,
     /// What those stand under there.
@@ -89,11 +92,6 @@ impl Board {
         self.held.get(worker).copied().unwrap_or(0)
     }
 
-    /// Whether some worker holds a task that waits behind another.
-    pub fn is_crowded(&self) -> bool {
-        !self.crowded.is_empty()
-    }
-
     /// Workers that hold fewer than so many tasks, in the order in which they are asked.
     pub fn free(&self, ahead: u32) -> impl Iterator<Item = &WorkerId> {
         self.hands.iter().take_while(move |hand| hand.0 < ahead).map(|(_, _, worker)| worker)
@@ -121,9 +119,11 @@ impl Board {
             self.hands.remove(&(held, failures, worker.clone()));
         }
         let held = self.held(worker);
-        match held > 1 {
-            true => drop(self.crowded.insert(worker.clone())),
-            false => drop(self.crowded.remove(worker)),
+        for place in self.alone.get(worker).into_iter().flatten() {
+            match held > 1 {
+                true => drop(self.behind.insert(*place)),
+                false => drop(self.behind.remove(place)),
+            }
         }
         let account = state.accounts.get(worker);
         let is_trusted = account.is_none_or(|a| a.quarantined.is_none());
@@ -146,8 +146,10 @@ impl Board {
                 list.insert(place(ticket));
             }
         }
-        if let Some(worker) = single(state, ticket) {
-            self.singles.entry(worker.clone()).or_default().insert(place(ticket));
+        for (list, worker) in self.lists_by_worker(state, ticket) {
+            if let Some(worker) = worker {
+                list.entry(worker.clone()).or_default().insert(place(ticket));
+            }
         }
         self.unsettled += usize::from(is_open(state, ticket));
         self.twice += usize::from(is_twice(state, ticket));
@@ -161,12 +163,14 @@ impl Board {
         for (list, _) in self.lists(state, ticket) {
             list.remove(&place(ticket));
         }
-        if let Some(worker) = single(state, ticket)
-            && let Some(singles) = self.singles.get_mut(worker)
-        {
-            singles.remove(&place(ticket));
-            if singles.is_empty() {
-                self.singles.remove(worker);
+        self.behind.remove(&place(ticket));
+        for (list, worker) in self.lists_by_worker(state, ticket) {
+            let Some((worker, places)) = worker.and_then(|w| Some((w, list.get_mut(w)?))) else {
+                continue;
+            };
+            places.remove(&place(ticket));
+            if places.is_empty() {
+                list.remove(worker);
             }
         }
         self.unsettled -= usize::from(is_open(state, ticket));
@@ -177,17 +181,18 @@ impl Board {
     }
 
     /// The lists, and whether a ticket belongs on each.
-    fn lists(&mut self, state: &State, ticket: &Ticket) -> [(&mut BTreeSet<Place>, bool); 4] {
+    fn lists(&mut self, state: &State, ticket: &Ticket) -> [(&mut BTreeSet<Place>, bool); 3] {
         let is_open = is_open(state, ticket);
-        let mut out = ticket.out();
-        let (first, second) = (out.next(), out.next());
-        let is_alone = second.is_none() && first.is_some_and(|a| !a.duplicate);
         [
-            (&mut self.waiting, is_open && first.is_none()),
-            (&mut self.alone, is_open && is_alone),
+            (&mut self.waiting, is_open && ticket.out().next().is_none()),
             (&mut self.doubles, is_open && is_to_be_compared(state, ticket)),
             (&mut self.disputed, is_disputed(state, ticket)),
         ]
+    }
+
+    /// The lists by worker, and the worker on whose a ticket belongs.
+    fn lists_by_worker<'a>(&mut self, state: &State, ticket: &'a Ticket) -> [ByWorker<'_, 'a>; 2] {
+        [(&mut self.singles, single(state, ticket)), (&mut self.alone, alone(state, ticket))]
     }
 }
 
@@ -230,6 +235,13 @@ fn about(ticket: &Ticket) -> Vec<WorkerId> {
 /// Whether a task of the open epoch is out to be compared.
 fn is_twice(state: &State, ticket: &Ticket) -> bool {
     ticket.task.epoch == state.epoch && ticket.is_being_compared()
+}
+
+/// The worker that alone is at work on an open task, not only to be compared.
+fn alone<'a>(state: &State, ticket: &'a Ticket) -> Option<&'a WorkerId> {
+    let mut out = ticket.out().filter(|_| is_open(state, ticket));
+    let (first, second) = (out.next(), out.next());
+    first.filter(|a| second.is_none() && !a.duplicate).map(|a| &a.worker)
 }
 
 /// The worker that alone has or had a task of the open epoch, where another's answer could be held beside its own.

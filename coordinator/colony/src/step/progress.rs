@@ -160,16 +160,13 @@ impl Turn<'_> {
     fn waits_behind(&self) -> Option<(Place, WorkerId)> {
         let board = &self.colony.board;
         let idle: Vec<&WorkerId> = board.free(1).collect();
-        if idle.is_empty() || !board.is_crowded() {
+        if idle.is_empty() || board.behind.is_empty() {
             return None;
         }
         let mut able: BTreeMap<Kind, Vec<&WorkerId>> = BTreeMap::new();
         let mut moves = |place: &Place| {
             let ticket = self.state().tickets.get(&place.1)?;
             let from = &ticket.out().next()?.worker;
-            if board.held(from) < 2 {
-                return None;
-            }
             let of_kind = able.entry(kind(&ticket.task)).or_insert_with(|| {
                 idle.iter().copied().filter(|id| self.is_able(id, &ticket.task)).collect()
             });
@@ -177,7 +174,7 @@ impl Turn<'_> {
                 of_kind.iter().any(|id| !ticket.was_asked(id) && self.is_able(id, &ticket.task));
             takes.then(|| (*place, from.clone()))
         };
-        board.alone.iter().rev().find_map(&mut moves)
+        board.behind.iter().rev().find_map(&mut moves)
     }
 
     fn is_able(&self, worker: &WorkerId, task: &PlannedTask) -> bool {
