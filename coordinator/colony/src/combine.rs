@@ -63,7 +63,7 @@ pub fn score(trails: &Trails, shape: &ModelShape, kind: UnitKind) -> Option<Scor
 }
 
 fn estimates(trails: &Trails, statistic: Statistic, units: &[Unit]) -> Vec<Option<UnitEstimate>> {
-    units.iter().map(|u| trails.get(statistic, *u).and_then(UnitEstimate::of)).collect()
+    units.iter().map(|u| trails.get(statistic, *u).as_ref().and_then(UnitEstimate::of)).collect()
 }
 
 /// The cheap scores that are known of any unit, best first. A unit that is missing was never

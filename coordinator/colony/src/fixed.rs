@@ -40,6 +40,16 @@ impl Fixed {
         self.0 as f64 / SCALE
     }
 
+    /// As bytes, the least first.
+    pub(crate) fn to_le_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    /// The number of these bytes.
+    pub(crate) fn from_le_bytes(bytes: [u8; 16]) -> Self {
+        Self(i128::from_le_bytes(bytes))
+    }
+
     /// This times `share`, cut towards zero.
     pub fn times(self, share: Share) -> Self {
         Self(self.0.wrapping_mul(i128::from(share.0)) / i128::from(Share::WHOLE))

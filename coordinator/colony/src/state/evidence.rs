@@ -3,9 +3,13 @@
 //! Within an epoch every sum is of integers, so order cannot matter; between epochs N ← λN + n, W ←
 //! λ²W + n and each other sum S ← λS + Σ, in integers too (invariant 1).
 
+use super::layers::Layers;
 use crate::{Fixed, PlannedTask, Share};
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use uspx_domain::{
     Ablate, Cut, Deposit, Digest, LossRow, Outcome, PromptTokens, Statistic, Unit, Work,
 };
@@ -46,7 +50,7 @@ impl Sums {
         });
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.n += other.n;
         self.w += other.w;
         self.x += other.x;
@@ -56,29 +60,12 @@ impl Sums {
         self.xt += other.xt;
     }
 
-    fn evaporate(&mut self, lambda: Share) {
+    pub(super) fn evaporate(&mut self, lambda: Share) {
         for sum in [&mut self.n, &mut self.x, &mut self.xx, &mut self.t, &mut self.tt, &mut self.xt]
         {
             *sum = sum.times(lambda);
         }
         self.w = self.w.times(lambda).times(lambda);
-    }
-}
-
-/// What a deposit's moments share: n, Σt and Σt² of its prompts.
-struct Tokens(Sums);
-
-impl Tokens {
-    fn of(prompts: &[PromptTokens]) -> Self {
-        let mut sums = Sums::default();
-        prompts.iter().for_each(|p| sums.observe(0.0, p.tokens));
-        Self(sums)
-    }
-
-    /// The sums of a unit whose Σx, Σx² and Σxt are these.
-    fn with(&self, moments: [f32; 3]) -> Sums {
-        let [x, xx, xt] = moments.map(|m| Fixed::of(f64::from(m)));
-        Sums { x, xx, xt, ..self.0 }
     }
 }
 
@@ -100,18 +87,62 @@ pub(super) fn rises<'a, P>(
 }
 
 /// The evidence on every unit, by statistic.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trails(BTreeMap<Statistic, BTreeMap<Unit, Sums>>);
+///
+/// In a snapshot it is the map of single units where there are no others, as it always was; else that and the layers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trails {
+    units: ByUnit,
+    /// Of kinds with many units.
+    layers: Layers,
+}
 
-impl Trails {
-    /// The units that a statistic is known of.
-    pub fn of(&self, statistic: Statistic) -> impl Iterator<Item = (Unit, &Sums)> {
-        self.0.get(&statistic).into_iter().flatten().map(|(unit, sums)| (*unit, sums))
+type ByUnit = BTreeMap<Statistic, BTreeMap<Unit, Sums>>;
+
+impl Serialize for Trails {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.layers.is_empty() {
+            true => self.units.serialize(serializer),
+            false => (&self.units, &self.layers).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Trails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written)
+    }
+}
+
+/// Reads both forms.
+struct Written;
+
+impl<'de> Visitor<'de> for Written {
+    type Value = Trails;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sums by statistic and unit, or these and sums by layer")
     }
 
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Trails, A::Error> {
+        let units = ByUnit::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Trails { units, layers: Layers::default() })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Trails, A::Error> {
+        let (units, layers) = Deserialize::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(Trails { units, layers })
+    }
+}
+
+impl Trails {
     /// One unit's sums.
-    pub fn get(&self, statistic: Statistic, unit: Unit) -> Option<&Sums> {
-        self.0.get(&statistic)?.get(&unit)
+    pub fn get(&self, statistic: Statistic, unit: Unit) -> Option<Sums> {
+        let single = self.units.get(&statistic).and_then(|units| units.get(&unit)).copied();
+        let (Some(mut sums), Some(more)) = (single, self.layers.get(statistic, unit)) else {
+            return single.or_else(|| self.layers.get(statistic, unit));
+        };
+        sums.add(&more);
+        Some(sums)
     }
 
     /// The digest of all sums: equal evidence, equal digest.
@@ -121,16 +152,17 @@ impl Trails {
 
     /// Whether there is no evidence at all.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.units.is_empty() && self.layers.is_empty()
     }
 
     /// Lets an epoch act: what was decays once, what came is added.
-    pub(crate) fn close(&mut self, lambda: Share, gathered: Trails) {
-        self.0
+    pub fn close(&mut self, lambda: Share, gathered: Trails) {
+        self.layers.close(lambda, gathered.layers);
+        self.units
             .values_mut()
             .flat_map(|units| units.values_mut())
             .for_each(|sums| sums.evaporate(lambda));
-        for (statistic, units) in gathered.0 {
+        for (statistic, units) in gathered.units {
             for (unit, sums) in units {
                 self.entry(statistic, unit).add(&sums);
             }
@@ -138,7 +170,7 @@ impl Trails {
     }
 
     fn entry(&mut self, statistic: Statistic, unit: Unit) -> &mut Sums {
-        self.0.entry(statistic).or_default().entry(unit).or_default()
+        self.units.entry(statistic).or_default().entry(unit).or_default()
     }
 
     /// Puts other sums in the place of a unit's.
@@ -149,7 +181,7 @@ impl Trails {
     /// Adds what an answer says about single units.
     pub(crate) fn gather(&mut self, task: &PlannedTask, outcome: &Outcome) {
         match (&task.work, outcome) {
-            (Work::Estimate(_), Outcome::Scores(deposit)) => self.gather_scores(deposit),
+            (Work::Estimate(_), Outcome::Scores(deposit)) => self.take_in(deposit),
             (Work::Ablate(ablate), Outcome::Losses(rows)) => {
                 for (unit, rises) in rises(ablate, rows) {
                     let mut rises = rises.peekable();
@@ -163,7 +195,8 @@ impl Trails {
         }
     }
 
-    fn gather_scores(&mut self, deposit: &Deposit) {
+    /// Adds what a deposit says.
+    pub fn take_in(&mut self, deposit: &Deposit) {
         // Columns without values say nothing, not even that the unit was looked at.
         for column in deposit.columns.iter().filter(|c| !c.values.is_empty()) {
             let sums = self.entry(column.statistic, column.unit);
@@ -171,11 +204,8 @@ impl Trails {
                 sums.observe(f64::from(*value), prompt.tokens);
             }
         }
-        let tokens = Tokens::of(&deposit.prompts);
         for moments in deposit.moments.iter().filter(|_| !deposit.prompts.is_empty()) {
-            for (unit, sums) in moments.units() {
-                self.entry(moments.statistic, unit).add(&tokens.with(sums));
-            }
+            self.layers.gather(moments, &deposit.prompts);
         }
     }
 }
@@ -198,12 +228,18 @@ mod tests {
         let moments = Moments::of(of, [&values[..]].into_iter(), &[3, 8, 5]);
         let gathered = |deposit: Deposit| {
             let mut trails = Trails::default();
-            trails.gather_scores(&deposit);
-            trails.get(statistic, unit).copied()
+            trails.take_in(&deposit);
+            trails.get(statistic, unit)
         };
         let columns = Deposit { prompts: prompts.clone(), columns: vec![column], moments: vec![] };
         let summed = Deposit { prompts, columns: vec![], moments: vec![moments] };
-        assert_eq!(gathered(columns), gathered(summed));
+        assert_eq!(gathered(columns.clone()), gathered(summed.clone()));
+        let mut trails = Trails::default();
+        for deposit in [columns, summed] {
+            trails.take_in(&deposit);
+            let bytes = rmp_serde::to_vec_named(&trails).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Trails>(&bytes).unwrap(), trails);
+        }
     }
 
     proptest! {
@@ -227,7 +263,7 @@ mod tests {
                 }
                 trails.close(lambda, gathered);
             }
-            let sums = trails.get(Statistic::EXACT, unit).copied().unwrap_or_default();
+            let sums = trails.get(Statistic::EXACT, unit).unwrap_or_default();
             let got = [sums.n, sums.w, sums.x, sums.xx, sums.t, sums.xt].map(Fixed::to_f64);
             for (got, want) in got.iter().zip(want) {
                 prop_assert!((got - want).abs() < 1e-6 * (1.0 + want.abs()), "{} {}", got, want);

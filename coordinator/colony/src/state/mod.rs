@@ -6,6 +6,7 @@ mod by_prompt;
 mod doubt;
 mod evidence;
 mod fold;
+mod layers;
 mod pending;
 mod results;
 mod snapshot;

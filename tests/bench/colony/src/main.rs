@@ -12,6 +12,7 @@ mod drift;
 mod explored;
 mod liars;
 mod matrix;
+mod sums;
 mod swarm;
 mod ways;
 
@@ -76,7 +77,7 @@ enum Group {
     Drift,
     /// What becomes of it where a tenth of the workers lie.
     Liars,
-    /// What thousands of workers take: only where it is named.
+    /// What thousands of workers and millions of units take.
     Swarm,
 }
 
@@ -114,10 +115,11 @@ fn run(args: &Args) -> Result<bool> {
     let mut report = Report::default();
     let is_wanted = |group: Group| args.only.is_empty() || args.only.contains(&group);
     // First: what comes later takes more memory.
-    if args.only.contains(&Group::Swarm)
-        && let Err(error) = swarm::measure(&mut report)
-    {
-        report.fail("swarm", error.to_string());
+    if is_wanted(Group::Swarm) {
+        if let Err(error) = swarm::measure(&mut report) {
+            report.fail("swarm", error.to_string());
+        }
+        sums::measure(&mut report);
     }
     for model in models {
         let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work: &work };
