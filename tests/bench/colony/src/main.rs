@@ -116,10 +116,10 @@ fn run(args: &Args) -> Result<bool> {
     let is_wanted = |group: Group| args.only.is_empty() || args.only.contains(&group);
     // First: what comes later takes more memory.
     if is_wanted(Group::Swarm) {
+        sums::measure(&mut report);
         if let Err(error) = swarm::measure(&mut report) {
             report.fail("swarm", error.to_string());
         }
-        sums::measure(&mut report);
     }
     for model in models {
         let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work: &work };
