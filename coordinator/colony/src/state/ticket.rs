@@ -84,7 +84,8 @@ impl Ticket {
 
     /// Whether it went out to be compared, and an answer is still to come.
     pub fn is_being_compared(&self) -> bool {
-        self.out().next().is_some() && self.live().any(|a| a.duplicate)
+        let is_out = self.given_up.is_none() && self.out().next().is_some();
+        is_out && self.live().any(|a| a.duplicate)
     }
 
     /// Attempts that count against the task.

@@ -190,3 +190,28 @@ fn invariant_5_false_answers_are_refused() {
         ticket.attempts
     );
 }
+
+/// A task that is being compared is taken back with its prompt: nobody waits for it.
+#[test]
+fn what_is_being_compared_may_be_taken_out() {
+    let mut world = World::new(campaign("taken out"));
+    world.config.trust.duplicates = Share::percent(10);
+    world.config.probe.trace_batch = Some(10);
+    let mut service = Service::default();
+    service.found(&world.config);
+    ["a", "b"].iter().for_each(|n| service.see(n));
+    let compared = |record: &Record| match record {
+        Record::Issued { task, duplicate: true, .. } => Some(*task),
+        _ => None,
+    };
+    let task = service.ledger.iter().find_map(compared).expect("one of a new worker");
+    let gone = service.colony.state().tickets()[&task].task.work.prompts()[0];
+    world.config.prompts.remove(gone as usize);
+    assert_eq!(service.want(&world.config), Amending::GoesOn);
+    assert!(!service.queues.iter().any(|(_, queued)| queued.id == task));
+    let config = world.config.clone();
+    world.config = World::new(campaign("taken out")).config;
+    service.run(&world);
+    assert_eq!(service.ending, Some(Ending::Published(1)));
+    assert!(config.prompts.len() < world.config.prompts.len());
+}
