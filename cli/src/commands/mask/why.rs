@@ -30,7 +30,7 @@ pub fn run(args: &MaskWhyArgs) -> Result<()> {
     if args.json { output::json(&told) } else { print(&told) }
 }
 
-/// Prompts that count, by the worker that tried the unit on them. Ledgers that an older version shortened do not say.
+/// Prompts that count, by the worker that tried the unit on them.
 fn measured_by(state: &State, unit: Unit) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for (_, effect) in state.effects(unit) {

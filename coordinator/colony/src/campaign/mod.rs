@@ -6,6 +6,7 @@ mod settings;
 
 pub(crate) use change::Stands;
 pub use change::{Change, change};
+pub(crate) use settings::HOUR;
 pub use settings::{
     DreamPlan, FinishPlan, JudgePlan, MaskPlan, MindPlan, ProbePlan, SaePlan, StudentPlan,
     TogetherPlan, TrustPlan, usual,

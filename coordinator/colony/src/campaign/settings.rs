@@ -259,7 +259,7 @@ fn is_no_limit(hours: &f64) -> bool {
 }
 
 /// Milliseconds of an hour.
-const HOUR: f64 = 3_600_000.0;
+pub(crate) const HOUR: f64 = 3_600_000.0;
 
 /// How the student is made and judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

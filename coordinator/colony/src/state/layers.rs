@@ -49,11 +49,9 @@ impl Layers {
         let place = (moments.statistic, moments.kind, moments.layer);
         let layer = self.0.entry(place).or_default();
         prompts.iter().for_each(|p| layer.shared.observe(0.0, p.tokens));
-        let told = |values: &[f32]| values.iter().map(|v| Fixed::of(f64::from(*v))).collect();
-        for (column, values) in
-            layer.columns().into_iter().zip([&moments.x, &moments.xx, &moments.xt])
-        {
-            column.add(&Column(told(values)));
+        let told = [&moments.x, &moments.xx, &moments.xt];
+        for (column, values) in layer.columns().into_iter().zip(told) {
+            column.add(values.iter().map(|value| Fixed::of(f64::from(*value))));
         }
     }
 
@@ -69,7 +67,7 @@ impl Layers {
             let layer = self.0.entry(place).or_default();
             layer.shared.add(&new.shared);
             let columns = layer.columns().into_iter().zip([&new.x, &new.xx, &new.xt]);
-            columns.for_each(|(column, new)| column.add(new));
+            columns.for_each(|(column, new)| column.add(new.0.iter().copied()));
         }
     }
 }
@@ -81,11 +79,11 @@ impl Layer {
 }
 
 impl Column {
-    fn add(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), Fixed::ZERO);
+    fn add(&mut self, more: impl ExactSizeIterator<Item = Fixed>) {
+        if self.0.len() < more.len() {
+            self.0.resize(more.len(), Fixed::ZERO);
         }
-        self.0.iter_mut().zip(&other.0).for_each(|(sum, more)| *sum += *more);
+        self.0.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
 }
 

@@ -1,6 +1,7 @@
 //! When a student is made: once enough prompts are new, and nothing keeps it back.
 
 use super::State;
+use crate::campaign::HOUR;
 use crate::{PlannedTask, Purpose, Split};
 use serde::{Deserialize, Serialize};
 use uspx_domain::Answer;
@@ -27,6 +28,11 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// The same in hours.
+    pub fn hours(&self) -> f64 {
+        self.millis as f64 / HOUR
+    }
+
     pub(crate) fn is_none(&self) -> bool {
         *self == Self::default()
     }

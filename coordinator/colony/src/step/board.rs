@@ -141,10 +141,13 @@ impl Board {
 
     /// Takes a ticket in; whom it is about.
     fn put(&mut self, state: &State, ticket: &Ticket) -> Vec<WorkerId> {
-        for (list, is_on) in self.lists(state, ticket) {
-            if is_on {
-                list.insert(place(ticket));
-            }
+        let belongs = [
+            is_open(state, ticket) && ticket.out().next().is_none(),
+            is_open(state, ticket) && is_to_be_compared(state, ticket),
+            is_disputed(state, ticket),
+        ];
+        for (list, _) in self.lists().into_iter().zip(belongs).filter(|(_, belongs)| *belongs) {
+            list.insert(place(ticket));
         }
         for (list, worker) in self.lists_by_worker(state, ticket) {
             if let Some(worker) = worker {
@@ -160,7 +163,7 @@ impl Board {
 
     /// Takes a ticket out; whom it is about.
     fn lift(&mut self, state: &State, ticket: &Ticket) -> Vec<WorkerId> {
-        for (list, _) in self.lists(state, ticket) {
+        for list in self.lists() {
             list.remove(&place(ticket));
         }
         self.behind.remove(&place(ticket));
@@ -180,14 +183,8 @@ impl Board {
         about(ticket)
     }
 
-    /// The lists, and whether a ticket belongs on each.
-    fn lists(&mut self, state: &State, ticket: &Ticket) -> [(&mut BTreeSet<Place>, bool); 3] {
-        let is_open = is_open(state, ticket);
-        [
-            (&mut self.waiting, is_open && ticket.out().next().is_none()),
-            (&mut self.doubles, is_open && is_to_be_compared(state, ticket)),
-            (&mut self.disputed, is_disputed(state, ticket)),
-        ]
+    fn lists(&mut self) -> [&mut BTreeSet<Place>; 3] {
+        [&mut self.waiting, &mut self.doubles, &mut self.disputed]
     }
 
     /// The lists by worker, and the worker on whose a ticket belongs.

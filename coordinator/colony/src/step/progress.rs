@@ -4,7 +4,9 @@ use super::board::{Board, Place};
 use super::{Command, Turn};
 use crate::assign::assign;
 use crate::plan::{Next, plan};
-use crate::{Cause, Ending, GateReport, PlannedTask, Purpose, Record, ReleaseOrder, State, gate};
+use crate::{
+    Cause, Ending, GateReport, PlannedTask, Purpose, Record, ReleaseOrder, State, Ticket, gate,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use uspx_domain::{ExportFormat, Fingerprint, StoredFile, TaskId, WorkerId};
@@ -81,35 +83,25 @@ impl Turn<'_> {
             ahead,
             |board| &board.disputed,
             |turn, place| {
-                turn.issue(place, true, ahead, &mut Idle::default());
+                turn.issue(*place, true, ahead);
                 true
             },
         );
-        self.check_unproven(ahead);
-        let mut idle = Idle::default();
         self.each(
             ahead,
-            |board| &board.waiting,
-            |turn, place| {
-                turn.issue(place, false, ahead, &mut idle);
-                true
-            },
+            |board| &board.unproven,
+            |turn, worker| turn.compare_next(turn.colony.board.single(worker), ahead),
         );
+        self.issue_waiting(ahead);
         self.each(
             ahead,
             |board| &board.doubles,
-            |turn, place| {
-                let is_room = turn.may_compare();
-                if is_room {
-                    turn.issue(place, true, ahead, &mut Idle::default());
-                }
-                is_room
-            },
+            |turn, place| turn.compare_next(Some(*place), ahead),
         );
         while let Some((place, from)) = self.waits_behind() {
             self.lose(place.1, &from, Cause::Moved);
             self.command(Command::Withdraw { task: place.1, worker: from });
-            self.issue(place, false, ahead, &mut Idle::default());
+            self.issue(place, false, ahead);
         }
     }
 
@@ -120,38 +112,49 @@ impl Turn<'_> {
         share.is_some_and(|share| share.floor_of(state.planned) > state.duplicates)
     }
 
-    /// One task of each worker that nobody vouched for yet goes out a second time.
-    fn check_unproven(&mut self, ahead: u32) {
-        let mut last: Option<WorkerId> = None;
-        while self.may_compare() && self.colony.board.free(ahead).next().is_some() {
-            let board = &self.colony.board;
-            let after = last.as_ref().map_or(Unbounded, Excluded);
-            let next = board.unproven.range((after, Unbounded)).next().cloned();
-            let Some(worker) = next else { return };
-            if let Some(place) = board.single(&worker) {
-                self.issue(place, true, ahead, &mut Idle::default());
-            }
-            last = Some(worker);
+    /// A task goes out a second time, if there is one; whether the campaign's share leaves room for more.
+    fn compare_next(&mut self, place: Option<Place>, ahead: u32) -> bool {
+        let is_room = self.may_compare();
+        if let (true, Some(place)) = (is_room, place) {
+            self.issue(place, true, ahead);
         }
+        is_room
     }
 
-    /// Does something about every task of a list, in the order of the plan, until it is told to stop and while a
-    /// worker could be asked for anything: where thousands of tasks wait, most events find nobody.
-    fn each(
+    /// Sends out what nobody is working on. Where nobody with free hands is able to do a kind of task, no other of it is
+    /// looked at.
+    fn issue_waiting(&mut self, ahead: u32) {
+        let mut idle = BTreeSet::new();
+        self.each(
+            ahead,
+            |board| &board.waiting,
+            |turn, place| {
+                let is_new = |ticket: &&Ticket| ticket.attempts.is_empty();
+                let new = turn.state().tickets.get(&place.1).filter(is_new);
+                let kind = new.map(|ticket| kind(&ticket.task));
+                let is_idle = kind.is_some_and(|kind| idle.contains(&kind));
+                if !is_idle && !turn.issue(*place, false, ahead) {
+                    idle.extend(kind);
+                }
+                true
+            },
+        );
+    }
+
+    /// Does something about everything on a list, in its order, until it is told to stop and while a worker could be
+    /// asked for anything: where thousands of tasks wait, most events find nobody.
+    fn each<T: Ord + Clone>(
         &mut self,
         ahead: u32,
-        list: impl Fn(&Board) -> &BTreeSet<Place>,
-        mut act: impl FnMut(&mut Self, Place) -> bool,
+        list: impl Fn(&Board) -> &BTreeSet<T>,
+        mut act: impl FnMut(&mut Self, &T) -> bool,
     ) {
         let mut last = None;
         while self.colony.board.free(ahead).next().is_some() {
-            let after = last.map_or(Unbounded, Excluded);
-            let next = list(&self.colony.board).range((after, Unbounded)).next().copied();
-            let Some(place) = next else { return };
-            if !act(self, place) {
-                return;
-            }
-            last = Some(place);
+            let after = last.as_ref().map_or(Unbounded, Excluded);
+            let next = list(&self.colony.board).range((after, Unbounded)).next().cloned();
+            let Some(next) = next.filter(|next| act(self, next)) else { return };
+            last = Some(next);
         }
     }
 
@@ -181,11 +184,9 @@ impl Turn<'_> {
         self.colony.roster.get(worker).is_some_and(|member| member.is_able(task))
     }
 
-    fn issue(&mut self, (_, task): Place, duplicate: bool, ahead: u32, idle: &mut Idle) {
-        let Some(ticket) = self.state().tickets.get(&task) else { return };
-        if ticket.attempts.is_empty() && idle.0.contains(&kind(&ticket.task)) {
-            return;
-        }
+    /// Sends a task to the worker whose turn it is; whether there is one.
+    fn issue(&mut self, (_, task): Place, duplicate: bool, ahead: u32) -> bool {
+        let Some(ticket) = self.state().tickets.get(&task) else { return false };
         let asked = |worker: &WorkerId| ticket.was_asked(worker);
         let able = |worker: &WorkerId| self.is_able(worker, &ticket.task);
         let anyone_new =
@@ -196,14 +197,12 @@ impl Turn<'_> {
         let unproven = first.filter(|worker| board.unproven.contains(*worker));
         let found = assign(unproven.chain(board.free(ahead)), able, asked, anyone_new);
         let Some(worker) = found.filter(|worker| !(duplicate && asked(worker))) else {
-            if ticket.attempts.is_empty() {
-                idle.0.insert(kind(&ticket.task));
-            }
-            return;
+            return false;
         };
         let (attempt, planned) = (ticket.attempts.len() as u32 + 1, Box::new(ticket.task.clone()));
         self.record(Record::Issued { task, worker: worker.clone(), attempt, duplicate });
         self.command(Command::Issue { task: planned, worker, attempt });
+        true
     }
 }
 
@@ -218,10 +217,6 @@ fn kind(task: &PlannedTask) -> Kind {
     let own = (task.purpose != Purpose::Evidence).then_some(task.id);
     (task.model, task.work.name(), own)
 }
-
-/// Kinds of tasks that nobody with free hands is able to do.
-#[derive(Default)]
-struct Idle(BTreeSet<Kind>);
 
 /// What is to be published, if the gate let it pass.
 fn order(state: &State, report: &GateReport) -> Option<ReleaseOrder> {

@@ -5,23 +5,31 @@ use uspx_colony::state::Fate;
 use uspx_colony::*;
 use uspx_domain::*;
 
-/// Invariant 5: at most one task in ten goes out twice, and a liar among three is found.
-#[test]
-fn invariant_5_a_liar_is_quarantined() {
-    let mut world = World::new(campaign("liar"));
+/// A whole campaign of workers one of whom scales all losses.
+fn scaled(name: &str, workers: &[&str], liar: &str) -> Service {
+    let mut world = World::new(campaign(name));
     world.config.trust.duplicates = Share::percent(10);
     world.config.probe.units_per_task = Some(2);
     let mut service = Service::default();
     service.found(&world.config);
-    ["honest-a", "honest-b", "liar"].iter().for_each(|n| service.see(n));
+    workers.iter().for_each(|n| service.see(n));
     while service.ending.is_none() {
         let (worker, task) = service.queues.remove(0);
         let mut answer = world.answer(&task, &worker);
-        if let (Outcome::Losses(rows), "liar") = (&mut answer.outcome, worker.as_str()) {
+        if let Outcome::Losses(rows) = &mut answer.outcome
+            && worker.as_str() == liar
+        {
             rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x *= 1.5);
         }
         service.answer(answer);
     }
+    service
+}
+
+/// Invariant 5: at most one task in ten goes out twice, and a liar among three is found.
+#[test]
+fn invariant_5_a_liar_is_quarantined() {
+    let service = scaled("liar", &["honest-a", "honest-b", "liar"], "liar");
     let accounts = service.colony.state().accounts();
     assert!(accounts[&worker("liar")].quarantined.is_some(), "{accounts:?}");
     assert!(accounts.iter().all(|(w, a)| w.as_str() == "liar" || a.quarantined.is_none()));
@@ -110,20 +118,7 @@ fn invariant_5_without_comparisons_a_lie_stands() {
 /// out.
 #[test]
 fn invariant_5_two_that_differ_are_both_kept() {
-    let mut world = World::new(campaign("two"));
-    world.config.trust.duplicates = Share::percent(10);
-    world.config.probe.units_per_task = Some(2);
-    let mut service = Service::default();
-    service.found(&world.config);
-    ["a", "b"].iter().for_each(|n| service.see(n));
-    while service.ending.is_none() {
-        let (worker, task) = service.queues.remove(0);
-        let mut answer = world.answer(&task, &worker);
-        if let (Outcome::Losses(rows), "b") = (&mut answer.outcome, worker.as_str()) {
-            rows.iter_mut().flat_map(|r| &mut r.nats).for_each(|x| *x *= 1.5);
-        }
-        service.answer(answer);
-    }
+    let service = scaled("two", &["a", "b"], "b");
     assert!(service.ledger.iter().any(|r| matches!(r, Record::Disputed { .. })));
     assert!(service.colony.state().accounts().values().all(|a| a.quarantined.is_none()));
 }

@@ -7,9 +7,6 @@ use uspx_wire::StudentsStatus;
 pub(crate) const HELD: &str = "no student is made until `uspx coordinator resume --state DIR`; measuring goes on, and \
      `uspx coordinator build --state DIR` makes one all the same";
 
-/// Milliseconds of an hour.
-const HOUR: f64 = 3_600_000.0;
-
 /// In words; none where nothing keeps students back.
 pub(crate) fn status(state: &State) -> Option<StudentsStatus> {
     let (kept_back, text) = match state.kept_back()? {
@@ -21,7 +18,7 @@ pub(crate) fn status(state: &State) -> Option<StudentsStatus> {
 
 fn spent(state: &State) -> String {
     let limit = state.campaign().map_or(0.0, |c| c.distil.hours_a_day);
-    let taken = state.spent().millis as f64 / HOUR;
+    let taken = state.spent().hours();
     format!(
         "they took {taken:.2} machine hours of this day's {limit}: they go on at midnight UTC; `uspx coordinator build \
          --state DIR` makes one now"

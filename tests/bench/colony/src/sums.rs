@@ -8,6 +8,7 @@ use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_colony::Share;
 use uspx_colony::state::Trails;
 use uspx_domain::{Deposit, Moments, PromptTokens, Statistic, UnitKind};
+use uspx_runtime::memory::peak_rss;
 
 /// Layers, and channels of all experts of one, of gpt-oss-20b.
 const SHAPE: (u32, usize) = (24, 32 * 2_880);
@@ -16,15 +17,15 @@ const TURNS: usize = 5;
 /// Bytes of a unit's three sums.
 const UNIT: usize = 48;
 
-/// Measures, and adds the figures.
+/// Measures, and adds the figures. It comes before whatever takes more memory.
 pub fn measure(report: &mut Report) {
     let (layers, channels) = SHAPE;
     let units = layers as usize * channels;
     let deposit = deposit();
-    let before = held_mib();
+    let before = peak_mb();
     let mut trails = Trails::default();
     trails.take_in(&deposit);
-    let held = held_mib() - before;
+    let held = peak_mb() - before;
     let mut merged = f64::INFINITY;
     let mut closed = f64::INFINITY;
     for _ in 0..TURNS {
@@ -69,12 +70,7 @@ fn seconds(work: impl FnOnce()) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// Memory that this process holds, in megabytes; not a number where the system does not say.
-fn held_mib() -> f64 {
-    let told = || {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?.to_owned();
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    told().map_or(f64::NAN, |kib| kib * 1024.0 / 1e6)
+/// The most memory that this process ever held, in megabytes; not a number where the system does not say.
+fn peak_mb() -> f64 {
+    peak_rss().map_or(f64::NAN, |bytes| bytes as f64 / 1e6)
 }

@@ -12,6 +12,7 @@ use uspx_domain::{
     Answer, Column, Deposit, Digest, Fingerprint, LayerShape, MlpShape, ModelShape, Outcome,
     Prompt, PromptTokens, Speaks, Statistic, UnitKind, WorkerId,
 };
+use uspx_runtime::memory::peak_rss;
 
 /// Workers of the smaller swarm and of the larger one.
 const WORKERS: [usize; 2] = [1_000, 10_000];
@@ -68,7 +69,7 @@ pub fn measure(report: &mut Report) -> Result<()> {
         let what = "an answer's cost at ten times the workers and tasks";
         report.put(Figure::new(what, large / small, "times", growth, json!({})));
     }
-    let peak = peak_gib().unwrap_or(f64::NAN);
+    let peak = peak_rss().map_or(f64::NAN, |bytes| bytes as f64 / f64::from(1 << 30));
     report.put(Figure::new(
         "memory of the larger swarm",
         peak,
@@ -144,12 +145,4 @@ fn take(queue: &mut VecDeque<(PlannedTask, WorkerId)>, commands: Vec<Command>) {
             queue.push_back((*task, worker));
         }
     }
-}
-
-/// The most memory that this process ever held; none where the system does not say.
-fn peak_gib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0 / 1024.0)
 }
