@@ -1,4 +1,4 @@
-//! `uspx mask diff`: of two files, and of two versions of a colony's mask.
+//! `uspx mask diff`: of two files, and of two versions of a colony's mask; `uspx mask show` of one.
 
 use crate::support::{BAD_INPUT, NOT_FOUND, REFUSED, json, refuses, root, uspx};
 use assert_cmd::Command;
@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
         two_files_differ_by_the_units_that_came_and_went,
         versions_of_a_colony_s_mask_differ_with_their_reasons,
         what_cannot_be_compared_is_refused,
+        a_version_is_shown_with_an_interval_for_every_unit_and_how_many_are_misplaced,
     ]
 }
 
@@ -85,6 +86,50 @@ fn versions_of_a_colony_s_mask_differ_with_their_reasons() {
     // The mask that the colony wrote is its last version.
     let told = json(&mut diff(colony.path(), &[&last, "mask.json"]));
     assert_eq!((&told["kinds"][0]["layers"], &told["changed"]), (&value!([]), &Value::Null));
+}
+
+fn a_version_is_shown_with_an_interval_for_every_unit_and_how_many_are_misplaced() {
+    let colony = colony();
+    let show = |words: &[&str]| {
+        let mut command = uspx();
+        command.current_dir(colony.path()).args(["mask", "show"]).args(words);
+        command
+    };
+    let latest = json(&mut show(&["--state", "."]));
+    let units = latest["units"].as_array().unwrap();
+    for unit in units {
+        let number = |at: &Value| at.as_f64().unwrap();
+        let (mean, ends) = (number(&unit["score"]["mean"]), &unit["interval"]);
+        assert!(number(&ends[0]) <= mean && mean <= number(&ends[1]), "{unit}");
+        assert!((0.0..=1.0).contains(&number(&unit["belongs"])), "{unit}");
+    }
+    let misplaced = &latest["misplaced"];
+    let expected = |kept: bool| -> f64 {
+        let of_side = units.iter().filter(|unit| unit["kept"] == kept);
+        let above = of_side.map(|unit| unit["belongs"].as_f64().unwrap());
+        above.map(|above| if kept { 1.0 - above } else { above }).sum()
+    };
+    for (side, kept) in [("cut", false), ("kept", true)] {
+        let told = misplaced[side]["expected"].as_f64().unwrap();
+        assert!((told - expected(kept)).abs() < 1e-9, "{misplaced}");
+        assert!(misplaced[side]["at_most"].as_f64().unwrap() >= told.floor(), "{misplaced}");
+    }
+    let version = latest["version"].to_string();
+    assert_eq!(json(&mut show(&[&version]))["units"], latest["units"]);
+    let said = show(&["--units", "3"]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in
+        ["keeps", "belong above the cut, with 95 % certainty at most", "nearest to the cut"]
+    {
+        assert!(said.contains(words), "no `{words}` in {said}");
+    }
+    refuses(&mut show(&["99"]), NOT_FOUND, &["has no version 99"]);
+    let file = json(&mut show(&["mask.json"]));
+    assert_eq!(
+        (&file["kept_per_layer"], &file["units"]),
+        (&latest["kept_per_layer"], &Value::Null)
+    );
 }
 
 fn what_cannot_be_compared_is_refused() {

@@ -21,8 +21,9 @@ pub enum MaskCommand {
         after_help = "Example: uspx mask build --model ./teacher --prompts mine.jsonl --units expert --keep 0.5 --out mask.json"
     )]
     Build(Box<MaskBuildArgs>),
-    /// Says what a mask keeps of each layer.
-    #[command(after_help = "Example: uspx mask show mask.json")]
+    /// Says what a mask keeps of each layer; of a colony's mask also every unit's effect with its interval, and how
+    /// many units stand on the wrong side of the cut.
+    #[command(after_help = "Example: uspx mask show mask.json, or uspx mask show --state ./colony")]
     Show(MaskShowArgs),
     /// Says why a colony's mask keeps a unit or cuts it: its effect, which prompts need it, who measured it.
     #[command(after_help = "Example: uspx mask why expert:2.17 --state ./colony")]
@@ -129,8 +130,15 @@ impl fmt::Display for MaskName {
 /// `uspx mask show`.
 #[derive(Args, Debug)]
 pub struct MaskShowArgs {
-    /// The mask.
-    pub file: PathBuf,
+    /// A mask's file, or the number of a version of the colony's mask (./7 is a file of that name); without it the
+    /// colony's latest.
+    pub mask: Option<MaskName>,
+    /// For versions: the state folder of a coordinator on this machine; it may be running.
+    #[arg(long, env = "USPX_STATE", default_value = ".")]
+    pub state: PathBuf,
+    /// For versions: units that are named of those nearest to the cut; --json names all.
+    #[arg(long, default_value_t = 10)]
+    pub units: usize,
     /// Print one JSON document on stdout.
     #[arg(long)]
     pub json: bool,

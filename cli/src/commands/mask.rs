@@ -2,14 +2,15 @@
 //!
 //! `asked` reads what is to be cut, `target` from how large the student may be; `scores` measures the units
 //! and `search` tries whole masks; `layers` cuts whole layers instead; `forecast` says before what that will
-//! cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), `export` writes a model
+//! cost, `cost` after what the cut does, `show` what a mask keeps (`uspx mask show`), of a colony's `drawn`, `export` writes a model
 //! without the rest (`uspx mask export`); `why` asks a colony's ledger about a unit (`uspx mask why`), `diff` says what changed between two
-//! masks (`uspx mask diff`), its units by `changes`.
+//! masks (`uspx mask diff`), its units by `changes`; `versions` finds those of a colony's mask in its ledger.
 
 mod asked;
 mod changes;
 mod cost;
 mod diff;
+mod drawn;
 mod export;
 mod forecast;
 mod layers;
@@ -17,6 +18,7 @@ mod scores;
 mod search;
 mod show;
 mod target;
+mod versions;
 mod why;
 
 use crate::args::{MaskBuildArgs, MaskWhyArgs, Spread};
@@ -94,7 +96,7 @@ fn tell(args: &MaskBuildArgs, built: &Built) -> Result<()> {
     if args.common.run.json {
         return output::json(built);
     }
-    show::print(&args.out, &built.file.mask)?;
+    show::print(&args.out.display().to_string(), &built.file.mask)?;
     layers::tell(&built.gone)?;
     built.cost.as_ref().map_or(Ok(()), |cost| output::paragraph(&cost.to_string()))
 }

@@ -39,6 +39,11 @@ impl Versions {
         self.found.get(&version)
     }
 
+    /// What is known now.
+    pub fn latest(&self) -> &State {
+        &self.state
+    }
+
     /// The number of the last version; none before the first.
     pub fn last(&self) -> Option<u32> {
         self.state.mask().map(|mask| mask.version)

@@ -5,9 +5,11 @@ use crate::answers;
 use crate::combine::Score;
 use crate::gate::{PairedDifference, difference};
 use crate::interval::interval;
+use crate::misplaced::{Misplaced, chances};
 use crate::reasons::{self, LeftOut, Reason};
 use crate::regressions::{Regressions, regressions};
 use crate::state::{Judged, Pair};
+use crate::why::Interval;
 use crate::{CampaignConfig, Contender, Dice, Ending, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +112,9 @@ pub struct MaskReport {
     /// Mean overlap with masks drawn from the scores' errors, as far as their model holds. What two
     /// runs would agree on is another figure: [`crate::resample`].
     pub bootstrap_jaccard: f64,
+    /// How many units are expected to stand on the wrong side of the cut; none where nothing exact is known.
+    #[serde(default)]
+    pub misplaced: Option<Misplaced>,
     /// The mask that the labels were made with, if one was cheap enough.
     pub label_mask: Option<Mask>,
     /// Exact runs spent, in pairs of prompt and unit or candidate.
@@ -185,7 +190,7 @@ pub struct StudentReport {
     pub bytes: Option<u64>,
 }
 
-/// One unit of the mask's kind, as `mask why` and the dashboard show it.
+/// One unit of the mask's kind, as `mask show` and the report show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitReport {
     /// Which.
@@ -194,6 +199,10 @@ pub struct UnitReport {
     pub kept: bool,
     /// Its score and the score's standard error, per response token.
     pub score: Score,
+    /// The score's 95 % interval.
+    pub interval: (f64, f64),
+    /// The chance that its true effect is above what keeps a unit; none where nothing exact is known.
+    pub belongs: Option<f64>,
     /// Share of bootstrap masks that agree.
     pub confidence: f64,
     /// How strongly the next round is drawn to it.
@@ -203,10 +212,13 @@ pub struct UnitReport {
 /// Every unit of the mask of the day; empty before the first mask.
 pub fn units(state: &State) -> Vec<UnitReport> {
     let Some(version) = &state.mask else { return Vec::new() };
+    let chances = chances(state).unwrap_or_default();
     let each = |(unit, score): (&Unit, &Score)| UnitReport {
         unit: *unit,
         kept: version.mask.keeps(*unit),
         score: *score,
+        interval: Interval::of(score).ends(),
+        belongs: chances.get(unit).copied(),
         confidence: version.confidence.get(unit).copied().unwrap_or(0.0),
         pheromone: state.pheromone.get(unit).copied().unwrap_or(1.0),
     };
@@ -267,6 +279,7 @@ fn mask_report(state: &State) -> Option<MaskReport> {
         curve: curve(&rises),
         jaccard: version.jaccard,
         bootstrap_jaccard: version.bootstrap_jaccard,
+        misplaced: Misplaced::of(state),
         label_mask: state.results.label_mask.clone(),
         exact_pairs: state.explored.pairs,
     })

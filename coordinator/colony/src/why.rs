@@ -28,6 +28,11 @@ impl Interval {
         let Score { mean, error, .. } = *score;
         Self { mean, low: mean - Z * error, high: mean + Z * error }
     }
+
+    /// Its lower and its upper end.
+    pub(crate) fn ends(&self) -> (f64, f64) {
+        (self.low, self.high)
+    }
 }
 
 /// By how much a prompt needs a unit.

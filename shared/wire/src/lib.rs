@@ -24,5 +24,5 @@ pub use large::{
 pub use message::{HeartbeatMessage, HeldModel, MaskMessage};
 pub use v1::{
     CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
-    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus,
+    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
 };

@@ -94,6 +94,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("status-seams", &values::status_with_seams());
     holds("status-campaign", &values::status_with_campaign());
     holds("status-students", &values::status_with_students());
+    holds("status-wrong", &values::status_with_wrong());
     holds("mask", &values::mask_message());
 }
 
@@ -101,7 +102,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 10));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 11));
 }
 
 #[test]
@@ -118,5 +119,6 @@ fn write_missing_fixtures() {
     write_if_missing("status-seams", &values::status_with_seams());
     write_if_missing("status-campaign", &values::status_with_campaign());
     write_if_missing("status-students", &values::status_with_students());
+    write_if_missing("status-wrong", &values::status_with_wrong());
     write_if_missing("mask", &values::mask_message());
 }

@@ -2,15 +2,15 @@
 //! which prompts. The ledger is only read, beside a running coordinator too.
 
 use super::changes::{KindChange, between};
+use super::versions::{find, replay};
 use crate::args::{MaskDiffArgs, MaskName};
 use crate::error::{CliError, Exit, Result};
 use crate::mask_file::MaskFile;
-use crate::{colony, output};
+use crate::output;
 use serde::Serialize;
 use uspx_colony::combine::Basis;
 use uspx_colony::diff::{Changed, Diff, Drawn, Flipped, Versions, diff};
 use uspx_colony::why::{Interval, Need};
-use uspx_coordinator::ledger::{FILE_NAME, survey};
 use uspx_domain::UnitKind;
 
 /// The JSON form.
@@ -27,7 +27,7 @@ struct Told {
 
 /// `uspx mask diff`.
 pub fn run(args: &MaskDiffArgs) -> Result<()> {
-    let versions = replay(args)?;
+    let versions = versions(args)?;
     let (first, second) = (mask(&args.first, &versions)?, mask(&args.second, &versions)?);
     comparable(&first, &second)?;
     let state = |name: &MaskName| versions.state(name.version()?);
@@ -42,15 +42,10 @@ pub fn run(args: &MaskDiffArgs) -> Result<()> {
 }
 
 /// The versions that are named, from the ledger; it is left alone where none is.
-fn replay(args: &MaskDiffArgs) -> Result<Versions> {
+fn versions(args: &MaskDiffArgs) -> Result<Versions> {
     let named = [&args.first, &args.second].into_iter().filter_map(MaskName::version);
     let wanted: Vec<u32> = named.collect();
-    let mut versions = Versions::of(wanted.iter().copied());
-    if !wanted.is_empty() {
-        colony::check(&args.state)?;
-        survey(&args.state.join(FILE_NAME), |record| versions.note(&record))?;
-    }
-    Ok(versions)
+    if wanted.is_empty() { Ok(Versions::default()) } else { replay(&wanted, &args.state) }
 }
 
 fn mask(name: &MaskName, versions: &Versions) -> Result<MaskFile> {
@@ -58,18 +53,8 @@ fn mask(name: &MaskName, versions: &Versions) -> Result<MaskFile> {
         MaskName::File(path) => return MaskFile::read(path),
         MaskName::Version(number) => *number,
     };
-    let drawn = versions.state(number).and_then(|state| state.mask());
-    let mask = drawn.map(|drawn| drawn.mask.clone()).ok_or_else(|| unknown(number, versions))?;
-    Ok(MaskFile { mask, saes: Vec::new() })
-}
-
-fn unknown(number: u32, versions: &Versions) -> CliError {
-    let what = match versions.last() {
-        None => "the colony has drawn no mask yet".to_owned(),
-        Some(last) => format!("the colony's mask has no version {number}: it has 1 to {last}"),
-    };
-    let help = format!("name a version, or a mask's file: ./{number}");
-    CliError::new(Exit::NotFound, what).help(help)
+    let (_, drawn) = find(versions, Some(number))?;
+    Ok(MaskFile { mask: drawn.mask.clone(), saes: Vec::new() })
 }
 
 /// Units of two models, or features of two autoencoders, have nothing to do with one another.

@@ -1,12 +1,12 @@
-//! `uspx mask show`, and the same of a mask that was just built: what is kept of each layer.
+//! `uspx mask show` of a file, and the same of a mask that was just built: what is kept of each layer.
 
-use crate::args::MaskShowArgs;
+use super::drawn;
+use crate::args::{MaskName, MaskShowArgs};
 use crate::error::Result;
 use crate::mask_file::MaskFile;
 use crate::output;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
 use uspx_domain::{LayerLists, Mask, UnitKind};
 
 /// The JSON form: the mask as it stands in its file, and how much it keeps.
@@ -14,29 +14,40 @@ use uspx_domain::{LayerLists, Mask, UnitKind};
 struct Shown<'a> {
     #[serde(flatten)]
     file: &'a MaskFile,
-    kept_per_layer: BTreeMap<&'static str, Vec<usize>>,
+    kept_per_layer: Kept,
 }
+
+/// Units kept of each layer, by kind.
+pub(super) type Kept = BTreeMap<&'static str, Vec<usize>>;
 
 /// `uspx mask show`.
 pub fn run(args: &MaskShowArgs) -> Result<()> {
-    let file = MaskFile::read(&args.file)?;
-    let mask = &file.mask;
+    let path = match &args.mask {
+        Some(MaskName::File(path)) => path,
+        Some(MaskName::Version(number)) => return drawn::run(args, Some(*number)),
+        None => return drawn::run(args, None),
+    };
+    let file = MaskFile::read(path)?;
     if !args.json {
-        return print(&args.file, mask);
+        return print(&path.display().to_string(), &file.mask);
     }
+    output::json(&Shown { file: &file, kept_per_layer: kept(&file.mask) })
+}
+
+/// How many units a mask keeps of each layer.
+pub(super) fn kept(mask: &Mask) -> Kept {
     let lengths = |lists: &LayerLists| lists.iter().map(Vec::len).collect();
-    let kept = mask.keep.0.iter().map(|(kind, lists)| (kind.name(), lengths(lists)));
-    output::json(&Shown { file: &file, kept_per_layer: kept.collect() })
+    mask.keep.0.iter().map(|(kind, lists)| (kind.name(), lengths(lists))).collect()
 }
 
 /// What it keeps, for a person.
-pub(super) fn print(file: &Path, mask: &Mask) -> Result<()> {
+pub(super) fn print(name: &str, mask: &Mask) -> Result<()> {
     if mask.keep.0.is_empty() {
-        return output::line(&format!("{}: keeps everything", file.display()));
+        return output::line(&format!("{name}: keeps everything"));
     }
     for (kind, lists) in &mask.keep.0 {
         let kept: usize = lists.iter().map(Vec::len).sum();
-        output::line(&format!("{}: keeps {kept} {kind}s", file.display()))?;
+        output::line(&format!("{name}: keeps {kept} {kind}s"))?;
         output::line(&layers(*kind, lists).to_string())?;
     }
     output::paragraph(&format!("of the model {}", mask.model))

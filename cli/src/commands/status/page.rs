@@ -78,6 +78,7 @@ fn rows(status: &StatusMessage) -> Vec<(String, String)> {
         ("budget", budget),
         ("mask", mask.map(|mask| drawn(mask, campaign))),
         ("stability", mask.map(|mask| stability(mask, campaign))),
+        ("in doubt", campaign.and_then(wrong)),
         ("release", status.release.map(|release| release.to_string())),
         ("students", status.students.as_ref().map(students)),
     ];
@@ -115,6 +116,15 @@ fn stability(mask: &MaskStatus, campaign: Option<&CampaignStatus>) -> String {
         Some(two) => format!("{before}; two runs on other prompts would share {two:.2}"),
         None => before,
     }
+}
+
+/// How many units stand on the wrong side of the cut.
+fn wrong(campaign: &CampaignStatus) -> Option<String> {
+    let (cut, kept) = (campaign.wrongly_cut?, campaign.wrongly_kept?);
+    Some(format!(
+        "of {} units cut {:.1} belong above the cut (95 %: at most {}), of {} kept {:.1} below (at most {})",
+        cut.units, cut.expected, cut.at_most, kept.units, kept.expected, kept.at_most
+    ))
 }
 
 fn since(unix_millis: u64) -> Option<Duration> {
@@ -166,7 +176,7 @@ fn reasons(status: &StatusMessage) -> Vec<(String, String)> {
 mod tests {
     use super::*;
     use uspx_domain::TaskId;
-    use uspx_wire::CurrentTask;
+    use uspx_wire::{CurrentTask, WrongStatus};
 
     fn picture(life: Life, ended: bool) -> Picture {
         let worker = WorkerStatus {
@@ -191,6 +201,8 @@ mod tests {
             mask_swapped: Some(3),
             mask_unix_millis: None,
             two_runs: Some(0.61),
+            wrongly_cut: Some(WrongStatus { units: 32, expected: 0.75, at_most: 2 }),
+            wrongly_kept: Some(WrongStatus { units: 32, expected: 1.5, at_most: 4 }),
         };
         let lack = LackStatus {
             worker: "spare-box".parse().unwrap(),
@@ -238,6 +250,7 @@ mod tests {
             "2048 exact runs spent of at most 16384",
             "3 units exchanged",
             "two runs on other prompts would share 0.61",
+            "of 32 units cut 0.8 belong above the cut (95 %: at most 2)",
             "working at ablate 30/194, 1200 tokens/s, on cpu",
             "worker spare-box has no student",
             "students HELD: no student is made until uspx coordinator resume",

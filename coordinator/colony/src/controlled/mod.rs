@@ -17,8 +17,8 @@ use crate::State;
 use crate::combine::{Basis, Score, Scored};
 use crate::mix::{Stratum, strata};
 use fit::{Fit, median, noise, slope};
-use rows::{Raw, Row, Tried};
-use std::collections::{BTreeMap, BTreeSet};
+use rows::{Counted, Raw, Row, Tried};
+use std::collections::BTreeMap;
 use uspx_domain::Unit;
 
 /// Units of known effect without which nothing is fitted.
@@ -56,9 +56,14 @@ pub fn score(state: &State) -> Option<Scored> {
 
 /// The same, stratum by stratum.
 pub fn parts(state: &State) -> Option<Parts> {
+    parts_of(state, |_| 1)
+}
+
+/// The same, as if each prompt, by its place, were there so many times.
+pub(crate) fn parts_of(state: &State, times: impl Fn(u32) -> u32) -> Option<Parts> {
     let campaign = state.campaign.as_ref()?;
     let units: Vec<Unit> = campaign.shape.units(campaign.mask.kind).collect();
-    let (strata, raw) = known(state, &units);
+    let (strata, raw) = known(state, &units, times);
     let sum = |of: fn(&Raw) -> f64| raw.iter().map(of).sum::<f64>();
     let (own, other) = (sum(Raw::control), sum(|raw| raw.second));
     if own <= 0.0 {
@@ -83,7 +88,7 @@ pub fn parts(state: &State) -> Option<Parts> {
 }
 
 /// The strata of which the control is known, their weights 1 in all, and what is known of every unit on each.
-fn known(state: &State, units: &[Unit]) -> (Vec<Stratum>, Vec<Raw>) {
+fn known(state: &State, units: &[Unit], times: impl Fn(u32) -> u32) -> (Vec<Stratum>, Vec<Raw>) {
     let known = state.by_prompt();
     let mut strata = strata(state);
     strata.retain(|stratum| stratum.prompts.iter().any(|at| known.control.knows(*at)));
@@ -91,7 +96,7 @@ fn known(state: &State, units: &[Unit]) -> (Vec<Stratum>, Vec<Raw>) {
     strata.iter_mut().for_each(|s| s.weight /= whole);
     let mut rows = Vec::new();
     for stratum in &strata {
-        let prompts: BTreeSet<u32> = stratum.prompts.iter().copied().collect();
+        let prompts: Counted = stratum.prompts.iter().map(|at| (*at, times(*at))).collect();
         rows.extend(units.iter().map(|unit| Raw::of(known, *unit, &prompts)));
     }
     (strata, rows)

@@ -2,8 +2,11 @@
 
 use crate::state::{ByPrompt, Scores, Sums};
 use crate::trail::UnitEstimate;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use uspx_domain::Unit;
+
+/// Prompts, by place, and how often each counts.
+pub(super) type Counted = BTreeMap<u32, u32>;
 
 /// A unit on the prompts of a stratum.
 pub(super) struct Row {
@@ -64,15 +67,18 @@ pub(super) struct Raw {
 
 impl Raw {
     /// A unit on these prompts.
-    pub(super) fn of(known: &ByPrompt, unit: Unit, prompts: &BTreeSet<u32>) -> Self {
+    pub(super) fn of(known: &ByPrompt, unit: Unit, prompts: &Counted) -> Self {
         let control = estimate(&known.control, unit, prompts);
         let second = estimate(&known.second, unit, prompts).map_or(0.0, |e| e.mean);
         let (mut exact, mut pairs) = (Sums::default(), Vec::new());
-        for (at, effect) in known.effects(unit).filter(|(at, _)| prompts.contains(at)) {
+        for (at, effect) in known.effects(unit) {
+            let Some(times) = prompts.get(&at) else { continue };
             let (nats, tokens) = (f64::from(effect.nats), effect.tokens);
-            exact.observe(nats, tokens);
-            let beside = known.control.get(unit, at);
-            pairs.extend(beside.map(|(c, _)| [c, nats, f64::from(tokens)]));
+            let beside = known.control.get(unit, at).map(|(c, _)| [c, nats, f64::from(tokens)]);
+            for _ in 0..*times {
+                exact.observe(nats, tokens);
+                pairs.extend(beside);
+            }
         }
         let exact = UnitEstimate::of(&exact);
         Self { unit, control, second, exact, beside: Beside::of(&pairs) }
@@ -123,10 +129,11 @@ impl Beside {
 }
 
 /// What a cheap score is per token; none where it is known of none of these prompts.
-fn estimate(scores: &Scores, unit: Unit, prompts: &BTreeSet<u32>) -> Option<UnitEstimate> {
+fn estimate(scores: &Scores, unit: Unit, prompts: &Counted) -> Option<UnitEstimate> {
     let mut sums = Sums::default();
-    for (value, tokens) in prompts.iter().filter_map(|at| scores.get(unit, *at)) {
-        sums.observe(value, tokens);
+    for (at, times) in prompts {
+        let Some((value, tokens)) = scores.get(unit, *at) else { continue };
+        (0..*times).for_each(|_| sums.observe(value, tokens));
     }
     UnitEstimate::of(&sums)
 }

@@ -66,7 +66,7 @@ impl<'a> Budget<'a> {
 
     /// Units kept whatever the others score, of each part of each layer; where a layer is one part,
     /// all stand in its first.
-    fn firsts(&self) -> Vec<usize> {
+    pub(super) fn firsts(&self) -> Vec<usize> {
         let split = |layer| {
             let (first, parts) = (self.first(layer), self.parts_of(layer));
             let of_part = move |part| if part < parts { first / parts as usize } else { 0 };
@@ -84,7 +84,7 @@ impl<'a> Budget<'a> {
     }
 
     /// The place of a unit's part among all layers'.
-    fn part(&self, unit: Unit) -> usize {
+    pub(super) fn part(&self, unit: Unit) -> usize {
         let size = self.shape.width(self.kind, unit.layer) / self.parts_of(unit.layer);
         let within = unit.index.checked_div(size).unwrap_or(0);
         unit.layer as usize * self.parts.max(1) as usize + within as usize

@@ -2,6 +2,7 @@
 
 use super::table::{Table, none};
 use super::{Report, answers};
+use uspx_colony::misplaced::Misplaced;
 use uspx_colony::report::{MaskReport, recipe_words, title};
 
 /// All of it.
@@ -164,7 +165,7 @@ fn mask(mask: &MaskReport, report: &Report) -> Vec<String> {
         (None, Some(_)) => Some("The labels were made by the whole teacher."),
         (None, None) => None,
     };
-    let lines = [Some(kept), cost(mask), against_random(mask), steep(report)];
+    let lines = [Some(kept), cost(mask), misplaced(mask), against_random(mask), steep(report)];
     lines.into_iter().flatten().chain(labels.map(str::to_owned)).collect()
 }
 
@@ -174,6 +175,15 @@ fn cost(mask: &MaskReport) -> Option<String> {
     Some(format!(
         "It costs {rise:+.3}{interval} nats per response token on {} held-out gate prompts.",
         mask.prompts
+    ))
+}
+
+fn misplaced(mask: &MaskReport) -> Option<String> {
+    let Misplaced { cut, kept } = mask.misplaced?;
+    Some(format!(
+        "Of the {} {}s that it cuts {:.1} are expected to belong above the cut, with 95 % certainty at most {}; \
+         of the {} that it keeps {:.1} are expected to belong below, at most {}.",
+        cut.units, mask.kind, cut.expected, cut.at_most, kept.units, kept.expected, kept.at_most
     ))
 }
 

@@ -70,12 +70,13 @@ impl HeatMap {
 fn cell(u: &UnitReport, x: f64) -> Cell {
     let class = if u.kept { "kept" } else { "cut" };
     let title = format!(
-        "{} {} of layer {}: {class}, score {:.4} ± {:.4}, {:.0} % sure",
+        "{} {} of layer {}: {class}, score {:.4} [{:.4}, {:.4}], {:.0} % sure",
         u.unit.kind,
         u.unit.index,
         u.unit.layer,
         u.score.mean,
-        u.score.error,
+        u.interval.0,
+        u.interval.1,
         u.confidence * 100.0
     );
     // Half sure is a toss.

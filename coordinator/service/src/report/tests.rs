@@ -5,6 +5,7 @@ use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use uspx_colony::answers::AnswersReport;
 use uspx_colony::gate::{PairedDifference, TagReport};
+use uspx_colony::misplaced::{Misplaced, Wrong};
 use uspx_colony::regressions::{LostAnswers, Regression, Regressions};
 use uspx_colony::report::{MaskReport, SaeReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
@@ -78,9 +79,15 @@ fn mask() -> MaskReport {
         curve: vec![(0.25, 0.01), (0.5, 0.03), (0.75, 0.9)],
         jaccard: Some(1.0),
         bootstrap_jaccard: 0.97,
+        misplaced: Some(misplaced()),
         label_mask: None,
         exact_pairs: 1024,
     }
+}
+
+fn misplaced() -> Misplaced {
+    let wrong = |expected, at_most| Wrong { units: 4, expected, at_most };
+    Misplaced { cut: wrong(0.26, 1), kept: wrong(1.5, 3) }
 }
 
 fn worth() -> SaeSummary {
@@ -133,6 +140,8 @@ fn refused() -> Report {
         unit: Unit { kind: UnitKind::Expert, layer, index },
         kept: index < 2,
         score: uspx_colony::combine::Score { mean: 0.5, error: 0.1, effective: 9.0 },
+        interval: (0.304, 0.696),
+        belongs: Some(0.9),
         confidence: 0.75,
         pheromone: 1.0,
     };
@@ -223,6 +232,8 @@ fn all_that_was_found_is_in_every_form() {
         "+0.034",
         "[+0.010, +0.050]",
         "2 of 3 random masks",
+        "Of the 4 experts that it cuts 0.3 are expected to belong above the cut, with 95 % certainty at most 1",
+        "of the 4 that it keeps 1.5 are expected to belong below, at most 3",
         "steep beyond 50 % pruned",
         "version before: 1.00",
         "two runs on other prompts of the same kind: 0.52",
@@ -246,7 +257,7 @@ fn all_that_was_found_is_in_every_form() {
         assert!(page.contains(words), "{words} is not in the page");
         assert!(plain.contains(words), "{words} is not in {plain}");
     }
-    assert!(page.contains("expert 1 of layer 0: kept, score 0.5000 ± 0.1000, 75 % sure"));
+    assert!(page.contains("expert 1 of layer 0: kept, score 0.5000 [0.3040, 0.6960], 75 % sure"));
 }
 
 #[test]

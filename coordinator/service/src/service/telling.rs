@@ -36,7 +36,7 @@ impl Coordinator {
 
     /// Writes the mask beside the ledger and shares it.
     pub(super) async fn share_mask(&mut self, mask: &MaskVersion) {
-        self.pace.drawn(mask, self.resampled.overlap());
+        self.pace.drawn(self.colony.state(), mask, self.resampled.overlap());
         if let Err(error) = self.try_share_mask(mask).await {
             tracing::warn!(%error, "the mask could not be shown; it stands in the ledger");
         }

@@ -5,9 +5,10 @@ use super::eta::Eta;
 use super::{CampaignProgress, stages};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+use uspx_colony::misplaced::{Misplaced, Wrong};
 use uspx_colony::{MaskVersion, State};
 use uspx_domain::Work;
-use uspx_wire::CampaignStatus;
+use uspx_wire::{CampaignStatus, WrongStatus};
 
 /// The campaign's pace.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(crate) struct Pace {
     mask_drawn: Option<SystemTime>,
     /// What two runs would agree on, by the evidence so far.
     two_runs: Option<f64>,
+    misplaced: Option<Misplaced>,
 }
 
 impl Pace {
@@ -32,6 +34,7 @@ impl Pace {
             first_mask: state.mask().map(|m| m.version),
             mask_drawn: None,
             two_runs: None,
+            misplaced: Misplaced::of(state),
         }
     }
 
@@ -47,8 +50,8 @@ impl Pace {
     }
 
     /// A mask is shown, for the first time or again.
-    pub(crate) fn drawn(&mut self, mask: &MaskVersion, two_runs: Option<f64>) {
-        self.two_runs = two_runs;
+    pub(crate) fn drawn(&mut self, state: &State, mask: &MaskVersion, two_runs: Option<f64>) {
+        (self.two_runs, self.misplaced) = (two_runs, Misplaced::of(state));
         if self.first_mask != Some(mask.version) {
             self.mask_drawn = Some(SystemTime::now());
         }
@@ -77,8 +80,15 @@ impl Pace {
             mask_swapped: state.mask().and_then(|m| swapped(state, m)),
             mask_unix_millis: self.mask_drawn.map(millis),
             two_runs: self.two_runs,
+            wrongly_cut: self.misplaced.map(|m| wrong(m.cut)),
+            wrongly_kept: self.misplaced.map(|m| wrong(m.kept)),
         })
     }
+}
+
+fn wrong(of: Wrong) -> WrongStatus {
+    let Wrong { units, expected, at_most } = of;
+    WrongStatus { units: u64::from(units), expected, at_most: u64::from(at_most) }
 }
 
 /// Pairs of prompt and unit or candidate that the open round asks for.

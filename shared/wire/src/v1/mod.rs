@@ -28,7 +28,7 @@ pub(crate) use heartbeat::Heartbeat;
 pub(crate) use mask::MaskMessage;
 pub use status::{
     CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
-    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus,
+    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
 };
 pub(crate) use task::Task;
 

@@ -106,6 +106,23 @@ pub struct CampaignStatus {
     /// Expected overlap of the masks of two runs on other prompts of the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_runs: Option<f64>,
+    /// Units that the mask cuts, and that belong above its cut; none where nothing exact is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrongly_cut: Option<WrongStatus>,
+    /// Units that it keeps, and that belong below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrongly_kept: Option<WrongStatus>,
+}
+
+/// Units of one side of the cut that belong on the other, by the errors of their scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WrongStatus {
+    /// All units of this side.
+    pub units: u64,
+    /// How many of them are expected to be wrong.
+    pub expected: f64,
+    /// Not more than so many are, in 95 of 100 cases.
+    pub at_most: u64,
 }
 
 /// A model of the campaign that a worker lacks.

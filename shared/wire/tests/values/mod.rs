@@ -443,6 +443,8 @@ pub fn status_with_campaign() -> StatusMessage {
         mask_swapped: Some(3),
         mask_unix_millis: Some(1_800_000_000_000),
         two_runs: Some(0.61),
+        wrongly_cut: None,
+        wrongly_kept: None,
     };
     let lacking = vec![LackStatus {
         worker: "spare-box".parse().unwrap(),
@@ -460,6 +462,17 @@ pub fn status_with_students() -> StatusMessage {
         text: "no student is made until `uspx coordinator resume`".into(),
     };
     StatusMessage { students: Some(students), ..status() }
+}
+
+/// A status that says how many units stand on the wrong side of the mask's cut.
+pub fn status_with_wrong() -> StatusMessage {
+    let mut status = status_with_campaign();
+    if let Some(campaign) = &mut status.campaign {
+        let wrong = |expected, at_most| WrongStatus { units: 32, expected, at_most };
+        campaign.wrongly_cut = Some(wrong(0.75, 2));
+        campaign.wrongly_kept = Some(wrong(1.5, 4));
+    }
+    status
 }
 
 fn mask_status() -> MaskStatus {
