@@ -5,6 +5,7 @@
 //! empirical Bayes (Efron & Morris 1975; the regression form is Fay & Herriot 1979). Where too
 //! little exact evidence exists, the first cheap score stands alone (EASY-EP for experts).
 
+use crate::controlled::told;
 use crate::state::Trails;
 use crate::trail::UnitEstimate;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,42 @@ pub enum Basis {
     Cheap(Statistic),
     /// Exact effects in nats per token, where there are any.
     Exact,
+    /// Exact effects in (nats per token)^¾, averaged over tokens ([`Say::Typical`](crate::controlled::Say)).
+    Typical,
+}
+
+impl Basis {
+    /// Whether scores rest on exact effects.
+    pub fn is_exact(self) -> bool {
+        !matches!(self, Self::Cheap(_))
+    }
+
+    /// A value of these scores as people read it: of exact effects in nats per token.
+    pub fn told(self, value: f64) -> f64 {
+        match self {
+            Self::Typical => told(value),
+            Self::Exact | Self::Cheap(_) => value,
+        }
+    }
+
+    /// A score likewise, its error to first order.
+    pub fn told_score(self, score: &Score) -> Score {
+        let mean = self.told(score.mean);
+        let error = match self {
+            Self::Typical if score.mean > 0.0 => 4.0 / 3.0 * mean / score.mean * score.error,
+            Self::Typical => 0.0,
+            Self::Exact | Self::Cheap(_) => score.error,
+        };
+        Score { mean, error, ..*score }
+    }
+
+    /// What people read, in words.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Typical | Self::Exact => "nats a token",
+            Self::Cheap(statistic) => statistic.name(),
+        }
+    }
 }
 
 /// Scores of every unit of a kind.

@@ -63,7 +63,7 @@ pub struct Drawn {
 
 impl Drawn {
     fn of(mask: &MaskVersion) -> Self {
-        Self { version: mask.version, basis: mask.basis, cut: mask.cut }
+        Self { version: mask.version, basis: mask.basis, cut: mask.told_cut() }
     }
 }
 
@@ -150,7 +150,7 @@ fn changed(
     let away = |unit: &Unit| after.scores.get(unit).map_or(0.0, |s| (s.mean - after.cut).abs());
     let mut units: Vec<(Unit, bool)> = sides.iter().map(|(unit, kept)| (*unit, *kept)).collect();
     units.sort_by(|a, b| b.1.cmp(&a.1).then(away(&b.0).total_cmp(&away(&a.0))));
-    let effect = |of: &MaskVersion, unit| of.scores.get(&unit).map(Interval::of);
+    let effect = |of: &MaskVersion, unit| of.scores.get(&unit).map(|s| Interval::of(s, of.basis));
     let one = |(unit, kept): (Unit, bool)| Changed {
         unit: unit.to_string(),
         kept,

@@ -5,7 +5,7 @@
 //! is how many of them are expected to be cut wrongly (false negatives); their number is a sum of unlike coin tosses
 //! (Poisson binomial; Wang 1993, *Statistica Sinica* 3), which gives the bound. Nothing is decided by it.
 
-use crate::combine::{Basis, Score};
+use crate::combine::Score;
 use crate::mask::{Budget, bars};
 use crate::{State, normal};
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl Misplaced {
 /// is a mask that rests on exact effects: cheap scores say nothing of effects' size.
 pub fn chances(state: &State) -> Option<BTreeMap<Unit, f64>> {
     let (campaign, drawn) = (state.campaign()?, state.mask()?);
-    if drawn.basis != Basis::Exact || drawn.scores.is_empty() {
+    if !drawn.basis.is_exact() || drawn.scores.is_empty() {
         return None;
     }
     let bars = bars(&Budget::of(campaign), &drawn.scores);

@@ -197,7 +197,7 @@ pub struct UnitReport {
     pub unit: Unit,
     /// Whether the mask keeps it.
     pub kept: bool,
-    /// Its score and the score's standard error, per response token.
+    /// Its score and the score's standard error, per response token, as people read them.
     pub score: Score,
     /// The score's 95 % interval.
     pub interval: (f64, f64),
@@ -216,8 +216,8 @@ pub fn units(state: &State) -> Vec<UnitReport> {
     let each = |(unit, score): (&Unit, &Score)| UnitReport {
         unit: *unit,
         kept: version.mask.keeps(*unit),
-        score: *score,
-        interval: Interval::of(score).ends(),
+        score: version.basis.told_score(score),
+        interval: Interval::of(score, version.basis).ends(),
         belongs: chances.get(unit).copied(),
         confidence: version.confidence.get(unit).copied().unwrap_or(0.0),
         pheromone: state.pheromone.get(unit).copied().unwrap_or(1.0),

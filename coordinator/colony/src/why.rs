@@ -1,7 +1,7 @@
 //! Why a mask keeps a unit or cuts it: its effect with an interval, which prompts need it, and what stands in its place
 //! otherwise.
 
-use crate::combine::Score;
+use crate::combine::{Basis, Score};
 use crate::mask::Budget;
 use crate::state::Effect;
 use crate::{MaskVersion, State};
@@ -12,7 +12,8 @@ use uspx_domain::Unit;
 /// Standard errors to either side of an interval that holds 95 of 100.
 const Z: f64 = 1.96;
 
-/// What an effect is, in nats per response token where anything exact is known.
+/// What an effect is, in nats per response token where anything exact is known: then that on a typical prompt
+/// ([`Say::Typical`](crate::controlled::Say)).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// By how much the loss rises without the unit.
@@ -24,9 +25,11 @@ pub struct Interval {
 }
 
 impl Interval {
-    pub(crate) fn of(score: &Score) -> Self {
+    /// Of a score that rests on `basis`.
+    pub(crate) fn of(score: &Score, basis: Basis) -> Self {
         let Score { mean, error, .. } = *score;
-        Self { mean, low: mean - Z * error, high: mean + Z * error }
+        let [mean, low, high] = [mean, mean - Z * error, mean + Z * error].map(|v| basis.told(v));
+        Self { mean, low, high }
     }
 
     /// Its lower and its upper end.
@@ -59,7 +62,7 @@ pub struct Why {
     pub units: usize,
     /// Its effect.
     pub effect: Interval,
-    /// The score at the cut.
+    /// The effect at the cut.
     pub cut: f64,
     /// How sure it is that it lies on this side of the cut, from 0 to 1.
     pub confidence: f64,
@@ -88,8 +91,8 @@ pub fn why(state: &State, unit: Unit, most: usize) -> Option<Why> {
         kept: kept.contains(&unit),
         rank: 1 + drawn.scores.values().filter(|other| other.mean > score.mean).count(),
         units: drawn.scores.len(),
-        effect: Interval::of(score),
-        cut: drawn.cut,
+        effect: Interval::of(score, drawn.basis),
+        cut: drawn.told_cut(),
         confidence: drawn.confidence.get(&unit).copied().unwrap_or(0.0),
         prompts_tried: rises.len(),
         needed_by: some(&mut rises.iter().filter(|need| need.rise > 0.0)),

@@ -8,7 +8,6 @@ use crate::error::{CliError, Exit, Result};
 use crate::mask_file::MaskFile;
 use crate::output;
 use serde::Serialize;
-use uspx_colony::combine::Basis;
 use uspx_colony::diff::{Changed, Diff, Drawn, Flipped, Versions, diff};
 use uspx_colony::why::{Interval, Need};
 use uspx_domain::UnitKind;
@@ -74,7 +73,7 @@ fn comparable(first: &MaskFile, second: &MaskFile) -> Result<()> {
 fn print(told: &Told) -> Result<()> {
     told.kinds.iter().try_for_each(KindChange::show)?;
     let Some(diff) = &told.diff else { return Ok(()) };
-    let cut = |of: &Drawn| format!("{:.5} (version {}, {})", of.cut, of.version, basis(of.basis));
+    let cut = |of: &Drawn| format!("{:.5} (version {}, {})", of.cut, of.version, of.basis.unit());
     output::paragraph(&format!("the cut: {}, then {}", cut(&diff.then), cut(&diff.now)))?;
     if !diff.changed.is_empty() {
         output::line(&changed(&diff.changed).to_string())?;
@@ -83,13 +82,6 @@ fn print(told: &Told) -> Result<()> {
         output::line(&flipped(&diff.flipped).to_string())?;
     }
     Ok(())
-}
-
-fn basis(basis: Basis) -> String {
-    match basis {
-        Basis::Exact => "nats a token".to_owned(),
-        Basis::Cheap(statistic) => statistic.name().to_owned(),
-    }
 }
 
 fn changed(all: &[Changed]) -> output::Table {

@@ -37,7 +37,7 @@ pub(super) fn run(args: &MaskShowArgs, number: Option<u32>) -> Result<()> {
         file: MaskFile { mask: mask.mask.clone(), saes: Vec::new() },
         version: mask.version,
         basis: mask.basis,
-        cut: mask.cut,
+        cut: mask.told_cut(),
         misplaced: Misplaced::of(state),
         units: units(state),
     };

@@ -12,6 +12,10 @@
 
 mod fit;
 mod rows;
+mod say;
+
+pub use say::Say;
+pub(crate) use say::told;
 
 use crate::State;
 use crate::combine::{Basis, Score, Scored};
@@ -47,23 +51,23 @@ impl Parts {
     }
 }
 
-/// Scores every unit of the campaign's kind; none where too little is known for it.
+/// Scores every unit of the campaign's kind, for the mask; none where too little is known for it.
 pub fn score(state: &State) -> Option<Scored> {
-    let parts = parts(state)?;
+    let parts = parts(state, Say::Typical)?;
     let scores = parts.scores.iter().map(|(unit, own)| (*unit, parts.whole(own)));
-    Some(Scored { basis: Basis::Exact, scores: scores.collect() })
+    Some(Scored { basis: Basis::Typical, scores: scores.collect() })
 }
 
-/// The same, stratum by stratum.
-pub fn parts(state: &State) -> Option<Parts> {
-    parts_of(state, |_| 1)
+/// The same, stratum by stratum, of what is summed over prompts.
+pub fn parts(state: &State, say: Say) -> Option<Parts> {
+    parts_of(state, say, |_| 1)
 }
 
 /// The same, as if each prompt, by its place, were there so many times.
-pub(crate) fn parts_of(state: &State, times: impl Fn(u32) -> u32) -> Option<Parts> {
+pub(crate) fn parts_of(state: &State, say: Say, times: impl Fn(u32) -> u32) -> Option<Parts> {
     let campaign = state.campaign.as_ref()?;
     let units: Vec<Unit> = campaign.shape.units(campaign.mask.kind).collect();
-    let (strata, raw) = known(state, &units, times);
+    let (strata, raw) = known(state, &units, (say, times));
     let sum = |of: fn(&Raw) -> f64| raw.iter().map(of).sum::<f64>();
     let (own, other) = (sum(Raw::control), sum(|raw| raw.second));
     if own <= 0.0 {
@@ -88,7 +92,11 @@ pub(crate) fn parts_of(state: &State, times: impl Fn(u32) -> u32) -> Option<Part
 }
 
 /// The strata of which the control is known, their weights 1 in all, and what is known of every unit on each.
-fn known(state: &State, units: &[Unit], times: impl Fn(u32) -> u32) -> (Vec<Stratum>, Vec<Raw>) {
+fn known(
+    state: &State,
+    units: &[Unit],
+    (say, times): (Say, impl Fn(u32) -> u32),
+) -> (Vec<Stratum>, Vec<Raw>) {
     let known = state.by_prompt();
     let mut strata = strata(state);
     strata.retain(|stratum| stratum.prompts.iter().any(|at| known.control.knows(*at)));
@@ -97,7 +105,7 @@ fn known(state: &State, units: &[Unit], times: impl Fn(u32) -> u32) -> (Vec<Stra
     let mut rows = Vec::new();
     for stratum in &strata {
         let prompts: Counted = stratum.prompts.iter().map(|at| (*at, times(*at))).collect();
-        rows.extend(units.iter().map(|unit| Raw::of(known, *unit, &prompts)));
+        rows.extend(units.iter().map(|unit| Raw::of(known, *unit, (&prompts, say))));
     }
     (strata, rows)
 }

@@ -1,5 +1,6 @@
 //! What is known of a unit on some of the prompts.
 
+use super::say::Say;
 use crate::state::{ByPrompt, Scores, Sums};
 use crate::trail::UnitEstimate;
 use std::collections::BTreeMap;
@@ -67,16 +68,18 @@ pub(super) struct Raw {
 
 impl Raw {
     /// A unit on these prompts.
-    pub(super) fn of(known: &ByPrompt, unit: Unit, prompts: &Counted) -> Self {
-        let control = estimate(&known.control, unit, prompts);
-        let second = estimate(&known.second, unit, prompts).map_or(0.0, |e| e.mean);
+    pub(super) fn of(known: &ByPrompt, unit: Unit, (prompts, say): (&Counted, Say)) -> Self {
+        let control = estimate(&known.control, unit, (prompts, say));
+        let second = estimate(&known.second, unit, (prompts, say)).map_or(0.0, |e| e.mean);
         let (mut exact, mut pairs) = (Sums::default(), Vec::new());
         for (at, effect) in known.effects(unit) {
             let Some(times) = prompts.get(&at) else { continue };
-            let (nats, tokens) = (f64::from(effect.nats), effect.tokens);
-            let beside = known.control.get(unit, at).map(|(c, _)| [c, nats, f64::from(tokens)]);
+            let tokens = effect.tokens;
+            let value = say.of(f64::from(effect.nats), tokens);
+            let control = known.control.get(unit, at);
+            let beside = control.map(|(c, _)| [say.of(c, tokens), value, f64::from(tokens)]);
             for _ in 0..*times {
-                exact.observe(nats, tokens);
+                exact.observe(value, tokens);
                 pairs.extend(beside);
             }
         }
@@ -129,10 +132,11 @@ impl Beside {
 }
 
 /// What a cheap score is per token; none where it is known of none of these prompts.
-fn estimate(scores: &Scores, unit: Unit, prompts: &Counted) -> Option<UnitEstimate> {
+fn estimate(scores: &Scores, unit: Unit, (prompts, say): (&Counted, Say)) -> Option<UnitEstimate> {
     let mut sums = Sums::default();
     for (at, times) in prompts {
         let Some((value, tokens)) = scores.get(unit, *at) else { continue };
+        let value = say.of(value, tokens);
         (0..*times).for_each(|_| sums.observe(value, tokens));
     }
     UnitEstimate::of(&sums)

@@ -19,7 +19,7 @@ pub struct MaskVersion {
     pub mask: Mask,
     /// What scores rest on.
     pub basis: Basis,
-    /// θ: the score at the budget's cut.
+    /// θ: the score at the budget's cut, in the scores' unit.
     pub cut: f64,
     /// Score of every unit.
     pub scores: BTreeMap<Unit, Score>,
@@ -32,6 +32,11 @@ pub struct MaskVersion {
 }
 
 impl MaskVersion {
+    /// The cut as people read it ([`Basis::told`]).
+    pub fn told_cut(&self) -> f64 {
+        self.basis.told(self.cut)
+    }
+
     #[cfg(test)]
     pub(crate) fn blank() -> Self {
         Self {

@@ -11,7 +11,7 @@
 use super::View;
 use super::view::Piece;
 use crate::combine::Score;
-use crate::controlled::{Parts, parts};
+use crate::controlled::{Parts, Say, parts};
 use crate::mix::{Stratum, strata};
 use crate::worth::worth;
 use std::collections::BTreeMap;
@@ -79,7 +79,9 @@ impl View<'_> {
     /// What a round's pairs are best spent on.
     fn worthwhile(&self) -> Stretches {
         let mut due = Stretches::new();
-        let (Some(parts), Some(drawn)) = (parts(self.state), &self.state.mask) else { return due };
+        let (Some(parts), Some(drawn)) = (parts(self.state, Say::Typical), &self.state.mask) else {
+            return due;
+        };
         let is_open: Vec<bool> = parts.strata.iter().map(|s| self.is_open(s)).collect();
         let of = |(unit, own): (&Unit, &Vec<Score>)| self.hopeful((&parts, &is_open), (*unit, own));
         let mut open: Vec<Hopeful> = parts.scores.iter().map(of).collect();

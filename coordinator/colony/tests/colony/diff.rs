@@ -80,8 +80,9 @@ fn units_that_changed_sides_are_told_with_what_they_rest_on() {
 
     let effects = effects(&service.ledger, u32::MAX);
     for unit in &told.changed {
-        let score = now.mask().unwrap().scores[&unit.unit.parse().unwrap()];
-        assert_eq!(unit.now.unwrap().mean, score.mean);
+        let drawn = now.mask().unwrap();
+        let score = drawn.scores[&unit.unit.parse().unwrap()];
+        assert_eq!(unit.now.unwrap().mean, drawn.basis.told(score.mean));
         let of = |need: &why::Need| {
             let at = config.prompts.iter().position(|p| p.id == need.prompt).unwrap() as u32;
             effects[&(unit.unit.parse().unwrap(), at)]

@@ -54,6 +54,8 @@ fn with_liar(name: &str, share: Share) -> (Service, World) {
     world.config.mind = campaign::MindPlan::default();
     world.config.trust.duplicates = share;
     world.config.probe.units_per_task = Some(2);
+    // A mask that is soon stable ends nothing early.
+    world.config.probe.exact_least = world.config.probe.exact_pairs;
     let mut service = Service::default();
     service.found(&world.config);
     ["a", "b", "c", "d", "e", "f", "g", "h", "liar"].iter().for_each(|n| service.see(n));

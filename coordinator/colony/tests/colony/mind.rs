@@ -129,7 +129,7 @@ fn new_prompts_get_their_share_of_exact_runs_and_old_ones_no_more() {
     );
 
     // What stands of a unit is what its strata say, by weight.
-    let parts = controlled::parts(service.colony.state()).unwrap();
+    let parts = controlled::parts(service.colony.state(), controlled::Say::Typical).unwrap();
     for (unit, own) in &parts.scores {
         let (mut mean, mut square) = (0.0, 0.0);
         for (score, stratum) in own.iter().zip(&strata) {
