@@ -45,13 +45,16 @@ impl Parts {
         }
         Score { error: all.error.sqrt(), ..all }
     }
+
+    /// The same of every unit.
+    pub(crate) fn wholes(&self) -> BTreeMap<Unit, Score> {
+        self.scores.iter().map(|(unit, own)| (*unit, self.whole(own))).collect()
+    }
 }
 
 /// Scores every unit of the campaign's kind; none where too little is known for it.
 pub fn score(state: &State) -> Option<Scored> {
-    let parts = parts(state)?;
-    let scores = parts.scores.iter().map(|(unit, own)| (*unit, parts.whole(own)));
-    Some(Scored { basis: Basis::Exact, scores: scores.collect() })
+    Some(Scored { basis: Basis::Exact, scores: parts(state)?.wholes() })
 }
 
 /// The same, stratum by stratum.
