@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tempfile::{TempDir, tempdir};
-use uspx_colony::resample::Resampled;
 use uspx_colony::{Ending, Record, Snapshot, State};
 use uspx_coordinator::Ledger;
 use uspx_coordinator::ledger::{Compaction, head_path};
@@ -91,7 +90,7 @@ fn a_shortened_ledger_says_what_its_snapshot_stands_for() {
     let path = state.path().join("ledger");
     let mut known = State::default();
     let mut ledger = Ledger::open(&path, |record| known.fold(&record)).unwrap();
-    let snapshot = Snapshot::of(3, &known, &Resampled::default(), BTreeSet::new()).unwrap();
+    let snapshot = Snapshot::of(3, &known, BTreeSet::new()).unwrap();
     assert!(ledger.compact(snapshot, &Compaction { least: 1, times: 0 }).unwrap());
     drop(ledger);
     let report = json(&mut check(state.path()));

@@ -23,7 +23,7 @@ pub enum MaskCommand {
     Build(Box<MaskBuildArgs>),
     /// Says what a mask keeps of each layer; of a colony's mask also every unit's effect with its interval, and how
     /// many units stand on the wrong side of the cut.
-    #[command(after_help = "Example: uspx mask show mask.json, or uspx mask show --state ./colony")]
+    #[command(after_help = "Example: uspx mask show --state ./colony")]
     Show(MaskShowArgs),
     /// Says why a colony's mask keeps a unit or cuts it: its effect, which prompts need it, who measured it.
     #[command(after_help = "Example: uspx mask why expert:2.17 --state ./colony")]

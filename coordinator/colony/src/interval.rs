@@ -1,8 +1,9 @@
 //! Intervals of pooled figures over prompts: the percentile bootstrap (Efron & Tibshirani 1993, ch.
 //! 13).
 
-use crate::Dice;
 use crate::gate::quantile;
+use crate::state::Pair;
+use crate::{CampaignConfig, Dice};
 
 /// The two-sided 95 % interval of Σ value ÷ Σ weight, the prompts being drawn anew; none where
 /// there is nothing to draw.
@@ -10,6 +11,17 @@ pub fn interval(rows: &[(f64, f64)], dice: &mut Dice, resamples: u32) -> Option<
     let mut draws: Vec<f64> = (0..resamples).filter_map(|_| resample(rows, dice)).collect();
     draws.sort_by(f64::total_cmp);
     Some((quantile(&draws, 25_000)?, quantile(&draws, 975_000)?))
+}
+
+/// That of the rise of the loss under a mask, in nats per response token.
+pub fn of_rise<'a>(
+    pairs: impl IntoIterator<Item = &'a Pair>,
+    campaign: &CampaignConfig,
+    purpose: &str,
+) -> Option<(f64, f64)> {
+    let row = |p: &Pair| ((p.cut - p.clean).to_f64(), f64::from(p.tokens));
+    let rows: Vec<(f64, f64)> = pairs.into_iter().map(row).collect();
+    interval(&rows, &mut Dice::new(campaign.seed, purpose, 0), campaign.distil.resamples)
 }
 
 fn resample(rows: &[(f64, f64)], dice: &mut Dice) -> Option<f64> {

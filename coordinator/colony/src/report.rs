@@ -4,11 +4,12 @@
 use crate::answers;
 use crate::combine::Score;
 use crate::gate::{PairedDifference, difference};
-use crate::interval::interval;
+use crate::interval::{interval, of_rise};
+use crate::masked_teacher::MaskedTeacher;
 use crate::misplaced::{Misplaced, chances};
 use crate::reasons::{self, LeftOut, Reason};
 use crate::regressions::{Regressions, regressions};
-use crate::state::{Judged, Pair};
+use crate::state::Judged;
 use crate::why::Interval;
 use crate::{CampaignConfig, Contender, Dice, Ending, GateReport, Split, State, TrialRole};
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,9 @@ pub struct MaskReport {
     pub misplaced: Option<Misplaced>,
     /// The mask that the labels were made with, if one was cheap enough.
     pub label_mask: Option<Mask>,
+    /// What that saves and costs.
+    #[serde(default)]
+    pub masked_teacher: Option<MaskedTeacher>,
     /// Exact runs spent, in pairs of prompt and unit or candidate.
     pub exact_pairs: u64,
 }
@@ -281,6 +285,7 @@ fn mask_report(state: &State) -> Option<MaskReport> {
         bootstrap_jaccard: version.bootstrap_jaccard,
         misplaced: Misplaced::of(state),
         label_mask: state.results.label_mask.clone(),
+        masked_teacher: MaskedTeacher::of(state),
         exact_pairs: state.explored.pairs,
     })
 }
@@ -311,9 +316,7 @@ fn rise_interval(
     shared: &BTreeSet<u32>,
 ) -> Option<(f64, f64)> {
     let pairs = &state.results.trials.get(&TrialRole::Chosen)?.pairs;
-    let row = |p: &Pair| ((p.cut - p.clean).to_f64(), f64::from(p.tokens));
-    let rows: Vec<(f64, f64)> = shared.iter().filter_map(|at| pairs.get(at)).map(row).collect();
-    interval(&rows, &mut Dice::new(campaign.seed, "rise", 0), campaign.distil.resamples)
+    of_rise(shared.iter().filter_map(|at| pairs.get(at)), campaign, "rise")
 }
 
 fn student(state: &State, contender: Contender) -> Option<StudentReport> {

@@ -32,7 +32,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uspx_artifact::Store;
 use uspx_bus::{Bus, DeadLetter, Delivery};
-use uspx_colony::resample::Resampled;
 use uspx_colony::{Colony, Command, Ending, Event, State, Step};
 use uspx_domain::{Answer, WorkerId};
 use uspx_runtime::{Shutdown, folders};
@@ -63,8 +62,6 @@ pub struct Coordinator {
     book: PromptBook,
     ledger: Ledger,
     colony: Colony,
-    /// The evidence drawn anew, to tell what two runs would agree on.
-    resampled: Resampled,
     registry: Arc<Registry>,
     dispatch: Dispatch,
     /// Whether the campaign that the settings ask for is under way, or has ended.
@@ -106,12 +103,10 @@ impl Coordinator {
         folders::make_private(&settings.state).map_err(ServiceError::file(&settings.state))?;
         let mut state = State::default();
         let mut issued = Issued::default();
-        let mut resampled = Resampled::default();
         let mut replayed = 0u64;
         let ledger = Ledger::open(&settings.state.join(ledger::FILE_NAME), |record| {
             state.fold(&record);
             issued.note(&record);
-            resampled.note(&record);
             replayed += 1;
         })?;
         tracing::info!(
@@ -144,7 +139,6 @@ impl Coordinator {
             ledger,
             pace: Pace::new(&state),
             colony: Colony::resume(state),
-            resampled,
             registry: Arc::new(Registry::default()),
             decided: false,
             progress: watch::Sender::default(),
@@ -342,7 +336,6 @@ impl Coordinator {
         self.ledger.append(&step.records)?;
         for record in &step.records {
             self.issued.note(record);
-            self.resampled.note(record);
         }
         warnings::tell(&step.records, self.colony.state());
         self.lay_out_new(&step.records);

@@ -23,6 +23,6 @@ pub use large::{
 };
 pub use message::{HeartbeatMessage, HeldModel, MaskMessage};
 pub use v1::{
-    CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
-    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
+    CampaignStatus, CoverageStatus, CurrentTask, DriftStatus, LackStatus, MaskStatus, ReasonStatus,
+    SeamStatus, SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
 };

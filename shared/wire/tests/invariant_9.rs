@@ -95,6 +95,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
     holds("status-campaign", &values::status_with_campaign());
     holds("status-students", &values::status_with_students());
     holds("status-wrong", &values::status_with_wrong());
+    holds("status-drift", &values::status_with_drift());
     holds("mask", &values::mask_message());
 }
 
@@ -102,7 +103,7 @@ fn invariant_9_heartbeat_status_and_mask_are_frozen() {
 fn invariant_9_no_fixture_is_without_a_test() {
     let dir = path("x", 1, "bin").parent().unwrap().to_owned();
     let files = std::fs::read_dir(dir).unwrap().count();
-    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 11));
+    assert_eq!(files, 2 * (values::tasks().len() + values::answers().len() + 12));
 }
 
 #[test]
@@ -120,5 +121,6 @@ fn write_missing_fixtures() {
     write_if_missing("status-campaign", &values::status_with_campaign());
     write_if_missing("status-students", &values::status_with_students());
     write_if_missing("status-wrong", &values::status_with_wrong());
+    write_if_missing("status-drift", &values::status_with_drift());
     write_if_missing("mask", &values::mask_message());
 }

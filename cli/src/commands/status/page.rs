@@ -5,8 +5,8 @@ use crate::output::{self, time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uspx_domain::{Coverage, SeamPrompts};
 use uspx_wire::{
-    CampaignStatus, LackStatus, MaskStatus, ReasonStatus, StatusMessage, StudentsStatus,
-    WorkerStatus,
+    CampaignStatus, DriftStatus, LackStatus, MaskStatus, ReasonStatus, StatusMessage,
+    StudentsStatus, WorkerStatus,
 };
 
 /// All of it, a row each.
@@ -79,6 +79,7 @@ fn rows(status: &StatusMessage) -> Vec<(String, String)> {
         ("mask", mask.map(|mask| drawn(mask, campaign))),
         ("stability", mask.map(|mask| stability(mask, campaign))),
         ("in doubt", campaign.and_then(wrong)),
+        ("newest", campaign.and_then(|c| c.drift.as_ref()).map(newest)),
         ("release", status.release.map(|release| release.to_string())),
         ("students", status.students.as_ref().map(students)),
     ];
@@ -116,6 +117,12 @@ fn stability(mask: &MaskStatus, campaign: Option<&CampaignStatus>) -> String {
         Some(two) => format!("{before}; two runs on other prompts would share {two:.2}"),
         None => before,
     }
+}
+
+/// Whether the newest prompts are of another kind.
+fn newest(drift: &DriftStatus) -> String {
+    let shifted = if drift.drifted { "SHIFTED: " } else { "" };
+    format!("{shifted}{}", drift.text)
 }
 
 /// How many units stand on the wrong side of the cut.
@@ -203,6 +210,16 @@ mod tests {
             two_runs: Some(0.61),
             wrongly_cut: Some(WrongStatus { units: 32, expected: 0.75, at_most: 2 }),
             wrongly_kept: Some(WrongStatus { units: 32, expected: 1.5, at_most: 4 }),
+            drift: Some(DriftStatus {
+                drifted: true,
+                newest: 24,
+                older: 276,
+                share: 0.08,
+                change: 0.5,
+                low: 0.25,
+                high: 0.75,
+                text: "the newest 24 prompts are of another kind".into(),
+            }),
         };
         let lack = LackStatus {
             worker: "spare-box".parse().unwrap(),
@@ -250,6 +267,7 @@ mod tests {
             "2048 exact runs spent of at most 16384",
             "3 units exchanged",
             "two runs on other prompts would share 0.61",
+            "newest SHIFTED: the newest 24 prompts are of another kind",
             "of 32 units cut 0.8 belong above the cut (95 %: at most 2)",
             "working at ablate 30/194, 1200 tokens/s, on cpu",
             "worker spare-box has no student",

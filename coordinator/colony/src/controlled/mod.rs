@@ -49,13 +49,16 @@ impl Parts {
         }
         Score { error: all.error.sqrt(), ..all }
     }
+
+    /// The same of every unit.
+    pub(crate) fn wholes(&self) -> BTreeMap<Unit, Score> {
+        self.scores.iter().map(|(unit, own)| (*unit, self.whole(own))).collect()
+    }
 }
 
 /// Scores every unit of the campaign's kind, for the mask; none where too little is known for it.
 pub fn score(state: &State) -> Option<Scored> {
-    let parts = parts(state, Say::Typical)?;
-    let scores = parts.scores.iter().map(|(unit, own)| (*unit, parts.whole(own)));
-    Some(Scored { basis: Basis::Typical, scores: scores.collect() })
+    Some(Scored { basis: Basis::Typical, scores: parts(state, Say::Typical)?.wholes() })
 }
 
 /// The same, stratum by stratum, of what is summed over prompts.

@@ -133,10 +133,11 @@ impl Beside {
 
 /// What a cheap score is per token; none where it is known of none of these prompts.
 fn estimate(scores: &Scores, unit: Unit, (prompts, say): (&Counted, Say)) -> Option<UnitEstimate> {
-    let mut sums = Sums::default();
-    for (at, times) in prompts {
-        let Some((value, tokens)) = scores.get(unit, *at) else { continue };
-        let value = say.of(value, tokens);
+    let (mut sums, values) = (Sums::default(), scores.values(unit)?);
+    for (at, times) in prompts.iter().filter(|(_, times)| **times > 0) {
+        let known = values.get(*at as usize).zip(scores.tokens(*at));
+        let Some((value, tokens)) = known else { continue };
+        let value = say.of(f64::from(*value), tokens);
         (0..*times).for_each(|_| sums.observe(value, tokens));
     }
     UnitEstimate::of(&sums)

@@ -4,8 +4,8 @@
 //! where single ones are known of (a kind of unit that deposits have values of), and estimates are made from those of
 //! the live prompts alone. A pair of unit and prompt takes some 20 bytes; a budget of exact runs bounds their number.
 
-use super::Sums;
 use super::evidence::rises;
+use super::{Sums, Trails};
 use crate::{CampaignConfig, PlannedTask};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,11 @@ impl Scores {
     pub fn get(&self, unit: Unit, at: u32) -> Option<(f64, u32)> {
         let tokens = *self.tokens.get(&at)?;
         Some((f64::from(*self.values.get(&unit)?.get(at as usize)?), tokens))
+    }
+
+    /// A unit's values, by place; 0 where it is not known.
+    pub(crate) fn values(&self, unit: Unit) -> Option<&[f32]> {
+        self.values.get(&unit).map(Vec::as_slice)
     }
 
     /// Response tokens of the prompt at a place; none where it is not known.
@@ -87,12 +92,12 @@ impl Scores {
         gone
     }
 
-    /// A unit's sums over all prompts that it is known of.
-    fn sums(&self, values: &[f32]) -> Sums {
+    /// A unit's sums over all prompts that it is known of, each so many times.
+    fn sums(&self, values: &[f32], times: impl Fn(u32) -> u32) -> Sums {
         let mut sums = Sums::default();
         for (at, tokens) in &self.tokens {
             if let Some(value) = values.get(*at as usize) {
-                sums.observe(f64::from(*value), *tokens);
+                (0..times(*at)).for_each(|_| sums.observe(f64::from(*value), *tokens));
             }
         }
         sums
@@ -224,18 +229,34 @@ impl ByPrompt {
         Gone { any, traced, patched }
     }
 
-    /// The sums over prompts of everything that is kept of single ones.
-    pub(super) fn sums(&self) -> impl Iterator<Item = (Statistic, Unit, Sums)> {
+    /// The sums over prompts of everything that is kept of single ones, each prompt so many times.
+    pub(super) fn sums(
+        &self,
+        times: impl Fn(u32) -> u32 + Copy,
+    ) -> impl Iterator<Item = (Statistic, Unit, Sums)> {
         let cheap = [(CONTROL, &self.control), (SECOND, &self.second)].into_iter();
-        let cheap = cheap.flat_map(|(statistic, scores)| {
-            scores.values.iter().map(move |(unit, values)| (statistic, *unit, scores.sums(values)))
+        let cheap = cheap.flat_map(move |(statistic, scores)| {
+            let sums = move |values: &[f32]| scores.sums(values, times);
+            scores.values.iter().map(move |(unit, values)| (statistic, *unit, sums(values)))
         });
-        let exact = self.exact.iter().map(|(unit, tried)| {
+        let exact = self.exact.iter().map(move |(unit, tried)| {
             let mut sums = Sums::default();
-            tried.values().for_each(|e| sums.observe(f64::from(e.nats), e.tokens));
+            for (at, effect) in tried {
+                let nats = f64::from(effect.nats);
+                (0..times(*at)).for_each(|_| sums.observe(nats, effect.tokens));
+            }
             (Statistic::EXACT, *unit, sums)
         });
         cheap.chain(exact)
+    }
+
+    /// The same as trails on which nothing has evaporated.
+    pub(crate) fn trails(&self, times: impl Fn(u32) -> u32 + Copy) -> Trails {
+        let mut trails = Trails::default();
+        for (statistic, unit, sums) in self.sums(times) {
+            trails.replace(statistic, unit, sums);
+        }
+        trails
     }
 
     /// What stays for another campaign on the same teacher: what is known of the prompts that both have, at the

@@ -75,7 +75,7 @@ impl State {
         if !gone.any {
             return;
         }
-        for (statistic, unit, sums) in self.by_prompt.sums() {
+        for (statistic, unit, sums) in self.by_prompt.sums(|_| 1) {
             self.trails.replace(statistic, unit, sums);
         }
         for (stage, gone) in [(Stage::Trace, gone.traced), (Stage::Patch, gone.patched)] {

@@ -1,6 +1,5 @@
 //! The state as bytes: equal states, equal bytes; and the record that a shortened ledger begins with.
 
-use crate::resample::Resampled;
 use crate::{RULES, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -19,8 +18,6 @@ pub struct Snapshot {
     pub digest: Digest,
     /// What the records fold to.
     pub state: State,
-    /// Their evidence, drawn anew: no part of the state, but not to be had without them either.
-    pub resampled: Resampled,
     /// Tasks that were issued lately: answers to them are this ledger's, though the state may have
     /// forgotten them.
     pub issued: BTreeSet<TaskId>,
@@ -34,7 +31,6 @@ impl Snapshot {
     pub fn of(
         records: u64,
         state: &State,
-        resampled: &Resampled,
         issued: BTreeSet<TaskId>,
     ) -> Result<Self, SnapshotError> {
         Ok(Self {
@@ -43,7 +39,6 @@ impl Snapshot {
             records,
             digest: state.digest()?,
             state: state.clone(),
-            resampled: resampled.clone(),
             issued,
         })
     }

@@ -132,6 +132,34 @@ fn storm(seed: u64) -> Service {
     service
 }
 
+/// Against what the world says of every gate prompt.
+#[test]
+fn what_a_masked_teacher_saves_and_costs_is_told() {
+    let mut config = campaign("masked");
+    config.judge.label_rise = 0.3;
+    let (service, world) = honest(config);
+    let state = service.colony.state();
+    let mask = state.results().label_mask.clone().unwrap();
+    let told = report(state).unwrap().mask.unwrap().masked_teacher.unwrap();
+    let cut = mask.cut(&shape(), UnitKind::Expert);
+    assert!(!cut.is_empty() && (told.cut as usize, told.units) == (cut.len(), 64));
+    assert!((told.unread - cut.len() as f64 / 64.0).abs() < 1e-12, "layers are alike");
+    assert_eq!((told.prompts, told.held_out, told.dreams), (340, 80, 0));
+    assert!(told.validation.unwrap() <= 0.3 && told.bound == 0.3);
+    let gate = world.config.split(Split::Gate);
+    let tokens: u32 = gate.iter().map(|at| world.tokens(*at)).sum();
+    let under = |at: &u32| cut.iter().map(|unit| world.truth(*at, *unit)).sum::<f64>();
+    let rise = gate.iter().map(under).sum::<f64>() / f64::from(tokens);
+    let (low, high) = told.rise_interval.unwrap();
+    assert!((told.rise.unwrap() - rise).abs() < 1e-3, "{told:?} {rise}");
+    assert!(low < rise && rise < high, "{told:?}");
+
+    let mut config = campaign("whole");
+    config.judge.label_rise = 0.0;
+    let (service, _) = honest(config);
+    assert_eq!(report(service.colony.state()).unwrap().mask.unwrap().masked_teacher, None);
+}
+
 /// Invariant 3, and the first half of invariant 1.
 #[test]
 fn invariant_3_no_task_is_forgotten_and_each_is_answered_once() {

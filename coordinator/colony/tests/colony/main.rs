@@ -5,6 +5,7 @@ mod amended;
 mod answers;
 mod campaign;
 mod diff;
+mod drift;
 mod faults;
 mod finishes;
 mod invariant_1;

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
-use uspx_colony::resample::Resampled;
 use uspx_colony::*;
 use uspx_domain::Outcome;
 
@@ -113,47 +112,34 @@ proptest! {
 }
 
 /// What a ledger's reader makes of records.
-#[derive(Default)]
-struct Reader {
-    state: State,
-    resampled: Resampled,
+fn read(state: &mut State, records: &[Record]) {
+    records.iter().for_each(|record| state.fold(record));
 }
 
-impl Reader {
-    fn read<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
-        for record in records {
-            self.state.fold(record);
-            self.resampled.note(record);
-        }
-    }
-
-    fn snapshot(&self, records: usize) -> Record {
-        let (state, resampled) = (&self.state, &self.resampled);
-        let snapshot = Snapshot::of(records as u64, state, resampled, BTreeSet::new()).unwrap();
-        assert!(snapshot.is_as_written().unwrap());
-        Record::Snapshot(Box::new(snapshot))
-    }
+fn snapshot(state: &State, records: usize) -> Snapshot {
+    let snapshot = Snapshot::of(records as u64, state, BTreeSet::new()).unwrap();
+    assert!(snapshot.is_as_written().unwrap());
+    snapshot
 }
 
 /// To the end of the ledger, from snapshots all over it; as records of a ledger are written.
 #[test]
 fn invariant_1_a_snapshot_stands_for_all_records_before_it() {
     for steps in ledgers() {
-        let mut whole = Reader::default();
-        whole.read(&steps.ledger);
-        let mut before = Reader::default();
+        let mut whole = State::default();
+        read(&mut whole, &steps.ledger);
+        let mut before = State::default();
         for (at, record) in steps.ledger.iter().enumerate() {
-            before.read([record]);
+            before.fold(record);
             if at % 29 != 3 {
                 continue;
             }
-            let bytes = rmp_serde::to_vec_named(&before.snapshot(at + 1)).unwrap();
-            let snapshot: Record = rmp_serde::from_slice(&bytes).unwrap();
-            let mut after = Reader::default();
-            after.read([&snapshot]);
-            after.read(&steps.ledger[at + 1..]);
-            assert!(after.state.snapshot().unwrap() == whole.state.snapshot().unwrap(), "{at}");
-            assert!(after.resampled == whole.resampled, "{at}");
+            let snapshot = Record::Snapshot(Box::new(snapshot(&before, at + 1)));
+            let bytes = rmp_serde::to_vec_named(&snapshot).unwrap();
+            let mut after = State::default();
+            after.fold(&rmp_serde::from_slice(&bytes).unwrap());
+            read(&mut after, &steps.ledger[at + 1..]);
+            assert!(after.snapshot().unwrap() == whole.snapshot().unwrap(), "{at}");
         }
     }
 }
@@ -161,10 +147,9 @@ fn invariant_1_a_snapshot_stands_for_all_records_before_it() {
 /// A part of a state that is not in this version's is not dropped without a word.
 #[test]
 fn a_snapshot_that_is_read_otherwise_says_so() {
-    let mut reader = Reader::default();
-    reader.read(&ledgers()[0].ledger[..40]);
-    let Record::Snapshot(snapshot) = reader.snapshot(40) else { panic!("not one") };
-    let mut other = *snapshot;
+    let mut state = State::default();
+    read(&mut state, &ledgers()[0].ledger[..40]);
+    let mut other = snapshot(&state, 40);
     other.state.fold(&ledgers()[0].ledger[40]);
     assert!(!other.is_as_written().unwrap());
 }

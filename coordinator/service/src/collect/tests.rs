@@ -9,7 +9,6 @@ use std::path::Path;
 use tempfile::TempDir;
 use uspx_artifact::encode_manifest;
 use uspx_colony::campaign::StudentPlan;
-use uspx_colony::resample::Resampled;
 use uspx_colony::{PlannedTask, Purpose, Snapshot, Stage, State};
 use uspx_domain::{
     Answer, ChunkEntry, Coverage, Export, ExportFormat, FileEntry, Fingerprint, Manifest, Outcome,
@@ -133,7 +132,7 @@ fn every_reference_in_a_snapshot_is_named() {
     let (mut state, mut named) = (State::default(), BTreeSet::new());
     for (at, record) in ledger.iter().enumerate() {
         state.fold(record);
-        let snapshot = Snapshot::of(at as u64, &state, &Resampled::default(), BTreeSet::new());
+        let snapshot = Snapshot::of(at as u64, &state, BTreeSet::new());
         let snapshot = Record::Snapshot(Box::new(snapshot.unwrap()));
         let found: BTreeSet<Digest> = blobs(&snapshot).iter().map(|blob| blob.digest).collect();
         assert_eq!(found, references(&snapshot), "a reference is forgotten after record {at}");

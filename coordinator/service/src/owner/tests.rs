@@ -236,9 +236,9 @@ fn tasks_issued_lately_outlive_a_snapshot() {
         Record::EpochOpened { epoch, stage, tasks: vec![planned] }
     };
     let snapshot = |issued: &Issued| {
-        let (state, resampled) = (State::default(), Default::default());
+        let state = State::default();
         let lately = issued.lately(&state);
-        let snapshot = uspx_colony::Snapshot::of(1, &state, &resampled, lately).unwrap();
+        let snapshot = uspx_colony::Snapshot::of(1, &state, lately).unwrap();
         Record::Snapshot(Box::new(snapshot))
     };
     let mut live = Issued::default();

@@ -2,6 +2,8 @@
 
 use super::table::{Table, none};
 use super::{Report, answers};
+use uspx_colony::drift::Drift;
+use uspx_colony::masked_teacher::MaskedTeacher;
 use uspx_colony::misplaced::Misplaced;
 use uspx_colony::report::{MaskReport, recipe_words, title};
 
@@ -17,6 +19,8 @@ pub(super) struct Content {
     pub mask: Vec<String>,
     /// How steady the mask is.
     pub stability: Vec<String>,
+    /// Whether the newest prompts are of another kind.
+    pub newest: Vec<String>,
     /// The models on the gate prompts.
     pub students: Vec<StudentRow>,
     /// Gate prompts that these are compared on.
@@ -111,6 +115,7 @@ impl Content {
             facts: facts(report),
             mask: figures.mask.as_ref().map(|m| mask(m, report)).unwrap_or_default(),
             stability: stability(report),
+            newest: report.drift.iter().map(sentence).collect(),
             students: students(report),
             compared: figures.compared_prompts,
             gate: gate(report),
@@ -161,12 +166,12 @@ fn mask(mask: &MaskReport, report: &Report) -> Vec<String> {
         mask.exact_pairs
     );
     let labels = match (&mask.label_mask, report.figures.labels) {
-        (Some(_), _) => Some("The labels were made by the teacher under this mask."),
-        (None, Some(_)) => Some("The labels were made by the whole teacher."),
+        (Some(_), _) => mask.masked_teacher.as_ref().map(masked_teacher),
+        (None, Some(_)) => Some("The labels were made by the whole teacher.".to_owned()),
         (None, None) => None,
     };
     let lines = [Some(kept), cost(mask), misplaced(mask), against_random(mask), steep(report)];
-    lines.into_iter().flatten().chain(labels.map(str::to_owned)).collect()
+    lines.into_iter().flatten().chain(labels).collect()
 }
 
 fn cost(mask: &MaskReport) -> Option<String> {
@@ -176,6 +181,30 @@ fn cost(mask: &MaskReport) -> Option<String> {
         "It costs {rise:+.3}{interval} nats per response token on {} held-out gate prompts.",
         mask.prompts
     ))
+}
+
+/// What it saves and what it costs that a masked teacher made the labels.
+fn masked_teacher(teacher: &MaskedTeacher) -> String {
+    let MaskedTeacher { cut, units, prompts, dreams, bound, held_out, .. } = teacher;
+    let dreams = if *dreams > 0 { format!(" and {dreams} made up") } else { String::new() };
+    let saves = match teacher.unread > 0.0 {
+        true => format!(
+            "{} of all experts’ weights were neither read nor multiplied, a token took as many experts as ever",
+            percent(teacher.unread)
+        ),
+        false => "what is cut was computed all the same, so that this saved nothing".to_owned(),
+    };
+    let chosen = teacher.validation.map_or_else(String::new, |rise| {
+        format!(" It is the most that could be cut for {bound} nats a token on the validation prompts: {rise:+.3}.")
+    });
+    let ends =
+        teacher.rise_interval.map_or_else(String::new, |ends| format!(" {}", signed_ends(ends)));
+    let costs = teacher.rise.map_or_else(String::new, |rise| {
+        format!(" On {held_out} gate prompts its loss is {rise:+.3}{ends} nats a token higher.")
+    });
+    format!(
+        "The labels of {prompts} prompts{dreams} were made by the teacher with {cut} of {units} units cut: {saves}.{chosen}{costs}"
+    )
 }
 
 fn misplaced(mask: &MaskReport) -> Option<String> {
@@ -232,6 +261,14 @@ fn stability(report: &Report) -> Vec<String> {
         }
     };
     steady.into_iter().chain([two]).collect()
+}
+
+/// With a capital and a full stop.
+fn sentence(drift: &Drift) -> String {
+    let text = drift.to_string();
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
 }
 
 fn students(report: &Report) -> Vec<StudentRow> {

@@ -64,6 +64,7 @@ fn figures(content: &Content) -> String {
         regressions(content),
         section("The teacher's mask", &content.mask),
         section("How steady the mask is", &content.stability),
+        section("The newest prompts", &content.newest),
         trainings(content),
         saes(content),
         list("Caveats", &content.caveats),

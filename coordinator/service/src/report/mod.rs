@@ -22,6 +22,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use uspx_colony::advice::{Advice, advise};
 use uspx_colony::cliff::{Cliff, cliff};
+use uspx_colony::drift::Drift;
 use uspx_colony::report::{UnitReport, ending_words, units};
 use uspx_colony::resample::{Resampled, Stability};
 use uspx_colony::{CampaignReport, Ending, ReleaseOrder, Split, State, report};
@@ -73,6 +74,8 @@ pub(crate) struct Report {
     /// What would help; empty where there is nothing to say.
     advice: Vec<Advice>,
     stability: Option<Stability>,
+    /// The newest prompts beside the older ones; none where all are of one age.
+    drift: Option<Drift>,
     cliff: Option<Cliff>,
     figures: CampaignReport,
     units: Vec<UnitReport>,
@@ -88,11 +91,8 @@ struct Prompts {
 
 impl Report {
     /// The report of the state's campaign; none before one was founded.
-    pub(crate) fn of(
-        (colony, names): (&str, &Names),
-        state: &State,
-        resampled: &Resampled,
-    ) -> Option<Self> {
+    pub(crate) fn of((colony, names): (&str, &Names), state: &State) -> Option<Self> {
+        let resampled = Resampled::of(state);
         let (campaign, figures) = (state.campaign()?, report(state)?);
         let prompts = |split| campaign.split(split).len();
         let published = state.published().map(|p| p.release);
@@ -114,7 +114,8 @@ impl Report {
                     gate: prompts(Split::Gate),
                 },
                 advice: advise(&figures, campaign.distil.tag_worse),
-                stability: Stability::of(state, resampled),
+                stability: Stability::of(state, resampled.as_ref()),
+                drift: resampled.and_then(|drawn| Drift::of(state, &drawn)),
                 cliff: figures.mask.as_ref().and_then(|m| cliff(&m.curve)),
                 units: units(state),
                 figures,

@@ -4,13 +4,16 @@ use super::*;
 use quick_xml::events::Event;
 use std::collections::BTreeMap;
 use uspx_colony::answers::AnswersReport;
+use uspx_colony::drift::Rises;
 use uspx_colony::gate::{PairedDifference, TagReport};
+use uspx_colony::masked_teacher::MaskedTeacher;
 use uspx_colony::misplaced::{Misplaced, Wrong};
 use uspx_colony::regressions::{LostAnswers, Regression, Regressions};
 use uspx_colony::report::{MaskReport, SaeReport, StudentReport};
 use uspx_colony::{Contender, GateReport};
 use uspx_domain::{
-    Digest, DistilRecipe, ExportFormat, SaeSummary, SeamPrompts, TrainingSummary, Unit, UnitKind,
+    Digest, DistilRecipe, ExportFormat, Mask, SaeSummary, SeamPrompts, TrainingSummary, Unit,
+    UnitKind,
 };
 
 /// A name as somebody might choose it who means ill.
@@ -80,7 +83,8 @@ fn mask() -> MaskReport {
         jaccard: Some(1.0),
         bootstrap_jaccard: 0.97,
         misplaced: Some(misplaced()),
-        label_mask: None,
+        label_mask: Some(Mask::everything(fingerprint("t"))),
+        masked_teacher: Some(masked_teacher()),
         exact_pairs: 1024,
     }
 }
@@ -88,6 +92,38 @@ fn mask() -> MaskReport {
 fn misplaced() -> Misplaced {
     let wrong = |expected, at_most| Wrong { units: 4, expected, at_most };
     Misplaced { cut: wrong(0.26, 1), kept: wrong(1.5, 3) }
+}
+
+fn masked_teacher() -> MaskedTeacher {
+    MaskedTeacher {
+        cut: 2,
+        units: 8,
+        unread: 0.25,
+        prompts: 340,
+        dreams: 2310,
+        validation: Some(0.021),
+        bound: 0.05,
+        rise: Some(0.027),
+        rise_interval: Some((0.012, 0.041)),
+        held_out: 80,
+    }
+}
+
+fn drift() -> Drift {
+    let rises = |on_older, on_newest| Rises { on_older, on_newest };
+    Drift {
+        generation: 1,
+        newest: 24,
+        older: 276,
+        share: 0.08,
+        by_older: rises(0.25, 0.75),
+        change: 0.5,
+        low: 0.25,
+        high: 0.75,
+        drifted: true,
+        by_mask: rises(0.3, 0.6),
+        by_newest: rises(0.9, 0.2),
+    }
 }
 
 fn worth() -> SaeSummary {
@@ -158,6 +194,7 @@ fn refused() -> Report {
         prompts: Prompts { train: 300, validation: 40, gate: 80 },
         advice: advise(&figures, 0.02),
         stability: Some(Stability { version_before: Some(1.0), two_runs: Some(0.52) }),
+        drift: Some(drift()),
         cliff: cliff(&mask().curve),
         figures,
         units: (0..2).flat_map(|l| (0..4).map(move |i| (l, i))).map(unit).collect(),
@@ -220,6 +257,7 @@ fn all_that_was_found_is_in_every_form() {
     let json: serde_json::Value = serde_json::from_slice(&report.json().unwrap()).unwrap();
     assert_eq!(json["figures"]["students"].as_array().unwrap().len(), 4);
     assert_eq!(json["units"].as_array().unwrap().len(), 8);
+    assert_eq!((&json["drift"]["drifted"], &json["drift"]["low"]), (&true.into(), &0.25.into()));
     assert_eq!(
         (&json["stability"]["two_runs"], &json["cliff"]["before"]),
         (&0.52.into(), &0.5.into())
@@ -237,6 +275,10 @@ fn all_that_was_found_is_in_every_form() {
         "steep beyond 50 % pruned",
         "version before: 1.00",
         "two runs on other prompts of the same kind: 0.52",
+        "The newest 24 prompts (8 % of what counts) are of another kind than the 276 before them",
+        "costs +0.500 nats a token more on them (99 % interval +0.250 to +0.750); this mask costs 0.600 there",
+        "The labels of 340 prompts and 2310 made up were made by the teacher with 2 of 8 units cut: 25 % of all experts",
+        "for 0.05 nats a token on the validation prompts: +0.021. On 80 gate prompts its loss is +0.027 [+0.012, +0.041]",
         "GPTQ, 4 bits",
         "[1.900, 2.000]",
         "2 prompts have other tokens",
@@ -264,6 +306,7 @@ fn all_that_was_found_is_in_every_form() {
 fn a_campaign_that_found_nothing_has_a_report_too() {
     let mut report = refused();
     (report.units, report.stability, report.cliff) = (vec![], None, None);
+    report.drift = None;
     (report.figures.mask, report.figures.gate) = (None, None);
     (report.figures.students, report.advice) = (vec![], vec![]);
     report.ending = Some("failed: no prompt could be traced".into());

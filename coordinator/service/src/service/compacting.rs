@@ -40,6 +40,6 @@ impl Coordinator {
 
     fn snapshot(&self) -> Result<Snapshot, SnapshotError> {
         let state = self.colony.state();
-        Snapshot::of(self.ledger.sequence(), state, &self.resampled, self.issued.lately(state))
+        Snapshot::of(self.ledger.sequence(), state, self.issued.lately(state))
     }
 }

@@ -51,7 +51,7 @@ impl Coordinator {
 
     fn found_so_far(&self) -> Option<Report> {
         let names = self.registry.names();
-        Report::of((&self.settings.colony, &names), self.colony.state(), &self.resampled)
+        Report::of((&self.settings.colony, &names), self.colony.state())
     }
 
     /// Writes the report of a campaign that is over, at each start anew, and once more under its

@@ -36,7 +36,7 @@ impl Coordinator {
 
     /// Writes the mask beside the ledger and shares it.
     pub(super) async fn share_mask(&mut self, mask: &MaskVersion) {
-        self.pace.drawn(self.colony.state(), mask, self.resampled.overlap());
+        self.pace.drawn(mask);
         if let Err(error) = self.try_share_mask(mask).await {
             tracing::warn!(%error, "the mask could not be shown; it stands in the ledger");
         }
@@ -57,6 +57,9 @@ impl Coordinator {
     /// Writes the status where `uspx status` looks for it. What is only shown ends nothing.
     pub(super) async fn show(&mut self) {
         let progress = status::progress(self.colony.state(), &self.registry);
+        if let Some(drift) = self.pace.weigh(self.colony.state()) {
+            tracing::info!(target: TOLD, "{drift}");
+        }
         self.pace.look(self.colony.state(), &progress);
         let shown = self.try_show(progress).await;
         if let (Err(error), true) = (&shown, self.shown) {

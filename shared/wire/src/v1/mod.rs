@@ -27,8 +27,8 @@ pub(crate) use answer::Answer;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use mask::MaskMessage;
 pub use status::{
-    CampaignStatus, CoverageStatus, CurrentTask, LackStatus, MaskStatus, ReasonStatus, SeamStatus,
-    SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
+    CampaignStatus, CoverageStatus, CurrentTask, DriftStatus, LackStatus, MaskStatus, ReasonStatus,
+    SeamStatus, SkipStatus, StatusMessage, StudentsStatus, WorkerStatus, WrongStatus,
 };
 pub(crate) use task::Task;
 

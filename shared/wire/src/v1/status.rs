@@ -112,6 +112,30 @@ pub struct CampaignStatus {
     /// Units that it keeps, and that belong below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrongly_kept: Option<WrongStatus>,
+    /// The newest prompts beside those before them; none where all came at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftStatus>,
+}
+
+/// Whether the newest prompts are of another kind than those before them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriftStatus {
+    /// Whether they are: the change's interval leaves 0 out.
+    pub drifted: bool,
+    /// Train prompts that are newest.
+    pub newest: u64,
+    /// Those before them.
+    pub older: u64,
+    /// What of all losses the newest are, from 0 to 1.
+    pub share: f64,
+    /// By how much what the older ones alone would cut costs more on the newest, in nats per response token.
+    pub change: f64,
+    /// The lower end of its 99 % interval.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// All that in words.
+    pub text: String,
 }
 
 /// Units of one side of the cut that belong on the other, by the errors of their scores.

@@ -445,6 +445,7 @@ pub fn status_with_campaign() -> StatusMessage {
         two_runs: Some(0.61),
         wrongly_cut: None,
         wrongly_kept: None,
+        drift: None,
     };
     let lacking = vec![LackStatus {
         worker: "spare-box".parse().unwrap(),
@@ -471,6 +472,24 @@ pub fn status_with_wrong() -> StatusMessage {
         let wrong = |expected, at_most| WrongStatus { units: 32, expected, at_most };
         campaign.wrongly_cut = Some(wrong(0.75, 2));
         campaign.wrongly_kept = Some(wrong(1.5, 4));
+    }
+    status
+}
+
+/// A status that says that the newest prompts are of another kind.
+pub fn status_with_drift() -> StatusMessage {
+    let mut status = status_with_wrong();
+    if let Some(campaign) = &mut status.campaign {
+        campaign.drift = Some(DriftStatus {
+            drifted: true,
+            newest: 24,
+            older: 276,
+            share: 0.08,
+            change: 0.5,
+            low: 0.25,
+            high: 0.75,
+            text: "the newest 24 prompts are of another kind".into(),
+        });
     }
     status
 }

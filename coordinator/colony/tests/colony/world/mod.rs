@@ -116,6 +116,10 @@ pub struct World {
     /// Of a hundred prompts, how many the base and the 4-bit students answer with the reference, where
     /// the worker can answer at all.
     pub right: Option<(u32, u32)>,
+    /// Of prompts from a place on, the effects in the place of the others'.
+    pub later: Option<(u32, BTreeMap<Unit, f64>)>,
+    /// By how much one prompt needs all units more than another.
+    pub hardness: f64,
     /// Validation loss where each pass of a shared training begins; it stays at the last.
     pub losses: Vec<f32>,
 }
@@ -151,6 +155,8 @@ impl World {
             labelled: 99,
             batches: 100,
             right: Some((30, 60)),
+            later: None,
+            hardness: 0.0,
             losses: vec![4.0, 3.5, 3.2, 3.1],
         }
     }
@@ -199,8 +205,12 @@ impl World {
     }
 
     fn rise(&self, at: u32, unit: Unit) -> f64 {
-        let effect = self.effects.get(&unit).copied().unwrap_or(0.0);
-        f64::from(self.tokens(at)) * effect * (1.0 + 0.7 * self.noise(at, &unit.to_string()))
+        let later = self.later.as_ref().filter(|(from, _)| at >= *from);
+        let effects = later.map_or(&self.effects, |(_, effects)| effects);
+        let effect = effects.get(&unit).copied().unwrap_or(0.0);
+        let hard = (1.0 + self.hardness * self.noise(at, "hard")).max(0.05);
+        let own = 1.0 + 0.7 * self.noise(at, &unit.to_string());
+        f64::from(self.tokens(at)) * effect * hard * own
     }
 
     /// A unit's effect on a prompt as a worker tells it: a difference of losses in single precision.
