@@ -121,7 +121,7 @@ impl Colony {
         while self.began.elapsed() < WITHIN {
             self.coordinator.look()?;
             self.workers.iter_mut().try_for_each(Process::look)?;
-            if stage(&status).is_some() {
+            if has_begun(&status) {
                 return Ok(self.began.elapsed().as_secs_f64());
             }
             std::thread::sleep(SOON);
@@ -164,9 +164,17 @@ pub fn on_core(core: Option<usize>, program: &Path) -> Command {
 }
 
 /// The stage in the status that the coordinator last wrote.
-pub fn stage(path: &Path) -> Option<String> {
-    let status: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    Some(status.get("stage")?.as_str()?.to_owned())
+fn stage(path: &Path) -> Option<String> {
+    Some(status(path)?.get("stage")?.as_str()?.to_owned())
+}
+
+/// Whether work has gone out, by the status that the coordinator last wrote.
+pub fn has_begun(path: &Path) -> bool {
+    status(path).and_then(|s| s.get("epoch")?.as_u64()).is_some_and(|epoch| epoch > 0)
+}
+
+fn status(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -188,8 +196,11 @@ mod tests {
     fn the_stage_is_read_from_what_the_coordinator_wrote() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("status.json");
-        assert_eq!(stage(&path), None);
+        assert!(stage(&path).is_none() && !has_begun(&path));
+        std::fs::write(&path, "{\"stage\": \"waiting for workers\", \"epoch\": 0}").unwrap();
+        assert!(!has_begun(&path));
         std::fs::write(&path, "{\"stage\": \"patch\", \"epoch\": 2}").unwrap();
         assert_eq!(stage(&path).as_deref(), Some("patch"));
+        assert!(has_begun(&path));
     }
 }
