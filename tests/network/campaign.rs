@@ -106,7 +106,9 @@ fn names_its_models(release: &Path) {
 }
 
 fn a_colony_over_nats_publishes_a_student_that_pulls() {
-    publishes_a_student_that_pulls(&Ground::new());
+    let ground = Ground::new();
+    ground.configure("passes = 0", "passes = 1");
+    publishes_a_student_that_pulls(&ground);
 }
 
 /// Every kind of work of a campaign, on workers that leave the weights in their files.

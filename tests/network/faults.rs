@@ -1,6 +1,6 @@
 //! Faults of machines, on real processes: none of them ends a campaign, and no work is mixed.
 
-use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assert_published};
+use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assert_measured, assert_published};
 use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, losses, records};
 use crate::process::{Process, wait_for};
 use libtest_mimic::Trial;
@@ -98,6 +98,7 @@ fn a_worker_with_a_full_disk_rests_and_the_others_finish() {
 
 fn a_worker_stopped_politely_nine_times_costs_nothing() {
     let ground = Ground::new();
+    ground.stop_at_mask();
     let mut coordinator = ground.coordinator("only");
     for _ in 0..9 {
         let mut worker = ground.worker("one");
@@ -106,7 +107,7 @@ fn a_worker_stopped_politely_nine_times_costs_nothing() {
         worker.end(Duration::from_secs(20));
     }
     let _last = ground.worker("one");
-    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
+    assert_measured(&coordinator.end(CAMPAIGN_WITHIN));
     let records = records(&ground.ledger());
     for (task, cause) in losses(&records, "one") {
         assert!(!cause.counts(), "{task}: {cause:?} counts against it");
@@ -117,6 +118,7 @@ fn a_worker_stopped_politely_nine_times_costs_nothing() {
 /// Its answers and queue are of a colony that is gone: the new one takes none of them for its own.
 fn a_deleted_state_folder_starts_anew_beside_a_worker_left_running() {
     let ground = Ground::new();
+    ground.stop_at_mask();
     let mut coordinator = ground.coordinator("first");
     let _worker = ground.worker("one");
     ground.in_stage("explore");
@@ -124,7 +126,7 @@ fn a_deleted_state_folder_starts_anew_beside_a_worker_left_running() {
     let first: BTreeSet<TaskId> = planned(&records(&ground.ledger()));
     std::fs::remove_dir_all(ground.path("state")).unwrap();
     let mut coordinator = ground.coordinator("second");
-    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
+    assert_measured(&coordinator.end(CAMPAIGN_WITHIN));
     let second = planned(&records(&ground.ledger()));
     assert!(first.is_disjoint(&second), "a task of a colony that is gone bears the same name");
     assert_whole(&ground);

@@ -54,14 +54,7 @@ fn invariant_8_probe_distill_export_model_never_see_the_network_and_the_coordina
     for package in ["uspx-model", "uspx-probe", "uspx-sae", "uspx-distill", "uspx-export"] {
         assert_without(package, &network);
     }
-    let mathematics = [
-        "candle-core",
-        "candle-nn",
-        "candle-transformers",
-        "tokenizers",
-        "uspx-model",
-        "uspx-probe",
-    ];
+    let mathematics = ["candle-core", "candle-nn", "tokenizers", "uspx-model", "uspx-probe"];
     for package in ["uspx-coordinator", "uspx-colony"] {
         assert_without(package, &mathematics);
     }

@@ -39,10 +39,8 @@ fn stages(ground: &Ground) -> Vec<Stage> {
 
 fn a_colony_stays_and_measures_what_is_added() {
     let ground = Ground::new();
-    let file = ground.path("uspx.toml");
-    let text = fs::read_to_string(&file).unwrap();
-    let text = text.replace("seed = 7", "seed = 7\nstop_at_mask = true");
-    fs::write(&file, format!("stay = true\n{text}")).unwrap();
+    ground.stop_at_mask();
+    ground.configure("colony = 'test'", "colony = 'test'\nstay = true");
     let state = ground.path("state").display().to_string();
     let new = ground.path("new.jsonl");
     let all = fs::read_to_string(assets().join("prompts/math-heldout.jsonl")).unwrap();

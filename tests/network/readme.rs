@@ -30,7 +30,7 @@ const SMALL: [(&str, &str); 12] = [
     ("JUDGE__CURVE", "[0.5]"),
     ("DREAM__ROUNDS", "0"),
     ("DISTIL__CALIBRATION", "24"),
-    ("FINISH__PASSES", "1"),
+    ("FINISH__PASSES", "0"),
     ("DISTIL__RESAMPLES", "200"),
     (
         "DISTIL__RECIPES",

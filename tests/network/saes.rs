@@ -1,7 +1,7 @@
 //! Sparse autoencoders that a colony trains: a worker that is killed in the middle of one goes on
 //! where it was, and what comes out is, bit for bit, what `uspx probe sae` makes on one machine.
 
-use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, models};
+use crate::ground::{CAMPAIGN_WITHIN, Ground, Needs, assert_measured, models};
 use crate::ledger::{assert_exactly_once, records};
 use crate::process::{run, wait_for};
 use libtest_mimic::Trial;
@@ -19,14 +19,12 @@ const EPOCHS: &str = "60";
 
 /// A campaign that ends with its mask, and trains an autoencoder of one layer, slowly.
 fn configure(ground: &Ground) {
-    let file = ground.path("uspx.toml");
-    let text =
-        fs::read_to_string(&file).unwrap().replace("seed = 7", "seed = 7\nstop_at_mask = true");
+    ground.stop_at_mask();
     let sae = format!(
         "[campaign.sae]\nlayers = [1]\n[campaign.sae.recipe]\nfeatures = 256\nbatch = 64\nbuffer = 500\n\
-         epochs = {EPOCHS}\n"
+         epochs = {EPOCHS}\n[campaign]\n"
     );
-    fs::write(&file, [text, sae].concat()).unwrap();
+    ground.configure("[campaign]\n", &sae);
 }
 
 /// The same training by the command line.
@@ -79,8 +77,7 @@ fn a_killed_worker_goes_on_and_the_features_are_those_of_one_machine() {
     worker.kill();
     let mut worker = ground.worker("one");
     let ended = coordinator.end(CAMPAIGN_WITHIN);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.out.contains("the mask is measured"), "{ended:?}");
+    assert_measured(&ended);
     worker.interrupt();
     let said = worker.end(Duration::from_secs(20));
     assert!(said.err.contains("a training goes on at step"), "it began anew: {said:?}");

@@ -6,7 +6,6 @@ use crate::ledger::{assert_exactly_once, assert_replays_elsewhere, records};
 use crate::process::wait_for;
 use libtest_mimic::Trial;
 use std::collections::BTreeSet;
-use std::fs;
 use uspx_colony::Record;
 use uspx_domain::{Outcome, Place, Work};
 use uspx_tests::trials;
@@ -15,21 +14,14 @@ pub fn trials(needs: &Needs) -> Vec<Trial> {
     needs.nats.of_all(trials![one_machine_is_killed_and_another_comes])
 }
 
-fn configure(ground: &Ground) {
-    let file = ground.path("uspx.toml");
-    let text = fs::read_to_string(&file).unwrap();
-    let shared = "[campaign.together]\nmachines = 2\nsteps = 3\n";
-    fs::write(&file, text + shared).unwrap();
-}
-
 fn one_machine_is_killed_and_another_comes() {
     let ground = Ground::new();
-    configure(&ground);
+    ground.configure("[campaign]\n", "[campaign.together]\nmachines = 2\nsteps = 4\n[campaign]\n");
     let mut coordinator = ground.coordinator("only");
     let _one = ground.worker("one");
     let mut two = ground.worker("two");
     wait_for("the training", CAMPAIGN_WITHIN, || {
-        (ground.status()["stage"] == "distil").then_some(())
+        (ground.status_file()?["stage"] == "distil").then_some(())
     });
     two.kill();
     let _three = ground.worker("three");

@@ -56,6 +56,6 @@ fn plan() -> CampaignPlan {
     plan.dream.rounds = 0;
     plan.distil.recipes = vec![uspx_distill::recipe_references(), uspx_distill::recipe_teacher()];
     // Enough for a student of this size.
-    (plan.distil.calibration, plan.finish.passes) = (128, 2);
+    (plan.distil.calibration, plan.finish.passes) = (128, 1);
     plan
 }

@@ -9,7 +9,6 @@ use crate::Result;
 use crate::labels::{Piece, piece_of};
 use crate::masked::taps_of;
 use crate::stages::Stage;
-use candle_transformers::generation::{LogitsProcessor, Sampling};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -17,7 +16,7 @@ use std::collections::HashSet;
 use uspx_domain::{Dreams, Mask, Prompt};
 use uspx_model::batch::{Sequence, pack};
 use uspx_model::chat::Chat;
-use uspx_model::generate::{Choice, go_on};
+use uspx_model::generate::{go_on, sampler};
 use uspx_model::{LoadedModel, Progress};
 
 /// Temperature of the sampling.
@@ -55,8 +54,7 @@ pub fn dream(
     let openings = openings(&teacher.chat, prompts, seed)?;
     let lengths: Vec<usize> =
         openings.iter().map(|o| o.turn.ids.len() + max_tokens as usize).collect();
-    let sampling = Sampling::All { temperature: TEMPERATURE };
-    let mut choice = Choice::Sample(Box::new(LogitsProcessor::from_sampling(seed, sampling)));
+    let mut choice = sampler(seed, TEMPERATURE);
     let mut seen: HashSet<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
     let (mut dreams, mut done) = (Vec::new(), 0);
     for group in pack(&lengths, BATCH_TOKENS) {

@@ -4,22 +4,28 @@ use crate::Result;
 use crate::batch::{Batch, Sequence};
 use crate::chat::{Bounds, Reader, Reply, ReplyPart};
 use crate::loaded::LoadedModel;
+use crate::sampling::Sampler;
 use crate::taps::Taps;
 use candle_core::{D, Tensor};
-use candle_transformers::generation::LogitsProcessor;
 use uspx_domain::{Prompt, Skipped};
 
 /// How the next token is chosen.
 pub enum Choice {
     /// The most likely one.
     Greedy,
-    /// Drawn; the processor holds temperature, top-p and seed.
-    Sample(Box<LogitsProcessor>),
+    /// Drawn.
+    Sample(Box<Sampler>),
 }
 
-/// Draws tokens at a temperature (above 0), from a seed.
+/// Below this the most likely token is drawn, as it is.
+const LEAST_TEMPERATURE: f64 = 1e-7;
+
+/// Draws tokens at a temperature, from a seed. At one that is nearly 0, numbers would leave their range.
 pub fn sampler(seed: u64, temperature: f64) -> Choice {
-    Choice::Sample(Box::new(LogitsProcessor::new(seed, Some(temperature), None)))
+    if temperature < LEAST_TEMPERATURE {
+        return Choice::Greedy;
+    }
+    Choice::Sample(Box::new(Sampler::new(seed, temperature)))
 }
 
 /// Decodes an answer to each of `prompts` (sequences without an answer) within `bounds`.
@@ -143,9 +149,9 @@ impl<'a> Decoding<'a> {
 fn pick(logits: &Tensor, choice: &mut Choice) -> Result<Vec<u32>> {
     match choice {
         Choice::Greedy => Ok(logits.argmax(D::Minus1)?.to_vec1()?),
-        Choice::Sample(processor) => {
+        Choice::Sample(sampler) => {
             let rows = logits.dim(0)?;
-            (0..rows).map(|row| Ok(processor.sample(&logits.get(row)?)?)).collect()
+            (0..rows).map(|row| sampler.draw(&logits.get(row)?)).collect()
         }
     }
 }

@@ -42,6 +42,7 @@ mod passes;
 mod placement;
 mod progress;
 mod readable;
+pub mod sampling;
 mod spool;
 mod stored;
 pub mod taps;

@@ -12,6 +12,7 @@ mod drift;
 mod explored;
 mod liars;
 mod matrix;
+mod scaling;
 mod sums;
 mod swarm;
 mod ways;
@@ -79,6 +80,8 @@ enum Group {
     Liars,
     /// What thousands of workers and millions of units take.
     Swarm,
+    /// What real workers beside each other are worth.
+    Scaling,
 }
 
 fn main() -> ExitCode {
@@ -93,8 +96,8 @@ fn main() -> ExitCode {
 
 /// Whether every figure holds.
 fn run(args: &Args) -> Result<bool> {
-    let Place { root, work, .. } =
-        Place::of("bench-colony", args.work.as_deref(), args.uspx.as_deref())?;
+    let place = Place::of("bench-colony", args.work.as_deref(), args.uspx.as_deref())?;
+    let (root, work) = (&place.root, &place.work);
     let file = |given: &Option<PathBuf>, name: &str| {
         given.clone().unwrap_or_else(|| root.join("cli/assets/prompts").join(name))
     };
@@ -121,8 +124,12 @@ fn run(args: &Args) -> Result<bool> {
             report.fail("swarm", error.to_string());
         }
     }
+    if is_wanted(Group::Scaling) {
+        let done = scaling::measure(&place, &mut report);
+        report.ended(&Group::Scaling, done);
+    }
     for model in models {
-        let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work: &work };
+        let bench = arms::Bench { model, fit: &fit, heldout: &heldout, work };
         let sizes = arms::Sizes { keep: &args.keep, budgets: &args.budgets, seeds: args.seeds };
         if is_wanted(Group::Masks)
             && let Err(error) = arms::measure(&bench, &sizes, &mut report)
@@ -134,7 +141,7 @@ fn run(args: &Args) -> Result<bool> {
                 model,
                 fit: [&fit, &other_fit],
                 heldout: [&heldout, &other_heldout],
-                work: &work,
+                work,
                 keep: *keep,
                 seeds: args.seeds,
             };

@@ -12,6 +12,8 @@ use uspx_bus::server::NatsServer;
 
 /// How often the processes are looked at.
 const EVERY: Duration = Duration::from_millis(200);
+/// How often, where a moment is to be met.
+const SOON: Duration = Duration::from_millis(20);
 /// The longest that a colony may take.
 const WITHIN: Duration = Duration::from_secs(40 * 60);
 
@@ -25,6 +27,8 @@ pub struct Member {
     pub memory: Option<u64>,
     /// Its threads.
     pub threads: usize,
+    /// The only core that it may run on, where it is kept to one.
+    pub core: Option<usize>,
 }
 
 /// The processes.
@@ -70,7 +74,7 @@ impl Colony {
         let coordinator = Process::start(command, folder, "coordinator")?;
         let models: Vec<String> = models.iter().map(|m| m.display().to_string()).collect();
         let worker = |member: &Member| {
-            let mut command = Command::new(&place.uspx);
+            let mut command = on_core(member.core, &place.uspx);
             command.args(["worker", "--name", member.name, "--nats", &server.url()]);
             command.args(["--models", &models.join(","), "--device", &member.device]);
             command.args(["--threads", &member.threads.to_string()]);
@@ -108,6 +112,23 @@ impl Colony {
         Err(too_long())
     }
 
+    /// Waits until work has begun: the seconds from the start.
+    ///
+    /// # Errors
+    /// A process ended by itself, or it took too long.
+    pub fn wait_for_work(&mut self) -> Result<f64> {
+        let status = self.state.join("status.json");
+        while self.began.elapsed() < WITHIN {
+            self.coordinator.look()?;
+            self.workers.iter_mut().try_for_each(Process::look)?;
+            if has_begun(&status) {
+                return Ok(self.began.elapsed().as_secs_f64());
+            }
+            std::thread::sleep(SOON);
+        }
+        Err(too_long())
+    }
+
     /// Waits until the coordinator ends by itself: its exit code, and the seconds from the start.
     ///
     /// # Errors
@@ -134,10 +155,26 @@ fn too_long() -> BenchError {
     BenchError::Colony(format!("not done within {} minutes", WITHIN.as_secs() / 60))
 }
 
+/// A program that may run on one core alone, where one is named (`man 1 taskset`).
+pub fn on_core(core: Option<usize>, program: &Path) -> Command {
+    let Some(core) = core else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &core.to_string()]).arg(program);
+    command
+}
+
 /// The stage in the status that the coordinator last wrote.
 fn stage(path: &Path) -> Option<String> {
-    let status: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    Some(status.get("stage")?.as_str()?.to_owned())
+    Some(status(path)?.get("stage")?.as_str()?.to_owned())
+}
+
+/// Whether work has gone out, by the status that the coordinator last wrote.
+pub fn has_begun(path: &Path) -> bool {
+    status(path).and_then(|s| s.get("epoch")?.as_u64()).is_some_and(|epoch| epoch > 0)
+}
+
+fn status(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -145,11 +182,25 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_is_kept_to_a_core() {
+        let said =
+            on_core(Some(0), Path::new("/bin/cat")).arg("/proc/self/status").output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        let cores = text.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap();
+        assert_eq!(cores.trim(), "0");
+        assert_eq!(on_core(None, Path::new("/bin/cat")).get_program(), "/bin/cat");
+    }
+
+    #[test]
     fn the_stage_is_read_from_what_the_coordinator_wrote() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("status.json");
-        assert_eq!(stage(&path), None);
+        assert!(stage(&path).is_none() && !has_begun(&path));
+        std::fs::write(&path, "{\"stage\": \"waiting for workers\", \"epoch\": 0}").unwrap();
+        assert!(!has_begun(&path));
         std::fs::write(&path, "{\"stage\": \"patch\", \"epoch\": 2}").unwrap();
         assert_eq!(stage(&path).as_deref(), Some("patch"));
+        assert!(has_begun(&path));
     }
 }

@@ -2,8 +2,6 @@
 //! prompts as its plan takes at once, which a colony's tasks may or may not be cut to.
 
 use crate::Args;
-use crate::error::Result;
-use crate::process::Process;
 use crate::streamed::{gib, is_gpu, large};
 use serde_json::json;
 use std::process::Command;
@@ -11,6 +9,8 @@ use std::time::{Duration, Instant};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_bench_engine::place::Place;
+use uspx_bench_own::error::Result;
+use uspx_bench_own::process::Process;
 
 /// It takes 4 minutes on two cores.
 const LIMIT: Duration = Duration::from_secs(1800);

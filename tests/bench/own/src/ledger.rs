@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uspx_colony::{Blame, Record};
 use uspx_coordinator::Ledger;
-use uspx_domain::{Outcome, TaskId};
+use uspx_domain::{Outcome, PromptTokens, TaskId};
 
 /// Prompts measured by each estimator, and what went wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct Measured {
     pub prompts: BTreeMap<String, usize>,
     /// Tasks answered by each worker.
     pub answered: BTreeMap<String, usize>,
+    /// Tokens of accepted answers' prompts, each prompt counted as often as it ran (once for every cut).
+    pub tokens: u64,
+    /// Milliseconds that each worker says it worked on what was accepted.
+    pub worked: BTreeMap<String, u64>,
     /// Prompts of the largest task, by the kind of work.
     pub largest: BTreeMap<String, usize>,
     /// Attempts that came to nothing, but for those that nobody is to blame for.
@@ -47,6 +51,8 @@ fn tally(records: &[Record]) -> Measured {
             }
             Record::Accepted { answer } => {
                 *found.answered.entry(answer.worker.to_string()).or_default() += 1;
+                *found.worked.entry(answer.worker.to_string()).or_default() += answer.millis;
+                found.tokens += tokens(&answer.outcome);
                 let deposit =
                     if let Outcome::Scores(deposit) = &answer.outcome { deposit } else { continue };
                 let name = names.get(&answer.task).cloned().unwrap_or_default();
@@ -64,13 +70,23 @@ fn tally(records: &[Record]) -> Measured {
     found
 }
 
+/// Tokens that ran for an answer that measures.
+fn tokens(outcome: &Outcome) -> u64 {
+    let of = |prompts: &[PromptTokens]| prompts.iter().map(|p| u64::from(p.tokens)).sum::<u64>();
+    match outcome {
+        Outcome::Scores(deposit) => of(&deposit.prompts),
+        Outcome::Losses(rows) => rows.iter().map(|row| of(&row.prompts)).sum(),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use uspx_colony::{Cause, PlannedTask, Purpose, Stage};
     use uspx_domain::{
         Answer, Baseline, Deposit, Digest, Estimate, Estimator, FailureReason, Fingerprint,
-        PromptTokens, Work,
+        LossRow, Work,
     };
 
     #[test]
@@ -104,6 +120,12 @@ mod tests {
         ];
         let found = tally(&records);
         assert_eq!((found.prompts["trace"], found.largest["trace"], found.failed), (2, 3, 1));
-        assert_eq!(found.answered["w"], 1);
+        assert_eq!((found.answered["w"], found.worked["w"], found.tokens), (1, 1, 6));
+        let row = LossRow { prompts: vec![tokens("a"), tokens("b")], ..LossRow::default() };
+        assert_eq!(
+            super::tokens(&Outcome::Losses(vec![row; 3])),
+            18,
+            "each prompt ran three times"
+        );
     }
 }

@@ -3,13 +3,13 @@
 //! which must go on from the same evidence.
 
 use crate::Args;
-use crate::error::{BenchError, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_bench_engine::place::Place;
+use uspx_bench_own::error::{BenchError, Result};
 use uspx_colony::{Record, Stage};
 use uspx_coordinator::ledger::survey;
 

@@ -2,14 +2,9 @@
 //! run it. `make bench-own` builds what is needed and runs all of it; the last line is one JSON
 //! object.
 
-mod colony;
-mod error;
 mod gradients;
-mod ledger;
 mod loops;
 mod mixed;
-mod process;
-mod split;
 mod streamed;
 
 use bytesize::ByteSize;
@@ -18,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use uspx_bench_engine::figure::Report;
 use uspx_bench_engine::place::Place;
+use uspx_bench_own::error::Result;
 
 /// Measures a person's own loop.
 #[derive(Parser, Debug)]
@@ -73,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether every figure holds.
-fn run(args: &Args) -> error::Result<bool> {
+fn run(args: &Args) -> Result<bool> {
     let place = Place::of("bench-own", args.work.as_deref(), args.uspx.as_deref())?;
     let mut report = Report::default();
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);

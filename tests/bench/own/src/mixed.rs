@@ -2,13 +2,13 @@
 //! CPU and once with the GPU in place of one of them. The second must not take longer.
 
 use crate::Args;
-use crate::colony::{Colony, Member};
-use crate::error::{BenchError, Result};
-use crate::split::split;
 use serde_json::{Value, json};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_bench_engine::place::Place;
+use uspx_bench_own::colony::{Colony, Member};
+use uspx_bench_own::error::{BenchError, Result};
+use uspx_bench_own::split::split;
 
 /// Prompts to learn from, to choose by, and to judge by.
 const SPLIT: [usize; 3] = [240, 24, 60];
@@ -37,6 +37,7 @@ pub fn measure(args: &Args, place: &Place, report: &mut Report) -> Result<()> {
             device: device.to_owned(),
             memory: None,
             threads: args.threads,
+            core: None,
         };
         let members: Vec<Member> =
             devices.into_iter().zip(["worker-1", "worker-2"]).map(member).collect();

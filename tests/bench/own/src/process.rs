@@ -80,6 +80,11 @@ impl Process {
         self.peak
     }
 
+    /// How long it has run on a core so far, in seconds.
+    pub fn ran(&self) -> Option<f64> {
+        ran(&self.child.id().to_string(), 11)
+    }
+
     /// Ends it, and waits until it is gone.
     pub fn end(&mut self) {
         // One that has ended already cannot be killed: that is as well.
@@ -106,6 +111,23 @@ pub fn peak(id: u32) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+/// Clock ticks of a second in what the kernel tells programs (`USER_HZ`).
+const TICKS: f64 = 100.0;
+
+/// The kernel's account of the time that this process' children ran on a core, of those that have ended and were
+/// waited for, in seconds.
+pub fn children_seconds() -> Option<f64> {
+    ran("self", 13)
+}
+
+/// The sum of two fields of a process' account, from so many after its name on (`man 5 proc_pid_stat`), in seconds.
+fn ran(process: &str, fields: usize) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut after_name = text.rsplit_once(')')?.1.split_whitespace().skip(fields);
+    let mut ticks = || after_name.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS)
 }
 
 #[cfg(test)]
@@ -146,6 +168,23 @@ mod tests {
         run("exit 0", 20).unwrap();
         assert!(run("exit 3", 20).unwrap_err().contains("a.err"));
         assert!(run("sleep 60", 0).unwrap_err().contains("has not ended"));
+    }
+
+    #[test]
+    fn the_kernel_tells_how_long_children_ran() {
+        let before = children_seconds().unwrap();
+        let spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{spin}; sleep 60")]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut spinning = Process::start(command, folder.path(), "a").unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while spinning.ran().unwrap() < 0.05 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        spinning.end();
+        let ran = children_seconds().unwrap() - before;
+        assert!((0.05..60.0).contains(&ran), "{ran}");
     }
 
     #[test]

@@ -3,17 +3,17 @@
 //! traced and some attributed; then the colony is stopped, for all else costs more of the same.
 
 use crate::Args;
-use crate::colony::{Colony, Member, Times};
-use crate::error::Result;
-use crate::ledger::{Measured, measured};
-use crate::process::{Process, peak};
-use crate::split::split;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use uspx_bench_engine::checkpoint::{self, GptOss};
 use uspx_bench_engine::device;
 use uspx_bench_engine::figure::{Bound, Figure, Report};
 use uspx_bench_engine::place::Place;
+use uspx_bench_own::colony::{Colony, Member, Times};
+use uspx_bench_own::error::Result;
+use uspx_bench_own::ledger::{Measured, measured};
+use uspx_bench_own::process::{Process, peak};
+use uspx_bench_own::split::split;
 
 /// Prompts of the splits that nothing is measured on here.
 const OTHERS: usize = 4;
@@ -68,6 +68,7 @@ fn members(args: &Args) -> Vec<Member> {
         device: args.device.clone(),
         memory: Some(args.memory.as_u64()),
         threads: args.threads,
+        core: None,
     };
     names.iter().map(member).collect()
 }
