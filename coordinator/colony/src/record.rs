@@ -147,8 +147,8 @@ pub enum Record {
 }
 
 /// The rules by which today's colony decides. A change of what the same evidence decides is a new
-/// number.
-pub const RULES: u32 = 1;
+/// number: 2 since masks are drawn by typical effects.
+pub const RULES: u32 = 2;
 
 /// How a campaign began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

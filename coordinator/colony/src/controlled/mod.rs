@@ -101,6 +101,7 @@ fn known(
     (say, times): (Say, impl Fn(u32) -> u32),
 ) -> (Vec<Stratum>, Vec<Raw>) {
     let known = state.by_prompt();
+    let say = say.on(known.control.mean_tokens());
     let mut strata = strata(state);
     strata.retain(|stratum| stratum.prompts.iter().any(|at| known.control.knows(*at)));
     let whole: f64 = strata.iter().map(|s| s.weight).sum();

@@ -1,6 +1,6 @@
 //! What is known of a unit on some of the prompts.
 
-use super::say::Say;
+use super::say::Said;
 use crate::state::{ByPrompt, Scores, Sums};
 use crate::trail::UnitEstimate;
 use std::collections::BTreeMap;
@@ -68,16 +68,16 @@ pub(super) struct Raw {
 
 impl Raw {
     /// A unit on these prompts.
-    pub(super) fn of(known: &ByPrompt, unit: Unit, (prompts, say): (&Counted, Say)) -> Self {
+    pub(super) fn of(known: &ByPrompt, unit: Unit, (prompts, say): (&Counted, Said)) -> Self {
         let control = estimate(&known.control, unit, (prompts, say));
         let second = estimate(&known.second, unit, (prompts, say)).map_or(0.0, |e| e.mean);
         let (mut exact, mut pairs) = (Sums::default(), Vec::new());
         for (at, effect) in known.effects(unit) {
             let Some(times) = prompts.get(&at) else { continue };
             let tokens = effect.tokens;
-            let value = say.of(f64::from(effect.nats), tokens);
+            let value = say.of(f64::from(effect.nats));
             let control = known.control.get(unit, at);
-            let beside = control.map(|(c, _)| [say.of(c, tokens), value, f64::from(tokens)]);
+            let beside = control.map(|(c, _)| [say.of(c), value, f64::from(tokens)]);
             for _ in 0..*times {
                 exact.observe(value, tokens);
                 pairs.extend(beside);
@@ -132,12 +132,12 @@ impl Beside {
 }
 
 /// What a cheap score is per token; none where it is known of none of these prompts.
-fn estimate(scores: &Scores, unit: Unit, (prompts, say): (&Counted, Say)) -> Option<UnitEstimate> {
+fn estimate(scores: &Scores, unit: Unit, (prompts, say): (&Counted, Said)) -> Option<UnitEstimate> {
     let (mut sums, values) = (Sums::default(), scores.values(unit)?);
     for (at, times) in prompts.iter().filter(|(_, times)| **times > 0) {
         let known = values.get(*at as usize).zip(scores.tokens(*at));
         let Some((value, tokens)) = known else { continue };
-        let value = say.of(f64::from(*value), tokens);
+        let value = say.of(f64::from(*value));
         (0..*times).for_each(|_| sums.observe(value, tokens));
     }
     UnitEstimate::of(&sums)

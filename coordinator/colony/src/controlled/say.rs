@@ -3,28 +3,44 @@
 /// What is summed over prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Say {
-    /// The value itself: its sum over prompts is by how much the loss of all of them rises.
+    /// A prompt's nats: their sum is by how much the loss of all prompts rises.
     Whole,
-    /// A prompt's nats per token to the power ¾, nothing where they are not above zero, by its tokens. The mean brought back to
-    /// nats per token ([`told`]) is the *typical* effect, the power mean of order ¾: a unit that many prompts need a
-    /// little comes before one that few need much. What a mask costs is not the sum of what its units cost one by one, for a
-    /// prompt that has lost its answer has little more to lose; and few prompts tell a typical effect better than a sum
-    /// that the largest of them make. On recorded effects of the shipped teachers masks by it lose less at a half and at a
-    /// quarter of the experts kept (`make bench-colony`).
+    /// Its nats to the power ¾, nothing where they are not above zero: a unit that many prompts need a little comes before
+    /// one that few need much. What a mask costs is not the sum of what its units cost one by one, for a prompt that has
+    /// lost its answer has little more to lose; and few prompts tell this sum better than one that the largest of them
+    /// make. On recorded effects of the shipped teacher masks by it lose less at a half and at a quarter of the experts
+    /// kept (`make bench-colony`).
     Typical,
 }
 
 impl Say {
+    /// The same for prompts of so many response tokens on average.
+    pub(super) fn on(self, mean_tokens: f64) -> Said {
+        match self {
+            Self::Whole => Said::Whole,
+            Self::Typical => Said::Typical { scale: mean_tokens.sqrt().sqrt() },
+        }
+    }
+}
+
+/// How a prompt's value is said.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Said {
+    Whole,
+    /// By the fourth root of the mean length, which makes the sum by tokens the effect per token to the power ¾ where
+    /// prompts are alike.
+    Typical {
+        scale: f64,
+    },
+}
+
+impl Said {
     /// A prompt's share of a sum that goes by tokens; `nats` is its value, summed over its response tokens.
-    pub(super) fn of(self, nats: f64, tokens: u32) -> f64 {
+    pub(super) fn of(self, nats: f64) -> f64 {
         match self {
             Self::Whole => nats,
-            Self::Typical if nats > 0.0 && tokens > 0 => {
-                let tokens = f64::from(tokens);
-                let root = (nats / tokens).sqrt();
-                tokens * root * root.sqrt()
-            }
-            Self::Typical => 0.0,
+            Self::Typical { scale } if nats > 0.0 => scale * (nats * nats.sqrt()).sqrt(),
+            Self::Typical { .. } => 0.0,
         }
     }
 }
@@ -32,7 +48,7 @@ impl Say {
 /// Steps of Newton's method for a cube root. From a start that is too large each takes a third off, or more.
 const STEPS: u32 = 200;
 
-/// The effect in nats per token of which `mean` is the power ¾: its 4/3.
+/// The *typical* effect in nats per token of which `mean` is the power ¾: its 4/3 (a power mean of order ¾).
 pub(crate) fn told(mean: f64) -> f64 {
     if mean <= 0.0 {
         return 0.0;
@@ -48,7 +64,7 @@ mod tests {
 
     #[test]
     fn many_that_need_it_a_little_come_before_one_that_needs_it_much() {
-        let sum = |say: Say, nats: [f64; 4]| nats.iter().map(|n| say.of(*n, 4)).sum::<f64>();
+        let sum = |say: Say, nats: [f64; 4]| nats.iter().map(|n| say.on(4.0).of(*n)).sum::<f64>();
         let (many, one) = ([1.0; 4], [5.0, 0.0, 0.0, -1e-3]);
         assert!(sum(Say::Whole, one) > sum(Say::Whole, many));
         assert!(sum(Say::Typical, one) < sum(Say::Typical, many));
@@ -59,7 +75,7 @@ mod tests {
     #[test]
     fn it_is_told_in_nats_per_token() {
         for nats in [1e-9, 1e-4, 0.02, 0.25, 1.0, 3.7, 900.0] {
-            let mean = Say::Typical.of(nats * 8.0, 8) / 8.0;
+            let mean = Say::Typical.on(8.0).of(nats * 8.0) / 8.0;
             assert!((mean - nats.powf(0.75)).abs() < 1e-9 * mean.max(1.0), "{nats}");
             assert!((told(mean) / nats - 1.0).abs() < 1e-9, "{nats}: {}", told(mean));
         }
