@@ -172,15 +172,17 @@ fn figures(what: &str, headline: bool, (found, judged): (&Found, &Judged), repor
         println!("  {name:<32} {:.4}   {:.3}", mean(name), overlap(name));
     }
     for (at, way) in WAYS.iter().enumerate() {
-        let pairs: Vec<(&Losses, &Losses)> = of(OURS).into_iter().zip(of(way.name)).collect();
-        let apart = difference(&pairs);
+        let beside = |name: &str| {
+            let pairs: Vec<(&Losses, &Losses)> = of(name).into_iter().zip(of(way.name)).collect();
+            difference(&pairs)
+        };
+        let apart = beside(OURS);
         let detail = json!({ "difference": apart, "overlap": [overlap(OURS), overlap(way.name)] });
         let never = format!("{what}: colony less {}, lower end", way.name);
         report.put(Figure::new(never, apart.low, "nats/token", Bound::Below(0.0), detail));
         if headline && at > 0 {
             // Of a tenth of all bans no more can be asked than all of them reach.
-            let pairs: Vec<(&Losses, &Losses)> = of(ALL).into_iter().zip(of(way.name)).collect();
-            let whole = difference(&pairs);
+            let whole = beside(ALL);
             let bound = if whole.high < 0.0 { Bound::Below(0.0) } else { Bound::None };
             let detail = json!({ "difference": apart, "every ban's": whole });
             let better = format!("{what}: colony less {}, upper end", way.name);
