@@ -98,7 +98,9 @@ fn a_worker_with_a_full_disk_rests_and_the_others_finish() {
 
 fn a_worker_stopped_politely_nine_times_costs_nothing() {
     let ground = Ground::new();
-    ground.stop_at_mask();
+    // Work enough for nine: on a fast machine a mask alone is measured before the last of them is there.
+    ground.configure("passes = 0", "passes = 1");
+    ground.configure("epochs = 8", "epochs = 16");
     let mut coordinator = ground.coordinator("only");
     for _ in 0..9 {
         let mut worker = ground.worker("one");
@@ -107,7 +109,7 @@ fn a_worker_stopped_politely_nine_times_costs_nothing() {
         worker.end(Duration::from_secs(20));
     }
     let _last = ground.worker("one");
-    assert_measured(&coordinator.end(CAMPAIGN_WITHIN));
+    assert_published(&coordinator.end(CAMPAIGN_WITHIN));
     let records = records(&ground.ledger());
     for (task, cause) in losses(&records, "one") {
         assert!(!cause.counts(), "{task}: {cause:?} counts against it");
